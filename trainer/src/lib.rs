@@ -1,0 +1,22 @@
+//! The trainer: rolls a policy out against `/retrieve`, scores it, updates it, saves it.
+//!
+//! Modules in reading order, which is the order a trajectory takes.
+
+pub mod config;
+pub mod data;
+pub mod token;
+pub mod policy;
+pub mod engine;
+pub mod search;
+pub mod rollout;
+pub mod reward;
+pub mod algo;
+pub mod update;
+pub mod checkpoint;
+pub mod eval;
+pub mod track;
+pub mod report;
+pub mod chat;
+pub mod convert;
+pub mod run;
+pub mod cli;
