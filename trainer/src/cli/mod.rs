@@ -1,1 +1,139 @@
-//! To be written.
+//! The command line: from arguments to a checked configuration to one function of `run`, and from
+//! what that returns to an exit code. Does no work itself.
+
+mod arguments;
+
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::Path;
+
+use clap::Parser;
+use tracing::warn;
+
+use crate::config::{Config, ConfigError};
+use crate::run::{self, ChatOptions, EvalOptions, Interrupted, Searches};
+
+pub use arguments::{
+    Arguments, ChatArguments, Command, CommonArguments, ConfigArguments, ConvertArguments,
+    EvalArguments, ReportArguments,
+};
+
+/// Everything went well.
+pub const EXIT_SUCCESS: u8 = 0;
+/// The work failed.
+pub const EXIT_FAILURE: u8 = 1;
+/// The arguments or the configuration are wrong (`EX_USAGE` of sysexits.h).
+pub const EXIT_USAGE: u8 = 64;
+/// The user interrupted the work (128 and the number of SIGINT).
+pub const EXIT_INTERRUPTED: u8 = 130;
+
+/// Runs one command line, program name first; results go to `out`, complaints to `errors`.
+pub fn run_command_line<I, T>(arguments: I, out: &mut dyn Write, errors: &mut dyn Write) -> u8
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(message) => return show_usage(&message, out, errors),
+    };
+    match execute(arguments.command, out) {
+        Ok(()) => EXIT_SUCCESS,
+        Err(error) => {
+            // Nothing is left to be done if the complaint itself cannot be written.
+            let _ = writeln!(errors, "error: {error:#}");
+            exit_code(&error)
+        }
+    }
+}
+
+/// `--help` and `--version` are what was asked for; everything else is a wrong command line.
+fn show_usage(message: &clap::Error, out: &mut dyn Write, errors: &mut dyn Write) -> u8 {
+    if message.use_stderr() {
+        let _ = write!(errors, "{}", message.render());
+        EXIT_USAGE
+    } else {
+        let _ = write!(out, "{}", message.render());
+        EXIT_SUCCESS
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.chain().any(<dyn std::error::Error>::is::<Interrupted>) {
+        EXIT_INTERRUPTED
+    } else if error.chain().any(<dyn std::error::Error>::is::<ConfigError>) {
+        EXIT_USAGE
+    } else {
+        EXIT_FAILURE
+    }
+}
+
+fn execute(command: Command, out: &mut dyn Write) -> anyhow::Result<()> {
+    match command {
+        Command::Sft(common) => {
+            let config = configure("trainer sft", &common, None, &["model.path", "data.train"])?;
+            run::sft(&config, out)
+        }
+        Command::Train(common) => {
+            let config = configure("trainer train", &common, None, &["model.path", "data.train"])?;
+            run::train(&config, out)
+        }
+        Command::Eval(arguments) => eval(arguments, out),
+        Command::Chat(arguments) => {
+            let model = arguments.model.as_deref();
+            let config = configure("trainer chat", &arguments.common, model, &["model.path"])?;
+            run::chat(&config, &ChatOptions { question: arguments.question }, out)
+        }
+        Command::Convert(arguments) => {
+            run::convert(&arguments.gguf, &arguments.folder, arguments.dtype, out)
+        }
+        Command::Report(_) => anyhow::bail!("not built in"),
+        Command::Config(arguments) if arguments.reference => {
+            Ok(out.write_all(Config::reference_markdown().as_bytes())?)
+        }
+        Command::Config(arguments) => {
+            let config = configure("trainer config", &arguments.common, None, &[])?;
+            Ok(out.write_all(config.to_toml().as_bytes())?)
+        }
+    }
+}
+
+fn eval(arguments: EvalArguments, out: &mut dyn Write) -> anyhow::Result<()> {
+    let mut required = vec!["model.path", "data.test"];
+    if arguments.searches == Searches::Random {
+        required.push("data.corpus");
+    }
+    let model = arguments.model.as_deref();
+    let config = configure("trainer eval", &arguments.common, model, &required)?;
+    let name = arguments.name.unwrap_or_else(|| folder_name(&config.model.path));
+    run::eval(&config, &EvalOptions { name, searches: arguments.searches, out: arguments.out }, out)
+}
+
+/// The last part of a path, or the path itself where it has none.
+fn folder_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// Reads and checks the configuration; `--run-dir` and `--model` come after every `--set`.
+fn configure(
+    command: &str,
+    common: &CommonArguments,
+    model: Option<&Path>,
+    required: &[&str],
+) -> Result<Config, ConfigError> {
+    let mut config = Config::load(common.config.as_deref(), &common.set)?;
+    if let Some(run_dir) = &common.run_dir {
+        config.run_dir.clone_from(run_dir);
+    }
+    if let Some(model) = model {
+        model.clone_into(&mut config.model.path);
+    }
+    config.require(command, required)?;
+    for warning in config.warnings() {
+        warn!("{warning}");
+    }
+    Ok(config)
+}

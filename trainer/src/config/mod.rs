@@ -1,1 +1,95 @@
-//! To be written.
+//! Configuration: a TOML file plus `--set key=value`, checked as a whole before anything starts.
+//!
+//! Owns every key with its default, range and meaning. It opens no model, data or socket: whether
+//! a path exists is found out by the module that reads it.
+
+mod choice;
+mod load;
+mod problem;
+mod relations;
+mod section;
+mod sections;
+mod value;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+pub use choice::{
+    Compat, ComputeDtype, DeviceChoice, KlEstimator, LossAggregation, RewardKind, TemplateChoice,
+};
+pub use problem::{ConfigError, Origin, Problem, ProblemKind};
+pub use section::KeySpec;
+pub use sections::{
+    Config, DataConfig, EvalConfig, GrpoConfig, ModelConfig, OptimizerConfig, RetrieverConfig,
+    RewardConfig, RolloutConfig, SftConfig, UpdateConfig,
+};
+
+use section::Section;
+
+impl Config {
+    /// Every section in file order, the keys before the first one included.
+    fn sections(&self) -> [&dyn Section; 11] {
+        [
+            self,
+            &self.model,
+            &self.retriever,
+            &self.data,
+            &self.rollout,
+            &self.reward,
+            &self.optimizer,
+            &self.sft,
+            &self.grpo,
+            &self.update,
+            &self.eval,
+        ]
+    }
+
+    fn section(&self, name: &str) -> Option<&dyn Section> {
+        self.sections().into_iter().find(|section| section.name() == name)
+    }
+
+    fn section_mut(&mut self, name: &str) -> Option<&mut dyn Section> {
+        if name.is_empty() {
+            return Some(self);
+        }
+        let sections: [&mut dyn Section; 10] = [
+            &mut self.model,
+            &mut self.retriever,
+            &mut self.data,
+            &mut self.rollout,
+            &mut self.reward,
+            &mut self.optimizer,
+            &mut self.sft,
+            &mut self.grpo,
+            &mut self.update,
+            &mut self.eval,
+        ];
+        sections.into_iter().find(|section| section.name() == name)
+    }
+
+    /// Refuses a configuration without the keys that `command` cannot do without.
+    pub fn require(&self, command: &str, keys: &[&str]) -> Result<(), ConfigError> {
+        let missing: Vec<Problem> = key_table()
+            .into_iter()
+            .filter(|spec| keys.contains(&spec.path().as_str()))
+            .filter(|spec| {
+                self.section(spec.section).and_then(|section| section.shown(spec.key)).is_none()
+            })
+            .map(|spec| Problem {
+                origin: Origin::Default,
+                kind: ProblemKind::Missing {
+                    key: spec.path(),
+                    command: command.to_owned(),
+                    meaning: spec.meaning,
+                },
+            })
+            .collect();
+        if missing.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(missing)) }
+    }
+}
+
+/// Every key, in file order: the source of the reference page.
+pub fn key_table() -> Vec<KeySpec> {
+    Config::default().sections().into_iter().flat_map(Section::keys).collect()
+}

@@ -1,0 +1,107 @@
+//! The command line: what can be typed. What it means is in the parent module.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::run::{Searches, WeightDtype};
+
+/// Trains a language model to search, by reinforcement learning against a retriever.
+#[derive(Debug, Parser)]
+#[command(name = "trainer", version, arg_required_else_help = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Warm-start a model on demonstrations of the questions in `data.train`
+    Sft(CommonArguments),
+    /// Train a model by GRPO through the retriever
+    Train(CommonArguments),
+    /// Ask a model the questions in `data.test` and score its answers
+    Eval(EvalArguments),
+    /// Ask a model questions in the terminal and watch it think and search
+    Chat(ChatArguments),
+    /// Turn a quantised GGUF file into a folder in Hugging Face layout
+    Convert(ConvertArguments),
+    /// Build report.html from what a run has measured
+    Report(ReportArguments),
+    /// Print the resolved configuration, or the reference of all keys
+    Config(ConfigArguments),
+}
+
+/// How every command is configured.
+#[derive(Clone, Debug, Default, Args)]
+pub struct CommonArguments {
+    /// Configuration in TOML; without it every key has its default
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Set one key, such as grpo.learning_rate=1e-6; can be repeated, the last one wins
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Folder that the run writes to: short for --set run_dir=DIR
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct EvalArguments {
+    #[command(flatten)]
+    pub common: CommonArguments,
+    /// Model to ask: short for --set model.path=DIR
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// What answers the searches
+    #[arg(long, value_enum, default_value = "retriever")]
+    pub searches: Searches,
+    /// What to call the result in tables [default: name of the model's folder]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// File for the result [default: RUN_DIR/eval/NAME.json]
+    #[arg(long, value_name = "FILE.json")]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct ChatArguments {
+    #[command(flatten)]
+    pub common: CommonArguments,
+    /// Model to ask: short for --set model.path=DIR
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Ask this and end, instead of reading questions from the terminal
+    #[arg(long)]
+    pub question: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct ConvertArguments {
+    /// Quantised model file
+    pub gguf: PathBuf,
+    /// Folder to write
+    pub folder: PathBuf,
+    /// Number format of the weights written
+    #[arg(long, value_enum, default_value = "bf16")]
+    pub dtype: WeightDtype,
+}
+
+#[derive(Debug, Args)]
+pub struct ReportArguments {
+    /// Folder of the run; the report is written into it
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: PathBuf,
+    /// Heading of the report [default: name of the run's folder]
+    #[arg(long)]
+    pub title: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct ConfigArguments {
+    #[command(flatten)]
+    pub common: CommonArguments,
+    /// Print tables of all keys in Markdown instead
+    #[arg(long)]
+    pub reference: bool,
+}

@@ -1,0 +1,200 @@
+//! The values of keys that take one of a few words. Names them only; what each does is said in
+//! docs/algorithms.md and done by the module that uses it.
+
+use std::fmt;
+
+use super::value::{ConfigValue, Range, RawValue, Rejection, nearest_word, quoted};
+
+/// Declares an enum whose variants are written as the given words.
+macro_rules! choices {
+    ($(
+        $(#[$outer:meta])*
+        pub enum $name:ident { $( $(#[$inner:meta])* $variant:ident = $word:literal, )+ }
+    )+) => {$(
+        $(#[$outer])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $( $(#[$inner])* $variant, )+ }
+
+        impl $name {
+            /// Every word that is accepted, in the order of the variants.
+            pub const WORDS: &'static [&'static str] = &[$($word),+];
+
+            /// The word that the configuration file uses.
+            pub fn as_str(self) -> &'static str {
+                match self { $( Self::$variant => $word, )+ }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str(self.as_str())
+            }
+        }
+
+        impl ConfigValue for $name {
+            fn accepts(_range: &Range) -> String {
+                one_of(Self::WORDS)
+            }
+
+            fn parse(raw: &RawValue, _range: &Range) -> Result<Self, Rejection> {
+                let RawValue::Text(text) = raw else { return Err(Rejection::default()) };
+                match text.as_str() {
+                    $( $word => Ok(Self::$variant), )+
+                    other => Err(Rejection {
+                        nearest: nearest_word(other, Self::WORDS.iter().copied()).map(quoted),
+                    }),
+                }
+            }
+
+            fn to_toml(&self) -> Option<String> {
+                Some(quoted(self.as_str()))
+            }
+        }
+    )+};
+}
+
+choices! {
+    /// Whose defaults are followed where the project's own differ.
+    pub enum Compat {
+        /// The project's fixed defaults.
+        None = "none",
+        /// Reproduces Search-R1 where it differs; each difference is listed in docs/algorithms.md.
+        SearchR1 = "search-r1",
+    }
+
+    /// Number format in which the model computes; master weights stay in f32.
+    pub enum ComputeDtype {
+        /// bf16 on CUDA, f32 on CPU.
+        Auto = "auto",
+        F32 = "f32",
+        Bf16 = "bf16",
+    }
+
+    /// What a trajectory is rewarded for.
+    pub enum RewardKind {
+        /// The answer equals a golden answer after normalisation.
+        Em = "em",
+        /// The answer contains a golden answer after normalisation.
+        SubEm = "sub_em",
+        /// Overlap of the answer's and the best golden answer's words.
+        F1 = "f1",
+        /// Exact match with part scores for structure and retrieval.
+        Structured = "structured",
+    }
+
+    /// How the divergence from the reference model is estimated from one sampled token.
+    pub enum KlEstimator {
+        /// `log p - log q`.
+        K1 = "k1",
+        /// `|log p - log q|`.
+        Abs = "abs",
+        /// `(log p - log q)^2 / 2`.
+        K2 = "k2",
+        /// `q / p - log(q / p) - 1`, never negative and unbiased.
+        K3 = "k3",
+    }
+
+    /// How per-token losses become one number.
+    pub enum LossAggregation {
+        /// Mean over all trained tokens of the update.
+        TokenMean = "token-mean",
+        /// Mean over trajectories of each one's mean over its tokens.
+        SeqMeanTokenMean = "seq-mean-token-mean",
+        /// Mean over trajectories of each one's sum over its tokens.
+        SeqMeanTokenSum = "seq-mean-token-sum",
+    }
+}
+
+/// Where the model computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The first CUDA device if there is one, else the CPU.
+    Auto,
+    Cpu,
+    /// The CUDA device of this number.
+    Cuda(usize),
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => formatter.write_str("auto"),
+            Self::Cpu => formatter.write_str("cpu"),
+            Self::Cuda(number) => write!(formatter, "cuda:{number}"),
+        }
+    }
+}
+
+impl ConfigValue for DeviceChoice {
+    fn accepts(_range: &Range) -> String {
+        "\"auto\", \"cpu\", \"cuda\" or \"cuda:N\"".to_owned()
+    }
+
+    fn parse(raw: &RawValue, _range: &Range) -> Result<Self, Rejection> {
+        let RawValue::Text(text) = raw else { return Err(Rejection::default()) };
+        match text.as_str() {
+            "auto" => return Ok(Self::Auto),
+            "cpu" => return Ok(Self::Cpu),
+            "cuda" => return Ok(Self::Cuda(0)),
+            _ => {}
+        }
+        if let Some(number) = text.strip_prefix("cuda:").and_then(|number| number.parse().ok()) {
+            return Ok(Self::Cuda(number));
+        }
+        let nearest = match text.to_lowercase().as_str() {
+            "gpu" => Some("cuda"),
+            other => nearest_word(other, ["auto", "cpu", "cuda", "cuda:0"]),
+        };
+        Err(Rejection { nearest: nearest.map(quoted) })
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(quoted(&self.to_string()))
+    }
+}
+
+/// How a question becomes a prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TemplateChoice {
+    /// The instructions of Search-R1.
+    SearchR1,
+    /// The question alone.
+    Plain,
+    /// A text of the user's with `{question}` in it.
+    Text(String),
+}
+
+impl ConfigValue for TemplateChoice {
+    fn accepts(_range: &Range) -> String {
+        "\"search-r1\", \"plain\" or a text with {question} in it".to_owned()
+    }
+
+    fn parse(raw: &RawValue, _range: &Range) -> Result<Self, Rejection> {
+        let RawValue::Text(text) = raw else { return Err(Rejection::default()) };
+        match text.as_str() {
+            "search-r1" => Ok(Self::SearchR1),
+            "plain" => Ok(Self::Plain),
+            other if other.contains("{question}") => Ok(Self::Text(other.to_owned())),
+            other => {
+                Err(Rejection { nearest: nearest_word(other, ["search-r1", "plain"]).map(quoted) })
+            }
+        }
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(match self {
+            Self::SearchR1 => quoted("search-r1"),
+            Self::Plain => quoted("plain"),
+            Self::Text(text) => quoted(text),
+        })
+    }
+}
+
+/// `"a", "b" or "c"`.
+fn one_of(words: &[&str]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+    match quoted.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => quoted.join(""),
+    }
+}

@@ -1,0 +1,206 @@
+//! From a file and `--set` arguments to a checked configuration. Every problem is collected before
+//! any is reported.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use toml::de::{DeTable, DeValue};
+
+use super::problem::{ConfigError, Origin, Problem, ProblemKind};
+use super::section::{KeySpec, Section, joined};
+use super::sections::Config;
+use super::value::{RawValue, nearest_word};
+use super::{key_table, relations};
+
+/// A configuration being put together.
+#[derive(Debug, Default)]
+struct Loader {
+    config: Config,
+    origins: HashMap<String, Origin>,
+    problems: Vec<Problem>,
+}
+
+impl Config {
+    /// Reads `file` if there is one, then applies `overrides` (each `key=value`) in order.
+    pub fn load(file: Option<&Path>, overrides: &[String]) -> Result<Self, ConfigError> {
+        let text = match file {
+            Some(path) => Some(
+                std::fs::read_to_string(path)
+                    .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?,
+            ),
+            None => None,
+        };
+        let source = match (file, &text) {
+            (Some(path), Some(text)) => Some((path, text.as_str())),
+            _ => None,
+        };
+        Self::from_source(source, overrides)
+    }
+
+    /// As [`Config::load`], from a text already read; its path is for messages.
+    pub fn from_source(
+        source: Option<(&Path, &str)>,
+        overrides: &[String],
+    ) -> Result<Self, ConfigError> {
+        let mut loader = Loader::default();
+        if let Some((path, text)) = source {
+            loader.read_file(path, text);
+        }
+        for argument in overrides {
+            loader.read_override(argument);
+        }
+        // A relation between values that are themselves wrong would only add noise.
+        if loader.problems.is_empty() {
+            let conflicts = relations::conflicts(&loader.config);
+            loader.problems = conflicts
+                .into_iter()
+                .map(|(key, kind)| Problem { origin: loader.origin(key), kind })
+                .collect();
+        }
+        if loader.problems.is_empty() {
+            Ok(loader.config)
+        } else {
+            Err(ConfigError::Invalid(loader.problems))
+        }
+    }
+}
+
+impl Loader {
+    fn origin(&self, key: &str) -> Origin {
+        self.origins.get(key).cloned().unwrap_or(Origin::Default)
+    }
+
+    fn read_file(&mut self, path: &Path, text: &str) {
+        let at =
+            |offset: usize| Origin::File { path: path.to_owned(), line: line_at(text, offset) };
+        let (document, errors) = DeTable::parse_recoverable(text);
+        if !errors.is_empty() {
+            // What a broken document holds is a guess: report only why it is broken.
+            self.problems.extend(errors.iter().map(|error| Problem {
+                origin: at(error.span().map_or(0, |span| span.start)),
+                kind: ProblemKind::Syntax(format!("not TOML: {}", error.message())),
+            }));
+            return;
+        }
+        let mut entries = Vec::new();
+        for (name, value) in document.get_ref() {
+            let name_origin = at(name.span().start);
+            match value.get_ref() {
+                DeValue::Table(table) if self.config.section(name.get_ref()).is_some() => {
+                    entries.extend(table.iter().map(|(key, value)| {
+                        let path = joined(name.get_ref(), key.get_ref());
+                        let raw = RawValue::from_toml(value.get_ref());
+                        (key.span().start, at(key.span().start), path, raw)
+                    }));
+                }
+                DeValue::Table(_) => self.unknown_section(name.get_ref(), name_origin),
+                other => {
+                    let raw = RawValue::from_toml(other);
+                    entries.push((name.span().start, name_origin, name.get_ref().to_string(), raw));
+                }
+            }
+        }
+        // The parser sorts keys; messages should follow the file.
+        entries.sort_by_key(|(offset, ..)| *offset);
+        for (_, origin, key, raw) in entries {
+            self.set(&key, &raw, origin);
+        }
+    }
+
+    fn read_override(&mut self, argument: &str) {
+        let origin = Origin::Argument(format!("--set {argument}"));
+        let Some((key, text)) = argument.split_once('=') else {
+            let kind = ProblemKind::Syntax("expected key=value".to_owned());
+            self.problems.push(Problem { origin, kind });
+            return;
+        };
+        let raw = parse_argument(text.trim());
+        self.set(key.trim(), &raw, origin);
+    }
+
+    fn set(&mut self, path: &str, raw: &RawValue, origin: Origin) {
+        let (section_name, key) = path.split_once('.').unwrap_or(("", path));
+        let outcome = match self.config.section_mut(section_name) {
+            Some(section) => section.set(key, raw),
+            None => None,
+        };
+        match outcome {
+            Some(Ok(())) => {
+                self.origins.insert(path.to_owned(), origin);
+            }
+            Some(Err(rejection)) => {
+                let specs = key_table();
+                let spec = specs.iter().find(|spec| spec.path() == path);
+                let kind = ProblemKind::WrongValue {
+                    key: path.to_owned(),
+                    value: raw.shown(),
+                    accepts: spec.map(|spec| spec.accepts.clone()).unwrap_or_default(),
+                    nearest: rejection.nearest,
+                };
+                self.problems.push(Problem { origin, kind });
+            }
+            None => {
+                let kind = if self.config.section(path).is_some() {
+                    ProblemKind::SectionNotKey { section: path.to_owned() }
+                } else {
+                    let nearest = nearest_keys(path, &key_table());
+                    ProblemKind::UnknownKey { key: path.to_owned(), nearest }
+                };
+                self.problems.push(Problem { origin, kind });
+            }
+        }
+    }
+
+    fn unknown_section(&mut self, name: &str, origin: Origin) {
+        let names = self.config.sections().map(Section::name);
+        let nearest = nearest_word(name, names.into_iter().filter(|name| !name.is_empty()));
+        let kind = ProblemKind::UnknownSection {
+            section: name.to_owned(),
+            nearest: nearest.map(str::to_owned),
+        };
+        self.problems.push(Problem { origin, kind });
+    }
+}
+
+/// The keys that `path` may be a misspelling of: the same name in another section first, then the
+/// closest spelling.
+fn nearest_keys(path: &str, specs: &[KeySpec]) -> Vec<String> {
+    let key = path.rsplit('.').next().unwrap_or(path);
+    let same_name: Vec<String> =
+        specs.iter().filter(|spec| spec.key == key).map(KeySpec::path).collect();
+    if !same_name.is_empty() {
+        return same_name;
+    }
+    let paths: Vec<String> = specs.iter().map(KeySpec::path).collect();
+    // A slip inside the right section is likelier than a better match elsewhere.
+    if let Some((section, key)) = path.split_once('.') {
+        let siblings = specs.iter().filter(|spec| spec.section == section).map(|spec| spec.key);
+        if let Some(nearest) = nearest_word(key, siblings) {
+            return vec![joined(section, nearest)];
+        }
+    }
+    nearest_word(path, paths.iter().map(String::as_str))
+        .or_else(|| nearest_word(key, specs.iter().map(|spec| spec.key)))
+        .map(|nearest| {
+            let spec = specs.iter().find(|spec| spec.path() == nearest || spec.key == nearest);
+            spec.map_or_else(|| nearest.to_owned(), KeySpec::path)
+        })
+        .into_iter()
+        .collect()
+}
+
+/// A value of the command line: TOML if it parses as that, else the bare text.
+fn parse_argument(text: &str) -> RawValue {
+    let document = format!("value = {text}");
+    if let Ok(table) = DeTable::parse(&document)
+        && table.get_ref().len() == 1
+        && let Some(value) = table.get_ref().values().next()
+    {
+        return RawValue::from_toml(value.get_ref());
+    }
+    RawValue::Text(text.to_owned())
+}
+
+fn line_at(text: &str, offset: usize) -> usize {
+    text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count() + 1
+}

@@ -1,0 +1,140 @@
+//! What can be wrong with a configuration, told so that it can be put right at once: where it was
+//! written, what was written, what is accepted and what is nearest.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A configuration file; lines count from 1.
+    File { path: PathBuf, line: usize },
+    /// The command line, with the argument as it was given.
+    Argument(String),
+    /// Nothing set it.
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, line } => write!(formatter, "{}:{line}: ", path.display()),
+            Self::Argument(argument) => write!(formatter, "{argument}: "),
+            Self::Default => Ok(()),
+        }
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    pub origin: Origin,
+    pub kind: ProblemKind,
+}
+
+/// What is wrong with a key or its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProblemKind {
+    /// The file is not TOML, or an argument is not `key=value`.
+    Syntax(String),
+    UnknownKey {
+        key: String,
+        nearest: Vec<String>,
+    },
+    UnknownSection {
+        section: String,
+        nearest: Option<String>,
+    },
+    /// A key stands where a section of that name would.
+    SectionNotKey {
+        section: String,
+    },
+    WrongValue {
+        key: String,
+        value: String,
+        accepts: String,
+        nearest: Option<String>,
+    },
+    /// Two keys that do not go together; `reason` names both.
+    Conflict {
+        key: String,
+        value: String,
+        reason: String,
+        nearest: Option<String>,
+    },
+    /// A key that the command cannot do without.
+    Missing {
+        key: String,
+        command: String,
+        meaning: String,
+    },
+}
+
+impl fmt::Display for ProblemKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Syntax(message) => formatter.write_str(message),
+            Self::UnknownKey { key, nearest } => {
+                write!(formatter, "unknown key `{key}`")?;
+                match nearest.as_slice() {
+                    [] => Ok(()),
+                    names => write!(formatter, "; did you mean `{}`?", names.join("` or `")),
+                }
+            }
+            Self::UnknownSection { section, nearest } => {
+                write!(formatter, "unknown section `[{section}]`")?;
+                match nearest {
+                    Some(nearest) => write!(formatter, "; did you mean `[{nearest}]`?"),
+                    None => Ok(()),
+                }
+            }
+            Self::SectionNotKey { section } => {
+                write!(formatter, "`{section}` is a section, not a key; set `{section}.KEY`")
+            }
+            Self::WrongValue { key, value, accepts, nearest } => {
+                write!(formatter, "`{key}` takes {accepts}, not {value}")?;
+                suggest(formatter, nearest.as_deref())
+            }
+            Self::Conflict { key, value, reason, nearest } => {
+                write!(formatter, "`{key}` = {value} {reason}")?;
+                suggest(formatter, nearest.as_deref())
+            }
+            Self::Missing { key, command, meaning } => {
+                write!(formatter, "`{command}` needs `{key}`: {meaning}")
+            }
+        }
+    }
+}
+
+fn suggest(formatter: &mut fmt::Formatter<'_>, nearest: Option<&str>) -> fmt::Result {
+    match nearest {
+        Some(nearest) => write!(formatter, "; did you mean {nearest}?"),
+        None => Ok(()),
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}{}", self.origin, self.kind)
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read configuration {}: {source}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    /// Every problem found, in the order of the file and then of the arguments.
+    #[error("{}", listed(.0))]
+    Invalid(Vec<Problem>),
+}
+
+fn listed(problems: &[Problem]) -> String {
+    let noun = if problems.len() == 1 { "problem" } else { "problems" };
+    let mut text = format!("{} {noun} in the configuration", problems.len());
+    for problem in problems {
+        text.push_str("\n  ");
+        text.push_str(&problem.to_string());
+    }
+    text
+}

@@ -1,0 +1,102 @@
+//! What must hold between keys, beyond what each one's own range says.
+
+use super::problem::ProblemKind;
+use super::sections::Config;
+use super::value::quoted;
+
+/// A key and what conflicts with its value.
+pub(super) type KeyConflict = (&'static str, ProblemKind);
+
+fn conflict(
+    key: &'static str,
+    value: &dyn ToString,
+    reason: String,
+    nearest: Option<String>,
+) -> KeyConflict {
+    let kind =
+        ProblemKind::Conflict { key: key.to_owned(), value: value.to_string(), reason, nearest };
+    (key, kind)
+}
+
+/// Everything in `config` that does not go together.
+pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
+    let mut found = Vec::new();
+    let step_trajectories = config.grpo.prompts_per_step.saturating_mul(config.grpo.group_size);
+    let per_update = config.grpo.trajectories_per_update;
+    if per_update > step_trajectories {
+        found.push(conflict(
+            "grpo.trajectories_per_update",
+            &per_update,
+            format!(
+                "exceeds the {step_trajectories} trajectories of a step \
+                 (`grpo.prompts_per_step` times `grpo.group_size`)"
+            ),
+            Some(step_trajectories.to_string()),
+        ));
+    }
+    if config.deterministic && config.threads > 1 {
+        found.push(conflict(
+            "threads",
+            &config.threads,
+            "goes against `deterministic` = true, which computes on one thread".to_owned(),
+            Some("1".to_owned()),
+        ));
+    }
+    let retriever = &config.retriever;
+    if retriever.attempt_timeout_ms > retriever.deadline_ms {
+        found.push(conflict(
+            "retriever.attempt_timeout_ms",
+            &retriever.attempt_timeout_ms,
+            format!("is longer than `retriever.deadline_ms` = {}", retriever.deadline_ms),
+            Some(retriever.deadline_ms.to_string()),
+        ));
+    }
+    let rollout = &config.rollout;
+    if rollout.max_passage_tokens > rollout.max_observation_tokens {
+        found.push(conflict(
+            "rollout.max_passage_tokens",
+            &rollout.max_passage_tokens,
+            format!(
+                "exceeds `rollout.max_observation_tokens` = {}",
+                rollout.max_observation_tokens
+            ),
+            Some(rollout.max_observation_tokens.to_string()),
+        ));
+    }
+    if !has_http_scheme(&retriever.url) {
+        let host = retriever.url.rsplit("//").next().unwrap_or_default();
+        found.push(conflict(
+            "retriever.url",
+            &quoted(&retriever.url),
+            "does not begin with http:// or https://".to_owned(),
+            (!host.is_empty()).then(|| quoted(&format!("http://{host}"))),
+        ));
+    }
+    found
+}
+
+fn has_http_scheme(url: &str) -> bool {
+    ["http://", "https://"].iter().any(|scheme| url.len() > scheme.len() && url.starts_with(scheme))
+}
+
+impl Config {
+    /// What is allowed but most likely not meant, one line each.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.rollout.top_p < 1.0 {
+            warnings.push(format!(
+                "`rollout.top_p` = {} samples from another distribution than the one trained: \
+                 probability ratios are biased; 1 avoids it",
+                self.rollout.top_p
+            ));
+        }
+        if self.rollout.max_response_tokens > self.update.tokens_per_micro_batch {
+            warnings.push(format!(
+                "`update.tokens_per_micro_batch` = {} is less than one turn may sample (`rollout.\
+                 max_response_tokens` = {}): long trajectories go alone and take more memory",
+                self.update.tokens_per_micro_batch, self.rollout.max_response_tokens
+            ));
+        }
+        warnings
+    }
+}

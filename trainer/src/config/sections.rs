@@ -1,0 +1,219 @@
+//! The configuration tree: every section, key, default and range, written down once. The doc
+//! comments are also what messages and the reference page show. Relations between keys are checked
+//! in `relations`.
+
+use std::path::PathBuf;
+
+use super::choice::{
+    Compat, ComputeDtype, DeviceChoice, KlEstimator, LossAggregation, RewardKind, TemplateChoice,
+};
+use super::section::section;
+use super::value::Range;
+
+section! {
+    /// What concerns the whole run.
+    pub struct Config in "" {
+        /// Seed of every random draw of the run.
+        seed: u64 = 0;
+        /// Folder that the run writes to: configuration, metrics, trajectories, checkpoints.
+        run_dir: PathBuf = PathBuf::from("runs/default");
+        /// Runs turns in lock step on one thread, so that a seed always gives the same metrics.
+        deterministic: bool = false;
+        /// Whose defaults are followed where the project's own differ from them.
+        compat: Compat = Compat::None;
+        /// Threads that the model computes on; 0 takes one per core.
+        threads: usize = 0, Range::between(0.0, 1024.0);
+    }
+    sections {
+        model: ModelConfig,
+        retriever: RetrieverConfig,
+        data: DataConfig,
+        rollout: RolloutConfig,
+        reward: RewardConfig,
+        optimizer: OptimizerConfig,
+        sft: SftConfig,
+        grpo: GrpoConfig,
+        update: UpdateConfig,
+        eval: EvalConfig,
+    }
+}
+
+section! {
+    /// The language model that is trained or asked.
+    pub struct ModelConfig in "model" {
+        /// Folder of the model in Hugging Face layout: config.json, tokenizer.json, safetensors.
+        path: PathBuf = PathBuf::new();
+        /// Number format that the model computes in; `auto` is bf16 on CUDA and f32 on CPU.
+        dtype: ComputeDtype = ComputeDtype::Auto;
+        /// Device that the model computes on; `auto` is the first CUDA device, else the CPU.
+        device: DeviceChoice = DeviceChoice::Auto;
+    }
+}
+
+section! {
+    /// The retriever that answers searches.
+    pub struct RetrieverConfig in "retriever" {
+        /// Address of the retriever's `/retrieve`.
+        url: String = "http://127.0.0.1:8000/retrieve".to_owned();
+        /// Passages asked for per search.
+        top_k: usize = 3, Range::between(1.0, 1000.0);
+        /// Longest wait for one attempt of a search, in milliseconds.
+        attempt_timeout_ms: u64 = 10_000, Range::at_least(1.0);
+        /// Longest wait for a search with all its attempts, in milliseconds.
+        deadline_ms: u64 = 300_000, Range::at_least(1.0);
+        /// Most requests under way at once.
+        max_in_flight: usize = 16, Range::between(1.0, 4096.0);
+    }
+}
+
+section! {
+    /// Questions, their prompts and the passages used as a control.
+    pub struct DataConfig in "data" {
+        /// JSONL file of the training questions.
+        train: PathBuf = PathBuf::new();
+        /// JSONL file of the held-out questions.
+        test: PathBuf = PathBuf::new();
+        /// JSONL file of the corpus; read only to answer searches with random passages.
+        corpus: Option<PathBuf> = None;
+        /// How a question becomes a prompt.
+        template: TemplateChoice = TemplateChoice::SearchR1;
+        /// Puts the prompt into the model's chat template as the user's message.
+        chat: bool = true;
+        /// Most training questions used, in file order; 0 takes all.
+        max_train_questions: usize = 0;
+        /// Most hops of a question, where records say how many it takes; 0 takes all questions.
+        max_hops: usize = 0;
+    }
+}
+
+section! {
+    /// How episodes are played.
+    pub struct RolloutConfig in "rollout" {
+        /// Most turns with searches; one more turn without follows for the answer.
+        max_turns: usize = 4, Range::between(1.0, 64.0);
+        /// Most tokens of the first prompt; a longer one loses its beginning.
+        max_prompt_tokens: usize = 2048, Range::at_least(1.0);
+        /// Most tokens sampled in one turn.
+        max_response_tokens: usize = 500, Range::at_least(1.0);
+        /// Most tokens of one search's passages together.
+        max_observation_tokens: usize = 500, Range::at_least(1.0);
+        /// Most tokens of one passage.
+        max_passage_tokens: usize = 160, Range::at_least(1.0);
+        /// Sampling temperature in training; logits are divided by it.
+        temperature: f64 = 1.0, Range::above(0.0);
+        /// Share of the probability mass that is sampled from in training; 1 is all of it.
+        top_p: f64 = 1.0, Range::above_up_to(0.0, 1.0);
+        /// Most episodes that generate at once.
+        max_sequences: usize = 64, Range::between(1.0, 65_536.0);
+    }
+}
+
+section! {
+    /// What a finished trajectory is worth.
+    pub struct RewardConfig in "reward" {
+        /// What is rewarded.
+        kind: RewardKind = RewardKind::Em;
+        /// `structured`: score of a well-formed trajectory with a wrong answer.
+        structure_format_score: f64 = 0.2, Range::between(0.0, 1.0);
+        /// `structured`: score of an ill-formed trajectory that does give an answer.
+        final_format_score: f64 = 0.1, Range::between(0.0, 1.0);
+        /// `structured`: added when a golden answer was among the passages.
+        retrieval_score: f64 = 0.1, Range::between(0.0, 1.0);
+    }
+}
+
+section! {
+    /// AdamW, for the warm start and for GRPO.
+    pub struct OptimizerConfig in "optimizer" {
+        /// Decay of the mean of the gradients.
+        beta1: f64 = 0.9, Range::from_below(0.0, 1.0);
+        /// Decay of the mean of the squared gradients.
+        beta2: f64 = 0.999, Range::from_below(0.0, 1.0);
+        /// Added to the denominator of the update.
+        epsilon: f64 = 1e-8, Range::above(0.0);
+        /// Share of a weight taken away per update, times the learning rate.
+        weight_decay: f64 = 0.01, Range::at_least(0.0);
+        /// Longest gradient, as an L2 norm over all weights; a longer one is scaled down.
+        max_grad_norm: f64 = 1.0, Range::above(0.0);
+    }
+}
+
+section! {
+    /// The supervised warm start on demonstrations.
+    pub struct SftConfig in "sft" {
+        /// Demonstrations made from the training questions.
+        demonstrations: usize = 256, Range::at_least(1.0);
+        /// Share of the demonstrations that answer without a search.
+        direct_fraction: f64 = 0.0, Range::between(0.0, 1.0);
+        /// Times that each demonstration is trained on.
+        epochs: usize = 1, Range::at_least(1.0);
+        /// Demonstrations per optimizer step.
+        trajectories_per_update: usize = 16, Range::at_least(1.0);
+        /// Learning rate after the warm-up.
+        learning_rate: f64 = 1e-5, Range::above(0.0);
+        /// Optimizer steps over which the learning rate rises from 0.
+        warmup_updates: usize = 4;
+    }
+}
+
+section! {
+    /// Reinforcement learning by group-relative advantages.
+    pub struct GrpoConfig in "grpo" {
+        /// Training steps: rollout, scoring and update of one batch of questions.
+        steps: usize = 100, Range::at_least(1.0);
+        /// Questions per step.
+        prompts_per_step: usize = 32, Range::at_least(1.0);
+        /// Trajectories per question, which are compared with each other.
+        group_size: usize = 8, Range::at_least(2.0);
+        /// Trajectories per optimizer step; 0 takes the whole step's.
+        trajectories_per_update: usize = 0;
+        /// Times that each trajectory is trained on.
+        epochs_per_step: usize = 1, Range::at_least(1.0);
+        /// Learning rate after the warm-up.
+        learning_rate: f64 = 1e-6, Range::above(0.0);
+        /// Optimizer steps over which the learning rate rises from 0.
+        warmup_updates: usize = 4;
+        /// How far the probability ratio may fall below 1 before it is clipped.
+        clip_low: f64 = 0.2, Range::between(0.0, 1.0);
+        /// How far the probability ratio may rise above 1 before it is clipped.
+        clip_high: f64 = 0.2, Range::at_least(0.0);
+        /// Weight of the divergence from the starting model in the loss; 0 does without.
+        kl_coefficient: f64 = 1e-3, Range::at_least(0.0);
+        /// How that divergence is estimated.
+        kl_estimator: KlEstimator = KlEstimator::K3;
+        /// Weight of the policy's entropy in the loss, which keeps it varied; 0 does without.
+        entropy_coefficient: f64 = 0.0, Range::at_least(0.0);
+        /// Divides advantages by the standard deviation of their group.
+        normalise_by_std: bool = true;
+        /// How the losses of the tokens become one number.
+        loss_aggregation: LossAggregation = LossAggregation::TokenMean;
+        /// Steps between checkpoints; 0 saves the last one only.
+        save_every_steps: usize = 50;
+        /// Steps between evaluations; 0 evaluates at the end only.
+        eval_every_steps: usize = 0;
+        /// Goes on from the last checkpoint in the run directory if there is one.
+        resume: bool = true;
+        /// Share of a step's trajectories lost to failed searches above which the run stops.
+        max_failed_search_fraction: f64 = 0.5, Range::between(0.0, 1.0);
+    }
+}
+
+section! {
+    /// How a batch of trajectories becomes gradients.
+    pub struct UpdateConfig in "update" {
+        /// Tokens in one forward and backward pass; a longer trajectory goes alone.
+        tokens_per_micro_batch: usize = 8192, Range::at_least(1.0);
+    }
+}
+
+section! {
+    /// Evaluation on held-out questions.
+    pub struct EvalConfig in "eval" {
+        /// Questions asked, in file order; 0 asks all.
+        questions: usize = 0;
+        /// Sampling temperature; 0 always takes the most likely token.
+        temperature: f64 = 0.0, Range::at_least(0.0);
+        /// Most episodes that generate at once.
+        batch: usize = 64, Range::between(1.0, 65_536.0);
+    }
+}

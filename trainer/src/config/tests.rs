@@ -1,0 +1,291 @@
+use std::path::Path;
+
+use super::*;
+
+/// Loads `text` as file `run.toml` with `overrides`.
+fn load(text: &str, overrides: &[&str]) -> Result<Config, ConfigError> {
+    let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
+    Config::from_source(Some((Path::new("run.toml"), text)), &overrides)
+}
+
+/// The lines that a wrong configuration is refused with, without the heading.
+#[track_caller]
+fn problems(text: &str, overrides: &[&str]) -> Vec<String> {
+    let message = load(text, overrides).expect_err("configuration must be refused").to_string();
+    message.lines().skip(1).map(|line| line.trim().to_owned()).collect()
+}
+
+#[track_caller]
+fn check(text: &str, overrides: &[&str], expected: &[&str]) {
+    assert_eq!(problems(text, overrides), expected);
+}
+
+#[test]
+fn file_and_overrides_set_keys_and_later_ones_win() {
+    let config = load(
+        "seed = 7\nrun_dir = \"runs/a\"\n[grpo]\nlearning_rate = 1e-5\nkl_estimator = \"k2\"\n",
+        &["grpo.learning_rate=2e-5", "rollout.top_p=1", "run_dir=runs/b c", "model.device=cuda:1"],
+    )
+    .unwrap();
+    assert_eq!(config.seed, 7);
+    assert_eq!(config.run_dir, Path::new("runs/b c"));
+    assert!((config.grpo.learning_rate - 2e-5).abs() < 1e-12);
+    assert_eq!(config.grpo.kl_estimator, KlEstimator::K2);
+    assert!((config.rollout.top_p - 1.0).abs() < 1e-12);
+    assert_eq!(config.model.device, DeviceChoice::Cuda(1));
+    assert_eq!(config.grpo.group_size, Config::default().grpo.group_size);
+}
+
+#[test]
+fn defaults_are_valid_and_every_key_is_described() {
+    assert_eq!(Config::from_source(None, &[]).unwrap(), Config::default());
+    let table = key_table();
+    assert!(table.len() > 50, "{} keys", table.len());
+    for spec in &table {
+        assert!(spec.meaning.ends_with('.') && !spec.meaning.contains('\n'), "{spec:?}");
+        assert!(!spec.accepts.is_empty(), "{spec:?}");
+    }
+}
+
+#[test]
+fn every_default_is_accepted_by_its_own_key() {
+    for spec in key_table() {
+        let Some(default) = &spec.default else { continue };
+        let path = spec.path();
+        if let Err(error) = load("", &[&format!("{path}={default}")]) {
+            panic!("default of {path} refused: {error}");
+        }
+    }
+}
+
+#[test]
+fn resolved_configuration_reads_back_to_itself() {
+    let config = load(
+        "seed = 18446744073709551615\n",
+        &[
+            "data.corpus=c.jsonl",
+            "model.path=m",
+            "grpo.learning_rate=3.3e-7",
+            "data.template=Q: {question}\\n\"A\"",
+            "optimizer.epsilon=1e-15",
+            "compat=search-r1",
+            "grpo.resume=false",
+            "rollout.temperature=0.7",
+        ],
+    )
+    .unwrap();
+    assert_ne!(config, Config::default());
+    assert_eq!(load(&config.to_toml(), &[]).unwrap(), config);
+    let defaults = Config::default();
+    assert_eq!(load(&defaults.to_toml(), &[]).unwrap(), defaults);
+}
+
+#[test]
+fn misspelt_keys_name_the_nearest() {
+    check(
+        "[grpo]\nlerning_rate = 1e-6\n",
+        &[],
+        &["run.toml:2: unknown key `grpo.lerning_rate`; did you mean `grpo.learning_rate`?"],
+    );
+    check("sede = 1\n", &[], &["run.toml:1: unknown key `sede`; did you mean `seed`?"]);
+    check(
+        "learning_rate = 1e-6\n",
+        &[],
+        &["run.toml:1: unknown key `learning_rate`; did you mean `sft.learning_rate` or \
+           `grpo.learning_rate`?"],
+    );
+    check(
+        "",
+        &["gpro.steps=3"],
+        &["--set gpro.steps=3: unknown key `gpro.steps`; did you mean `grpo.steps`?"],
+    );
+    check(
+        "[rollout]\ngroup_size = 4\n",
+        &[],
+        &["run.toml:2: unknown key `rollout.group_size`; did you mean `grpo.group_size`?"],
+    );
+    check(
+        "\n[rolout]\nmax_turns = 2\n",
+        &[],
+        &["run.toml:2: unknown section `[rolout]`; did you mean `[rollout]`?"],
+    );
+    check(
+        "",
+        &["qqqqqqqqqqqqqqqqqqqqqqqq=1"],
+        &["--set qqqqqqqqqqqqqqqqqqqqqqqq=1: unknown key `qqqqqqqqqqqqqqqqqqqqqqqq`"],
+    );
+    check("", &["grpo=1"], &["--set grpo=1: `grpo` is a section, not a key; set `grpo.KEY`"]);
+}
+
+#[test]
+fn wrong_values_name_what_is_accepted_and_the_nearest() {
+    check(
+        "[grpo]\n\nkl_estimator = \"k33\"\n",
+        &[],
+        &[
+            "run.toml:3: `grpo.kl_estimator` takes \"k1\", \"abs\", \"k2\" or \"k3\", not \"k33\"; did \
+         you mean \"k3\"?",
+        ],
+    );
+    check(
+        "",
+        &["grpo.group_size=1"],
+        &[
+            "--set grpo.group_size=1: `grpo.group_size` takes an integer, at least 2, not 1; did you \
+         mean 2?",
+        ],
+    );
+    check(
+        "",
+        &["rollout.top_p=1.5"],
+        &[
+            "--set rollout.top_p=1.5: `rollout.top_p` takes a number, above 0 and at most 1, not 1.5; \
+         did you mean 1.0?",
+        ],
+    );
+    check(
+        "",
+        &["rollout.top_p=0"],
+        &["--set rollout.top_p=0: `rollout.top_p` takes a number, above 0 and at most 1, not 0"],
+    );
+    check(
+        "[grpo]\nsteps = \"12\"\n",
+        &[],
+        &["run.toml:2: `grpo.steps` takes an integer, at least 1, not \"12\"; did you mean 12?"],
+    );
+    check(
+        "[grpo]\nresume = \"yes\"\n",
+        &[],
+        &["run.toml:2: `grpo.resume` takes true or false, not \"yes\"; did you mean true?"],
+    );
+    check(
+        "seed = -1\n",
+        &[],
+        &["run.toml:1: `seed` takes an integer, at least 0, not -1; did you mean 0?"],
+    );
+    check(
+        "[model]\ndevice = \"gpu\"\n",
+        &[],
+        &[
+            "run.toml:2: `model.device` takes \"auto\", \"cpu\", \"cuda\" or \"cuda:N\", not \"gpu\"; \
+         did you mean \"cuda\"?",
+        ],
+    );
+    check(
+        "[data]\ntemplate = \"search_r1\"\n",
+        &[],
+        &[
+            "run.toml:2: `data.template` takes \"search-r1\", \"plain\" or a text with {question} in \
+         it, not \"search_r1\"; did you mean \"search-r1\"?",
+        ],
+    );
+    check(
+        "[sft]\nepochs = [1]\n",
+        &[],
+        &["run.toml:2: `sft.epochs` takes an integer, at least 1, not a list"],
+    );
+    check(
+        "",
+        &["grpo.learning_rate=nan"],
+        &["--set grpo.learning_rate=nan: `grpo.learning_rate` takes a number, above 0, not NaN"],
+    );
+}
+
+#[test]
+fn all_problems_come_at_once_in_the_order_they_were_written() {
+    check(
+        "[sft]\nepochs = 0\nzzz_unheard_of_nowhere = 1\n[grpo]\nsteps = 1.5\n",
+        &["rollout.max_turns=0", "novalue"],
+        &[
+            "run.toml:2: `sft.epochs` takes an integer, at least 1, not 0; did you mean 1?",
+            "run.toml:3: unknown key `sft.zzz_unheard_of_nowhere`",
+            "run.toml:5: `grpo.steps` takes an integer, at least 1, not 1.5; did you mean 2?",
+            "--set rollout.max_turns=0: `rollout.max_turns` takes an integer, at least 1 and at \
+             most 64, not 0; did you mean 1?",
+            "--set novalue: expected key=value",
+        ],
+    );
+}
+
+#[test]
+fn conflicting_keys_are_refused_where_they_were_set() {
+    check(
+        "[grpo]\nprompts_per_step = 2\ngroup_size = 4\ntrajectories_per_update = 9\n",
+        &[],
+        &["run.toml:4: `grpo.trajectories_per_update` = 9 exceeds the 8 trajectories of a step \
+         (`grpo.prompts_per_step` times `grpo.group_size`); did you mean 8?"],
+    );
+    check(
+        "",
+        &["deterministic=true", "threads=4"],
+        &[
+            "--set threads=4: `threads` = 4 goes against `deterministic` = true, which computes on one \
+         thread; did you mean 1?",
+        ],
+    );
+    check(
+        "",
+        &["retriever.url=localhost:8000/retrieve"],
+        &[
+            "--set retriever.url=localhost:8000/retrieve: `retriever.url` = \"localhost:8000/retrieve\" \
+         does not begin with http:// or https://; did you mean \"http://localhost:8000/retrieve\"?",
+        ],
+    );
+    check(
+        "",
+        &["rollout.max_passage_tokens=501"],
+        &["--set rollout.max_passage_tokens=501: `rollout.max_passage_tokens` = 501 exceeds \
+         `rollout.max_observation_tokens` = 500; did you mean 500?"],
+    );
+    check(
+        "",
+        &["retriever.deadline_ms=5"],
+        &[
+            "`retriever.attempt_timeout_ms` = 10000 is longer than `retriever.deadline_ms` = 5; did \
+         you mean 5?",
+        ],
+    );
+}
+
+#[test]
+fn text_that_is_not_toml_names_its_line() {
+    let lines = problems("seed = 1\n[grpo\nsteps = 3\n", &[]);
+    assert!(!lines.is_empty());
+    assert!(lines[0].starts_with("run.toml:2: not TOML: "), "{lines:?}");
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = Config::load(Some(Path::new("no/such.toml")), &[]).unwrap_err().to_string();
+    assert!(error.starts_with("cannot read configuration no/such.toml: "), "{error}");
+}
+
+#[test]
+fn required_keys_are_named_with_their_meaning() {
+    let config = load("", &["data.train=t.jsonl"]).unwrap();
+    let error = config.require("trainer train", &["model.path", "data.train"]).unwrap_err();
+    let message = error.to_string();
+    assert_eq!(message.lines().count(), 2, "{message}");
+    assert!(
+        message.contains("`trainer train` needs `model.path`: Folder of the model"),
+        "{message}"
+    );
+    assert!(config.require("trainer train", &["data.train"]).is_ok());
+}
+
+#[test]
+fn risky_settings_are_warned_of() {
+    assert_eq!(Config::default().warnings(), Vec::<String>::new());
+    let config = load("", &["rollout.top_p=0.9"]).unwrap();
+    assert_eq!(config.warnings().len(), 1);
+    assert!(config.warnings()[0].contains("`rollout.top_p` = 0.9"));
+}
+
+#[test]
+fn reference_page_lists_every_key() {
+    let page = Config::reference_markdown();
+    for spec in key_table() {
+        assert!(page.contains(&format!("| `{}` |", spec.key)), "{}", spec.path());
+    }
+    assert!(page.contains("### `[grpo]`"));
+}
