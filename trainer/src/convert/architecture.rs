@@ -68,7 +68,7 @@ impl Architecture {
     /// written here would not describe.
     fn check(&self, metadata: &Metadata<'_>) -> Result<(), GgufError> {
         let divides = |key: &str, divisor: usize, of: usize, what: &str| {
-            if of % divisor == 0 {
+            if of.is_multiple_of(divisor) {
                 return Ok(());
             }
             let expected = format!("a divisor of {what}, {of}");
@@ -151,6 +151,7 @@ fn token_id(
 }
 
 /// `config.json`; the fields are Hugging Face's.
+#[expect(clippy::struct_excessive_bools, reason = "the file format has them")]
 #[derive(Debug, Serialize)]
 pub(super) struct Config {
     architectures: [&'static str; 1],
@@ -180,6 +181,7 @@ pub(super) struct Config {
 }
 
 /// `generation_config.json`.
+#[expect(clippy::struct_field_names, reason = "the file format has them")]
 #[derive(Debug, Serialize)]
 pub(super) struct GenerationConfig {
     bos_token_id: Option<u32>,

@@ -42,25 +42,27 @@ enum Kind {
 }
 
 impl Kind {
+    /// In the order of their codes, from 0.
+    const ALL: [Self; 13] = [
+        Self::U8,
+        Self::I8,
+        Self::U16,
+        Self::I16,
+        Self::U32,
+        Self::I32,
+        Self::F32,
+        Self::Bool,
+        Self::Text,
+        Self::Array,
+        Self::U64,
+        Self::I64,
+        Self::F64,
+    ];
+
     fn parse(cursor: &mut Cursor<'_>) -> Result<Self, GgufError> {
         let offset = cursor.offset();
         let code = cursor.u32("a value type")?;
-        const KINDS: [Kind; 13] = [
-            Kind::U8,
-            Kind::I8,
-            Kind::U16,
-            Kind::I16,
-            Kind::U32,
-            Kind::I32,
-            Kind::F32,
-            Kind::Bool,
-            Kind::Text,
-            Kind::Array,
-            Kind::U64,
-            Kind::I64,
-            Kind::F64,
-        ];
-        KINDS
+        Self::ALL
             .get(code as usize)
             .copied()
             .ok_or_else(|| GgufError::form(offset, "a value type of 0 to 12", code.to_string()))

@@ -35,6 +35,7 @@ pub(super) struct Tokenizer<'a> {
 }
 
 /// A token that is cut out of the text before BPE.
+#[expect(clippy::struct_excessive_bools, reason = "the file format has them")]
 #[derive(Debug, Clone, Serialize)]
 struct AddedToken<'a> {
     id: usize,
