@@ -131,11 +131,15 @@ impl Entry {
             }
             Self::Texts(values) => {
                 array(out, 8, values.len());
-                values.iter().for_each(|value| text(out, value));
+                for value in values {
+                    text(out, value);
+                }
             }
             Self::Integers(values) => {
                 array(out, 5, values.len());
-                values.iter().for_each(|value| out.extend(value.to_le_bytes()));
+                for value in values {
+                    out.extend(value.to_le_bytes());
+                }
             }
         }
     }
