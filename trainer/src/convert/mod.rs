@@ -1,1 +1,156 @@
-//! To be written.
+//! Turns a quantised GGUF model file into a Hugging Face model folder: `model.safetensors`,
+//! `config.json`, `generation_config.json`, `tokenizer.json`, `tokenizer_config.json`, and
+//! `conversion.json`, which says what the folder was made from.
+//!
+//! It owns the whole way from bytes to folder and needs neither libtorch nor Python. It refuses what
+//! it cannot convert exactly: other architectures than `llama`, scaled rotary embeddings, tensors
+//! that it does not know, tokenizers other than byte-level BPE as SmolLM cuts it. It does not
+//! download anything.
+//!
+//! Invariant: the output folder is either absent or whole. It is written under a temporary name
+//! beside its place, flushed to disk, then renamed.
+
+mod architecture;
+mod cursor;
+mod dequantize;
+mod error;
+mod folder;
+mod gguf;
+mod metadata;
+mod tokenizer;
+mod weights;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::Serialize;
+use sha2::Digest as _;
+use sha2::Sha256;
+
+use architecture::Architecture;
+pub use error::ConvertError;
+pub use error::GgufError;
+use folder::NewFolder;
+use gguf::Gguf;
+pub use weights::Dtype;
+
+/// Raised whenever the same input would give another output folder, so that folders of an older
+/// converter are made anew.
+pub const CONVERTER_VERSION: u32 = 1;
+
+const RECORD_FILE: &str = "conversion.json";
+
+/// What a conversion made, or found already made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// True when the folder was already there, made by this converter from the same file.
+    pub reused: bool,
+    /// Number of tensors in `model.safetensors`.
+    pub tensors: usize,
+    /// Number of weights in all tensors together.
+    pub parameters: usize,
+    /// Size of each file of the folder, in bytes.
+    pub file_bytes: BTreeMap<String, u64>,
+    /// SHA-256 of the GGUF file, in lower-case hexadecimal digits.
+    pub source_sha256: String,
+}
+
+/// `conversion.json`: enough to tell whether a conversion has to be done again.
+#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
+struct Record {
+    converter_version: u32,
+    source_sha256: String,
+    dtype: Dtype,
+    tensors: usize,
+    parameters: usize,
+    file_bytes: BTreeMap<String, u64>,
+}
+
+/// Converts the GGUF file `input` into the model folder `output`, with weights of type `dtype`.
+///
+/// `progress` is called with the number of tensors written and their total, first with 0. When
+/// `output` already holds this very conversion, nothing is written and the summary says so. An
+/// older conversion in `output` is replaced.
+///
+/// # Errors
+/// When `input` cannot be read or is not a GGUF file that can be converted exactly, when `output`
+/// is taken by something else than a model folder, or when it cannot be written. `output` is then
+/// as it was before.
+pub fn convert_gguf(
+    input: &Path,
+    output: &Path,
+    dtype: Dtype,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Summary, ConvertError> {
+    let bytes = fs::read(input).map_err(|source| ConvertError::io("read", input, source))?;
+    let source_sha256 = hex(&Sha256::digest(&bytes));
+    if let Some(record) = current_record(output, &source_sha256, dtype) {
+        progress(record.tensors, record.tensors);
+        return Ok(record.into_summary(true));
+    }
+
+    let in_input = |source| ConvertError::Gguf { path: input.to_path_buf(), source };
+    let gguf = Gguf::parse(&bytes).map_err(in_input)?;
+    let architecture = Architecture::from_metadata(&gguf.metadata).map_err(in_input)?;
+    let plan = weights::plan(&gguf, &architecture, dtype).map_err(in_input)?;
+    let tokenizer = tokenizer::read(&gguf.metadata, &architecture).map_err(in_input)?;
+
+    let folder = NewFolder::create(output)?;
+    folder.write_json("config.json", &architecture.config(plan.tied, dtype))?;
+    folder.write_json("generation_config.json", &architecture.generation_config())?;
+    folder.write_json("tokenizer.json", &tokenizer.file())?;
+    folder.write_json("tokenizer_config.json", &tokenizer.config())?;
+    let (tensors, parameters) = (plan.tensors.len(), plan.parameters());
+    weights::write(plan, &folder.path("model.safetensors"), progress)?;
+    let record = Record {
+        converter_version: CONVERTER_VERSION,
+        source_sha256,
+        dtype,
+        tensors,
+        parameters,
+        file_bytes: folder.file_bytes()?,
+    };
+    folder.write_json(RECORD_FILE, &record)?;
+    folder.publish()?;
+    Ok(record.into_summary(false))
+}
+
+impl Record {
+    fn into_summary(self, reused: bool) -> Summary {
+        Summary {
+            reused,
+            tensors: self.tensors,
+            parameters: self.parameters,
+            file_bytes: self.file_bytes,
+            source_sha256: self.source_sha256,
+        }
+    }
+}
+
+/// The record of `output` if it tells of this conversion and its files have the recorded sizes.
+/// Anything unreadable or different only means that the conversion has to be done.
+fn current_record(output: &Path, source_sha256: &str, dtype: Dtype) -> Option<Record> {
+    let text = fs::read_to_string(output.join(RECORD_FILE)).ok()?;
+    let record: Record = serde_json::from_str(&text).ok()?;
+    let same = record.converter_version == CONVERTER_VERSION
+        && record.source_sha256 == source_sha256
+        && record.dtype == dtype
+        && record.file_bytes.iter().all(|(name, size)| {
+            fs::metadata(output.join(name)).is_ok_and(|found| found.len() == *size)
+        });
+    same.then_some(record)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests;

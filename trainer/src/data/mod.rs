@@ -1,1 +1,63 @@
-//! To be written.
+//! Records → examples → prompt token ids.
+//!
+//! Owns the prompt templates. It decides nothing about batches or their order.
+
+mod template;
+
+pub use self::template::{PromptStyle, PromptTemplate, TEMPLATE_NAMES, TemplateError};
+
+use shared::dataset::QaRecord;
+
+use crate::token::{TokenError, Tokenizer};
+
+/// A question that is ready to be rolled out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Example {
+    /// Id of the dataset record.
+    pub id: String,
+    pub question: String,
+    pub golden_answers: Vec<String>,
+    pub prompt_text: String,
+    pub prompt_ids: Vec<u32>,
+}
+
+/// Why a record cannot become an example.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error(
+        "the prompt of record {id:?} has {tokens} tokens, the limit is {limit}: shorten the \
+         question or the template, or raise the limit"
+    )]
+    PromptTooLong { id: String, tokens: usize, limit: usize },
+}
+
+/// Puts every record's question into the template. A prompt is never cut: what would be lost is the
+/// question or the instruction.
+pub fn examples(
+    records: &[QaRecord],
+    template: &PromptTemplate,
+    tokenizer: &Tokenizer,
+    max_prompt_tokens: usize,
+) -> Result<Vec<Example>, DataError> {
+    let mut examples = Vec::with_capacity(records.len());
+    for record in records {
+        let (prompt_text, prompt_ids) = template.render(&record.question, tokenizer)?;
+        if prompt_ids.len() > max_prompt_tokens {
+            return Err(DataError::PromptTooLong {
+                id: record.id.clone(),
+                tokens: prompt_ids.len(),
+                limit: max_prompt_tokens,
+            });
+        }
+        examples.push(Example {
+            id: record.id.clone(),
+            question: record.question.clone(),
+            golden_answers: record.golden_answers.clone(),
+            prompt_text,
+            prompt_ids,
+        });
+    }
+    Ok(examples)
+}

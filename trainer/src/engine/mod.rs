@@ -3,6 +3,12 @@
 //! Invariant: tokens in, tokens out. An engine is handed the tokens to append and keeps the
 //! context of each sequence itself (its key/value cache); nothing is ever tokenised again.
 
+mod builtin;
+mod kv_cache;
+mod sample;
+
+pub use builtin::{BuiltinEngine, BuiltinEngineConfig, EngineCounters};
+
 use crate::token::Tokenizer;
 
 /// Names one sequence (one episode) for as long as it lives in the engine.
@@ -96,6 +102,8 @@ pub enum EngineError {
     Busy(SequenceId),
     #[error("model computation failed: {0}")]
     Compute(#[from] tch::TchError),
+    #[error(transparent)]
+    Token(#[from] crate::token::TokenError),
     #[error("{0}")]
     Other(String),
 }

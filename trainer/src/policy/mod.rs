@@ -1,1 +1,70 @@
-//! To be written.
+//! The policy: a causal language model in tch, its weights and its log-probs.
+//!
+//! Owns: architecture, weights, numeric types. Refuses to know about text, episodes or losses.
+//! Invariant: master weights are f32; what computes is a cast of them ([`Weights`]).
+
+mod checkpoint_files;
+mod config;
+mod device;
+mod llama;
+mod log_prob;
+
+pub use checkpoint_files::{WeightsError, read_weights, write_weights};
+pub use config::{ModelConfig, ModelConfigError};
+pub use device::{Compute, DeviceError, select_compute, set_threads};
+pub use llama::{Attention, Decoder, LayerWeights, PackedCausalAttention, Weights};
+pub(crate) use llama::{attend_one, repeat_heads};
+pub use log_prob::{TokenStatistics, token_statistics};
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use tch::{Kind, Tensor};
+
+/// A trainable model: its configuration, its f32 master weights and how it computes.
+#[derive(Debug)]
+pub struct Policy {
+    pub config: ModelConfig,
+    pub compute: Compute,
+    /// Master weights by their Hugging Face name, f32, leaves of the autograd graph.
+    pub parameters: BTreeMap<String, Tensor>,
+}
+
+impl Policy {
+    /// Reads a Hugging Face model folder (`config.json`, `model.safetensors`).
+    ///
+    /// # Errors
+    /// Names the file and what is missing or unsupported.
+    pub fn load(folder: &Path, compute: Compute) -> Result<Self, WeightsError> {
+        let config = ModelConfig::read(folder)?;
+        let parameters = read_weights(folder, &config)?
+            .into_iter()
+            .map(|(name, tensor)| {
+                let leaf = tensor.to_device(compute.device).to_kind(Kind::Float);
+                (name, leaf.detach().set_requires_grad(true))
+            })
+            .collect();
+        Ok(Self { config, compute, parameters })
+    }
+
+    /// The weights that compute, in the compute type. Under autograd the casts are part of the
+    /// graph, so that gradients reach the f32 masters; cast once per forward pass.
+    pub fn weights(&self) -> Weights {
+        Weights::from_parameters(&self.config, &self.parameters, self.compute.kind)
+    }
+
+    /// A copy of the weights outside the graph, for rollouts or as the frozen reference.
+    /// In f32 the storage is the masters' own: a frozen copy then needs [`Self::frozen_weights`].
+    pub fn detached_weights(&self) -> Weights {
+        tch::no_grad(|| self.weights())
+    }
+
+    /// A copy of the weights that later updates do not touch.
+    pub fn frozen_weights(&self) -> Weights {
+        tch::no_grad(|| self.weights().deep_copy())
+    }
+
+    pub fn parameter_count(&self) -> usize {
+        self.parameters.values().map(Tensor::numel).sum()
+    }
+}

@@ -1,3 +1,15 @@
 //! Episodes, their trajectories and the scheduler that runs many of them.
 
+pub mod episode;
+pub mod observation;
+pub mod parse;
+pub mod scheduler;
+#[cfg(test)]
+mod tests;
 pub mod trajectory;
+
+pub use self::episode::{EpisodeJob, EpisodeLimits};
+pub use self::scheduler::{
+    Rollout, RolloutConfig, RolloutError, RolloutEvent, RolloutObserver, RolloutTimes, roll_out,
+};
+pub use self::trajectory::{EndReason, SearchRecord, Segment, SegmentKind, Trajectory};

@@ -44,6 +44,14 @@ pub enum EndReason {
     SearchFailed,
 }
 
+impl EndReason {
+    /// False for an episode in which a search never succeeded: its model was shown nothing where it
+    /// should have been shown passages, and must not learn from that.
+    pub fn is_trainable(self) -> bool {
+        self != Self::SearchFailed
+    }
+}
+
 /// One search of an episode.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SearchRecord {
@@ -67,6 +75,12 @@ pub struct Trajectory {
     pub valid_actions: usize,
     pub valid_searches: usize,
     pub invalid_actions: usize,
+    /// Turns that ended at the token limit.
+    #[serde(default)]
+    pub length_stops: usize,
+    /// Observations of which a part was left out to meet a budget.
+    #[serde(default)]
+    pub shortened_observations: usize,
     pub searches: Vec<SearchRecord>,
 }
 
@@ -91,6 +105,7 @@ impl Trajectory {
         self.segments.iter().flat_map(|segment| segment.log_probs.iter().copied()).collect()
     }
 
+    /// How many tokens the policy wrote.
     pub fn sampled_tokens(&self) -> usize {
         self.segments
             .iter()

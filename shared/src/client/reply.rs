@@ -1,0 +1,68 @@
+//! Reads the body of a successful `/retrieve` answer.
+
+use serde_json::Value;
+
+use super::Passage;
+
+/// What the server says of one query.
+pub(super) enum Answer {
+    Passages(Vec<Passage>),
+    Failed { code: String, retryable: bool },
+}
+
+/// One answer a query, or what is wrong with the body.
+pub(super) fn parse(bytes: &[u8], queries: usize) -> Result<Vec<Answer>, String> {
+    let body: Value =
+        serde_json::from_slice(bytes).map_err(|error| format!("it is not JSON: {error}"))?;
+    let result = body["result"].as_array().ok_or("it has no list \"result\"")?;
+    if result.len() != queries {
+        return Err(format!("\"result\" has {} entries for {queries} queries", result.len()));
+    }
+    let mut answers = Vec::with_capacity(queries);
+    for (query, entry) in result.iter().enumerate() {
+        answers.push(Answer::Passages(passages(query, entry)?));
+    }
+    match &body["errors"] {
+        Value::Null => {}
+        Value::Array(errors) => {
+            for error in errors {
+                place(error, &mut answers)?;
+            }
+        }
+        other => return Err(format!("\"errors\" is {other}, not a list")),
+    }
+    Ok(answers)
+}
+
+/// A failed query has an empty list in `result` and its error beside it: the error replaces it.
+fn place(error: &Value, answers: &mut [Answer]) -> Result<(), String> {
+    let slot = error["index"]
+        .as_u64()
+        .and_then(|index| answers.get_mut(usize::try_from(index).ok()?))
+        .ok_or_else(|| {
+            format!("\"errors\" names the query {}, which was not asked", error["index"])
+        })?;
+    *slot = Answer::Failed {
+        code: error["code"].as_str().unwrap_or("unknown").to_owned(),
+        retryable: error["retryable"].as_bool().unwrap_or(false),
+    };
+    Ok(())
+}
+
+fn passages(query: usize, entry: &Value) -> Result<Vec<Passage>, String> {
+    let list = entry.as_array().ok_or_else(|| format!("result[{query}] is not a list"))?;
+    let read = |(rank, hit): (usize, &Value)| {
+        // Nested with a score, or flat: servers of both kinds are in use.
+        let document = hit.get("document").unwrap_or(hit);
+        let contents = document["contents"]
+            .as_str()
+            .ok_or_else(|| format!("result[{query}][{rank}] has no text \"contents\""))?;
+        let id = match &document["id"] {
+            Value::String(id) => id.clone(),
+            Value::Number(id) => id.to_string(),
+            _ => String::new(),
+        };
+        Ok(Passage { id, contents: contents.to_owned() })
+    };
+    list.iter().enumerate().map(read).collect()
+}

@@ -1,0 +1,275 @@
+//! The byte-level BPE tokenizer inside a GGUF file, written as `tokenizer.json` and
+//! `tokenizer_config.json`. Owns the mapping of token kinds and of the way text is cut before BPE.
+//!
+//! Token ids are the positions in the file's token list and never change.
+
+use std::collections::BTreeMap;
+use std::collections::HashSet;
+
+use serde::Serialize;
+use serde::Serializer;
+use serde::ser::SerializeMap as _;
+use serde_json::Value as Json;
+use serde_json::json;
+
+use super::architecture::Architecture;
+use super::error::GgufError;
+use super::metadata::Metadata;
+
+/// Codes of `tokenizer.ggml.token_type`: 1 is an ordinary token.
+const CONTROL: i64 = 3;
+const USER_DEFINED: i64 = 4;
+
+/// A tokenizer as the file states it, checked to be consistent.
+#[derive(Debug)]
+pub(super) struct Tokenizer<'a> {
+    tokens: &'a [&'a str],
+    merges: Vec<(&'a str, &'a str)>,
+    added: Vec<AddedToken<'a>>,
+    unknown: Option<&'a str>,
+    bos: Option<&'a str>,
+    eos: &'a str,
+    pad: &'a str,
+    chat_template: Option<&'a str>,
+    context_tokens: usize,
+}
+
+/// A token that is cut out of the text before BPE.
+#[expect(clippy::struct_excessive_bools, reason = "the file format has them")]
+#[derive(Debug, Clone, Serialize)]
+struct AddedToken<'a> {
+    id: usize,
+    content: &'a str,
+    single_word: bool,
+    lstrip: bool,
+    rstrip: bool,
+    normalized: bool,
+    special: bool,
+}
+
+/// Reads the tokenizer and has the `tokenizers` library build it once, so that a folder with a
+/// tokenizer that cannot be loaded is never written.
+pub(super) fn read<'a>(
+    metadata: &'a Metadata<'a>,
+    architecture: &Architecture,
+) -> Result<Tokenizer<'a>, GgufError> {
+    metadata.one_of("tokenizer.ggml.model", &["gpt2"])?;
+    metadata.one_of("tokenizer.ggml.pre", &["smollm"])?;
+    let tokens = metadata.texts("tokenizer.ggml.tokens")?;
+    let text_of = |id: u32| tokens[id as usize];
+    let unknown_key = "tokenizer.ggml.unknown_token_id";
+    let unknown = match metadata.optional_unsigned(unknown_key)? {
+        None => None,
+        Some(id) => Some(*tokens.get(id as usize).ok_or_else(|| {
+            let expected = format!("a token id below {}", tokens.len());
+            GgufError::metadata(unknown_key, expected, id.to_string())
+        })?),
+    };
+    let eos = text_of(architecture.eos);
+    let tokenizer = Tokenizer {
+        tokens,
+        merges: merges(metadata, tokens)?,
+        added: added_tokens(metadata, tokens)?,
+        unknown,
+        bos: architecture.bos.map(text_of),
+        eos,
+        pad: architecture.pad.map_or(eos, text_of),
+        chat_template: metadata.optional_text("tokenizer.chat_template")?,
+        context_tokens: architecture.context_tokens,
+    };
+    tokenizer.check_loads()?;
+    Ok(tokenizer)
+}
+
+/// Splits each merge at its one space and checks that both parts and their union are tokens.
+fn merges<'a>(
+    metadata: &Metadata<'a>,
+    tokens: &[&'a str],
+) -> Result<Vec<(&'a str, &'a str)>, GgufError> {
+    let known: HashSet<&str> = tokens.iter().copied().collect();
+    if known.len() != tokens.len() {
+        let count = tokens.len() - known.len();
+        return Err(GgufError::Tokenizer(format!("{count} tokens are in the vocabulary twice")));
+    }
+    let pairs = metadata.texts("tokenizer.ggml.merges")?;
+    pairs
+        .iter()
+        .enumerate()
+        .map(|(index, pair)| {
+            pair.split_once(' ')
+                .filter(|(left, right)| {
+                    known.contains(left)
+                        && known.contains(right)
+                        && known.contains(format!("{left}{right}").as_str())
+                })
+                .ok_or_else(|| {
+                    GgufError::Tokenizer(format!(
+                        "merge {index}, {pair:?}, is not two tokens that form a third"
+                    ))
+                })
+        })
+        .collect()
+}
+
+fn added_tokens<'a>(
+    metadata: &Metadata<'a>,
+    tokens: &[&'a str],
+) -> Result<Vec<AddedToken<'a>>, GgufError> {
+    let key = "tokenizer.ggml.token_type";
+    let kinds = metadata.integers(key)?;
+    if kinds.len() != tokens.len() {
+        let expected = format!("one entry for each of {} tokens", tokens.len());
+        return Err(GgufError::metadata(key, expected, kinds.len().to_string()));
+    }
+    let added = |(id, kind): (usize, &i64)| {
+        let special = *kind == CONTROL;
+        (special || *kind == USER_DEFINED).then(|| AddedToken {
+            id,
+            content: tokens[id],
+            single_word: false,
+            lstrip: false,
+            rstrip: false,
+            normalized: false,
+            special,
+        })
+    };
+    Ok(kinds.iter().enumerate().filter_map(added).collect())
+}
+
+/// The vocabulary in the order of the ids.
+struct Vocabulary<'a>(&'a [&'a str]);
+
+impl Serialize for Vocabulary<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (id, token) in self.0.iter().enumerate() {
+            map.serialize_entry(token, &id)?;
+        }
+        map.end()
+    }
+}
+
+/// `tokenizer.json`; the fields are those of the `tokenizers` library.
+#[derive(Serialize)]
+pub(super) struct File<'a> {
+    version: &'static str,
+    truncation: Option<()>,
+    padding: Option<()>,
+    added_tokens: &'a [AddedToken<'a>],
+    normalizer: Option<()>,
+    pre_tokenizer: Json,
+    post_processor: Option<()>,
+    decoder: Json,
+    model: Model<'a>,
+}
+
+#[derive(Serialize)]
+struct Model<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    dropout: Option<()>,
+    unk_token: Option<()>,
+    continuing_subword_prefix: Option<()>,
+    end_of_word_suffix: Option<()>,
+    fuse_unk: bool,
+    byte_fallback: bool,
+    ignore_merges: bool,
+    vocab: Vocabulary<'a>,
+    merges: &'a [(&'a str, &'a str)],
+}
+
+/// `tokenizer_config.json`; the fields are those of Hugging Face transformers.
+#[derive(Serialize)]
+pub(super) struct Config<'a> {
+    add_prefix_space: bool,
+    added_tokens_decoder: BTreeMap<usize, Json>,
+    bos_token: Option<&'a str>,
+    chat_template: Option<&'a str>,
+    clean_up_tokenization_spaces: bool,
+    eos_token: &'a str,
+    model_max_length: usize,
+    pad_token: &'a str,
+    tokenizer_class: &'static str,
+    unk_token: Option<&'a str>,
+}
+
+impl Tokenizer<'_> {
+    /// The content of `tokenizer.json`. SmolLM cuts digits apart one by one, then cuts as GPT-2.
+    pub(super) fn file(&self) -> File<'_> {
+        let byte_level = |add_prefix_space: bool| {
+            json!({
+                "type": "ByteLevel",
+                "add_prefix_space": add_prefix_space,
+                "trim_offsets": true,
+                "use_regex": true,
+            })
+        };
+        File {
+            version: "1.0",
+            truncation: None,
+            padding: None,
+            added_tokens: &self.added,
+            normalizer: None,
+            pre_tokenizer: json!({
+                "type": "Sequence",
+                "pretokenizers": [
+                    {"type": "Digits", "individual_digits": true},
+                    byte_level(false),
+                ],
+            }),
+            post_processor: None,
+            decoder: byte_level(true),
+            model: Model {
+                kind: "BPE",
+                dropout: None,
+                unk_token: None,
+                continuing_subword_prefix: None,
+                end_of_word_suffix: None,
+                fuse_unk: false,
+                byte_fallback: false,
+                ignore_merges: false,
+                vocab: Vocabulary(self.tokens),
+                merges: &self.merges,
+            },
+        }
+    }
+
+    /// The content of `tokenizer_config.json`.
+    pub(super) fn config(&self) -> Config<'_> {
+        let decoder = |token: &AddedToken<'_>| {
+            let description = json!({
+                "content": token.content,
+                "lstrip": token.lstrip,
+                "normalized": token.normalized,
+                "rstrip": token.rstrip,
+                "single_word": token.single_word,
+                "special": token.special,
+            });
+            (token.id, description)
+        };
+        Config {
+            add_prefix_space: false,
+            added_tokens_decoder: self.added.iter().map(decoder).collect(),
+            bos_token: self.bos,
+            chat_template: self.chat_template,
+            clean_up_tokenization_spaces: false,
+            eos_token: self.eos,
+            model_max_length: self.context_tokens,
+            pad_token: self.pad,
+            tokenizer_class: "PreTrainedTokenizerFast",
+            unk_token: self.unknown,
+        }
+    }
+
+    fn check_loads(&self) -> Result<(), GgufError> {
+        let wrong = |error: String| GgufError::Tokenizer(error);
+        let bytes = serde_json::to_vec(&self.file()).map_err(|error| wrong(error.to_string()))?;
+        let loaded = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|e| wrong(e.to_string()))?;
+        let size = loaded.get_vocab_size(true);
+        if size == self.tokens.len() {
+            Ok(())
+        } else {
+            Err(wrong(format!("loads with {size} tokens instead of {}", self.tokens.len())))
+        }
+    }
+}

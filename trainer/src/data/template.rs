@@ -1,0 +1,145 @@
+//! The words around a question.
+
+use serde::{Deserialize, Serialize};
+
+use crate::token::{ChatMessage, TokenError, Tokenizer};
+
+/// Where the question goes.
+const PLACEHOLDER: &str = "{question}";
+
+/// The protocol of the reference in full: thoughts, searches, passages, answer.
+const SEARCH_R1: &str = "\
+Work out the answer to the question at the end. Whenever something new is known, first think about \
+it between <think> and </think>. If a fact is missing, ask the search engine by writing <search> \
+query </search>; what it finds is then shown between <information> and </information>. There is no \
+need to save searches: ask again as often as it helps. As soon as nothing is missing, write the \
+answer alone, without explanations, between <answer> and </answer>, like this: <answer> Beijing \
+</answer>. Question: {question}\n";
+
+/// The same protocol in few tokens, for models that are warmed up on it.
+const SHORT: &str = "\
+Think in <think></think>, look facts up with <search>query</search>, read <information>\
+</information>, then give <answer></answer>.\nQuestion: {question}\n";
+
+/// Templates that can be named instead of written out.
+pub const TEMPLATE_NAMES: [&str; 2] = ["search-r1", "short"];
+
+/// How a prompt is framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PromptStyle {
+    /// The text as it is: for base models.
+    Plain,
+    /// A user message in the model's chat template: for instruction-tuned models.
+    Chat,
+}
+
+/// A prompt with a place for the question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PromptTemplate {
+    before: String,
+    after: String,
+    style: PromptStyle,
+    system: Option<String>,
+}
+
+/// A template that cannot be used.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "prompt template {text:?}: {reason}; accepted is one of {} or a text with {{question}} in it once",
+    TEMPLATE_NAMES.join(", ")
+)]
+pub struct TemplateError {
+    pub text: String,
+    pub reason: &'static str,
+}
+
+impl PromptTemplate {
+    /// `template` is a name of [`TEMPLATE_NAMES`] or a text with `{question}` in it.
+    pub fn new(template: &str, style: PromptStyle) -> Result<Self, TemplateError> {
+        let text = match template {
+            "search-r1" => SEARCH_R1,
+            "short" => SHORT,
+            written => written,
+        };
+        let refuse = |reason| TemplateError { text: template.to_owned(), reason };
+        let (before, after) = text
+            .split_once(PLACEHOLDER)
+            .ok_or_else(|| refuse("it has no place for the question"))?;
+        if after.contains(PLACEHOLDER) {
+            return Err(refuse("it has several places for the question"));
+        }
+        let (before, after) = (before.to_owned(), after.to_owned());
+        Ok(Self { before, after, style, system: None })
+    }
+
+    /// Adds a system message, which only the chat style shows.
+    #[must_use]
+    pub fn with_system(mut self, system: Option<String>) -> Self {
+        self.system = system;
+        self
+    }
+
+    /// The prompt's text and token ids. The question is plain text in it, whatever it looks like.
+    pub fn render(
+        &self,
+        question: &str,
+        tokenizer: &Tokenizer,
+    ) -> Result<(String, Vec<u32>), TokenError> {
+        let filled = format!("{}{}{}", self.before, question.trim(), self.after);
+        match self.style {
+            PromptStyle::Plain => {
+                let ids = tokenizer.encode(&filled)?;
+                Ok((filled, ids))
+            }
+            PromptStyle::Chat => {
+                let mut messages = Vec::with_capacity(2);
+                if let Some(system) = &self.system {
+                    messages.push(ChatMessage::new("system", system));
+                }
+                messages.push(ChatMessage::new("user", &filled));
+                let text = tokenizer.render_chat(&messages)?;
+                let ids = tokenizer.encode_template(&text)?;
+                Ok((text, ids))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_question_is_put_in_its_place() {
+        let tokenizer = Tokenizer::characters();
+        let template = PromptTemplate::new("Q: {question}\nA:", PromptStyle::Plain).unwrap();
+        let (text, ids) = template.render(" who? {question} ", &tokenizer).unwrap();
+        assert_eq!(text, "Q: who? {question}\nA:");
+        assert_eq!(tokenizer.decode(&ids).unwrap(), text);
+        for name in TEMPLATE_NAMES {
+            let template = PromptTemplate::new(name, PromptStyle::Plain).unwrap();
+            let (text, _) = template.render("who is king?", &tokenizer).unwrap();
+            assert!(text.ends_with("Question: who is king?\n"), "{text}");
+            for tag in ["<think>", "<search>", "<information>", "<answer>"] {
+                assert!(text.contains(tag), "{name} does not name {tag}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_template_without_one_place_for_the_question_is_refused() {
+        for template in ["", "serch-r1", "no place", "{question} and {question}"] {
+            let error = PromptTemplate::new(template, PromptStyle::Plain).unwrap_err().to_string();
+            assert!(error.contains(&format!("{template:?}")), "{error}");
+            assert!(error.contains("search-r1"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_chat_style_needs_a_chat_template() {
+        let template = PromptTemplate::new("search-r1", PromptStyle::Chat).unwrap();
+        let error = template.render("who?", &Tokenizer::characters()).unwrap_err();
+        assert!(error.to_string().contains("plain"), "{error}");
+    }
+}

@@ -1,0 +1,108 @@
+//! Where and in which type the model computes.
+
+use tch::{Device, Kind};
+
+/// A device and the type of activations and matrix products on it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Compute {
+    pub device: Device,
+    pub kind: Kind,
+}
+
+/// Why a device or type cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    #[error("model.device = {0}: accepted are auto, cpu, cuda and cuda:N")]
+    UnknownDevice(String),
+    #[error("model.device = {0}: no such CUDA device here ({1} found)")]
+    NoCuda(String, i64),
+    #[error("model.dtype = {0}: accepted are auto, f32 and bf16")]
+    UnknownDtype(String),
+}
+
+/// Chooses from `model.device` (`auto`, `cpu`, `cuda`, `cuda:N`) and `model.dtype` (`auto`, `f32`,
+/// `bf16`). `auto` takes CUDA where there is a device, and bf16 where the hardware multiplies it
+/// faster than f32.
+///
+/// # Errors
+/// A name that is not accepted, or a device that is not there.
+pub fn select_compute(device: &str, dtype: &str) -> Result<Compute, DeviceError> {
+    let wants_cuda = device == "auto" || device.starts_with("cuda");
+    let cuda_devices = if wants_cuda { cuda::device_count() } else { 0 };
+    let device = match device {
+        "cpu" => Device::Cpu,
+        "auto" if cuda_devices > 0 => Device::Cuda(0),
+        "auto" => Device::Cpu,
+        name => {
+            let index = match name.strip_prefix("cuda") {
+                Some("") => Some(0),
+                Some(rest) => rest.strip_prefix(':').and_then(|index| index.parse::<i64>().ok()),
+                None => None,
+            };
+            let index = index.ok_or_else(|| DeviceError::UnknownDevice(name.to_owned()))?;
+            if index >= cuda_devices {
+                return Err(DeviceError::NoCuda(name.to_owned(), cuda_devices));
+            }
+            Device::Cuda(index as usize)
+        }
+    };
+    let kind = match dtype {
+        "f32" => Kind::Float,
+        "bf16" => Kind::BFloat16,
+        "auto" if device.is_cuda() || cpu_multiplies_bf16() => Kind::BFloat16,
+        "auto" => Kind::Float,
+        name => return Err(DeviceError::UnknownDtype(name.to_owned())),
+    };
+    Ok(Compute { device, kind })
+}
+
+/// Sets the threads of one tensor operation; 0 leaves libtorch's choice, one per core.
+pub fn set_threads(threads: usize) {
+    if threads > 0 {
+        tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn cpu_multiplies_bf16() -> bool {
+    std::is_x86_feature_detected!("avx512bf16")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn cpu_multiplies_bf16() -> bool {
+    false
+}
+
+mod cuda {
+    //! The only place that loads `libtorch_cuda`.
+    //!
+    //! Linkers drop a library that no symbol names, so the CUDA half of libtorch is loaded by hand,
+    //! and before the first question about CUDA: libtorch keeps its first answer for good.
+
+    use std::sync::OnceLock;
+
+    static DEVICES: OnceLock<i64> = OnceLock::new();
+
+    /// Number of CUDA devices; 0 without the CUDA libtorch, a driver or a device.
+    pub(super) fn device_count() -> i64 {
+        *DEVICES.get_or_init(|| {
+            load();
+            if tch::Cuda::is_available() { tch::Cuda::device_count() } else { 0 }
+        })
+    }
+
+    #[cfg(target_os = "linux")]
+    #[expect(unsafe_code, reason = "loading a library runs its initialisers")]
+    fn load() {
+        use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+        // SAFETY: `libtorch_cuda.so` is libtorch's own library and its initialisers only register
+        // operators; the handle is leaked, so that nothing is ever unloaded.
+        match unsafe { Library::open(Some("libtorch_cuda.so"), RTLD_NOW | RTLD_GLOBAL) } {
+            Ok(library) => std::mem::forget(library),
+            Err(error) => tracing::debug!(%error, "no CUDA libtorch, computing on the CPU"),
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn load() {}
+}

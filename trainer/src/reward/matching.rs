@@ -1,0 +1,98 @@
+//! Compares an answer with the golden answers: SQuAD normalisation, exact match, containment, F1.
+
+use std::collections::BTreeMap;
+
+use crate::rollout::parse::is_white_space;
+
+const ARTICLES: [&str; 3] = ["a", "an", "the"];
+
+/// SQuAD's normalisation (Rajpurkar et al. 2016) in the reference's order: lower case, ASCII
+/// punctuation removed, articles removed, white space collapsed. Other punctuation stays: curly
+/// quotes and dashes are not ASCII.
+pub fn normalize(text: &str) -> String {
+    let unpunctuated: String =
+        text.to_lowercase().chars().filter(|c| !c.is_ascii_punctuation()).collect();
+    without_articles(&unpunctuated)
+        .split(is_white_space)
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// Replaces whole articles by a space. A word is a run of letters, digits and underscores: the
+/// article of "the-end" stands alone only if the dash is not ASCII, because others are gone by now.
+fn without_articles(text: &str) -> String {
+    let mut kept = String::with_capacity(text.len());
+    let mut word = String::new();
+    for character in text.chars() {
+        if character.is_alphanumeric() || character == '_' {
+            word.push(character);
+        } else {
+            push_word(&mut kept, &word);
+            word.clear();
+            kept.push(character);
+        }
+    }
+    push_word(&mut kept, &word);
+    kept
+}
+
+fn push_word(kept: &mut String, word: &str) {
+    kept.push_str(if ARTICLES.contains(&word) { " " } else { word });
+}
+
+/// 1 if `answer` equals one of `golden`, both normalised.
+pub fn exact_match(answer: &str, golden: &[String]) -> f64 {
+    let answer = normalize(answer);
+    indicator(golden.iter().any(|gold| normalize(gold) == answer))
+}
+
+/// 1 if one of `golden` is contained in `answer`, both normalised.
+pub fn sub_exact_match(answer: &str, golden: &[String]) -> f64 {
+    indicator(contains_any(answer, golden))
+}
+
+/// True if `text` contains one of `golden`, both normalised.
+pub fn contains_any(text: &str, golden: &[String]) -> bool {
+    let text = normalize(text);
+    golden.iter().any(|gold| text.contains(&normalize(gold)))
+}
+
+/// The best F1 of the words of `answer` with those of one of `golden`, all normalised; two texts
+/// without words match.
+pub fn f1(answer: &str, golden: &[String]) -> f64 {
+    golden.iter().map(|gold| f1_of_one(answer, gold)).fold(0.0, f64::max)
+}
+
+fn f1_of_one(answer: &str, gold: &str) -> f64 {
+    let (answer, gold) = (normalize(answer), normalize(gold));
+    let (answer, gold): (Vec<&str>, Vec<&str>) = (words(&answer), words(&gold));
+    if answer.is_empty() || gold.is_empty() {
+        return indicator(answer == gold);
+    }
+    let mut unmatched: BTreeMap<&str, usize> = BTreeMap::new();
+    for word in &gold {
+        *unmatched.entry(word).or_default() += 1;
+    }
+    let mut common = 0_usize;
+    for word in &answer {
+        if let Some(left) = unmatched.get_mut(word).filter(|left| **left > 0) {
+            *left -= 1;
+            common += 1;
+        }
+    }
+    if common == 0 {
+        return 0.0;
+    }
+    let precision = common as f64 / answer.len() as f64;
+    let recall = common as f64 / gold.len() as f64;
+    2.0 * precision * recall / (precision + recall)
+}
+
+fn words(normalized: &str) -> Vec<&str> {
+    normalized.split(' ').filter(|word| !word.is_empty()).collect()
+}
+
+fn indicator(holds: bool) -> f64 {
+    if holds { 1.0 } else { 0.0 }
+}

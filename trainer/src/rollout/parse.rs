@@ -1,0 +1,79 @@
+//! Finds the action in what the model wrote in one turn.
+
+/// What the model wants to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TurnAction {
+    /// The query, white space around it removed; may be empty.
+    Search(String),
+    /// The answer, white space around it removed; may be empty.
+    Answer(String),
+    /// No complete tag.
+    Invalid,
+}
+
+const TAGS: [(&str, &str); 2] = [("<search>", "</search>"), ("<answer>", "</answer>")];
+
+/// The first `<search>…</search>` or `<answer>…</answer>` of `text`. An opening tag that is never
+/// closed is passed over, as the regular expression of the reference does.
+pub fn parse_action(text: &str) -> TurnAction {
+    for (start, _) in text.match_indices('<') {
+        for (kind, (open, close)) in TAGS.iter().enumerate() {
+            let Some(rest) = text[start..].strip_prefix(open) else { continue };
+            let Some(end) = rest.find(close) else { continue };
+            let content = strip(&rest[..end]).to_owned();
+            return if kind == 0 {
+                TurnAction::Search(content)
+            } else {
+                TurnAction::Answer(content)
+            };
+        }
+    }
+    TurnAction::Invalid
+}
+
+/// Removes white space at both ends by Python's definition, which adds the four ASCII separators
+/// to Unicode's.
+pub fn strip(text: &str) -> &str {
+    text.trim_matches(is_white_space)
+}
+
+/// White space by Python's definition.
+pub fn is_white_space(character: char) -> bool {
+    character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: &TurnAction) {
+        assert_eq!(&parse_action(text), expected, "{text:?}");
+    }
+
+    #[test]
+    fn the_first_complete_tag_is_the_action() {
+        let search = |query: &str| TurnAction::Search(query.to_owned());
+        let answer = |text: &str| TurnAction::Answer(text.to_owned());
+        check("<think>a</think><search> q </search>", &search("q"));
+        check("<search></search>", &search(""));
+        check("<search>\n \u{1f}</search>", &search(""));
+        check("<answer>first</answer> then <search>s</search>", &answer("first"));
+        check("<search>a\nb</search>", &search("a\nb"));
+        check("<search>open <answer>x</answer>", &answer("x"));
+        check("<answer>open <search>x</search>", &search("x"));
+        check("<search>a <answer>b</answer></search>", &search("a <answer>b</answer>"));
+        check("<search>a<search>b</search>", &search("a<search>b"));
+        check("<answer>5 < 6</answer>", &answer("5 < 6"));
+        check("< <answer>é</answer>", &answer("é"));
+    }
+
+    #[test]
+    fn text_without_a_complete_tag_is_invalid() {
+        for text in
+            ["", "plain", "<search>q", "q</search>", "<Search>q</Search>", "<search>q</answer>"]
+        {
+            check(text, &TurnAction::Invalid);
+        }
+    }
+}

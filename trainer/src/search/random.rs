@@ -1,0 +1,138 @@
+//! Answers every query with passages that have nothing to do with it.
+//!
+//! A model that really uses what it retrieves must do worse with these; one that answers from
+//! memory does not notice.
+
+use std::path::Path;
+
+use shared::client::{Passage, read_corpus};
+
+use super::{SearchOutcome, SearchRequest, Searcher, SearcherError};
+
+/// Passages drawn by (seed, query): the same query gets the same passages in every run.
+#[derive(Debug)]
+pub struct RandomPassages {
+    corpus: Vec<Passage>,
+    seed: u64,
+    ready: Vec<SearchOutcome>,
+}
+
+impl RandomPassages {
+    /// Draws from `corpus`, which must not be empty.
+    pub fn new(corpus: Vec<Passage>, seed: u64) -> Result<Self, SearcherError> {
+        if corpus.is_empty() {
+            return Err(SearcherError("the corpus to draw random passages from is empty".into()));
+        }
+        Ok(Self { corpus, seed, ready: Vec::new() })
+    }
+
+    /// Draws from the corpus file (JSON Lines of `{"id","contents"}`) at `path`.
+    pub fn from_corpus(path: &Path, seed: u64) -> Result<Self, SearcherError> {
+        let corpus = read_corpus(path).map_err(|error| SearcherError(error.to_string()))?;
+        Self::new(corpus, seed)
+    }
+
+    fn draw(&self, query: &str, top_k: usize) -> Vec<Passage> {
+        // The server has nothing for an empty query either.
+        if query.is_empty() {
+            return Vec::new();
+        }
+        let wanted = top_k.min(self.corpus.len());
+        let mut state =
+            query.bytes().fold(mix(self.seed), |state, byte| mix(state ^ u64::from(byte)));
+        let mut chosen: Vec<usize> = Vec::with_capacity(wanted);
+        while chosen.len() < wanted {
+            state = mix(state);
+            let mut index = (state % self.corpus.len() as u64) as usize;
+            // The next free one, so that the loop ends even if all passages are wanted.
+            while chosen.contains(&index) {
+                index = (index + 1) % self.corpus.len();
+            }
+            chosen.push(index);
+        }
+        chosen.into_iter().map(|index| self.corpus[index].clone()).collect()
+    }
+}
+
+impl Searcher for RandomPassages {
+    fn submit(&mut self, requests: Vec<SearchRequest>) -> Result<(), SearcherError> {
+        for request in requests {
+            let passages = self.draw(&request.query, request.top_k);
+            self.ready.push(SearchOutcome { ticket: request.ticket, result: Ok(passages) });
+        }
+        Ok(())
+    }
+
+    fn poll(&mut self) -> Result<Vec<SearchOutcome>, SearcherError> {
+        Ok(std::mem::take(&mut self.ready))
+    }
+
+    fn wait(&mut self) -> Result<Vec<SearchOutcome>, SearcherError> {
+        self.poll()
+    }
+
+    fn cancel(&mut self) {
+        self.ready.clear();
+    }
+}
+
+/// The finaliser of SplitMix64 after its increment: every input bit reaches every output bit.
+fn mix(value: u64) -> u64 {
+    let mut mixed = value.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn corpus(size: usize) -> Vec<Passage> {
+        (0..size)
+            .map(|n| Passage { id: format!("p{n}"), contents: format!("\"T{n}\"\ntext {n}") })
+            .collect()
+    }
+
+    fn ids(searcher: &mut RandomPassages, query: &str, top_k: usize) -> Vec<String> {
+        let request = SearchRequest { ticket: 7, query: query.to_owned(), top_k };
+        searcher.submit(vec![request]).unwrap();
+        let outcome = searcher.wait().unwrap().pop().unwrap();
+        assert_eq!(outcome.ticket, 7);
+        outcome.result.unwrap().into_iter().map(|passage| passage.id).collect()
+    }
+
+    #[test]
+    fn draws_depend_on_seed_and_query_only() {
+        let mut first = RandomPassages::new(corpus(1000), 1).unwrap();
+        let mut second = RandomPassages::new(corpus(1000), 1).unwrap();
+        let mut other = RandomPassages::new(corpus(1000), 2).unwrap();
+        ids(&mut first, "something before", 3);
+        let drawn = ids(&mut first, "who is king", 3);
+        assert_eq!(drawn, ids(&mut second, "who is king", 3));
+        assert_ne!(drawn, ids(&mut second, "who is queen", 3));
+        assert_ne!(drawn, ids(&mut other, "who is king", 3));
+    }
+
+    #[test]
+    fn passages_are_distinct_and_spread_over_the_corpus() {
+        let mut searcher = RandomPassages::new(corpus(50), 3).unwrap();
+        let mut seen = std::collections::BTreeSet::new();
+        for n in 0..200 {
+            let mut drawn = ids(&mut searcher, &format!("query {n}"), 5);
+            seen.extend(drawn.clone());
+            drawn.sort();
+            drawn.dedup();
+            assert_eq!(drawn.len(), 5);
+        }
+        assert!(seen.len() > 45, "{seen:?}");
+        assert_eq!(ids(&mut searcher, "all", 80).len(), 50);
+    }
+
+    #[test]
+    fn an_empty_query_finds_nothing_and_an_empty_corpus_is_refused() {
+        let mut searcher = RandomPassages::new(corpus(5), 3).unwrap();
+        assert!(ids(&mut searcher, "", 3).is_empty());
+        assert!(RandomPassages::new(Vec::new(), 3).is_err());
+    }
+}

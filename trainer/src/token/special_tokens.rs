@@ -1,0 +1,106 @@
+//! Reads the files beside tokenizer.json: which ids end a sequence, and the chat template.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{ChatTemplate, TokenError};
+
+/// What the files beside tokenizer.json say.
+pub(super) struct SpecialTokens {
+    pub(super) end_ids: Vec<u32>,
+    pub(super) chat_template: Option<ChatTemplate>,
+}
+
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+
+/// The end ids are the union over the three files: an instruction-tuned model often names its
+/// end-of-turn token in one of them and its end-of-text token in another.
+pub(super) fn read(
+    folder: &Path,
+    tokenizer: &tokenizers::Tokenizer,
+) -> Result<SpecialTokens, TokenError> {
+    let tokenizer_config = read_json(folder, TOKENIZER_CONFIG)?;
+    let mut end_ids = Vec::new();
+    let end_text = token_text(&tokenizer_config, "eos_token");
+    if let Some(text) = &end_text {
+        let id = tokenizer.token_to_id(text).ok_or_else(|| TokenError::File {
+            path: folder.join(TOKENIZER_CONFIG),
+            reason: format!("eos_token {text:?} is not in the vocabulary of tokenizer.json"),
+        })?;
+        end_ids.push(id);
+    }
+    for file in ["generation_config.json", "config.json"] {
+        let config = read_json(folder, file)?;
+        for id in ids(folder, file, &config["eos_token_id"])? {
+            if !end_ids.contains(&id) {
+                end_ids.push(id);
+            }
+        }
+    }
+    if end_ids.is_empty() {
+        return Err(TokenError::File {
+            path: folder.to_path_buf(),
+            reason: "no end-of-sequence token: set eos_token in tokenizer_config.json or \
+                     eos_token_id in generation_config.json"
+                .to_owned(),
+        });
+    }
+    let chat_template = match template_source(folder, &tokenizer_config)? {
+        Some(source) => {
+            let start_text = token_text(&tokenizer_config, "bos_token").unwrap_or_default();
+            Some(ChatTemplate::new(source, start_text, end_text.unwrap_or_default())?)
+        }
+        None => None,
+    };
+    Ok(SpecialTokens { end_ids, chat_template })
+}
+
+/// `Value::Null` if the file is absent: all of these files are optional.
+fn read_json(folder: &Path, file: &str) -> Result<Value, TokenError> {
+    let path = folder.join(file);
+    match std::fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map_err(|error| TokenError::File { path, reason: error.to_string() }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Value::Null),
+        Err(error) => Err(TokenError::File { path, reason: error.to_string() }),
+    }
+}
+
+/// A token is written as its text, or as an object with the text in `content`.
+fn token_text(config: &Value, key: &str) -> Option<String> {
+    let token = &config[key];
+    token.as_str().or_else(|| token["content"].as_str()).map(str::to_owned)
+}
+
+fn ids(folder: &Path, file: &str, value: &Value) -> Result<Vec<u32>, TokenError> {
+    let listed = match value {
+        Value::Null => return Ok(Vec::new()),
+        Value::Array(listed) => listed.as_slice(),
+        single => std::slice::from_ref(single),
+    };
+    listed
+        .iter()
+        .map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok()))
+        .collect::<Option<Vec<u32>>>()
+        .ok_or_else(|| TokenError::File {
+            path: folder.join(file),
+            reason: format!("eos_token_id is {value}; a token id or a list of them is accepted"),
+        })
+}
+
+/// Templates are a string, a list of named ones, or a file of their own in newer folders.
+fn template_source(folder: &Path, tokenizer_config: &Value) -> Result<Option<String>, TokenError> {
+    let path = folder.join("chat_template.jinja");
+    match std::fs::read_to_string(&path) {
+        Ok(source) => return Ok(Some(source)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(TokenError::File { path, reason: error.to_string() }),
+    }
+    let written = &tokenizer_config["chat_template"];
+    let named = || {
+        let list = written.as_array()?;
+        list.iter().find(|entry| entry["name"] == "default")?["template"].as_str()
+    };
+    Ok(written.as_str().or_else(named).map(str::to_owned))
+}
