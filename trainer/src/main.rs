@@ -5,13 +5,15 @@ use std::process::ExitCode;
 
 use tracing_subscriber::EnvFilter;
 
+use trainer::track::LogWriter;
+
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
+        .with_writer(|| LogWriter)
         .init();
     let code = trainer::cli::run_command_line(
         std::env::args_os(),

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::run::{Searches, WeightDtype};
+use crate::eval::Searches;
+use crate::run::WeightDtype;
 
 /// Trains a language model to search, by reinforcement learning against a retriever.
 #[derive(Debug, Parser)]

@@ -14,7 +14,8 @@ use clap::Parser;
 use tracing::warn;
 
 use crate::config::{Config, ConfigError};
-use crate::run::{self, ChatOptions, EvalOptions, Interrupted, Searches};
+use crate::eval::Searches;
+use crate::run::{self, ChatOptions, EvalOptions, Interrupted};
 
 pub use arguments::{
     Arguments, ChatArguments, Command, CommonArguments, ConfigArguments, ConvertArguments,

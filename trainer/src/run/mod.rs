@@ -4,22 +4,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
+use crate::eval::Searches;
 
 /// The user asked the process to stop before its work was done.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted")]
 pub struct Interrupted;
-
-/// What answers the searches of an evaluation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Searches {
-    /// The retriever of the configuration.
-    Retriever,
-    /// Passages drawn at random from the corpus.
-    Random,
-    /// Nothing: the model must answer by itself.
-    None,
-}
 
 /// What `trainer eval` was asked for beyond the configuration.
 #[derive(Clone, Debug)]

@@ -1,1 +1,10 @@
-//! To be written.
+//! What a run tells about itself while it goes: one metrics row a step, the time of each phase,
+//! and progress on the terminal. Draws no conclusions; `report` does.
+
+mod metrics;
+mod phases;
+mod progress;
+
+pub use metrics::{MetricsError, MetricsFile, StepMetrics, StepSeconds, read_metrics};
+pub use phases::{Phase, read_phases, record_phase};
+pub use progress::{LogWriter, Progress};

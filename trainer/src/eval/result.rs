@@ -1,0 +1,191 @@
+//! One evaluation as a file: what was asked, answered and searched, row by row, so that every
+//! figure of a report can be computed again from it.
+
+use std::fs::File;
+use std::io::{self, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::statistics::{Mean, Proportion};
+use crate::rollout::trajectory::{EndReason, Trajectory};
+
+/// What answers the searches of an evaluation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Searches {
+    /// The retriever of the configuration
+    Retriever,
+    /// Passages drawn at random from the corpus, as a control
+    Random,
+    /// Nothing: the model must answer by itself
+    None,
+}
+
+impl Searches {
+    /// As tables show it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Retriever => "retriever",
+            Self::Random => "random",
+            Self::None => "none",
+        }
+    }
+}
+
+/// One question and what became of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvalRow {
+    pub example_id: String,
+    pub question: String,
+    pub golden_answers: Vec<String>,
+    /// `None` where no answer was given.
+    pub prediction: Option<String>,
+    /// The answer equals a golden one after normalisation.
+    pub em: bool,
+    /// The answer contains a golden one after normalisation.
+    pub sub_em: bool,
+    /// Word overlap with the best golden answer, from 0 to 1.
+    pub f1: f64,
+    /// Searches that were sent.
+    pub searches: usize,
+    pub end: EndReason,
+    /// The whole episode, where it was kept.
+    pub trajectory: Option<Trajectory>,
+}
+
+/// One evaluation of one model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvalResult {
+    /// What tables call it.
+    pub name: String,
+    /// Which model it was: folder and digest, or as much of it as is known.
+    pub model: String,
+    pub searches: Searches,
+    /// Count of questions asked, also where rows were left out.
+    pub questions: usize,
+    /// Wall time in seconds.
+    pub seconds: f64,
+    pub rows: Vec<EvalRow>,
+}
+
+/// Why an evaluation cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum EvalError {
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("{}: not an evaluation: {source}", path.display())]
+    Format { path: PathBuf, source: serde_json::Error },
+}
+
+fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> EvalError {
+    let path = path.to_owned();
+    move |source| EvalError::Io { action, path, source }
+}
+
+impl EvalResult {
+    /// Share of exact answers. A question that got no answer counts as wrong.
+    pub fn em(&self) -> Proportion {
+        Proportion::of(self.rows.iter().map(|row| row.em))
+    }
+
+    /// Share of answers that contain a golden one.
+    pub fn sub_em(&self) -> Proportion {
+        Proportion::of(self.rows.iter().map(|row| row.sub_em))
+    }
+
+    pub fn f1(&self) -> Mean {
+        Mean::of(&self.rows.iter().map(|row| row.f1).collect::<Vec<_>>())
+    }
+
+    /// Mean count of searches per question.
+    pub fn searches_per_question(&self) -> f64 {
+        let total: usize = self.rows.iter().map(|row| row.searches).sum();
+        total as f64 / self.rows.len() as f64
+    }
+
+    /// Share of questions that got an answer at all.
+    pub fn answered(&self) -> Proportion {
+        Proportion::of(self.rows.iter().map(|row| row.prediction.is_some()))
+    }
+
+    /// Writes the result; the file is either whole or as it was before.
+    pub fn save(&self, path: &Path) -> Result<(), EvalError> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(io_error("create", folder))?;
+        }
+        let bytes = serde_json::to_vec(self)
+            .map_err(|error| io_error("encode", path)(io::Error::from(error)))?;
+        let partial = path.with_extension("json.partial");
+        let mut file = File::create(&partial).map_err(io_error("create", &partial))?;
+        file.write_all(&bytes).map_err(io_error("write", &partial))?;
+        file.sync_all().map_err(io_error("sync", &partial))?;
+        std::fs::rename(&partial, path).map_err(io_error("rename to", path))
+    }
+
+    pub fn load(path: &Path) -> Result<Self, EvalError> {
+        let file = File::open(path).map_err(io_error("open", path))?;
+        serde_json::from_reader(BufReader::new(file))
+            .map_err(|source| EvalError::Format { path: path.to_owned(), source })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A result of `total` questions, the first `right` of them answered exactly.
+    pub(crate) fn result(name: &str, right: usize, total: usize) -> EvalResult {
+        let row = |index: usize| EvalRow {
+            example_id: format!("q{index}"),
+            question: format!("Question {index}?"),
+            golden_answers: vec!["Rome".to_owned()],
+            prediction: (index % 10 != 9).then(|| "Rome".to_owned()),
+            em: index < right,
+            sub_em: index < right,
+            f1: if index < right { 1.0 } else { 0.0 },
+            searches: 1 + index % 2,
+            end: EndReason::Answered,
+            trajectory: None,
+        };
+        EvalResult {
+            name: name.to_owned(),
+            model: "runs/demo/checkpoints/step-60".to_owned(),
+            searches: Searches::Retriever,
+            questions: total,
+            seconds: 12.5,
+            rows: (0..total).map(row).collect(),
+        }
+    }
+
+    #[test]
+    fn results_come_back_as_they_were_saved() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("eval").join("after.json");
+        let saved = result("after GRPO", 3, 10);
+        saved.save(&path).unwrap();
+        assert_eq!(EvalResult::load(&path).unwrap(), saved);
+        let names: Vec<_> = std::fs::read_dir(path.parent().unwrap()).unwrap().collect();
+        assert_eq!(names.len(), 1, "nothing but the result stays: {names:?}");
+    }
+
+    #[test]
+    fn figures_count_every_row() {
+        let result = result("x", 3, 10);
+        assert_eq!(result.em(), Proportion { successes: 3, total: 10 });
+        assert_eq!(result.answered(), Proportion { successes: 9, total: 10 });
+        assert!((result.f1().value - 0.3).abs() < 1e-12);
+        assert!((result.searches_per_question() - 1.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn files_that_are_no_evaluation_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.json");
+        let message = EvalResult::load(&path).unwrap_err().to_string();
+        assert!(message.starts_with("cannot open ") && message.contains("x.json"), "{message}");
+        std::fs::write(&path, "{\"name\": 3}").unwrap();
+        let message = EvalResult::load(&path).unwrap_err().to_string();
+        assert!(message.contains("x.json: not an evaluation: invalid type"), "{message}");
+    }
+}

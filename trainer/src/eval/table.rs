@@ -1,0 +1,81 @@
+//! Evaluations as a table of plain text.
+
+use super::result::EvalResult;
+
+/// One line per evaluation: EM with its 95 % interval, F1, searches, answers given.
+pub fn summary_table(results: &[&EvalResult]) -> String {
+    let header =
+        ["model", "passages", "questions", "EM", "95 % interval", "F1", "searches", "answered"];
+    let mut rows = vec![header.map(str::to_owned).to_vec()];
+    for result in results {
+        let interval = result.em().interval();
+        rows.push(vec![
+            result.name.clone(),
+            result.searches.as_str().to_owned(),
+            result.rows.len().to_string(),
+            format!("{:.3}", result.em().value()),
+            format!("{:.3} to {:.3}", interval.low, interval.high),
+            format!("{:.3}", result.f1().value),
+            format!("{:.2}", result.searches_per_question()),
+            format!("{:.3}", result.answered().value()),
+        ]);
+    }
+    aligned(&rows, 2)
+}
+
+/// Rows in columns as wide as their widest cell; the first `left` columns are words, flush left,
+/// the others figures, flush right. The first row is the heading.
+pub fn aligned(rows: &[Vec<String>], left: usize) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+    };
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or_default()).collect();
+    let mut text = String::new();
+    for (index, row) in rows.iter().enumerate() {
+        let cells: Vec<String> =
+            row.iter()
+                .zip(&widths)
+                .enumerate()
+                .map(|(column, (cell, &width))| {
+                    if column < left {
+                        format!("{cell:<width$}")
+                    } else {
+                        format!("{cell:>width$}")
+                    }
+                })
+                .collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+        if index == 0 {
+            let rule: usize = widths.iter().sum::<usize>() + 2 * columns.saturating_sub(1);
+            text.push_str(&"─".repeat(rule));
+            text.push('\n');
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::result::tests::result;
+    use super::*;
+
+    #[test]
+    fn tables_line_up_and_show_the_interval() {
+        let (before, after) = (result("warm start", 20, 200), result("after GRPO", 90, 200));
+        let table = summary_table(&[&before, &after]);
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(lines.len(), 4);
+        let expected = "warm start  retriever        200  0.100  0.066 to 0.149  0.100      1.50     \
+                        0.900";
+        assert_eq!(lines[2], expected);
+        let width = lines[1].chars().count();
+        assert!(lines.iter().all(|line| line.chars().count() == width), "{table}");
+    }
+
+    #[test]
+    fn an_empty_table_has_nothing_to_align() {
+        assert_eq!(aligned(&[], 1), "");
+    }
+}

@@ -1,0 +1,314 @@
+//! `metrics.jsonl`: one row per training step, appended and synced as soon as the step is done.
+//!
+//! Invariant: rows are in the order of their steps and no step has two. A process that is killed
+//! leaves at most one torn line, the last one, which readers skip.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// Where the wall time of a step went, in seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StepSeconds {
+    /// Generating, scoring and waiting for passages.
+    pub rollout: f64,
+    /// The part of `rollout` in which nothing could be done but wait for passages.
+    pub search: f64,
+    /// Log-probs of the trainer and of the reference model.
+    pub log_probs: f64,
+    /// Forward, backward and optimizer.
+    pub update: f64,
+    /// The whole step.
+    pub total: f64,
+}
+
+/// One training step. A number that could not be computed is NaN, `null` in the file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepMetrics {
+    /// Counts from 1.
+    pub step: u64,
+    /// Mean reward of the trajectories that were trained on.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub reward_mean: f64,
+    /// Share of these whose answer matches a golden one exactly.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub em: f64,
+    /// Mean count of searches that were sent, per trajectory.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub searches_per_question: f64,
+    /// Turns without a search or an answer that could be read, over all trajectories.
+    pub invalid_actions: u64,
+    /// Trajectories rolled out, the dropped ones included.
+    pub trajectories: u64,
+    /// Trajectories left out because a search of theirs never succeeded.
+    pub dropped_trajectories: u64,
+    /// Mean count of sampled tokens per trajectory.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub response_tokens: f64,
+    /// Mean entropy of the policy at the sampled tokens, in nats.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub entropy: f64,
+    /// Mean estimated divergence from the reference model, in nats per token.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub kl: f64,
+    /// Share of trained tokens whose probability ratio was clipped.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub clip_fraction: f64,
+    #[serde(deserialize_with = "nan_if_null")]
+    pub policy_loss: f64,
+    /// L2 norm of the gradient before it was clipped, mean over the step's updates.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub grad_norm: f64,
+    /// Of the step's last update.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub learning_rate: f64,
+    /// Mean absolute difference of the sampler's and the trainer's log-probs, in nats.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub log_prob_gap: f64,
+    /// Sampled tokens over the seconds of the rollout.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub tokens_per_second: f64,
+    pub seconds: StepSeconds,
+    /// Most memory that the process has held so far, in MiB.
+    pub peak_memory_mib: u64,
+}
+
+impl StepMetrics {
+    /// The row without what differs between two runs that compute the same: times, rates and
+    /// memory. Deterministic runs with one seed agree in all of the rest.
+    #[must_use]
+    pub fn without_times(&self) -> Self {
+        Self {
+            tokens_per_second: 0.0,
+            seconds: StepSeconds::default(),
+            peak_memory_mib: 0,
+            ..self.clone()
+        }
+    }
+}
+
+/// JSON has no NaN: it is written as `null`, and this reads it back.
+fn nan_if_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
+
+/// Why metrics cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum MetricsError {
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("{}:{line}: not a metrics row: {message}", path.display())]
+    Row { path: PathBuf, line: usize, message: String },
+    #[error("{}: step {step} cannot follow step {last}", path.display())]
+    Order { path: PathBuf, step: u64, last: u64 },
+}
+
+fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> MetricsError {
+    let path = path.to_owned();
+    move |source| MetricsError::Io { action, path, source }
+}
+
+/// All rows of a metrics file. A torn last line is skipped, any other bad line refused.
+pub fn read_metrics(path: &Path) -> Result<Vec<StepMetrics>, MetricsError> {
+    let bytes = std::fs::read(path).map_err(io_error("read", path))?;
+    let mut lines = bytes.split(|byte| *byte == b'\n').enumerate().peekable();
+    let mut rows: Vec<StepMetrics> = Vec::new();
+    while let Some((index, line)) = lines.next() {
+        if line.is_empty() {
+            continue;
+        }
+        match serde_json::from_slice(line) {
+            Ok(row) => rows.push(row),
+            // Only what follows the last line break can have been cut off by a kill.
+            Err(_) if lines.peek().is_none() => {}
+            Err(error) => {
+                let message = error.to_string();
+                return Err(MetricsError::Row { path: path.to_owned(), line: index + 1, message });
+            }
+        }
+    }
+    Ok(rows)
+}
+
+/// `metrics.jsonl`, open for appending.
+#[derive(Debug)]
+pub struct MetricsFile {
+    path: PathBuf,
+    file: File,
+    last_step: u64,
+}
+
+impl MetricsFile {
+    /// Opens the file of a run that goes on after `done_steps` steps (0 for a new run). Rows of
+    /// later steps, which a resumed run will do again, and a torn line are removed.
+    pub fn open(path: &Path, done_steps: u64) -> Result<Self, MetricsError> {
+        let mut rows = match read_metrics(path) {
+            Ok(rows) => rows,
+            Err(MetricsError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Vec::new()
+            }
+            Err(error) => return Err(error),
+        };
+        rows.retain(|row| row.step <= done_steps);
+        let last_step = rows.last().map_or(0, |row| row.step);
+        let mut kept = String::new();
+        for row in &rows {
+            kept.push_str(&encode(path, row)?);
+        }
+        // Written beside and renamed, so that a kill here loses no row either.
+        let partial = path.with_extension("jsonl.partial");
+        let mut file = File::create(&partial).map_err(io_error("create", &partial))?;
+        file.write_all(kept.as_bytes()).map_err(io_error("write", &partial))?;
+        file.sync_all().map_err(io_error("sync", &partial))?;
+        std::fs::rename(&partial, path).map_err(io_error("rename to", path))?;
+        let file = OpenOptions::new().append(true).open(path).map_err(io_error("open", path))?;
+        Ok(Self { path: path.to_owned(), file, last_step })
+    }
+
+    /// Appends one row and waits until it is on disk.
+    pub fn append(&mut self, row: &StepMetrics) -> Result<(), MetricsError> {
+        if row.step <= self.last_step {
+            let path = self.path.clone();
+            return Err(MetricsError::Order { path, step: row.step, last: self.last_step });
+        }
+        let line = encode(&self.path, row)?;
+        self.file.write_all(line.as_bytes()).map_err(io_error("write", &self.path))?;
+        self.file.sync_data().map_err(io_error("sync", &self.path))?;
+        self.last_step = row.step;
+        Ok(())
+    }
+}
+
+/// The row as one line with its line break.
+fn encode(path: &Path, row: &StepMetrics) -> Result<String, MetricsError> {
+    let mut line = serde_json::to_string(row)
+        .map_err(|error| io_error("encode a row of", path)(error.into()))?;
+    line.push('\n');
+    Ok(line)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn row(step: u64) -> StepMetrics {
+        StepMetrics {
+            step,
+            reward_mean: 0.25,
+            em: 0.25,
+            searches_per_question: 1.5,
+            invalid_actions: 3,
+            trajectories: 32,
+            dropped_trajectories: 0,
+            response_tokens: 61.5,
+            entropy: 0.8,
+            kl: 0.001,
+            clip_fraction: 0.01,
+            policy_loss: -0.02,
+            grad_norm: 0.7,
+            learning_rate: 1e-6,
+            log_prob_gap: 1e-4,
+            tokens_per_second: 120.0,
+            seconds: StepSeconds {
+                rollout: 10.0,
+                search: 1.0,
+                log_probs: 2.0,
+                update: 5.0,
+                total: 17.0,
+            },
+            peak_memory_mib: 4000,
+        }
+    }
+
+    #[test]
+    fn rows_come_back_as_they_were_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let mut file = MetricsFile::open(&path, 0).unwrap();
+        file.append(&row(1)).unwrap();
+        // Visible at once, before the file is closed.
+        assert_eq!(read_metrics(&path).unwrap(), [row(1)]);
+        file.append(&row(2)).unwrap();
+        assert_eq!(read_metrics(&path).unwrap(), [row(1), row(2)]);
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
+    }
+
+    #[test]
+    fn a_torn_last_line_is_skipped_and_removed_on_opening() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let whole = serde_json::to_string(&row(1)).unwrap();
+        std::fs::write(&path, format!("{whole}\n{}", &whole[..whole.len() / 2])).unwrap();
+        assert_eq!(read_metrics(&path).unwrap(), [row(1)]);
+        let mut file = MetricsFile::open(&path, 1).unwrap();
+        file.append(&row(2)).unwrap();
+        assert_eq!(read_metrics(&path).unwrap(), [row(1), row(2)]);
+    }
+
+    #[test]
+    fn a_bad_line_in_the_middle_is_refused_with_its_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let whole = serde_json::to_string(&row(1)).unwrap();
+        std::fs::write(&path, format!("{whole}\n{{\"step\":2}}\n{whole}\n")).unwrap();
+        let message = read_metrics(&path).unwrap_err().to_string();
+        assert!(message.contains("metrics.jsonl:2: not a metrics row: missing field"), "{message}");
+    }
+
+    #[test]
+    fn resuming_removes_the_rows_of_steps_that_are_done_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let mut file = MetricsFile::open(&path, 0).unwrap();
+        for step in 1..=5 {
+            file.append(&row(step)).unwrap();
+        }
+        drop(file);
+        let mut file = MetricsFile::open(&path, 3).unwrap();
+        assert_eq!(read_metrics(&path).unwrap().len(), 3);
+        file.append(&row(4)).unwrap();
+        let steps: Vec<u64> = read_metrics(&path).unwrap().iter().map(|row| row.step).collect();
+        assert_eq!(steps, [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_step_cannot_be_written_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = MetricsFile::open(&dir.path().join("metrics.jsonl"), 0).unwrap();
+        file.append(&row(2)).unwrap();
+        let message = file.append(&row(2)).unwrap_err().to_string();
+        assert!(message.ends_with("step 2 cannot follow step 2"), "{message}");
+    }
+
+    #[test]
+    fn numbers_that_could_not_be_computed_survive_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let mut file = MetricsFile::open(&path, 0).unwrap();
+        file.append(&StepMetrics { kl: f64::NAN, ..row(1) }).unwrap();
+        let rows = read_metrics(&path).unwrap();
+        assert_eq!(rows.len(), 1);
+        assert!(rows[0].kl.is_nan());
+    }
+
+    #[test]
+    fn rows_without_times_are_equal_when_only_times_differ() {
+        let mut later = row(1);
+        later.seconds.total = 99.0;
+        later.tokens_per_second = 1.0;
+        later.peak_memory_mib = 1;
+        assert_ne!(later, row(1));
+        assert_eq!(later.without_times(), row(1).without_times());
+        later.kl = 0.5;
+        assert_ne!(later.without_times(), row(1).without_times());
+    }
+
+    #[test]
+    fn a_missing_folder_is_named() {
+        let path = Path::new("no/such/folder/metrics.jsonl");
+        let message = MetricsFile::open(path, 0).unwrap_err().to_string();
+        assert!(message.starts_with("cannot create no/such/folder/metrics.jsonl.partial"));
+    }
+}
