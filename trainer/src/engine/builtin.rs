@@ -75,7 +75,7 @@ impl BuiltinEngine {
     pub fn new(
         decoder: Decoder,
         weights: Weights,
-            config: BuiltinEngineConfig,
+        config: BuiltinEngineConfig,
     ) -> Self {
         let (kind, device) = (weights.kind(), weights.device());
         let (slots, tokens) = (config.max_sequences, config.max_context_tokens);
