@@ -30,7 +30,7 @@ REQUIRED = {
     "cuda": ("libtorch.so", "libtorch_cpu.so", "libtorch_cuda.so", "libc10_cuda.so", "libcudart.so.13"),
 }
 # Unpacked size of a wheel in relation to the wheel, at most.
-UNPACKED_RATIO = 2.5
+UNPACKED_RATIO = 1.6
 
 
 def detect_device():
