@@ -158,10 +158,21 @@ impl ConfigValue for DeviceChoice {
 pub enum TemplateChoice {
     /// The instructions of Search-R1.
     SearchR1,
-    /// The question alone.
+    /// The same protocol in few tokens, for models that are warmed up on it.
     Short,
     /// A text of the user's with `{question}` in it.
     Text(String),
+}
+
+impl TemplateChoice {
+    /// What names the template, or the text itself.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::SearchR1 => "search-r1",
+            Self::Short => "short",
+            Self::Text(text) => text,
+        }
+    }
 }
 
 impl ConfigValue for TemplateChoice {
@@ -182,11 +193,7 @@ impl ConfigValue for TemplateChoice {
     }
 
     fn to_toml(&self) -> Option<String> {
-        Some(match self {
-            Self::SearchR1 => quoted("search-r1"),
-            Self::Short => quoted("short"),
-            Self::Text(text) => quoted(text),
-        })
+        Some(quoted(self.as_str()))
     }
 }
 

@@ -104,6 +104,12 @@ impl BuiltinEngine {
         self.counters
     }
 
+    /// What the running turn of a sequence has sampled so far; empty between turns.
+    pub fn partial_tokens(&self, sequence: SequenceId) -> &[u32] {
+        let turn = self.sequences.get(&sequence).and_then(|sequence| sequence.turn.as_ref());
+        turn.map_or(&[], |turn| &turn.token_ids)
+    }
+
     /// Sequences whose turn is running, by slot.
     fn running(&self) -> Vec<(usize, SequenceId)> {
         let running = |(slot, id): (usize, &Option<SequenceId>)| {

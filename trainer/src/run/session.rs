@@ -120,7 +120,7 @@ fn context_tokens(config: &Config, model_limit: usize) -> usize {
 
 pub(super) fn prompt_template(config: &Config) -> anyhow::Result<PromptTemplate> {
     let style = if config.data.chat { PromptStyle::Chat } else { PromptStyle::Plain };
-    Ok(PromptTemplate::new(&config.data.template.to_string(), style)?)
+    Ok(PromptTemplate::new(config.data.template.as_str(), style)?)
 }
 
 /// The searcher that asks the configured retriever.

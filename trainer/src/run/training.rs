@@ -329,12 +329,12 @@ impl<'c> TrainingRun<'c> {
     }
 
     fn save_and_evaluate(&mut self) -> anyhow::Result<()> {
-        let due = |every: usize| every > 0 && self.state.step.is_multiple_of(every as u64);
+        let step = self.state.step;
+        let due = |every: usize| every > 0 && step.is_multiple_of(every as u64);
         if due(self.config.grpo.save_every_steps) {
             self.save()?;
         }
         if due(self.config.grpo.eval_every_steps) {
-            let step = self.state.step;
             let name = format!("step {step}");
             let result = evaluate(self.config, &self.session, &name, Searches::Retriever)?;
             info!(step, em = result.em().value(), "evaluated");
