@@ -80,7 +80,9 @@ impl PromptTemplate {
         self
     }
 
-    /// The prompt's text and token ids. The question is plain text in it, whatever it looks like.
+    /// The prompt's text and token ids. In the plain style the name of a special token in the
+    /// question is ordinary text; in the chat style, whose markers are written the same way, it is
+    /// read as that token.
     pub fn render(
         &self,
         question: &str,
