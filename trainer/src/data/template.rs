@@ -50,7 +50,9 @@ pub struct PromptTemplate {
     TEMPLATE_NAMES.join(", ")
 )]
 pub struct TemplateError {
+    /// The template as it was given.
     pub text: String,
+    /// What is wrong with it.
     pub reason: &'static str,
 }
 

@@ -20,7 +20,9 @@ pub struct RolloutConfig {
     pub max_context_tokens: usize,
     /// Limit of episodes that are in the engine or searching at one time; at least 1.
     pub max_running_episodes: usize,
+    /// How tokens are chosen.
     pub sampling: Sampling,
+    /// Where a turn ends.
     pub stop: StopRule,
     /// Turns in lock step: all running episodes generate, then all of them search.
     pub deterministic: bool,

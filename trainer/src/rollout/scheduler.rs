@@ -20,6 +20,7 @@ use crate::token::Tokenizer;
 pub struct Rollout {
     /// In the order of the jobs.
     pub trajectories: Vec<Trajectory>,
+    /// Where the time went.
     pub times: RolloutTimes,
     /// Searches that failed for good, each the end of its episode.
     pub failed_searches: usize,
@@ -43,12 +44,16 @@ pub struct RolloutTimes {
 /// Why a rollout could not be completed. A failed search is not among the reasons.
 #[derive(Debug, thiserror::Error)]
 pub enum RolloutError {
+    /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// Searches cannot go on at all.
     #[error(transparent)]
     Searcher(#[from] SearcherError),
+    /// An episode could not take an event.
     #[error(transparent)]
     Episode(#[from] EpisodeError),
+    /// The engine or the searcher broke its contract.
     #[error("{0}")]
     Protocol(String),
 }
