@@ -1,1 +1,198 @@
-//! To be written.
+//! Checkpoints: a Hugging Face model folder, and beside it what a run needs to go on.
+//!
+//! Invariant: a folder `step-N` is whole. It is written under a temporary name in the same
+//! directory, flushed to the disk file by file, and renamed.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use crate::policy::{Policy, WeightsError, write_weights};
+use crate::update::AdamW;
+
+const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+const STATE_FILE: &str = "trainer_state.json";
+/// Files that describe the model and its tokenizer, copied as they are if they are there.
+const COPIED_FILES: [&str; 7] = [
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+];
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrainerState {
+    /// Training steps completed.
+    pub step: u64,
+    /// Optimizer updates made.
+    pub updates: u64,
+    pub seed: u64,
+}
+
+/// Why a checkpoint could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    #[error("cannot {action} {path}: {source}")]
+    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("{path} is damaged: {reason}")]
+    Damaged { path: PathBuf, reason: String },
+}
+
+fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> CheckpointError {
+    let path = path.to_owned();
+    move |source| CheckpointError::Io { action, path, source }
+}
+
+/// Writes `policy` to `folder` with the model files of `source`, and, if given, optimizer moments
+/// and state. An older `folder` of the same name is replaced.
+///
+/// # Errors
+/// The file system's; `folder` is then as it was before.
+pub fn save(
+    folder: &Path,
+    policy: &Policy,
+    source: &Path,
+    resume: Option<(&AdamW, TrainerState)>,
+) -> Result<(), CheckpointError> {
+    let parent = folder.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).map_err(io("create", parent))?;
+    let name = folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into());
+    let partial = parent.join(format!(".{name}.partial"));
+    remove_if_there(&partial)?;
+    fs::create_dir(&partial).map_err(io("create", &partial))?;
+    write_model(&partial, policy, source)?;
+    if let Some((optimizer, state)) = resume {
+        write_moments(&partial.join(OPTIMIZER_FILE), optimizer)?;
+        let text = serde_json::to_vec_pretty(&state)
+            .map_err(|error| damaged(&partial, &error.to_string()))?;
+        let path = partial.join(STATE_FILE);
+        fs::write(&path, text).map_err(io("write", &path))?;
+    }
+    for entry in fs::read_dir(&partial).map_err(io("list", &partial))? {
+        let path = entry.map_err(io("list", &partial))?.path();
+        File::open(&path).and_then(|file| file.sync_all()).map_err(io("flush", &path))?;
+    }
+    remove_if_there(folder)?;
+    fs::rename(&partial, folder).map_err(io("rename", &partial))?;
+    File::open(parent).and_then(|parent| parent.sync_all()).map_err(io("flush", parent))
+}
+
+fn write_model(folder: &Path, policy: &Policy, source: &Path) -> Result<(), CheckpointError> {
+    write_weights(folder, &policy.parameters, Kind::Float)?;
+    let mut config = policy.config.source.clone();
+    if let Some(keys) = config.as_object_mut() {
+        // transformers 5 calls the key dtype, earlier ones torch_dtype.
+        let key = if keys.contains_key("dtype") { "dtype" } else { "torch_dtype" };
+        keys.insert(key.to_owned(), "float32".into());
+    }
+    let text =
+        serde_json::to_vec_pretty(&config).map_err(|error| damaged(folder, &error.to_string()))?;
+    let path = folder.join("config.json");
+    fs::write(&path, text).map_err(io("write", &path))?;
+    for name in COPIED_FILES {
+        let from = source.join(name);
+        if from.is_file() {
+            fs::copy(&from, folder.join(name)).map_err(io("copy", &from))?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_if_there(folder: &Path) -> Result<(), CheckpointError> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(io("remove", folder)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn damaged(path: &Path, reason: &str) -> CheckpointError {
+    CheckpointError::Damaged { path: path.to_owned(), reason: reason.to_owned() }
+}
+
+fn write_moments(path: &Path, optimizer: &AdamW) -> Result<(), CheckpointError> {
+    let named = |prefix: &'static str, moments: &BTreeMap<String, Tensor>| {
+        moments
+            .iter()
+            .map(move |(name, tensor)| (format!("{prefix}.{name}"), tensor.shallow_clone()))
+            .collect::<Vec<_>>()
+    };
+    let mut tensors = named("first", &optimizer.first);
+    tensors.extend(named("second", &optimizer.second));
+    Tensor::write_safetensors(&tensors, path).map_err(|error| damaged(path, &error.to_string()))
+}
+
+/// The newest whole checkpoint of `run_dir` that a run can go on from.
+///
+/// # Errors
+/// An unreadable directory, or a state file that is damaged.
+pub fn latest(run_dir: &Path) -> Result<Option<(PathBuf, TrainerState)>, CheckpointError> {
+    let folder = run_dir.join("checkpoints");
+    let entries = match fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io("list", &folder)(error)),
+    };
+    let mut newest: Option<(PathBuf, TrainerState)> = None;
+    for entry in entries {
+        let path = entry.map_err(io("list", &folder))?.path();
+        let named = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("step-"));
+        let state_path = path.join(STATE_FILE);
+        if !named || !state_path.is_file() {
+            continue;
+        }
+        let bytes = fs::read(&state_path).map_err(io("read", &state_path))?;
+        let state: TrainerState = serde_json::from_slice(&bytes)
+            .map_err(|error| damaged(&state_path, &error.to_string()))?;
+        if newest.as_ref().is_none_or(|(_, other)| other.step < state.step) {
+            newest = Some((path, state));
+        }
+    }
+    Ok(newest)
+}
+
+/// Puts the saved moments of `folder` into `optimizer`.
+///
+/// # Errors
+/// A missing or damaged file, or moments of another model.
+pub fn restore_moments(
+    folder: &Path,
+    state: TrainerState,
+    optimizer: &mut AdamW,
+) -> Result<(), CheckpointError> {
+    let path = folder.join(OPTIMIZER_FILE);
+    let tensors =
+        Tensor::read_safetensors(&path).map_err(|error| damaged(&path, &error.to_string()))?;
+    let mut restored = 0;
+    for (name, tensor) in tensors {
+        let (moments, parameter) = match name.split_once('.') {
+            Some(("first", parameter)) => (&mut optimizer.first, parameter),
+            Some(("second", parameter)) => (&mut optimizer.second, parameter),
+            _ => return Err(damaged(&path, &format!("unknown tensor {name}"))),
+        };
+        let Some(moment) = moments.get_mut(parameter) else {
+            return Err(damaged(&path, &format!("moments of unknown parameter {parameter}")));
+        };
+        if moment.size() != tensor.size() {
+            return Err(damaged(&path, &format!("{name} has shape {:?}", tensor.size())));
+        }
+        moment.copy_(&tensor);
+        restored += 1;
+    }
+    let expected = optimizer.first.len() + optimizer.second.len();
+    if restored != expected {
+        return Err(damaged(&path, &format!("{restored} moments instead of {expected}")));
+    }
+    optimizer.updates = state.updates;
+    Ok(())
+}

@@ -2,6 +2,7 @@
 //! what that returns to an exit code. Does no work itself.
 
 mod arguments;
+mod tuning;
 
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,8 @@ use crate::eval::Searches;
 use crate::report;
 use crate::run::{self, ChatOptions, EvalOptions, Interrupted};
 use crate::track::record_phase;
+
+pub use tuning::restart_tuned;
 
 pub use arguments::{
     Arguments, ChatArguments, Command, CommonArguments, ConfigArguments, ConvertArguments,

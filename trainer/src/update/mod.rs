@@ -1,1 +1,24 @@
-//! To be written.
+//! From trajectories to new weights: micro-batches, gradients, AdamW.
+//!
+//! Invariant: every trained token weighs the same however the batch is cut into micro-batches.
+
+mod micro_batch;
+mod optimizer;
+mod policy_update;
+mod schedule;
+mod supervised;
+
+pub use micro_batch::{TrainSequence, micro_batches};
+pub use optimizer::{AdamW, AdamWConfig, clip_gradients};
+pub use policy_update::{
+    PolicyUpdateConfig, PolicyUpdateStatistics, policy_gradient, sequence_log_probs,
+};
+pub use schedule::warmed_up;
+pub use supervised::supervised_gradient;
+
+/// Why an update was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateError {
+    #[error("the {what} of update {update} is {value}: the weights were left as they were")]
+    NotFinite { what: &'static str, update: u64, value: f64 },
+}

@@ -1,0 +1,72 @@
+# Every command of the project. `make` alone lists them.
+#
+# All targets build with the release profile, so that one build serves the demo, the tests and the
+# benchmarks.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+CARGO_FLAGS := --release --locked
+GGUF := .cache/gguf/SmolLM2-135M-Instruct.Q4_1.gguf
+MODEL := .cache/models/smollm2-135m-instruct
+# Tools that `make tools` builds, where the machine has none of its own.
+export PATH := $(PATH):$(CURDIR)/.cache/tools/bin
+
+.PHONY: help
+help: ## List the commands
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
+	  while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+.PHONY: prerequisites
+prerequisites:
+	@for tool in cargo c++ python3; do command -v $$tool >/dev/null || \
+	  { echo "error: $$tool is missing: see 'What the machine must have' in README.md" >&2; exit 1; }; done
+
+.PHONY: fetch
+fetch: prerequisites
+	@scripts/setup
+
+.PHONY: build
+build: fetch ## Build the two services (fetches libtorch first if it is missing)
+	cargo build $(CARGO_FLAGS) --workspace
+
+.PHONY: retriever
+retriever: ## Build the retriever alone, without libtorch
+	cargo build $(CARGO_FLAGS) --package retriever-server
+
+.PHONY: setup
+setup: build ## Fetch libtorch, model and data, build, convert the model; does only what is not done
+	target/release/trainer convert $(GGUF) $(MODEL)
+
+.PHONY: demo
+demo: setup ## Index, warm start, evaluate, train, evaluate again; report in runs/demo/report.html
+	scripts/demo
+
+.PHONY: test
+test: setup test-scripts ## Run all tests, without network after set-up
+	OMP_NUM_THREADS=1 scripts/run-tests
+
+.PHONY: test-scripts
+test-scripts:
+	python3 -B -m unittest discover --start-directory scripts/tests
+
+.PHONY: check
+check: fetch ## Formatting, lints, documentation and dependencies, each without a warning
+	cargo fmt --all --check
+	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --workspace --no-deps
+	scripts/check-dependencies
+
+.PHONY: bench
+bench: setup ## Measure the retriever and the trainer on this machine
+	scripts/bench
+
+.PHONY: tools
+tools: ## Build cargo-nextest and cargo-deny into .cache/tools, where they are missing
+	scripts/install-tools
+
+.PHONY: clean
+clean: ## Remove builds and runs; what was fetched stays in .cache
+	rm -rf target runs

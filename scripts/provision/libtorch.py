@@ -1,0 +1,97 @@
+"""libtorch out of the registry's wheels, as one folder: `lib`, `include`, `build-version`.
+
+The CPU folder keeps four libraries of the torch wheel and the two CUDA run-time libraries that
+libtorch_cpu.so names even where there is no GPU. The CUDA folder keeps all libraries of torch and of the
+NVIDIA wheels that the torch wheel pins, side by side, where the loader finds them from one another.
+"""
+
+import ctypes.util
+import os
+import posixpath
+import re
+import shutil
+import subprocess
+import zipfile
+
+from . import folder, lock
+from .console import ProvisionError, say
+from .download import fetch
+
+RECIPE = "libtorch 1"
+HEADERS = "torch/include/"
+CPU_LIBRARIES = re.compile(
+    r"torch/lib/(libtorch|libtorch_cpu|libc10)\.so$|torch/lib/libgomp[^/]*\.so[^/]*$"
+    r"|nvidia/.*/(libcudart|libcupti)\.so\.\d+$"
+)
+# Not the bindings to Python: they need a Python of one version.
+CUDA_LIBRARIES = re.compile(r"(torch/lib|nvidia/.*/lib)/(?!libtorch_python|libshm)[^/]+\.so[^/]*$")
+REQUIRED = {
+    "cpu": ("libtorch.so", "libtorch_cpu.so", "libc10.so", "libcudart.so.13", "libcupti.so.13"),
+    "cuda": ("libtorch.so", "libtorch_cpu.so", "libtorch_cuda.so", "libc10_cuda.so", "libcudart.so.13"),
+}
+# Unpacked size of a wheel in relation to the wheel, at most.
+UNPACKED_RATIO = 1.6
+
+
+def detect_device():
+    """cuda when a driver and a device answer, else cpu."""
+    if not ctypes.util.find_library("cuda") and not os.access("/dev/nvidia0", os.F_OK):
+        return "cpu"
+    tool = shutil.which("nvidia-smi")
+    if tool:
+        listed = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False)
+        return "cuda" if listed.returncode == 0 and "GPU" in listed.stdout else "cpu"
+    return "cuda" if os.access("/dev/nvidia0", os.F_OK) else "cpu"
+
+
+def provide(entries, registry, cache, device):
+    """Makes `cache/libtorch` for `device` unless it is there."""
+    wheels = lock.of_part(entries, "libtorch-" + device)
+    if not wheels:
+        raise ProvisionError(f"the lock file lists no wheels for device {device}")
+    place = os.path.join(cache, "libtorch")
+    source = lock.digest(wheels, f"{RECIPE} {device}")
+    version = next(entry["version"] for entry in wheels if entry["package"] == "torch")
+    if folder.is_current(place, source):
+        say(f"libtorch {version} for {device}: already there")
+        return
+    total = sum(entry["bytes"] for entry in wheels)
+    say(f"libtorch {version} for {device}: {total / 1e6:.0f} MB to fetch, in {len(wheels)} files")
+    folder.require_space(cache, int(total * (1 + UNPACKED_RATIO)))
+    downloads = os.path.join(cache, "downloads")
+    os.makedirs(downloads, exist_ok=True)
+    paths = [fetch(registry(), entry, downloads) for entry in wheels]
+
+    def fill(new):
+        for path in paths:
+            unpack(path, new, device)
+        for name in REQUIRED[device]:
+            if not os.path.isfile(os.path.join(new, "lib", name)):
+                raise ProvisionError(f"the wheels hold no {name}: the lock file does not fit this recipe")
+        # The version check of the Rust bindings reads this file; wheels do not have it.
+        with open(os.path.join(new, "build-version"), "w", encoding="utf-8") as file:
+            file.write(f"{version}+{device}\n")
+
+    say(f"  unpacking to {place}")
+    folder.make(place, source, fill)
+    for path in paths:
+        os.remove(path)
+
+
+def unpack(wheel, new, device):
+    """Copies the libraries of `wheel` to `new/lib` and libtorch's headers to `new/include`."""
+    libraries = CPU_LIBRARIES if device == "cpu" else CUDA_LIBRARIES
+    with zipfile.ZipFile(wheel) as archive:
+        for member in archive.infolist():
+            name = posixpath.normpath(member.filename)
+            if member.is_dir() or name.startswith(("/", "..")):
+                continue
+            if name.startswith(HEADERS):
+                target = os.path.join(new, "include", name[len(HEADERS):])
+            elif libraries.fullmatch(name):
+                target = os.path.join(new, "lib", posixpath.basename(name))
+            else:
+                continue
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            with archive.open(member) as source, open(target, "wb") as out:
+                shutil.copyfileobj(source, out, 1 << 20)

@@ -1,0 +1,28 @@
+//! Per-token estimates of the divergence from a reference, from sampled tokens (Schulman,
+//! "Approximating KL Divergence", 2020).
+
+use tch::Tensor;
+
+/// Which estimate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KlEstimator {
+    /// `lp - ref`
+    K1,
+    /// `|lp - ref|`
+    Abs,
+    /// `(lp - ref)^2 / 2`
+    K2,
+    /// `e^(ref - lp) - (ref - lp) - 1`, clamped to ±10 as in Search-R1's `kl_penalty`.
+    K3,
+}
+
+/// The estimate for each token; differentiable in `log_probs`. Both are `[tokens]`.
+pub fn kl_estimate(estimator: KlEstimator, log_probs: &Tensor, reference: &Tensor) -> Tensor {
+    let difference = log_probs - reference;
+    match estimator {
+        KlEstimator::K1 => difference,
+        KlEstimator::Abs => difference.abs(),
+        KlEstimator::K2 => difference.square() * 0.5,
+        KlEstimator::K3 => (-&difference).exp().g_add(&(difference - 1.0)).clamp(-10.0, 10.0),
+    }
+}

@@ -1,0 +1,130 @@
+//! AdamW over named parameters, with moments that can be saved.
+
+use std::collections::BTreeMap;
+
+use tch::{Kind, Tensor};
+
+/// Constants of AdamW (arXiv 1711.05101, algorithm 2).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamWConfig {
+    pub beta1: f64,
+    pub beta2: f64,
+    pub epsilon: f64,
+    pub weight_decay: f64,
+}
+
+/// Moments of every parameter and the number of updates made.
+#[derive(Debug)]
+pub struct AdamW {
+    pub config: AdamWConfig,
+    /// Updates made so far.
+    pub updates: u64,
+    /// First moments by parameter name, f32.
+    pub first: BTreeMap<String, Tensor>,
+    /// Second moments by parameter name, f32.
+    pub second: BTreeMap<String, Tensor>,
+}
+
+impl AdamW {
+    pub fn new(parameters: &BTreeMap<String, Tensor>, config: AdamWConfig) -> Self {
+        let zeros = || {
+            let zero = |tensor: &Tensor| tch::no_grad(|| tensor.zeros_like()).detach();
+            parameters.iter().map(|(name, tensor)| (name.clone(), zero(tensor))).collect()
+        };
+        Self { config, updates: 0, first: zeros(), second: zeros() }
+    }
+
+    /// Moves every parameter that has a gradient, then clears the gradients.
+    pub fn step(&mut self, parameters: &mut BTreeMap<String, Tensor>, learning_rate: f64) {
+        let AdamWConfig { beta1, beta2, epsilon, weight_decay } = self.config;
+        self.updates += 1;
+        let exponent = i32::try_from(self.updates).unwrap_or(i32::MAX);
+        let step_size = learning_rate / (1.0 - beta1.powi(exponent));
+        let second_scale = 1.0 / (1.0 - beta2.powi(exponent)).sqrt();
+        tch::no_grad(|| {
+            for (name, parameter) in parameters {
+                let mut gradient = parameter.grad();
+                let (Some(first), Some(second)) =
+                    (self.first.get_mut(name), self.second.get_mut(name))
+                else {
+                    continue;
+                };
+                if !gradient.defined() {
+                    continue;
+                }
+                let _ = first.lerp_(&gradient, 1.0 - beta1);
+                let _ = second.g_mul_scalar_(beta2);
+                let squared = gradient.square() * (1.0 - beta2);
+                let _ = second.g_add_(&squared);
+                let mut denominator = second.sqrt();
+                let _ = denominator.g_mul_scalar_(second_scale).g_add_scalar_(epsilon);
+                let change = first.g_div(&denominator) * step_size;
+                let _ = parameter.g_mul_scalar_(1.0 - learning_rate * weight_decay);
+                let _ = parameter.g_sub_(&change);
+                let _ = gradient.zero_();
+            }
+        });
+    }
+}
+
+/// Scales all gradients down to an L2 norm of at most `max_norm` over all of them together; returns
+/// the norm before. A norm that is not finite scales nothing.
+pub fn clip_gradients(parameters: &BTreeMap<String, Tensor>, max_norm: f64) -> f64 {
+    tch::no_grad(|| {
+        let gradients: Vec<Tensor> =
+            parameters.values().map(Tensor::grad).filter(Tensor::defined).collect();
+        if gradients.is_empty() {
+            return 0.0;
+        }
+        let squares: Vec<Tensor> =
+            gradients.iter().map(|gradient| gradient.norm().square()).collect();
+        let norm = Tensor::stack(&squares, 0).sum(Kind::Float).sqrt().double_value(&[]);
+        if norm.is_finite() && norm > max_norm {
+            for mut gradient in gradients {
+                let _ = gradient.g_mul_scalar_(max_norm / (norm + 1e-6));
+            }
+        }
+        norm
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one_parameter(value: f32) -> BTreeMap<String, Tensor> {
+        let leaf = Tensor::from_slice(&[value]).set_requires_grad(true);
+        BTreeMap::from([("weight".to_owned(), leaf)])
+    }
+
+    /// Two steps of the published algorithm by hand on f(w) = w².
+    #[test]
+    fn follows_the_published_algorithm() {
+        let config = AdamWConfig { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.1 };
+        let mut parameters = one_parameter(3.0);
+        let mut optimizer = AdamW::new(&parameters, config);
+        let (mut weight, mut first, mut second) = (3.0_f64, 0.0, 0.0);
+        for update in 1..=2 {
+            parameters["weight"].square().sum(Kind::Float).backward();
+            optimizer.step(&mut parameters, 0.5);
+            let gradient = 2.0 * weight;
+            first = 0.9 * first + 0.1 * gradient;
+            second = 0.999 * second + 0.001 * gradient * gradient;
+            let unbiased_first = first / (1.0 - 0.9_f64.powi(update));
+            let unbiased_second = second / (1.0 - 0.999_f64.powi(update));
+            weight -= 0.5 * 0.1 * weight;
+            weight -= 0.5 * unbiased_first / (unbiased_second.sqrt() + 1e-8);
+        }
+        let found = parameters["weight"].double_value(&[0]);
+        assert!((found - weight).abs() < 1e-5, "{found} {weight}");
+    }
+
+    #[test]
+    fn clipping_keeps_the_direction_and_bounds_the_norm() {
+        let parameters = one_parameter(2.0);
+        (&parameters["weight"] * 10.0).sum(Kind::Float).backward();
+        assert!((clip_gradients(&parameters, 1.0) - 10.0).abs() < 1e-5);
+        assert!((parameters["weight"].grad().double_value(&[0]) - 1.0).abs() < 1e-5);
+        assert!((clip_gradients(&parameters, 5.0) - 1.0).abs() < 1e-5);
+    }
+}
