@@ -127,8 +127,9 @@ impl<W: Write> Conversation<W> {
     }
 
     fn show(&mut self, voice: Voice, text: &str) {
-        if self.open != Some(voice) {
-            let text = text.trim_start();
+        let mut text = text;
+        if self.open.is_none_or(|open| open != voice) {
+            text = text.trim_start();
             if text.is_empty() {
                 return;
             }
@@ -141,10 +142,8 @@ impl<W: Write> Conversation<W> {
             let label = self.label(label);
             self.write(&label);
             self.open = Some(voice);
-            self.show_inside(voice, text);
-        } else {
-            self.show_inside(voice, text);
         }
+        self.show_inside(voice, text);
     }
 
     /// Writes text into the open line; trailing white space waits until something follows it.
