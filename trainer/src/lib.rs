@@ -2,21 +2,21 @@
 //!
 //! Modules in reading order, which is the order a trajectory takes.
 
-pub mod algo;
-pub mod chat;
-pub mod checkpoint;
-pub mod cli;
 pub mod config;
-pub mod convert;
 pub mod data;
-pub mod engine;
-pub mod eval;
-pub mod policy;
-pub mod report;
-pub mod reward;
-pub mod rollout;
-pub mod run;
-pub mod search;
 pub mod token;
-pub mod track;
+pub mod policy;
+pub mod engine;
+pub mod search;
+pub mod rollout;
+pub mod reward;
+pub mod algo;
 pub mod update;
+pub mod checkpoint;
+pub mod eval;
+pub mod track;
+pub mod report;
+pub mod chat;
+pub mod convert;
+pub mod run;
+pub mod cli;

@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 use trainer::track::LogWriter;
 
 fn main() -> ExitCode {
+    trainer::cli::restart_tuned();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -1,1 +1,71 @@
-//! To be written.
+//! A conversation in the terminal: questions are read, and what the model thinks, searches, finds
+//! and answers is shown as it comes. Runs no model and no search: it watches a rollout.
+
+mod conversation;
+mod paint;
+mod stream;
+mod tags;
+
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, BufRead, Read, Write};
+
+pub use conversation::{ChatObserver, Conversation};
+pub use paint::Paint;
+pub use stream::{PartialTokens, StreamingEngine};
+
+/// Longest question that is read, in bytes; the rest of a longer line is refused with it.
+pub const QUESTION_LIMIT_BYTES: u64 = 64 * 1024;
+
+/// What the user typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    Question(String),
+    /// A line that is no question, and why.
+    Refused(&'static str),
+    /// Ctrl-D, or the end of a piped file.
+    End,
+}
+
+/// Shows `prompt` and reads the next question; empty lines are passed over.
+pub fn read_question(
+    input: &mut dyn BufRead,
+    out: &mut dyn Write,
+    prompt: &str,
+) -> io::Result<Input> {
+    loop {
+        out.write_all(prompt.as_bytes())?;
+        out.flush()?;
+        let mut line = Vec::new();
+        let read = input.take(QUESTION_LIMIT_BYTES).read_until(b'\n', &mut line)?;
+        if read == 0 {
+            return Ok(Input::End);
+        }
+        if read as u64 == QUESTION_LIMIT_BYTES && !line.ends_with(b"\n") {
+            skip_line(input)?;
+            return Ok(Input::Refused("the question is longer than 64 KiB"));
+        }
+        match std::str::from_utf8(&line) {
+            Err(_) => return Ok(Input::Refused("the question is not valid UTF-8")),
+            Ok(text) if text.trim().is_empty() => {}
+            Ok(text) => return Ok(Input::Question(text.trim().to_owned())),
+        }
+    }
+}
+
+/// Reads up to the end of the line without keeping it.
+fn skip_line(input: &mut dyn BufRead) -> io::Result<()> {
+    loop {
+        let buffer = input.fill_buf()?;
+        if buffer.is_empty() {
+            return Ok(());
+        }
+        let end = buffer.iter().position(|byte| *byte == b'\n');
+        let used = end.map_or(buffer.len(), |end| end + 1);
+        input.consume(used);
+        if end.is_some() {
+            return Ok(());
+        }
+    }
+}

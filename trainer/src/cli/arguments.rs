@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::eval::Searches;
-use crate::run::WeightDtype;
+use crate::convert::Dtype;
 
 /// Trains a language model to search, by reinforcement learning against a retriever.
 #[derive(Debug, Parser)]
@@ -85,7 +85,7 @@ pub struct ConvertArguments {
     pub folder: PathBuf,
     /// Number format of the weights written
     #[arg(long, value_enum, default_value = "bf16")]
-    pub dtype: WeightDtype,
+    pub dtype: Dtype,
 }
 
 #[derive(Debug, Args)]

@@ -2,6 +2,7 @@
 //! what that returns to an exit code. Does no work itself.
 
 mod arguments;
+mod tuning;
 
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,8 @@ use tracing::warn;
 use crate::config::{Config, ConfigError};
 use crate::eval::Searches;
 use crate::run::{self, ChatOptions, EvalOptions, Interrupted};
+
+pub use tuning::restart_tuned;
 
 pub use arguments::{
     Arguments, ChatArguments, Command, CommonArguments, ConfigArguments, ConvertArguments,

@@ -64,7 +64,7 @@ choices! {
 
     /// Number format in which the model computes; master weights stay in f32.
     pub enum ComputeDtype {
-        /// bf16 on CUDA, f32 on CPU.
+        /// bf16 where the hardware multiplies it faster than f32, else f32.
         Auto = "auto",
         F32 = "f32",
         Bf16 = "bf16",
@@ -158,35 +158,42 @@ impl ConfigValue for DeviceChoice {
 pub enum TemplateChoice {
     /// The instructions of Search-R1.
     SearchR1,
-    /// The question alone.
-    Plain,
+    /// The same protocol in few tokens, for models that are warmed up on it.
+    Short,
     /// A text of the user's with `{question}` in it.
     Text(String),
 }
 
+impl TemplateChoice {
+    /// What names the template, or the text itself.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::SearchR1 => "search-r1",
+            Self::Short => "short",
+            Self::Text(text) => text,
+        }
+    }
+}
+
 impl ConfigValue for TemplateChoice {
     fn accepts(_range: &Range) -> String {
-        "\"search-r1\", \"plain\" or a text with {question} in it".to_owned()
+        "\"search-r1\", \"short\" or a text with {question} in it".to_owned()
     }
 
     fn parse(raw: &RawValue, _range: &Range) -> Result<Self, Rejection> {
         let RawValue::Text(text) = raw else { return Err(Rejection::default()) };
         match text.as_str() {
             "search-r1" => Ok(Self::SearchR1),
-            "plain" => Ok(Self::Plain),
+            "short" => Ok(Self::Short),
             other if other.contains("{question}") => Ok(Self::Text(other.to_owned())),
             other => {
-                Err(Rejection { nearest: nearest_word(other, ["search-r1", "plain"]).map(quoted) })
+                Err(Rejection { nearest: nearest_word(other, ["search-r1", "short"]).map(quoted) })
             }
         }
     }
 
     fn to_toml(&self) -> Option<String> {
-        Some(match self {
-            Self::SearchR1 => quoted("search-r1"),
-            Self::Plain => quoted("plain"),
-            Self::Text(text) => quoted(text),
-        })
+        Some(quoted(self.as_str()))
     }
 }
 

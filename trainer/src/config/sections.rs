@@ -43,7 +43,8 @@ section! {
     pub struct ModelConfig in "model" {
         /// Folder of the model in Hugging Face layout: config.json, tokenizer.json, safetensors.
         path: PathBuf = PathBuf::new();
-        /// Number format that the model computes in; `auto` is bf16 on CUDA and f32 on CPU.
+        /// Number format that the model computes in; `auto` is bf16 where the hardware multiplies it
+        /// faster than f32 (CUDA, CPUs with AVX-512 BF16 or AMX), else f32.
         dtype: ComputeDtype = ComputeDtype::Auto;
         /// Device that the model computes on; `auto` is the first CUDA device, else the CPU.
         device: DeviceChoice = DeviceChoice::Auto;
@@ -99,6 +100,9 @@ section! {
         max_observation_tokens: usize = 500, Range::at_least(1.0);
         /// Most tokens of one passage.
         max_passage_tokens: usize = 160, Range::at_least(1.0);
+        /// Most tokens of an episode, prompt and observations included; 0 takes what the other limits
+        /// add up to. The model's own limit holds as well.
+        max_context_tokens: usize = 0;
         /// Sampling temperature in training; logits are divided by it.
         temperature: f64 = 1.0, Range::above(0.0);
         /// Share of the probability mass that is sampled from in training; 1 is all of it.
@@ -183,6 +187,9 @@ section! {
         kl_estimator: KlEstimator = KlEstimator::K3;
         /// Weight of the policy's entropy in the loss, which keeps it varied; 0 does without.
         entropy_coefficient: f64 = 0.0, Range::at_least(0.0);
+        /// Leaves out the trajectories of groups in which all rewards are equal: their advantage is 0,
+        /// so that they would only add to the divergence term.
+        skip_uniform_groups: bool = false;
         /// Divides advantages by the standard deviation of their group.
         normalise_by_std: bool = true;
         /// How the losses of the tokens become one number.

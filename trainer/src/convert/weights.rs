@@ -24,7 +24,7 @@ use super::gguf::Gguf;
 use super::gguf::Tensor;
 
 /// The number type of the written weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {
     /// bfloat16, 2 bytes.

@@ -75,7 +75,7 @@ impl BuiltinEngine {
     pub fn new(
         decoder: Decoder,
         weights: Weights,
-            config: BuiltinEngineConfig,
+        config: BuiltinEngineConfig,
     ) -> Self {
         let (kind, device) = (weights.kind(), weights.device());
         let (slots, tokens) = (config.max_sequences, config.max_context_tokens);
@@ -102,6 +102,12 @@ impl BuiltinEngine {
     /// What has been computed so far.
     pub fn counters(&self) -> EngineCounters {
         self.counters
+    }
+
+    /// What the running turn of a sequence has sampled so far; empty between turns.
+    pub fn partial_tokens(&self, sequence: SequenceId) -> &[u32] {
+        let turn = self.sequences.get(&sequence).and_then(|sequence| sequence.turn.as_ref());
+        turn.map_or(&[], |turn| &turn.token_ids)
     }
 
     /// Sequences whose turn is running, by slot.

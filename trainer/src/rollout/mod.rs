@@ -5,7 +5,7 @@ pub mod observation;
 pub mod parse;
 pub mod scheduler;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod trajectory;
 
 pub use self::episode::{EpisodeJob, EpisodeLimits};

@@ -1,10 +1,26 @@
 //! The commands' work; the only module that sees every stage.
+//!
+//! Read `training` first: it shows every stage of a step by name.
+
+mod conversation;
+mod demonstrations;
+mod evaluation;
+mod question_order;
+mod session;
+mod training;
+mod warm_start;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::config::Config;
+pub use conversation::chat;
+pub use evaluation::eval;
+pub use training::train;
+pub use warm_start::sft;
+
+use crate::convert::{Dtype, convert_gguf};
 use crate::eval::Searches;
+use crate::track::Progress;
 
 /// The user asked the process to stop before its work was done.
 #[derive(Debug, thiserror::Error)]
@@ -28,35 +44,26 @@ pub struct ChatOptions {
     pub question: Option<String>,
 }
 
-/// Number format of converted weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum WeightDtype {
-    Bf16,
-    F16,
-    F32,
-}
-
-pub fn sft(_config: &Config, _out: &mut dyn Write) -> anyhow::Result<()> {
-    anyhow::bail!("not built in")
-}
-
-pub fn train(_config: &Config, _out: &mut dyn Write) -> anyhow::Result<()> {
-    anyhow::bail!("not built in")
-}
-
-pub fn eval(_config: &Config, _options: &EvalOptions, _out: &mut dyn Write) -> anyhow::Result<()> {
-    anyhow::bail!("not built in")
-}
-
-pub fn chat(_config: &Config, _options: &ChatOptions, _out: &mut dyn Write) -> anyhow::Result<()> {
-    anyhow::bail!("not built in")
-}
-
-pub fn convert(
-    _gguf: &Path,
-    _folder: &Path,
-    _dtype: WeightDtype,
-    _out: &mut dyn Write,
-) -> anyhow::Result<()> {
-    anyhow::bail!("not built in")
+/// `trainer convert`: a GGUF file into a Hugging Face folder.
+///
+/// # Errors
+/// Names the file and what is wrong with it.
+pub fn convert(gguf: &Path, folder: &Path, dtype: Dtype, out: &mut dyn Write) -> anyhow::Result<()> {
+    let mut progress: Option<Progress> = None;
+    let summary = convert_gguf(gguf, folder, dtype, &mut |done, total| {
+        let bar = progress.get_or_insert_with(|| Progress::start("convert", total as u64, "tensors"));
+        bar.set(done as u64);
+    })?;
+    if let Some(progress) = progress {
+        progress.finish();
+    }
+    let found = if summary.reused { "already there" } else { "written" };
+    writeln!(
+        out,
+        "{}: {found}, {} tensors, {} parameters",
+        folder.display(),
+        summary.tensors,
+        summary.parameters
+    )?;
+    Ok(())
 }

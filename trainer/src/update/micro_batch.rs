@@ -1,5 +1,7 @@
 //! Cutting an update's trajectories into passes that fit into memory.
 
+use crate::rollout::trajectory::Trajectory;
+
 /// One trajectory as the update sees it.
 #[derive(Clone, Debug)]
 pub struct TrainSequence {
@@ -8,6 +10,8 @@ pub struct TrainSequence {
     pub mask: Vec<bool>,
     /// Advantage of every trained token; unused in supervised training.
     pub advantage: f64,
+    /// Weight of each trained token's loss in the update; unused in supervised training.
+    pub weight: f64,
     /// Log-probs of the trained tokens under the policy that the ratio is taken against; `None` if
     /// that is the policy as it stands (one update per rollout).
     pub old_log_probs: Option<Vec<f32>>,
@@ -18,6 +22,19 @@ pub struct TrainSequence {
 }
 
 impl TrainSequence {
+    /// What a trajectory gives to train on, with advantage and weight still 0.
+    pub fn of(trajectory: &Trajectory) -> Self {
+        Self {
+            token_ids: trajectory.token_ids(),
+            mask: trajectory.sampled_mask(),
+            advantage: 0.0,
+            weight: 0.0,
+            old_log_probs: None,
+            reference_log_probs: None,
+            sampler_log_probs: trajectory.sampled_log_probs(),
+        }
+    }
+
     /// Tokens that are trained: sampled, and with a context (never the very first token).
     pub fn trained_tokens(&self) -> usize {
         self.mask.iter().skip(1).filter(|&&sampled| sampled).count()

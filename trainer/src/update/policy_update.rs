@@ -3,9 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::micro_batch::{TrainSequence, micro_batches};
-use crate::algo::{
-    Aggregation, ClipRange, KlEstimator, clipped_policy_loss, kl_estimate, token_weights,
-};
+use crate::algo::{ClipRange, KlEstimator, clipped_policy_loss, kl_estimate};
 use crate::policy::{Decoder, Policy, Weights, token_statistics};
 
 /// What the loss is made of.
@@ -15,7 +13,6 @@ pub struct PolicyUpdateConfig {
     pub kl_coefficient: f64,
     pub kl_estimator: KlEstimator,
     pub entropy_coefficient: f64,
-    pub aggregation: Aggregation,
     /// The sampler's; logits are divided by it here as well.
     pub temperature: f64,
     pub tokens_per_micro_batch: usize,
@@ -39,8 +36,8 @@ pub struct PolicyUpdateStatistics {
 
 /// Adds the gradient of the update over `sequences` to the parameters.
 ///
-/// Loss: `Σ w (policy loss + kl_coefficient · KL - entropy_coefficient · H)` with the weights of
-/// `aggregation` over the whole update.
+/// Loss: `Σ w (policy loss + kl_coefficient · KL - entropy_coefficient · H)` with each
+/// sequence's own token weight `w` (see [`crate::algo::token_weights`]).
 pub fn policy_gradient(
     policy: &Policy,
     decoder: &Decoder,
@@ -48,7 +45,6 @@ pub fn policy_gradient(
     config: &PolicyUpdateConfig,
 ) -> PolicyUpdateStatistics {
     let trained: Vec<usize> = sequences.iter().map(TrainSequence::trained_tokens).collect();
-    let weights = token_weights(config.aggregation, &trained);
     let lengths: Vec<usize> = sequences.iter().map(|one| one.token_ids.len()).collect();
     let mut statistics = PolicyUpdateStatistics {
         trained_tokens: trained.iter().sum(),
@@ -59,8 +55,7 @@ pub fn policy_gradient(
         if batch.iter().all(|&index| trained[index] == 0) {
             continue;
         }
-        let members: Vec<(&TrainSequence, f64)> =
-            batch.iter().map(|&index| (&sequences[index], weights[index])).collect();
+        let members: Vec<&TrainSequence> = batch.iter().map(|&index| &sequences[index]).collect();
         let pass = micro_batch_pass(policy, decoder, &members, config);
         statistics.policy_loss += pass.policy_loss;
         statistics.kl += pass.kl;
@@ -80,34 +75,33 @@ pub fn policy_gradient(
 fn micro_batch_pass(
     policy: &Policy,
     decoder: &Decoder,
-    members: &[(&TrainSequence, f64)],
+    members: &[&TrainSequence],
     config: &PolicyUpdateConfig,
 ) -> PolicyUpdateStatistics {
     let device = policy.compute.device;
-    let packed: Vec<_> = members.iter().map(|(sequence, _)| sequence.packed()).collect();
+    let packed: Vec<_> = members.iter().map(|sequence| sequence.packed()).collect();
     let with_entropy = config.entropy_coefficient != 0.0;
     let weights = policy.weights();
     let scored = token_statistics(decoder, &weights, &packed, config.temperature, with_entropy);
-    let per_token = |value: &dyn Fn(&TrainSequence, f64) -> f64| {
+    let per_token = |value: fn(&TrainSequence) -> f64| {
         let values: Vec<f32> = members
             .iter()
-            .flat_map(|(sequence, weight)| {
-                let value = value(sequence, *weight) as f32;
-                std::iter::repeat_n(value, sequence.trained_tokens())
+            .flat_map(|sequence| {
+                std::iter::repeat_n(value(sequence) as f32, sequence.trained_tokens())
             })
             .collect();
         Tensor::from_slice(&values).to_device(device)
     };
     let joined = |part: &dyn Fn(&TrainSequence) -> Option<&Vec<f32>>| {
         let parts: Option<Vec<&Vec<f32>>> =
-            members.iter().map(|(sequence, _)| part(sequence)).collect();
+            members.iter().map(|sequence| part(sequence)).collect();
         let values: Option<Vec<f32>> =
             parts.map(|parts| parts.into_iter().flatten().copied().collect());
         values.map(|values| Tensor::from_slice(&values).to_device(device))
     };
     let old = joined(&|sequence| sequence.old_log_probs.as_ref())
         .unwrap_or_else(|| scored.log_probs.detach());
-    let advantages = per_token(&|sequence, _| sequence.advantage);
+    let advantages = per_token(|sequence| sequence.advantage);
     let loss = clipped_policy_loss(&scored.log_probs, &old, &advantages, config.clip);
     let mut objective = loss.losses.shallow_clone();
     let mut kl_sum = 0.0;
@@ -119,7 +113,7 @@ fn micro_batch_pass(
     if with_entropy {
         objective = objective - &scored.entropies * config.entropy_coefficient;
     }
-    let token_weight = per_token(&|_, weight| weight);
+    let token_weight = per_token(|sequence| sequence.weight);
     (objective * &token_weight).sum(Kind::Float).backward();
     let sum = |tensor: &Tensor| tensor.sum(Kind::Float).double_value(&[]);
     let sampler = joined(&|sequence| Some(&sequence.sampler_log_probs));

@@ -1,0 +1,249 @@
+//! Shows one episode on a terminal, line by line and, where the engine tells what it is writing,
+//! word by word.
+
+use std::cell::RefCell;
+use std::io::{self, Write};
+
+use shared::client::Passage;
+
+use super::paint::Paint;
+use super::tags::{TagSplitter, Voice};
+use crate::rollout::{EndReason, RolloutEvent, RolloutObserver, SegmentKind, Trajectory};
+
+/// Width of the column of labels.
+const LABEL_WIDTH: usize = 10;
+/// Most characters shown of one passage.
+const PASSAGE_CHARACTERS: usize = 160;
+
+/// The view of a conversation. Writing can fail (a closed pipe): the first error is kept, and
+/// nothing is written after it.
+#[derive(Debug)]
+pub struct Conversation<W> {
+    out: W,
+    paint: Paint,
+    tags: TagSplitter,
+    /// Whose line is being written; `None` at the start of a line.
+    open: Option<Voice>,
+    /// White space that is written only if more text of the same voice follows.
+    held_space: String,
+    /// What has been shown of the turn that is being written.
+    streamed: String,
+    error: Option<io::Error>,
+}
+
+impl<W: Write> Conversation<W> {
+    pub fn new(out: W, paint: Paint) -> Self {
+        Self {
+            out,
+            paint,
+            tags: TagSplitter::default(),
+            open: None,
+            held_space: String::new(),
+            streamed: String::new(),
+            error: None,
+        }
+    }
+
+    /// The error that stopped the view, if one did.
+    pub fn take_error(&mut self) -> Option<io::Error> {
+        self.error.take()
+    }
+
+    /// The writer, for what is shown between two episodes.
+    pub fn out(&mut self) -> &mut W {
+        &mut self.out
+    }
+
+    /// Shows more text of the turn that is being written.
+    pub fn sampled(&mut self, text: &str) {
+        self.streamed.push_str(text);
+        let stretches = self.tags.push(text);
+        self.show_all(stretches);
+    }
+
+    /// The turn is complete as `text`: shows what has not been shown yet.
+    pub fn turn_ended(&mut self, text: &str) {
+        let streamed = std::mem::take(&mut self.streamed);
+        // A turn that was cut after the fact may be shorter than what was shown of it.
+        if let Some(rest) = text.strip_prefix(streamed.as_str()) {
+            let stretches = self.tags.push(rest);
+            self.show_all(stretches);
+        }
+        let stretches = self.tags.finish();
+        self.show_all(stretches);
+        self.end_line();
+    }
+
+    /// Shows the passages of a search, shortened.
+    pub fn found(&mut self, passages: &[Passage]) {
+        if passages.is_empty() {
+            self.line("finds", &self.paint.warning("nothing"));
+        }
+        for (index, passage) in passages.iter().enumerate() {
+            let label = if index == 0 { "finds" } else { "" };
+            let title = self.paint.bold(passage.title().trim().trim_matches('"'));
+            let text = self.paint.dim(shortened(passage.text(), PASSAGE_CHARACTERS));
+            self.line(label, &format!("{}. {title}  {text}", index + 1));
+        }
+    }
+
+    /// Shows what the loop tells the model, such as that it made no valid move.
+    pub fn injected(&mut self, text: &str) {
+        let text = self.paint.dim(shortened(text, PASSAGE_CHARACTERS));
+        self.line("is told", &text);
+    }
+
+    pub fn search_failed(&mut self, reason: &str) {
+        let text = self.paint.warning(reason);
+        self.line("error", &format!("search failed: {text}"));
+    }
+
+    /// Sums the episode up.
+    pub fn finished(&mut self, trajectory: &Trajectory) {
+        match trajectory.end {
+            EndReason::Answered => {}
+            EndReason::TurnLimit => self.no_answer("out of turns"),
+            EndReason::ContextLimit => self.no_answer("no room left in the context"),
+            EndReason::SearchFailed => self.no_answer("the search failed"),
+        }
+        let searches = counted(trajectory.searches.len(), "search", "searches");
+        let tokens = counted(trajectory.sampled_tokens(), "token", "tokens");
+        let summary = self.paint.dim(format!("{searches}, {tokens} written"));
+        self.line("", &summary);
+        self.write("\n");
+    }
+
+    fn no_answer(&mut self, reason: &str) {
+        let reason = self.paint.warning(reason);
+        self.line("stops", &format!("without an answer: {reason}"));
+    }
+
+    fn show_all(&mut self, stretches: Vec<(Voice, String)>) {
+        for (voice, text) in stretches {
+            self.show(voice, &text);
+        }
+        let flushed = self.out.flush();
+        self.keep(flushed);
+    }
+
+    fn show(&mut self, voice: Voice, text: &str) {
+        if self.open != Some(voice) {
+            let text = text.trim_start();
+            if text.is_empty() {
+                return;
+            }
+            self.end_line();
+            let label = match voice {
+                Voice::Thought => "thinks",
+                Voice::Search => "searches",
+                Voice::Answer => "answers",
+            };
+            let label = self.label(label);
+            self.write(&label);
+            self.open = Some(voice);
+            self.show_inside(voice, text);
+        } else {
+            self.show_inside(voice, text);
+        }
+    }
+
+    /// Writes text into the open line; trailing white space waits until something follows it.
+    fn show_inside(&mut self, voice: Voice, text: &str) {
+        let whole = std::mem::take(&mut self.held_space) + text;
+        let visible = whole.trim_end();
+        whole[visible.len()..].clone_into(&mut self.held_space);
+        if visible.is_empty() {
+            return;
+        }
+        // Empty lines of the model would tear the conversation apart.
+        let lines: Vec<&str> = visible.split('\n').map(str::trim_end).collect();
+        let mut shown = Vec::with_capacity(lines.len());
+        for (index, line) in lines.iter().enumerate() {
+            if index == 0 || !line.is_empty() {
+                shown.push(if line.is_empty() { String::new() } else { self.painted(voice, line) });
+            }
+        }
+        let indent = format!("\n{:LABEL_WIDTH$}", "");
+        self.write(&shown.join(&indent));
+    }
+
+    fn painted(&self, voice: Voice, text: &str) -> String {
+        match voice {
+            Voice::Thought => text.to_owned(),
+            Voice::Search => self.paint.search(text),
+            Voice::Answer => self.paint.answer(text),
+        }
+    }
+
+    fn label(&self, label: &str) -> String {
+        self.paint.dim(format!("{label:<LABEL_WIDTH$}"))
+    }
+
+    /// Writes one whole line with its label.
+    fn line(&mut self, label: &str, text: &str) {
+        self.end_line();
+        let label = self.label(label);
+        self.write(&format!("{label}{text}\n"));
+        let flushed = self.out.flush();
+        self.keep(flushed);
+    }
+
+    fn end_line(&mut self) {
+        self.held_space.clear();
+        if self.open.take().is_some() {
+            self.write("\n");
+        }
+    }
+
+    fn write(&mut self, text: &str) {
+        if self.error.is_none() {
+            let written = self.out.write_all(text.as_bytes());
+            self.keep(written);
+        }
+    }
+
+    fn keep(&mut self, result: io::Result<()>) {
+        if let Err(error) = result {
+            self.error.get_or_insert(error);
+        }
+    }
+}
+
+/// Lets a conversation watch a rollout of one episode. The conversation is shared with
+/// [`super::StreamingEngine`], which shows the same turns while they are written.
+#[derive(Debug)]
+pub struct ChatObserver<'a, W>(pub &'a RefCell<Conversation<W>>);
+
+impl<W: Write> RolloutObserver for ChatObserver<'_, W> {
+    fn observe(&mut self, event: RolloutEvent<'_>) {
+        let mut conversation = self.0.borrow_mut();
+        match event {
+            RolloutEvent::Appended { segment, .. } => match segment.kind {
+                SegmentKind::Sampled => conversation.turn_ended(&segment.text),
+                SegmentKind::Injected => conversation.injected(&segment.text),
+                // The question was just typed, and the passages are shown as they were found.
+                SegmentKind::Prompt | SegmentKind::Observation => {}
+            },
+            // The query was shown as the model wrote it.
+            RolloutEvent::Searching { .. } => {}
+            RolloutEvent::Found { passages, .. } => conversation.found(passages),
+            RolloutEvent::SearchFailed { reason, .. } => conversation.search_failed(reason),
+            RolloutEvent::Finished { trajectory, .. } => conversation.finished(trajectory),
+        }
+    }
+}
+
+/// One line of at most `limit` characters, cut at a word where one ends near.
+fn shortened(text: &str, limit: usize) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= limit {
+        return line;
+    }
+    let cut: String = line.chars().take(limit).collect();
+    let end = cut.rfind(' ').filter(|end| *end > cut.len() / 2).unwrap_or(cut.len());
+    format!("{} …", cut[..end].trim_end())
+}
+
+fn counted(count: usize, singular: &str, plural: &str) -> String {
+    format!("{count} {}", if count == 1 { singular } else { plural })
+}

@@ -1,0 +1,207 @@
+use std::cell::RefCell;
+use std::io::Cursor;
+
+use shared::client::Passage;
+
+use super::tags::{TagSplitter, Voice};
+use super::*;
+use crate::rollout::{
+    EndReason, RolloutEvent, RolloutObserver, SearchRecord, Segment, SegmentKind, Trajectory,
+};
+
+fn segment(kind: SegmentKind, text: &str) -> Segment {
+    Segment {
+        kind,
+        token_ids: vec![1; text.len() / 4],
+        log_probs: Vec::new(),
+        policy_version: 0,
+        text: text.to_owned(),
+    }
+}
+
+fn trajectory(end: EndReason, segments: Vec<Segment>) -> Trajectory {
+    Trajectory {
+        prompt: 0,
+        sample: 0,
+        example_id: "q1".to_owned(),
+        segments,
+        end,
+        turns: 2,
+        valid_actions: 2,
+        valid_searches: 1,
+        invalid_actions: 0,
+        length_stops: 0,
+        shortened_observations: 0,
+        searches: vec![SearchRecord { query: "Ada".to_owned(), passage_ids: Vec::new() }],
+    }
+}
+
+fn passages() -> Vec<Passage> {
+    vec![
+        Passage {
+            id: "a".to_owned(),
+            contents: "\"Ada Lovelace\"\nMathematician, born in London in 1815.".to_owned(),
+        },
+        Passage { id: "b".to_owned(), contents: format!("Long\n{}", "word ".repeat(100)) },
+    ]
+}
+
+/// Shows the events of one episode; each sampled turn is streamed in pieces of `piece` characters
+/// first, or not at all if that is 0.
+fn shown(paint: Paint, piece: usize) -> String {
+    let conversation = RefCell::new(Conversation::new(Vec::new(), paint));
+    let mut observer = ChatObserver(&conversation);
+    let turns = [
+        segment(SegmentKind::Prompt, "Where was Ada born?"),
+        segment(
+            SegmentKind::Sampled,
+            "<think>I must find her.\n\nIt is 3 < 4.</think>\n<search> Ada Lovelace </search>",
+        ),
+        segment(SegmentKind::Observation, "<information>…</information>"),
+        segment(SegmentKind::Injected, "\nMy previous action is invalid.\n"),
+        segment(SegmentKind::Sampled, "So.\n<answer>London</answer><|im_end|>"),
+    ];
+    let trajectory = trajectory(EndReason::Answered, turns.to_vec());
+    let passages = passages();
+    for (index, segment) in turns.iter().enumerate() {
+        if piece > 0 && segment.kind == SegmentKind::Sampled {
+            let characters: Vec<char> = segment.text.chars().collect();
+            for chunk in characters.chunks(piece) {
+                conversation.borrow_mut().sampled(&chunk.iter().collect::<String>());
+            }
+        }
+        observer.observe(RolloutEvent::Appended { job: 0, segment });
+        if index == 1 {
+            observer.observe(RolloutEvent::Searching { job: 0, query: "Ada Lovelace" });
+            observer.observe(RolloutEvent::Found { job: 0, passages: &passages });
+        }
+    }
+    observer.observe(RolloutEvent::Finished { job: 0, trajectory: &trajectory, done: 1, total: 1 });
+    let mut conversation = conversation.borrow_mut();
+    assert!(conversation.take_error().is_none());
+    String::from_utf8(conversation.out().clone()).unwrap()
+}
+
+#[test]
+fn an_episode_reads_as_a_conversation() {
+    let text = shown(Paint::Plain, 0);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        lines[..4],
+        [
+            "thinks    I must find her.",
+            "          It is 3 < 4.",
+            "searches  Ada Lovelace",
+            "finds     1. Ada Lovelace  Mathematician, born in London in 1815.",
+        ]
+    );
+    assert!(lines[4].starts_with("          2. Long  word word"), "{text}");
+    assert!(lines[4].ends_with("word …") && lines[4].chars().count() < 190, "{text}");
+    assert_eq!(
+        lines[5..9],
+        [
+            "is told   My previous action is invalid.",
+            "thinks    So.",
+            "answers   London",
+            "          1 search, 28 tokens written",
+        ]
+    );
+    assert!(!text.contains('\x1b') && !text.contains("<|"), "{text}");
+}
+
+#[test]
+fn streaming_in_any_pieces_shows_the_same() {
+    let whole = shown(Paint::Plain, 0);
+    for piece in [1, 2, 3, 5, 7, 1000] {
+        assert_eq!(shown(Paint::Plain, piece), whole, "pieces of {piece}");
+    }
+}
+
+#[test]
+fn colour_adds_nothing_but_escapes() {
+    let coloured = shown(Paint::Colour, 0);
+    let mut plain = String::new();
+    let mut rest = coloured.as_str();
+    while let Some((before, after)) = rest.split_once('\x1b') {
+        plain.push_str(before);
+        rest = after.split_once('m').unwrap().1;
+    }
+    plain.push_str(rest);
+    assert_eq!(plain, shown(Paint::Plain, 0));
+    assert!(coloured.contains("\x1b[1;32mLondon\x1b[0m"), "{coloured}");
+}
+
+#[test]
+fn an_episode_without_an_answer_says_why() {
+    for (end, reason) in [
+        (EndReason::TurnLimit, "out of turns"),
+        (EndReason::ContextLimit, "no room left in the context"),
+        (EndReason::SearchFailed, "the search failed"),
+    ] {
+        let mut conversation = Conversation::new(Vec::new(), Paint::Plain);
+        conversation.search_failed("connection refused");
+        conversation.finished(&trajectory(end, Vec::new()));
+        let text = String::from_utf8(conversation.out().clone()).unwrap();
+        assert!(text.contains(&format!("stops     without an answer: {reason}\n")), "{text}");
+        assert!(text.starts_with("error     search failed: connection refused\n"), "{text}");
+    }
+}
+
+#[test]
+fn nothing_is_written_after_a_broken_pipe() {
+    struct Broken;
+    impl Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut conversation = Conversation::new(Broken, Paint::Plain);
+    conversation.turn_ended("thought");
+    conversation.injected("more");
+    let error = conversation.take_error().unwrap();
+    assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn tags_in_pieces_and_text_like_tags_are_told_apart() {
+    let mut tags = TagSplitter::default();
+    assert_eq!(tags.push("a <sea"), [(Voice::Thought, "a ".to_owned())]);
+    assert_eq!(tags.push("rch>b"), [(Voice::Search, "b".to_owned())]);
+    assert_eq!(tags.push("</search"), []);
+    assert_eq!(tags.push("> x <b>y</b> 1 < 2"), [(Voice::Thought, " x <b>y</b> 1 ".to_owned())]);
+    assert_eq!(
+        tags.push("<<answer>z"),
+        [(Voice::Thought, "< 2<".to_owned()), (Voice::Answer, "z".to_owned()),]
+    );
+    assert_eq!(tags.push("</ans"), []);
+    assert_eq!(tags.finish(), [(Voice::Answer, "</ans".to_owned())]);
+    let long = format!("<{}", "x".repeat(40));
+    assert_eq!(tags.push(&long), [(Voice::Thought, long.clone())]);
+}
+
+#[test]
+fn questions_are_read_until_the_end() {
+    let mut input = Cursor::new("\n  Who?  \nWhat?".as_bytes().to_vec());
+    let mut out = Vec::new();
+    let mut next = || read_question(&mut input, &mut out, "? ").unwrap();
+    assert_eq!(next(), Input::Question("Who?".to_owned()));
+    assert_eq!(next(), Input::Question("What?".to_owned()));
+    assert_eq!(next(), Input::End);
+    assert_eq!(String::from_utf8(out).unwrap(), "? ? ? ? ");
+}
+
+#[test]
+fn bad_lines_are_refused_and_the_next_one_is_read() {
+    let mut bytes = b"\xff\xfe\n".to_vec();
+    bytes.extend(std::iter::repeat_n(b'a', 3 * QUESTION_LIMIT_BYTES as usize));
+    bytes.extend_from_slice(b"\nWho?\n");
+    let mut input = Cursor::new(bytes);
+    let mut next = || read_question(&mut input, &mut Vec::new(), "").unwrap();
+    assert_eq!(next(), Input::Refused("the question is not valid UTF-8"));
+    assert_eq!(next(), Input::Refused("the question is longer than 64 KiB"));
+    assert_eq!(next(), Input::Question("Who?".to_owned()));
+    assert_eq!(next(), Input::End);
+}

@@ -1,0 +1,9 @@
+//! Tests of the loop with a scripted model and a scripted retriever.
+
+mod episodes;
+pub(crate) mod golden;
+mod observations;
+mod properties;
+mod scheduling;
+mod scripted;
+mod vectors;

@@ -1,0 +1,298 @@
+//! A model that says what it is told to, one character a step, and a retriever that answers when it
+//! is told to.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use shared::client::Passage;
+
+use crate::engine::{
+    Engine, EngineError, GenerateRequest, Generation, Sampling, SamplingKey, StopReason, StopRule,
+};
+use crate::rollout::observation::ObservationBudget;
+use crate::rollout::{EpisodeJob, RolloutConfig};
+use crate::search::{SearchOutcome, SearchRequest, Searcher, SearcherError};
+use crate::token::{CHARACTERS_END_ID, Tokenizer};
+
+/// What is said after the end of a script, by the model that the recordings were made with.
+const AFTER_SCRIPT: &str = "nothing more";
+
+/// Says script `n` in sequence `n`, one entry a turn.
+#[derive(Debug, Default)]
+pub(crate) struct ScriptedEngine {
+    pub(crate) scripts: Vec<Vec<String>>,
+    /// Sample an end-of-sequence token where an entry ends without a stop string.
+    pub(crate) says_end: bool,
+    pub(crate) max_context_tokens: usize,
+    /// Fails when this many turns have ended.
+    pub(crate) fails_after_turns: Option<usize>,
+    pub(crate) sequences: BTreeMap<u64, Sequence>,
+    pub(crate) released: BTreeSet<u64>,
+    /// Sequences that were running in each step.
+    pub(crate) batches: Vec<Vec<u64>>,
+    turns_ended: usize,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Sequence {
+    /// Every token of the context, and whether it was sampled.
+    pub(crate) context: Vec<(u32, bool)>,
+    /// The context's text at the start of each turn.
+    pub(crate) inputs: Vec<String>,
+    turns: usize,
+    running: Option<Turn>,
+}
+
+#[derive(Debug)]
+struct Turn {
+    rest: VecDeque<char>,
+    sampled: Vec<u32>,
+    max_new_tokens: usize,
+    stop: StopRule,
+}
+
+impl ScriptedEngine {
+    pub(crate) fn new(scripts: Vec<Vec<String>>) -> Self {
+        Self { scripts, max_context_tokens: 1_000_000, ..Self::default() }
+    }
+
+    pub(crate) fn of(scripts: &[&[&str]]) -> Self {
+        let owned = |script: &&[&str]| script.iter().map(|turn| (*turn).to_owned()).collect();
+        Self::new(scripts.iter().map(owned).collect())
+    }
+}
+
+impl Turn {
+    /// Samples one token; how the turn ended, if it did.
+    fn advance(&mut self, says_end: bool) -> Option<StopReason> {
+        let Some(character) = self.rest.pop_front() else {
+            return Some(self.end_of_script(says_end));
+        };
+        self.sampled.push(u32::from(character));
+        let text = decode(&self.sampled);
+        if let Some(tag) = self.stop.stop_at.iter().find(|tag| text.contains(*tag)) {
+            return Some(StopReason::Tag(tag.clone()));
+        }
+        (self.sampled.len() == self.max_new_tokens).then(|| self.cut(StopReason::Length))
+    }
+
+    fn end_of_script(&mut self, says_end: bool) -> StopReason {
+        let reason = self.cut(StopReason::EndOfSequence);
+        if says_end && reason == StopReason::EndOfSequence {
+            self.sampled.push(CHARACTERS_END_ID);
+        }
+        reason
+    }
+
+    fn cut(&mut self, otherwise: StopReason) -> StopReason {
+        let text = decode(&self.sampled);
+        for tag in &self.stop.cut_after {
+            if let Some(start) = text.find(tag) {
+                self.sampled.truncate(text[..start + tag.len()].chars().count());
+                return StopReason::Tag(tag.clone());
+            }
+        }
+        otherwise
+    }
+}
+
+impl Engine for ScriptedEngine {
+    fn submit(&mut self, request: GenerateRequest) -> Result<(), EngineError> {
+        assert!(!self.released.contains(&request.sequence), "a released sequence goes on");
+        let sequence = self.sequences.entry(request.sequence).or_default();
+        if sequence.running.is_some() {
+            return Err(EngineError::Busy(request.sequence));
+        }
+        sequence.context.extend(request.append.iter().map(|id| (*id, false)));
+        let limit = self.max_context_tokens;
+        let needed = sequence.context.len() + request.max_new_tokens;
+        assert!(request.max_new_tokens >= 1);
+        if needed > limit {
+            return Err(EngineError::ContextTooLong { sequence: request.sequence, needed, limit });
+        }
+        let ids: Vec<u32> = sequence.context.iter().map(|(id, _)| *id).collect();
+        sequence.inputs.push(decode(&ids));
+        let script = &self.scripts[request.sequence as usize];
+        let says = script.get(sequence.turns).map_or(AFTER_SCRIPT, String::as_str);
+        sequence.turns += 1;
+        sequence.running = Some(Turn {
+            rest: says.chars().collect(),
+            sampled: Vec::new(),
+            max_new_tokens: request.max_new_tokens,
+            stop: request.stop,
+        });
+        Ok(())
+    }
+
+    fn step(&mut self, _: &Tokenizer) -> Result<Vec<Generation>, EngineError> {
+        if self.fails_after_turns.is_some_and(|turns| self.turns_ended >= turns) {
+            return Err(EngineError::Other("scripted failure".to_owned()));
+        }
+        let mut ended = Vec::new();
+        let mut batch = Vec::new();
+        for (&id, sequence) in &mut self.sequences {
+            let Some(turn) = &mut sequence.running else { continue };
+            batch.push(id);
+            let Some(stop) = turn.advance(self.says_end) else { continue };
+            let token_ids = std::mem::take(&mut turn.sampled);
+            sequence.running = None;
+            let first = sequence.context.len();
+            sequence.context.extend(token_ids.iter().map(|id| (*id, true)));
+            ended.push(Generation {
+                sequence: id,
+                log_probs: (0..token_ids.len()).map(|at| log_prob(first + at)).collect(),
+                token_ids,
+                stop,
+                policy_version: 3,
+            });
+        }
+        self.turns_ended += ended.len();
+        self.batches.push(batch);
+        Ok(ended)
+    }
+
+    fn release(&mut self, sequence: u64) {
+        self.released.insert(sequence);
+        if let Some(sequence) = self.sequences.get_mut(&sequence) {
+            sequence.running = None;
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.sequences.values().all(|sequence| sequence.running.is_none())
+    }
+
+    fn max_context_tokens(&self) -> usize {
+        self.max_context_tokens
+    }
+}
+
+/// A log-prob that tells at which position of the context its token was sampled.
+pub(crate) fn log_prob(position: usize) -> f32 {
+    -(position as f32) / 1024.0
+}
+
+fn decode(ids: &[u32]) -> String {
+    Tokenizer::characters().decode(ids).unwrap()
+}
+
+/// When a [`ScriptedSearcher`] answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Timing {
+    /// Everything at once, in order.
+    Immediate,
+    /// One outcome at a time, the latest query first, and only at every other poll.
+    LateAndReversed,
+}
+
+/// Finds what it is told to.
+#[derive(Debug)]
+pub(crate) struct ScriptedSearcher {
+    /// Passages of a query; `*` holds those of any other.
+    pub(crate) documents: BTreeMap<String, Vec<String>>,
+    pub(crate) timing: Timing,
+    /// Queries that fail for good.
+    pub(crate) failing: BTreeSet<String>,
+    /// Every batch that was submitted.
+    pub(crate) batches: Vec<Vec<SearchRequest>>,
+    pub(crate) cancelled: bool,
+    pending: Vec<SearchRequest>,
+    polls: usize,
+}
+
+impl ScriptedSearcher {
+    pub(crate) fn new(documents: BTreeMap<String, Vec<String>>, timing: Timing) -> Self {
+        Self {
+            documents,
+            timing,
+            failing: BTreeSet::new(),
+            batches: Vec::new(),
+            cancelled: false,
+            pending: Vec::new(),
+            polls: 0,
+        }
+    }
+
+    fn answer(&self, request: &SearchRequest) -> SearchOutcome {
+        let found = self.documents.get(&request.query).or_else(|| self.documents.get("*"));
+        let passage = |(rank, contents): (usize, &String)| Passage {
+            id: format!("{}-{rank}", request.query),
+            contents: contents.clone(),
+        };
+        let passages = found.into_iter().flatten().take(request.top_k).enumerate().map(passage);
+        let result = if self.failing.contains(&request.query) {
+            Err("scripted failure".to_owned())
+        } else {
+            Ok(passages.collect())
+        };
+        SearchOutcome { ticket: request.ticket, result }
+    }
+
+    fn take(&mut self) -> Vec<SearchOutcome> {
+        let taken = match self.timing {
+            Timing::Immediate => std::mem::take(&mut self.pending),
+            Timing::LateAndReversed => self.pending.pop().into_iter().collect(),
+        };
+        taken.iter().map(|request| self.answer(request)).collect()
+    }
+}
+
+impl Searcher for ScriptedSearcher {
+    fn submit(&mut self, requests: Vec<SearchRequest>) -> Result<(), SearcherError> {
+        assert!(!requests.is_empty(), "an empty request went out");
+        self.batches.push(requests.clone());
+        self.pending.extend(requests);
+        Ok(())
+    }
+
+    fn poll(&mut self) -> Result<Vec<SearchOutcome>, SearcherError> {
+        self.polls += 1;
+        let is_late = self.timing == Timing::LateAndReversed && !self.polls.is_multiple_of(2);
+        Ok(if is_late { Vec::new() } else { self.take() })
+    }
+
+    fn wait(&mut self) -> Result<Vec<SearchOutcome>, SearcherError> {
+        assert!(!self.pending.is_empty(), "waited with nothing pending");
+        Ok(self.take())
+    }
+
+    fn cancel(&mut self) {
+        self.cancelled = true;
+        self.pending.clear();
+    }
+}
+
+/// One job a prompt.
+pub(crate) fn jobs<S: AsRef<str>>(prompts: &[S]) -> Vec<EpisodeJob> {
+    let job = |(index, prompt): (usize, &S)| EpisodeJob {
+        prompt: index,
+        sample: 0,
+        example_id: format!("example-{index}"),
+        prompt_text: prompt.as_ref().to_owned(),
+        prompt_ids: Tokenizer::characters().encode(prompt.as_ref()).unwrap(),
+        key: SamplingKey { seed: 0, step: 0, prompt: index as u64, sample: 0 },
+    };
+    prompts.iter().enumerate().map(job).collect()
+}
+
+/// Limits that no scripted episode meets.
+pub(crate) fn config(deterministic: bool) -> RolloutConfig {
+    RolloutConfig {
+        max_turns: 4,
+        top_k: 2,
+        max_turn_tokens: 10_000,
+        min_turn_tokens: 1,
+        observation: ObservationBudget { max_tokens: 100_000, max_passage_tokens: 100_000 },
+        max_context_tokens: 1_000_000,
+        max_running_episodes: 64,
+        sampling: Sampling { temperature: 1.0, top_p: 1.0 },
+        stop: crate::rollout::scheduler::default_stop_rule(),
+        deterministic,
+    }
+}
+
+pub(crate) fn documents(entries: &[(&str, &[&str])]) -> BTreeMap<String, Vec<String>> {
+    let owned = |(query, found): &(&str, &[&str])| {
+        ((*query).to_owned(), found.iter().map(|passage| (*passage).to_owned()).collect())
+    };
+    entries.iter().map(owned).collect()
+}

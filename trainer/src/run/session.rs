@@ -1,0 +1,250 @@
+//! What every command starts from: model, tokenizer, questions, engine and searcher, made from the
+//! configuration.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use shared::client::ClientConfig;
+use shared::dataset::read_qa_records;
+use tch::Device;
+use tracing::info;
+
+use crate::config::{Compat, Config, RewardKind as RewardChoice};
+use crate::data::{Example, PromptStyle, PromptTemplate, examples};
+use crate::engine::{BuiltinEngine, BuiltinEngineConfig, Sampling, SamplingKey};
+use crate::policy::{Compute, Decoder, Policy, select_compute, set_threads};
+use crate::reward::{RewardConfig, RewardKind, RewardReading, StructuredScores};
+use crate::rollout::episode::EpisodeJob;
+use crate::rollout::observation::ObservationBudget;
+use crate::rollout::scheduler::{
+    RolloutConfig, RolloutEvent, RolloutObserver, default_stop_rule, reference_stop_rule,
+};
+use crate::search::http::HttpSearcher;
+use crate::search::{SearchOutcome, SearchRequest, Searcher, SearcherError};
+use crate::token::Tokenizer;
+use crate::track::Progress;
+
+/// An episode with less room than this for a turn ends instead.
+const MIN_TURN_TOKENS: usize = 8;
+/// New tokens of one prefill pass: enough to fill the matrix units, little enough to keep running
+/// sequences waiting for fractions of a second.
+const PREFILL_PASS_TOKENS: usize = 2048;
+
+/// A model ready to be rolled out and trained.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) tokenizer: Tokenizer,
+    pub(super) policy: Policy,
+    pub(super) decoder: Decoder,
+    pub(super) context_tokens: usize,
+}
+
+impl Session {
+    /// Loads tokenizer and weights of `folder`.
+    pub(super) fn open(config: &Config, folder: &Path) -> anyhow::Result<Self> {
+        set_threads(if config.deterministic { 1 } else { config.threads });
+        let compute = compute_of(config)?;
+        let tokenizer = Tokenizer::from_folder(folder)
+            .with_context(|| format!("model.path = {}", folder.display()))?;
+        let policy = Policy::load(folder, compute)
+            .with_context(|| format!("model.path = {}", folder.display()))?;
+        let context_tokens = context_tokens(config, policy.config.max_positions);
+        let decoder = Decoder::new(&policy.config, context_tokens, compute.device);
+        info!(
+            model = %folder.display(),
+            parameters = policy.parameter_count(),
+            device = ?compute.device,
+            dtype = ?compute.kind,
+            threads = tch::get_num_threads(),
+            context_tokens,
+            "model loaded"
+        );
+        Ok(Self { tokenizer, policy, decoder, context_tokens })
+    }
+
+    /// An engine over the policy's present weights.
+    pub(super) fn engine(&self, max_sequences: usize) -> BuiltinEngine {
+        let config = BuiltinEngineConfig {
+            max_sequences,
+            max_context_tokens: self.context_tokens,
+            max_prefill_tokens: PREFILL_PASS_TOKENS,
+        };
+        let decoder = Decoder::new(&self.policy.config, self.context_tokens, self.device());
+        BuiltinEngine::new(decoder, self.policy.detached_weights(), config)
+    }
+
+    pub(super) fn device(&self) -> Device {
+        self.policy.compute.device
+    }
+
+    /// The questions of a file, in its order, as prompts; `limit` 0 takes all.
+    pub(super) fn questions(
+        &self,
+        config: &Config,
+        path: &Path,
+        limit: usize,
+    ) -> anyhow::Result<Vec<Example>> {
+        let mut records = read_qa_records(path)?;
+        if config.data.max_hops > 0 {
+            let within = |hops: &serde_json::Value| {
+                hops.as_u64().is_none_or(|hops| hops <= config.data.max_hops as u64)
+            };
+            records.retain(|record| record.extra.get("hops").is_none_or(within));
+        }
+        if limit > 0 {
+            records.truncate(limit);
+        }
+        anyhow::ensure!(!records.is_empty(), "{} has no questions to ask", path.display());
+        let template = prompt_template(config)?;
+        let limit = config.rollout.max_prompt_tokens;
+        Ok(examples(&records, &template, &self.tokenizer, limit)?)
+    }
+}
+
+fn compute_of(config: &Config) -> anyhow::Result<Compute> {
+    let device = config.model.device.to_string();
+    Ok(select_compute(&device, config.model.dtype.as_str())?)
+}
+
+/// Tokens that an episode may need, within what the model was made for.
+fn context_tokens(config: &Config, model_limit: usize) -> usize {
+    let rollout = &config.rollout;
+    let turns = rollout.max_turns;
+    let worst = rollout.max_prompt_tokens
+        + (turns + 1) * rollout.max_response_tokens
+        + turns * rollout.max_observation_tokens;
+    let wanted = if rollout.max_context_tokens > 0 { rollout.max_context_tokens } else { worst };
+    wanted.min(model_limit)
+}
+
+pub(super) fn prompt_template(config: &Config) -> anyhow::Result<PromptTemplate> {
+    let style = if config.data.chat { PromptStyle::Chat } else { PromptStyle::Plain };
+    Ok(PromptTemplate::new(config.data.template.as_str(), style)?)
+}
+
+/// The searcher that asks the configured retriever.
+pub(super) fn http_searcher(config: &Config) -> anyhow::Result<HttpSearcher> {
+    let retriever = &config.retriever;
+    let mut client = ClientConfig::new(&retriever.url);
+    client.attempt_timeout = Duration::from_millis(retriever.attempt_timeout_ms);
+    client.retry.deadline = Duration::from_millis(retriever.deadline_ms);
+    Ok(HttpSearcher::new(client)?)
+}
+
+/// How episodes are rolled out with this sampling.
+pub(super) fn rollout_config(config: &Config, sampling: Sampling, running: usize) -> RolloutConfig {
+    let rollout = &config.rollout;
+    RolloutConfig {
+        max_turns: rollout.max_turns,
+        top_k: config.retriever.top_k,
+        max_turn_tokens: rollout.max_response_tokens,
+        min_turn_tokens: MIN_TURN_TOKENS.min(rollout.max_response_tokens),
+        observation: ObservationBudget {
+            max_tokens: rollout.max_observation_tokens,
+            max_passage_tokens: rollout.max_passage_tokens,
+        },
+        max_context_tokens: usize::MAX,
+        max_running_episodes: running,
+        sampling,
+        stop: match config.compat {
+            Compat::None => default_stop_rule(),
+            Compat::SearchR1 => reference_stop_rule(),
+        },
+        deterministic: config.deterministic,
+    }
+}
+
+pub(super) fn reward_config(config: &Config) -> RewardConfig {
+    RewardConfig {
+        kind: match config.reward.kind {
+            RewardChoice::Em => RewardKind::ExactMatch,
+            RewardChoice::SubEm => RewardKind::SubExactMatch,
+            RewardChoice::F1 => RewardKind::F1,
+            RewardChoice::Structured => RewardKind::Structured,
+        },
+        reading: match config.compat {
+            Compat::None => RewardReading::Sampled,
+            Compat::SearchR1 => RewardReading::Reference,
+        },
+        structured: StructuredScores {
+            structure: config.reward.structure_format_score,
+            final_answer: config.reward.final_format_score,
+            retrieval: config.reward.retrieval_score,
+        },
+        ..RewardConfig::default()
+    }
+}
+
+/// `samples` episodes of each example; the example's place in the slice is its prompt number.
+pub(super) fn episode_jobs(
+    examples: &[&Example],
+    samples: usize,
+    seed: u64,
+    step: u64,
+) -> Vec<EpisodeJob> {
+    let mut jobs = Vec::with_capacity(examples.len() * samples);
+    for (prompt, example) in examples.iter().enumerate() {
+        for sample in 0..samples {
+            jobs.push(EpisodeJob {
+                prompt,
+                sample,
+                example_id: example.id.clone(),
+                prompt_text: example.prompt_text.clone(),
+                prompt_ids: example.prompt_ids.clone(),
+                key: SamplingKey { seed, step, prompt: prompt as u64, sample: sample as u64 },
+            });
+        }
+    }
+    jobs
+}
+
+/// Moves a progress bar by one with every episode that ends.
+#[derive(Debug)]
+pub(super) struct EpisodeProgress(pub(super) Progress);
+
+impl RolloutObserver for EpisodeProgress {
+    fn observe(&mut self, event: RolloutEvent<'_>) {
+        match event {
+            RolloutEvent::Finished { .. } => self.0.advance(1),
+            RolloutEvent::SearchFailed { reason, .. } => tracing::warn!(%reason, "search failed"),
+            _ => {}
+        }
+    }
+}
+
+/// Most memory that this process has held so far, in MiB; 0 where the system does not say.
+pub(super) fn peak_memory_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kib.unwrap_or(0) / 1024
+}
+
+
+/// Finds nothing for any query.
+#[derive(Debug, Default)]
+pub(super) struct NoPassages {
+    ready: Vec<SearchOutcome>,
+}
+
+impl Searcher for NoPassages {
+    fn submit(&mut self, requests: Vec<SearchRequest>) -> Result<(), SearcherError> {
+        let nothing =
+            |request: SearchRequest| SearchOutcome { ticket: request.ticket, result: Ok(Vec::new()) };
+        self.ready.extend(requests.into_iter().map(nothing));
+        Ok(())
+    }
+
+    fn poll(&mut self) -> Result<Vec<SearchOutcome>, SearcherError> {
+        Ok(std::mem::take(&mut self.ready))
+    }
+
+    fn wait(&mut self) -> Result<Vec<SearchOutcome>, SearcherError> {
+        self.poll()
+    }
+
+    fn cancel(&mut self) {
+        self.ready.clear();
+    }
+}

@@ -1,0 +1,418 @@
+//! `trainer train`: GRPO. Every stage of a step stands here by name, in order.
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use tracing::{info, warn};
+
+use super::evaluation::evaluate;
+use super::question_order::step_questions;
+use super::session::{
+    EpisodeProgress, Session, episode_jobs, http_searcher, peak_memory_mib, reward_config,
+    rollout_config,
+};
+use super::warm_start::{apply_gradient, optimizer_config};
+use crate::algo::{Aggregation, ClipRange, KlEstimator, group_advantages, token_weights};
+use crate::checkpoint::{self, TrainerState};
+use crate::config::{Config, KlEstimator as KlChoice, LossAggregation};
+use crate::data::Example;
+use crate::engine::{BuiltinEngine, Sampling};
+use crate::eval::Searches;
+use crate::policy::Weights;
+use crate::reward::{Reward, reward};
+use crate::rollout::scheduler::{Rollout, roll_out};
+use crate::rollout::trajectory::{EndReason, Trajectory};
+use crate::search::http::HttpSearcher;
+use crate::track::{MetricsFile, Progress, StepMetrics, StepSeconds, record_phase};
+use crate::update::{
+    AdamW, PolicyUpdateConfig, PolicyUpdateStatistics, TrainSequence, policy_gradient,
+    sequence_log_probs, warmed_up,
+};
+
+/// Trains `model.path` by GRPO through the retriever; goes on from the run directory's last
+/// checkpoint unless `grpo.resume` is off.
+///
+/// # Errors
+/// Anything wrong with model, data or retriever, named; the last checkpoint stays.
+pub fn train(config: &Config, out: &mut dyn Write) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let mut run = TrainingRun::open(config)?;
+    let total = config.grpo.steps as u64;
+    let mut progress = Progress::start("train", total, "steps");
+    progress.set(run.state.step);
+    while run.state.step < total {
+        let metrics = run.step()?;
+        progress.note(&format!(
+            "reward {:.3}, em {:.3}, searches {:.2}, kl {:.4}, entropy {:.2}",
+            metrics.reward_mean,
+            metrics.em,
+            metrics.searches_per_question,
+            metrics.kl,
+            metrics.entropy
+        ));
+        progress.advance(1);
+    }
+    progress.finish();
+    let folder = run.save()?;
+    record_phase(&config.run_dir, "training", started.elapsed().as_secs_f64())?;
+    writeln!(out, "{}: trained for {total} steps", folder.display())?;
+    Ok(())
+}
+
+/// A run between two steps.
+struct TrainingRun<'c> {
+    config: &'c Config,
+    session: Session,
+    reference: Option<Weights>,
+    engine: BuiltinEngine,
+    searcher: HttpSearcher,
+    questions: Vec<Example>,
+    optimizer: AdamW,
+    metrics: MetricsFile,
+    state: TrainerState,
+    saved_step: Option<u64>,
+}
+
+/// What a step learned from its trajectories before it updates.
+struct Scored {
+    rewards: Vec<Reward>,
+    sequences: Vec<TrainSequence>,
+}
+
+impl<'c> TrainingRun<'c> {
+    fn open(config: &'c Config) -> anyhow::Result<Self> {
+        fs::create_dir_all(&config.run_dir)
+            .with_context(|| format!("run_dir = {}", config.run_dir.display()))?;
+        fs::write(config.run_dir.join("config.toml"), config.to_toml())?;
+        let mut session = Session::open(config, &config.model.path)?;
+        let questions =
+            session.questions(config, &config.data.train, config.data.max_train_questions)?;
+        // The reference is where training began, also when a run is resumed.
+        let reference = (config.grpo.kl_coefficient > 0.0).then(|| session.policy.frozen_weights());
+        let mut state = TrainerState { step: 0, updates: 0, seed: config.seed };
+        let latest = checkpoint::latest(&config.run_dir)?.filter(|_| config.grpo.resume);
+        if let Some((folder, saved)) = &latest {
+            anyhow::ensure!(
+                saved.seed == config.seed,
+                "{} was made with seed = {}, the configuration says {}: use another run_dir, or \
+                 grpo.resume = false",
+                folder.display(),
+                saved.seed,
+                config.seed
+            );
+            info!(checkpoint = %folder.display(), step = saved.step, "going on");
+            state = *saved;
+            session = Session::open(config, folder)?;
+        }
+        let mut optimizer = AdamW::new(&session.policy.parameters, optimizer_config(config));
+        if let Some((folder, saved)) = &latest {
+            checkpoint::restore_moments(folder, *saved, &mut optimizer)?;
+        }
+        let engine = session.engine(config.rollout.max_sequences);
+        let searcher = http_searcher(config)?;
+        let metrics = MetricsFile::open(&config.run_dir.join("metrics.jsonl"), state.step)?;
+        let saved_step = latest.map(|(_, state)| state.step);
+        Ok(Self {
+            config,
+            session,
+            reference,
+            engine,
+            searcher,
+            questions,
+            optimizer,
+            metrics,
+            state,
+            saved_step,
+        })
+    }
+
+    /// One step: rollout, reward, advantage, log-probs, update, metrics.
+    fn step(&mut self) -> anyhow::Result<StepMetrics> {
+        let started = Instant::now();
+        let grpo = &self.config.grpo;
+        let chosen = step_questions(
+            self.config.seed,
+            self.state.step,
+            grpo.prompts_per_step,
+            self.questions.len(),
+        );
+        let rollout = self.roll_out(&chosen)?;
+        let rollout_seconds = started.elapsed().as_secs_f64();
+        let Scored { rewards, sequences } = self.score(&chosen, &rollout)?;
+        self.write_trajectories(&rollout.trajectories)?;
+
+        let log_probs_started = Instant::now();
+        let sequences = self.with_log_probs(sequences);
+        let log_prob_seconds = log_probs_started.elapsed().as_secs_f64();
+
+        let update_started = Instant::now();
+        let (update, grad_norm, learning_rate) = self.update(&sequences)?;
+        let update_seconds = update_started.elapsed().as_secs_f64();
+
+        self.state.step += 1;
+        self.state.updates = self.optimizer.updates;
+        self.engine.set_weights(self.session.policy.detached_weights(), self.state.step);
+        let seconds = StepSeconds {
+            rollout: rollout_seconds,
+            search: rollout.times.search_only.as_secs_f64(),
+            log_probs: log_prob_seconds,
+            update: update_seconds,
+            total: started.elapsed().as_secs_f64(),
+        };
+        let mut metrics = step_metrics(self.state.step, &rollout, &rewards, seconds);
+        metrics.entropy = update.entropy;
+        metrics.kl = update.kl;
+        metrics.clip_fraction = update.clip_fraction;
+        metrics.policy_loss = update.policy_loss;
+        metrics.log_prob_gap = update.log_prob_gap;
+        metrics.grad_norm = grad_norm;
+        metrics.learning_rate = learning_rate;
+        self.metrics.append(&metrics)?;
+        self.save_and_evaluate()?;
+        Ok(metrics)
+    }
+
+    fn roll_out(&mut self, chosen: &[usize]) -> anyhow::Result<Rollout> {
+        let config = self.config;
+        let examples: Vec<&Example> = chosen.iter().map(|&index| &self.questions[index]).collect();
+        let jobs = episode_jobs(&examples, config.grpo.group_size, config.seed, self.state.step);
+        let sampling = Sampling {
+            temperature: config.rollout.temperature as f32,
+            top_p: config.rollout.top_p as f32,
+        };
+        let rollout = rollout_config(config, sampling, config.rollout.max_sequences);
+        let label = format!("rollout {}", self.state.step + 1);
+        let mut observer =
+            EpisodeProgress(Progress::start(&label, jobs.len() as u64, "trajectories"));
+        let tokenizer = &self.session.tokenizer;
+        let (engine, searcher) = (&mut self.engine, &mut self.searcher);
+        let result = roll_out(engine, searcher, tokenizer, jobs, &rollout, &mut observer);
+        observer.0.finish();
+        Ok(result?)
+    }
+
+    /// Rewards and advantages; trajectories without their passages are left out of both.
+    fn score(&self, chosen: &[usize], rollout: &Rollout) -> anyhow::Result<Scored> {
+        let total = rollout.trajectories.len();
+        let failed = rollout.ended(EndReason::SearchFailed);
+        if failed > 0 {
+            let reason = rollout.last_search_failure.as_deref().unwrap_or("unknown");
+            warn!(failed, total, reason, "trajectories dropped: their searches failed");
+        }
+        let limit = self.config.grpo.max_failed_search_fraction;
+        anyhow::ensure!(
+            failed as f64 <= limit * total as f64,
+            "searches failed in {failed} of {total} trajectories, more than \
+             grpo.max_failed_search_fraction = {limit} allows; last failure: {}",
+            rollout.last_search_failure.as_deref().unwrap_or("unknown")
+        );
+        let scoring = reward_config(self.config);
+        let kept: Vec<&Trajectory> =
+            rollout.trajectories.iter().filter(|one| one.end.is_trainable()).collect();
+        let rewards: Vec<Reward> = kept
+            .iter()
+            .map(|one| {
+                let golden = &self.questions[chosen[one.prompt]].golden_answers;
+                reward(one, golden, &scoring)
+            })
+            .collect();
+        let scores: Vec<f64> = rewards.iter().map(|reward| reward.score).collect();
+        let groups: Vec<usize> = kept.iter().map(|one| one.prompt).collect();
+        let advantages = group_advantages(&scores, &groups, self.config.grpo.normalise_by_std);
+        let mut sequences: Vec<TrainSequence> =
+            kept.iter().map(|one| TrainSequence::of(one)).collect();
+        for (sequence, advantage) in sequences.iter_mut().zip(advantages) {
+            sequence.advantage = advantage;
+        }
+        if self.config.grpo.skip_uniform_groups {
+            sequences.retain(|sequence| sequence.advantage != 0.0);
+        }
+        Ok(Scored { rewards, sequences })
+    }
+
+    /// Adds the reference's log-probs, and the old ones where a step has several updates: with one
+    /// update the policy as it stands is the one that sampled.
+    fn with_log_probs(&self, mut sequences: Vec<TrainSequence>) -> Vec<TrainSequence> {
+        let budget = self.config.update.tokens_per_micro_batch;
+        let temperature = self.config.rollout.temperature;
+        let decoder = &self.session.decoder;
+        if let Some(reference) = &self.reference {
+            let found = sequence_log_probs(decoder, reference, &sequences, temperature, budget);
+            for (sequence, log_probs) in sequences.iter_mut().zip(found) {
+                sequence.reference_log_probs = Some(log_probs);
+            }
+        }
+        let per_update = self.trajectories_per_update(sequences.len());
+        if per_update < sequences.len() || self.config.grpo.epochs_per_step > 1 {
+            let weights = self.session.policy.detached_weights();
+            let found = sequence_log_probs(decoder, &weights, &sequences, temperature, budget);
+            for (sequence, log_probs) in sequences.iter_mut().zip(found) {
+                sequence.old_log_probs = Some(log_probs);
+            }
+        }
+        sequences
+    }
+
+    fn trajectories_per_update(&self, available: usize) -> usize {
+        match self.config.grpo.trajectories_per_update {
+            0 => available.max(1),
+            limit => limit,
+        }
+    }
+
+    /// All updates of a step; returns mean statistics, mean gradient norm and last learning rate.
+    fn update(
+        &mut self,
+        sequences: &[TrainSequence],
+    ) -> anyhow::Result<(PolicyUpdateStatistics, f64, f64)> {
+        let config = self.config;
+        let update_config = policy_update_config(config);
+        let per_update = self.trajectories_per_update(sequences.len());
+        let mut mean = PolicyUpdateStatistics::default();
+        let (mut norms, mut learning_rate, mut updates) = (0.0, 0.0, 0.0);
+        for _ in 0..config.grpo.epochs_per_step {
+            for batch in sequences.chunks(per_update) {
+                let mut batch = batch.to_vec();
+                let trained: Vec<usize> =
+                    batch.iter().map(TrainSequence::trained_tokens).collect();
+                let weights = token_weights(aggregation(config), &trained);
+                for (sequence, weight) in batch.iter_mut().zip(weights) {
+                    sequence.weight = weight;
+                }
+                let Session { policy, decoder, .. } = &self.session;
+                let statistics = policy_gradient(policy, decoder, &batch, &update_config);
+                let update = self.optimizer.updates;
+                learning_rate =
+                    warmed_up(config.grpo.learning_rate, config.grpo.warmup_updates, update);
+                norms +=
+                    apply_gradient(config, &mut self.session, &mut self.optimizer, learning_rate)?;
+                if updates == 0.0 {
+                    // Later updates have moved away from the sampler: only here is it a gap.
+                    mean.log_prob_gap = statistics.log_prob_gap;
+                }
+                mean.policy_loss += statistics.policy_loss;
+                mean.kl += statistics.kl;
+                mean.entropy += statistics.entropy;
+                mean.clip_fraction += statistics.clip_fraction;
+                updates += 1.0;
+            }
+        }
+        if updates > 0.0 {
+            for sum in [
+                &mut mean.policy_loss,
+                &mut mean.kl,
+                &mut mean.entropy,
+                &mut mean.clip_fraction,
+                &mut norms,
+            ] {
+                *sum /= updates;
+            }
+        }
+        Ok((mean, norms, learning_rate))
+    }
+
+    /// Keeps every trajectory of the step, compressed.
+    fn write_trajectories(&self, trajectories: &[Trajectory]) -> anyhow::Result<()> {
+        let folder = self.config.run_dir.join("trajectories");
+        fs::create_dir_all(&folder)?;
+        let path = folder.join(format!("step-{}.jsonl.zst", self.state.step + 1));
+        let mut lines = Vec::new();
+        for trajectory in trajectories {
+            serde_json::to_writer(&mut lines, trajectory)?;
+            lines.push(b'\n');
+        }
+        let packed = zstd::encode_all(lines.as_slice(), zstd::DEFAULT_COMPRESSION_LEVEL)?;
+        fs::write(&path, packed).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    fn save_and_evaluate(&mut self) -> anyhow::Result<()> {
+        let step = self.state.step;
+        let due = |every: usize| every > 0 && step.is_multiple_of(every as u64);
+        if due(self.config.grpo.save_every_steps) {
+            self.save()?;
+        }
+        if due(self.config.grpo.eval_every_steps) {
+            let name = format!("step {step}");
+            let result = evaluate(self.config, &self.session, &name, Searches::Retriever)?;
+            info!(step, em = result.em().value(), "evaluated");
+            result.save(&self.config.run_dir.join(format!("eval-step-{step}.json")))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the checkpoint of the present step, unless it is there already.
+    fn save(&mut self) -> anyhow::Result<PathBuf> {
+        let name = format!("step-{}", self.state.step);
+        let folder = self.config.run_dir.join("checkpoints").join(name);
+        if self.saved_step != Some(self.state.step) {
+            let resume = Some((&self.optimizer, self.state));
+            checkpoint::save(&folder, &self.session.policy, &self.config.model.path, resume)?;
+            self.saved_step = Some(self.state.step);
+        }
+        Ok(folder)
+    }
+}
+
+fn step_metrics(
+    step: u64,
+    rollout: &Rollout,
+    rewards: &[Reward],
+    seconds: StepSeconds,
+) -> StepMetrics {
+    let trajectories = &rollout.trajectories;
+    let mean = |value: &dyn Fn(&Reward) -> f64| {
+        rewards.iter().map(value).sum::<f64>() / rewards.len() as f64
+    };
+    let per_trajectory = |value: &dyn Fn(&Trajectory) -> usize| {
+        trajectories.iter().map(value).sum::<usize>() as f64 / trajectories.len().max(1) as f64
+    };
+    let sampled = per_trajectory(&Trajectory::sampled_tokens);
+    StepMetrics {
+        step,
+        reward_mean: mean(&|reward| reward.score),
+        em: mean(&|reward| reward.exact_match),
+        searches_per_question: per_trajectory(&|one| one.searches.len()),
+        invalid_actions: trajectories.iter().map(|one| one.invalid_actions as u64).sum(),
+        trajectories: trajectories.len() as u64,
+        dropped_trajectories: (trajectories.len() - rewards.len()) as u64,
+        response_tokens: sampled,
+        entropy: 0.0,
+        kl: 0.0,
+        clip_fraction: 0.0,
+        policy_loss: 0.0,
+        grad_norm: 0.0,
+        learning_rate: 0.0,
+        log_prob_gap: 0.0,
+        tokens_per_second: sampled * trajectories.len() as f64 / seconds.rollout.max(1e-9),
+        seconds,
+        peak_memory_mib: peak_memory_mib(),
+    }
+}
+
+fn policy_update_config(config: &Config) -> PolicyUpdateConfig {
+    let grpo = &config.grpo;
+    PolicyUpdateConfig {
+        clip: ClipRange { low: grpo.clip_low, high: grpo.clip_high },
+        kl_coefficient: grpo.kl_coefficient,
+        kl_estimator: match grpo.kl_estimator {
+            KlChoice::K1 => KlEstimator::K1,
+            KlChoice::Abs => KlEstimator::Abs,
+            KlChoice::K2 => KlEstimator::K2,
+            KlChoice::K3 => KlEstimator::K3,
+        },
+        entropy_coefficient: grpo.entropy_coefficient,
+        temperature: config.rollout.temperature,
+        tokens_per_micro_batch: config.update.tokens_per_micro_batch,
+    }
+}
+
+fn aggregation(config: &Config) -> Aggregation {
+    match config.grpo.loss_aggregation {
+        LossAggregation::TokenMean => Aggregation::TokenMean,
+        LossAggregation::SeqMeanTokenMean => Aggregation::SequenceMeanTokenMean,
+        LossAggregation::SeqMeanTokenSum => Aggregation::SequenceMeanTokenSum,
+    }
+}

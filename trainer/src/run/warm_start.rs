@@ -1,0 +1,143 @@
+//! `trainer sft`: a supervised warm start on demonstrations.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use tracing::info;
+
+use super::demonstrations::{DemonstrationEngine, Habit, demonstration_turns};
+use super::question_order::{shuffled, step_questions};
+use super::session::{EpisodeProgress, Session, episode_jobs, http_searcher, rollout_config};
+use crate::checkpoint;
+use crate::config::Config;
+use crate::data::Example;
+use crate::engine::Sampling;
+use crate::rollout::scheduler::roll_out;
+use crate::rollout::trajectory::Trajectory;
+use crate::track::{Progress, record_phase};
+use crate::update::{
+    AdamW, AdamWConfig, TrainSequence, UpdateError, clip_gradients, supervised_gradient, warmed_up,
+};
+
+/// Stream of random draws that chooses the demonstrations' questions, apart from training's.
+const DEMONSTRATION_STREAM: u64 = u64::MAX;
+
+/// Where the warm start of a run is written.
+pub(super) fn warm_start_folder(config: &Config) -> PathBuf {
+    config.run_dir.join("warm-start")
+}
+
+/// Trains `model.path` on demonstrations and writes `warm-start` into the run directory.
+///
+/// # Errors
+/// Anything wrong with model, data or retriever, named.
+pub fn sft(config: &Config, out: &mut dyn Write) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let mut session = Session::open(config, &config.model.path)?;
+    let questions =
+        session.questions(config, &config.data.train, config.data.max_train_questions)?;
+    let trajectories = demonstrations(config, &session, &questions)?;
+    let sequences: Vec<TrainSequence> = trajectories.iter().map(TrainSequence::of).collect();
+    train_on(config, &mut session, &sequences)?;
+    let folder = warm_start_folder(config);
+    checkpoint::save(&folder, &session.policy, &config.model.path, None)?;
+    record_phase(&config.run_dir, "warm start", started.elapsed().as_secs_f64())?;
+    writeln!(out, "{}: warm start on {} demonstrations", folder.display(), sequences.len())?;
+    Ok(())
+}
+
+/// Plays the demonstrations against the retriever.
+fn demonstrations(
+    config: &Config,
+    session: &Session,
+    questions: &[Example],
+) -> anyhow::Result<Vec<Trajectory>> {
+    let count = config.sft.demonstrations.min(questions.len());
+    let order = shuffled(config.seed, DEMONSTRATION_STREAM, questions.len());
+    let chosen: Vec<&Example> = order[..count].iter().map(|&index| &questions[index]).collect();
+    let direct = (config.sft.direct_fraction * count as f64).round() as usize;
+    let scripts: Vec<Vec<String>> = chosen
+        .iter()
+        .enumerate()
+        .map(|(number, example)| {
+            let habit = if number < direct { Habit::Direct } else { Habit::Search };
+            demonstration_turns(example, habit, number)
+        })
+        .collect();
+    let mut engine = DemonstrationEngine::new(&scripts, &session.tokenizer)?;
+    let mut searcher = http_searcher(config)?;
+    let greedy = Sampling { temperature: 0.0, top_p: 1.0 };
+    let rollout = rollout_config(config, greedy, config.rollout.max_sequences);
+    let jobs = episode_jobs(&chosen, 1, config.seed, 0);
+    let total = jobs.len() as u64;
+    let mut observer = EpisodeProgress(Progress::start("demonstrations", total, "episodes"));
+    let tokenizer = &session.tokenizer;
+    let played =
+        roll_out(&mut engine, &mut searcher, tokenizer, jobs, &rollout, &mut observer)?;
+    observer.0.finish();
+    let reason = played.last_search_failure.unwrap_or_default();
+    anyhow::ensure!(
+        played.failed_searches == 0,
+        "{} of {count} demonstrations found no passages: {reason}",
+        played.failed_searches
+    );
+    info!(demonstrations = count, direct, "demonstrations played");
+    Ok(played.trajectories)
+}
+
+fn train_on(
+    config: &Config,
+    session: &mut Session,
+    sequences: &[TrainSequence],
+) -> anyhow::Result<()> {
+    let mut optimizer = AdamW::new(&session.policy.parameters, optimizer_config(config));
+    let per_update = config.sft.trajectories_per_update.min(sequences.len());
+    let updates = (config.sft.epochs * sequences.len()).div_ceil(per_update) as u64;
+    let mut progress = Progress::start("warm start", updates, "updates");
+    for update in 0..updates {
+        let chosen = step_questions(config.seed, update, per_update, sequences.len());
+        let batch: Vec<TrainSequence> =
+            chosen.into_iter().map(|index| sequences[index].clone()).collect();
+        let budget = config.update.tokens_per_micro_batch;
+        let loss = supervised_gradient(&session.policy, &session.decoder, &batch, budget);
+        let rate = warmed_up(config.sft.learning_rate, config.sft.warmup_updates, update);
+        let norm = apply_gradient(config, session, &mut optimizer, rate)?;
+        if !loss.is_finite() {
+            return Err(UpdateError::NotFinite { what: "loss", update, value: loss }.into());
+        }
+        progress.note(&format!("loss {loss:.3}, gradient norm {norm:.2}"));
+        progress.advance(1);
+    }
+    progress.finish();
+    Ok(())
+}
+
+pub(super) fn optimizer_config(config: &Config) -> AdamWConfig {
+    let optimizer = &config.optimizer;
+    AdamWConfig {
+        beta1: optimizer.beta1,
+        beta2: optimizer.beta2,
+        epsilon: optimizer.epsilon,
+        weight_decay: optimizer.weight_decay,
+    }
+}
+
+/// Clips and applies the gradient that has been gathered; returns its norm before clipping.
+///
+/// # Errors
+/// A norm that is not finite; the weights are then left as they were.
+pub(super) fn apply_gradient(
+    config: &Config,
+    session: &mut Session,
+    optimizer: &mut AdamW,
+    learning_rate: f64,
+) -> Result<f64, UpdateError> {
+    let norm = clip_gradients(&session.policy.parameters, config.optimizer.max_grad_norm);
+    if !norm.is_finite() {
+        let update = optimizer.updates;
+        return Err(UpdateError::NotFinite { what: "gradient norm", update, value: norm });
+    }
+    optimizer.step(&mut session.policy.parameters, learning_rate);
+    Ok(norm)
+}
