@@ -276,8 +276,7 @@ impl<'c> TrainingRun<'c> {
         for _ in 0..config.grpo.epochs_per_step {
             for batch in sequences.chunks(per_update) {
                 let mut batch = batch.to_vec();
-                let trained: Vec<usize> =
-                    batch.iter().map(TrainSequence::trained_tokens).collect();
+                let trained: Vec<usize> = batch.iter().map(TrainSequence::trained_tokens).collect();
                 let weights = token_weights(aggregation(config), &trained);
                 for (sequence, weight) in batch.iter_mut().zip(weights) {
                     sequence.weight = weight;
