@@ -38,11 +38,8 @@ fn trajectory(end: EndReason, segments: Vec<Segment>) -> Trajectory {
 
 fn passages() -> Vec<Passage> {
     vec![
-        Passage {
-            id: "a".to_owned(),
-            contents: "\"Ada Lovelace\"\nMathematician, born in London in 1815.".to_owned(),
-        },
-        Passage { id: "b".to_owned(), contents: format!("Long\n{}", "word ".repeat(100)) },
+        Passage::new("a", "\"Ada Lovelace\"\nMathematician, born in London in 1815."),
+        Passage::new("b", format!("Long\n{}", "word ".repeat(100))),
     ]
 }
 

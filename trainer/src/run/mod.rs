@@ -7,6 +7,7 @@ mod demonstrations;
 mod evaluation;
 mod question_order;
 mod session;
+mod stop;
 mod training;
 mod warm_start;
 
