@@ -8,7 +8,7 @@ use crate::track::StepMetrics;
 
 const WIDE: Size = Size { width: 880.0, height: 300.0 };
 const NARROW: Size = Size { width: 400.0, height: 250.0 };
-const SMALL: Size = Size { width: 400.0, height: 200.0 };
+const SMALL: Size = Size { width: 300.0, height: 160.0 };
 
 /// Reads one figure of a step.
 type Figure = fn(&StepMetrics) -> f64;

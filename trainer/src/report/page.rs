@@ -94,7 +94,7 @@ fn evaluations(record: &RunRecord) -> String {
         html,
         "<th scope=col class=plot>{}<th scope=col class=\"n more\">F1<th scope=col class=\"n \
          more\">Contains<th scope=col class=\"n more\">Searches<th scope=col class=\"n \
-         more\">Answered<th scope=col class=\"n more\">Questions</tr></thead><tbody>",
+         more\">Answered</tr></thead><tbody>",
         scale_ends(scale)
     );
     for result in results() {
@@ -121,10 +121,11 @@ fn evaluation_row(result: &EvalResult, scale: f64) -> String {
         crate::eval::Searches::None => "none",
     };
     format!(
-        "<tr><th scope=row>{}<td>{passages}<td class=\"n strong\">{}<td class=n>{:.3}–{:.3}<td \
+        "<tr><th scope=row>{}<small>{} questions</small><td>{passages}<td class=\"n strong\">{}<td class=n>{:.3}–{:.3}<td \
          class=plot>{}<td class=\"n more\">{:.3}<td class=\"n more\">{}<td class=\"n \
-         more\">{:.2}<td class=\"n more\">{}<td class=\"n more\">{}</tr>",
+         more\">{:.2}<td class=\"n more\">{}</tr>",
         escape(&result.name),
+        result.rows.len(),
         figure(result.em()),
         interval.low,
         interval.high,
@@ -133,7 +134,6 @@ fn evaluation_row(result: &EvalResult, scale: f64) -> String {
         figure(result.sub_em()),
         result.searches_per_question(),
         figure(result.answered()),
-        result.rows.len(),
     )
 }
 
