@@ -1,1 +1,23 @@
-//! x
+//! The retrieval server: answers `POST /retrieve` with passages of a corpus. It holds no training
+//! state and knows nothing of the trainer but the HTTP API.
+//!
+//! The way of a query: `http::retrieve` (bytes to batch) → [`admission`] (bounded) → [`pipeline`]
+//! (each text once) → [`backend`] (ranked rows) → [`corpus`] (passages) → `http::respond`.
+
+pub mod admission;
+pub mod app;
+pub mod backend;
+pub mod cli;
+pub mod config;
+pub mod corpus;
+mod http;
+pub mod index;
+pub mod lexical;
+pub mod pipeline;
+pub mod pool;
+pub mod query;
+mod state;
+pub mod ticket;
+
+pub use app::{Drained, ServeError, Server};
+pub use state::Phase;

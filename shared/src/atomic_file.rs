@@ -1,1 +1,232 @@
-//! To be written.
+//! Files and folders that are either whole or absent: written under another name, synced to disk,
+//! then renamed. A process that is killed half-way leaves the old state, never a torn one.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// A file or folder could not be written.
+#[derive(Debug, Error)]
+pub enum AtomicError {
+    /// An operation on a path failed.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Another process is writing the same folder.
+    #[error("another process is writing {}", .0.display())]
+    Busy(PathBuf),
+    /// The path has no file name, such as `/` or `..`.
+    #[error("{} names no file or folder", .0.display())]
+    NoName(PathBuf),
+}
+
+/// Attaches path and action to an I/O error.
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> AtomicError {
+    let path = path.to_owned();
+    move |source| AtomicError::Io { action, path, source }
+}
+
+/// Writes `bytes` to `path`, replacing what was there in one step.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), AtomicError> {
+    let temporary = sibling(path, "partial")?;
+    let mut file = File::create(&temporary).map_err(failed("create", &temporary))?;
+    file.write_all(bytes).map_err(failed("write", &temporary))?;
+    file.sync_all().map_err(failed("sync", &temporary))?;
+    fs::rename(&temporary, path).map_err(failed("rename to", path))?;
+    sync_folder(parent(path))
+}
+
+/// A folder under construction. Dropped without [`AtomicDir::commit`], it is removed.
+#[derive(Debug)]
+pub struct AtomicDir {
+    target: PathBuf,
+    temporary: PathBuf,
+    /// Holds the lock that keeps a second writer out; `None` once committed.
+    lock: Option<File>,
+}
+
+impl AtomicDir {
+    /// Starts a folder that will become `target`. What a killed writer left behind is removed;
+    /// a living writer of the same folder is an error.
+    pub fn create(target: &Path) -> Result<Self, AtomicError> {
+        let temporary = sibling(target, "partial")?;
+        let parent = parent(target);
+        fs::create_dir_all(parent).map_err(failed("create", parent))?;
+        fs::create_dir_all(&temporary).map_err(failed("create", &temporary))?;
+        let lock = File::open(&temporary).map_err(failed("open", &temporary))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(AtomicError::Busy(target.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(failed("lock", &temporary)(error)),
+        }
+        // The other writer may have finished between our open and our lock; then the name is
+        // gone or stands for another folder, and what we locked is its finished work.
+        if !same_file(&lock, &temporary) {
+            return Err(AtomicError::Busy(target.to_owned()));
+        }
+        clear(&temporary)?;
+        Ok(Self { target: target.to_owned(), temporary, lock: Some(lock) })
+    }
+
+    /// Where to write the content.
+    pub fn path(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// Syncs everything and puts the folder in place. A folder of that name is replaced: between
+    /// two renames there is a moment at which neither is in place.
+    pub fn commit(mut self) -> Result<(), AtomicError> {
+        sync_tree(&self.temporary)?;
+        let retired = sibling(&self.target, "retired")?;
+        remove_tree(&retired)?;
+        match fs::rename(&self.target, &retired) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed("retire", &self.target)(error)),
+        }
+        fs::rename(&self.temporary, &self.target).map_err(failed("rename to", &self.target))?;
+        self.lock = None;
+        sync_folder(parent(&self.target))?;
+        remove_tree(&retired)
+    }
+}
+
+impl Drop for AtomicDir {
+    fn drop(&mut self) {
+        if self.lock.is_some() {
+            // Best effort: the next writer clears what stays.
+            let _ = fs::remove_dir_all(&self.temporary);
+        }
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// `dir/.name.suffix` for `dir/name`: on the same file system, so that a rename is atomic.
+fn sibling(path: &Path, suffix: &str) -> Result<PathBuf, AtomicError> {
+    let name = path.file_name().ok_or_else(|| AtomicError::NoName(path.to_owned()))?;
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(".");
+    hidden.push(suffix);
+    Ok(parent(path).join(hidden))
+}
+
+fn same_file(open: &File, path: &Path) -> bool {
+    match (open.metadata(), fs::metadata(path)) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
+    }
+}
+
+fn clear(folder: &Path) -> Result<(), AtomicError> {
+    for entry in fs::read_dir(folder).map_err(failed("list", folder))? {
+        let path = entry.map_err(failed("list", folder))?.path();
+        if path.is_dir() { remove_tree(&path)? } else { remove_file(&path)? }
+    }
+    Ok(())
+}
+
+fn remove_file(path: &Path) -> Result<(), AtomicError> {
+    fs::remove_file(path).map_err(failed("remove", path))
+}
+
+fn remove_tree(folder: &Path) -> Result<(), AtomicError> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(failed("remove", folder)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn sync_folder(folder: &Path) -> Result<(), AtomicError> {
+    File::open(folder).and_then(|file| file.sync_all()).map_err(failed("sync", folder))
+}
+
+fn sync_tree(folder: &Path) -> Result<(), AtomicError> {
+    for entry in fs::read_dir(folder).map_err(failed("list", folder))? {
+        let path = entry.map_err(failed("list", folder))?.path();
+        if path.is_dir() { sync_tree(&path)? } else { sync_folder(&path)? }
+    }
+    sync_folder(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_is_replaced_and_nothing_else_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        write(&path, b"one").unwrap();
+        write(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(names(dir.path()), ["file"]);
+    }
+
+    #[test]
+    fn a_folder_appears_whole_and_replaces_the_old_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("index");
+        for content in ["one", "two"] {
+            let building = AtomicDir::create(&target).unwrap();
+            fs::create_dir(building.path().join("inner")).unwrap();
+            fs::write(building.path().join("inner/file"), content).unwrap();
+            building.commit().unwrap();
+            assert_eq!(fs::read_to_string(target.join("inner/file")).unwrap(), content);
+        }
+        assert_eq!(names(dir.path()), ["index"]);
+    }
+
+    #[test]
+    fn an_abandoned_folder_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let building = AtomicDir::create(&dir.path().join("index")).unwrap();
+        fs::write(building.path().join("file"), "half").unwrap();
+        drop(building);
+        assert!(names(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn leftovers_of_a_killed_writer_are_cleared_and_a_living_one_is_respected() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("index");
+        fs::create_dir(dir.path().join(".index.partial")).unwrap();
+        fs::write(dir.path().join(".index.partial/old"), "half").unwrap();
+        let first = AtomicDir::create(&target).unwrap();
+        assert!(names(first.path()).is_empty());
+        assert!(matches!(AtomicDir::create(&target), Err(AtomicError::Busy(_))));
+        first.commit().unwrap();
+        assert_eq!(names(dir.path()), ["index"]);
+    }
+
+    #[test]
+    fn a_path_without_a_name_is_refused() {
+        assert!(matches!(AtomicDir::create(Path::new("/")), Err(AtomicError::NoName(_))));
+    }
+}

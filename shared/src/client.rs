@@ -44,6 +44,7 @@ impl Passage {
 pub struct ClientConfig {
     /// `http://host:port`, or the same with `/retrieve`.
     pub url: String,
+    /// Of opening one connection.
     pub connect_timeout: Duration,
     /// Of one attempt, from connecting to the last byte of the answer.
     pub attempt_timeout: Duration,
@@ -72,8 +73,10 @@ impl ClientConfig {
 /// A client that cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    /// The address is not one that can be asked.
     #[error("retriever url {url:?}: {reason}; accepted is http://host:port")]
     Url { url: String, reason: String },
+    /// The HTTP client itself.
     #[error("cannot set up an http client: {0}")]
     Http(String),
 }

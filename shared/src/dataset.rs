@@ -24,11 +24,14 @@ pub struct QaRecord {
 /// What is wrong with a dataset file.
 #[derive(Debug, thiserror::Error)]
 pub enum DatasetError {
+    /// The file cannot be read.
     #[error("{}: {reason}", path.display())]
     File { path: PathBuf, reason: String },
+    /// A line (counted from 1) is no usable record.
     #[error("{}, line {line}: {reason}", path.display())]
     Line { path: PathBuf, line: usize, reason: String },
-    #[error("{}: no records; a line is {{\"question\": \"…\", \"golden_answers\": [\"…\"]}}", path.display())]
+    /// The file holds no record.
+    #[error("{}: no records; a line is {{\"question\": …, \"golden_answers\": […]}}", path.display())]
     Empty { path: PathBuf },
 }
 

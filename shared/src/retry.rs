@@ -23,7 +23,7 @@ impl Default for RetryPolicy {
         Self {
             first_pause: Duration::from_millis(200),
             max_pause: Duration::from_secs(5),
-            deadline: Duration::from_secs(120),
+            deadline: Duration::from_mins(2),
         }
     }
 }
@@ -80,7 +80,7 @@ mod tests {
     fn policy(deadline_ms: u64) -> RetryPolicy {
         RetryPolicy {
             first_pause: Duration::from_millis(100),
-            max_pause: Duration::from_millis(1000),
+            max_pause: Duration::from_secs(1),
             deadline: Duration::from_millis(deadline_ms),
         }
     }

@@ -1,1 +1,202 @@
-//! To be written.
+//! The JSON of `/retrieve`, as both services read and write it. Only data: what the fields mean to
+//! a back end, and which of the many client dialects a request is in, is the server's matter.
+
+use serde::{Deserialize, Serialize};
+
+use crate::passage::Passage;
+
+/// A batch of queries, in the dialect of Search-R1.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetrieveRequest {
+    /// Queries, in the order in which their results come back. May be empty.
+    pub queries: Vec<String>,
+    /// Passages wanted per query. Absent or 0 means the server's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topk: Option<usize>,
+    /// Whether every passage comes with its score.
+    #[serde(default)]
+    pub return_scores: bool,
+}
+
+/// The answer to a [`RetrieveRequest`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RetrieveResponse {
+    /// One list per query, best passage first.
+    pub result: Vec<Vec<RankedPassage>>,
+    /// The queries that failed. Their list in `result` is empty, which alone would read as
+    /// "nothing found".
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<QueryError>,
+}
+
+/// A passage in a result list: with its score when the request asked for scores.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum RankedPassage {
+    /// `{"document": {..}, "score": ..}`.
+    Scored {
+        /// The passage.
+        document: Passage,
+        /// Higher is better; the scale is the back end's.
+        score: f64,
+    },
+    /// The passage alone.
+    Bare(Passage),
+}
+
+impl RankedPassage {
+    /// The passage, whichever way it was sent.
+    pub fn passage(&self) -> &Passage {
+        match self {
+            Self::Scored { document, .. } | Self::Bare(document) => document,
+        }
+    }
+
+    /// The passage, whichever way it was sent, without a copy.
+    pub fn into_passage(self) -> Passage {
+        match self {
+            Self::Scored { document, .. } | Self::Bare(document) => document,
+        }
+    }
+
+    /// The score, where it was asked for.
+    pub fn score(&self) -> Option<f64> {
+        match self {
+            Self::Scored { score, .. } => Some(*score),
+            Self::Bare(_) => None,
+        }
+    }
+}
+
+/// Why one query of a batch has no result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueryError {
+    /// Position of the query in the request.
+    pub index: usize,
+    /// What went wrong.
+    pub code: QueryErrorCode,
+    /// Whether the same query may succeed when it is sent again.
+    pub retryable: bool,
+}
+
+/// What can go wrong with one query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QueryErrorCode {
+    /// The server's time limit passed before the query was answered.
+    DeadlineExceeded,
+    /// The query is longer than the server takes.
+    QueryTooLong,
+    /// A fault of the server, which its log explains.
+    Internal,
+    /// A code that this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// The body of a 422: what is wrong with the request, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ValidationErrors {
+    /// Everything that was found wrong, at least one entry.
+    pub detail: Vec<ValidationError>,
+}
+
+/// One fault of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ValidationError {
+    /// Path to the value: `["body", "queries", 3]`.
+    pub loc: Vec<Location>,
+    /// What is wrong and what is accepted.
+    pub msg: String,
+    /// Name of the kind of fault, for programs.
+    #[serde(rename = "type")]
+    pub kind: String,
+}
+
+/// A step of a path into a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Location {
+    /// Position in a list.
+    Index(usize),
+    /// Key of an object.
+    Key(String),
+}
+
+/// The body of every other error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What went wrong, in words.
+    pub detail: String,
+    /// Name of the error, for programs.
+    pub code: String,
+    /// The limit that the request passed, in bytes (413 only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_bytes: Option<usize>,
+}
+
+/// The body of `GET /info`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerInfo {
+    /// Name of the program.
+    pub name: String,
+    /// Version of the program.
+    pub version: String,
+    /// Back end that answers, such as `bm25`.
+    pub backend: String,
+    /// SHA-256 of the index manifest, which holds the digest of every index file.
+    pub index_digest: String,
+    /// Passages in the index.
+    pub passage_count: u64,
+    /// Analysis of queries and passages.
+    pub analyzer: String,
+    /// BM25 term-frequency saturation.
+    pub k1: f32,
+    /// BM25 length normalisation.
+    pub b: f32,
+    /// What the server accepts.
+    pub limits: ServerLimits,
+}
+
+/// What a server accepts, so that a client can stay within it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerLimits {
+    /// Passages per query when the request names no number.
+    pub default_top_k: usize,
+    /// Most passages per query.
+    pub max_top_k: usize,
+    /// Most queries in a request.
+    pub max_batch_queries: usize,
+    /// Longest query in bytes.
+    pub max_query_bytes: usize,
+    /// Largest request body in bytes.
+    pub max_body_bytes: usize,
+    /// Most queries admitted at once over all requests.
+    pub max_queued_queries: usize,
+    /// Time limit of a request in milliseconds.
+    pub deadline_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_result_shapes_are_read() {
+        let text = r#"{"result":[[{"document":{"id":"1","contents":"a"},"score":0.5}],
+                                 [{"id":2,"contents":"b"}]],
+                       "errors":[{"index":3,"code":"upstream_timeout","retryable":true}]}"#;
+        let response: RetrieveResponse = serde_json::from_str(text).unwrap();
+        assert_eq!(response.result[0][0].score(), Some(0.5));
+        assert_eq!(response.result[1][0].passage().id, "2");
+        assert_eq!(response.result[1][0].score(), None);
+        assert_eq!(response.errors[0].code, QueryErrorCode::Unknown);
+        assert!(response.errors[0].retryable);
+    }
+
+    #[test]
+    fn a_response_without_errors_has_no_errors_key() {
+        let text = serde_json::to_string(&RetrieveResponse::default()).unwrap();
+        assert_eq!(text, r#"{"result":[]}"#);
+    }
+}

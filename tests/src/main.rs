@@ -1,1 +1,3 @@
-fn main() {}
+//! Behaviour of the whole, one module a behaviour.
+
+mod tidy;

@@ -12,9 +12,11 @@ use super::Passage;
 #[derive(Debug, thiserror::Error)]
 #[error("{}{}: {reason}", path.display(), line.map(|line| format!(", line {line}")).unwrap_or_default())]
 pub struct CorpusError {
+    /// The corpus file.
     pub path: PathBuf,
     /// Counted from 1.
     pub line: Option<usize>,
+    /// What is wrong.
     pub reason: String,
 }
 

@@ -72,7 +72,7 @@ fn config(url: &str) -> ClientConfig {
         retry: RetryPolicy {
             first_pause: Duration::from_millis(2),
             max_pause: Duration::from_millis(10),
-            deadline: Duration::from_secs(60),
+            deadline: Duration::from_mins(1),
         },
         ..ClientConfig::new(url)
     }

@@ -71,8 +71,8 @@ struct Record {
 /// Converts the GGUF file `input` into the model folder `output`, with weights of type `dtype`.
 ///
 /// `progress` is called with the number of tensors written and their total, first with 0. When
-/// `output` already holds this very conversion, nothing is written and the summary says so. An
-/// older conversion in `output` is replaced.
+/// `output` already holds this very conversion, nothing is written, `progress` is not called and the
+/// summary says so. An older conversion in `output` is replaced.
 ///
 /// # Errors
 /// When `input` cannot be read or is not a GGUF file that can be converted exactly, when `output`
@@ -87,7 +87,6 @@ pub fn convert_gguf(
     let bytes = fs::read(input).map_err(|source| ConvertError::io("read", input, source))?;
     let source_sha256 = hex(&Sha256::digest(&bytes));
     if let Some(record) = current_record(output, &source_sha256, dtype) {
-        progress(record.tensors, record.tensors);
         return Ok(record.into_summary(true));
     }
 

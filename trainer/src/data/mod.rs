@@ -15,17 +15,23 @@ use crate::token::{TokenError, Tokenizer};
 pub struct Example {
     /// Id of the dataset record.
     pub id: String,
+    /// As it stands in the record.
     pub question: String,
+    /// At least one.
     pub golden_answers: Vec<String>,
+    /// The question in its template.
     pub prompt_text: String,
+    /// Token ids of `prompt_text`.
     pub prompt_ids: Vec<u32>,
 }
 
 /// Why a record cannot become an example.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
+    /// The prompt could not be rendered or encoded.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// The prompt is over its limit of tokens.
     #[error(
         "the prompt of record {id:?} has {tokens} tokens, the limit is {limit}: shorten the \
          question or the template, or raise the limit"

@@ -50,7 +50,9 @@ pub struct PromptTemplate {
     TEMPLATE_NAMES.join(", ")
 )]
 pub struct TemplateError {
+    /// The template as it was given.
     pub text: String,
+    /// What is wrong with it.
     pub reason: &'static str,
 }
 
@@ -80,7 +82,9 @@ impl PromptTemplate {
         self
     }
 
-    /// The prompt's text and token ids. The question is plain text in it, whatever it looks like.
+    /// The prompt's text and token ids. In the plain style the name of a special token in the
+    /// question is ordinary text; in the chat style, whose markers are written the same way, it is
+    /// read as that token.
     pub fn render(
         &self,
         question: &str,

@@ -11,6 +11,7 @@ use crate::rollout::trajectory::{Segment, SegmentKind};
 /// What is found out about the form of a trajectory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FormatVerdict {
+    /// True if everything is in its place and an answer ends it.
     pub is_well_formed: bool,
     /// True if a passage that was shown holds a golden answer.
     pub is_answer_retrieved: bool,

@@ -43,10 +43,13 @@ pub enum RewardReading {
 /// What a trajectory is paid.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RewardConfig {
+    /// What is paid for.
     pub kind: RewardKind,
+    /// Which text is read.
     pub reading: RewardReading,
     /// Paid by the three match rewards for an answer that is wrong (0 in the reference's scripts).
     pub wrong_answer_score: f64,
+    /// The parts of [`RewardKind::Structured`].
     pub structured: StructuredScores,
 }
 

@@ -26,11 +26,15 @@ pub const INVALID_ACTION_TEXT: &str = "\nMy previous action is invalid. If I wan
 pub struct EpisodeJob {
     /// Index of the prompt in its batch; samples of one prompt share it.
     pub prompt: usize,
+    /// Number of the sample among those of its prompt.
     pub sample: usize,
     /// Id of the dataset record.
     pub example_id: String,
+    /// The question in its template.
     pub prompt_text: String,
+    /// Token ids of `prompt_text`.
     pub prompt_ids: Vec<u32>,
+    /// Decides the random draws.
     pub key: SamplingKey,
 }
 
@@ -43,6 +47,7 @@ pub struct EpisodeLimits {
     pub max_turn_tokens: usize,
     /// The episode ends rather than begin a turn with less room than this; at least 1.
     pub min_turn_tokens: usize,
+    /// Of what one search puts into the context.
     pub observation: ObservationBudget,
     /// Prompt, turns and observations together.
     pub max_context_tokens: usize,
@@ -53,6 +58,7 @@ pub struct EpisodeLimits {
 pub enum Event {
     /// First of all.
     Started,
+    /// A turn was sampled.
     Generated(Generation),
     /// The passages found, best first; an empty list is a success.
     Found(Vec<Passage>),
@@ -63,12 +69,16 @@ pub enum Event {
 /// What an episode wants next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
+    /// Sample a turn.
     Generate {
         /// Tokens that the engine has not seen yet.
         append: Vec<u32>,
+        /// Limit of sampled tokens; at least 1.
         max_new_tokens: usize,
     },
+    /// Look something up.
     Search {
+        /// May be empty.
         query: String,
     },
     /// Nothing: the trajectory is complete.
@@ -78,10 +88,13 @@ pub enum Action {
 /// Why an episode could not take an event.
 #[derive(Debug, thiserror::Error)]
 pub enum EpisodeError {
+    /// A text could not be encoded or decoded.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// The caller sent an event that this state does not expect.
     #[error("an episode got {event} while it was {state}")]
     OutOfOrder { event: &'static str, state: &'static str },
+    /// The engine broke its contract: one log-prob a token.
     #[error("a generation of {tokens} tokens came with {log_probs} log-probs")]
     LogProbs { tokens: usize, log_probs: usize },
 }

@@ -1,5 +1,6 @@
 //! Episodes, their trajectories and the scheduler that runs many of them.
 
+pub mod config;
 pub mod episode;
 pub mod observation;
 pub mod parse;

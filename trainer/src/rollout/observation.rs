@@ -11,7 +11,9 @@ use crate::token::{TokenError, Tokenizer};
 /// What the model is shown of one search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
+    /// The frame with the passages in it.
     pub text: String,
+    /// Token ids of `text`.
     pub token_ids: Vec<u32>,
     /// True if a passage was cut or left out to meet the budget.
     pub shortened: bool,

@@ -8,54 +8,19 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+pub use super::config::{RolloutConfig, default_stop_rule, reference_stop_rule};
 use super::episode::{Action, Episode, EpisodeError, EpisodeJob, EpisodeLimits, Event};
-use super::observation::ObservationBudget;
 use super::trajectory::{EndReason, Segment, Trajectory};
-use crate::engine::{
-    Engine, EngineError, GenerateRequest, Generation, Sampling, SamplingKey, StopRule,
-};
+use crate::engine::{Engine, EngineError, GenerateRequest, Generation, SamplingKey};
 use crate::search::{Passage, SearchOutcome, SearchRequest, Searcher, SearcherError};
 use crate::token::Tokenizer;
-
-/// How episodes are rolled out.
-#[derive(Clone, Debug)]
-pub struct RolloutConfig {
-    /// Turns that may search. One more generation follows, in which a search is not sent.
-    pub max_turns: usize,
-    /// Passages asked for by each search.
-    pub top_k: usize,
-    /// Limit of sampled tokens in one turn.
-    pub max_turn_tokens: usize,
-    /// An episode ends rather than begin a turn with less room in the context than this.
-    pub min_turn_tokens: usize,
-    /// Limits of what one search puts into the context.
-    pub observation: ObservationBudget,
-    /// Limit of the whole context; the engine's own limit holds as well.
-    pub max_context_tokens: usize,
-    /// Limit of episodes that are in the engine or searching at one time; at least 1.
-    pub max_running_episodes: usize,
-    pub sampling: Sampling,
-    pub stop: StopRule,
-    /// Turns in lock step: all running episodes generate, then all of them search.
-    pub deterministic: bool,
-}
-
-/// Stops at whichever action the model completes first.
-pub fn default_stop_rule() -> StopRule {
-    StopRule { stop_at: vec!["</search>".into(), "</answer>".into()], cut_after: Vec::new() }
-}
-
-/// Keeps what the reference keeps: everything up to the first `</search>`, even after an answer,
-/// and only without one everything up to the first `</answer>`.
-pub fn reference_stop_rule() -> StopRule {
-    StopRule { stop_at: vec!["</search>".into()], cut_after: vec!["</answer>".into()] }
-}
 
 /// Finished episodes and where the time went.
 #[derive(Clone, Debug)]
 pub struct Rollout {
     /// In the order of the jobs.
     pub trajectories: Vec<Trajectory>,
+    /// Where the time went.
     pub times: RolloutTimes,
     /// Searches that failed for good, each the end of its episode.
     pub failed_searches: usize,
@@ -79,12 +44,16 @@ pub struct RolloutTimes {
 /// Why a rollout could not be completed. A failed search is not among the reasons.
 #[derive(Debug, thiserror::Error)]
 pub enum RolloutError {
+    /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// Searches cannot go on at all.
     #[error(transparent)]
     Searcher(#[from] SearcherError),
+    /// An episode could not take an event.
     #[error(transparent)]
     Episode(#[from] EpisodeError),
+    /// The engine or the searcher broke its contract.
     #[error("{0}")]
     Protocol(String),
 }

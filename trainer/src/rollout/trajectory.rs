@@ -21,7 +21,9 @@ pub enum SegmentKind {
 /// A run of tokens with one writer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Segment {
+    /// Who wrote it.
     pub kind: SegmentKind,
+    /// As the engine saw or sampled them.
     pub token_ids: Vec<u32>,
     /// The sampler's log-probs; as long as `token_ids` in sampled segments, else empty.
     pub log_probs: Vec<f32>,
@@ -35,6 +37,7 @@ pub struct Segment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
+    /// With a complete answer.
     Answered,
     /// No answer within the turns allowed.
     TurnLimit,
@@ -55,6 +58,7 @@ impl EndReason {
 /// One search of an episode.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SearchRecord {
+    /// As the model wrote it, white space around it removed.
     pub query: String,
     /// Passage ids, best first.
     pub passage_ids: Vec<String>,
@@ -65,15 +69,21 @@ pub struct SearchRecord {
 pub struct Trajectory {
     /// Index of the prompt in its batch; samples of one prompt share it (the advantage group).
     pub prompt: usize,
+    /// Number of the sample among those of its prompt.
     pub sample: usize,
     /// Id of the dataset record.
     pub example_id: String,
+    /// In order, the prompt first.
     pub segments: Vec<Segment>,
+    /// How the episode ended.
     pub end: EndReason,
     /// Counters of the reference: `turns` starts at 1.
     pub turns: usize,
+    /// Turns with a complete search or answer.
     pub valid_actions: usize,
+    /// Turns with a complete search, one that was not sent in the last turn included.
     pub valid_searches: usize,
+    /// Turns without a complete action.
     pub invalid_actions: usize,
     /// Turns that ended at the token limit.
     #[serde(default)]
@@ -81,6 +91,7 @@ pub struct Trajectory {
     /// Observations of which a part was left out to meet a budget.
     #[serde(default)]
     pub shortened_observations: usize,
+    /// Searches that were answered, in order.
     pub searches: Vec<SearchRecord>,
 }
 

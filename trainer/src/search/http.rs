@@ -4,6 +4,9 @@
 //! network unless it asks to. Every batch is one request of its own: a slow one does not hold up
 //! the next.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use shared::client::{ClientConfig, RetrieveClient};

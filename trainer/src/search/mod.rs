@@ -22,6 +22,7 @@ pub struct SearchRequest {
 /// What became of one query.
 #[derive(Clone, Debug)]
 pub struct SearchOutcome {
+    /// That of its request.
     pub ticket: u64,
     /// Passages, best first (an empty list is a success), or why the search failed for good.
     pub result: Result<Vec<Passage>, String>,

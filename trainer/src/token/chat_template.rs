@@ -11,6 +11,7 @@ use super::TokenError;
 pub struct ChatMessage {
     /// `system`, `user` or `assistant`.
     pub role: String,
+    /// What the message says.
     pub content: String,
 }
 

@@ -59,17 +59,22 @@ impl std::fmt::Debug for HuggingFace {
 /// Why text and token ids could not be turned into each other.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
+    /// A file of the model folder cannot be used.
     #[error("{}: {reason}", path.display())]
     File { path: PathBuf, reason: String },
+    /// The tokenizer refused a text.
     #[error("cannot encode {excerpt:?}: {reason}")]
     Encode { excerpt: String, reason: String },
+    /// The tokenizer refused token ids.
     #[error("cannot decode {count} token ids: {reason}")]
     Decode { count: usize, reason: String },
+    /// A chat prompt was asked of a model without a template.
     #[error(
         "the model folder has no chat template (chat_template in tokenizer_config.json, or \
          chat_template.jinja); use the plain prompt style"
     )]
     NoChatTemplate,
+    /// The template is wrong or refused the conversation.
     #[error("chat template: {0}")]
     ChatTemplate(String),
 }

@@ -1,2 +1,254 @@
+//! A byte-level tokenizer made for the purpose: every byte is a token, a few pairs are merged.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{CHARACTERS_END_ID, ChatMessage, TextStream, Tokenizer};
+
+/// The alphabet of byte-level vocabularies: printable bytes stand for themselves, the others for the
+/// characters from U+0100 on.
+fn byte_alphabet() -> Vec<char> {
+    let mut next = 0x100;
+    (0..=255_u8)
+        .map(|byte| match byte {
+            b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF => char::from(byte),
+            _ => {
+                next += 1;
+                char::from_u32(next - 1).unwrap()
+            }
+        })
+        .collect()
+}
+
+const START_ID: u32 = 260;
+const END_ID: u32 = 261;
+
+fn tokenizer_json() -> Value {
+    let mut vocabulary: Vec<String> = byte_alphabet().iter().map(char::to_string).collect();
+    let merges = ["s e", "se a", "Ġ q", "< /"];
+    vocabulary.extend(merges.iter().map(|merge| merge.replace(' ', "")));
+    let numbered: serde_json::Map<String, Value> =
+        vocabulary.into_iter().enumerate().map(|(id, token)| (token, json!(id))).collect();
+    let special = |id: u32, content: &str| {
+        json!({"id": id, "content": content, "single_word": false, "lstrip": false,
+               "rstrip": false, "normalized": false, "special": true})
+    };
+    json!({
+        "version": "1.0",
+        "added_tokens": [special(START_ID, "<|im_start|>"), special(END_ID, "<|im_end|>")],
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+                          "use_regex": true},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true,
+                    "use_regex": true},
+        "model": {"type": "BPE", "vocab": numbered, "merges": merges},
+    })
+}
+
+const CHAT_TEMPLATE: &str = "\
+{% for message in messages %}
+    {% if message['role'] not in ['system', 'user', 'assistant'] %}
+{{ raise_exception('no role ' + message.role) }}
+    {% endif %}
+{{ '<|im_start|>' + message['role'] + '\\n' + message['content'].strip() + eos_token + '\\n' -}}
+{% endfor %}
+{% if add_generation_prompt %}
+{{ '<|im_start|>assistant\\n' -}}
+{% endif %}
+";
+
+fn folder(files: &[(&str, Value)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tokenizer.json"), tokenizer_json().to_string()).unwrap();
+    for (name, contents) in files {
+        std::fs::write(folder.path().join(name), contents.to_string()).unwrap();
+    }
+    folder
+}
+
+fn with_template() -> Tokenizer {
+    let config = json!({"eos_token": "<|im_end|>", "chat_template": CHAT_TEMPLATE});
+    Tokenizer::from_folder(folder(&[("tokenizer_config.json", config)]).path()).unwrap()
+}
+
+const AWKWARD: &str = "é🙂日本 \u{301} <|im_end|>\n\t</search> sea q\u{fffd}!";
+
 #[test]
-fn placeholder() {}
+fn text_goes_to_ids_and_back() {
+    for tokenizer in [with_template(), Tokenizer::characters()] {
+        for text in ["", " ", "sea", AWKWARD] {
+            let ids = tokenizer.encode(text).unwrap();
+            assert_eq!(tokenizer.decode(&ids).unwrap(), text);
+        }
+    }
+}
+
+#[test]
+fn special_tokens_are_read_in_templates_and_not_in_text() {
+    let tokenizer = with_template();
+    assert!(!tokenizer.encode("a<|im_end|>").unwrap().contains(&END_ID));
+    assert_eq!(tokenizer.encode_template("<|im_end|>").unwrap(), [END_ID]);
+    assert_eq!(tokenizer.decode(&[START_ID, 0, END_ID]).unwrap(), "<|im_start|>\0<|im_end|>");
+    assert_eq!(tokenizer.vocabulary_size(), 262);
+}
+
+#[test]
+fn a_turn_is_decoded_without_the_end_that_closes_it() {
+    let tokenizer = with_template();
+    let mut ids = tokenizer.encode("x").unwrap();
+    ids.extend([END_ID, START_ID]);
+    assert_eq!(tokenizer.decode_turn(&ids).unwrap(), "x<|im_end|><|im_start|>");
+    ids.pop();
+    assert_eq!(tokenizer.decode_turn(&ids).unwrap(), "x");
+    assert_eq!(tokenizer.decode_turn(&[END_ID]).unwrap(), "");
+    assert_eq!(Tokenizer::characters().decode_turn(&[120, CHARACTERS_END_ID]).unwrap(), "x");
+}
+
+#[test]
+fn end_ids_are_collected_from_all_files() {
+    let files = [
+        ("tokenizer_config.json", json!({"eos_token": {"content": "<|im_end|>"}})),
+        ("generation_config.json", json!({"eos_token_id": [261, 260]})),
+        ("config.json", json!({"eos_token_id": 5})),
+    ];
+    let tokenizer = Tokenizer::from_folder(folder(&files).path()).unwrap();
+    assert_eq!(tokenizer.end_ids(), [261, 260, 5]);
+    assert!(tokenizer.is_end(5) && !tokenizer.is_end(6));
+    let only = [("generation_config.json", json!({"eos_token_id": 7}))];
+    assert_eq!(Tokenizer::from_folder(folder(&only).path()).unwrap().end_ids(), [7]);
+}
+
+#[track_caller]
+fn check_error(folder: &Path, expected: &[&str]) {
+    let message = Tokenizer::from_folder(folder).unwrap_err().to_string();
+    for part in expected {
+        assert!(message.contains(part), "{part:?} is not in {message:?}");
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_used_is_refused_with_the_file_at_fault() {
+    check_error(Path::new("nowhere"), &["nowhere/tokenizer.json", "model folder"]);
+    check_error(folder(&[]).path(), &["no end-of-sequence token", "eos_token_id"]);
+    let unknown = json!({"eos_token": "</s>"});
+    check_error(
+        folder(&[("tokenizer_config.json", unknown)]).path(),
+        &["tokenizer_config.json", "\"</s>\"", "vocabulary"],
+    );
+    let negative = json!({"eos_token_id": -1});
+    check_error(
+        folder(&[("generation_config.json", negative)]).path(),
+        &["generation_config.json", "eos_token_id is -1", "accepted"],
+    );
+    check_error(folder(&[("tokenizer.json", json!({"model": 1}))]).path(), &["tokenizer.json: "]);
+    let template = json!({"eos_token": "<|im_end|>", "chat_template": "{% if %}"});
+    check_error(folder(&[("tokenizer_config.json", template)]).path(), &["chat template"]);
+}
+
+#[test]
+fn a_conversation_is_rendered_up_to_the_assistants_turn() {
+    let tokenizer = with_template();
+    let messages = [ChatMessage::new("system", "be brief"), ChatMessage::new("user", " <hi> & \n")];
+    let expected = "<|im_start|>system\nbe brief<|im_end|>\n<|im_start|>user\n<hi> &<|im_end|>\n\
+                    <|im_start|>assistant\n";
+    // Blocks take their line and its indentation with them.
+    let rendered = tokenizer.render_chat(&messages).unwrap();
+    assert_eq!(rendered, expected);
+    let ids = tokenizer.encode_template(&rendered).unwrap();
+    assert_eq!(ids.iter().filter(|id| **id == START_ID).count(), 3);
+    let refused = tokenizer.render_chat(&[ChatMessage::new("tool", "x")]).unwrap_err().to_string();
+    assert!(refused.contains("no role tool"), "{refused}");
+}
+
+#[test]
+fn named_templates_and_template_files_are_found() {
+    let messages = [ChatMessage::new("user", "x")];
+    let named = json!({"eos_token": "<|im_end|>", "chat_template": [
+        {"name": "tool_use", "template": "no"},
+        {"name": "default", "template": "{{ messages | tojson }}"},
+    ]});
+    let folder = folder(&[("tokenizer_config.json", named)]);
+    let tokenizer = Tokenizer::from_folder(folder.path()).unwrap();
+    // As Python writes it.
+    let expected = r#"[{"role": "user", "content": "x"}]"#;
+    assert_eq!(tokenizer.render_chat(&messages).unwrap(), expected);
+    std::fs::write(folder.path().join("chat_template.jinja"), "{{ bos_token }}file").unwrap();
+    let tokenizer = Tokenizer::from_folder(folder.path()).unwrap();
+    assert_eq!(tokenizer.render_chat(&messages).unwrap(), "file");
+}
+
+#[test]
+fn the_longest_prefix_is_within_its_limit_and_whole_characters() {
+    for tokenizer in [with_template(), Tokenizer::characters()] {
+        let all = tokenizer.encode(AWKWARD).unwrap().len();
+        let mut last = "";
+        for limit in 0..=all + 1 {
+            let prefix = tokenizer.longest_prefix(AWKWARD, limit).unwrap();
+            assert!(AWKWARD.starts_with(prefix));
+            assert!(tokenizer.encode(prefix).unwrap().len() <= limit, "{limit} {prefix:?}");
+            assert!(prefix.len() >= last.len(), "{limit}: {prefix:?} after {last:?}");
+            last = prefix;
+        }
+        assert_eq!(last, AWKWARD);
+    }
+}
+
+#[test]
+fn a_character_appears_when_its_last_byte_has_come() {
+    let tokenizer = with_template();
+    let mut stream = TextStream::new();
+    let mut pieces = Vec::new();
+    for id in tokenizer.encode("é🙂!").unwrap() {
+        pieces.push(stream.push(&tokenizer, id).unwrap().to_owned());
+    }
+    assert_eq!(pieces, ["", "é", "", "", "", "🙂", "!"]);
+    assert_eq!(stream.text(), "é🙂!");
+    assert_eq!(stream.ids().len(), 7);
+}
+
+#[test]
+fn bytes_that_are_no_character_do_not_hold_up_what_follows() {
+    let tokenizer = with_template();
+    let [first, _] = tokenizer.encode("é").unwrap()[..] else { panic!("two bytes") };
+    let mut stream = TextStream::new();
+    for id in [first].into_iter().chain(tokenizer.encode("abc").unwrap()) {
+        stream.push(&tokenizer, id).unwrap();
+    }
+    assert_eq!(stream.text(), "\u{fffd}abc");
+    for _ in 0..20 {
+        stream.push(&tokenizer, first).unwrap();
+    }
+    stream.finish(&tokenizer).unwrap();
+    assert_eq!(stream.text(), format!("\u{fffd}abc{}", "\u{fffd}".repeat(20)));
+    assert_eq!(stream.finish(&tokenizer).unwrap(), "", "nothing is left");
+}
+
+proptest! {
+    #[test]
+    fn a_stream_says_what_decoding_at_once_says(ids in prop::collection::vec(0_u32..260, 0..40)) {
+        let tokenizer = with_template();
+        let mut stream = TextStream::new();
+        let mut pieces = String::new();
+        for id in &ids {
+            pieces.push_str(stream.push(&tokenizer, *id).unwrap());
+        }
+        pieces.push_str(stream.finish(&tokenizer).unwrap());
+        prop_assert_eq!(&pieces, stream.text());
+        // Broken bytes may be shown as more or fewer replacement characters, depending on where a
+        // window ends; everything else is the same.
+        let whole = tokenizer.decode(&ids).unwrap();
+        prop_assert_eq!(stream.text().replace('\u{fffd}', ""), whole.replace('\u{fffd}', ""));
+    }
+
+    #[test]
+    fn a_stream_of_valid_text_is_exact(text in "[^\\pC\u{fffd}]*") {
+        let tokenizer = with_template();
+        let mut stream = TextStream::new();
+        for id in tokenizer.encode(&text).unwrap() {
+            stream.push(&tokenizer, id).unwrap();
+        }
+        stream.finish(&tokenizer).unwrap();
+        prop_assert_eq!(stream.text(), text);
+    }
+}

@@ -1,0 +1,53 @@
+//! The `bm25` back end: a lexical index asked by the threads of the pool.
+
+use std::sync::Arc;
+
+use tracing::error;
+
+use crate::backend::{Backend, Hit, QueryOutcome, SearchFault, SearchFuture};
+use crate::lexical::reader::{LexicalReader, RankError};
+use crate::pool::{JobLost, Pool};
+use crate::query::QueryBatch;
+use crate::ticket::Ticket;
+
+/// A lexical index on a pool of threads.
+#[derive(Debug)]
+pub struct LexicalBackend {
+    reader: Arc<LexicalReader>,
+    pool: Arc<Pool>,
+}
+
+impl LexicalBackend {
+    /// Answers from `reader` on the threads of `pool`.
+    pub fn new(reader: LexicalReader, pool: Arc<Pool>) -> Self {
+        Self { reader: Arc::new(reader), pool }
+    }
+}
+
+impl Backend for LexicalBackend {
+    fn search(&self, batch: QueryBatch, ticket: Arc<Ticket>) -> SearchFuture<'_> {
+        let reader = Arc::clone(&self.reader);
+        Box::pin(async move {
+            let QueryBatch { queries, top_k } = batch;
+            let count = queries.len();
+            let answers =
+                self.pool.map(count, move |index| rank(&reader, &queries[index], top_k, &ticket));
+            let outcomes = answers.await.into_iter();
+            outcomes.map(|answer| answer.unwrap_or_else(|JobLost| Err(SearchFault::Internal))).collect()
+        })
+    }
+}
+
+fn rank(reader: &LexicalReader, query: &str, top_k: usize, ticket: &Ticket) -> QueryOutcome {
+    if ticket.is_over() {
+        return Err(SearchFault::DeadlineExceeded);
+    }
+    match reader.rank(query, top_k, &|| ticket.is_over()) {
+        Ok(rows) => Ok(rows.into_iter().map(|one| Hit { row: one.row, score: one.score }).collect()),
+        Err(RankError::Stopped) => Err(SearchFault::DeadlineExceeded),
+        Err(RankError::Index(fault)) => {
+            error!(%fault, "a query failed");
+            Err(SearchFault::Internal)
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Commands and flags. The flags of `serve` come from the table of variables.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use clap::{Arg, ArgAction, ArgMatches, Command as Clap};
+
+use crate::config::variables::{self as var, Variable};
+
+/// What to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Build an index.
+    Index {
+        /// Values by the name of their variable.
+        flags: BTreeMap<String, String>,
+        /// Whether an index of another corpus is replaced.
+        force: bool,
+    },
+    /// Answer queries.
+    Serve {
+        /// Values by the name of their variable.
+        flags: BTreeMap<String, String>,
+    },
+    /// Ask a running server whether it is ready.
+    Health {
+        /// Base URL of the server.
+        url: Option<String>,
+    },
+    /// Print the table of variables.
+    Variables,
+}
+
+/// Variables that `index` takes too.
+const INDEX_VARIABLES: [Variable; 5] =
+    [var::CORPUS, var::INDEX, var::THREADS, var::LOG, var::LOG_FORMAT];
+
+/// Reads the command line.
+pub(crate) fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+) -> Result<Command, clap::Error> {
+    let matches = program().try_get_matches_from(arguments)?;
+    Ok(match matches.subcommand() {
+        Some(("index", matches)) => Command::Index {
+            flags: values(matches, &INDEX_VARIABLES),
+            force: matches.get_flag("force"),
+        },
+        Some(("serve", matches)) => Command::Serve { flags: values(matches, var::VARIABLES) },
+        Some(("health", matches)) => {
+            Command::Health { url: matches.get_one::<String>("url").cloned() }
+        }
+        _ => Command::Variables,
+    })
+}
+
+fn program() -> Clap {
+    Clap::new("retriever-server")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Answers POST /retrieve with passages of a corpus")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(
+            Clap::new("index")
+                .about("Build the BM25 index of a corpus of JSON lines {\"id\", \"contents\"}")
+                .args(INDEX_VARIABLES.iter().map(argument))
+                .arg(
+                    Arg::new("force")
+                        .long("force")
+                        .action(ArgAction::SetTrue)
+                        .help("Replace an index of another corpus"),
+                ),
+        )
+        .subcommand(
+            Clap::new("serve")
+                .about("Serve an index over HTTP")
+                .args(var::VARIABLES.iter().map(argument)),
+        )
+        .subcommand(
+            Clap::new("health").about("Exit with 0 if a server is ready, with 1 if not").arg(
+                Arg::new("url")
+                    .long("url")
+                    .value_name("URL")
+                    .help("Base URL of the server [default: the port of RETRIEVER_ADDR here]"),
+            ),
+        )
+        .subcommand(Clap::new("variables").about("Print all variables as a Markdown table"))
+}
+
+fn argument(variable: &Variable) -> Arg {
+    let default = variable.default.map_or_else(String::new, |value| format!(" [default: {value}]"));
+    let help = format!("{}{default} [env: {}]", variable.meaning, variable.name);
+    let argument = Arg::new(variable.name)
+        .long(variable.flag)
+        .value_name(if variable.unit.is_empty() { "VALUE" } else { variable.unit })
+        .allow_hyphen_values(true)
+        .help(help);
+    if variable.name == var::CORPUS.name {
+        // Several files, whether after one flag, after several, or with commas.
+        argument.num_args(1..).action(ArgAction::Append).allow_hyphen_values(false)
+    } else {
+        argument
+    }
+}
+
+fn values(matches: &ArgMatches, variables: &[Variable]) -> BTreeMap<String, String> {
+    let value = |variable: &Variable| {
+        let given: Vec<&str> =
+            matches.get_many::<String>(variable.name)?.map(String::as_str).collect();
+        Some((variable.name.to_owned(), given.join(",")))
+    };
+    variables.iter().filter_map(value).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Command, clap::Error> {
+        parse(line.split(' ').map(OsString::from))
+    }
+
+    fn map(values: &[(&str, &str)]) -> BTreeMap<String, String> {
+        values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn flags_become_variables() {
+        let command = parsed("retriever-server serve --top-k 5 --bm25-k1 1.2").unwrap();
+        let flags = map(&[("RETRIEVER_TOP_K", "5"), ("RETRIEVER_BM25_K1", "1.2")]);
+        assert_eq!(command, Command::Serve { flags });
+    }
+
+    #[test]
+    fn a_corpus_may_be_several_files() {
+        let flags = map(&[("RETRIEVER_CORPUS", "a,b"), ("RETRIEVER_INDEX", "i")]);
+        for line in [
+            "retriever-server index --corpus a b --index i --force",
+            "retriever-server index --corpus a --corpus b --index i --force",
+            "retriever-server index --corpus a,b --index i --force",
+        ] {
+            let flags = flags.clone();
+            assert_eq!(parsed(line).unwrap(), Command::Index { flags, force: true }, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_negative_value_reaches_the_check_of_the_configuration() {
+        let command = parsed("retriever-server serve --top-k -1").unwrap();
+        assert_eq!(command, Command::Serve { flags: map(&[("RETRIEVER_TOP_K", "-1")]) });
+    }
+
+    #[test]
+    fn the_definition_is_sound_and_unknown_flags_are_refused() {
+        program().debug_assert();
+        assert!(parsed("retriever-server serve --topk 3").is_err());
+    }
+}

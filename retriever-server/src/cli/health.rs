@@ -1,0 +1,77 @@
+//! `retriever-server health`: one GET of `/readyz`, for container health checks in images that
+//! have no curl.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+use crate::config::variables::ADDR;
+
+const TIME_LIMIT: Duration = Duration::from_secs(5);
+/// The status line is within this.
+const MAX_HEAD_BYTES: u64 = 4096;
+
+/// Fails with the reason why the server is not ready.
+pub(crate) fn check(
+    url: Option<String>,
+    environment: &BTreeMap<String, String>,
+) -> Result<(), String> {
+    let url = url.unwrap_or_else(|| default_url(environment));
+    let host = host_of(&url)?;
+    let status = get_status(&host).map_err(|error| format!("{url} does not answer: {error}"))?;
+    if status == "200" { Ok(()) } else { Err(format!("{url} is not ready: status {status}")) }
+}
+
+/// The port that a server in this environment listens on.
+fn default_url(environment: &BTreeMap<String, String>) -> String {
+    let addr = environment.get(ADDR.name).map(String::as_str).or(ADDR.default).unwrap_or_default();
+    let port = addr.rsplit(':').next().unwrap_or_default();
+    format!("http://127.0.0.1:{port}")
+}
+
+fn host_of(url: &str) -> Result<String, String> {
+    let host = url
+        .strip_prefix("http://")
+        .map(|rest| rest.split('/').next().unwrap_or_default())
+        .filter(|host| !host.is_empty())
+        .ok_or_else(|| format!("--url is {url:?}: expected http://host:port"))?;
+    Ok(if host.contains(':') { host.to_owned() } else { format!("{host}:80") })
+}
+
+fn get_status(host: &str) -> std::io::Result<String> {
+    let addr = host
+        .to_socket_addrs()?
+        .next()
+        .ok_or_else(|| std::io::Error::other("the host has no address"))?;
+    let mut stream = TcpStream::connect_timeout(&addr, TIME_LIMIT)?;
+    stream.set_read_timeout(Some(TIME_LIMIT))?;
+    stream.set_write_timeout(Some(TIME_LIMIT))?;
+    write!(stream, "GET /readyz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    let mut head = Vec::new();
+    stream.take(MAX_HEAD_BYTES).read_to_end(&mut head)?;
+    let head = String::from_utf8_lossy(&head);
+    let status = head.split(' ').nth(1).filter(|_| head.starts_with("HTTP/1."));
+    status.map(str::to_owned).ok_or_else(|| std::io::Error::other("the answer is not HTTP"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_url_follows_the_environment() {
+        let mut environment = BTreeMap::new();
+        assert_eq!(default_url(&environment), "http://127.0.0.1:8000");
+        environment.insert("RETRIEVER_ADDR".to_owned(), "[::]:9002".to_owned());
+        assert_eq!(default_url(&environment), "http://127.0.0.1:9002");
+    }
+
+    #[test]
+    fn hosts_are_taken_from_urls() {
+        assert_eq!(host_of("http://localhost:8000/").unwrap(), "localhost:8000");
+        assert_eq!(host_of("http://retriever").unwrap(), "retriever:80");
+        assert!(host_of("https://retriever").is_err());
+        assert!(host_of("http:///x").is_err());
+    }
+}

@@ -1,0 +1,87 @@
+//! Progress of a build: a bar with rate and time left on a terminal, a line from time to time
+//! elsewhere. All of it goes to standard error.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::index::build::Progress;
+
+/// Time between two lines where there is no terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Shows how far a build is.
+pub(crate) struct ProgressPrinter {
+    bar: Option<ProgressBar>,
+    started: Instant,
+    last_line: Instant,
+}
+
+impl ProgressPrinter {
+    /// A bar if standard error is a terminal.
+    pub(crate) fn start() -> Self {
+        let bar = io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new(0);
+            let template = "{msg} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
+            // A template that does not parse leaves indicatif's own style.
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style);
+            }
+            bar
+        });
+        let now = Instant::now();
+        Self { bar, started: now, last_line: now }
+    }
+
+    /// Shows one report.
+    pub(crate) fn report(&mut self, progress: Progress) {
+        let text = match progress {
+            Progress::Reading { passages, .. } => format!("{passages} passages"),
+            Progress::Merging => "merging".to_owned(),
+            Progress::Sealing => "syncing".to_owned(),
+        };
+        let position = match progress {
+            Progress::Reading { bytes_read, bytes_total, .. } => Some((bytes_read, bytes_total)),
+            Progress::Merging | Progress::Sealing => None,
+        };
+        match &self.bar {
+            Some(bar) => {
+                if let Some((bytes_read, bytes_total)) = position {
+                    bar.set_length(bytes_total);
+                    bar.set_position(bytes_read);
+                }
+                bar.set_message(text);
+            }
+            None => self.print_line(&text, position),
+        }
+    }
+
+    fn print_line(&mut self, text: &str, position: Option<(u64, u64)>) {
+        if position.is_some() && self.last_line.elapsed() < LINE_INTERVAL {
+            return;
+        }
+        self.last_line = Instant::now();
+        let seconds = self.started.elapsed().as_secs_f64();
+        // Progress that cannot be shown must not stop the work.
+        let _ = match position {
+            Some((bytes_read, bytes_total)) => {
+                let share = bytes_read as f64 / bytes_total.max(1) as f64;
+                let left = seconds * (1.0 - share) / share.max(1e-9);
+                writeln!(
+                    io::stderr(),
+                    "{text}, {:.0} % after {seconds:.0} s, about {left:.0} s left",
+                    share * 100.0
+                )
+            }
+            None => writeln!(io::stderr(), "{text} after {seconds:.1} s"),
+        };
+    }
+
+    /// Removes the bar.
+    pub(crate) fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Defaults, precedence and the message about bad values.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::config::source::Layered;
+
+fn source(values: &[(&str, &str)]) -> BTreeMap<String, String> {
+    values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+#[test]
+fn only_the_index_must_be_named() {
+    let config = ServeConfig::resolve(&source(&[("RETRIEVER_INDEX", "/data/index")])).unwrap();
+    assert_eq!(config.addr.to_string(), "0.0.0.0:8000");
+    assert_eq!(config.index, PathBuf::from("/data/index"));
+    assert!(config.corpus.is_empty());
+    assert_eq!((config.bm25.k1(), config.bm25.b()), (0.9, 0.4));
+    assert_eq!(config.request.default_top_k, 3);
+    assert_eq!(config.request.max_body_bytes, 16 * 1024 * 1024);
+    assert!(config.request.max_batch_queries >= 2560);
+    assert!(config.load.max_queued_queries >= config.request.max_batch_queries);
+    assert!(config.threads >= 1);
+    let error = ServeConfig::resolve(&source(&[])).unwrap_err();
+    assert_eq!(error.faults.len(), 1);
+    assert_eq!(
+        error.to_string(),
+        "the configuration has bad values\n  RETRIEVER_INDEX (--index) is not set: \
+         expected the path of a folder"
+    );
+}
+
+#[test]
+fn every_bad_value_is_reported_at_once() {
+    let values = [
+        ("RETRIEVER_BACKEND", "bm26"),
+        ("RETRIEVER_ADDR", "localhost"),
+        ("RETRIEVER_INDEX", ""),
+        ("RETRIEVER_CORPUS", "a,,b"),
+        ("RETRIEVER_VERIFY_INDEX", "yes"),
+        ("RETRIEVER_TOP_K", "0"),
+        ("RETRIEVER_MAX_TOP_K", "-1"),
+        ("RETRIEVER_BM25_K1", "NaN"),
+        ("RETRIEVER_BM25_B", "1.5"),
+        ("RETRIEVER_PASSAGE_FIELDS", "some"),
+        ("RETRIEVER_MAX_BODY_BYTES", "16MB"),
+        ("RETRIEVER_MAX_BATCH_QUERIES", "0"),
+        ("RETRIEVER_MAX_QUERY_BYTES", ""),
+        ("RETRIEVER_MAX_QUEUED_QUERIES", "99999999999"),
+        ("RETRIEVER_MAX_REQUESTS", "x"),
+        ("RETRIEVER_MAX_CONNECTIONS", "1.5"),
+        ("RETRIEVER_DEADLINE_MS", "0"),
+        ("RETRIEVER_GRACE_PERIOD_MS", "1 s"),
+        ("RETRIEVER_THREADS", "many"),
+    ];
+    let error = ServeConfig::resolve(&source(&values)).unwrap_err();
+    let reported: Vec<_> = error.faults.iter().map(|fault| fault.variable).collect();
+    for (name, value) in values {
+        assert!(reported.contains(&name), "{name} is not reported");
+        assert!(error.to_string().contains(&format!("is {value:?}: expected")), "{error}");
+    }
+    assert_eq!(reported.len(), values.len());
+}
+
+#[test]
+fn limits_must_fit_each_other() {
+    let values = [
+        ("RETRIEVER_INDEX", "i"),
+        ("RETRIEVER_TOP_K", "20"),
+        ("RETRIEVER_MAX_TOP_K", "10"),
+        ("RETRIEVER_MAX_QUEUED_QUERIES", "100"),
+    ];
+    let message = ServeConfig::resolve(&source(&values)).unwrap_err().to_string();
+    let expected = "RETRIEVER_TOP_K (--top-k) is \"20\": \
+                    expected at most 10, the value of RETRIEVER_MAX_TOP_K";
+    assert!(message.contains(expected), "{message}");
+    assert!(message.contains("at most 100, the value of RETRIEVER_MAX_QUEUED_QUERIES"), "{message}");
+}
+
+#[test]
+fn flags_win_over_the_environment() {
+    let layered = Layered {
+        flags: source(&[("RETRIEVER_TOP_K", "5")]),
+        environment: source(&[("RETRIEVER_TOP_K", "7"), ("RETRIEVER_INDEX", "i")]),
+    };
+    let config = ServeConfig::resolve(&layered).unwrap();
+    assert_eq!(config.request.default_top_k, 5);
+    assert_eq!(config.index, PathBuf::from("i"));
+}
+
+#[test]
+fn the_log_and_the_index_command_are_checked_too() {
+    let error = LogConfig::resolve(&source(&[("RETRIEVER_LOG_FORMAT", "xml")])).unwrap_err();
+    assert!(error.to_string().contains("expected text or json"), "{error}");
+    LogConfig::resolve(&source(&[])).unwrap();
+    let error = IndexConfig::resolve(&source(&[])).unwrap_err();
+    assert_eq!(error.faults.len(), 2, "index and corpus: {error}");
+}
+
+#[test]
+fn the_table_is_documented_and_its_names_are_one_scheme() {
+    for variable in var::VARIABLES {
+        let flag = variable.name.strip_prefix("RETRIEVER_").unwrap().to_lowercase();
+        assert_eq!(variable.flag, flag.replace('_', "-"));
+        assert!(!variable.meaning.is_empty() && !variable.accepts.is_empty(), "{}", variable.name);
+    }
+    let page = var::markdown();
+    assert!(page.contains("| `RETRIEVER_TOP_K` | `--top-k` | `3` | passages |"), "{page}");
+}

@@ -1,0 +1,102 @@
+//! The table of all variables: name, default, unit, what is accepted and what it means. Flags,
+//! messages and the reference page come from this table, so that they cannot disagree.
+
+use std::fmt::Write;
+
+/// What all names begin with.
+pub const PREFIX: &str = "RETRIEVER_";
+
+/// One variable, which is also a flag of `serve`.
+#[derive(Clone, Copy, Debug)]
+pub struct Variable {
+    /// Name in the environment.
+    pub name: &'static str,
+    /// Name as a flag of `serve`, without the dashes.
+    pub flag: &'static str,
+    /// Value when none is given; `None` if there is none.
+    pub default: Option<&'static str>,
+    /// Unit of the value, empty where it has none.
+    pub unit: &'static str,
+    /// What is accepted, to follow "expected".
+    pub accepts: &'static str,
+    /// What it is for.
+    pub meaning: &'static str,
+}
+
+const COUNT: &str = "an integer from 1 to 16777216";
+const BYTES: &str = "an integer from 1 to 4294967296";
+const MILLISECONDS: &str = "an integer from 1 to 86400000";
+
+/// Declares the variables and the table of them.
+macro_rules! variables {
+    ($($(#[$doc:meta])* $constant:ident = $name:literal, $flag:literal, $default:expr, $unit:literal,
+       $accepts:expr, $meaning:literal;)*) => {
+        $(#[doc = $meaning] pub const $constant: Variable = Variable {
+            name: concat!("RETRIEVER_", $name), flag: $flag, default: $default, unit: $unit,
+            accepts: $accepts, meaning: $meaning,
+        };)*
+        /// All variables, in the order of the reference page.
+        pub const VARIABLES: &[Variable] = &[$($constant),*];
+    };
+}
+
+variables! {
+    BACKEND = "BACKEND", "backend", Some("bm25"), "", "bm25",
+        "What answers queries.";
+    ADDR = "ADDR", "addr", Some("0.0.0.0:8000"), "", "an address and port such as 0.0.0.0:8000",
+        "Where to listen. Port 0 takes any free port.";
+    INDEX = "INDEX", "index", None, "", "the path of a folder",
+        "Folder of the index.";
+    CORPUS = "CORPUS", "corpus", None, "", "paths of JSON Lines files with commas between them",
+        "Corpus to index first when there is no index.";
+    VERIFY_INDEX = "VERIFY_INDEX", "verify-index", Some("true"), "", "true or false",
+        "Whether every file of the index is compared with its SHA-256 at the start, or only with its size.";
+    TOP_K = "TOP_K", "top-k", Some("3"), "passages", COUNT,
+        "Passages per query when the request names no number.";
+    MAX_TOP_K = "MAX_TOP_K", "max-top-k", Some("1000"), "passages", COUNT,
+        "Most passages per query that a request may ask for.";
+    BM25_K1 = "BM25_K1", "bm25-k1", Some("0.9"), "", "a number of at least 0",
+        "Saturation of the term frequency.";
+    BM25_B = "BM25_B", "bm25-b", Some("0.4"), "", "a number from 0 to 1",
+        "Strength of the length normalisation.";
+    PASSAGE_FIELDS = "PASSAGE_FIELDS", "passage-fields", Some("minimal"), "", "minimal or full",
+        "Keys of a passage in responses: id, contents and url, or also title and text.";
+    MAX_BODY_BYTES = "MAX_BODY_BYTES", "max-body-bytes", Some("16777216"), "bytes", BYTES,
+        "Largest request body.";
+    MAX_BATCH_QUERIES = "MAX_BATCH_QUERIES", "max-batch-queries", Some("4096"), "queries", COUNT,
+        "Most queries in a request.";
+    MAX_QUERY_BYTES = "MAX_QUERY_BYTES", "max-query-bytes", Some("16384"), "bytes", BYTES,
+        "Longest query; a longer one fails by itself.";
+    MAX_QUEUED_QUERIES = "MAX_QUEUED_QUERIES", "max-queued-queries", Some("16384"), "queries", COUNT,
+        "Most queries being answered at once; more are refused with 503.";
+    MAX_REQUESTS = "MAX_REQUESTS", "max-requests", Some("1024"), "requests", COUNT,
+        "Most requests being read or answered at once; more are refused with 503.";
+    MAX_CONNECTIONS = "MAX_CONNECTIONS", "max-connections", Some("4096"), "connections", COUNT,
+        "Most open connections; more wait to be accepted.";
+    DEADLINE_MS = "DEADLINE_MS", "deadline-ms", Some("60000"), "ms", MILLISECONDS,
+        "Longest time for a request's body to arrive, and again for its answer.";
+    GRACE_PERIOD_MS = "GRACE_PERIOD_MS", "grace-period-ms", Some("30000"), "ms", MILLISECONDS,
+        "Time to finish admitted work after SIGTERM.";
+    THREADS = "THREADS", "threads", Some("auto"), "threads", "auto or an integer from 1 to 1024",
+        "Threads that search and index; auto takes one per core.";
+    LOG = "LOG", "log", Some("info"), "", "a filter such as info or info,retriever_server=debug",
+        "What is logged.";
+    LOG_FORMAT = "LOG_FORMAT", "log-format", Some("text"), "", "text or json",
+        "How log lines look.";
+}
+
+/// The reference page: one table of all variables.
+pub fn markdown() -> String {
+    let mut page = String::from(
+        "| variable | flag | default | unit | accepts | meaning |\n|---|---|---|---|---|---|\n",
+    );
+    for Variable { name, flag, default, unit, accepts, meaning } in VARIABLES {
+        let default = default.map_or_else(String::new, |value| format!("`{value}`"));
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            page,
+            "| `{name}` | `--{flag}` | {default} | {unit} | {accepts} | {meaning} |"
+        );
+    }
+    page
+}

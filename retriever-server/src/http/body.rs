@@ -1,0 +1,78 @@
+//! Reads a request body within its limits of size and time.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::extract::Request;
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_LENGTH, EXPECT};
+
+use crate::http::respond::HttpError;
+
+/// How much of a body that is too large is read and thrown away. Many clients look for a response
+/// only after they have sent everything, and see a broken connection if it is closed before.
+const MAX_DISCARDED_BYTES: usize = 64 * 1024 * 1024;
+
+/// The body, if it is at most `limit_bytes` long and arrives within `time_limit`.
+pub(crate) async fn read(
+    request: Request,
+    limit_bytes: usize,
+    time_limit: Duration,
+) -> Result<Vec<u8>, HttpError> {
+    let (parts, body) = request.into_parts();
+    let announced = announced_bytes(&parts.headers);
+    // A client that asks before it sends is told at once.
+    if announced.is_some_and(|bytes| bytes > limit_bytes) && parts.headers.contains_key(EXPECT) {
+        return Err(HttpError::TooLarge { limit_bytes });
+    }
+    let capacity = announced.unwrap_or(0).min(limit_bytes);
+    tokio::time::timeout(time_limit, collect(body, limit_bytes, capacity))
+        .await
+        .unwrap_or(Err(HttpError::BodyTimeout))
+}
+
+async fn collect(
+    mut body: Body,
+    limit_bytes: usize,
+    capacity: usize,
+) -> Result<Vec<u8>, HttpError> {
+    let mut bytes = Vec::with_capacity(capacity);
+    let mut received: usize = 0;
+    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        let frame = frame.map_err(|_| HttpError::BodyBroken)?;
+        let Ok(data) = frame.into_data() else { continue };
+        received = received.saturating_add(data.len());
+        if received <= limit_bytes {
+            bytes.extend_from_slice(&data);
+        } else {
+            bytes = Vec::new();
+            if received > limit_bytes.saturating_add(MAX_DISCARDED_BYTES) {
+                break;
+            }
+        }
+    }
+    if received > limit_bytes { Err(HttpError::TooLarge { limit_bytes }) } else { Ok(bytes) }
+}
+
+fn announced_bytes(headers: &HeaderMap) -> Option<usize> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(body: &'static str) -> Request {
+        Request::new(Body::from(body))
+    }
+
+    #[tokio::test]
+    async fn the_limit_is_inclusive() {
+        let limit = Duration::from_secs(60);
+        assert_eq!(read(request("12345"), 5, limit).await.unwrap(), b"12345");
+        let error = read(request("123456"), 5, limit).await.unwrap_err();
+        assert!(matches!(error, HttpError::TooLarge { limit_bytes: 5 }));
+    }
+}

@@ -1,0 +1,180 @@
+//! From outcome to response. Every error of the server has its status here and nowhere else, and
+//! every body is JSON, because clients parse before they look at the status.
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+use serde::Serialize;
+use shared::wire::{ErrorBody, ValidationError, ValidationErrors};
+use tracing::error;
+
+use crate::state::Phase;
+
+/// Why a request has no result.
+#[derive(Debug)]
+pub(crate) enum HttpError {
+    /// The body is not a request.
+    Invalid(Vec<ValidationError>),
+    /// The body is too large.
+    TooLarge {
+        /// Largest body accepted.
+        limit_bytes: usize,
+    },
+    /// The body did not arrive in time.
+    BodyTimeout,
+    /// The client went away or broke the protocol while it sent the body.
+    BodyBroken,
+    /// The server has taken on as much as it may.
+    Overloaded,
+    /// The server is starting or draining.
+    NotReady(Phase),
+    /// Every query ran out of time.
+    DeadlineExceeded,
+    /// A fault of the server.
+    Internal,
+    /// No such path.
+    NotFound,
+    /// No such method on this path.
+    MethodNotAllowed,
+}
+
+/// Status, code and words of an error, and after how many seconds to try again.
+struct Row {
+    status: StatusCode,
+    code: &'static str,
+    detail: String,
+    retry_after_s: Option<u16>,
+}
+
+fn row(status: StatusCode, code: &'static str, detail: &str) -> Row {
+    Row { status, code, detail: detail.to_owned(), retry_after_s: None }
+}
+
+impl HttpError {
+    /// The table. Overload is 503 and never 429, which clients do not retry.
+    fn row(&self) -> Row {
+        let unavailable = |code, detail: &str, seconds| Row {
+            retry_after_s: Some(seconds),
+            ..row(StatusCode::SERVICE_UNAVAILABLE, code, detail)
+        };
+        match self {
+            Self::Invalid(_) => {
+                row(StatusCode::UNPROCESSABLE_ENTITY, "invalid_request", "the request is invalid")
+            }
+            Self::TooLarge { limit_bytes } => row(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body_too_large",
+                &format!("the request body is larger than {limit_bytes} bytes"),
+            ),
+            Self::BodyTimeout => row(
+                StatusCode::REQUEST_TIMEOUT,
+                "body_timeout",
+                "the request body did not arrive in time",
+            ),
+            Self::BodyBroken => {
+                row(StatusCode::BAD_REQUEST, "body_broken", "the request body ended early")
+            }
+            Self::Overloaded => {
+                unavailable("overloaded", "the server has as many queries as it takes on", 1)
+            }
+            Self::NotReady(Phase::Draining) => {
+                unavailable("shutting_down", "the server is shutting down", 5)
+            }
+            Self::NotReady(Phase::Starting | Phase::Ready) => {
+                unavailable("starting", "the index is being loaded", 2)
+            }
+            Self::DeadlineExceeded => {
+                unavailable("deadline_exceeded", "no query was answered in time", 1)
+            }
+            Self::Internal => row(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                "the server is at fault; its log says how",
+            ),
+            Self::NotFound => row(StatusCode::NOT_FOUND, "not_found", "there is no such path"),
+            Self::MethodNotAllowed => row(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "this path does not take this method",
+            ),
+        }
+    }
+}
+
+/// The response to an error.
+pub(crate) fn error(error: HttpError) -> Response {
+    let Row { status, code, detail, retry_after_s } = error.row();
+    let limit_bytes = match &error {
+        HttpError::TooLarge { limit_bytes } => Some(*limit_bytes),
+        _ => None,
+    };
+    let mut response = match error {
+        HttpError::Invalid(detail) => json(status, &ValidationErrors { detail }),
+        _ => json(status, &ErrorBody { detail, code: code.to_owned(), limit_bytes }),
+    };
+    if let Some(seconds) = retry_after_s {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// A JSON response.
+pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    match serde_json::to_vec(body) {
+        Ok(bytes) => json_bytes(status, bytes),
+        Err(fault) => {
+            error!(%fault, "a response could not be written");
+            json_bytes(StatusCode::INTERNAL_SERVER_ERROR, br#"{"detail":"internal"}"#.to_vec())
+        }
+    }
+}
+
+/// A response of JSON that is written already.
+pub(crate) fn json_bytes(status: StatusCode, bytes: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// For paths without a route.
+pub(crate) async fn not_found() -> Response {
+    error(HttpError::NotFound)
+}
+
+/// For methods without a route.
+pub(crate) async fn method_not_allowed() -> Response {
+    error(HttpError::MethodNotAllowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The whole table at a glance.
+    #[test]
+    fn statuses_and_retry_after() {
+        let table = [
+            (HttpError::Invalid(Vec::new()), 422, None),
+            (HttpError::TooLarge { limit_bytes: 1 }, 413, None),
+            (HttpError::BodyTimeout, 408, None),
+            (HttpError::BodyBroken, 400, None),
+            (HttpError::Overloaded, 503, Some("1")),
+            (HttpError::NotReady(Phase::Starting), 503, Some("2")),
+            (HttpError::NotReady(Phase::Draining), 503, Some("5")),
+            (HttpError::DeadlineExceeded, 503, Some("1")),
+            (HttpError::Internal, 500, None),
+            (HttpError::NotFound, 404, None),
+            (HttpError::MethodNotAllowed, 405, None),
+        ];
+        for (fault, status, retry_after) in table {
+            let name = format!("{fault:?}");
+            let response = error(fault);
+            assert_eq!(response.status().as_u16(), status, "{name}");
+            let header = response.headers().get(RETRY_AFTER).map(|value| value.to_str().unwrap());
+            assert_eq!(header, retry_after, "{name}");
+            assert_eq!(response.headers()[CONTENT_TYPE], "application/json", "{name}");
+        }
+    }
+}

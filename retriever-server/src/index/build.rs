@@ -1,0 +1,236 @@
+//! Builds an index from corpus files. Nothing appears under the index's name before everything is
+//! written, checked and synced; a build that fails or is killed leaves what was there before.
+
+use std::fs::{self, File};
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+use shared::atomic_file::AtomicDir;
+use shared::digest::DigestReader;
+use shared::jsonl::{JsonlError, JsonlReader};
+
+use crate::corpus::record;
+use crate::corpus::store::{PASSAGES_FILE, PassageStore, PassageWriter};
+use crate::index::duplicates::Identifiers;
+use crate::index::manifest::{
+    FORMAT, FileEntry, MANIFEST_FILE, Manifest, Verification, content_digest,
+};
+use crate::index::{IndexError, LEXICAL_FOLDER, io_error};
+use crate::lexical::analyzer::ANALYZER;
+use crate::lexical::bm25::{Bm25Parameters, CollectionStatistics};
+use crate::lexical::reader::LexicalReader;
+use crate::lexical::writer::LexicalWriter;
+
+/// Row numbers are 32-bit and tantivy keeps the highest for itself.
+const MAX_PASSAGES: u32 = i32::MAX as u32 - 1;
+
+/// Passages between two progress reports.
+const PASSAGES_PER_REPORT: u32 = 512;
+
+/// What to build.
+#[derive(Clone, Debug)]
+pub struct BuildRequest {
+    /// JSON Lines files, in the order of their passages.
+    pub corpus: Vec<PathBuf>,
+    /// Folder of the index.
+    pub index: PathBuf,
+    /// Whether an index of another corpus is replaced.
+    pub force: bool,
+    /// Threads that analyse text.
+    pub threads: usize,
+}
+
+/// How far a build is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Passages are read and analysed.
+    Reading {
+        /// Bytes of corpus read.
+        bytes_read: u64,
+        /// Bytes of corpus in all.
+        bytes_total: u64,
+        /// Passages read.
+        passages: u64,
+    },
+    /// Postings are merged into one segment.
+    Merging,
+    /// Files are digested and synced.
+    Sealing,
+}
+
+/// What a build came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The index was written.
+    Built(Manifest),
+    /// An index of the same corpus was there already and was left alone.
+    UpToDate(Manifest),
+}
+
+/// Builds an index unless an equal one is there.
+pub fn build(
+    request: &BuildRequest,
+    report: &mut dyn FnMut(Progress),
+) -> Result<Outcome, IndexError> {
+    if request.corpus.is_empty() {
+        return Err(IndexError::NoCorpus);
+    }
+    if let Some(manifest) = reusable(request)? {
+        return Ok(Outcome::UpToDate(manifest));
+    }
+    let folder = AtomicDir::create(&request.index)?;
+    let corpus = write_passages(request, folder.path(), report)?;
+    report(Progress::Sealing);
+    let manifest = seal(folder.path(), corpus)?;
+    folder.commit()?;
+    Ok(Outcome::Built(manifest))
+}
+
+/// The manifest of an index that makes a build needless.
+fn reusable(request: &BuildRequest) -> Result<Option<Manifest>, IndexError> {
+    match Manifest::load(&request.index) {
+        Err(IndexError::Missing(_)) => Ok(None),
+        Ok(manifest) => {
+            let corpus = request
+                .corpus
+                .iter()
+                .map(|path| FileEntry::of_file(path).map_err(io_error(path)))
+                .collect::<Result<Vec<_>, _>>()?;
+            let whole = manifest.check_files(&request.index, Verification::Sizes).is_ok();
+            if manifest.is_made_from(&corpus) && whole {
+                Ok(Some(manifest))
+            } else if request.force {
+                Ok(None)
+            } else {
+                Err(IndexError::Differs(request.index.clone()))
+            }
+        }
+        // An index of another version, or a damaged one: replaced when asked to.
+        Err(IndexError::Incompatible { .. } | IndexError::Corrupt { .. }) if request.force => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes passages and postings; returns the corpus files as they were read.
+fn write_passages(
+    request: &BuildRequest,
+    folder: &Path,
+    report: &mut dyn FnMut(Progress),
+) -> Result<Vec<FileEntry>, IndexError> {
+    let lexical_folder = folder.join(LEXICAL_FOLDER);
+    fs::create_dir(&lexical_folder).map_err(io_error(&lexical_folder))?;
+    let bytes_total = total_bytes(&request.corpus)?;
+    let mut passages = PassageWriter::create(folder).map_err(io_error(folder))?;
+    let mut lexical = LexicalWriter::create(&lexical_folder, request.threads)?;
+    let mut identifiers = Identifiers::default();
+    let mut corpus = Vec::new();
+    let mut row: u32 = 0;
+    let mut bytes_before = 0;
+    for path in &request.corpus {
+        identifiers.start_file(path.clone());
+        let file = File::open(path).map_err(io_error(path))?;
+        let reader = BufReader::with_capacity(1 << 18, DigestReader::new(file));
+        let mut lines = JsonlReader::new(reader, path);
+        while let Some(line) = lines.next_line()? {
+            if row == MAX_PASSAGES {
+                return Err(IndexError::TooLarge(MAX_PASSAGES));
+            }
+            let passage = record::passage(&line)?;
+            identifiers.add(&passage.id, line.number);
+            passages.add(&passage).map_err(io_error(folder))?;
+            lexical.add(row, &passage.contents)?;
+            row += 1;
+            if row.is_multiple_of(PASSAGES_PER_REPORT) {
+                let bytes_read = bytes_before + lines.bytes_read();
+                report(Progress::Reading { bytes_read, bytes_total, passages: u64::from(row) });
+            }
+        }
+        bytes_before += lines.bytes_read();
+        corpus.push(FileEntry {
+            path: path.clone(),
+            bytes: lines.bytes_read(),
+            sha256: lines.into_inner().into_inner().digest(),
+        });
+    }
+    if row == 0 {
+        return Err(IndexError::Empty);
+    }
+    report(Progress::Reading { bytes_read: bytes_before, bytes_total, passages: u64::from(row) });
+    passages.finish().map_err(io_error(folder))?;
+    identifiers.check(&PassageStore::open(folder)?)?;
+    report(Progress::Merging);
+    lexical.finish()?;
+    Ok(corpus)
+}
+
+fn total_bytes(corpus: &[PathBuf]) -> Result<u64, IndexError> {
+    let mut total = 0;
+    for path in corpus {
+        // Opened here as well, so that a missing file is reported before any work is done.
+        let file = File::open(path).map_err(|error| JsonlError {
+            path: path.clone(),
+            line: 0,
+            fault: error.into(),
+        })?;
+        total += file.metadata().map_err(io_error(path))?.len();
+    }
+    Ok(total)
+}
+
+/// Writes the manifest over all files of the folder.
+fn seal(folder: &Path, corpus: Vec<FileEntry>) -> Result<Manifest, IndexError> {
+    let statistics = statistics(folder)?;
+    let mut files = Vec::new();
+    list_files(folder, Path::new(""), &mut files)?;
+    files.sort_by(|one, other| one.path.cmp(&other.path));
+    let passages = files
+        .iter()
+        .find(|entry| entry.path == Path::new(PASSAGES_FILE))
+        .ok_or(IndexError::Empty)?;
+    let manifest = Manifest {
+        format: FORMAT,
+        writer: concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).to_owned(),
+        analyzer: ANALYZER.to_owned(),
+        passage_count: PassageStore::open(folder)?.len() as u64,
+        scored_passage_count: statistics.passage_count,
+        token_count: statistics.token_count,
+        digest: content_digest(passages.sha256),
+        corpus,
+        files,
+    };
+    let path = folder.join(MANIFEST_FILE);
+    let text = serde_json::to_vec_pretty(&manifest).map_err(|error| io_error(&path)(error.into()))?;
+    fs::write(&path, text).map_err(io_error(&path))?;
+    Ok(manifest)
+}
+
+fn statistics(folder: &Path) -> Result<CollectionStatistics, IndexError> {
+    // The constants play no part in what is counted.
+    let parameters = Bm25Parameters::default();
+    Ok(LexicalReader::open(&folder.join(LEXICAL_FOLDER), parameters)?.statistics())
+}
+
+fn list_files(
+    folder: &Path,
+    below: &Path,
+    files: &mut Vec<FileEntry>,
+) -> Result<(), IndexError> {
+    let here = folder.join(below);
+    for entry in fs::read_dir(&here).map_err(io_error(&here))? {
+        let entry = entry.map_err(io_error(&here))?;
+        let relative = below.join(entry.file_name());
+        if entry.file_type().map_err(io_error(&here))?.is_dir() {
+            list_files(folder, &relative, files)?;
+        } else {
+            let path = entry.path();
+            let described = FileEntry::of_file(&path).map_err(io_error(&path))?;
+            files.push(FileEntry { path: relative, ..described });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,155 @@
+//! `manifest.json`: what an index was made from and which bytes belong to it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use shared::digest::Digest;
+
+use crate::index::{IndexError, io_error};
+use crate::lexical::analyzer::ANALYZER;
+
+/// Name of the manifest in the index folder.
+pub const MANIFEST_FILE: &str = "manifest.json";
+
+/// Version of the layout of the folder. Raise it with every change that old readers misread.
+pub const FORMAT: u32 = 1;
+
+/// How closely files are compared with the manifest when an index is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verification {
+    /// Every file must exist and have its size.
+    Sizes,
+    /// Every file must have its digest: the whole index is read once.
+    Digests,
+}
+
+/// What an index says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of the layout.
+    pub format: u32,
+    /// Program and version that wrote the index.
+    pub writer: String,
+    /// Name of the analysis of passages and queries.
+    pub analyzer: String,
+    /// Passages in the index.
+    pub passage_count: u64,
+    /// Passages with at least one term.
+    pub scored_passage_count: u64,
+    /// Terms in all passages.
+    pub token_count: u64,
+    /// Digest of format, analysis and passages: equal for two builds from equal corpora.
+    pub digest: Digest,
+    /// The corpus files, in order.
+    pub corpus: Vec<FileEntry>,
+    /// The files of the index.
+    pub files: Vec<FileEntry>,
+}
+
+/// A file with what identifies its bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Path of a corpus file as it was given, or of an index file within the folder.
+    pub path: PathBuf,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// SHA-256 of the bytes.
+    pub sha256: Digest,
+}
+
+impl FileEntry {
+    /// Reads a file to describe it.
+    pub fn of_file(path: &Path) -> io::Result<Self> {
+        let bytes = fs::metadata(path)?.len();
+        Ok(Self { path: path.to_owned(), bytes, sha256: Digest::of_file(path)? })
+    }
+}
+
+impl Manifest {
+    /// Loads the manifest of the index in `folder` and checks that this version can read it.
+    pub fn load(folder: &Path) -> Result<Self, IndexError> {
+        let path = folder.join(MANIFEST_FILE);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(if is_occupied(folder) {
+                    IndexError::NotAnIndex(folder.to_owned())
+                } else {
+                    IndexError::Missing(folder.to_owned())
+                });
+            }
+            Err(error) => return Err(io_error(&path)(error)),
+        };
+        let manifest: Self = serde_json::from_slice(&bytes)
+            .map_err(|error| IndexError::Corrupt { path: path.clone(), reason: error.to_string() })?;
+        manifest.check_compatible(path)?;
+        Ok(manifest)
+    }
+
+    fn check_compatible(&self, path: PathBuf) -> Result<(), IndexError> {
+        if self.format != FORMAT {
+            return Err(IndexError::Incompatible {
+                path,
+                what: "format",
+                found: self.format.to_string(),
+                expected: FORMAT.to_string(),
+            });
+        }
+        if self.analyzer != ANALYZER {
+            return Err(IndexError::Incompatible {
+                path,
+                what: "analyzer",
+                found: self.analyzer.clone(),
+                expected: ANALYZER.to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Compares every file of the index with its entry.
+    pub fn check_files(
+        &self,
+        folder: &Path,
+        verification: Verification,
+    ) -> Result<(), IndexError> {
+        for entry in &self.files {
+            let path = folder.join(&entry.path);
+            let bytes = fs::metadata(&path).map_err(io_error(&path))?.len();
+            if bytes != entry.bytes {
+                let reason = format!("{bytes} bytes, expected {}", entry.bytes);
+                return Err(IndexError::Corrupt { path, reason });
+            }
+            if verification == Verification::Digests {
+                let found = Digest::of_file(&path).map_err(io_error(&path))?;
+                if found != entry.sha256 {
+                    let reason = format!("SHA-256 {found}, expected {}", entry.sha256);
+                    return Err(IndexError::Corrupt { path, reason });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an index of these corpus files would hold the same.
+    pub fn is_made_from(&self, corpus: &[FileEntry]) -> bool {
+        let bytes = |entries: &[FileEntry]| -> Vec<Digest> {
+            entries.iter().map(|entry| entry.sha256).collect()
+        };
+        bytes(&self.corpus) == bytes(corpus)
+    }
+}
+
+/// The digest that identifies an index by its content.
+pub(crate) fn content_digest(passages: Digest) -> Digest {
+    Digest::of_bytes(format!("{FORMAT}\n{ANALYZER}\n{passages}\n").as_bytes())
+}
+
+/// Whether something is at `folder` that must not be overwritten unasked.
+fn is_occupied(folder: &Path) -> bool {
+    match fs::read_dir(folder) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}

@@ -1,0 +1,149 @@
+//! The index folder: what the `index` command leaves on disk, and how it is opened.
+//!
+//! ```text
+//! manifest.json       format, analysis, counts, and the size and SHA-256 of every other file
+//! passages.jsonl      the passages, in corpus order
+//! passages.offsets    where each of them starts
+//! lexical/            tantivy's postings
+//! ```
+//!
+//! A folder is complete or absent: it is written under another name and renamed.
+
+pub mod build;
+mod duplicates;
+pub mod manifest;
+
+use std::path::{Path, PathBuf};
+
+use shared::atomic_file::AtomicError;
+use shared::jsonl::JsonlError;
+use thiserror::Error;
+
+use crate::corpus::store::{PassageStore, StoreError};
+use crate::index::manifest::{Manifest, Verification};
+use crate::lexical::LexicalError;
+use crate::lexical::bm25::Bm25Parameters;
+use crate::lexical::reader::LexicalReader;
+
+/// Folder of the postings.
+const LEXICAL_FOLDER: &str = "lexical";
+
+/// An index could not be built or opened.
+#[derive(Debug, Error)]
+pub enum IndexError {
+    /// There is no index.
+    #[error("there is no index at {}: build one with `retriever-server index`", .0.display())]
+    Missing(PathBuf),
+    /// There is something else.
+    #[error("{} exists and is not an index: choose another folder or remove it", .0.display())]
+    NotAnIndex(PathBuf),
+    /// There is an index of another corpus.
+    #[error(
+        "{} is an index of another corpus or version: give --force to replace it", .0.display()
+    )]
+    Differs(PathBuf),
+    /// The index was written by a version with another file format or analysis.
+    #[error("{} has {what} {found}, this version reads {expected}: build it again", path.display())]
+    Incompatible {
+        /// The manifest.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// What the manifest says.
+        found: String,
+        /// What is read.
+        expected: String,
+    },
+    /// A file is not as the manifest says.
+    #[error("{} is corrupt: {reason}", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What was found and what was expected.
+        reason: String,
+    },
+    /// No corpus file was named.
+    #[error("no corpus file was given")]
+    NoCorpus,
+    /// The corpus has no passage.
+    #[error("the corpus has no passages")]
+    Empty,
+    /// The corpus has more passages than row numbers.
+    #[error("the corpus has more than {0} passages")]
+    TooLarge(u32),
+    /// Two lines have one identifier.
+    #[error("{}:{line}: id {id:?} was used before, at {}:{first_line}",
+        path.display(), first_path.display())]
+    DuplicateId {
+        /// File of the second line.
+        path: PathBuf,
+        /// The second line.
+        line: u64,
+        /// The identifier.
+        id: String,
+        /// File of the first line.
+        first_path: PathBuf,
+        /// The first line.
+        first_line: u64,
+    },
+    /// A corpus line is bad.
+    #[error(transparent)]
+    Line(#[from] JsonlError),
+    /// The passages could not be read back.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The postings could not be written or read.
+    #[error(transparent)]
+    Lexical(#[from] LexicalError),
+    /// The folder could not be put in place.
+    #[error(transparent)]
+    Atomic(#[from] AtomicError),
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+}
+
+/// Attaches a path to an I/O error.
+fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> IndexError {
+    let path = path.to_owned();
+    move |source| IndexError::Io { path, source }
+}
+
+/// An open index.
+#[derive(Debug)]
+pub struct OpenIndex {
+    /// What the index says of itself.
+    pub manifest: Manifest,
+    /// The passages.
+    pub passages: PassageStore,
+    /// The postings.
+    pub lexical: LexicalReader,
+}
+
+/// Opens the index in `folder`, after checking its files against its manifest.
+pub fn open(
+    folder: &Path,
+    parameters: Bm25Parameters,
+    verification: Verification,
+) -> Result<OpenIndex, IndexError> {
+    let manifest = Manifest::load(folder)?;
+    manifest.check_files(folder, verification)?;
+    let passages = PassageStore::open(folder)?;
+    let lexical = LexicalReader::open(&folder.join(LEXICAL_FOLDER), parameters)?;
+    let counts = [passages.len() as u64, u64::from(lexical.passage_count())];
+    if counts != [manifest.passage_count; 2] {
+        return Err(IndexError::Corrupt {
+            path: folder.to_owned(),
+            reason: format!(
+                "{} passages and {} rows of postings, expected {}",
+                counts[0], counts[1], manifest.passage_count
+            ),
+        });
+    }
+    Ok(OpenIndex { manifest, passages, lexical })
+}

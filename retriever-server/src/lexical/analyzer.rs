@@ -1,0 +1,206 @@
+//! English analysis as Anserini's `DefaultEnglishAnalyzer` does it: words by UAX #29, possessive
+//! `'s` removed, lower case, Lucene's 33 stop words dropped, Porter's stemmer. Passages and
+//! queries go through the same function; there is no query syntax, so model text is only words.
+
+use tantivy::tokenizer::{Token, TokenStream, Tokenizer};
+use unicode_segmentation::UnicodeSegmentation;
+
+use crate::lexical::porter;
+
+/// Name of this analysis in index manifests. Change it whenever the tokens of any text change.
+pub const ANALYZER: &str = "anserini-english-1";
+
+/// Lucene's `StandardTokenizer` cuts words that are longer than this into pieces.
+const MAX_TOKEN_CHARS: usize = 255;
+
+/// Lucene's `EnglishAnalyzer.ENGLISH_STOP_WORDS_SET`, sorted.
+const STOP_WORDS: [&str; 33] = [
+    "a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "if", "in", "into", "is", "it",
+    "no", "not", "of", "on", "or", "such", "that", "the", "their", "then", "there", "these",
+    "they", "this", "to", "was", "will", "with",
+];
+
+/// The index terms of a text, in order, repetitions included.
+pub fn terms(text: &str) -> Vec<String> {
+    let mut terms = Vec::new();
+    for_each_word(text, |word| {
+        if word.chars().count() <= MAX_TOKEN_CHARS {
+            terms.extend(term(word));
+        } else {
+            let letters: Vec<char> = word.chars().collect();
+            for piece in letters.chunks(MAX_TOKEN_CHARS) {
+                terms.extend(term(&piece.iter().collect::<String>()));
+            }
+        }
+    });
+    terms
+}
+
+/// Normalises one word; `None` for a stop word.
+fn term(word: &str) -> Option<String> {
+    let mut letters: Vec<char> = word.chars().collect();
+    if let [.., '\'' | '\u{2019}' | '\u{FF07}', 's' | 'S'] = letters[..] {
+        letters.truncate(letters.len() - 2);
+    }
+    for letter in &mut letters {
+        *letter = lower_case(*letter);
+    }
+    let lowered: String = letters.iter().collect();
+    if STOP_WORDS.binary_search(&lowered.as_str()).is_ok() {
+        return None;
+    }
+    porter::stem(&mut letters);
+    (!letters.is_empty()).then(|| letters.into_iter().collect())
+}
+
+/// One character for one, as Java's `Character.toLowerCase`: the final sigma has no rule of its
+/// own and the dotted capital I loses its dot.
+fn lower_case(letter: char) -> char {
+    if letter.is_ascii() {
+        letter.to_ascii_lowercase()
+    } else {
+        letter.to_lowercase().next().unwrap_or(letter)
+    }
+}
+
+/// Calls `emit` with every stretch of `text` that Lucene's `StandardTokenizer` takes for a token.
+fn for_each_word(text: &str, mut emit: impl FnMut(&str)) {
+    // Thai, Lao, Khmer and Burmese have no spaces; a run of them is one token.
+    let mut run: Option<std::ops::Range<usize>> = None;
+    for (start, segment) in text.split_word_bound_indices() {
+        let end = start + segment.len();
+        if segment.chars().next().is_some_and(is_south_east_asian) {
+            run = Some(run.map_or(start, |run| run.start)..end);
+            continue;
+        }
+        if let Some(run) = run.take() {
+            emit(&text[run]);
+        }
+        if is_word(segment) {
+            emit(segment);
+        }
+    }
+    if let Some(run) = run {
+        emit(&text[run]);
+    }
+}
+
+fn is_word(segment: &str) -> bool {
+    if segment.is_ascii() {
+        return segment.bytes().any(|byte| byte.is_ascii_alphanumeric());
+    }
+    segment.chars().any(|letter| letter.is_alphabetic() || is_digit(letter)) || is_emoji(segment)
+}
+
+/// A decimal digit of any script. `²`, `½` and `①` are numeric but break words, so that Lucene
+/// takes them for punctuation; the word rules themselves tell the two apart.
+fn is_digit(letter: char) -> bool {
+    if letter.is_ascii() || !letter.is_numeric() {
+        return letter.is_ascii_digit();
+    }
+    let mut pair = String::from("1");
+    pair.push(letter);
+    pair.split_word_bounds().count() == 1
+}
+
+fn is_south_east_asian(letter: char) -> bool {
+    matches!(letter,
+        '\u{0E01}'..='\u{0E3A}' | '\u{0E40}'..='\u{0E4E}' | '\u{0E81}'..='\u{0ECD}'
+        | '\u{0EDC}'..='\u{0EDF}' | '\u{1000}'..='\u{103F}' | '\u{1050}'..='\u{108F}'
+        | '\u{1780}'..='\u{17D3}' | '\u{1950}'..='\u{19DF}' | '\u{1A20}'..='\u{1AAD}'
+        | '\u{A9E0}'..='\u{A9EF}' | '\u{AA60}'..='\u{AADF}')
+}
+
+/// A picture that stands as one by itself, or a symbol that is asked to by a variation selector.
+fn is_emoji(segment: &str) -> bool {
+    let Some(first) = segment.chars().next() else { return false };
+    matches!(first, '\u{1F1E6}'..='\u{1F1FF}' | '\u{1F300}'..='\u{1F64F}'
+        | '\u{1F680}'..='\u{1F6FF}' | '\u{1F900}'..='\u{1FAFF}')
+        || segment.chars().nth(1) == Some('\u{FE0F}')
+}
+
+/// Gives the terms of a text to tantivy while it indexes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct EnglishTokenizer;
+
+/// The terms of one text, one after the other.
+#[derive(Debug)]
+pub(crate) struct TermStream {
+    terms: std::vec::IntoIter<String>,
+    token: Token,
+}
+
+impl Tokenizer for EnglishTokenizer {
+    type TokenStream<'a> = TermStream;
+
+    fn token_stream<'a>(&'a mut self, text: &'a str) -> TermStream {
+        TermStream { terms: terms(text).into_iter(), token: Token::default() }
+    }
+}
+
+impl TokenStream for TermStream {
+    fn advance(&mut self) -> bool {
+        let Some(term) = self.terms.next() else { return false };
+        self.token.position = self.token.position.wrapping_add(1);
+        self.token.text = term;
+        true
+    }
+
+    fn token(&self) -> &Token {
+        &self.token
+    }
+
+    fn token_mut(&mut self) -> &mut Token {
+        &mut self.token
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: &[&str]) {
+        assert_eq!(terms(text), expected, "terms of {text:?}");
+    }
+
+    #[test]
+    fn english_is_lowered_stopped_and_stemmed() {
+        check("The Beatles' songs, and the Beatles's", &["beatl", "song", "beatl"]);
+        check("It\u{2019}s the capital of NORWAY!", &["capit", "norwai"]);
+        check("the of and", &[]);
+        check("", &[]);
+    }
+
+    #[test]
+    fn query_syntax_means_nothing() {
+        check("C++: what (is) \"a\" pointer AND -NOT *", &["c", "what", "pointer"]);
+        check("/regex/ field~2 [a TO b] \\", &["regex", "field", "2", "b"]);
+        check("\0\u{1}\u{FFFF}", &[]);
+    }
+
+    #[test]
+    fn numbers_and_joined_words_stay_whole() {
+        check("10,000.5 U.S.A. foo_bar __ a-b", &["10,000.5", "u.s.a", "foo_bar", "b"]);
+        check("x² ½ ① ٣", &["x", "٣"]);
+    }
+
+    #[test]
+    fn other_scripts() {
+        check("café naïve İstanbul 東京", &["café", "naïv", "istanbul", "東", "京"]);
+        check("ภาษาไทย และ", &["ภาษาไทย", "และ"]);
+        check("ΟΔΟΣ", &["οδοσ"]);
+        check("😀 ❤\u{FE0F} ☂", &["😀", "❤\u{FE0F}"]);
+    }
+
+    #[test]
+    fn endless_words_are_cut() {
+        let lengths: Vec<usize> = terms(&"x".repeat(600)).iter().map(String::len).collect();
+        assert_eq!(lengths, [255, 255, 90]);
+    }
+
+    #[test]
+    fn stop_words_are_sorted_for_the_search() {
+        assert!(STOP_WORDS.is_sorted());
+    }
+}

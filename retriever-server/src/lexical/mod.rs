@@ -1,0 +1,25 @@
+//! Lexical search: English analysis, BM25, and the tantivy index that holds the postings. This
+//! module knows words and row numbers; passages, requests and threads are not its matter.
+
+pub mod analyzer;
+pub mod bm25;
+pub mod maxscore;
+mod porter;
+pub mod reader;
+pub mod writer;
+
+use thiserror::Error;
+
+/// A lexical index could not be written or read.
+#[derive(Debug, Error)]
+pub enum LexicalError {
+    /// tantivy refused.
+    #[error("lexical index: {0}")]
+    Tantivy(#[from] tantivy::TantivyError),
+    /// The operating system refused.
+    #[error("lexical index: {0}")]
+    Io(#[from] std::io::Error),
+    /// The files are readable but not what this program writes.
+    #[error("lexical index: {0}")]
+    Malformed(String),
+}

@@ -1,0 +1,189 @@
+//! Reads the postings that [`crate::lexical::writer`] wrote and ranks passages with them. Files
+//! are memory-mapped by tantivy; nothing is ever written, so that a read-only disk will do.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use tantivy::columnar::Column;
+use tantivy::fieldnorm::FieldNormReader;
+use tantivy::index::{InvertedIndexReader, SegmentReader};
+use tantivy::postings::BlockSegmentPostings;
+use tantivy::schema::{Field, IndexRecordOption};
+use tantivy::{Index, Term};
+
+use crate::lexical::LexicalError;
+use crate::lexical::analyzer;
+use crate::lexical::bm25::{Bm25Parameters, CollectionStatistics, LengthNorms};
+use crate::lexical::maxscore::{self, Documents, END, PostingCursor, ScoredRow, WeightedTerm};
+use crate::lexical::writer::{CONTENTS_FIELD, ROW_FIELD};
+
+/// Postings per block in tantivy's files.
+const BLOCK_LENGTH: usize = 128;
+
+/// An open lexical index with the BM25 constants it is asked with.
+pub struct LexicalReader {
+    contents: Field,
+    postings: Arc<InvertedIndexReader>,
+    documents: SegmentDocuments,
+    passage_count: u32,
+    statistics: CollectionStatistics,
+    norms: LengthNorms,
+}
+
+/// Why a query has no ranking.
+#[derive(Debug)]
+pub enum RankError {
+    /// The caller gave up.
+    Stopped,
+    /// The index could not be read.
+    Index(LexicalError),
+}
+
+impl std::fmt::Debug for LexicalReader {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("LexicalReader")
+            .field("passage_count", &self.passage_count)
+            .field("statistics", &self.statistics)
+            .finish_non_exhaustive()
+    }
+}
+
+impl LexicalReader {
+    /// Opens the index in `folder`.
+    pub fn open(folder: &Path, parameters: Bm25Parameters) -> Result<Self, LexicalError> {
+        let index = Index::open_in_dir(folder)?;
+        let contents = index.schema().get_field(CONTENTS_FIELD)?;
+        let segments = index.searchable_segments()?;
+        let [segment] = &segments[..] else {
+            let found = segments.len();
+            return Err(LexicalError::Malformed(format!("{found} segments, expected 1")));
+        };
+        // Not through tantivy's reader, which creates a lock file beside the index.
+        let segment = SegmentReader::open(segment)?;
+        let postings = segment.inverted_index(contents)?;
+        let lengths = segment.get_fieldnorms_reader(contents)?;
+        let rows = segment.fast_fields().u64(ROW_FIELD)?;
+        let passage_count = segment.max_doc();
+        let scored = (0..passage_count).filter(|&document| lengths.fieldnorm_id(document) > 0);
+        let statistics = CollectionStatistics {
+            passage_count: scored.count() as u64,
+            token_count: postings.total_num_tokens(),
+        };
+        Ok(Self {
+            contents,
+            postings,
+            documents: SegmentDocuments { lengths, rows },
+            passage_count,
+            statistics,
+            norms: LengthNorms::new(parameters, statistics),
+        })
+    }
+
+    /// Passages in the index, those without a term included.
+    pub fn passage_count(&self) -> u32 {
+        self.passage_count
+    }
+
+    /// What BM25 knows of the collection.
+    pub fn statistics(&self) -> CollectionStatistics {
+        self.statistics
+    }
+
+    /// The best `k` passages for any text, best first. Text without a term has none.
+    pub fn rank(
+        &self,
+        query: &str,
+        k: usize,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Vec<ScoredRow>, RankError> {
+        let terms = self.weighted_terms(query).map_err(RankError::Index)?;
+        maxscore::best(terms, &self.norms, &self.documents, k, stop)
+            .map_err(|maxscore::Stopped| RankError::Stopped)
+    }
+
+    /// The distinct terms of the query that the index has, in order of first occurrence.
+    fn weighted_terms(&self, query: &str) -> Result<Vec<WeightedTerm<BlockCursor>>, LexicalError> {
+        let mut order = Vec::new();
+        let mut counts: HashMap<String, u32> = HashMap::new();
+        for term in analyzer::terms(query) {
+            let count = counts.entry(term.clone()).or_insert(0);
+            if *count == 0 {
+                order.push(term);
+            }
+            *count += 1;
+        }
+        let mut weighted = Vec::with_capacity(order.len());
+        for term in order {
+            let key = Term::from_field_text(self.contents, &term);
+            let Some(info) = self.postings.get_term_info(&key)? else { continue };
+            let blocks = self
+                .postings
+                .read_block_postings_from_terminfo(&info, IndexRecordOption::WithFreqs)?;
+            let idf = self.statistics.inverse_document_frequency(info.doc_freq);
+            let count = counts.get(&term).copied().unwrap_or(1);
+            weighted.push(WeightedTerm {
+                weight: count as f32 * idf,
+                cursor: BlockCursor { blocks, position: 0 },
+            });
+        }
+        Ok(weighted)
+    }
+}
+
+/// Lengths and rows of the one segment.
+struct SegmentDocuments {
+    lengths: FieldNormReader,
+    rows: Column<u64>,
+}
+
+impl Documents for SegmentDocuments {
+    #[inline]
+    fn length_id(&self, document: u32) -> u8 {
+        self.lengths.fieldnorm_id(document)
+    }
+
+    fn row(&self, document: u32) -> u32 {
+        self.rows.values.get_val(document) as u32
+    }
+}
+
+/// A position in tantivy's postings, which come in blocks. A block that is not full, possibly
+/// empty, is the last one and is padded with tantivy's `TERMINATED`, which is our [`END`].
+struct BlockCursor {
+    blocks: BlockSegmentPostings,
+    position: usize,
+}
+
+impl PostingCursor for BlockCursor {
+    #[inline]
+    fn document(&self) -> u32 {
+        self.blocks.doc(self.position)
+    }
+
+    #[inline]
+    fn frequency(&self) -> u32 {
+        self.blocks.freq(self.position)
+    }
+
+    #[inline]
+    fn advance(&mut self) {
+        self.position += 1;
+        if self.position == BLOCK_LENGTH {
+            self.blocks.advance();
+            self.position = 0;
+        }
+    }
+
+    fn seek(&mut self, target: u32) {
+        if self.document() < target {
+            self.position = self.blocks.seek(target);
+        }
+    }
+}
+
+const _: () = assert!(END == tantivy::TERMINATED);
+
+#[cfg(test)]
+mod tests;

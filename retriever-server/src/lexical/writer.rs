@@ -1,0 +1,86 @@
+//! Writes the postings of a corpus with tantivy: one text field with frequencies and lengths, one
+//! column with the row of the passage, one segment. Passages themselves are stored elsewhere.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tantivy::indexer::NoMergePolicy;
+use tantivy::schema::{FAST, Field, IndexRecordOption, Schema, TextFieldIndexing, TextOptions};
+use tantivy::tokenizer::TextAnalyzer;
+use tantivy::{Index, IndexWriter, TantivyDocument};
+
+use crate::lexical::LexicalError;
+use crate::lexical::analyzer::{ANALYZER, EnglishTokenizer};
+
+/// Field of the terms.
+pub(crate) const CONTENTS_FIELD: &str = "contents";
+/// Column of the passage's row.
+pub(crate) const ROW_FIELD: &str = "row";
+
+/// Memory for postings per thread before they go to disk.
+const MEMORY_PER_THREAD_BYTES: usize = 64 * 1024 * 1024;
+/// More threads than this do not help tantivy's writer.
+const MAX_THREADS: usize = 8;
+
+/// Takes passages in and leaves an index of one segment.
+pub struct LexicalWriter {
+    folder: PathBuf,
+    writer: IndexWriter,
+    contents: Field,
+    row: Field,
+}
+
+impl std::fmt::Debug for LexicalWriter {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("LexicalWriter").field("folder", &self.folder).finish()
+    }
+}
+
+impl LexicalWriter {
+    /// Starts an index in an empty, existing folder.
+    pub fn create(folder: &Path, threads: usize) -> Result<Self, LexicalError> {
+        let mut schema = Schema::builder();
+        let indexing = TextFieldIndexing::default()
+            .set_tokenizer(ANALYZER)
+            .set_fieldnorms(true)
+            .set_index_option(IndexRecordOption::WithFreqs);
+        let options = TextOptions::default().set_indexing_options(indexing);
+        let contents = schema.add_text_field(CONTENTS_FIELD, options);
+        let row = schema.add_u64_field(ROW_FIELD, FAST);
+        let index = Index::create_in_dir(folder, schema.build())?;
+        index.tokenizers().register(ANALYZER, TextAnalyzer::from(EnglishTokenizer));
+        let threads = threads.clamp(1, MAX_THREADS);
+        let writer = index.writer_with_num_threads(threads, threads * MEMORY_PER_THREAD_BYTES)?;
+        writer.set_merge_policy(Box::new(NoMergePolicy));
+        Ok(Self { folder: folder.to_owned(), writer, contents, row })
+    }
+
+    /// Indexes the contents of the passage at `row`.
+    pub fn add(&mut self, row: u32, contents: &str) -> Result<(), LexicalError> {
+        let mut document = TantivyDocument::new();
+        document.add_u64(self.row, u64::from(row));
+        document.add_text(self.contents, contents);
+        self.writer.add_document(document)?;
+        Ok(())
+    }
+
+    /// Merges everything into one segment and removes what only the writer needed.
+    pub fn finish(mut self) -> Result<(), LexicalError> {
+        self.writer.commit()?;
+        let segments = self.writer.index().searchable_segment_ids()?;
+        if segments.len() > 1 {
+            self.writer.merge(&segments).wait()?;
+            self.writer.garbage_collect_files().wait()?;
+        }
+        self.writer.wait_merging_threads()?;
+        for lock in [".tantivy-writer.lock", ".tantivy-meta.lock"] {
+            match fs::remove_file(self.folder.join(lock)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error.into());
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}

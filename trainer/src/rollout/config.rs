@@ -1,0 +1,40 @@
+//! How episodes are rolled out: the limits, and where a turn ends.
+
+use super::observation::ObservationBudget;
+use crate::engine::{Sampling, StopRule};
+
+/// How episodes are rolled out.
+#[derive(Clone, Debug)]
+pub struct RolloutConfig {
+    /// Turns that may search. One more generation follows, in which a search is not sent.
+    pub max_turns: usize,
+    /// Passages asked for by each search.
+    pub top_k: usize,
+    /// Limit of sampled tokens in one turn.
+    pub max_turn_tokens: usize,
+    /// An episode ends rather than begin a turn with less room in the context than this.
+    pub min_turn_tokens: usize,
+    /// Limits of what one search puts into the context.
+    pub observation: ObservationBudget,
+    /// Limit of the whole context; the engine's own limit holds as well.
+    pub max_context_tokens: usize,
+    /// Limit of episodes that are in the engine or searching at one time; at least 1.
+    pub max_running_episodes: usize,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Where a turn ends.
+    pub stop: StopRule,
+    /// Turns in lock step: all running episodes generate, then all of them search.
+    pub deterministic: bool,
+}
+
+/// Stops at whichever action the model completes first.
+pub fn default_stop_rule() -> StopRule {
+    StopRule { stop_at: vec!["</search>".into(), "</answer>".into()], cut_after: Vec::new() }
+}
+
+/// Keeps what the reference keeps: everything up to the first `</search>`, even after an answer,
+/// and only without one everything up to the first `</answer>`.
+pub fn reference_stop_rule() -> StopRule {
+    StopRule { stop_at: vec!["</search>".into()], cut_after: vec!["</answer>".into()] }
+}

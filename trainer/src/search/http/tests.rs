@@ -1,0 +1,164 @@
+//! The searcher against a small server that answers when the test lets it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use shared::retry::RetryPolicy;
+
+use super::*;
+
+/// A request that the server has read; answering it is up to the test.
+struct Asked {
+    stream: TcpStream,
+    body: Value,
+}
+
+impl Asked {
+    fn queries(&self) -> Vec<&str> {
+        self.body["queries"].as_array().unwrap().iter().filter_map(Value::as_str).collect()
+    }
+
+    /// Finds one passage for each query, with the query as its id.
+    fn answer(mut self) {
+        let found = |query: &&str| json!([{"id": query, "contents": format!("T\n{query}")}]);
+        let result: Vec<Value> = self.queries().iter().map(found).collect();
+        let body = json!({ "result": result }).to_string();
+        let length = body.len();
+        // A client that has given up may have closed the connection: that is no fault.
+        let _ = write!(
+            self.stream,
+            "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+        );
+    }
+}
+
+fn read_request(stream: TcpStream) -> Asked {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        let line = line.trim().to_ascii_lowercase();
+        if let Some(value) = line.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        if line.is_empty() {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    Asked { stream, body: serde_json::from_slice(&body).unwrap() }
+}
+
+/// A server that hands its requests to the test, and a searcher that asks it.
+fn searcher() -> (Receiver<Asked>, HttpSearcher) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (sender, asked) = channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            if sender.send(read_request(stream.unwrap())).is_err() {
+                return;
+            }
+        }
+    });
+    (asked, HttpSearcher::new(config(&url)).unwrap())
+}
+
+fn config(url: &str) -> ClientConfig {
+    let retry = RetryPolicy {
+        first_pause: Duration::from_millis(1),
+        max_pause: Duration::from_millis(5),
+        deadline: Duration::from_secs(20),
+    };
+    ClientConfig { retry, ..ClientConfig::new(url) }
+}
+
+fn request(ticket: u64, query: &str) -> SearchRequest {
+    SearchRequest { ticket, query: query.to_owned(), top_k: 3 }
+}
+
+/// Tickets with the ids of the passages found.
+fn found(outcomes: Vec<SearchOutcome>) -> Vec<(u64, Vec<String>)> {
+    let ids = |outcome: SearchOutcome| {
+        let passages = outcome.result.unwrap();
+        (outcome.ticket, passages.into_iter().map(|passage| passage.id).collect())
+    };
+    let mut found: Vec<(u64, Vec<String>)> = outcomes.into_iter().map(ids).collect();
+    found.sort();
+    found
+}
+
+fn wait_for(searcher: &mut HttpSearcher, count: usize) -> Vec<SearchOutcome> {
+    let mut outcomes = Vec::new();
+    while outcomes.len() < count {
+        outcomes.extend(searcher.wait().unwrap());
+    }
+    outcomes
+}
+
+#[test]
+fn a_batch_is_one_request_and_comes_back_by_ticket() {
+    let (asked, mut searcher) = searcher();
+    searcher.submit(vec![request(5, "a"), request(9, "b"), request(2, "a")]).unwrap();
+    let one = asked.recv().unwrap();
+    assert_eq!(one.queries(), ["a", "b", "a"]);
+    assert_eq!(one.body["topk"], 3);
+    assert!(searcher.poll().unwrap().is_empty(), "nothing was answered yet");
+    one.answer();
+    let outcomes = wait_for(&mut searcher, 3);
+    let expected =
+        [(2, vec!["a".to_owned()]), (5, vec!["a".to_owned()]), (9, vec!["b".to_owned()])];
+    assert_eq!(found(outcomes), expected);
+    assert!(asked.try_recv().is_err(), "one request only");
+}
+
+#[test]
+fn a_slow_request_does_not_hold_up_the_next() {
+    let (asked, mut searcher) = searcher();
+    searcher.submit(vec![request(0, "slow")]).unwrap();
+    let slow = asked.recv().unwrap();
+    searcher.submit(vec![request(1, "fast")]).unwrap();
+    asked.recv().unwrap().answer();
+    assert_eq!(found(wait_for(&mut searcher, 1)), [(1, vec!["fast".to_owned()])]);
+    slow.answer();
+    assert_eq!(found(wait_for(&mut searcher, 1)), [(0, vec!["slow".to_owned()])]);
+}
+
+#[test]
+fn what_was_cancelled_never_comes_back() {
+    let (asked, mut searcher) = searcher();
+    searcher.submit(vec![request(0, "before")]).unwrap();
+    let before = asked.recv().unwrap();
+    searcher.cancel();
+    searcher.submit(vec![request(0, "after")]).unwrap();
+    let after = asked.recv().unwrap();
+    before.answer();
+    after.answer();
+    assert_eq!(found(wait_for(&mut searcher, 1)), [(0, vec!["after".to_owned()])]);
+    assert!(searcher.poll().unwrap().is_empty());
+}
+
+#[test]
+fn a_search_that_never_succeeds_is_an_error_and_no_empty_list() {
+    // A port that nobody listens on, because its listener is gone.
+    let url = format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let mut config = config(&url);
+    config.retry.deadline = Duration::from_millis(50);
+    let mut searcher = HttpSearcher::new(config).unwrap();
+    searcher.submit(vec![request(0, "a"), request(1, "b")]).unwrap();
+    for outcome in wait_for(&mut searcher, 2) {
+        let reason = outcome.result.unwrap_err();
+        assert!(reason.contains("no answer from the retriever"), "{reason}");
+    }
+}
+
+#[test]
+fn a_bad_address_is_refused_at_the_start() {
+    let message = HttpSearcher::new(ClientConfig::new("localhost")).unwrap_err().to_string();
+    assert!(message.contains("\"localhost\"") && message.contains("http://host:port"), "{message}");
+}
