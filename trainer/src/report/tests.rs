@@ -158,7 +158,7 @@ fn a_run_becomes_one_page_and_one_table() {
     assert!(html.contains("+0.400<small> EM"), "gain");
     assert!(html.contains("−0.440<small> EM"), "loss with random passages");
     assert!(html.contains("0.150 → 0.550"), "before and after");
-    assert!(html.contains("the 95 % intervals do not overlap"));
+    assert!(html.contains("the 95\u{a0}% intervals do not overlap"));
     let order: Vec<usize> =
         ["after the warm start  ", "after GRPO  ", "after GRPO, random", "after GRPO, no"]
             .iter()
