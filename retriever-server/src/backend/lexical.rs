@@ -6,7 +6,7 @@ use tracing::error;
 
 use crate::backend::{Backend, Hit, QueryOutcome, SearchFault, SearchFuture};
 use crate::lexical::reader::{LexicalReader, RankError};
-use crate::pool::{JobLost, Pool};
+use crate::pool::Pool;
 use crate::query::QueryBatch;
 use crate::ticket::Ticket;
 
@@ -33,9 +33,7 @@ impl Backend for LexicalBackend {
             let answers =
                 self.pool.map(count, move |index| rank(&reader, &queries[index], top_k, &ticket));
             let outcomes = answers.await.into_iter();
-            outcomes
-                .map(|answer| answer.unwrap_or_else(|JobLost| Err(SearchFault::Internal)))
-                .collect()
+            outcomes.map(|answer| answer.unwrap_or(Err(SearchFault::Internal))).collect()
         })
     }
 }

@@ -284,7 +284,7 @@ impl<'a> Reader<'a> {
     }
 
     fn milliseconds(&mut self, variable: &Variable) -> Result<Duration, Noted> {
-        let limit = Duration::from_secs(24 * 3600);
+        let limit = Duration::from_hours(24);
         self.take(variable, |text| {
             let duration = Duration::from_millis(text.parse().ok()?);
             (Duration::from_millis(1)..=limit).contains(&duration).then_some(duration)
