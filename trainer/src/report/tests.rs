@@ -227,6 +227,15 @@ fn parts_that_are_missing_are_left_out() {
 }
 
 #[test]
+fn an_episode_is_not_set_against_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let result = evaluation(BEFORE, Searches::Retriever, 3, 10);
+    result.save(&evaluation_path(dir.path(), BEFORE)).unwrap();
+    let html = RunRecord::load(dir.path(), None).unwrap().to_html();
+    assert!(html.contains("<article>") && !html.contains("The same question"));
+}
+
+#[test]
 fn overlapping_intervals_are_said_to_overlap() {
     let dir = tempfile::tempdir().unwrap();
     for (stem, right) in [(BEFORE, 40), (AFTER, 48)] {
