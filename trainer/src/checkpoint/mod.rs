@@ -1,13 +1,13 @@
 //! Checkpoints: a Hugging Face model folder, and beside it what a run needs to go on.
 //!
-//! Invariant: a folder `step-N` is whole. It is written under a temporary name in the same
-//! directory, flushed to the disk file by file, and renamed.
+//! Invariant: a folder `step-N` is whole or absent.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use shared::atomic_file::{AtomicDir, AtomicError};
 use tch::{Kind, Tensor};
 
 use crate::policy::{Policy, WeightsError, write_weights};
@@ -41,6 +41,8 @@ pub struct TrainerState {
 pub enum CheckpointError {
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    #[error(transparent)]
+    Atomic(#[from] AtomicError),
     #[error("cannot {action} {path}: {source}")]
     Io { action: &'static str, path: PathBuf, source: std::io::Error },
     #[error("{path} is damaged: {reason}")]
@@ -63,27 +65,30 @@ pub fn save(
     source: &Path,
     resume: Option<(&AdamW, TrainerState)>,
 ) -> Result<(), CheckpointError> {
-    let parent = folder.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).map_err(io("create", parent))?;
-    let name = folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into());
-    let partial = parent.join(format!(".{name}.partial"));
-    remove_if_there(&partial)?;
-    fs::create_dir(&partial).map_err(io("create", &partial))?;
-    write_model(&partial, policy, source)?;
+    let new = AtomicDir::create(folder)?;
+    let partial = new.path();
+    write_model(partial, policy, source)?;
     if let Some((optimizer, state)) = resume {
         write_moments(&partial.join(OPTIMIZER_FILE), optimizer)?;
         let text = serde_json::to_vec_pretty(&state)
-            .map_err(|error| damaged(&partial, &error.to_string()))?;
+            .map_err(|error| damaged(partial, &error.to_string()))?;
         let path = partial.join(STATE_FILE);
         fs::write(&path, text).map_err(io("write", &path))?;
     }
-    for entry in fs::read_dir(&partial).map_err(io("list", &partial))? {
-        let path = entry.map_err(io("list", &partial))?.path();
-        File::open(&path).and_then(|file| file.sync_all()).map_err(io("flush", &path))?;
+    share_like_config(partial)?;
+    Ok(new.commit()?)
+}
+
+/// Gives every file the access rights of `config.json`: the safetensors writer makes its own
+/// readable to the owner alone.
+fn share_like_config(folder: &Path) -> Result<(), CheckpointError> {
+    let config = folder.join("config.json");
+    let permissions = fs::metadata(&config).map_err(io("read", &config))?.permissions();
+    for entry in fs::read_dir(folder).map_err(io("list", folder))? {
+        let path = entry.map_err(io("list", folder))?.path();
+        fs::set_permissions(&path, permissions.clone()).map_err(io("share", &path))?;
     }
-    remove_if_there(folder)?;
-    fs::rename(&partial, folder).map_err(io("rename", &partial))?;
-    File::open(parent).and_then(|parent| parent.sync_all()).map_err(io("flush", parent))
+    Ok(())
 }
 
 fn write_model(folder: &Path, policy: &Policy, source: &Path) -> Result<(), CheckpointError> {
@@ -105,15 +110,6 @@ fn write_model(folder: &Path, policy: &Policy, source: &Path) -> Result<(), Chec
         }
     }
     Ok(())
-}
-
-fn remove_if_there(folder: &Path) -> Result<(), CheckpointError> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(io("remove", folder)(error))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn damaged(path: &Path, reason: &str) -> CheckpointError {

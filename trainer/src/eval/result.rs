@@ -2,7 +2,7 @@
 //! figure of a report can be computed again from it.
 
 use std::fs::File;
-use std::io::{self, BufReader, Write};
+use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -72,6 +72,8 @@ pub struct EvalResult {
 /// Why an evaluation cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
+    #[error(transparent)]
+    Atomic(#[from] shared::atomic_file::AtomicError),
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error("{}: not an evaluation: {source}", path.display())]
@@ -116,11 +118,7 @@ impl EvalResult {
         }
         let bytes = serde_json::to_vec(self)
             .map_err(|error| io_error("encode", path)(io::Error::from(error)))?;
-        let partial = path.with_extension("json.partial");
-        let mut file = File::create(&partial).map_err(io_error("create", &partial))?;
-        file.write_all(&bytes).map_err(io_error("write", &partial))?;
-        file.sync_all().map_err(io_error("sync", &partial))?;
-        std::fs::rename(&partial, path).map_err(io_error("rename to", path))
+        Ok(shared::atomic_file::write(path, &bytes)?)
     }
 
     pub fn load(path: &Path) -> Result<Self, EvalError> {

@@ -15,7 +15,6 @@ mod page;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -59,6 +58,8 @@ pub struct RunRecord {
 /// Why a report cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
+    #[error(transparent)]
+    Atomic(#[from] shared::atomic_file::AtomicError),
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error("{}: nothing to report: there is neither metrics.jsonl nor eval/*.json", .0.display())]
@@ -141,11 +142,7 @@ pub fn write_report(
 ) -> Result<PathBuf, ReportError> {
     let record = RunRecord::load(run_dir, title)?;
     let path = run_dir.join(REPORT_FILE);
-    let partial = run_dir.join(".report.html.partial");
-    let mut file = File::create(&partial).map_err(io_error("create", &partial))?;
-    file.write_all(record.to_html().as_bytes()).map_err(io_error("write", &partial))?;
-    file.sync_all().map_err(io_error("sync", &partial))?;
-    std::fs::rename(&partial, &path).map_err(io_error("rename to", &path))?;
+    shared::atomic_file::write(&path, record.to_html().as_bytes())?;
     write!(out, "{}\nreport: {}\n", record.to_text(), path.display())
         .map_err(io_error("tell of", &path))?;
     Ok(path)

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::data::Example;
 use crate::engine::Sampling;
 use crate::eval::{EvalResult, EvalRow, Searches, summary_table};
+use crate::report::evaluation_path;
 use crate::reward::reward;
 use crate::rollout::scheduler::roll_out;
 use crate::search::Searcher;
@@ -31,11 +32,8 @@ pub fn eval(config: &Config, options: &EvalOptions, out: &mut dyn Write) -> anyh
             .chars()
             .map(|letter| if letter.is_alphanumeric() { letter } else { '-' })
             .collect();
-        config.run_dir.join(format!("eval-{file}.json"))
+        evaluation_path(&config.run_dir, &file)
     });
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
     result.save(&path)?;
     record_phase(&config.run_dir, &format!("evaluation: {}", options.name), result.seconds)?;
     write!(out, "{}", summary_table(&[&result]))?;

@@ -5,6 +5,7 @@
 mod conversation;
 mod demonstrations;
 mod evaluation;
+mod manifest;
 mod question_order;
 mod session;
 mod stop;

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Context as _;
+use shared::atomic_file;
 use shared::shutdown::Shutdown;
 use tracing::{info, warn};
 
 use super::Interrupted;
 use super::evaluation::evaluate;
+use super::manifest::write_manifest;
 use super::question_order::step_questions;
 use super::session::{
     EpisodeProgress, Session, episode_jobs, http_searcher, peak_memory_mib, reward_config,
@@ -25,6 +27,7 @@ use crate::data::Example;
 use crate::engine::{BuiltinEngine, Sampling};
 use crate::eval::Searches;
 use crate::policy::Weights;
+use crate::report::evaluation_path;
 use crate::reward::{Reward, reward};
 use crate::rollout::scheduler::{Rollout, roll_out};
 use crate::rollout::trajectory::{EndReason, Trajectory};
@@ -45,7 +48,7 @@ pub fn train(config: &Config, out: &mut dyn Write) -> anyhow::Result<()> {
     let mut run = TrainingRun::open(config)?;
     let total = config.grpo.steps as u64;
     let mut progress = Progress::start("train", total, "steps");
-    progress.set(run.state.step);
+    progress.skip(run.state.step);
     let stop = StopFlag::listen().context("cannot listen for signals")?;
     while run.state.step < total {
         if let Some(wish) = stop.wish() {
@@ -98,7 +101,8 @@ impl<'c> TrainingRun<'c> {
     fn open(config: &'c Config) -> anyhow::Result<Self> {
         fs::create_dir_all(&config.run_dir)
             .with_context(|| format!("run_dir = {}", config.run_dir.display()))?;
-        fs::write(config.run_dir.join("config.toml"), config.to_toml())?;
+        atomic_file::write(&config.run_dir.join("config.toml"), config.to_toml().as_bytes())?;
+        write_manifest(config)?;
         let mut session = Session::open(config, &config.model.path)?;
         let questions =
             session.questions(config, &config.data.train, config.data.max_train_questions)?;
@@ -336,7 +340,7 @@ impl<'c> TrainingRun<'c> {
             lines.push(b'\n');
         }
         let packed = zstd::encode_all(lines.as_slice(), zstd::DEFAULT_COMPRESSION_LEVEL)?;
-        fs::write(&path, packed).with_context(|| format!("cannot write {}", path.display()))
+        Ok(atomic_file::write(&path, &packed)?)
     }
 
     fn save_and_evaluate(&mut self) -> anyhow::Result<()> {
@@ -349,7 +353,7 @@ impl<'c> TrainingRun<'c> {
             let name = format!("step {step}");
             let result = evaluate(self.config, &self.session, &name, Searches::Retriever)?;
             info!(step, em = result.em().value(), "evaluated");
-            result.save(&self.config.run_dir.join(format!("eval-step-{step}.json")))?;
+            result.save(&evaluation_path(&self.config.run_dir, &format!("step-{step}")))?;
         }
         Ok(())
     }
