@@ -142,9 +142,12 @@ impl BuiltinEngine {
         let mut rows = Vec::with_capacity(admitted.len());
         for (index, request) in admitted.iter().enumerate() {
             let sequence = &self.sequences[&request.sequence];
-            let leader = leaders.iter().position(|&leader| {
-                sequence.cached == 0 && shares_prompt(&admitted[leader], request)
-            });
+            let leader =
+                leaders.iter().zip(&runs).position(|(&leader, run): (&usize, &PrefillRun)| {
+                    sequence.cached == 0
+                        && run.past == 0
+                        && shares_prompt(&admitted[leader], request)
+                });
             if let Some(row) = leader {
                 rows.push(row);
                 self.counters.shared_tokens += request.append.len() as u64;
