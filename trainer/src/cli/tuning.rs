@@ -9,7 +9,8 @@ const SETTINGS: [(&str, &str); 4] = [
     ("OMP_WAIT_POLICY", "PASSIVE"),
     // Freed tensors stay with the process: giving each one back to the system and faulting it in
     // again nearly halves the speed of a forward and backward pass.
-    ("MALLOC_MMAP_THRESHOLD_", "4294967296"),
+    // Only the largest, logits, go: kept as well, they would break the heap into pieces.
+    ("MALLOC_MMAP_THRESHOLD_", "33554432"),
     ("MALLOC_TRIM_THRESHOLD_", "17179869184"),
     ("MALLOC_TOP_PAD_", "67108864"),
 ];

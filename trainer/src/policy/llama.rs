@@ -189,12 +189,15 @@ impl Decoder {
         let ModelConfig { heads, key_value_heads, head_dim, .. } = self.config;
         let joined = normed.linear(&layer.query_key_value, None::<&Tensor>);
         let joined = joined.view([-1, heads + 2 * key_value_heads, head_dim]);
+        // Split rather than narrow: the gradients of a split are joined once, those of a narrow are
+        // each spread over zeros of the whole.
+        let turning_and_value =
+            joined.split_with_sizes([heads + key_value_heads, key_value_heads], 1);
         // Query and key heads turn together; value heads do not turn.
-        let turned = rotate(&joined.narrow(1, 0, heads + key_value_heads), cos, sin).to_kind(kind);
-        let query = turned.narrow(1, 0, heads);
-        let key = turned.narrow(1, heads, key_value_heads);
-        let value = joined.narrow(1, heads + key_value_heads, key_value_heads);
-        (query, key, value)
+        let turned = rotate(&turning_and_value[0], cos, sin).to_kind(kind);
+        let query_and_key = turned.split_with_sizes([heads, key_value_heads], 1);
+        let part = |tensor: &Tensor| tensor.shallow_clone();
+        (part(&query_and_key[0]), part(&query_and_key[1]), part(&turning_and_value[1]))
     }
 }
 
