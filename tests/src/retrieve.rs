@@ -44,7 +44,8 @@ fn town(row: usize) -> Value {
 async fn every_batch_size_is_right_with_and_without_scores() {
     let fixture = start(&[]);
     for size in [0, 1, 2, 3, 32] {
-        let rows: Vec<usize> = (0..size).map(|index| 1 + (index * 7) % (PASSAGE_COUNT - 1)).collect();
+        let rows: Vec<usize> =
+            (0..size).map(|index| 1 + (index * 7) % (PASSAGE_COUNT - 1)).collect();
         let queries: Vec<String> =
             rows.iter().map(|row| format!("Where is town{row}, in land{}?", row % 4)).collect();
         for return_scores in [true, false] {
@@ -70,7 +71,8 @@ async fn every_batch_size_is_right_with_and_without_scores() {
 #[tokio::test]
 async fn a_batch_answers_as_its_queries_would_alone() {
     let fixture = start(&[]);
-    let queries = ["town3", "land1 river", "", "town3", "the of and", "town9 town8 town7", "absent"];
+    let queries =
+        ["town3", "land1 river", "", "town3", "the of and", "town9 town8 town7", "absent"];
     let together =
         fixture.lists(&json!({"queries": queries, "topk": 5, "return_scores": true})).await;
     for (query, list) in queries.iter().zip(&together) {
@@ -180,8 +182,7 @@ async fn a_whole_training_batch_fits() {
     let fixture = start(&[]);
     let queries: Vec<String> =
         (0..2560).map(|index| format!("town{} number {index}", index % PASSAGE_COUNT)).collect();
-    let lists =
-        fixture.lists(&json!({"queries": queries, "topk": 3, "return_scores": true})).await;
+    let lists = fixture.lists(&json!({"queries": queries, "topk": 3, "return_scores": true})).await;
     assert_eq!(lists.len(), 2560);
     for (index, list) in lists.iter().enumerate() {
         let expected = format!("p{}", index % PASSAGE_COUNT);

@@ -39,9 +39,21 @@ async fn malformed_requests_say_where_and_what() {
         (b"[1]", json!(["body"]), "expected an object"),
         (b"{}", json!(["body", "queries"]), "field required"),
         (b"{\"queries\":[\"a\",5]}", json!(["body", "queries", 1]), "expected a string"),
-        (b"{\"queries\":[],\"topk\":-1}", json!(["body", "topk"]), "is -1, expected an integer from 0 to 1000"),
-        (b"{\"queries\":[],\"topk\":1000000000}", json!(["body", "topk"]), "is 1000000000, expected"),
-        (b"{\"query\":\"a\",\"return_scores\":1}", json!(["body", "return_scores"]), "expected true or false"),
+        (
+            b"{\"queries\":[],\"topk\":-1}",
+            json!(["body", "topk"]),
+            "is -1, expected an integer from 0 to 1000",
+        ),
+        (
+            b"{\"queries\":[],\"topk\":1000000000}",
+            json!(["body", "topk"]),
+            "is 1000000000, expected",
+        ),
+        (
+            b"{\"query\":\"a\",\"return_scores\":1}",
+            json!(["body", "return_scores"]),
+            "expected true or false",
+        ),
     ];
     for (body, loc, message) in cases {
         check_422(&post_bytes(&url, body.to_vec()).await, &loc, message);

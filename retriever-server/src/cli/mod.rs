@@ -4,7 +4,6 @@ mod arguments;
 mod health;
 mod progress;
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
 use std::time::Instant;

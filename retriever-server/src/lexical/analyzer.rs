@@ -78,6 +78,9 @@ fn for_each_word(text: &str, mut emit: impl FnMut(&str)) {
         }
         if is_word(segment) {
             emit(segment);
+        } else if let Some(offset) = segment.find(is_south_east_asian) {
+            // A vowel sign that has a punctuation mark for its base.
+            run = Some(start + offset..end);
         }
     }
     if let Some(run) = run {
@@ -89,42 +92,57 @@ fn is_word(segment: &str) -> bool {
     if segment.is_ascii() {
         return segment.bytes().any(|byte| byte.is_ascii_alphanumeric());
     }
-    segment.chars().any(|letter| letter.is_alphabetic() || is_digit(letter)) || is_emoji(segment)
+    segment.chars().any(|letter| is_letter(letter) || is_digit(letter)) || is_emoji(segment)
+}
+
+/// A letter of any script, but not a mark that only ever follows one.
+fn is_letter(letter: char) -> bool {
+    // All marks come after Latin, and most text is Latin.
+    letter.is_alphabetic() && (letter < '\u{300}' || !joins('"', letter))
 }
 
 /// A decimal digit of any script. `²`, `½` and `①` are numeric but break words, so that Lucene
 /// takes them for punctuation; the word rules themselves tell the two apart.
 fn is_digit(letter: char) -> bool {
-    if letter.is_ascii() || !letter.is_numeric() {
-        return letter.is_ascii_digit();
-    }
-    let mut pair = String::from("1");
-    pair.push(letter);
-    pair.split_word_bounds().count() == 1
+    letter.is_ascii_digit() || (!letter.is_ascii() && letter.is_numeric() && joins('1', letter))
+}
+
+/// Whether the word rules keep the two together.
+fn joins(before: char, letter: char) -> bool {
+    String::from_iter([before, letter]).split_word_bounds().count() == 1
 }
 
 fn is_south_east_asian(letter: char) -> bool {
     matches!(letter,
         '\u{0E01}'..='\u{0E3A}' | '\u{0E40}'..='\u{0E4E}' | '\u{0E81}'..='\u{0ECD}'
-        | '\u{0EDC}'..='\u{0EDF}' | '\u{1000}'..='\u{103F}' | '\u{1050}'..='\u{108F}'
+        | '\u{0EDC}'..='\u{0EDF}' | '\u{1000}'..='\u{103F}' | '\u{1050}'..='\u{108F}' | '\u{109A}'..='\u{109F}'
         | '\u{1780}'..='\u{17D3}' | '\u{1950}'..='\u{19DF}' | '\u{1A20}'..='\u{1AAD}'
         | '\u{A9E0}'..='\u{A9EF}' | '\u{AA60}'..='\u{AADF}')
 }
 
-/// Whether a segment is led by a pictograph or flag. Lucene makes a token of every character that
-/// Unicode calls `Extended_Pictographic`, musical and chess signs included.
+/// Whether a segment is led by a pictograph, or is a flag or a keycap. Lucene makes a token of
+/// every character that Unicode calls `Extended_Pictographic`, musical and chess signs included.
 fn is_emoji(segment: &str) -> bool {
-    let Some(first) = segment.chars().next() else { return false };
+    let mut letters = segment.chars();
+    let Some(first) = letters.next() else { return false };
+    if is_regional_indicator(first) {
+        return letters.any(is_regional_indicator);
+    }
     let code = u32::from(first);
     let range = PICTOGRAPHS.partition_point(|&(_, last)| last < code);
     PICTOGRAPHS.get(range).is_some_and(|&(start, _)| start <= code)
-        || segment.contains(KEYCAP)
+        || (matches!(first, '#' | '*') && letters.any(|letter| letter == KEYCAP))
+}
+
+/// Half of a flag.
+fn is_regional_indicator(letter: char) -> bool {
+    ('\u{1F1E6}'..='\u{1F1FF}').contains(&letter)
 }
 
 /// Combining enclosing keycap, which makes a pictograph of the sign before it.
 const KEYCAP: char = '\u{20E3}';
 
-/// `Extended_Pictographic` of Unicode's emoji-data.txt, and the flags' regional indicators.
+/// `Extended_Pictographic` of Unicode's emoji-data.txt.
 #[rustfmt::skip]
 const PICTOGRAPHS: [(u32, u32); 64] = [
     (0xA9, 0xA9), (0xAE, 0xAE), (0x203C, 0x203C), (0x2049, 0x2049), (0x2122, 0x2122),
@@ -138,7 +156,7 @@ const PICTOGRAPHS: [(u32, u32); 64] = [
     (0x27BF, 0x27BF), (0x2934, 0x2935), (0x2B05, 0x2B07), (0x2B1B, 0x2B1C), (0x2B50, 0x2B50),
     (0x2B55, 0x2B55), (0x3030, 0x3030), (0x303D, 0x303D), (0x3297, 0x3297), (0x3299, 0x3299),
     (0x1F000, 0x1F0FF), (0x1F10D, 0x1F10F), (0x1F12F, 0x1F12F), (0x1F16C, 0x1F171),
-    (0x1F17E, 0x1F17F), (0x1F18E, 0x1F18E), (0x1F191, 0x1F19A), (0x1F1AD, 0x1F1FF),
+    (0x1F17E, 0x1F17F), (0x1F18E, 0x1F18E), (0x1F191, 0x1F19A), (0x1F1AD, 0x1F1E5),
     (0x1F201, 0x1F20F), (0x1F21A, 0x1F21A), (0x1F22F, 0x1F22F), (0x1F232, 0x1F23A),
     (0x1F23C, 0x1F3FA), (0x1F400, 0x1FAFF),
 ];
@@ -215,6 +233,8 @@ mod tests {
         check("ภาษาไทย และ", &["ภาษาไทย", "และ"]);
         check("ΟΔΟΣ", &["οδοσ"]);
         check("B♭ 😀 ❤\u{FE0F} → 🇳🇴", &["b", "♭", "😀", "❤\u{FE0F}", "🇳🇴"]);
+        // Half a flag, a mark without a letter, a currency sign under a keycap.
+        check("🇳 \u{5B4} ₱\u{20E3}", &[]);
     }
 
     #[test]

@@ -59,13 +59,9 @@ impl RetrieverHandle {
         let (started, start) = mpsc::channel();
         let thread = std::thread::spawn(move || serve(config, port, &started, drained, killed));
         match start.recv_timeout(PATIENCE).unwrap() {
-            Some((addr, phase)) => Ok(Self {
-                addr,
-                phase,
-                drain: Some(drain),
-                kill: Some(kill),
-                thread: Some(thread),
-            }),
+            Some((addr, phase)) => {
+                Ok(Self { addr, phase, drain: Some(drain), kill: Some(kill), thread: Some(thread) })
+            }
             None => match thread.join().unwrap() {
                 Some(Err(error)) => Err(error),
                 other => panic!("the retriever ended before it was ready: {other:?}"),
