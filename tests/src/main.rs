@@ -3,8 +3,15 @@
 
 mod harness;
 
+mod held_out;
 mod index_command;
 mod retrieve;
 mod retrieve_faults;
 mod retrieve_lifecycle;
 mod tidy;
+mod train_determinism;
+mod train_inputs;
+mod train_outage;
+mod train_resume;
+mod trainer_eval;
+mod warm_start;

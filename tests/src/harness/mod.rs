@@ -2,4 +2,8 @@
 
 pub(crate) mod corpus;
 pub(crate) mod http;
+pub(crate) mod relay;
 pub(crate) mod retriever;
+pub(crate) mod run_dir;
+pub(crate) mod tiny_model;
+pub(crate) mod tiny_world;

@@ -1,0 +1,163 @@
+//! Stands between trainer and retriever and tells the test about every request, so that a test can
+//! act at a certain one without watching a clock.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+
+use crate::harness::http::PATIENCE;
+
+/// What happened to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RelayEvent {
+    /// It waits until the test calls [`Relay::let_go`].
+    Held,
+    /// The retriever answered it.
+    Answered,
+    /// It was sent back as not acceptable, which no client tries again.
+    Refused,
+    /// The retriever could not be reached or broke off.
+    Lost,
+}
+
+/// What to do with the requests, which are counted from 1.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Rule {
+    /// Hold this one.
+    Hold(usize),
+    /// Answer this one with status 422.
+    Refuse(usize),
+}
+
+/// A running relay.
+pub(crate) struct Relay {
+    addr: SocketAddr,
+    events: Receiver<RelayEvent>,
+    release: SyncSender<()>,
+    ended: Arc<AtomicBool>,
+}
+
+/// What the threads of the relay's connections share.
+struct Shared {
+    upstream: SocketAddr,
+    rule: Rule,
+    requests: AtomicUsize,
+    events: mpsc::Sender<RelayEvent>,
+}
+
+impl Relay {
+    /// Relays to `upstream`, one thread for all: a held request holds up the others too.
+    pub(crate) fn start(upstream: SocketAddr, rule: Rule) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (sender, events) = mpsc::channel();
+        let (release, released) = mpsc::sync_channel(1);
+        let ended = Arc::new(AtomicBool::new(false));
+        let shared = Shared { upstream, rule, requests: AtomicUsize::new(0), events: sender };
+        let is_ended = Arc::clone(&ended);
+        std::thread::spawn(move || {
+            for connection in listener.incoming() {
+                if is_ended.load(Ordering::Acquire) {
+                    return;
+                }
+                if let Ok(connection) = connection {
+                    shared.serve(&connection, &released);
+                }
+            }
+        });
+        Self { addr, events, release, ended }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// Waits for the next event of this kind; other events before it are passed over.
+    pub(crate) fn wait_for(&self, wanted: RelayEvent) {
+        while self.events.recv_timeout(PATIENCE).unwrap() != wanted {}
+    }
+
+    /// Lets the held request go on.
+    pub(crate) fn let_go(&self) {
+        self.release.send(()).unwrap();
+    }
+
+    /// How often this happened since the last call of any method that takes events.
+    pub(crate) fn count(&self, wanted: RelayEvent) -> usize {
+        self.events.try_iter().filter(|event| *event == wanted).count()
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Release);
+        // Wakes the thread, which then sees the flag.
+        let _ = TcpStream::connect(self.addr);
+    }
+}
+
+impl Shared {
+    fn serve(&self, connection: &TcpStream, released: &Receiver<()>) {
+        let Ok(request) = read_request(connection) else { return };
+        let number = self.requests.fetch_add(1, Ordering::AcqRel) + 1;
+        let event = match self.rule {
+            Rule::Refuse(refused) if refused == number => {
+                let _ = refuse(connection);
+                RelayEvent::Refused
+            }
+            rule => {
+                if matches!(rule, Rule::Hold(held) if held == number) {
+                    let _ = self.events.send(RelayEvent::Held);
+                    let _ = released.recv_timeout(PATIENCE);
+                }
+                match forward(&request, self.upstream, connection) {
+                    Ok(bytes) if bytes > 0 => RelayEvent::Answered,
+                    _ => RelayEvent::Lost,
+                }
+            }
+        };
+        let _ = self.events.send(event);
+    }
+}
+
+/// A request as it is to be sent on: one a connection.
+fn read_request(connection: &TcpStream) -> io::Result<Vec<u8>> {
+    connection.set_read_timeout(Some(PATIENCE))?;
+    let mut reader = BufReader::new(connection);
+    let mut request = Vec::new();
+    let mut body_bytes = 0;
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if line == "\r\n" {
+            break;
+        }
+        let lower = line.to_ascii_lowercase();
+        if let Some(length) = lower.strip_prefix("content-length:") {
+            body_bytes = length.trim().parse().map_err(io::Error::other)?;
+        }
+        request.extend_from_slice(line.as_bytes());
+    }
+    request.extend_from_slice(b"connection: close\r\n\r\n");
+    let mut body = vec![0; body_bytes];
+    reader.read_exact(&mut body)?;
+    request.extend_from_slice(&body);
+    Ok(request)
+}
+
+fn forward(request: &[u8], upstream: SocketAddr, mut client: &TcpStream) -> io::Result<u64> {
+    let mut server = TcpStream::connect(upstream)?;
+    server.set_read_timeout(Some(PATIENCE))?;
+    server.write_all(request)?;
+    io::copy(&mut server, &mut client)
+}
+
+fn refuse(mut client: &TcpStream) -> io::Result<()> {
+    client.write_all(
+        b"HTTP/1.1 422 Unprocessable Entity\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}",
+    )
+}

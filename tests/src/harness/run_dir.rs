@@ -1,0 +1,62 @@
+//! What a training run has left in its folder.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use trainer::rollout::trajectory::Trajectory;
+use trainer::track::{StepMetrics, read_metrics};
+
+use crate::harness::http::post;
+
+/// The rows of `metrics.jsonl` as text, without what differs from run to run. As text, so that
+/// numbers that could not be computed are equal as well.
+pub(crate) fn comparable_metrics(run_dir: &Path) -> Vec<String> {
+    let row = |row: &StepMetrics| serde_json::to_string(&row.without_times()).unwrap();
+    metrics(run_dir).iter().map(row).collect()
+}
+
+pub(crate) fn metrics(run_dir: &Path) -> Vec<StepMetrics> {
+    read_metrics(&run_dir.join("metrics.jsonl")).unwrap()
+}
+
+/// All trajectories of a step, counted from 1.
+pub(crate) fn trajectories(run_dir: &Path, step: u64) -> Vec<Trajectory> {
+    let path = run_dir.join("trajectories").join(format!("step-{step}.jsonl.zst"));
+    let text = zstd::decode_all(fs::File::open(path).unwrap()).unwrap();
+    text.split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .collect()
+}
+
+pub(crate) fn checkpoint(run_dir: &Path, step: u64) -> PathBuf {
+    run_dir.join("checkpoints").join(format!("step-{step}"))
+}
+
+/// Bytes of the weights of a model folder.
+pub(crate) fn weights(folder: &Path) -> Vec<u8> {
+    fs::read(folder.join("model.safetensors")).unwrap()
+}
+
+/// Asks the retriever every query of the trajectories again and compares: what a trajectory was
+/// shown is what there is to be found. Returns the number of searches.
+pub(crate) fn check_searches(trajectories: &[Trajectory], url: &str, top_k: usize) -> usize {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut searches = 0;
+    for trajectory in trajectories {
+        for search in &trajectory.searches {
+            let body = json!({"queries": [search.query], "topk": top_k});
+            let reply = runtime.block_on(post(url, &body));
+            let found: Vec<&str> = reply.body["result"][0]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|passage| passage["id"].as_str().unwrap())
+                .collect();
+            assert_eq!(search.passage_ids, found, "{:?}", search.query);
+            searches += 1;
+        }
+    }
+    searches
+}
