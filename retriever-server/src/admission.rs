@@ -75,7 +75,7 @@ impl Admission {
 mod tests {
     use super::*;
 
-    const LIMIT: Duration = Duration::from_secs(60);
+    const LIMIT: Duration = Duration::from_mins(1);
 
     #[test]
     fn both_counts_are_bounded_and_places_come_back() {

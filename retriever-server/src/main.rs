@@ -1,7 +1,11 @@
 //! The program: everything it does is in the library, so that tests can drive it in process.
 
+use std::io;
 use std::process::ExitCode;
 
+use retriever_server::cli::{self, Streams};
+
 fn main() -> ExitCode {
-    retriever_server::cli::run(std::env::args_os(), &mut std::io::stdout().lock())
+    let mut streams = Streams { out: &mut io::stdout().lock(), err: &mut io::stderr() };
+    ExitCode::from(cli::run(std::env::args_os(), &mut streams))
 }

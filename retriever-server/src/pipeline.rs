@@ -9,7 +9,7 @@ use tracing::error;
 
 use crate::backend::{Backend, Hit, SearchFault};
 use crate::corpus::store::PassageStore;
-use crate::pool::{JobLost, Pool};
+use crate::pool::Pool;
 use crate::query::QueryBatch;
 use crate::ticket::{AbandonOnDrop, Ticket};
 
@@ -83,7 +83,7 @@ impl Pipeline {
             hits.iter().map(|hit| read_one(&passages, *hit)).collect()
         };
         let answers = self.pool.map(count, read).await.into_iter();
-        answers.map(|answer| answer.unwrap_or_else(|JobLost| Err(SearchFault::Internal))).collect()
+        answers.map(|answer| answer.unwrap_or(Err(SearchFault::Internal))).collect()
     }
 }
 
@@ -135,7 +135,70 @@ impl Distinct {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::backend::{QueryOutcome, SearchFuture};
+    use crate::corpus::store::PassageWriter;
+
+    /// Finds row 0 for `first`, a row that does not exist for `beyond`, nothing for anything
+    /// else, and forgets what follows `forgotten`.
+    #[derive(Debug)]
+    struct Scripted;
+
+    impl Backend for Scripted {
+        fn search(&self, batch: QueryBatch, _ticket: Arc<Ticket>) -> SearchFuture<'_> {
+            let outcome = |query: &String| -> QueryOutcome {
+                match query.as_str() {
+                    "first" => Ok(vec![Hit { row: 0, score: 2.0 }]),
+                    "beyond" => Ok(vec![Hit { row: 9, score: 1.0 }]),
+                    _ => Ok(Vec::new()),
+                }
+            };
+            let answered = batch.queries.iter().take_while(|query| *query != "forgotten");
+            let outcomes = answered.map(outcome).collect();
+            Box::pin(async move { outcomes })
+        }
+    }
+
+    async fn answer(queries: &[&str], limit: Duration) -> Vec<QueryAnswer> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = PassageWriter::create(folder.path()).unwrap();
+        let contents = "only".to_owned();
+        writer.add(&Passage { id: "p".to_owned(), contents, ..Passage::default() }).unwrap();
+        writer.finish().unwrap();
+        let passages = PassageStore::open(folder.path()).unwrap();
+        let pool = Arc::new(Pool::start(2, 100).unwrap());
+        let pipeline = Pipeline::new(Box::new(Scripted), passages, pool, 10);
+        let queries = queries.iter().map(|query| (*query).to_owned()).collect();
+        pipeline.answer(QueryBatch { queries, top_k: 3 }, Ticket::new(limit, None)).await
+    }
+
+    #[tokio::test]
+    async fn a_fault_stays_in_its_slot() {
+        let queries = ["first", "none", "beyond", "much too long", "first", "forgotten"];
+        let answers = answer(&queries, Duration::from_hours(1)).await;
+        let shapes: Vec<Result<usize, SearchFault>> =
+            answers.into_iter().map(|answer| answer.map(|list| list.len())).collect();
+        let expected = [
+            Ok(1),
+            Ok(0),
+            Err(SearchFault::Internal),
+            Err(SearchFault::QueryTooLong),
+            Ok(1),
+            Err(SearchFault::Internal),
+        ];
+        assert_eq!(shapes, expected);
+    }
+
+    #[tokio::test]
+    async fn work_that_comes_too_late_is_a_fault_and_not_an_empty_list() {
+        let answers = answer(&["first", "none"], Duration::ZERO).await;
+        assert_eq!(
+            answers,
+            [Err(SearchFault::DeadlineExceeded), Err(SearchFault::DeadlineExceeded)]
+        );
+    }
 
     #[test]
     fn equal_queries_share_a_place_and_long_ones_have_none() {

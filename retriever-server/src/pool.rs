@@ -57,9 +57,7 @@ impl Pool {
         let pool = Self { shared, threads };
         for number in 0..threads {
             let shared = Arc::clone(&pool.shared);
-            thread::Builder::new()
-                .name(format!("search-{number}"))
-                .spawn(move || shared.work())?;
+            thread::Builder::new().name(format!("search-{number}")).spawn(move || shared.work())?;
         }
         Ok(pool)
     }

@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn a_ticket_is_over_when_time_or_client_is_gone() {
         assert!(Ticket::new(Duration::ZERO, None).is_over());
-        let ticket = Arc::new(Ticket::new(Duration::from_secs(3600), None));
+        let ticket = Arc::new(Ticket::new(Duration::from_hours(1), None));
         let guard = AbandonOnDrop(Arc::clone(&ticket));
         assert!(!ticket.is_over());
         drop(guard);

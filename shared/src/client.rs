@@ -16,28 +16,8 @@ use serde_json::json;
 use tokio::time::Instant;
 
 pub use self::corpus::{CorpusError, read_corpus};
+pub use crate::passage::Passage;
 use crate::retry::{Backoff, RetryPolicy};
-
-/// A passage as it is found in the corpus.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Passage {
-    /// Empty if the server names none.
-    pub id: String,
-    /// The title in the first line, then the text.
-    pub contents: String,
-}
-
-impl Passage {
-    /// The first line.
-    pub fn title(&self) -> &str {
-        self.contents.split('\n').next().unwrap_or_default()
-    }
-
-    /// What follows the first line.
-    pub fn text(&self) -> &str {
-        self.contents.split_once('\n').map_or("", |(_, text)| text)
-    }
-}
 
 /// Where to ask, and for how long.
 #[derive(Clone, Debug)]

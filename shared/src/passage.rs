@@ -28,6 +28,11 @@ pub struct Passage {
 }
 
 impl Passage {
+    /// A passage without the optional fields.
+    pub fn new(id: impl Into<String>, contents: impl Into<String>) -> Self {
+        Self { id: id.into(), contents: contents.into(), ..Self::default() }
+    }
+
     /// The first line of `contents`, and all that follows it. A passage of one line has a title
     /// and no text, which is how Search-R1 reads it too.
     pub fn title_and_text(&self) -> (&str, &str) {

@@ -1,6 +1,8 @@
 //! Logging of both services: one subscriber, to standard error, so that standard output stays for
 //! what a command prints. Nothing here reads the environment; the caller passes what it found.
 
+use std::io::IsTerminal;
+
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -40,6 +42,7 @@ pub fn init(filter: &str, format: LogFormat) -> Result<(), TelemetryError> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(parse(filter)?)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
     let installed = match format {
         LogFormat::Text => builder.finish().try_init(),

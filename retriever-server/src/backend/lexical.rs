@@ -6,7 +6,7 @@ use tracing::error;
 
 use crate::backend::{Backend, Hit, QueryOutcome, SearchFault, SearchFuture};
 use crate::lexical::reader::{LexicalReader, RankError};
-use crate::pool::{JobLost, Pool};
+use crate::pool::Pool;
 use crate::query::QueryBatch;
 use crate::ticket::Ticket;
 
@@ -33,7 +33,7 @@ impl Backend for LexicalBackend {
             let answers =
                 self.pool.map(count, move |index| rank(&reader, &queries[index], top_k, &ticket));
             let outcomes = answers.await.into_iter();
-            outcomes.map(|answer| answer.unwrap_or_else(|JobLost| Err(SearchFault::Internal))).collect()
+            outcomes.map(|answer| answer.unwrap_or(Err(SearchFault::Internal))).collect()
         })
     }
 }
@@ -43,7 +43,9 @@ fn rank(reader: &LexicalReader, query: &str, top_k: usize, ticket: &Ticket) -> Q
         return Err(SearchFault::DeadlineExceeded);
     }
     match reader.rank(query, top_k, &|| ticket.is_over()) {
-        Ok(rows) => Ok(rows.into_iter().map(|one| Hit { row: one.row, score: one.score }).collect()),
+        Ok(rows) => {
+            Ok(rows.into_iter().map(|one| Hit { row: one.row, score: one.score }).collect())
+        }
         Err(RankError::Stopped) => Err(SearchFault::DeadlineExceeded),
         Err(RankError::Index(fault)) => {
             error!(%fault, "a query failed");

@@ -36,9 +36,7 @@ const INDEX_VARIABLES: [Variable; 5] =
     [var::CORPUS, var::INDEX, var::THREADS, var::LOG, var::LOG_FORMAT];
 
 /// Reads the command line.
-pub(crate) fn parse(
-    arguments: impl IntoIterator<Item = OsString>,
-) -> Result<Command, clap::Error> {
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
     let matches = program().try_get_matches_from(arguments)?;
     Ok(match matches.subcommand() {
         Some(("index", matches)) => Command::Index {

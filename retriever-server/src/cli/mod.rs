@@ -4,13 +4,12 @@ mod arguments;
 mod health;
 mod progress;
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{self, Write};
-use std::process::ExitCode;
+use std::io::Write;
 use std::time::Instant;
 
-use shared::{shutdown, telemetry};
+use shared::shutdown;
+use shared::telemetry::{self, TelemetryError};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
@@ -21,65 +20,78 @@ use crate::config::source::{self, Layered, Source};
 use crate::config::{ConfigError, IndexConfig, LogConfig, ServeConfig, variables};
 use crate::index::build::{self, BuildRequest, Outcome};
 
-/// `EX_USAGE` of sysexits: the command line or the configuration is bad.
-const EXIT_USAGE: u8 = 64;
+/// The work was done.
+pub const EXIT_SUCCESS: u8 = 0;
 /// The work failed.
-const EXIT_FAILURE: u8 = 1;
+pub const EXIT_FAILURE: u8 = 1;
+/// The command line or the configuration is bad: `EX_USAGE` of sysexits.
+pub const EXIT_USAGE: u8 = 64;
 
 /// Threads that move bytes; searching has its own.
 const ASYNC_THREADS: usize = 2;
 
-/// Runs the program: results go to `out`, logs and progress to standard error.
-pub fn run(arguments: impl IntoIterator<Item = OsString>, out: &mut dyn Write) -> ExitCode {
-    let command = match arguments::parse(arguments) {
-        Ok(command) => command,
-        Err(error) => {
-            // Help and version are no errors, and clap knows which stream each belongs on.
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
-        }
-    };
-    match execute(command, out) {
-        Ok(code) => code,
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "error: {error:#}");
-            let usage = error.downcast_ref::<ConfigError>().is_some();
-            ExitCode::from(if usage { EXIT_USAGE } else { EXIT_FAILURE })
-        }
+/// Where a command writes. Logs and progress go to standard error by themselves.
+pub struct Streams<'a> {
+    /// Results.
+    pub out: &'a mut dyn Write,
+    /// The error that ended the command.
+    pub err: &'a mut dyn Write,
+}
+
+impl std::fmt::Debug for Streams<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Streams").finish_non_exhaustive()
     }
 }
 
-fn execute(command: Command, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    let layered = |flags: BTreeMap<String, String>| {
-        let environment = source::environment();
-        Layered { flags, environment }
+/// Runs the program and returns its exit code. What cannot be written to a stream that is closed
+/// is lost, and the exit code tells the outcome all the same.
+pub fn run(arguments: impl IntoIterator<Item = OsString>, streams: &mut Streams<'_>) -> u8 {
+    let command = match arguments::parse(arguments) {
+        Ok(command) => command,
+        Err(error) if error.use_stderr() => {
+            let _ = write!(streams.err, "{error}");
+            return EXIT_USAGE;
+        }
+        // Help and version are no errors.
+        Err(help) => {
+            let _ = write!(streams.out, "{help}");
+            return EXIT_SUCCESS;
+        }
     };
+    execute(command, streams.out).unwrap_or_else(|error| {
+        let _ = writeln!(streams.err, "error: {error:#}");
+        if error.is::<ConfigError>() { EXIT_USAGE } else { EXIT_FAILURE }
+    })
+}
+
+fn execute(command: Command, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let environment = source::environment();
     match command {
-        Command::Serve { flags } => serve(&layered(flags)),
-        Command::Index { flags, force } => index(&layered(flags), force, out),
-        Command::Health { url } => Ok(match health::check(url, &source::environment()) {
-            Ok(()) => {
-                writeln!(out, "ok")?;
-                ExitCode::SUCCESS
-            }
-            Err(reason) => {
-                writeln!(io::stderr(), "error: {reason}")?;
-                ExitCode::from(EXIT_FAILURE)
-            }
-        }),
+        Command::Serve { flags } => serve(&Layered { flags, environment }),
+        Command::Index { flags, force } => index(&Layered { flags, environment }, force, out),
+        Command::Health { url } => {
+            health::check(url, &environment).map_err(anyhow::Error::msg)?;
+            writeln!(out, "ok")?;
+            Ok(EXIT_SUCCESS)
+        }
         Command::Variables => {
             out.write_all(variables::markdown().as_bytes())?;
-            Ok(ExitCode::SUCCESS)
+            Ok(EXIT_SUCCESS)
         }
     }
 }
 
 fn start_log(source: &dyn Source) -> anyhow::Result<()> {
     let log = LogConfig::resolve(source)?;
-    Ok(telemetry::init(&log.filter, log.format)?)
+    match telemetry::init(&log.filter, log.format) {
+        // A program that runs commands in process has its own log.
+        Ok(()) | Err(TelemetryError::AlreadySet) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
-fn serve(source: &Layered) -> anyhow::Result<ExitCode> {
+fn serve(source: &Layered) -> anyhow::Result<u8> {
     let config = ServeConfig::resolve(source)?;
     start_log(source)?;
     warn_of_unknown(source);
@@ -104,8 +116,8 @@ fn serve(source: &Layered) -> anyhow::Result<ExitCode> {
     // What outlasted the grace period is not waited for a second time.
     runtime.shutdown_background();
     Ok(match drained {
-        Drained::Complete => ExitCode::SUCCESS,
-        Drained::OutOfTime => ExitCode::from(EXIT_FAILURE),
+        Drained::Complete => EXIT_SUCCESS,
+        Drained::OutOfTime => EXIT_FAILURE,
     })
 }
 
@@ -120,7 +132,7 @@ fn warn_of_unknown(source: &Layered) {
     }
 }
 
-fn index(source: &Layered, force: bool, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+fn index(source: &Layered, force: bool, out: &mut dyn Write) -> anyhow::Result<u8> {
     let IndexConfig { index, corpus, threads } = IndexConfig::resolve(source)?;
     start_log(source)?;
     let request = BuildRequest { corpus, index, force, threads };
@@ -141,5 +153,5 @@ fn index(source: &Layered, force: bool, out: &mut dyn Write) -> anyhow::Result<E
             writeln!(out, "up to date, {} passages: {folder}", manifest.passage_count)?;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(EXIT_SUCCESS)
 }

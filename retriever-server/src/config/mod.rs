@@ -206,9 +206,8 @@ impl LogConfig {
     /// Reads and checks the variables of the log.
     pub fn resolve(source: &dyn Source) -> Result<Self, ConfigError> {
         let mut vars = Reader::new(source);
-        let filter = vars.take(&var::LOG, |text| {
-            telemetry::check_filter(text).ok().map(|()| text.to_owned())
-        });
+        let filter = vars
+            .take(&var::LOG, |text| telemetry::check_filter(text).ok().map(|()| text.to_owned()));
         let format = vars.take(&var::LOG_FORMAT, |text| match text {
             "text" => Some(LogFormat::Text),
             "json" => Some(LogFormat::Json),
@@ -279,11 +278,13 @@ impl<'a> Reader<'a> {
     }
 
     fn bytes(&mut self, variable: &Variable) -> Result<usize, Noted> {
-        self.take(variable, |text| text.parse().ok().filter(|&bytes| (1..=1 << 32).contains(&bytes)))
+        self.take(variable, |text| {
+            text.parse().ok().filter(|&bytes| (1..=1 << 32).contains(&bytes))
+        })
     }
 
     fn milliseconds(&mut self, variable: &Variable) -> Result<Duration, Noted> {
-        let limit = Duration::from_secs(24 * 3600);
+        let limit = Duration::from_hours(24);
         self.take(variable, |text| {
             let duration = Duration::from_millis(text.parse().ok()?);
             (Duration::from_millis(1)..=limit).contains(&duration).then_some(duration)
@@ -295,8 +296,9 @@ impl<'a> Reader<'a> {
         let k1 = self.take(&var::BM25_K1, |text| {
             number(text).filter(|&k1| Bm25Parameters::new(k1, 0.0).is_ok())
         });
-        let b = self
-            .take(&var::BM25_B, |text| number(text).filter(|&b| Bm25Parameters::new(0.0, b).is_ok()));
+        let b = self.take(&var::BM25_B, |text| {
+            number(text).filter(|&b| Bm25Parameters::new(0.0, b).is_ok())
+        });
         Bm25Parameters::new(k1?, b?).map_err(|_| Noted)
     }
 
@@ -333,9 +335,8 @@ impl<'a> Reader<'a> {
     /// Notes a fault if one count is larger than the other.
     fn check_order(&mut self, smaller: &Variable, larger: &Variable) {
         let source = self.source;
-        let value = |variable: &Variable| {
-            source.get(variable.name).or(variable.default.map(str::to_owned))
-        };
+        let value =
+            |variable: &Variable| source.get(variable.name).or(variable.default.map(str::to_owned));
         let (small, large) = (value(smaller), value(larger));
         let parsed = [&small, &large].map(|text| text.as_deref().and_then(count));
         if let [Some(one), Some(other)] = parsed

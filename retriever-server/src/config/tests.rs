@@ -74,7 +74,10 @@ fn limits_must_fit_each_other() {
     let expected = "RETRIEVER_TOP_K (--top-k) is \"20\": \
                     expected at most 10, the value of RETRIEVER_MAX_TOP_K";
     assert!(message.contains(expected), "{message}");
-    assert!(message.contains("at most 100, the value of RETRIEVER_MAX_QUEUED_QUERIES"), "{message}");
+    assert!(
+        message.contains("at most 100, the value of RETRIEVER_MAX_QUEUED_QUERIES"),
+        "{message}"
+    );
 }
 
 #[test]

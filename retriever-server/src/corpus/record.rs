@@ -70,7 +70,8 @@ mod tests {
 
     #[test]
     fn known_keys_are_kept_and_others_dropped() {
-        let passage = read(r#"{"id":3,"contents":"x","url":"u","title":null,"extra":[1]}"#).unwrap();
+        let passage =
+            read(r#"{"id":3,"contents":"x","url":"u","title":null,"extra":[1]}"#).unwrap();
         let expected = Passage {
             id: "3".to_owned(),
             contents: "x".to_owned(),

@@ -171,7 +171,8 @@ mod tests {
 
     #[test]
     fn passages_come_back_by_row() {
-        let passages = [passage("a", "one\ntwo"), passage("b", ""), passage("c", "東京 \u{0} \"x\"")];
+        let passages =
+            [passage("a", "one\ntwo"), passage("b", ""), passage("c", "東京 \u{0} \"x\"")];
         let folder = written(&passages);
         let store = PassageStore::open(folder.path()).unwrap();
         assert_eq!(store.len(), 3);

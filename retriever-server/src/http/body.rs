@@ -70,7 +70,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_limit_is_inclusive() {
-        let limit = Duration::from_secs(60);
+        let limit = Duration::from_mins(1);
         assert_eq!(read(request("12345"), 5, limit).await.unwrap(), b"12345");
         let error = read(request("123456"), 5, limit).await.unwrap_err();
         assert!(matches!(error, HttpError::TooLarge { limit_bytes: 5 }));

@@ -97,11 +97,8 @@ fn query_list(
         return Vec::new();
     };
     if values.len() > limits.max_batch_queries {
-        let message = format!(
-            "has {} queries, expected at most {}",
-            values.len(),
-            limits.max_batch_queries
-        );
+        let message =
+            format!("has {} queries, expected at most {}", values.len(), limits.max_batch_queries);
         faults.push(fault(&["queries"], None, &message, "too_long"));
         return Vec::new();
     }

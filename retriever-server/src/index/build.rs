@@ -201,7 +201,8 @@ fn seal(folder: &Path, corpus: Vec<FileEntry>) -> Result<Manifest, IndexError> {
         files,
     };
     let path = folder.join(MANIFEST_FILE);
-    let text = serde_json::to_vec_pretty(&manifest).map_err(|error| io_error(&path)(error.into()))?;
+    let text =
+        serde_json::to_vec_pretty(&manifest).map_err(|error| io_error(&path)(error.into()))?;
     fs::write(&path, text).map_err(io_error(&path))?;
     Ok(manifest)
 }
@@ -212,11 +213,7 @@ fn statistics(folder: &Path) -> Result<CollectionStatistics, IndexError> {
     Ok(LexicalReader::open(&folder.join(LEXICAL_FOLDER), parameters)?.statistics())
 }
 
-fn list_files(
-    folder: &Path,
-    below: &Path,
-    files: &mut Vec<FileEntry>,
-) -> Result<(), IndexError> {
+fn list_files(folder: &Path, below: &Path, files: &mut Vec<FileEntry>) -> Result<(), IndexError> {
     let here = folder.join(below);
     for entry in fs::read_dir(&here).map_err(io_error(&here))? {
         let entry = entry.map_err(io_error(&here))?;

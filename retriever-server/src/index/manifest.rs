@@ -82,8 +82,9 @@ impl Manifest {
             }
             Err(error) => return Err(io_error(&path)(error)),
         };
-        let manifest: Self = serde_json::from_slice(&bytes)
-            .map_err(|error| IndexError::Corrupt { path: path.clone(), reason: error.to_string() })?;
+        let manifest: Self = serde_json::from_slice(&bytes).map_err(|error| {
+            IndexError::Corrupt { path: path.clone(), reason: error.to_string() }
+        })?;
         manifest.check_compatible(path)?;
         Ok(manifest)
     }
@@ -109,11 +110,7 @@ impl Manifest {
     }
 
     /// Compares every file of the index with its entry.
-    pub fn check_files(
-        &self,
-        folder: &Path,
-        verification: Verification,
-    ) -> Result<(), IndexError> {
+    pub fn check_files(&self, folder: &Path, verification: Verification) -> Result<(), IndexError> {
         for entry in &self.files {
             let path = folder.join(&entry.path);
             let bytes = fs::metadata(&path).map_err(io_error(&path))?.len();

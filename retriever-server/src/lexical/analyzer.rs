@@ -78,6 +78,9 @@ fn for_each_word(text: &str, mut emit: impl FnMut(&str)) {
         }
         if is_word(segment) {
             emit(segment);
+        } else if let Some(offset) = segment.find(is_south_east_asian) {
+            // A vowel sign that has a punctuation mark for its base.
+            run = Some(start + offset..end);
         }
     }
     if let Some(run) = run {
@@ -89,35 +92,74 @@ fn is_word(segment: &str) -> bool {
     if segment.is_ascii() {
         return segment.bytes().any(|byte| byte.is_ascii_alphanumeric());
     }
-    segment.chars().any(|letter| letter.is_alphabetic() || is_digit(letter)) || is_emoji(segment)
+    segment.chars().any(|letter| is_letter(letter) || is_digit(letter)) || is_emoji(segment)
+}
+
+/// A letter of any script, but not a mark that only ever follows one.
+fn is_letter(letter: char) -> bool {
+    // All marks come after Latin, and most text is Latin.
+    letter.is_alphabetic() && (letter < '\u{300}' || !joins('"', letter))
 }
 
 /// A decimal digit of any script. `²`, `½` and `①` are numeric but break words, so that Lucene
 /// takes them for punctuation; the word rules themselves tell the two apart.
 fn is_digit(letter: char) -> bool {
-    if letter.is_ascii() || !letter.is_numeric() {
-        return letter.is_ascii_digit();
-    }
-    let mut pair = String::from("1");
-    pair.push(letter);
-    pair.split_word_bounds().count() == 1
+    letter.is_ascii_digit() || (!letter.is_ascii() && letter.is_numeric() && joins('1', letter))
+}
+
+/// Whether the word rules keep the two together.
+fn joins(before: char, letter: char) -> bool {
+    String::from_iter([before, letter]).split_word_bounds().count() == 1
 }
 
 fn is_south_east_asian(letter: char) -> bool {
     matches!(letter,
         '\u{0E01}'..='\u{0E3A}' | '\u{0E40}'..='\u{0E4E}' | '\u{0E81}'..='\u{0ECD}'
-        | '\u{0EDC}'..='\u{0EDF}' | '\u{1000}'..='\u{103F}' | '\u{1050}'..='\u{108F}'
+        | '\u{0EDC}'..='\u{0EDF}' | '\u{1000}'..='\u{103F}' | '\u{1050}'..='\u{108F}' | '\u{109A}'..='\u{109F}'
         | '\u{1780}'..='\u{17D3}' | '\u{1950}'..='\u{19DF}' | '\u{1A20}'..='\u{1AAD}'
         | '\u{A9E0}'..='\u{A9EF}' | '\u{AA60}'..='\u{AADF}')
 }
 
-/// A picture that stands as one by itself, or a symbol that is asked to by a variation selector.
+/// Whether a segment is led by a pictograph, or is a flag or a keycap. Lucene makes a token of
+/// every character that Unicode calls `Extended_Pictographic`, musical and chess signs included.
 fn is_emoji(segment: &str) -> bool {
-    let Some(first) = segment.chars().next() else { return false };
-    matches!(first, '\u{1F1E6}'..='\u{1F1FF}' | '\u{1F300}'..='\u{1F64F}'
-        | '\u{1F680}'..='\u{1F6FF}' | '\u{1F900}'..='\u{1FAFF}')
-        || segment.chars().nth(1) == Some('\u{FE0F}')
+    let mut letters = segment.chars();
+    let Some(first) = letters.next() else { return false };
+    if is_regional_indicator(first) {
+        return letters.any(is_regional_indicator);
+    }
+    let code = u32::from(first);
+    let range = PICTOGRAPHS.partition_point(|&(_, last)| last < code);
+    PICTOGRAPHS.get(range).is_some_and(|&(start, _)| start <= code)
+        || (matches!(first, '#' | '*') && letters.any(|letter| letter == KEYCAP))
 }
+
+/// Half of a flag.
+fn is_regional_indicator(letter: char) -> bool {
+    ('\u{1F1E6}'..='\u{1F1FF}').contains(&letter)
+}
+
+/// Combining enclosing keycap, which makes a pictograph of the sign before it.
+const KEYCAP: char = '\u{20E3}';
+
+/// `Extended_Pictographic` of Unicode's emoji-data.txt.
+#[rustfmt::skip]
+const PICTOGRAPHS: [(u32, u32); 64] = [
+    (0xA9, 0xA9), (0xAE, 0xAE), (0x203C, 0x203C), (0x2049, 0x2049), (0x2122, 0x2122),
+    (0x2139, 0x2139), (0x2194, 0x2199), (0x21A9, 0x21AA), (0x231A, 0x231B), (0x2328, 0x2328),
+    (0x2388, 0x2388), (0x23CF, 0x23CF), (0x23E9, 0x23F3), (0x23F8, 0x23FA), (0x24C2, 0x24C2),
+    (0x25AA, 0x25AB), (0x25B6, 0x25B6), (0x25C0, 0x25C0), (0x25FB, 0x25FE), (0x2600, 0x2605),
+    (0x2607, 0x2612), (0x2614, 0x2685), (0x2690, 0x2705), (0x2708, 0x2712), (0x2714, 0x2714),
+    (0x2716, 0x2716), (0x271D, 0x271D), (0x2721, 0x2721), (0x2728, 0x2728), (0x2733, 0x2734),
+    (0x2744, 0x2744), (0x2747, 0x2747), (0x274C, 0x274C), (0x274E, 0x274E), (0x2753, 0x2755),
+    (0x2757, 0x2757), (0x2763, 0x2767), (0x2795, 0x2797), (0x27A1, 0x27A1), (0x27B0, 0x27B0),
+    (0x27BF, 0x27BF), (0x2934, 0x2935), (0x2B05, 0x2B07), (0x2B1B, 0x2B1C), (0x2B50, 0x2B50),
+    (0x2B55, 0x2B55), (0x3030, 0x3030), (0x303D, 0x303D), (0x3297, 0x3297), (0x3299, 0x3299),
+    (0x1F000, 0x1F0FF), (0x1F10D, 0x1F10F), (0x1F12F, 0x1F12F), (0x1F16C, 0x1F171),
+    (0x1F17E, 0x1F17F), (0x1F18E, 0x1F18E), (0x1F191, 0x1F19A), (0x1F1AD, 0x1F1E5),
+    (0x1F201, 0x1F20F), (0x1F21A, 0x1F21A), (0x1F22F, 0x1F22F), (0x1F232, 0x1F23A),
+    (0x1F23C, 0x1F3FA), (0x1F400, 0x1FAFF),
+];
 
 /// Gives the terms of a text to tantivy while it indexes.
 #[derive(Clone, Debug, Default)]
@@ -190,7 +232,9 @@ mod tests {
         check("café naïve İstanbul 東京", &["café", "naïv", "istanbul", "東", "京"]);
         check("ภาษาไทย และ", &["ภาษาไทย", "และ"]);
         check("ΟΔΟΣ", &["οδοσ"]);
-        check("😀 ❤\u{FE0F} ☂", &["😀", "❤\u{FE0F}"]);
+        check("B♭ 😀 ❤\u{FE0F} → 🇳🇴", &["b", "♭", "😀", "❤\u{FE0F}", "🇳🇴"]);
+        // Half a flag, a mark without a letter, a currency sign under a keycap.
+        check("🇳 \u{5B4} ₱\u{20E3}", &[]);
     }
 
     #[test]
@@ -200,7 +244,8 @@ mod tests {
     }
 
     #[test]
-    fn stop_words_are_sorted_for_the_search() {
+    fn tables_are_sorted_for_the_search() {
         assert!(STOP_WORDS.is_sorted());
+        assert!(PICTOGRAPHS.is_sorted());
     }
 }

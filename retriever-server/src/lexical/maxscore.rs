@@ -105,11 +105,11 @@ pub fn best<C: PostingCursor>(
         let length_id = documents.length_id(document);
         contributions.fill(0.0);
         let mut sum = 0f64;
-        for (term, contribution) in terms[essential..].iter_mut().zip(&mut contributions[essential..])
+        for (term, contribution) in
+            terms[essential..].iter_mut().zip(&mut contributions[essential..])
         {
             if term.cursor.document() == document {
-                *contribution =
-                    norms.contribution(term.weight, term.cursor.frequency(), length_id);
+                *contribution = norms.contribution(term.weight, term.cursor.frequency(), length_id);
                 sum += f64::from(*contribution);
                 term.cursor.advance();
             }

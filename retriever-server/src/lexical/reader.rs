@@ -187,3 +187,5 @@ const _: () = assert!(END == tantivy::TERMINATED);
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;

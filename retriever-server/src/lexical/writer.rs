@@ -32,7 +32,10 @@ pub struct LexicalWriter {
 
 impl std::fmt::Debug for LexicalWriter {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("LexicalWriter").field("folder", &self.folder).finish()
+        formatter
+            .debug_struct("LexicalWriter")
+            .field("folder", &self.folder)
+            .finish_non_exhaustive()
     }
 }
 

@@ -43,7 +43,7 @@ pub fn read_corpus(path: &Path) -> Result<Vec<Passage>, CorpusError> {
         }
         let Record { id, contents } =
             serde_json::from_str(&line).map_err(|error| failed(number, error.to_string()))?;
-        passages.push(Passage { id, contents });
+        passages.push(Passage::new(id, contents));
     }
     Ok(passages)
 }

@@ -62,7 +62,7 @@ fn passages(query: usize, entry: &Value) -> Result<Vec<Passage>, String> {
             Value::Number(id) => id.to_string(),
             _ => String::new(),
         };
-        Ok(Passage { id, contents: contents.to_owned() })
+        Ok(Passage::new(id, contents))
     };
     list.iter().enumerate().map(read).collect()
 }

@@ -117,10 +117,10 @@ async fn flat_documents_and_numeric_ids_are_read() {
     let (_, client) = scripted(vec![plain(200, &body.to_string())]).await;
     let results = client.retrieve(&queries(&["q"]), 3).await;
     let passages = results[0].as_ref().unwrap();
-    assert_eq!((passages[0].id.as_str(), passages[0].title()), ("7", "T"));
-    assert_eq!(passages[0].text(), "x\ny");
+    assert_eq!((passages[0].id.as_str(), passages[0].title_and_text().0), ("7", "T"));
+    assert_eq!(passages[0].title_and_text().1, "x\ny");
     let only = &passages[1];
-    assert_eq!((only.id.as_str(), only.title(), only.text()), ("", "only", ""));
+    assert_eq!((only.id.as_str(), only.title_and_text()), ("", ("only", "")));
 }
 
 #[tokio::test]
@@ -334,7 +334,7 @@ fn a_corpus_file_is_read_or_its_bad_line_named() {
     )
     .unwrap();
     let passages = super::read_corpus(&path).unwrap();
-    assert_eq!(passages[0], Passage { id: "a".to_owned(), contents: "T\nx".to_owned() });
+    assert_eq!(passages[0], Passage::new("a", "T\nx"));
     assert_eq!(passages.len(), 2);
     std::fs::write(&path, "{\"id\":\"a\",\"contents\":\"x\"}\n{\"id\":\"b\"}\n").unwrap();
     let message = super::read_corpus(&path).unwrap_err().to_string();

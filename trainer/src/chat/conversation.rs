@@ -81,8 +81,9 @@ impl<W: Write> Conversation<W> {
         }
         for (index, passage) in passages.iter().enumerate() {
             let label = if index == 0 { "finds" } else { "" };
-            let title = self.paint.bold(passage.title().trim().trim_matches('"'));
-            let text = self.paint.dim(shortened(passage.text(), PASSAGE_CHARACTERS));
+            let (title, text) = passage.title_and_text();
+            let title = self.paint.bold(title.trim().trim_matches('"'));
+            let text = self.paint.dim(shortened(text, PASSAGE_CHARACTERS));
             self.line(label, &format!("{}. {title}  {text}", index + 1));
         }
     }

@@ -5,9 +5,14 @@ use shared::client::Passage;
 
 use super::tags::{TagSplitter, Voice};
 use super::*;
+use crate::engine::{
+    Engine, EngineError, GenerateRequest, Generation, Sampling, SamplingKey, SequenceId,
+    StopReason, StopRule,
+};
 use crate::rollout::{
     EndReason, RolloutEvent, RolloutObserver, SearchRecord, Segment, SegmentKind, Trajectory,
 };
+use crate::token::Tokenizer;
 
 fn segment(kind: SegmentKind, text: &str) -> Segment {
     Segment {
@@ -38,11 +43,8 @@ fn trajectory(end: EndReason, segments: Vec<Segment>) -> Trajectory {
 
 fn passages() -> Vec<Passage> {
     vec![
-        Passage {
-            id: "a".to_owned(),
-            contents: "\"Ada Lovelace\"\nMathematician, born in London in 1815.".to_owned(),
-        },
-        Passage { id: "b".to_owned(), contents: format!("Long\n{}", "word ".repeat(100)) },
+        Passage::new("a", "\"Ada Lovelace\"\nMathematician, born in London in 1815."),
+        Passage::new("b", format!("Long\n{}", "word ".repeat(100))),
     ]
 }
 
@@ -204,4 +206,81 @@ fn bad_lines_are_refused_and_the_next_one_is_read() {
     assert_eq!(next(), Input::Refused("the question is longer than 64 KiB"));
     assert_eq!(next(), Input::Question("Who?".to_owned()));
     assert_eq!(next(), Input::End);
+}
+
+/// Says one text, one character a step.
+#[derive(Debug, Default)]
+struct Speaker {
+    rest: Vec<char>,
+    sampled: Vec<u32>,
+}
+
+impl Engine for Speaker {
+    fn submit(&mut self, request: GenerateRequest) -> Result<(), EngineError> {
+        self.rest = request.stop.stop_at[0].chars().rev().collect();
+        self.sampled.clear();
+        Ok(())
+    }
+
+    fn step(&mut self, _: &Tokenizer) -> Result<Vec<Generation>, EngineError> {
+        self.sampled.extend(self.rest.pop().map(u32::from));
+        let ended = Generation {
+            sequence: 7,
+            token_ids: self.sampled.clone(),
+            log_probs: vec![0.0; self.sampled.len()],
+            stop: StopReason::EndOfSequence,
+            policy_version: 0,
+        };
+        Ok(if self.rest.is_empty() { vec![ended] } else { Vec::new() })
+    }
+
+    fn release(&mut self, _: SequenceId) {}
+
+    fn is_idle(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn max_context_tokens(&self) -> usize {
+        100
+    }
+}
+
+/// A request whose stop string is what [`Speaker`] will say.
+fn request(says: &str) -> GenerateRequest {
+    GenerateRequest {
+        sequence: 7,
+        append: vec![1],
+        max_new_tokens: 100,
+        stop: StopRule { stop_at: vec![says.to_owned()], cut_after: Vec::new() },
+        sampling: Sampling { temperature: 0.0, top_p: 1.0 },
+        key: SamplingKey { seed: 0, step: 0, prompt: 0, sample: 0 },
+    }
+}
+
+#[test]
+fn text_is_shown_while_it_is_written() {
+    let conversation = RefCell::new(Conversation::new(Vec::new(), Paint::Plain));
+    let mut speaker = Speaker::default();
+    let partial: PartialTokens<Speaker> = |speaker, _| &speaker.sampled;
+    let mut engine = StreamingEngine::new(&mut speaker, partial, &conversation);
+    let tokenizer = Tokenizer::characters();
+    for (says, shown) in [
+        ("So: <search>Ada</search>", "thinks    So:\nsearches  Ada"),
+        ("<answer>Paris</answer>", "answers   Paris"),
+    ] {
+        conversation.borrow_mut().out().clear();
+        engine.submit(request(says)).unwrap();
+        let mut lengths = Vec::new();
+        while engine.step(&tokenizer).unwrap().is_empty() {
+            lengths.push(conversation.borrow_mut().out().len());
+        }
+        let text = String::from_utf8(conversation.borrow_mut().out().clone()).unwrap();
+        assert_eq!(text, shown);
+        lengths.dedup();
+        // The label, then letter by letter.
+        assert!(lengths.len() > 5, "{lengths:?}");
+        conversation.borrow_mut().turn_ended(says);
+        let text = String::from_utf8(conversation.borrow_mut().out().clone()).unwrap();
+        assert_eq!(text, format!("{shown}\n"), "nothing is shown twice");
+    }
 }

@@ -146,7 +146,8 @@ pub fn latest(run_dir: &Path) -> Result<Option<(PathBuf, TrainerState)>, Checkpo
     let mut newest: Option<(PathBuf, TrainerState)> = None;
     for entry in entries {
         let path = entry.map_err(io("list", &folder))?.path();
-        let named = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("step-"));
+        let named =
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("step-"));
         let state_path = path.join(STATE_FILE);
         if !named || !state_path.is_file() {
             continue;

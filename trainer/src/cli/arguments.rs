@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::eval::Searches;
 use crate::convert::Dtype;
+use crate::eval::Searches;
 
 /// Trains a language model to search, by reinforcement learning against a retriever.
 #[derive(Debug, Parser)]

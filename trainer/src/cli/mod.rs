@@ -10,9 +10,7 @@ mod tests;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
-use std::time::Instant;
 
-use anyhow::Context;
 use clap::Parser;
 use tracing::warn;
 
@@ -20,7 +18,6 @@ use crate::config::{Config, ConfigError};
 use crate::eval::Searches;
 use crate::report;
 use crate::run::{self, ChatOptions, EvalOptions, Interrupted};
-use crate::track::record_phase;
 
 pub use tuning::restart_tuned;
 
@@ -83,11 +80,11 @@ fn execute(command: Command, out: &mut dyn Write) -> anyhow::Result<()> {
     match command {
         Command::Sft(common) => {
             let config = configure("trainer sft", &common, None, &["model.path", "data.train"])?;
-            timed(&config, "sft", || run::sft(&config, out))
+            run::sft(&config, out)
         }
         Command::Train(common) => {
             let config = configure("trainer train", &common, None, &["model.path", "data.train"])?;
-            timed(&config, "train", || run::train(&config, out))
+            run::train(&config, out)
         }
         Command::Eval(arguments) => eval(arguments, out),
         Command::Chat(arguments) => {
@@ -120,22 +117,8 @@ fn eval(arguments: EvalArguments, out: &mut dyn Write) -> anyhow::Result<()> {
     let model = arguments.model.as_deref();
     let config = configure("trainer eval", &arguments.common, model, &required)?;
     let name = arguments.name.unwrap_or_else(|| folder_name(&config.model.path));
-    let phase = format!("eval {name}");
     let options = EvalOptions { name, searches: arguments.searches, out: arguments.out };
-    timed(&config, &phase, || run::eval(&config, &options, out))
-}
-
-/// Does the work and, if it succeeds, notes in the run directory how long it took.
-fn timed(
-    config: &Config,
-    phase: &str,
-    work: impl FnOnce() -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let start = Instant::now();
-    work()?;
-    let seconds = start.elapsed().as_secs_f64();
-    record_phase(&config.run_dir, phase, seconds)
-        .with_context(|| format!("cannot note a time in {}", config.run_dir.display()))
+    run::eval(&config, &options, out)
 }
 
 /// The last part of a path, or the path itself where it has none.

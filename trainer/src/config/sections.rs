@@ -80,7 +80,7 @@ section! {
         template: TemplateChoice = TemplateChoice::SearchR1;
         /// Puts the prompt into the model's chat template as the user's message.
         chat: bool = true;
-        /// Most training questions used, in file order; 0 takes all.
+        /// Most training questions used, evenly spread over the file; 0 takes all.
         max_train_questions: usize = 0;
         /// Most hops of a question, where records say how many it takes; 0 takes all questions.
         max_hops: usize = 0;
@@ -216,7 +216,7 @@ section! {
 section! {
     /// Evaluation on held-out questions.
     pub struct EvalConfig in "eval" {
-        /// Questions asked, in file order; 0 asks all.
+        /// Questions asked, evenly spread over the file; 0 asks all.
         questions: usize = 0;
         /// Sampling temperature; 0 always takes the most likely token.
         temperature: f64 = 0.0, Range::at_least(0.0);

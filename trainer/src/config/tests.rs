@@ -175,7 +175,7 @@ fn wrong_values_name_what_is_accepted_and_the_nearest() {
         "[data]\ntemplate = \"search_r1\"\n",
         &[],
         &[
-            "run.toml:2: `data.template` takes \"search-r1\", \"plain\" or a text with {question} in \
+            "run.toml:2: `data.template` takes \"search-r1\", \"short\" or a text with {question} in \
          it, not \"search_r1\"; did you mean \"search-r1\"?",
         ],
     );

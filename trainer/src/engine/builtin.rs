@@ -6,13 +6,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::kv_cache::{DecodeAttention, KvCache, PrefillAttention, PrefillRun};
-use super::sample::{Choice, choose};
-use super::{
-    Engine, EngineError, GenerateRequest, Generation, SequenceId, StopReason, StopRule,
-};
+use super::turn::{Turn, choose_rows, shares_prompt};
+use super::{Engine, EngineError, GenerateRequest, Generation, SequenceId};
 use crate::policy::{Decoder, Weights};
 use crate::token::Tokenizer;
 
@@ -36,14 +34,6 @@ struct Sequence {
     /// Sampled but not yet fed through the model.
     pending_token: Option<u32>,
     turn: Option<Turn>,
-}
-
-/// The generation that a sequence is in.
-#[derive(Debug)]
-struct Turn {
-    request: GenerateRequest,
-    token_ids: Vec<u32>,
-    log_probs: Vec<f32>,
 }
 
 /// Continuous batching over one set of weights.
@@ -72,11 +62,7 @@ pub struct EngineCounters {
 
 impl BuiltinEngine {
     /// `decoder` must hold positions for `config.max_context_tokens`.
-    pub fn new(
-        decoder: Decoder,
-        weights: Weights,
-        config: BuiltinEngineConfig,
-    ) -> Self {
+    pub fn new(decoder: Decoder, weights: Weights, config: BuiltinEngineConfig) -> Self {
         let (kind, device) = (weights.kind(), weights.device());
         let (slots, tokens) = (config.max_sequences, config.max_context_tokens);
         let cache = KvCache::new(&decoder.config, slots, tokens, kind, device);
@@ -166,11 +152,7 @@ impl BuiltinEngine {
             }
             let new: Vec<u32> =
                 sequence.pending_token.iter().chain(&request.append).copied().collect();
-            runs.push(PrefillRun {
-                slot: sequence.slot,
-                past: sequence.cached,
-                tokens: new.len(),
-            });
+            runs.push(PrefillRun { slot: sequence.slot, past: sequence.cached, tokens: new.len() });
             positions.extend((sequence.cached..sequence.cached + new.len()).map(|p| p as i64));
             ids.extend(new.iter().map(|&token| i64::from(token)));
             last.push(ids.len() as i64 - 1);
@@ -188,7 +170,7 @@ impl BuiltinEngine {
             if sequence.slot != run.slot {
                 self.cache.copy_slot(run.slot, sequence.slot, sequence.cached);
             }
-            let mut turn = Turn { request, token_ids: Vec::new(), log_probs: Vec::new() };
+            let mut turn = Turn::new(request);
             let row_logits = logits.get(row as i64).unsqueeze(0);
             let choice = choose_rows(&row_logits, &[(&turn, sequence.cached as u64)]);
             sequence.pending_token = Some(turn.push(choice[0]));
@@ -321,9 +303,8 @@ impl Engine for BuiltinEngine {
         if queued || held.is_some_and(|sequence| sequence.turn.is_some()) {
             return Err(EngineError::Busy(id));
         }
-        let past = held.map_or(0, |sequence| {
-            sequence.cached + usize::from(sequence.pending_token.is_some())
-        });
+        let past = held
+            .map_or(0, |sequence| sequence.cached + usize::from(sequence.pending_token.is_some()));
         let needed = past + request.append.len() + 1;
         let limit = self.config.max_context_tokens;
         if needed > limit {
@@ -365,95 +346,4 @@ impl Engine for BuiltinEngine {
     fn max_context_tokens(&self) -> usize {
         self.config.max_context_tokens
     }
-}
-
-// === impl Turn ===
-
-/// More tokens than any stop string has characters: enough to see one completed by the last token.
-const STOP_WINDOW_TOKENS: usize = 32;
-
-impl Turn {
-    fn push(&mut self, choice: Choice) -> u32 {
-        self.token_ids.push(choice.token);
-        self.log_probs.push(choice.log_prob);
-        choice.token
-    }
-
-    /// Why the turn is over after its last token, if it is.
-    fn stop_reason(
-        &self,
-        tokenizer: &Tokenizer,
-        context_is_full: bool,
-    ) -> Result<Option<StopReason>, EngineError> {
-        let Some(&last) = self.token_ids.last() else { return Ok(None) };
-        if tokenizer.is_end(last) {
-            return Ok(Some(StopReason::EndOfSequence));
-        }
-        let start = self.token_ids.len().saturating_sub(STOP_WINDOW_TOKENS);
-        let text = tokenizer.decode(&self.token_ids[start..])?;
-        let stop = &self.request.stop;
-        if let Some(tag) = stop.stop_at.iter().find(|tag| text.contains(tag.as_str())) {
-            return Ok(Some(StopReason::Tag(tag.clone())));
-        }
-        let full = context_is_full || self.token_ids.len() >= self.request.max_new_tokens;
-        Ok(full.then_some(StopReason::Length))
-    }
-
-    /// Applies the cut of a turn that no stop string ended; returns the tokens dropped.
-    fn finish(
-        &mut self,
-        tokenizer: &Tokenizer,
-        stop: StopReason,
-    ) -> Result<(StopReason, usize), EngineError> {
-        if matches!(stop, StopReason::Tag(_)) {
-            return Ok((stop, 0));
-        }
-        let StopRule { cut_after, .. } = &self.request.stop;
-        for tag in cut_after {
-            for kept in 1..=self.token_ids.len() {
-                if tokenizer.decode(&self.token_ids[..kept])?.contains(tag.as_str()) {
-                    let dropped = self.token_ids.len() - kept;
-                    self.token_ids.truncate(kept);
-                    self.log_probs.truncate(kept);
-                    return Ok((StopReason::Tag(tag.clone()), dropped));
-                }
-            }
-        }
-        Ok((stop, 0))
-    }
-}
-
-/// Two samples of one prompt: the same counters but for the sample, and the same tokens.
-fn shares_prompt(one: &GenerateRequest, other: &GenerateRequest) -> bool {
-    one.key.prompt == other.key.prompt
-        && one.key.step == other.key.step
-        && one.append == other.append
-}
-
-/// Chooses a token for each row of `[rows, vocab]` logits.
-fn choose_rows(logits: &Tensor, turns: &[(&Turn, u64)]) -> Vec<Choice> {
-    let vocab = logits.size()[1] as usize;
-    let temperatures: Vec<f32> = turns
-        .iter()
-        .map(|(turn, _)| turn.request.sampling.temperature)
-        .map(|temperature| if temperature > 0.0 { temperature } else { 1.0 })
-        .collect();
-    let temperatures = Tensor::from_slice(&temperatures).to_device(logits.device()).unsqueeze(1);
-    let log_probs = (logits / temperatures).log_softmax(-1, Kind::Float);
-    let probabilities = host_values(&log_probs.exp());
-    let log_probs = host_values(&log_probs);
-    turns
-        .iter()
-        .zip(log_probs.chunks(vocab).zip(probabilities.chunks(vocab)))
-        .map(|((turn, position), (log_probs, probabilities))| {
-            let Turn { request, .. } = turn;
-            choose(log_probs, probabilities, request.sampling, request.key, *position)
-        })
-        .collect()
-}
-
-fn host_values(tensor: &Tensor) -> Vec<f32> {
-    let mut values = vec![0.0_f32; tensor.numel()];
-    tensor.to_device(tch::Device::Cpu).contiguous().copy_data(&mut values, tensor.numel());
-    values
 }

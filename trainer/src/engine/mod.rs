@@ -6,6 +6,7 @@
 mod builtin;
 mod kv_cache;
 mod sample;
+mod turn;
 
 pub use builtin::{BuiltinEngine, BuiltinEngineConfig, EngineCounters};
 

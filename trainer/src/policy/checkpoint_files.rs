@@ -68,8 +68,8 @@ pub fn read_weights(
     config: &ModelConfig,
 ) -> Result<BTreeMap<String, Tensor>, WeightsError> {
     let path = folder.join("model.safetensors");
-    let bytes = std::fs::read(&path)
-        .map_err(|source| WeightsError::Read { path: path.clone(), source })?;
+    let bytes =
+        std::fs::read(&path).map_err(|source| WeightsError::Read { path: path.clone(), source })?;
     let file = SafeTensors::deserialize(&bytes)
         .map_err(|source| WeightsError::Format { path: path.clone(), source })?;
     let mut weights = BTreeMap::new();

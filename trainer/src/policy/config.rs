@@ -26,7 +26,9 @@ pub struct ModelConfig {
 /// Why a `config.json` was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelConfigError {
-    #[error("cannot read {path}: {source} (a model folder holds config.json, model.safetensors and tokenizer.json)")]
+    #[error(
+        "cannot read {path}: {source} (a model folder holds config.json, model.safetensors and tokenizer.json)"
+    )]
     Read { path: PathBuf, source: std::io::Error },
     #[error("{path} is not a model configuration: {source}")]
     Parse { path: PathBuf, source: serde_json::Error },

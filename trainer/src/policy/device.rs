@@ -30,9 +30,8 @@ pub fn select_compute(device: &str, dtype: &str) -> Result<Compute, DeviceError>
     let wants_cuda = device == "auto" || device.starts_with("cuda");
     let cuda_devices = if wants_cuda { cuda::device_count() } else { 0 };
     let device = match device {
-        "cpu" => Device::Cpu,
         "auto" if cuda_devices > 0 => Device::Cuda(0),
-        "auto" => Device::Cpu,
+        "auto" | "cpu" => Device::Cpu,
         name => {
             let index = match name.strip_prefix("cuda") {
                 Some("") => Some(0),
@@ -47,10 +46,9 @@ pub fn select_compute(device: &str, dtype: &str) -> Result<Compute, DeviceError>
         }
     };
     let kind = match dtype {
-        "f32" => Kind::Float,
         "bf16" => Kind::BFloat16,
         "auto" if device.is_cuda() || cpu_multiplies_bf16() => Kind::BFloat16,
-        "auto" => Kind::Float,
+        "auto" | "f32" => Kind::Float,
         name => return Err(DeviceError::UnknownDtype(name.to_owned())),
     };
     Ok(Compute { device, kind })

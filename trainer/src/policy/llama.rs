@@ -158,11 +158,12 @@ impl Decoder {
             let normed = self.norm(&residual, &layer.input_norm, weights.kind);
             let (query, key, value) = self.project(&normed, layer, &cos, &sin, weights.kind);
             let mixed = attention.attend(index, &query, &key, &value);
-            residual = residual + mixed.linear(&layer.output, None::<&Tensor>);
-            let normed = self.norm(&residual, &layer.post_norm, weights.kind);
+            // Not in place: the norms keep what they read for the backward pass.
+            let attended = residual + mixed.linear(&layer.output, None::<&Tensor>);
+            let normed = self.norm(&attended, &layer.post_norm, weights.kind);
             let gate_up = normed.linear(&layer.gate_up, None::<&Tensor>).chunk(2, -1);
             let inner = gate_up[0].silu() * &gate_up[1];
-            residual = residual + inner.linear(&layer.down, None::<&Tensor>);
+            residual = attended + inner.linear(&layer.down, None::<&Tensor>);
         }
         self.norm(&residual, &weights.final_norm, weights.kind)
     }
@@ -235,10 +236,11 @@ pub(crate) fn repeat_heads(tensor: &Tensor, groups: i64) -> Tensor {
         return tensor.shallow_clone();
     }
     let size = tensor.size();
-    tensor
-        .unsqueeze(2)
-        .expand([size[0], size[1], groups, size[2]], false)
-        .reshape([size[0], size[1] * groups, size[2]])
+    tensor.unsqueeze(2).expand([size[0], size[1], groups, size[2]], false).reshape([
+        size[0],
+        size[1] * groups,
+        size[2],
+    ])
 }
 
 /// Attention of one sequence: `[q, heads, dim]` over `[k, heads, dim]` to `[q, heads * dim]`;

@@ -42,15 +42,14 @@ pub fn token_statistics(
     let device = weights.device();
     let tensor = |values: &[i64]| Tensor::from_slice(values).to_device(device);
     let mut attention = PackedCausalAttention { lengths };
-    let hidden =
-        decoder.hidden_states(weights, &tensor(&ids), &tensor(&positions), &mut attention);
+    let hidden = decoder.hidden_states(weights, &tensor(&ids), &tensor(&positions), &mut attention);
     let logits = Decoder::logits(weights, &hidden.index_select(0, &tensor(&predictors)));
-    let logits = if (temperature - 1.0).abs() > f64::EPSILON { logits / temperature } else { logits };
+    let logits =
+        if (temperature - 1.0).abs() > f64::EPSILON { logits / temperature } else { logits };
     let all = logits.log_softmax(-1, Kind::Float);
     let log_probs = all.gather(1, &tensor(&targets).unsqueeze(1), false).squeeze_dim(1);
-    let entropy = |all: &Tensor| {
-        -(all.exp() * all).sum_dim_intlist([-1_i64].as_slice(), false, Kind::Float)
-    };
+    let entropy =
+        |all: &Tensor| -(all.exp() * all).sum_dim_intlist([-1_i64].as_slice(), false, Kind::Float);
     let entropies =
         if entropy_gradient { entropy(&all) } else { tch::no_grad(|| entropy(&all.detach())) };
     TokenStatistics { log_probs, entropies }

@@ -39,7 +39,7 @@ impl Comparison<'_> {
     pub fn sentence(&self) -> String {
         let interval = self.difference_interval();
         format!(
-            "{} against {}: EM {:+.3} ({:+.3} to {:+.3}); {}",
+            "{}, against {}: EM {:+.3} ({:+.3} to {:+.3}); {}",
             self.to.name,
             self.from.name,
             self.difference(),

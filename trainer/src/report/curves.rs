@@ -8,7 +8,7 @@ use crate::track::StepMetrics;
 
 const WIDE: Size = Size { width: 880.0, height: 300.0 };
 const NARROW: Size = Size { width: 400.0, height: 250.0 };
-const SMALL: Size = Size { width: 400.0, height: 200.0 };
+const SMALL: Size = Size { width: 300.0, height: 160.0 };
 
 /// Reads one figure of a step.
 type Figure = fn(&StepMetrics) -> f64;
@@ -16,8 +16,8 @@ type Figure = fn(&StepMetrics) -> f64;
 /// The small charts: title, what it is, whether 0 stays in view.
 const SMALL_CHARTS: [(&str, Figure, bool); 9] = [
     ("Searches per question", |row| row.searches_per_question, true),
-    ("KL to the starting model, nats per token", |row| row.kl, true),
-    ("Entropy, nats per token", |row| row.entropy, true),
+    ("KL to the starting model (nats)", |row| row.kl, true),
+    ("Entropy of a token (nats)", |row| row.entropy, true),
     ("Sampled tokens per trajectory", |row| row.response_tokens, true),
     (
         "Invalid actions per trajectory",
@@ -26,7 +26,7 @@ const SMALL_CHARTS: [(&str, Figure, bool); 9] = [
     ),
     ("Gradient norm", |row| row.grad_norm, true),
     ("Share of clipped tokens", |row| row.clip_fraction, true),
-    ("Gap between sampler’s and trainer’s log-probs", |row| row.log_prob_gap, true),
+    ("Log-prob gap, sampler to trainer", |row| row.log_prob_gap, true),
     ("Sampled tokens per second", |row| row.tokens_per_second, true),
 ];
 

@@ -51,7 +51,10 @@ pub(super) fn section(record: &RunRecord) -> String {
         );
         html.push_str(&segments(pick.trajectory));
         for (name, label) in [(BEFORE, "before GRPO"), (AFTER_RANDOM, "with random passages")] {
-            html.push_str(&counterpart(record.evaluation(name), &pick.row.example_id, label));
+            let other = record.evaluation(name).and_then(|other| find(other, &pick.row.example_id));
+            // Without an evaluation after GRPO the episode itself may come from one of these.
+            let other = other.filter(|other| !std::ptr::eq(*other, pick.row));
+            html.push_str(&counterpart(other, label));
         }
         html.push_str("</article>");
     }
@@ -104,11 +107,8 @@ fn find<'a>(result: &'a EvalResult, example_id: &str) -> Option<&'a EvalRow> {
 }
 
 /// The same question in another evaluation, folded away.
-fn counterpart(result: Option<&EvalResult>, example_id: &str, label: &str) -> String {
-    let found = result.and_then(|result| {
-        let row = find(result, example_id)?;
-        Some((row, row.trajectory.as_ref()?))
-    });
+fn counterpart(row: Option<&EvalRow>, label: &str) -> String {
+    let found = row.and_then(|row| Some((row, row.trajectory.as_ref()?)));
     let Some((row, trajectory)) = found else { return String::new() };
     format!(
         "<details><summary>The same question {label}: {}</summary>{}{}</details>",

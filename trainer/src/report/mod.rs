@@ -25,11 +25,14 @@ use crate::track::{MetricsError, Phase, StepMetrics, read_metrics, read_phases};
 pub use comparison::{Comparison, Headline};
 
 /// File name, without its ending, of the evaluation after the warm start.
-pub const BEFORE: &str = "before";
+pub const BEFORE: &str = "warm-start";
 /// File name, without its ending, of the evaluation after GRPO.
-pub const AFTER: &str = "after";
+pub const AFTER: &str = "grpo";
 /// File name, without its ending, of the evaluation after GRPO with random passages.
-pub const AFTER_RANDOM: &str = "after-random";
+pub const AFTER_RANDOM: &str = "grpo-random-passages";
+
+/// Folder within the run's in which the warm start may have a run directory of its own.
+const WARM_START_FOLDER: &str = "sft";
 
 const REPORT_FILE: &str = "report.html";
 
@@ -99,7 +102,7 @@ impl RunRecord {
             title: title.map_or_else(|| format!("Run “{name}”"), str::to_owned),
             evaluations,
             metrics,
-            phases: read_phases(run_dir),
+            phases: [read_phases(&run_dir.join(WARM_START_FOLDER)), read_phases(run_dir)].concat(),
             config: read_if_present(&run_dir.join("config.toml"))?,
             facts,
         })
@@ -156,6 +159,16 @@ fn read_if_present(path: &Path) -> Result<Option<String>, ReportError> {
     }
 }
 
+/// What readers call an evaluation that the headline compares.
+fn called(stem: &str) -> Option<&'static str> {
+    match stem {
+        BEFORE => Some("after the warm start"),
+        AFTER => Some("after GRPO"),
+        AFTER_RANDOM => Some("after GRPO, random passages"),
+        _ => None,
+    }
+}
+
 fn load_evaluations(folder: &Path) -> Result<Vec<(String, EvalResult)>, ReportError> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -168,7 +181,12 @@ fn load_evaluations(folder: &Path) -> Result<Vec<(String, EvalResult)>, ReportEr
         if path.extension().is_some_and(|extension| extension == "json")
             && let Some(stem) = path.file_stem().and_then(|stem| stem.to_str())
         {
-            evaluations.push((stem.to_owned(), EvalResult::load(&path)?));
+            let mut result = EvalResult::load(&path)?;
+            // A result that was given no better name than its file's is called by its part.
+            if result.name == stem {
+                called(stem).unwrap_or(stem).clone_into(&mut result.name);
+            }
+            evaluations.push((stem.to_owned(), result));
         }
     }
     // The story first, the rest by name.

@@ -116,8 +116,8 @@ fn step(step: u64) -> StepMetrics {
 /// Writes a run directory as the commands leave it.
 fn sample_run(folder: &Path) {
     for (stem, name, searches, right) in [
-        (AFTER, "after GRPO", Searches::Retriever, 110),
-        (BEFORE, "warm start", Searches::Retriever, 30),
+        (AFTER, AFTER, Searches::Retriever, 110),
+        (BEFORE, BEFORE, Searches::Retriever, 30),
         (AFTER_RANDOM, "after GRPO, random passages", Searches::Random, 22),
         ("none", "after GRPO, no searches", Searches::None, 12),
     ] {
@@ -152,17 +152,18 @@ fn a_run_becomes_one_page_and_one_table() {
     let text = String::from_utf8(out).unwrap();
 
     // The headline, on the page and on the terminal.
-    let sentence = "after GRPO against warm start: EM +0.400 (+0.311 to +0.480); the 95 % intervals \
+    let sentence = "after GRPO, against after the warm start: EM +0.400 (+0.311 to +0.480); the 95 % intervals \
                     do not overlap";
     assert!(text.contains(sentence), "{text}");
     assert!(html.contains("+0.400<small> EM"), "gain");
     assert!(html.contains("−0.440<small> EM"), "loss with random passages");
     assert!(html.contains("0.150 → 0.550"), "before and after");
-    assert!(html.contains("the 95 % intervals do not overlap"));
-    let order: Vec<usize> = ["warm start", "after GRPO  ", "after GRPO, random", "after GRPO, no"]
-        .iter()
-        .map(|name| text.find(name).unwrap())
-        .collect();
+    assert!(html.contains("the 95\u{a0}% intervals do not overlap"));
+    let order: Vec<usize> =
+        ["after the warm start  ", "after GRPO  ", "after GRPO, random", "after GRPO, no"]
+            .iter()
+            .map(|name| text.find(name).unwrap())
+            .collect();
     assert!(order.is_sorted(), "rows follow the story: {text}");
 
     // Nothing from outside, and nothing that the model wrote becomes markup.
@@ -223,6 +224,15 @@ fn parts_that_are_missing_are_left_out() {
     let html = record.to_html();
     assert!(html.contains("0.300") && !html.contains("class=tiles") && !html.contains("NaN"));
     assert_eq!(Headline::of(&record).comparisons().count(), 0);
+}
+
+#[test]
+fn an_episode_is_not_set_against_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let result = evaluation(BEFORE, Searches::Retriever, 3, 10);
+    result.save(&evaluation_path(dir.path(), BEFORE)).unwrap();
+    let html = RunRecord::load(dir.path(), None).unwrap().to_html();
+    assert!(html.contains("<article>") && !html.contains("The same question"));
 }
 
 #[test]

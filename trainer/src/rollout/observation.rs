@@ -54,7 +54,8 @@ pub fn render(
 
 /// `Doc 1(Title: …) text`, the form of the reference: the first line of the contents is the title.
 fn with_heading(index: usize, passage: &Passage) -> String {
-    format!("Doc {}(Title: {}) {}\n", index + 1, passage.title(), passage.text())
+    let (title, text) = passage.title_and_text();
+    format!("Doc {}(Title: {title}) {text}\n", index + 1)
 }
 
 fn frame(passages: &str) -> String {

@@ -6,9 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::data::Example;
-use crate::engine::{
-    Engine, EngineError, GenerateRequest, Generation, SequenceId, StopReason,
-};
+use crate::engine::{Engine, EngineError, GenerateRequest, Generation, SequenceId, StopReason};
 use crate::token::{TokenError, Tokenizer};
 
 /// What a demonstration shows.

@@ -68,8 +68,7 @@ pub(super) fn evaluate(
     let rollout = rollout_config(config, sampling, running);
     let asked: Vec<&Example> = questions.iter().collect();
     let jobs = episode_jobs(&asked, 1, config.seed, u64::MAX);
-    let mut observer =
-        EpisodeProgress(Progress::start("evaluate", jobs.len() as u64, "questions"));
+    let mut observer = EpisodeProgress(Progress::start("evaluate", jobs.len() as u64, "questions"));
     let tokenizer = &session.tokenizer;
     let searcher = searcher.as_mut();
     let played = roll_out(&mut engine, searcher, tokenizer, jobs, &rollout, &mut observer);

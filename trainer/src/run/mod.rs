@@ -7,6 +7,7 @@ mod demonstrations;
 mod evaluation;
 mod question_order;
 mod session;
+mod stop;
 mod training;
 mod warm_start;
 
@@ -48,10 +49,16 @@ pub struct ChatOptions {
 ///
 /// # Errors
 /// Names the file and what is wrong with it.
-pub fn convert(gguf: &Path, folder: &Path, dtype: Dtype, out: &mut dyn Write) -> anyhow::Result<()> {
+pub fn convert(
+    gguf: &Path,
+    folder: &Path,
+    dtype: Dtype,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
     let mut progress: Option<Progress> = None;
     let summary = convert_gguf(gguf, folder, dtype, &mut |done, total| {
-        let bar = progress.get_or_insert_with(|| Progress::start("convert", total as u64, "tensors"));
+        let bar =
+            progress.get_or_insert_with(|| Progress::start("convert", total as u64, "tensors"));
         bar.set(done as u64);
     })?;
     if let Some(progress) = progress {

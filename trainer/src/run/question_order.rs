@@ -2,7 +2,12 @@
 
 /// Indices into a set of `questions`, for step `step` (from 0) of `per_step` questions: the set is
 /// gone through again and again, each time in another order, and no question is skipped.
-pub(super) fn step_questions(seed: u64, step: u64, per_step: usize, questions: usize) -> Vec<usize> {
+pub(super) fn step_questions(
+    seed: u64,
+    step: u64,
+    per_step: usize,
+    questions: usize,
+) -> Vec<usize> {
     let first = step * per_step as u64;
     let mut order: Option<(u64, Vec<usize>)> = None;
     (first..first + per_step as u64)

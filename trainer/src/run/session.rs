@@ -78,7 +78,8 @@ impl Session {
         self.policy.compute.device
     }
 
-    /// The questions of a file, in its order, as prompts; `limit` 0 takes all.
+    /// The questions of a file, in its order, as prompts; a `limit` other than 0 takes as many, evenly
+    /// spread over the file, which may be sorted by kind.
     pub(super) fn questions(
         &self,
         config: &Config,
@@ -92,8 +93,14 @@ impl Session {
             };
             records.retain(|record| record.extra.get("hops").is_none_or(within));
         }
-        if limit > 0 {
-            records.truncate(limit);
+        if limit > 0 && limit < records.len() {
+            let count = records.len();
+            let mut position = 0;
+            records.retain(|_| {
+                let chosen = (position + 1) * limit / count > position * limit / count;
+                position += 1;
+                chosen
+            });
         }
         anyhow::ensure!(!records.is_empty(), "{} has no questions to ask", path.display());
         let template = prompt_template(config)?;
@@ -221,7 +228,6 @@ pub(super) fn peak_memory_mib() -> u64 {
     kib.unwrap_or(0) / 1024
 }
 
-
 /// Finds nothing for any query.
 #[derive(Debug, Default)]
 pub(super) struct NoPassages {
@@ -230,8 +236,10 @@ pub(super) struct NoPassages {
 
 impl Searcher for NoPassages {
     fn submit(&mut self, requests: Vec<SearchRequest>) -> Result<(), SearcherError> {
-        let nothing =
-            |request: SearchRequest| SearchOutcome { ticket: request.ticket, result: Ok(Vec::new()) };
+        let nothing = |request: SearchRequest| SearchOutcome {
+            ticket: request.ticket,
+            result: Ok(Vec::new()),
+        };
         self.ready.extend(requests.into_iter().map(nothing));
         Ok(())
     }

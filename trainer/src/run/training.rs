@@ -6,14 +6,17 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Context as _;
+use shared::shutdown::Shutdown;
 use tracing::{info, warn};
 
+use super::Interrupted;
 use super::evaluation::evaluate;
 use super::question_order::step_questions;
 use super::session::{
     EpisodeProgress, Session, episode_jobs, http_searcher, peak_memory_mib, reward_config,
     rollout_config,
 };
+use super::stop::StopFlag;
 use super::warm_start::{apply_gradient, optimizer_config};
 use crate::algo::{Aggregation, ClipRange, KlEstimator, group_advantages, token_weights};
 use crate::checkpoint::{self, TrainerState};
@@ -43,7 +46,16 @@ pub fn train(config: &Config, out: &mut dyn Write) -> anyhow::Result<()> {
     let total = config.grpo.steps as u64;
     let mut progress = Progress::start("train", total, "steps");
     progress.set(run.state.step);
+    let stop = StopFlag::listen().context("cannot listen for signals")?;
     while run.state.step < total {
+        if let Some(wish) = stop.wish() {
+            let folder = run.save()?;
+            writeln!(out, "{}: stopped, run the same command to go on", folder.display())?;
+            return match wish {
+                Shutdown::Terminate => Ok(()),
+                Shutdown::Interrupt => Err(Interrupted.into()),
+            };
+        }
         let metrics = run.step()?;
         progress.note(&format!(
             "reward {:.3}, em {:.3}, searches {:.2}, kl {:.4}, entropy {:.2}",
@@ -276,8 +288,7 @@ impl<'c> TrainingRun<'c> {
         for _ in 0..config.grpo.epochs_per_step {
             for batch in sequences.chunks(per_update) {
                 let mut batch = batch.to_vec();
-                let trained: Vec<usize> =
-                    batch.iter().map(TrainSequence::trained_tokens).collect();
+                let trained: Vec<usize> = batch.iter().map(TrainSequence::trained_tokens).collect();
                 let weights = token_weights(aggregation(config), &trained);
                 for (sequence, weight) in batch.iter_mut().zip(weights) {
                     sequence.weight = weight;

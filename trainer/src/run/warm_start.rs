@@ -73,8 +73,7 @@ fn demonstrations(
     let total = jobs.len() as u64;
     let mut observer = EpisodeProgress(Progress::start("demonstrations", total, "episodes"));
     let tokenizer = &session.tokenizer;
-    let played =
-        roll_out(&mut engine, &mut searcher, tokenizer, jobs, &rollout, &mut observer)?;
+    let played = roll_out(&mut engine, &mut searcher, tokenizer, jobs, &rollout, &mut observer)?;
     observer.0.finish();
     let reason = played.last_search_failure.unwrap_or_default();
     anyhow::ensure!(

@@ -89,9 +89,7 @@ mod tests {
     use super::*;
 
     fn corpus(size: usize) -> Vec<Passage> {
-        (0..size)
-            .map(|n| Passage { id: format!("p{n}"), contents: format!("\"T{n}\"\ntext {n}") })
-            .collect()
+        (0..size).map(|n| Passage::new(format!("p{n}"), format!("\"T{n}\"\ntext {n}"))).collect()
     }
 
     fn ids(searcher: &mut RandomPassages, query: &str, top_k: usize) -> Vec<String> {

@@ -52,6 +52,21 @@ impl Progress {
         Self { view: View::Plain { lines, start: Instant::now() } }
     }
 
+    /// Notes that `done` units were done before this work began, as in a run that goes on: they
+    /// count towards the total but not towards the rate.
+    pub fn skip(&mut self, done: u64) {
+        match &mut self.view {
+            View::Bar(bar) => {
+                bar.set_position(done);
+                bar.reset_eta();
+            }
+            View::Plain { lines, .. } => {
+                lines.done = done;
+                lines.skipped = done;
+            }
+        }
+    }
+
     /// Notes that `count` more units are done.
     pub fn advance(&mut self, count: u64) {
         let done = match &self.view {
@@ -123,6 +138,8 @@ struct PlainProgress {
     unit: String,
     total: u64,
     done: u64,
+    /// Part of `done` that took none of the time.
+    skipped: u64,
     note: String,
     last_line_at: Option<Duration>,
 }
@@ -134,6 +151,7 @@ impl PlainProgress {
             unit: unit.to_owned(),
             total,
             done: 0,
+            skipped: 0,
             note: String::new(),
             last_line_at: None,
         }
@@ -143,7 +161,7 @@ impl PlainProgress {
     /// shows how fast the work goes.
     fn line_if_due(&mut self, elapsed: Duration) -> Option<String> {
         let due = match self.last_line_at {
-            None => self.done > 0,
+            None => self.done > self.skipped,
             Some(last) => elapsed >= last + PLAIN_INTERVAL,
         };
         if !due {
@@ -154,13 +172,14 @@ impl PlainProgress {
     }
 
     fn line(&self, elapsed: Duration) -> String {
-        let rate = self.done as f64 / elapsed.as_secs_f64().max(1e-3);
+        let worked = self.done.saturating_sub(self.skipped);
+        let rate = worked as f64 / elapsed.as_secs_f64().max(1e-3);
         let mut line = format!("{}: {}/{}", self.label, self.done, self.total);
         if !self.unit.is_empty() {
             line = format!("{line} {}", self.unit);
         }
         line = format!("{line}, {}", shown_rate(rate));
-        if self.done > 0 && self.done < self.total {
+        if worked > 0 && self.done < self.total {
             let left = (self.total - self.done) as f64 / rate;
             line = format!("{line}, {} left", shown_time(left));
         }
@@ -221,6 +240,16 @@ mod tests {
         lines.done = 100;
         let line = lines.last_line(Duration::from_secs(200));
         assert_eq!(line, "evaluation: done, 100/100 questions in 3m20s, em 0.50");
+    }
+
+    #[test]
+    fn work_done_before_does_not_count_towards_the_rate() {
+        let mut lines = PlainProgress::new("train", 60, "steps");
+        (lines.done, lines.skipped) = (50, 50);
+        assert_eq!(lines.line_if_due(Duration::from_secs(30)), None);
+        lines.done = 52;
+        let line = lines.line_if_due(Duration::from_secs(40)).unwrap();
+        assert_eq!(line, "train: 52/60 steps, 3.0/min, 2m40s left");
     }
 
     #[test]

@@ -93,8 +93,7 @@ fn micro_batch_pass(
         Tensor::from_slice(&values).to_device(device)
     };
     let joined = |part: &dyn Fn(&TrainSequence) -> Option<&Vec<f32>>| {
-        let parts: Option<Vec<&Vec<f32>>> =
-            members.iter().map(|sequence| part(sequence)).collect();
+        let parts: Option<Vec<&Vec<f32>>> = members.iter().map(|sequence| part(sequence)).collect();
         let values: Option<Vec<f32>> =
             parts.map(|parts| parts.into_iter().flatten().copied().collect());
         values.map(|values| Tensor::from_slice(&values).to_device(device))
@@ -103,18 +102,18 @@ fn micro_batch_pass(
         .unwrap_or_else(|| scored.log_probs.detach());
     let advantages = per_token(|sequence| sequence.advantage);
     let loss = clipped_policy_loss(&scored.log_probs, &old, &advantages, config.clip);
-    let mut objective = loss.losses.shallow_clone();
+    let mut penalties = loss.losses.zeros_like();
     let mut kl_sum = 0.0;
     if let Some(reference) = joined(&|sequence| sequence.reference_log_probs.as_ref()) {
         let kl = kl_estimate(config.kl_estimator, &scored.log_probs, &reference);
         kl_sum = kl.sum(Kind::Float).double_value(&[]);
-        objective = objective + kl * config.kl_coefficient;
+        penalties += kl * config.kl_coefficient;
     }
     if with_entropy {
-        objective = objective - &scored.entropies * config.entropy_coefficient;
+        penalties -= &scored.entropies * config.entropy_coefficient;
     }
     let token_weight = per_token(|sequence| sequence.weight);
-    (objective * &token_weight).sum(Kind::Float).backward();
+    ((&loss.losses + penalties) * &token_weight).sum(Kind::Float).backward();
     let sum = |tensor: &Tensor| tensor.sum(Kind::Float).double_value(&[]);
     let sampler = joined(&|sequence| Some(&sequence.sampler_log_probs));
     let gap = sampler.map_or(0.0, |sampler| sum(&(scored.log_probs.detach() - sampler).abs()));

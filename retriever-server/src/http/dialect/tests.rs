@@ -10,7 +10,7 @@ const LIMITS: RequestLimits = RequestLimits {
     max_body_bytes: 1 << 20,
     max_batch_queries: 4,
     max_query_bytes: 1 << 10,
-    deadline: Duration::from_secs(60),
+    deadline: Duration::from_mins(1),
 };
 
 #[track_caller]

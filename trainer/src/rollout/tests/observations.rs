@@ -6,7 +6,7 @@ use crate::rollout::observation::{Observation, ObservationBudget, render};
 use crate::token::Tokenizer;
 
 fn passage(contents: &str) -> Passage {
-    Passage { id: String::new(), contents: contents.to_owned() }
+    Passage::new("", contents)
 }
 
 fn show(passages: &[Passage], max_tokens: usize, max_passage_tokens: usize) -> Option<Observation> {

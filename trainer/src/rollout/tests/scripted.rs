@@ -214,9 +214,8 @@ impl ScriptedSearcher {
 
     fn answer(&self, request: &SearchRequest) -> SearchOutcome {
         let found = self.documents.get(&request.query).or_else(|| self.documents.get("*"));
-        let passage = |(rank, contents): (usize, &String)| Passage {
-            id: format!("{}-{rank}", request.query),
-            contents: contents.clone(),
+        let passage = |(rank, contents): (usize, &String)| {
+            Passage::new(format!("{}-{rank}", request.query), contents.clone())
         };
         let passages = found.into_iter().flatten().take(request.top_k).enumerate().map(passage);
         let result = if self.failing.contains(&request.query) {

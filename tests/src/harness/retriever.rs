@@ -1,0 +1,159 @@
+//! A retriever in this process, on its own thread and runtime, so that it can be started, killed
+//! and started again from any test, blocking or not.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use retriever_server::config::ServeConfig;
+use retriever_server::{Drained, Phase, ServeError, Server};
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+
+use crate::harness::http::PATIENCE;
+
+/// How a server ended; `None` if it was killed.
+type Ending = Option<Result<Drained, ServeError>>;
+
+/// A running retriever. Dropped, it is killed.
+pub(crate) struct RetrieverHandle {
+    addr: SocketAddr,
+    phase: watch::Receiver<Phase>,
+    drain: Option<oneshot::Sender<()>>,
+    kill: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<Ending>>,
+}
+
+impl RetrieverHandle {
+    /// Starts a retriever with default settings on a free port and waits until it is ready.
+    pub(crate) fn start(index: &Path) -> Self {
+        Self::start_with(index, 0, &[])
+    }
+
+    /// Starts a retriever on a port (0 for a free one), with variables by their names, and waits
+    /// until it is ready.
+    pub(crate) fn start_with(index: &Path, port: u16, variables: &[(&str, &str)]) -> Self {
+        match Self::try_start(index, port, variables) {
+            Ok(handle) => handle,
+            Err(error) => panic!("the retriever did not start: {error}"),
+        }
+    }
+
+    /// Like [`Self::start_with`], for a start that may fail.
+    pub(crate) fn try_start(
+        index: &Path,
+        port: u16,
+        variables: &[(&str, &str)],
+    ) -> Result<Self, ServeError> {
+        let mut source: BTreeMap<String, String> = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        source.insert("RETRIEVER_INDEX".to_owned(), index.to_str().unwrap().to_owned());
+        source.entry("RETRIEVER_THREADS".to_owned()).or_insert_with(|| "2".to_owned());
+        let config = ServeConfig::resolve(&source).unwrap();
+        let (drain, drained) = oneshot::channel();
+        let (kill, killed) = oneshot::channel();
+        let (started, start) = mpsc::channel();
+        let thread = std::thread::spawn(move || serve(config, port, &started, drained, killed));
+        match start.recv_timeout(PATIENCE).unwrap() {
+            Some((addr, phase)) => {
+                Ok(Self { addr, phase, drain: Some(drain), kill: Some(kill), thread: Some(thread) })
+            }
+            None => match thread.join().unwrap() {
+                Some(Err(error)) => Err(error),
+                other => panic!("the retriever ended before it was ready: {other:?}"),
+            },
+        }
+    }
+
+    /// Base URL.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Kills the retriever as if its process died: connections break, nothing is finished. The
+    /// port is free when this returns.
+    pub(crate) fn stop(mut self) {
+        self.end();
+    }
+
+    /// Does what SIGTERM does, without waiting for the end.
+    pub(crate) fn begin_drain(&mut self) {
+        let _ = self.drain.take().unwrap().send(());
+    }
+
+    /// Waits until the retriever refuses new work.
+    pub(crate) async fn draining(&mut self) {
+        self.phase.wait_for(|phase| *phase == Phase::Draining).await.unwrap();
+    }
+
+    /// Waits for the end after [`Self::begin_drain`].
+    pub(crate) fn finish(mut self) -> Drained {
+        let ending = self.thread.take().unwrap().join().unwrap();
+        ending.expect("killed").unwrap()
+    }
+
+    /// Does what SIGTERM does and waits for the end.
+    pub(crate) fn drain(mut self) -> Drained {
+        self.begin_drain();
+        self.finish()
+    }
+
+    fn end(&mut self) {
+        drop(self.kill.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for RetrieverHandle {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The life of the thread. All tasks live in a runtime of this one thread, which ends with it:
+/// when this returns, every socket is closed.
+fn serve(
+    config: ServeConfig,
+    port: u16,
+    started: &mpsc::Sender<Option<(SocketAddr, watch::Receiver<Phase>)>>,
+    drained: oneshot::Receiver<()>,
+    killed: oneshot::Receiver<()>,
+) -> Ending {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let ending = runtime.block_on(async {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let server = Server::new(config).unwrap();
+        let mut phase = server.phase();
+        let announce = async {
+            if phase.wait_for(|phase| *phase != Phase::Starting).await.is_ok() {
+                let _ = started.send(Some((addr, phase.clone())));
+            }
+            std::future::pending::<()>().await;
+        };
+        let asked = async {
+            // The handle drops its end only to kill, which the other branch sees.
+            if drained.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            ending = server.run(listener, asked) => Some(ending),
+            () = announce => None,
+            _ = killed => None,
+        }
+    });
+    // Nobody listens if the start was announced before.
+    let _ = started.send(None);
+    ending
+}

@@ -1,0 +1,92 @@
+//! The command line of the retriever: exit codes and messages.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+
+use retriever_server::cli::{self, EXIT_FAILURE, EXIT_SUCCESS, EXIT_USAGE, Streams};
+
+use crate::harness::corpus::{IndexedCorpus, PASSAGE_COUNT};
+
+/// Runs the program in process; returns exit code, output and error.
+fn run(arguments: &[&str]) -> (u8, String, String) {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let arguments = ["retriever-server"].iter().chain(arguments).map(OsString::from);
+    let code = cli::run(arguments, &mut Streams { out: &mut out, err: &mut err });
+    (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn a_corpus_is_indexed_once_and_then_up_to_date() {
+    let corpus = IndexedCorpus::build();
+    let (input, index) = (corpus.corpus(), corpus.folder().join("by-command"));
+    let arguments = ["index", "--corpus", text(&input), "--index", text(&index)];
+    let (code, out, err) = run(&arguments);
+    assert_eq!((code, err.as_str()), (EXIT_SUCCESS, ""));
+    assert!(out.starts_with(&format!("indexed {PASSAGE_COUNT} passages, ")), "{out}");
+    let (code, out, _) = run(&arguments);
+    assert_eq!(code, EXIT_SUCCESS);
+    assert!(out.starts_with(&format!("up to date, {PASSAGE_COUNT} passages")), "{out}");
+    let manifest = fs::read_to_string(index.join("manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    assert_eq!(manifest["passage_count"], PASSAGE_COUNT);
+    assert_eq!(manifest["corpus"][0]["sha256"].as_str().unwrap().len(), 64);
+}
+
+#[test]
+fn bad_corpus_lines_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let index = folder.path().join("index");
+    let good = br#"{"id":"1","contents":"fine"}"#;
+    let cases: [(&[u8], &str); 5] = [
+        (br#"{"id":"2","text":"no contents"}"#, "corpus.jsonl:2: contents is missing"),
+        (br#"{"id":"2","contents":5}"#, "corpus.jsonl:2: contents is a number, expected a string"),
+        (br#"{"id":"2","contents":"#, "corpus.jsonl:2: is not JSON: EOF"),
+        (b"{\"id\":\"2\",\"contents\":\"\xff\"}", "corpus.jsonl:2: invalid UTF-8 at byte 22"),
+        (br#"{"id":"1","contents":"again"}"#, "corpus.jsonl:2: id \"1\" was used before"),
+    ];
+    for (bad, expected) in cases {
+        let corpus = folder.path().join("corpus.jsonl");
+        fs::write(&corpus, [good, bad].join(&b'\n')).unwrap();
+        let (code, out, err) = run(&["index", "--corpus", text(&corpus), "--index", text(&index)]);
+        assert_eq!((code, out.as_str()), (EXIT_FAILURE, ""));
+        assert!(err.contains(expected), "{err}");
+        assert!(!index.try_exists().unwrap());
+    }
+}
+
+#[test]
+fn bad_configuration_is_exit_code_64_with_every_variable() {
+    let (code, _, err) =
+        run(&["serve", "--index", "x", "--top-k", "-1", "--bm25-b", "2", "--deadline-ms", "soon"]);
+    assert_eq!(code, EXIT_USAGE);
+    for line in [
+        "RETRIEVER_TOP_K (--top-k) is \"-1\": expected an integer from 1 to 16777216",
+        "RETRIEVER_BM25_B (--bm25-b) is \"2\": expected a number from 0 to 1",
+        "RETRIEVER_DEADLINE_MS (--deadline-ms) is \"soon\": expected an integer from 1 to 86400000",
+    ] {
+        assert!(err.contains(line), "{err}");
+    }
+    assert_eq!(run(&["serve", "--topk", "3"]).0, EXIT_USAGE);
+}
+
+#[test]
+fn a_start_that_fails_is_exit_code_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let index = folder.path().join("nowhere");
+    let (code, _, err) = run(&["serve", "--index", text(&index), "--addr", "127.0.0.1:0"]);
+    assert_eq!(code, EXIT_FAILURE);
+    assert!(err.contains("there is no index at"), "{err}");
+}
+
+#[test]
+fn health_of_nothing_is_exit_code_1() {
+    // Port 9 is the discard service, which no test machine runs.
+    let (code, _, err) = run(&["health", "--url", "http://127.0.0.1:9"]);
+    assert_eq!(code, EXIT_FAILURE);
+    assert!(err.contains("does not answer"), "{err}");
+}

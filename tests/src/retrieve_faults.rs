@@ -1,0 +1,145 @@
+//! Requests that cannot be answered: each gets a clear error in JSON, and the server goes on.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use serde_json::{Value, json};
+
+use crate::harness::corpus::IndexedCorpus;
+use crate::harness::http::{HeldRequest, PATIENCE, Reply, get, post, post_bytes};
+use crate::harness::retriever::RetrieverHandle;
+
+fn start(variables: &[(&str, &str)]) -> (RetrieverHandle, IndexedCorpus) {
+    let corpus = IndexedCorpus::build();
+    (RetrieverHandle::start_with(&corpus.index(), 0, variables), corpus)
+}
+
+#[track_caller]
+fn check_422(reply: &Reply, loc: &Value, message: &str) {
+    assert_eq!((reply.status, reply.content_type.as_str()), (422, "application/json"), "{reply:?}");
+    let detail = &reply.body["detail"][0];
+    assert_eq!(&detail["loc"], loc, "{reply:?}");
+    assert!(detail["msg"].as_str().unwrap().contains(message), "{reply:?}");
+    assert!(detail["type"].is_string(), "{reply:?}");
+}
+
+async fn check_still_answers(url: &str) {
+    let reply = post(url, &json!({"queries": ["town1"], "topk": 1})).await;
+    assert_eq!(reply.body["result"][0][0]["id"], "p1");
+}
+
+#[tokio::test]
+async fn malformed_requests_say_where_and_what() {
+    let (retriever, _corpus) = start(&[]);
+    let url = retriever.url();
+    let cases: [(&[u8], Value, &str); 9] = [
+        (b"", json!(["body"]), "empty"),
+        (b"{\"queries\":", json!(["body"]), "not JSON: EOF"),
+        (b"{\"queries\":[\"a\xff\"]}", json!(["body"]), "not UTF-8: invalid at byte 14"),
+        (b"[1]", json!(["body"]), "expected an object"),
+        (b"{}", json!(["body", "queries"]), "field required"),
+        (b"{\"queries\":[\"a\",5]}", json!(["body", "queries", 1]), "expected a string"),
+        (
+            b"{\"queries\":[],\"topk\":-1}",
+            json!(["body", "topk"]),
+            "is -1, expected an integer from 0 to 1000",
+        ),
+        (
+            b"{\"queries\":[],\"topk\":1000000000}",
+            json!(["body", "topk"]),
+            "is 1000000000, expected",
+        ),
+        (
+            b"{\"query\":\"a\",\"return_scores\":1}",
+            json!(["body", "return_scores"]),
+            "expected true or false",
+        ),
+    ];
+    for (body, loc, message) in cases {
+        check_422(&post_bytes(&url, body.to_vec()).await, &loc, message);
+    }
+    check_still_answers(&url).await;
+}
+
+#[tokio::test]
+async fn a_batch_beyond_the_limit_is_refused() {
+    let (retriever, _corpus) = start(&[("RETRIEVER_MAX_BATCH_QUERIES", "2")]);
+    let reply = post(&retriever.url(), &json!({"queries": ["a", "b", "c"]})).await;
+    check_422(&reply, &json!(["body", "queries"]), "has 3 queries, expected at most 2");
+}
+
+#[tokio::test]
+async fn a_body_of_17_megabytes_is_refused_with_the_limit() {
+    let (retriever, _corpus) = start(&[]);
+    let url = retriever.url();
+    let body = json!({"queries": ["x".repeat(17_000_000)]}).to_string().into_bytes();
+    let reply = post_bytes(&url, body).await;
+    assert_eq!((reply.status, reply.content_type.as_str()), (413, "application/json"));
+    assert_eq!(reply.body["limit_bytes"], 16 * 1024 * 1024);
+    assert!(reply.body["detail"].as_str().unwrap().contains("larger than 16777216 bytes"));
+    check_still_answers(&url).await;
+}
+
+/// curl asks first when a body is large; it must be told before it sends.
+#[tokio::test]
+async fn a_client_that_asks_first_is_told_at_once() {
+    let (retriever, _corpus) = start(&[]);
+    let mut stream = TcpStream::connect(retriever.addr()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+        .write_all(
+            b"POST /retrieve HTTP/1.1\r\nHost: test\r\nContent-Length: 17000000\r\n\
+              Expect: 100-continue\r\nConnection: close\r\n\r\n",
+        )
+        .unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    assert!(response.starts_with("HTTP/1.1 413 "), "{response}");
+}
+
+#[tokio::test]
+async fn a_query_that_is_too_long_fails_alone() {
+    let (retriever, _corpus) = start(&[("RETRIEVER_MAX_QUERY_BYTES", "10")]);
+    let body = json!({"queries": ["town1", "town1 or town2", "town2"], "topk": 1});
+    let reply = post(&retriever.url(), &body).await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.body["result"][0][0]["id"], "p1");
+    assert_eq!(reply.body["result"][1], json!([]));
+    assert_eq!(reply.body["result"][2][0]["id"], "p2");
+    let expected = json!([{"index": 1, "code": "query_too_long", "retryable": false}]);
+    assert_eq!(reply.body["errors"], expected);
+}
+
+/// 503 with `Retry-After` and never 429, which no known client retries.
+#[tokio::test]
+async fn overload_is_503_and_passes() {
+    let (retriever, _corpus) = start(&[("RETRIEVER_MAX_REQUESTS", "1")]);
+    let url = retriever.url();
+    let body = json!({"queries": ["town1"], "topk": 1});
+    let held = HeldRequest::open(retriever.addr(), &body);
+    while get(&url, "/stats").await.body["requests_in_flight"] != 1 {}
+    let reply = post(&url, &body).await;
+    assert_eq!((reply.status, reply.retry_after.as_deref()), (503, Some("1")));
+    assert_eq!(reply.body["code"], "overloaded");
+    let response = held.complete();
+    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+    check_still_answers(&url).await;
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_arrive_ends_the_wait() {
+    let (retriever, _corpus) = start(&[("RETRIEVER_DEADLINE_MS", "20")]);
+    let held = HeldRequest::open(retriever.addr(), &json!({"queries": []}));
+    let response = held.response();
+    assert!(response.starts_with("HTTP/1.1 408 "), "{response}");
+}
+
+#[tokio::test]
+async fn unknown_paths_and_methods_answer_in_json() {
+    let (retriever, _corpus) = start(&[]);
+    let url = retriever.url();
+    let reply = get(&url, "/search").await;
+    assert_eq!((reply.status, &reply.body["code"]), (404, &json!("not_found")));
+    let reply = get(&url, "/retrieve").await;
+    assert_eq!((reply.status, &reply.body["code"]), (405, &json!("method_not_allowed")));
+}

@@ -1,0 +1,132 @@
+//! A retriever starts, tells how it is, drains, dies and comes back.
+
+use std::fs;
+
+use retriever_server::Drained;
+use serde_json::json;
+
+use crate::harness::corpus::{IndexedCorpus, PASSAGE_COUNT};
+use crate::harness::http::{HeldRequest, get, post};
+use crate::harness::retriever::RetrieverHandle;
+
+#[tokio::test]
+async fn a_ready_server_says_so_and_what_it_is() {
+    let corpus = IndexedCorpus::build();
+    let retriever = RetrieverHandle::start(&corpus.index());
+    let url = retriever.url();
+    for path in ["/health", "/healthz", "/livez", "/readyz"] {
+        let reply = get(&url, path).await;
+        assert_eq!((reply.status, reply.body), (200, json!({"status": "ok"})), "{path}");
+    }
+    let info = get(&url, "/info").await.body;
+    assert_eq!(info["backend"], "bm25");
+    assert_eq!(info["passage_count"], json!(PASSAGE_COUNT));
+    assert_eq!(info["index_digest"].as_str().unwrap().len(), 64);
+    assert_eq!(info["limits"]["max_body_bytes"], 16 * 1024 * 1024);
+    assert!((info["k1"].as_f64().unwrap() - 0.9).abs() < 1e-6);
+    assert!((info["b"].as_f64().unwrap() - 0.4).abs() < 1e-6);
+}
+
+#[tokio::test]
+async fn statistics_count_requests_and_queries() {
+    let corpus = IndexedCorpus::build();
+    let retriever = RetrieverHandle::start(&corpus.index());
+    let url = retriever.url();
+    post(&url, &json!({"queries": ["a", "b"]})).await;
+    post(&url, &json!({"queries": [1]})).await;
+    let stats = get(&url, "/stats").await.body;
+    assert_eq!((&stats["requests"], &stats["requests_refused"]), (&json!(2), &json!(1)));
+    assert_eq!((&stats["queries"], &stats["queries_failed"]), (&json!(2), &json!(0)));
+}
+
+#[test]
+fn a_missing_index_stops_the_start_with_its_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let index = folder.path().join("nowhere");
+    let error = RetrieverHandle::try_start(&index, 0, &[]).err().unwrap().to_string();
+    assert!(error.contains("there is no index at") && error.contains("nowhere"), "{error}");
+}
+
+#[test]
+fn a_damaged_index_stops_the_start_with_its_file() {
+    let corpus = IndexedCorpus::build();
+    let path = corpus.index().join("passages.jsonl");
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[1..]).unwrap();
+    let error = RetrieverHandle::try_start(&corpus.index(), 0, &[]).err().unwrap().to_string();
+    assert!(error.contains("passages.jsonl is corrupt"), "{error}");
+}
+
+#[tokio::test]
+async fn a_corpus_is_indexed_first_when_there_is_no_index() {
+    let corpus = IndexedCorpus::build();
+    let index = corpus.folder().join("second");
+    let path = corpus.corpus();
+    let variables = [("RETRIEVER_CORPUS", path.to_str().unwrap())];
+    let retriever = RetrieverHandle::start_with(&index, 0, &variables);
+    let reply = post(&retriever.url(), &json!({"queries": ["town9"], "topk": 1})).await;
+    assert_eq!(reply.body["result"][0][0]["id"], "p9");
+    retriever.stop();
+    // The second start finds the index and needs no corpus.
+    fs::remove_file(&path).unwrap();
+    let retriever = RetrieverHandle::start(&index);
+    assert_eq!(get(&retriever.url(), "/readyz").await.status, 200);
+}
+
+/// SIGTERM: new work is refused, admitted work is answered.
+#[tokio::test]
+async fn draining_finishes_admitted_work() {
+    let corpus = IndexedCorpus::build();
+    let mut retriever = RetrieverHandle::start(&corpus.index());
+    let url = retriever.url();
+    let body = json!({"queries": ["town1"], "topk": 1});
+    let held = HeldRequest::open(retriever.addr(), &body);
+    while get(&url, "/stats").await.body["requests_in_flight"] != 1 {}
+    retriever.begin_drain();
+    retriever.draining().await;
+    assert_eq!(get(&url, "/livez").await.status, 200);
+    for path in ["/readyz", "/health", "/info"] {
+        let reply = get(&url, path).await;
+        assert_eq!((reply.status, &reply.body["code"]), (503, &json!("shutting_down")), "{path}");
+    }
+    let reply = post(&url, &body).await;
+    assert_eq!((reply.status, reply.retry_after.as_deref()), (503, Some("5")));
+    let response = held.complete();
+    assert!(response.starts_with("HTTP/1.1 200 ") && response.contains("\"p1\""), "{response}");
+    assert_eq!(retriever.finish(), Drained::Complete);
+}
+
+#[tokio::test]
+async fn an_idle_server_drains_at_once() {
+    let corpus = IndexedCorpus::build();
+    let retriever = RetrieverHandle::start(&corpus.index());
+    let url = retriever.url();
+    // Its connection stays open, which must not hold up the end.
+    let client = reqwest::Client::new();
+    client.get(format!("{url}/livez")).send().await.unwrap().text().await.unwrap();
+    assert_eq!(retriever.drain(), Drained::Complete);
+    assert!(client.get(format!("{url}/livez")).send().await.is_err());
+}
+
+#[tokio::test]
+async fn the_grace_period_ends_the_wait() {
+    let corpus = IndexedCorpus::build();
+    let variables = [("RETRIEVER_GRACE_PERIOD_MS", "20")];
+    let retriever = RetrieverHandle::start_with(&corpus.index(), 0, &variables);
+    let _held = HeldRequest::open(retriever.addr(), &json!({"queries": []}));
+    while get(&retriever.url(), "/stats").await.body["requests_in_flight"] != 1 {}
+    assert_eq!(retriever.drain(), Drained::OutOfTime);
+}
+
+#[tokio::test]
+async fn a_killed_server_comes_back_on_its_port() {
+    let corpus = IndexedCorpus::build();
+    let retriever = RetrieverHandle::start(&corpus.index());
+    let (url, port) = (retriever.url(), retriever.addr().port());
+    let body = json!({"queries": ["town1"], "topk": 1});
+    let before = post(&url, &body).await.body;
+    retriever.stop();
+    assert!(reqwest::Client::new().get(format!("{url}/livez")).send().await.is_err());
+    let _again = RetrieverHandle::start_with(&corpus.index(), port, &[]);
+    assert_eq!(post(&url, &body).await.body, before);
+}
