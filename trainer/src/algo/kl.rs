@@ -23,6 +23,11 @@ pub fn kl_estimate(estimator: KlEstimator, log_probs: &Tensor, reference: &Tenso
         KlEstimator::K1 => difference,
         KlEstimator::Abs => difference.abs(),
         KlEstimator::K2 => difference.square() * 0.5,
-        KlEstimator::K3 => (-&difference).exp().g_add(&(difference - 1.0)).clamp(-10.0, 10.0),
+        KlEstimator::K3 => {
+            // Beyond this the value is at its bound anyway, but the exponential would overflow and
+            // make the gradient 0 times infinity, which is NaN.
+            let difference = difference.clamp(-20.0, 20.0);
+            (-&difference).exp().g_add(&(difference - 1.0)).clamp(-10.0, 10.0)
+        }
     }
 }

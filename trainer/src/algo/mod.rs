@@ -7,6 +7,8 @@ mod advantage;
 mod kl;
 mod loss;
 mod masked;
+#[cfg(test)]
+mod tests;
 
 pub use advantage::{GROUP_STD_EPSILON, group_advantages};
 pub use kl::{KlEstimator, kl_estimate};
