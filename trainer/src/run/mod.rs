@@ -6,6 +6,7 @@ mod conversation;
 mod demonstrations;
 mod evaluation;
 mod manifest;
+mod memory;
 mod question_order;
 mod session;
 mod stop;

@@ -220,14 +220,6 @@ impl RolloutObserver for EpisodeProgress {
     }
 }
 
-/// Most memory that this process has held so far, in MiB; 0 where the system does not say.
-pub(super) fn peak_memory_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    kib.unwrap_or(0) / 1024
-}
-
 /// Finds nothing for any query.
 #[derive(Debug, Default)]
 pub(super) struct NoPassages {

@@ -13,10 +13,10 @@ use tracing::{info, warn};
 use super::Interrupted;
 use super::evaluation::evaluate;
 use super::manifest::write_manifest;
+use super::memory;
 use super::question_order::step_questions;
 use super::session::{
-    EpisodeProgress, Session, episode_jobs, http_searcher, peak_memory_mib, reward_config,
-    rollout_config,
+    EpisodeProgress, Session, episode_jobs, http_searcher, reward_config, rollout_config,
 };
 use super::stop::StopFlag;
 use super::warm_start::{apply_gradient, optimizer_config};
@@ -188,6 +188,7 @@ impl<'c> TrainingRun<'c> {
         metrics.learning_rate = learning_rate;
         self.metrics.append(&metrics)?;
         self.save_and_evaluate()?;
+        memory::release_freed();
         Ok(metrics)
     }
 
@@ -403,7 +404,7 @@ fn step_metrics(
         log_prob_gap: 0.0,
         tokens_per_second: sampled * trajectories.len() as f64 / seconds.rollout.max(1e-9),
         seconds,
-        peak_memory_mib: peak_memory_mib(),
+        peak_memory_mib: memory::peak_mib(),
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 use tracing::info;
 
 use super::demonstrations::{DemonstrationEngine, Habit, demonstration_turns};
+use super::memory;
 use super::question_order::{shuffled, step_questions};
 use super::session::{EpisodeProgress, Session, episode_jobs, http_searcher, rollout_config};
 use crate::checkpoint;
@@ -105,6 +106,7 @@ fn train_on(
         if !loss.is_finite() {
             return Err(UpdateError::NotFinite { what: "loss", update, value: loss }.into());
         }
+        memory::release_freed();
         progress.note(&format!("loss {loss:.3}, gradient norm {norm:.2}"));
         progress.advance(1);
     }
