@@ -111,10 +111,12 @@ impl BuiltinEngine {
         let mut waiting = VecDeque::new();
         let mut tokens = 0;
         while let Some(request) = self.queue.pop_front() {
-            let cost = request.append.len() + 1;
             let known = self.sequences.contains_key(&request.sequence);
             let free = self.slots.iter().position(Option::is_none);
-            let over_budget = tokens + cost > self.config.max_prefill_tokens;
+            // A sample that shares its prompt with one already admitted costs no prefill.
+            let shared = !known && admitted.iter().any(|other| self.is_same_start(other, &request));
+            let cost = if shared { 0 } else { request.append.len() + 1 };
+            let over_budget = tokens + cost > self.config.max_prefill_tokens && !shared;
             if (!known && free.is_none()) || (over_budget && !admitted.is_empty()) {
                 waiting.push_back(request);
                 continue;
@@ -124,13 +126,16 @@ impl BuiltinEngine {
                 let sequence = Sequence { slot, cached: 0, pending_token: None, turn: None };
                 self.sequences.insert(request.sequence, sequence);
             }
-            // A sample that shares its prompt with one already admitted costs no prefill.
-            let shared = !known && admitted.iter().any(|other| shares_prompt(other, &request));
-            tokens += if shared { 0 } else { cost };
+            tokens += cost;
             admitted.push(request);
         }
         self.queue = waiting;
         admitted
+    }
+
+    /// Whether `first`, which is not a later turn, fills a cache that `other` may begin with.
+    fn is_same_start(&self, first: &GenerateRequest, other: &GenerateRequest) -> bool {
+        self.sequences[&first.sequence].cached == 0 && shares_prompt(first, other)
     }
 
     /// Feeds the appended tokens of the admitted turns and samples the first token of each.
@@ -143,7 +148,7 @@ impl BuiltinEngine {
         for (index, request) in admitted.iter().enumerate() {
             let sequence = &self.sequences[&request.sequence];
             let leader = leaders.iter().position(|&leader| {
-                sequence.cached == 0 && shares_prompt(&admitted[leader], request)
+                sequence.cached == 0 && self.is_same_start(&admitted[leader], request)
             });
             if let Some(row) = leader {
                 rows.push(row);
@@ -312,6 +317,13 @@ impl Engine for BuiltinEngine {
         }
         if past + request.append.len() == 0 {
             return Err(EngineError::Other(format!("sequence {id} has an empty prompt")));
+        }
+        let vocabulary = self.decoder.config.vocab_size;
+        if let Some(token) = request.append.iter().find(|&&token| i64::from(token) >= vocabulary) {
+            return Err(EngineError::Other(format!(
+                "sequence {id}: token {token} is not among the model's {vocabulary} tokens; the \
+                 tokenizer and the model do not belong together"
+            )));
         }
         self.queue.push_back(request);
         Ok(())

@@ -6,6 +6,8 @@
 mod builtin;
 mod kv_cache;
 mod sample;
+#[cfg(test)]
+pub(crate) mod tests;
 mod turn;
 
 pub use builtin::{BuiltinEngine, BuiltinEngineConfig, EngineCounters};

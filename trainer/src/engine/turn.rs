@@ -14,8 +14,9 @@ pub(super) struct Turn {
     pub(super) log_probs: Vec<f32>,
 }
 
-/// More tokens than any stop string has characters: enough to see one completed by the last token.
-const STOP_WINDOW_TOKENS: usize = 32;
+/// Tokens decoded before those that a stop string may lie in, since some tokenizers write a token
+/// differently at the start of a text.
+const STOP_CONTEXT_TOKENS: usize = 4;
 
 impl Turn {
     pub(super) fn new(request: GenerateRequest) -> Self {
@@ -38,9 +39,11 @@ impl Turn {
         if tokenizer.is_end(last) {
             return Ok(Some(StopReason::EndOfSequence));
         }
-        let start = self.token_ids.len().saturating_sub(STOP_WINDOW_TOKENS);
-        let text = tokenizer.decode(&self.token_ids[start..])?;
         let stop = &self.request.stop;
+        // A token is at least one byte of text: these hold any stop string that the last completes.
+        let longest = stop.stop_at.iter().map(String::len).max().unwrap_or(0);
+        let start = self.token_ids.len().saturating_sub(longest + STOP_CONTEXT_TOKENS);
+        let text = tokenizer.decode(&self.token_ids[start..])?;
         if let Some(tag) = stop.stop_at.iter().find(|tag| text.contains(tag.as_str())) {
             return Ok(Some(StopReason::Tag(tag.clone())));
         }

@@ -8,6 +8,8 @@ mod config;
 mod device;
 mod llama;
 mod log_prob;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use checkpoint_files::{WeightsError, read_weights, write_weights};
 pub use config::{ModelConfig, ModelConfigError};

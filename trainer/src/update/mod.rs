@@ -7,6 +7,8 @@ mod optimizer;
 mod policy_update;
 mod schedule;
 mod supervised;
+#[cfg(test)]
+mod tests;
 
 pub use micro_batch::{TrainSequence, micro_batches};
 pub use optimizer::{AdamW, AdamWConfig, clip_gradients};

@@ -1,0 +1,143 @@
+//! The built-in engine: its cache, its batching, its stops and its limits.
+//!
+//! Numbers are checked on small random checkpoints; stops on a model made for the purpose, which
+//! follows each token with one certain token, so that a test says what is generated.
+
+mod batching;
+mod cache;
+mod limits;
+mod stops;
+
+use std::collections::BTreeMap;
+
+use tch::{Kind, Tensor};
+
+use super::{
+    BuiltinEngine, BuiltinEngineConfig, Engine, GenerateRequest, Generation, Sampling, SamplingKey,
+    SequenceId, StopRule,
+};
+use crate::policy::tests::F32;
+use crate::policy::{Decoder, ModelConfig, Policy};
+use crate::token::Tokenizer;
+
+const CONFIG: BuiltinEngineConfig =
+    BuiltinEngineConfig { max_sequences: 8, max_context_tokens: 64, max_prefill_tokens: 256 };
+
+const NO_STOP: StopRule = StopRule { stop_at: Vec::new(), cut_after: Vec::new() };
+
+/// Far more steps than any test's generations have tokens.
+const STEPS_MAX: usize = 1000;
+
+fn engine(policy: &Policy, config: BuiltinEngineConfig) -> BuiltinEngine {
+    let device = policy.compute.device;
+    let decoder = Decoder::new(&policy.config, config.max_context_tokens, device);
+    BuiltinEngine::new(decoder, policy.detached_weights(), config)
+}
+
+/// A turn sampled at temperature 1 with a key of the sequence's own.
+fn request(sequence: SequenceId, append: &[u32], max_new_tokens: usize) -> GenerateRequest {
+    GenerateRequest {
+        sequence,
+        append: append.to_vec(),
+        max_new_tokens,
+        stop: NO_STOP,
+        sampling: Sampling { temperature: 1.0, top_p: 1.0 },
+        key: SamplingKey { seed: 5, step: 0, prompt: sequence, sample: 0 },
+    }
+}
+
+/// The same, always with the most likely token.
+pub(crate) fn greedy_request(
+    sequence: SequenceId,
+    append: &[u32],
+    max_new_tokens: usize,
+) -> GenerateRequest {
+    let sampling = Sampling { temperature: 0.0, top_p: 1.0 };
+    GenerateRequest { sampling, ..request(sequence, append, max_new_tokens) }
+}
+
+/// Submits everything at once and steps until all of it has ended.
+pub(crate) fn generate(
+    engine: &mut BuiltinEngine,
+    tokenizer: &Tokenizer,
+    requests: Vec<GenerateRequest>,
+) -> BTreeMap<SequenceId, Generation> {
+    let expected = requests.len();
+    for request in requests {
+        engine.submit(request).unwrap();
+    }
+    let mut generations = BTreeMap::new();
+    for _ in 0..STEPS_MAX {
+        if engine.is_idle() {
+            break;
+        }
+        for generation in engine.step(tokenizer).unwrap() {
+            assert_eq!(generation.token_ids.len(), generation.log_probs.len());
+            generations.insert(generation.sequence, generation);
+        }
+    }
+    assert!(engine.is_idle(), "turns are left after {STEPS_MAX} steps");
+    assert_eq!(generations.len(), expected);
+    generations
+}
+
+/// One turn of one sequence; one token per character.
+fn generate_one(engine: &mut BuiltinEngine, request: GenerateRequest) -> Generation {
+    let id = request.sequence;
+    generate(engine, &Tokenizer::characters(), vec![request]).remove(&id).unwrap()
+}
+
+#[track_caller]
+fn check_close(found: &[f32], expected: &[f32], tolerance: f32, name: &str) {
+    assert_eq!(found.len(), expected.len(), "{name}");
+    for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
+        assert!((found - expected).abs() < tolerance, "{name} {index}: {found}, not {expected}");
+    }
+}
+
+const CHAIN_SIZE: i64 = 128;
+
+/// A model of 128 tokens that follows each of `ids` with the next one, whatever came before:
+/// embeddings are unit vectors, attention and feed-forward add nothing, and the head's row of a token
+/// points to the one before it. After any other token all tokens are as likely.
+fn chain_model(ids: &[u32]) -> Policy {
+    let config = ModelConfig {
+        vocab_size: CHAIN_SIZE,
+        hidden_size: CHAIN_SIZE,
+        intermediate_size: 2,
+        layers: 1,
+        heads: 2,
+        key_value_heads: 1,
+        head_dim: 4,
+        rms_norm_epsilon: 1e-5,
+        rope_theta: 10_000.0,
+        max_positions: 256,
+        tied_embeddings: false,
+        source: serde_json::Value::Null,
+    };
+    let options = (Kind::Float, F32.device);
+    let zeros = |rows: i64, columns: i64| Tensor::zeros([rows, columns], options);
+    let ones = || Tensor::ones([CHAIN_SIZE], options);
+    let head = zeros(CHAIN_SIZE, CHAIN_SIZE);
+    for link in ids.windows(2) {
+        let row = head.get(i64::from(link[1]));
+        // The norm makes a unit vector sqrt(128) long: this is a logit of 56.
+        let _ = row.get(i64::from(link[0])).fill_(5.0);
+    }
+    let layer = |part: &str| format!("model.layers.0.{part}.weight");
+    let parameters = BTreeMap::from([
+        ("model.embed_tokens.weight".to_owned(), Tensor::eye(CHAIN_SIZE, options)),
+        (layer("input_layernorm"), ones()),
+        (layer("self_attn.q_proj"), zeros(8, CHAIN_SIZE)),
+        (layer("self_attn.k_proj"), zeros(4, CHAIN_SIZE)),
+        (layer("self_attn.v_proj"), zeros(4, CHAIN_SIZE)),
+        (layer("self_attn.o_proj"), zeros(CHAIN_SIZE, 8)),
+        (layer("post_attention_layernorm"), ones()),
+        (layer("mlp.gate_proj"), zeros(2, CHAIN_SIZE)),
+        (layer("mlp.up_proj"), zeros(2, CHAIN_SIZE)),
+        (layer("mlp.down_proj"), zeros(CHAIN_SIZE, 2)),
+        ("model.norm.weight".to_owned(), ones()),
+        ("lm_head.weight".to_owned(), head),
+    ]);
+    Policy { config, compute: F32, parameters }
+}

@@ -1,0 +1,240 @@
+//! What else is in the batch changes no sampled token; samples of one prompt share its prefill.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::{CONFIG, STEPS_MAX, check_close, engine, generate, request};
+use crate::engine::{
+    BuiltinEngine, BuiltinEngineConfig, Engine, EngineCounters, GenerateRequest, Generation,
+    SamplingKey, SequenceId,
+};
+use crate::policy::Policy;
+use crate::policy::tests::{CHECKPOINTS, F32, tiny};
+use crate::token::Tokenizer;
+
+/// The turns of one sequence: what is appended and how many tokens are sampled.
+#[derive(Clone)]
+struct Job {
+    id: SequenceId,
+    turns: VecDeque<(Vec<u32>, usize)>,
+}
+
+/// Sequences of very different lengths and numbers of turns. The last one outlives the others by
+/// far, so that it is moved to a leading slot while they are idle or gone.
+fn jobs() -> Vec<Job> {
+    let ids =
+        |seed: u32, count: u32| (0..count).map(|index| (seed * 31 + index * 17) % 64).collect();
+    let job = |id: u32| {
+        let mut turns = VecDeque::from([(ids(id, 3 + id * 2), 2 + id as usize % 3)]);
+        for turn in 0..id % 3 {
+            turns.push_back((ids(id + 7 * turn + 1, 4), 3 + turn as usize));
+        }
+        if id == 9 {
+            turns = VecDeque::from([(ids(9, 5), 24), (ids(1, 2), 9)]);
+        }
+        Job { id: u64::from(id), turns }
+    };
+    (0..10).map(job).collect()
+}
+
+/// When a sequence's next turn is submitted.
+#[derive(Clone, Copy, Debug)]
+enum Pace {
+    /// In the step after its turn ended.
+    AtOnce,
+    /// Once nothing else runs, as after a slow search.
+    WhenIdle,
+}
+
+/// Runs jobs with all first turns queued at the start; a sequence is released after its last turn.
+fn run(
+    engine: &mut BuiltinEngine,
+    mut jobs: Vec<Job>,
+    pace: Pace,
+) -> BTreeMap<u64, Vec<Generation>> {
+    let tokenizer = Tokenizer::characters();
+    let mut results: BTreeMap<u64, Vec<Generation>> = BTreeMap::new();
+    let mut later = Vec::new();
+    for job in &mut jobs {
+        later.push(next_request(job).unwrap());
+    }
+    for _ in 0..STEPS_MAX {
+        let submit_now = matches!(pace, Pace::AtOnce) || engine.is_idle();
+        if submit_now {
+            later.drain(..).for_each(|request| engine.submit(request).unwrap());
+        }
+        if engine.is_idle() {
+            break;
+        }
+        for generation in engine.step(&tokenizer).unwrap() {
+            let id = generation.sequence;
+            results.entry(id).or_default().push(generation);
+            let job = jobs.iter_mut().find(|job| job.id == id).unwrap();
+            match next_request(job) {
+                Some(request) => later.push(request),
+                None => engine.release(id),
+            }
+        }
+    }
+    assert!(engine.is_idle() && later.is_empty());
+    results
+}
+
+fn next_request(job: &mut Job) -> Option<GenerateRequest> {
+    let (append, tokens) = job.turns.pop_front()?;
+    Some(request(job.id, &append, tokens))
+}
+
+/// Each job in an engine of its own.
+fn alone(policy: &Policy) -> BTreeMap<u64, Vec<Generation>> {
+    let run_one = |job: Job| run(&mut engine(policy, CONFIG), vec![job], Pace::AtOnce);
+    jobs().into_iter().flat_map(run_one).collect()
+}
+
+#[track_caller]
+fn check_same(
+    found: &BTreeMap<u64, Vec<Generation>>,
+    expected: &BTreeMap<u64, Vec<Generation>>,
+    name: &str,
+) {
+    assert!(found.keys().eq(expected.keys()), "{name}");
+    for (id, turns) in expected {
+        assert_eq!(found[id].len(), turns.len(), "{name}: turns of {id}");
+        for (found, expected) in found[id].iter().zip(turns) {
+            assert_eq!(found.token_ids, expected.token_ids, "{name}: sequence {id}");
+            assert_eq!(found.stop, expected.stop, "{name}: sequence {id}");
+            check_close(&found.log_probs, &expected.log_probs, 1e-4, name);
+        }
+    }
+}
+
+#[test]
+fn a_batch_changes_no_sampled_token() {
+    for checkpoint in CHECKPOINTS {
+        let (policy, _) = tiny(checkpoint, F32);
+        let expected = alone(&policy);
+        assert_eq!(expected.len(), 10);
+        for (max_sequences, max_prefill_tokens) in
+            [(10, 1000), (10, 12), (16, 40), (3, 1000), (1, 1)]
+        {
+            let config = BuiltinEngineConfig { max_sequences, max_prefill_tokens, ..CONFIG };
+            let mut engine = engine(&policy, config);
+            let found = run(&mut engine, jobs(), Pace::AtOnce);
+            let name = format!("{checkpoint}, {config:?}");
+            check_same(&found, &expected, &name);
+            // The engine is used again: slots and cache hold what others left.
+            let mut reversed = jobs();
+            reversed.reverse();
+            check_same(&run(&mut engine, reversed, Pace::AtOnce), &expected, &name);
+        }
+    }
+}
+
+/// Sequences that wait keep their slots, and their caches are moved out of the way and back.
+#[test]
+fn waiting_sequences_keep_their_context() {
+    for checkpoint in CHECKPOINTS {
+        let (policy, _) = tiny(checkpoint, F32);
+        let expected = alone(&policy);
+        let config = BuiltinEngineConfig { max_sequences: 10, ..CONFIG };
+        let found = run(&mut engine(&policy, config), jobs(), Pace::WhenIdle);
+        check_same(&found, &expected, checkpoint);
+    }
+}
+
+#[test]
+fn every_part_of_the_key_changes_what_is_sampled() {
+    let (policy, _) = tiny(CHECKPOINTS[0], F32);
+    let sample = |key: SamplingKey| {
+        let request = GenerateRequest { key, ..request(1, &[4, 9, 1], 12) };
+        generate(&mut engine(&policy, CONFIG), &Tokenizer::characters(), vec![request])[&1]
+            .token_ids
+            .clone()
+    };
+    let key = SamplingKey { seed: 1, step: 1, prompt: 1, sample: 1 };
+    let first = sample(key);
+    assert_eq!(sample(key), first);
+    for other in [
+        SamplingKey { seed: 2, ..key },
+        SamplingKey { step: 2, ..key },
+        SamplingKey { prompt: 2, ..key },
+        SamplingKey { sample: 2, ..key },
+    ] {
+        assert_ne!(sample(other), first, "{other:?}");
+    }
+}
+
+const PROMPT: [u32; 12] = [3, 14, 15, 9, 26, 5, 35, 8, 9, 7, 9, 3];
+
+/// Samples of one prompt under the sequence ids from `first` on.
+fn samples(first: u64, prompt: u64, count: u64) -> Vec<GenerateRequest> {
+    let sample = |sample: u64| {
+        let key = SamplingKey { seed: 1, step: 2, prompt, sample };
+        GenerateRequest { key, ..request(first + sample, &PROMPT, 6) }
+    };
+    (0..count).map(sample).collect()
+}
+
+/// Runs the requests together, compares each with itself alone and returns the counters.
+#[track_caller]
+fn check_shared(config: BuiltinEngineConfig, requests: Vec<GenerateRequest>) -> EngineCounters {
+    let (policy, _) = tiny(CHECKPOINTS[0], F32);
+    let tokenizer = Tokenizer::characters();
+    let mut together = engine(&policy, config);
+    let found = generate(&mut together, &tokenizer, requests.clone());
+    let mut distinct = std::collections::BTreeSet::new();
+    for request in requests {
+        let id = request.sequence;
+        let own = generate(&mut engine(&policy, config), &tokenizer, vec![request]);
+        assert_eq!(found[&id].token_ids, own[&id].token_ids, "sequence {id}");
+        check_close(&found[&id].log_probs, &own[&id].log_probs, 1e-4, "shared");
+        distinct.insert(own[&id].token_ids.clone());
+    }
+    assert_eq!(distinct.len(), found.len(), "samples differ");
+    together.counters()
+}
+
+#[test]
+fn samples_of_one_prompt_share_its_prefill() {
+    let counters = check_shared(CONFIG, samples(0, 4, 5));
+    let expected = EngineCounters { prefill_tokens: 12, shared_tokens: 48, decoded_tokens: 25 };
+    assert_eq!(counters, expected);
+}
+
+/// A sample that costs no prefill is not put off because its prompt would not fit once more.
+#[test]
+fn samples_share_a_prefill_whatever_its_budget() {
+    for max_prefill_tokens in [1, 13, 20] {
+        let config = BuiltinEngineConfig { max_prefill_tokens, ..CONFIG };
+        let mut requests = samples(0, 4, 4);
+        requests.extend(samples(10, 5, 4));
+        let counters = check_shared(config, requests);
+        assert_eq!((counters.prefill_tokens, counters.shared_tokens), (24, 72));
+    }
+}
+
+#[test]
+fn other_prompts_and_steps_share_nothing() {
+    let mut requests = samples(0, 4, 1);
+    requests.extend(samples(10, 5, 1));
+    let mut stepped = samples(20, 4, 1);
+    stepped[0].key.step = 3;
+    requests.extend(stepped);
+    let counters = check_shared(CONFIG, requests);
+    assert_eq!((counters.prefill_tokens, counters.shared_tokens), (36, 0));
+}
+
+/// What is appended in a later turn may be equal to another sequence's prompt.
+#[test]
+fn a_later_turn_is_no_prompt_to_share() {
+    let (policy, _) = tiny(CHECKPOINTS[0], F32);
+    let tokenizer = Tokenizer::characters();
+    let fresh = || GenerateRequest { sequence: 2, ..samples(0, 4, 2).remove(1) };
+    let expected = generate(&mut engine(&policy, CONFIG), &tokenizer, vec![fresh()]);
+    let mut engine = engine(&policy, CONFIG);
+    let later = samples(1, 4, 1).remove(0);
+    let opening = GenerateRequest { append: vec![1, 2, 3], ..later.clone() };
+    generate(&mut engine, &tokenizer, vec![opening]);
+    let found = generate(&mut engine, &tokenizer, vec![later, fresh()]);
+    assert_eq!(found[&2].token_ids, expected[&2].token_ids);
+    check_close(&found[&2].log_probs, &expected[&2].log_probs, 1e-4, "its own context");
+}

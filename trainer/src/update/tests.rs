@@ -1,0 +1,263 @@
+//! Gradients of updates: the same however they are cut, and of sampled tokens only.
+
+use std::collections::BTreeMap;
+
+use tch::{Kind, Tensor};
+
+use super::{
+    PolicyUpdateConfig, PolicyUpdateStatistics, TrainSequence, policy_gradient, sequence_log_probs,
+    supervised_gradient,
+};
+use crate::algo::{Aggregation, ClipRange, KlEstimator, token_weights};
+use crate::policy::tests::{CHECKPOINTS, F32, gap, packed_logits, tiny};
+use crate::policy::{Decoder, Policy};
+
+const CONFIG: PolicyUpdateConfig = PolicyUpdateConfig {
+    clip: ClipRange { low: 0.2, high: 0.2 },
+    kl_coefficient: 0.0,
+    kl_estimator: KlEstimator::K3,
+    entropy_coefficient: 0.0,
+    temperature: 1.0,
+    tokens_per_micro_batch: 1000,
+};
+
+/// Micro-batches of one sequence each, of some, and of all.
+const MICRO_BATCHES: [usize; 4] = [1, 25, 40, 1000];
+
+/// Prompt, sampled tokens, an observation and again sampled tokens, of many lengths; one sequence has
+/// nothing to train on, and another ends with an observation.
+fn sequences() -> Vec<TrainSequence> {
+    let sequence = |index: usize| {
+        let parts = [(3 + index, false), (2 * index % 5, true), (index % 4, false), (index, true)];
+        let mask: Vec<bool> =
+            parts.iter().flat_map(|&(count, sampled)| vec![sampled; count]).collect();
+        let token =
+            |position: usize| ((index * 29 + position * 13 + position * position) % 64) as u32;
+        TrainSequence {
+            token_ids: (0..mask.len()).map(token).collect(),
+            sampler_log_probs: vec![-1.0; mask.iter().filter(|&&sampled| sampled).count()],
+            mask,
+            advantage: 0.0,
+            weight: 0.0,
+            old_log_probs: None,
+            reference_log_probs: None,
+        }
+    };
+    let mut sequences: Vec<TrainSequence> = (0..7).map(sequence).collect();
+    sequences[4].mask[12..].fill(false);
+    let sampled = sequences[4].trained_tokens();
+    sequences[4].sampler_log_probs.truncate(sampled);
+    assert_eq!(sequences[0].trained_tokens(), 0);
+    sequences
+}
+
+/// With advantages, weights, and log-probs of an older policy and of a reference, all different.
+fn prepared(policy: &Policy, decoder: &Decoder) -> Vec<TrainSequence> {
+    let mut sequences = sequences();
+    let own = sequence_log_probs(decoder, &policy.detached_weights(), &sequences, 1.0, 1000);
+    let trained: Vec<usize> = sequences.iter().map(TrainSequence::trained_tokens).collect();
+    let weights = token_weights(Aggregation::SequenceMeanTokenMean, &trained);
+    for (index, (sequence, own)) in sequences.iter_mut().zip(own).enumerate() {
+        let moved = |size: f32| -> Vec<f32> {
+            own.iter()
+                .enumerate()
+                .map(|(at, value)| value + size * (at as f32 * 1.7).sin())
+                .collect()
+        };
+        sequence.advantage = [1.5, -0.5, 0.75][index % 3];
+        sequence.weight = weights[index];
+        sequence.old_log_probs = Some(moved(0.3));
+        sequence.reference_log_probs = Some(moved(-0.8));
+    }
+    sequences
+}
+
+/// The gradient of each parameter that `compute` leaves, starting from none.
+fn gradients<T>(policy: &Policy, compute: impl FnOnce() -> T) -> (T, BTreeMap<String, Tensor>) {
+    for parameter in policy.parameters.values() {
+        let mut gradient = parameter.grad();
+        if gradient.defined() {
+            let _ = gradient.zero_();
+        }
+    }
+    let result = compute();
+    let copy = |(name, parameter): (&String, &Tensor)| {
+        let gradient = parameter.grad();
+        let gradient = if gradient.defined() { gradient.copy() } else { parameter.zeros_like() };
+        (name.clone(), gradient.detach())
+    };
+    (result, policy.parameters.iter().map(copy).collect())
+}
+
+/// Differences are measured in units of a parameter's largest gradient.
+#[track_caller]
+fn check_gradients(
+    found: &BTreeMap<String, Tensor>,
+    expected: &BTreeMap<String, Tensor>,
+    case: &str,
+) {
+    assert!(found.keys().eq(expected.keys()));
+    for (name, expected) in expected {
+        let scale = expected.abs().max().double_value(&[]);
+        assert!(scale > 1e-6, "{case}: {name} has no gradient");
+        let gap = gap(&found[name], expected) / scale;
+        assert!(gap < 1e-4, "{case}: {name} is off by {gap}");
+    }
+}
+
+#[track_caller]
+fn check_statistics(found: &PolicyUpdateStatistics, expected: &PolicyUpdateStatistics) {
+    let close = |one: f64, other: f64| (one - other).abs() < 1e-5;
+    assert!(close(found.policy_loss, expected.policy_loss), "{found:?} {expected:?}");
+    assert!(close(found.kl, expected.kl), "{found:?} {expected:?}");
+    assert!(close(found.entropy, expected.entropy), "{found:?} {expected:?}");
+    assert!(close(found.clip_fraction, expected.clip_fraction), "{found:?} {expected:?}");
+    assert!(close(found.log_prob_gap, expected.log_prob_gap), "{found:?} {expected:?}");
+    assert_eq!(found.trained_tokens, expected.trained_tokens);
+    assert_eq!(found.tokens, expected.tokens);
+}
+
+#[test]
+fn an_update_is_the_same_however_it_is_cut() {
+    for checkpoint in CHECKPOINTS {
+        let (policy, decoder) = tiny(checkpoint, F32);
+        let sequences = prepared(&policy, &decoder);
+        let config = PolicyUpdateConfig {
+            kl_coefficient: 0.1,
+            entropy_coefficient: 0.01,
+            temperature: 0.8,
+            ..CONFIG
+        };
+        let of = |tokens_per_micro_batch: usize| {
+            let config = PolicyUpdateConfig { tokens_per_micro_batch, ..config };
+            gradients(&policy, || policy_gradient(&policy, &decoder, &sequences, &config))
+        };
+        let (whole, expected) = of(1000);
+        assert!(whole.kl > 0.0 && whole.clip_fraction > 0.0 && whole.entropy > 0.0, "{whole:?}");
+        for tokens in MICRO_BATCHES {
+            let (statistics, found) = of(tokens);
+            check_gradients(&found, &expected, &format!("{checkpoint}, {tokens}"));
+            check_statistics(&statistics, &whole);
+        }
+    }
+}
+
+#[test]
+fn scores_are_the_same_however_they_are_cut() {
+    let (policy, decoder) = tiny(CHECKPOINTS[1], F32);
+    let sequences = sequences();
+    let weights = policy.detached_weights();
+    let of = |tokens| sequence_log_probs(&decoder, &weights, &sequences, 0.8, tokens);
+    let expected = of(1000);
+    for (sequence, values) in sequences.iter().zip(&expected) {
+        assert_eq!(sequence.trained_tokens(), values.len());
+    }
+    for tokens in MICRO_BATCHES {
+        for (found, expected) in of(tokens).iter().flatten().zip(expected.iter().flatten()) {
+            assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+        }
+    }
+}
+
+#[test]
+fn without_an_advantage_there_is_nothing_to_learn() {
+    let (policy, decoder) = tiny(CHECKPOINTS[0], F32);
+    let mut sequences = prepared(&policy, &decoder);
+    for sequence in &mut sequences {
+        sequence.advantage = 0.0;
+    }
+    let of = |config: &PolicyUpdateConfig, sequences: &[TrainSequence]| {
+        let compute = || policy_gradient(&policy, &decoder, sequences, config);
+        let (_, gradients) = gradients(&policy, compute);
+        gradients.values().map(|gradient| gradient.abs().max().double_value(&[])).sum::<f64>()
+    };
+    assert!(of(&CONFIG, &sequences).abs() < f64::EPSILON);
+    // With a divergence to reduce there is.
+    assert!(of(&PolicyUpdateConfig { kl_coefficient: 0.1, ..CONFIG }, &sequences) > 1e-3);
+    sequences[3].advantage = 1.0;
+    assert!(of(&CONFIG, &sequences) > 1e-3);
+}
+
+/// Gradient ascent on the log-prob of what was sampled is both the supervised gradient and, at the
+/// policy that sampled, the gradient of an update whose advantages are all 1.
+#[test]
+fn equal_advantages_give_the_supervised_gradient() {
+    let (policy, decoder) = tiny(CHECKPOINTS[1], F32);
+    let mut sequences = sequences();
+    let trained: Vec<usize> = sequences.iter().map(TrainSequence::trained_tokens).collect();
+    let weights = token_weights(Aggregation::TokenMean, &trained);
+    for (sequence, weight) in sequences.iter_mut().zip(weights) {
+        (sequence.advantage, sequence.weight) = (1.0, weight);
+    }
+    let update = || policy_gradient(&policy, &decoder, &sequences, &CONFIG);
+    let (statistics, found) = gradients(&policy, update);
+    assert!((statistics.policy_loss + 1.0).abs() < 1e-5, "{statistics:?}");
+    assert!(statistics.clip_fraction.abs() < f64::EPSILON);
+    let supervised = || supervised_gradient(&policy, &decoder, &sequences, 25);
+    check_gradients(&found, &gradients(&policy, supervised).1, "advantages of 1");
+}
+
+/// The loss by hand: logits of each sequence alone, and only tokens that the mask names.
+#[test]
+fn the_supervised_gradient_is_that_of_sampled_tokens() {
+    for checkpoint in CHECKPOINTS {
+        let (policy, decoder) = tiny(checkpoint, F32);
+        let sequences = sequences();
+        let by_hand = || {
+            let mut terms = Vec::new();
+            for sequence in &sequences {
+                let logits = &packed_logits(&policy, &decoder, &[&sequence.token_ids])[0];
+                for position in 1..sequence.token_ids.len() {
+                    if sequence.mask[position] {
+                        let row = logits.get(position as i64 - 1);
+                        let token = i64::from(sequence.token_ids[position]);
+                        terms.push(row.logsumexp(0, false) - row.get(token));
+                    }
+                }
+            }
+            let loss = Tensor::stack(&terms, 0).mean(Kind::Float);
+            loss.backward();
+            loss.double_value(&[])
+        };
+        let (expected_loss, expected) = gradients(&policy, by_hand);
+        for tokens in MICRO_BATCHES {
+            let supervised = || supervised_gradient(&policy, &decoder, &sequences, tokens);
+            let (loss, found) = gradients(&policy, supervised);
+            assert!((loss - expected_loss).abs() < 1e-5, "{checkpoint}: {loss} {expected_loss}");
+            check_gradients(&found, &expected, &format!("{checkpoint}, {tokens}"));
+        }
+    }
+}
+
+/// What a sequence ends with without having sampled it changes nothing at all.
+#[test]
+fn tokens_after_the_last_sampled_one_carry_no_loss() {
+    let (policy, decoder) = tiny(CHECKPOINTS[1], F32);
+    let mut sequences = sequences();
+    let of = |sequences: &[TrainSequence]| {
+        gradients(&policy, || supervised_gradient(&policy, &decoder, sequences, 1000))
+    };
+    let (expected_loss, expected) = of(&sequences);
+    let tail = sequences[4].mask.iter().rposition(|&sampled| sampled).unwrap() + 1;
+    assert!(tail < sequences[4].mask.len());
+    sequences[4].token_ids[tail..].fill(63);
+    let (loss, found) = of(&sequences);
+    assert!((loss - expected_loss).abs() < 1e-6);
+    check_gradients(&found, &expected, "other tail");
+    sequences[4].token_ids[tail - 1] ^= 1;
+    let (loss, _) = of(&sequences);
+    assert!((loss - expected_loss).abs() > 1e-4, "a sampled token does count");
+}
+
+#[test]
+fn a_batch_without_sampled_tokens_is_no_update() {
+    let (policy, decoder) = tiny(CHECKPOINTS[0], F32);
+    let nothing = &sequences()[..1];
+    assert!(supervised_gradient(&policy, &decoder, nothing, 10).abs() < f64::EPSILON);
+    let statistics = policy_gradient(&policy, &decoder, nothing, &CONFIG);
+    assert_eq!((statistics.trained_tokens, statistics.tokens), (0, 3));
+    for (name, parameter) in &policy.parameters {
+        assert!(!parameter.grad().defined(), "{name}");
+    }
+    assert!(supervised_gradient(&policy, &decoder, &[], 10).abs() < f64::EPSILON);
+}
