@@ -99,8 +99,7 @@ fn too_many_failed_searches_stop_the_run_and_leave_its_checkpoint() {
     let settings = ["retriever.attempt_timeout_ms=300", "retriever.deadline_ms=300"];
     let unreachable = world.config(&nobodys_url(), "run", &settings);
     let message = format!("{:#}", train(&unreachable, &mut Vec::new()).unwrap_err());
-    for part in ["grpo.max_failed_search_fraction = 0", "of 16 trajectories", "300 ms", "attempts"]
-    {
+    for part in ["grpo.max_failed_search_fraction = 0", "of 16 trajectories", "attempts"] {
         assert!(message.contains(part), "{part:?} is not in {message:?}");
     }
     assert_eq!(weights(&checkpoint(&run, 1)), saved);
@@ -112,7 +111,7 @@ fn too_many_failed_searches_stop_the_run_and_leave_its_checkpoint() {
     assert_eq!(metrics(&run).len(), 3);
 }
 
-/// Where nobody tolerates the loss, a step without a single whole trajectory teaches nothing.
+/// Where any loss is tolerated, a step without a single whole trajectory teaches nothing.
 #[test]
 fn a_step_that_lost_every_trajectory_changes_no_weight() {
     let world = TinyWorld::build();
@@ -121,6 +120,7 @@ fn a_step_that_lost_every_trajectory_changes_no_weight() {
     let settings = [
         "grpo.steps=1",
         "grpo.max_failed_search_fraction=1",
+        "rollout.temperature=0.05",
         "retriever.attempt_timeout_ms=300",
         "retriever.deadline_ms=300",
     ];
@@ -131,10 +131,9 @@ fn a_step_that_lost_every_trajectory_changes_no_weight() {
     let row = &rows[0];
     let untouched = trajectories(&run, 1).iter().all(|one| one.searches.is_empty());
     assert!(untouched, "a search that failed is not one that found nothing");
-    assert!(row.dropped_trajectories > 8, "{row:?}");
-    if row.dropped_trajectories == row.trajectories {
-        assert!(weights(&checkpoint(&run, 1)) == weights(&world.model()));
-    }
+    assert_eq!((row.dropped_trajectories, row.trajectories), (16, 16));
+    assert!(row.reward_mean.is_nan(), "nothing was rewarded");
+    assert!(weights(&checkpoint(&run, 1)) == weights(&world.model()));
 }
 
 /// A URL on which nobody listens.

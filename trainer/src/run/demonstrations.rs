@@ -94,3 +94,67 @@ impl Engine for DemonstrationEngine {
         usize::MAX
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::data::{PromptStyle, PromptTemplate, examples};
+    use crate::engine::Sampling;
+    use crate::rollout::scheduler::roll_out;
+    use crate::rollout::trajectory::{SegmentKind, Trajectory};
+    use crate::run::session::{NoPassages, episode_jobs, rollout_config};
+    use crate::update::TrainSequence;
+
+    /// One demonstration, a token a character.
+    fn play(habit: Habit) -> Trajectory {
+        let tokenizer = Tokenizer::characters();
+        let record = shared::dataset::QaRecord {
+            id: "q".to_owned(),
+            question: "Who wrote it?".to_owned(),
+            golden_answers: vec!["Ada".to_owned()],
+            extra: serde_json::Map::new(),
+        };
+        let template = PromptTemplate::new("Q: {question}\n", PromptStyle::Plain).unwrap();
+        let examples = examples(&[record], &template, &tokenizer, 100).unwrap();
+        let script = demonstration_turns(&examples[0], habit, 0);
+        let mut engine = DemonstrationEngine::new(&[script], &tokenizer).unwrap();
+        let config =
+            rollout_config(&Config::default(), Sampling { temperature: 0.0, top_p: 1.0 }, 1);
+        let jobs = episode_jobs(&[&examples[0]], 1, 0, 0);
+        let searcher = &mut NoPassages::default();
+        let played = roll_out(&mut engine, searcher, &tokenizer, jobs, &config, &mut ()).unwrap();
+        played.trajectories.into_iter().next().unwrap()
+    }
+
+    /// What is trained on of a demonstration.
+    fn trained_text(trajectory: &Trajectory) -> String {
+        let sequence = TrainSequence::of(trajectory);
+        let (ids, mask) = sequence.packed();
+        let trained: Vec<u32> =
+            ids.iter().zip(mask).filter(|(_, sampled)| **sampled).map(|(id, _)| *id).collect();
+        Tokenizer::characters().decode(&trained).unwrap()
+    }
+
+    #[test]
+    fn only_what_the_model_would_write_is_trained_on() {
+        let searching = play(Habit::Search);
+        let kinds: Vec<SegmentKind> = searching.segments.iter().map(|one| one.kind).collect();
+        let expected = [
+            SegmentKind::Prompt,
+            SegmentKind::Sampled,
+            SegmentKind::Observation,
+            SegmentKind::Sampled,
+        ];
+        assert_eq!(kinds, expected);
+        assert_eq!(
+            trained_text(&searching),
+            "<think>I should look this up.</think>\n<search>Who wrote it</search>\
+             <think>The passage says it.</think>\n<answer>Ada</answer>"
+        );
+        assert_eq!(
+            trained_text(&play(Habit::Direct)),
+            "<think>I know this.</think>\n<answer>Ada</answer>"
+        );
+    }
+}

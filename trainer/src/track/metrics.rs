@@ -113,14 +113,22 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Metr
 /// All rows of a metrics file. A torn last line is skipped, any other bad line refused.
 pub fn read_metrics(path: &Path) -> Result<Vec<StepMetrics>, MetricsError> {
     let bytes = std::fs::read(path).map_err(io_error("read", path))?;
+    Ok(parse_rows(path, &bytes)?.into_iter().map(|(row, _)| row).collect())
+}
+
+/// The rows in `bytes`, each with its line as it is written.
+fn parse_rows<'b>(
+    path: &Path,
+    bytes: &'b [u8],
+) -> Result<Vec<(StepMetrics, &'b [u8])>, MetricsError> {
     let mut lines = bytes.split(|byte| *byte == b'\n').enumerate().peekable();
-    let mut rows: Vec<StepMetrics> = Vec::new();
+    let mut rows = Vec::new();
     while let Some((index, line)) = lines.next() {
         if line.is_empty() {
             continue;
         }
         match serde_json::from_slice(line) {
-            Ok(row) => rows.push(row),
+            Ok(row) => rows.push((row, line)),
             // Only what follows the last line break can have been cut off by a kill.
             Err(_) if lines.peek().is_none() => {}
             Err(error) => {
@@ -144,23 +152,25 @@ impl MetricsFile {
     /// Opens the file of a run that goes on after `done_steps` steps (0 for a new run). Rows of
     /// later steps, which a resumed run will do again, and a torn line are removed.
     pub fn open(path: &Path, done_steps: u64) -> Result<Self, MetricsError> {
-        let mut rows = match read_metrics(path) {
-            Ok(rows) => rows,
-            Err(MetricsError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                Vec::new()
-            }
-            Err(error) => return Err(error),
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(io_error("read", path)(error)),
         };
-        rows.retain(|row| row.step <= done_steps);
-        let last_step = rows.last().map_or(0, |row| row.step);
-        let mut kept = String::new();
-        for row in &rows {
-            kept.push_str(&encode(path, row)?);
+        let mut rows = parse_rows(path, &bytes)?;
+        rows.retain(|(row, _)| row.step <= done_steps);
+        let last_step = rows.last().map_or(0, |(row, _)| row.step);
+        // As they stand: a number that is read and written again may lose its last digit, and a
+        // run that was resumed would differ from one that was not.
+        let mut kept = Vec::new();
+        for (_, line) in rows {
+            kept.extend_from_slice(line);
+            kept.push(b'\n');
         }
         // Written beside and renamed, so that a kill here loses no row either.
         let partial = path.with_extension("jsonl.partial");
         let mut file = File::create(&partial).map_err(io_error("create", &partial))?;
-        file.write_all(kept.as_bytes()).map_err(io_error("write", &partial))?;
+        file.write_all(&kept).map_err(io_error("write", &partial))?;
         file.sync_all().map_err(io_error("sync", &partial))?;
         std::fs::rename(&partial, path).map_err(io_error("rename to", path))?;
         let file = OpenOptions::new().append(true).open(path).map_err(io_error("open", path))?;
@@ -271,6 +281,20 @@ pub(crate) mod tests {
         file.append(&row(4)).unwrap();
         let steps: Vec<u64> = read_metrics(&path).unwrap().iter().map(|row| row.step).collect();
         assert_eq!(steps, [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn kept_rows_stay_as_they_were_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        // Reading this number gives its neighbour.
+        let log_prob_gap = 2.430_220_902_488_943_3e-8;
+        let mut file = MetricsFile::open(&path, 0).unwrap();
+        file.append(&StepMetrics { log_prob_gap, ..row(1) }).unwrap();
+        let written = std::fs::read(&path).unwrap();
+        drop(file);
+        MetricsFile::open(&path, 1).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), written);
     }
 
     #[test]
