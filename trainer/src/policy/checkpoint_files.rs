@@ -93,8 +93,8 @@ pub fn read_weights(
     Ok(weights)
 }
 
-/// Writes `folder/model.safetensors` with every tensor cast to `kind` (f32 or bf16). The file is
-/// not synced: the caller makes the whole folder durable at once.
+/// Writes `folder/model.safetensors` with every tensor cast to `kind`: f16, bf16, or else f32. The
+/// file is not synced: the caller makes the whole folder durable at once.
 ///
 /// # Errors
 /// The file system's.
@@ -104,7 +104,12 @@ pub fn write_weights(
     kind: Kind,
 ) -> Result<(), WeightsError> {
     let path = folder.join("model.safetensors");
-    let (dtype, width) = if kind == Kind::Float { (Dtype::F32, 4) } else { (Dtype::BF16, 2) };
+    let (dtype, width) = match kind {
+        Kind::Half => (Dtype::F16, 2),
+        Kind::BFloat16 => (Dtype::BF16, 2),
+        _ => (Dtype::F32, 4),
+    };
+    let kind = if dtype == Dtype::F32 { Kind::Float } else { kind };
     let mut buffers = Vec::with_capacity(parameters.len());
     for (name, tensor) in parameters {
         let stored = tch::no_grad(|| tensor.to_kind(kind).to_device(tch::Device::Cpu).contiguous());
