@@ -127,7 +127,9 @@ impl<'c> TrainingRun<'c> {
         if let Some((folder, saved)) = &latest {
             checkpoint::restore_moments(folder, *saved, &mut optimizer)?;
         }
-        let engine = session.engine(config.rollout.max_sequences);
+        let mut engine = session.engine(config.rollout.max_sequences);
+        // Versions count steps, also across the steps that an earlier process did.
+        engine.set_weights(session.policy.detached_weights(), state.step);
         let searcher = http_searcher(config)?;
         let metrics = MetricsFile::open(&config.run_dir.join("metrics.jsonl"), state.step)?;
         let saved_step = latest.map(|(_, state)| state.step);
