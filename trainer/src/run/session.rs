@@ -136,7 +136,7 @@ pub(super) fn http_searcher(config: &Config) -> anyhow::Result<HttpSearcher> {
     let mut client = ClientConfig::new(&retriever.url);
     client.attempt_timeout = Duration::from_millis(retriever.attempt_timeout_ms);
     client.retry.deadline = Duration::from_millis(retriever.deadline_ms);
-    Ok(HttpSearcher::new(client)?)
+    Ok(HttpSearcher::new(client, retriever.max_in_flight)?)
 }
 
 /// How episodes are rolled out with this sampling.

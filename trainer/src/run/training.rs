@@ -243,8 +243,11 @@ impl<'c> TrainingRun<'c> {
         let advantages = group_advantages(&scores, &groups, self.config.grpo.normalise_by_std);
         let mut sequences: Vec<TrainSequence> =
             kept.iter().map(|one| TrainSequence::of(one)).collect();
-        for (sequence, advantage) in sequences.iter_mut().zip(advantages) {
-            sequence.advantage = advantage;
+        for ((sequence, advantage), group) in sequences.iter_mut().zip(advantages).zip(&groups) {
+            // What is left of a group that lost all others to failed searches has nothing to be
+            // compared with: its raw score would only pull towards itself.
+            let compared = groups.iter().filter(|&other| other == group).count() > 1;
+            sequence.advantage = if compared { advantage } else { 0.0 };
         }
         if self.config.grpo.skip_uniform_groups {
             sequences.retain(|sequence| sequence.advantage != 0.0);

@@ -16,9 +16,6 @@ use tokio::task::JoinSet;
 
 use super::{SearchOutcome, SearchRequest, Searcher, SearcherError};
 
-/// Requests that are on the network at one time; more wait their turn.
-const MAX_REQUESTS_IN_FLIGHT: usize = 32;
-
 /// Outcomes that wait to be collected; senders wait when there are more.
 const OUTCOME_QUEUE_CAPACITY: usize = 1024;
 
@@ -36,8 +33,9 @@ pub struct HttpSearcher {
 }
 
 impl HttpSearcher {
-    /// Starts the runtime thread; does not connect yet.
-    pub fn new(config: ClientConfig) -> Result<Self, SearcherError> {
+    /// Starts the runtime thread; does not connect yet. At most `max_in_flight` requests are under
+    /// way at one time.
+    pub fn new(config: ClientConfig, max_in_flight: usize) -> Result<Self, SearcherError> {
         let client =
             RetrieveClient::new(config).map_err(|error| SearcherError(error.to_string()))?;
         let runtime = Builder::new_multi_thread()
@@ -47,7 +45,7 @@ impl HttpSearcher {
             .build()
             .map_err(|error| SearcherError(format!("cannot start a thread: {error}")))?;
         let (sender, outcomes) = mpsc::channel(OUTCOME_QUEUE_CAPACITY);
-        let in_flight = Arc::new(Semaphore::new(MAX_REQUESTS_IN_FLIGHT));
+        let in_flight = Arc::new(Semaphore::new(max_in_flight));
         let (runtime, tasks) = (Some(runtime), JoinSet::new());
         Ok(Self { client, runtime, in_flight, tasks, sender, outcomes })
     }

@@ -66,7 +66,7 @@ fn searcher() -> (Receiver<Asked>, HttpSearcher) {
             }
         }
     });
-    (asked, HttpSearcher::new(config(&url)).unwrap())
+    (asked, HttpSearcher::new(config(&url), 4).unwrap())
 }
 
 fn config(url: &str) -> ClientConfig {
@@ -149,7 +149,7 @@ fn a_search_that_never_succeeds_is_an_error_and_no_empty_list() {
     let url = format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
     let mut config = config(&url);
     config.retry.deadline = Duration::from_millis(50);
-    let mut searcher = HttpSearcher::new(config).unwrap();
+    let mut searcher = HttpSearcher::new(config, 4).unwrap();
     searcher.submit(vec![request(0, "a"), request(1, "b")]).unwrap();
     for outcome in wait_for(&mut searcher, 2) {
         let reason = outcome.result.unwrap_err();
@@ -159,6 +159,6 @@ fn a_search_that_never_succeeds_is_an_error_and_no_empty_list() {
 
 #[test]
 fn a_bad_address_is_refused_at_the_start() {
-    let message = HttpSearcher::new(ClientConfig::new("localhost")).unwrap_err().to_string();
+    let message = HttpSearcher::new(ClientConfig::new("localhost"), 4).unwrap_err().to_string();
     assert!(message.contains("\"localhost\"") && message.contains("http://host:port"), "{message}");
 }
