@@ -17,7 +17,7 @@ export PATH := $(PATH):$(CURDIR)/.cache/tools/bin
 .PHONY: help
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
-	  while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+	  while IFS=$$'\t' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
 
 .PHONY: prerequisites
 prerequisites:
@@ -58,6 +58,10 @@ check: fetch ## Formatting, lints, documentation and dependencies, each without 
 	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --workspace --no-deps
 	scripts/check-dependencies
+
+.PHONY: configuration
+configuration: build ## Write docs/configuration.md from the tables in the code
+	scripts/configuration-page >docs/configuration.md
 
 .PHONY: bench
 bench: setup ## Measure the retriever and the trainer on this machine

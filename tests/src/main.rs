@@ -3,6 +3,7 @@
 
 mod harness;
 
+mod configuration_page;
 mod held_out;
 mod index_command;
 mod retrieve;
