@@ -6,7 +6,9 @@ use std::io::Write;
 use anyhow::Context as _;
 
 use super::ChatOptions;
-use super::session::{Session, episode_jobs, http_searcher, prompt_template, rollout_config};
+use super::loaded_model::{
+    LoadedModel, episode_jobs, http_searcher, prompt_template, rollout_config,
+};
 use crate::chat::{ChatObserver, Conversation, Input, Paint, StreamingEngine, read_question};
 use crate::config::Config;
 use crate::data::Example;
@@ -19,13 +21,13 @@ use crate::search::http::HttpSearcher;
 /// # Errors
 /// Anything wrong with the model or the terminal, named.
 pub fn chat(config: &Config, options: &ChatOptions, out: &mut dyn Write) -> anyhow::Result<()> {
-    let session = Session::open(config, &config.model.path)?;
-    let mut engine = session.engine(1);
+    let loaded = LoadedModel::open(config, &config.model.path)?;
+    let mut engine = loaded.engine(1);
     let mut searcher = http_searcher(config)?;
     let conversation = RefCell::new(Conversation::new(out, Paint::for_stdout()));
     let mut ask = |question: &str| {
         let parts = (&mut engine, &mut searcher);
-        answer(config, &session, parts, &conversation, question)
+        answer(config, &loaded, parts, &conversation, question)
     };
     if let Some(question) = &options.question {
         return ask(question);
@@ -44,13 +46,12 @@ pub fn chat(config: &Config, options: &ChatOptions, out: &mut dyn Write) -> anyh
 /// One episode, shown while it happens.
 fn answer<W: Write>(
     config: &Config,
-    session: &Session,
+    loaded: &LoadedModel,
     (engine, searcher): (&mut BuiltinEngine, &mut HttpSearcher),
     conversation: &RefCell<Conversation<W>>,
     question: &str,
 ) -> anyhow::Result<()> {
-    let (prompt_text, prompt_ids) =
-        prompt_template(config)?.render(question, &session.tokenizer)?;
+    let (prompt_text, prompt_ids) = prompt_template(config)?.render(question, &loaded.tokenizer)?;
     let limit = config.rollout.max_prompt_tokens;
     anyhow::ensure!(
         prompt_ids.len() <= limit,
@@ -69,7 +70,7 @@ fn answer<W: Write>(
     let rollout = rollout_config(config, sampling, 1);
     let mut streaming = StreamingEngine::new(engine, BuiltinEngine::partial_tokens, conversation);
     let mut observer = ChatObserver(conversation);
-    roll_out(&mut streaming, searcher, &session.tokenizer, jobs, &rollout, &mut observer)?;
+    roll_out(&mut streaming, searcher, &loaded.tokenizer, jobs, &rollout, &mut observer)?;
     match conversation.borrow_mut().take_error() {
         Some(error) => Err(error).context("cannot write to the terminal"),
         None => Ok(()),

@@ -103,7 +103,7 @@ mod tests {
     use crate::engine::Sampling;
     use crate::rollout::scheduler::roll_out;
     use crate::rollout::trajectory::{SegmentKind, Trajectory};
-    use crate::run::session::{NoPassages, episode_jobs, rollout_config};
+    use crate::run::loaded_model::{NoPassages, episode_jobs, rollout_config};
     use crate::update::TrainSequence;
 
     /// One demonstration, a token a character.

@@ -4,8 +4,8 @@ use std::io::Write;
 use std::time::Instant;
 
 use super::EvalOptions;
-use super::session::{
-    EpisodeProgress, Session, episode_jobs, http_searcher, reward_config, rollout_config,
+use super::loaded_model::{
+    EpisodeProgress, LoadedModel, episode_jobs, http_searcher, reward_config, rollout_config,
 };
 use crate::config::Config;
 use crate::data::Example;
@@ -24,8 +24,8 @@ use crate::track::{Progress, record_phase};
 /// Anything wrong with model, data or retriever, named; and any question that could not be asked
 /// because its searches failed.
 pub fn eval(config: &Config, options: &EvalOptions, out: &mut dyn Write) -> anyhow::Result<()> {
-    let session = Session::open(config, &config.model.path)?;
-    let result = evaluate(config, &session, &options.name, options.searches)?;
+    let loaded = LoadedModel::open(config, &config.model.path)?;
+    let result = evaluate(config, &loaded, &options.name, options.searches)?;
     let path = options.out.clone().unwrap_or_else(|| {
         let file: String = options
             .name
@@ -41,15 +41,15 @@ pub fn eval(config: &Config, options: &EvalOptions, out: &mut dyn Write) -> anyh
     Ok(())
 }
 
-/// Asks the session's policy every held-out question.
+/// Asks the loaded policy every held-out question.
 pub(super) fn evaluate(
     config: &Config,
-    session: &Session,
+    loaded: &LoadedModel,
     name: &str,
     searches: Searches,
 ) -> anyhow::Result<EvalResult> {
     let started = Instant::now();
-    let questions = session.questions(config, &config.data.test, config.eval.questions)?;
+    let questions = loaded.questions(config, &config.data.test, config.eval.questions)?;
     let mut searcher: Box<dyn Searcher> = match searches {
         Searches::Retriever => Box::new(http_searcher(config)?),
         Searches::Random => {
@@ -58,16 +58,16 @@ pub(super) fn evaluate(
             })?;
             Box::new(RandomPassages::from_corpus(corpus, config.seed)?)
         }
-        Searches::None => Box::new(super::session::NoPassages::default()),
+        Searches::None => Box::new(super::loaded_model::NoPassages::default()),
     };
     let running = config.eval.batch.min(questions.len());
-    let mut engine = session.engine(running);
+    let mut engine = loaded.engine(running);
     let sampling = Sampling { temperature: config.eval.temperature as f32, top_p: 1.0 };
     let rollout = rollout_config(config, sampling, running);
     let asked: Vec<&Example> = questions.iter().collect();
     let jobs = episode_jobs(&asked, 1, config.seed, u64::MAX);
     let mut observer = EpisodeProgress(Progress::start("evaluate", jobs.len() as u64, "questions"));
-    let tokenizer = &session.tokenizer;
+    let tokenizer = &loaded.tokenizer;
     let searcher = searcher.as_mut();
     let played = roll_out(&mut engine, searcher, tokenizer, jobs, &rollout, &mut observer);
     observer.0.finish();

@@ -8,7 +8,7 @@ mod evaluation;
 mod manifest;
 mod memory;
 mod question_order;
-mod session;
+mod loaded_model;
 mod stop;
 mod training;
 mod warm_start;

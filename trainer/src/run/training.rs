@@ -12,12 +12,12 @@ use tracing::{info, warn};
 
 use super::Interrupted;
 use super::evaluation::evaluate;
+use super::loaded_model::{
+    EpisodeProgress, LoadedModel, episode_jobs, http_searcher, reward_config, rollout_config,
+};
 use super::manifest::write_manifest;
 use super::memory;
 use super::question_order::step_questions;
-use super::session::{
-    EpisodeProgress, Session, episode_jobs, http_searcher, reward_config, rollout_config,
-};
 use super::stop::StopFlag;
 use super::warm_start::{apply_gradient, optimizer_config};
 use crate::algo::{Aggregation, ClipRange, KlEstimator, group_advantages, token_weights};
@@ -80,7 +80,7 @@ pub fn train(config: &Config, out: &mut dyn Write) -> anyhow::Result<()> {
 /// A run between two steps.
 struct TrainingRun<'c> {
     config: &'c Config,
-    session: Session,
+    loaded: LoadedModel,
     reference: Option<Weights>,
     engine: BuiltinEngine,
     searcher: HttpSearcher,
@@ -103,11 +103,11 @@ impl<'c> TrainingRun<'c> {
             .with_context(|| format!("run_dir = {}", config.run_dir.display()))?;
         atomic_file::write(&config.run_dir.join("config.toml"), config.to_toml().as_bytes())?;
         write_manifest(config)?;
-        let mut session = Session::open(config, &config.model.path)?;
+        let mut loaded = LoadedModel::open(config, &config.model.path)?;
         let questions =
-            session.questions(config, &config.data.train, config.data.max_train_questions)?;
+            loaded.questions(config, &config.data.train, config.data.max_train_questions)?;
         // The reference is where training began, also when a run is resumed.
-        let reference = (config.grpo.kl_coefficient > 0.0).then(|| session.policy.frozen_weights());
+        let reference = (config.grpo.kl_coefficient > 0.0).then(|| loaded.policy.frozen_weights());
         let mut state = TrainerState { step: 0, updates: 0, seed: config.seed };
         let latest = checkpoint::latest(&config.run_dir)?.filter(|_| config.grpo.resume);
         if let Some((folder, saved)) = &latest {
@@ -121,21 +121,21 @@ impl<'c> TrainingRun<'c> {
             );
             info!(checkpoint = %folder.display(), step = saved.step, "going on");
             state = *saved;
-            session = Session::open(config, folder)?;
+            loaded = LoadedModel::open(config, folder)?;
         }
-        let mut optimizer = AdamW::new(&session.policy.parameters, optimizer_config(config));
+        let mut optimizer = AdamW::new(&loaded.policy.parameters, optimizer_config(config));
         if let Some((folder, saved)) = &latest {
             checkpoint::restore_moments(folder, *saved, &mut optimizer)?;
         }
-        let mut engine = session.engine(config.rollout.max_sequences);
+        let mut engine = loaded.engine(config.rollout.max_sequences);
         // Versions count steps, also across the steps that an earlier process did.
-        engine.set_weights(session.policy.detached_weights(), state.step);
+        engine.set_weights(loaded.policy.detached_weights(), state.step);
         let searcher = http_searcher(config)?;
         let metrics = MetricsFile::open(&config.run_dir.join("metrics.jsonl"), state.step)?;
         let saved_step = latest.map(|(_, state)| state.step);
         Ok(Self {
             config,
-            session,
+            loaded,
             reference,
             engine,
             searcher,
@@ -172,7 +172,7 @@ impl<'c> TrainingRun<'c> {
 
         self.state.step += 1;
         self.state.updates = self.optimizer.updates;
-        self.engine.set_weights(self.session.policy.detached_weights(), self.state.step);
+        self.engine.set_weights(self.loaded.policy.detached_weights(), self.state.step);
         let seconds = StepSeconds {
             rollout: rollout_seconds,
             search: rollout.times.search_only.as_secs_f64(),
@@ -206,7 +206,7 @@ impl<'c> TrainingRun<'c> {
         let label = format!("rollout {}", self.state.step + 1);
         let mut observer =
             EpisodeProgress(Progress::start(&label, jobs.len() as u64, "trajectories"));
-        let tokenizer = &self.session.tokenizer;
+        let tokenizer = &self.loaded.tokenizer;
         let (engine, searcher) = (&mut self.engine, &mut self.searcher);
         let result = roll_out(engine, searcher, tokenizer, jobs, &rollout, &mut observer);
         observer.0.finish();
@@ -260,7 +260,7 @@ impl<'c> TrainingRun<'c> {
     fn with_log_probs(&self, mut sequences: Vec<TrainSequence>) -> Vec<TrainSequence> {
         let budget = self.config.update.tokens_per_micro_batch;
         let temperature = self.config.rollout.temperature;
-        let decoder = &self.session.decoder;
+        let decoder = &self.loaded.decoder;
         if let Some(reference) = &self.reference {
             let found = sequence_log_probs(decoder, reference, &sequences, temperature, budget);
             for (sequence, log_probs) in sequences.iter_mut().zip(found) {
@@ -269,7 +269,7 @@ impl<'c> TrainingRun<'c> {
         }
         let per_update = self.trajectories_per_update(sequences.len());
         if per_update < sequences.len() || self.config.grpo.epochs_per_step > 1 {
-            let weights = self.session.policy.detached_weights();
+            let weights = self.loaded.policy.detached_weights();
             let found = sequence_log_probs(decoder, &weights, &sequences, temperature, budget);
             for (sequence, log_probs) in sequences.iter_mut().zip(found) {
                 sequence.old_log_probs = Some(log_probs);
@@ -303,13 +303,13 @@ impl<'c> TrainingRun<'c> {
                 for (sequence, weight) in batch.iter_mut().zip(weights) {
                     sequence.weight = weight;
                 }
-                let Session { policy, decoder, .. } = &self.session;
+                let LoadedModel { policy, decoder, .. } = &self.loaded;
                 let statistics = policy_gradient(policy, decoder, &batch, &update_config);
                 let update = self.optimizer.updates;
                 learning_rate =
                     warmed_up(config.grpo.learning_rate, config.grpo.warmup_updates, update);
                 norms +=
-                    apply_gradient(config, &mut self.session, &mut self.optimizer, learning_rate)?;
+                    apply_gradient(config, &mut self.loaded, &mut self.optimizer, learning_rate)?;
                 if updates == 0.0 {
                     // Later updates have moved away from the sampler: only here is it a gap.
                     mean.log_prob_gap = statistics.log_prob_gap;
@@ -357,7 +357,7 @@ impl<'c> TrainingRun<'c> {
         }
         if due(self.config.grpo.eval_every_steps) {
             let name = format!("step {step}");
-            let result = evaluate(self.config, &self.session, &name, Searches::Retriever)?;
+            let result = evaluate(self.config, &self.loaded, &name, Searches::Retriever)?;
             info!(step, em = result.em().value(), "evaluated");
             result.save(&evaluation_path(&self.config.run_dir, &format!("step-{step}")))?;
         }
@@ -370,7 +370,7 @@ impl<'c> TrainingRun<'c> {
         let folder = self.config.run_dir.join("checkpoints").join(name);
         if self.saved_step != Some(self.state.step) {
             let resume = Some((&self.optimizer, self.state));
-            checkpoint::save(&folder, &self.session.policy, &self.config.model.path, resume)?;
+            checkpoint::save(&folder, &self.loaded.policy, &self.config.model.path, resume)?;
             self.saved_step = Some(self.state.step);
         }
         Ok(folder)

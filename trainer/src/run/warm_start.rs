@@ -7,9 +7,11 @@ use std::time::Instant;
 use tracing::info;
 
 use super::demonstrations::{DemonstrationEngine, Habit, demonstration_turns};
+use super::loaded_model::{
+    EpisodeProgress, LoadedModel, episode_jobs, http_searcher, rollout_config,
+};
 use super::memory;
 use super::question_order::{shuffled, step_questions};
-use super::session::{EpisodeProgress, Session, episode_jobs, http_searcher, rollout_config};
 use crate::checkpoint;
 use crate::config::Config;
 use crate::data::Example;
@@ -35,14 +37,14 @@ pub(super) fn warm_start_folder(config: &Config) -> PathBuf {
 /// Anything wrong with model, data or retriever, named.
 pub fn sft(config: &Config, out: &mut dyn Write) -> anyhow::Result<()> {
     let started = Instant::now();
-    let mut session = Session::open(config, &config.model.path)?;
+    let mut loaded = LoadedModel::open(config, &config.model.path)?;
     let questions =
-        session.questions(config, &config.data.train, config.data.max_train_questions)?;
-    let trajectories = demonstrations(config, &session, &questions)?;
+        loaded.questions(config, &config.data.train, config.data.max_train_questions)?;
+    let trajectories = demonstrations(config, &loaded, &questions)?;
     let sequences: Vec<TrainSequence> = trajectories.iter().map(TrainSequence::of).collect();
-    train_on(config, &mut session, &sequences)?;
+    train_on(config, &mut loaded, &sequences)?;
     let folder = warm_start_folder(config);
-    checkpoint::save(&folder, &session.policy, &config.model.path, None)?;
+    checkpoint::save(&folder, &loaded.policy, &config.model.path, None)?;
     record_phase(&config.run_dir, "warm start", started.elapsed().as_secs_f64())?;
     writeln!(out, "{}: warm start on {} demonstrations", folder.display(), sequences.len())?;
     Ok(())
@@ -51,7 +53,7 @@ pub fn sft(config: &Config, out: &mut dyn Write) -> anyhow::Result<()> {
 /// Plays the demonstrations against the retriever.
 fn demonstrations(
     config: &Config,
-    session: &Session,
+    loaded: &LoadedModel,
     questions: &[Example],
 ) -> anyhow::Result<Vec<Trajectory>> {
     let count = config.sft.demonstrations.min(questions.len());
@@ -66,14 +68,14 @@ fn demonstrations(
             demonstration_turns(example, habit, number)
         })
         .collect();
-    let mut engine = DemonstrationEngine::new(&scripts, &session.tokenizer)?;
+    let mut engine = DemonstrationEngine::new(&scripts, &loaded.tokenizer)?;
     let mut searcher = http_searcher(config)?;
     let greedy = Sampling { temperature: 0.0, top_p: 1.0 };
     let rollout = rollout_config(config, greedy, config.rollout.max_sequences);
     let jobs = episode_jobs(&chosen, 1, config.seed, 0);
     let total = jobs.len() as u64;
     let mut observer = EpisodeProgress(Progress::start("demonstrations", total, "episodes"));
-    let tokenizer = &session.tokenizer;
+    let tokenizer = &loaded.tokenizer;
     let played = roll_out(&mut engine, &mut searcher, tokenizer, jobs, &rollout, &mut observer)?;
     observer.0.finish();
     let reason = played.last_search_failure.unwrap_or_default();
@@ -88,10 +90,10 @@ fn demonstrations(
 
 fn train_on(
     config: &Config,
-    session: &mut Session,
+    loaded: &mut LoadedModel,
     sequences: &[TrainSequence],
 ) -> anyhow::Result<()> {
-    let mut optimizer = AdamW::new(&session.policy.parameters, optimizer_config(config));
+    let mut optimizer = AdamW::new(&loaded.policy.parameters, optimizer_config(config));
     let per_update = config.sft.trajectories_per_update.min(sequences.len());
     let updates = (config.sft.epochs * sequences.len()).div_ceil(per_update) as u64;
     let mut progress = Progress::start("warm start", updates, "updates");
@@ -100,9 +102,9 @@ fn train_on(
         let batch: Vec<TrainSequence> =
             chosen.into_iter().map(|index| sequences[index].clone()).collect();
         let budget = config.update.tokens_per_micro_batch;
-        let loss = supervised_gradient(&session.policy, &session.decoder, &batch, budget);
+        let loss = supervised_gradient(&loaded.policy, &loaded.decoder, &batch, budget);
         let rate = warmed_up(config.sft.learning_rate, config.sft.warmup_updates, update);
-        let norm = apply_gradient(config, session, &mut optimizer, rate)?;
+        let norm = apply_gradient(config, loaded, &mut optimizer, rate)?;
         if !loss.is_finite() {
             return Err(UpdateError::NotFinite { what: "loss", update, value: loss }.into());
         }
@@ -130,15 +132,15 @@ pub(super) fn optimizer_config(config: &Config) -> AdamWConfig {
 /// A norm that is not finite; the weights are then left as they were.
 pub(super) fn apply_gradient(
     config: &Config,
-    session: &mut Session,
+    loaded: &mut LoadedModel,
     optimizer: &mut AdamW,
     learning_rate: f64,
 ) -> Result<f64, UpdateError> {
-    let norm = clip_gradients(&session.policy.parameters, config.optimizer.max_grad_norm);
+    let norm = clip_gradients(&loaded.policy.parameters, config.optimizer.max_grad_norm);
     if !norm.is_finite() {
         let update = optimizer.updates;
         return Err(UpdateError::NotFinite { what: "gradient norm", update, value: norm });
     }
-    optimizer.step(&mut session.policy.parameters, learning_rate);
+    optimizer.step(&mut loaded.policy.parameters, learning_rate);
     Ok(norm)
 }

@@ -33,14 +33,14 @@ const PREFILL_PASS_TOKENS: usize = 2048;
 
 /// A model ready to be rolled out and trained.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(super) struct LoadedModel {
     pub(super) tokenizer: Tokenizer,
     pub(super) policy: Policy,
     pub(super) decoder: Decoder,
     pub(super) context_tokens: usize,
 }
 
-impl Session {
+impl LoadedModel {
     /// Loads tokenizer and weights of `folder`.
     pub(super) fn open(config: &Config, folder: &Path) -> anyhow::Result<Self> {
         set_threads(if config.deterministic { 1 } else { config.threads });
