@@ -12,6 +12,7 @@ pub mod config;
 pub mod corpus;
 mod http;
 pub mod index;
+mod json_kind;
 pub mod lexical;
 pub mod pipeline;
 pub mod pool;

@@ -4,7 +4,6 @@
 //! gets its own answer: passages, or an error. A failure never looks like an empty list, because
 //! whoever learns from the answers would learn that nothing can be found.
 
-mod corpus;
 mod reply;
 #[cfg(test)]
 mod tests;
@@ -15,7 +14,6 @@ use reqwest::{Client, Response, StatusCode, Url, header};
 use serde_json::json;
 use tokio::time::Instant;
 
-pub use self::corpus::{CorpusError, read_corpus};
 pub use crate::passage::Passage;
 use crate::retry::{Backoff, RetryPolicy};
 

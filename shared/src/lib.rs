@@ -10,5 +10,6 @@ pub mod jsonl;
 pub mod passage;
 pub mod retry;
 pub mod shutdown;
+pub mod splitmix;
 pub mod telemetry;
 pub mod wire;

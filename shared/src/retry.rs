@@ -6,6 +6,8 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
+use crate::splitmix;
+
 /// The limits of one operation that is tried several times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
@@ -62,14 +64,9 @@ impl Backoff {
         (pause < left).then_some(pause)
     }
 
-    /// A number in [0, 1) by SplitMix64 (Steele, Lea and Flood, 2014).
+    /// A number in [0, 1).
     fn next_unit(&mut self) -> f64 {
-        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^= mixed >> 31;
-        (mixed >> 11) as f64 / (1_u64 << 53) as f64
+        splitmix::unit(splitmix::next(&mut self.random))
     }
 }
 

@@ -5,6 +5,8 @@ use serde_json::{Map, Value};
 use shared::jsonl::{JsonlError, Line, LineFault};
 use shared::passage::Passage;
 
+use crate::json_kind::json_kind;
+
 /// Keys that are kept beside `id` and `contents`; any other key is dropped.
 const OPTIONAL_KEYS: [&str; 3] = ["title", "text", "url"];
 
@@ -17,18 +19,18 @@ pub fn passage(line: &Line<'_>) -> Result<Passage, JsonlError> {
 
 fn from_value(value: Value) -> Result<Passage, String> {
     let Value::Object(mut fields) = value else {
-        return Err(format!("is {}, expected an object with id and contents", kind(&value)));
+        return Err(format!("is {}, expected an object with id and contents", json_kind(&value)));
     };
     let id = match fields.remove("id") {
         Some(Value::String(id)) if !id.is_empty() => id,
         Some(Value::Number(id)) if id.is_u64() || id.is_i64() => id.to_string(),
         Some(Value::String(_)) => return Err("id is empty".to_owned()),
-        Some(other) => return Err(format!("id is {}, expected a string", kind(&other))),
+        Some(other) => return Err(format!("id is {}, expected a string", json_kind(&other))),
         None => return Err("id is missing".to_owned()),
     };
     let contents = match fields.remove("contents") {
         Some(Value::String(contents)) => contents,
-        Some(other) => return Err(format!("contents is {}, expected a string", kind(&other))),
+        Some(other) => return Err(format!("contents is {}, expected a string", json_kind(&other))),
         None => return Err("contents is missing".to_owned()),
     };
     let [title, text, url] = OPTIONAL_KEYS.map(|key| optional(&mut fields, key));
@@ -39,18 +41,7 @@ fn optional(fields: &mut Map<String, Value>, key: &str) -> Result<Option<String>
     match fields.remove(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(other) => Err(format!("{key} is {}, expected a string", kind(&other))),
-    }
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
+        Some(other) => Err(format!("{key} is {}, expected a string", json_kind(&other))),
     }
 }
 

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use shared::wire::{Location, ValidationError};
 
 use crate::config::RequestLimits;
+use crate::json_kind::json_kind;
 use crate::query::QueryBatch;
 
 /// Most faults that one response lists.
@@ -79,7 +80,7 @@ fn object(body: &[u8]) -> Result<Map<String, Value>, ValidationError> {
     match serde_json::from_str(text) {
         Ok(Value::Object(fields)) => Ok(fields),
         Ok(other) => {
-            let message = format!("the body is {}, expected an object", kind(&other));
+            let message = format!("the body is {}, expected an object", json_kind(&other));
             Err(fault(&[], None, &message, "object_type"))
         }
         Err(error) => Err(invalid(format!("the body is not JSON: {error}"))),
@@ -92,7 +93,7 @@ fn query_list(
     faults: &mut Vec<ValidationError>,
 ) -> Vec<String> {
     let Value::Array(values) = value else {
-        let message = format!("is {}, expected a list of strings", kind(value));
+        let message = format!("is {}, expected a list of strings", json_kind(value));
         faults.push(fault(&["queries"], None, &message, "list_type"));
         return Vec::new();
     };
@@ -107,7 +108,7 @@ fn query_list(
         match value {
             Value::String(query) => queries.push(query.clone()),
             other => {
-                let message = format!("is {}, expected a string", kind(other));
+                let message = format!("is {}, expected a string", json_kind(other));
                 faults.push(fault(&["queries"], Some(index), &message, "string_type"));
             }
         }
@@ -119,7 +120,7 @@ fn single_query(value: &Value, faults: &mut Vec<ValidationError>) -> Vec<String>
     if let Value::String(query) = value {
         return vec![query.clone()];
     }
-    let message = format!("is {}, expected a string", kind(value));
+    let message = format!("is {}, expected a string", json_kind(value));
     faults.push(fault(&["query"], None, &message, "string_type"));
     Vec::new()
 }
@@ -147,7 +148,8 @@ fn top_k(
             limits.default_top_k
         }
         None => {
-            let found = if value.is_number() { value.to_string() } else { kind(value).to_owned() };
+            let found =
+                if value.is_number() { value.to_string() } else { json_kind(value).to_owned() };
             let message = format!("is {found}, {accepted}");
             faults.push(fault(&[key], None, &message, "int_type"));
             limits.default_top_k
@@ -160,7 +162,7 @@ fn return_scores(fields: &Map<String, Value>, faults: &mut Vec<ValidationError>)
         None | Some(Value::Null) => false,
         Some(Value::Bool(wanted)) => *wanted,
         Some(other) => {
-            let message = format!("is {}, expected true or false", kind(other));
+            let message = format!("is {}, expected true or false", json_kind(other));
             faults.push(fault(&["return_scores"], None, &message, "bool_type"));
             false
         }
@@ -174,17 +176,6 @@ fn fault(keys: &[&str], index: Option<usize>, message: &str, kind: &str) -> Vali
         .chain(index.map(Location::Index))
         .collect();
     ValidationError { loc, msg: message.to_owned(), kind: kind.to_owned() }
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    }
 }
 
 #[cfg(test)]

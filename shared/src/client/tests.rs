@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::Instant;
 
-use super::{ClientConfig, Passage, RetrieveClient, SearchError, SearchResult};
+use super::{ClientConfig, RetrieveClient, SearchError, SearchResult};
 use crate::retry::RetryPolicy;
 
 /// One scripted answer: status, headers, body.
@@ -322,21 +322,4 @@ fn the_url_is_checked_and_completed() {
         assert!(error.contains(&format!("{url:?}")), "{error}");
         assert!(error.contains("http://host:port"), "{error}");
     }
-}
-
-#[test]
-fn a_corpus_file_is_read_or_its_bad_line_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("corpus.jsonl");
-    std::fs::write(
-        &path,
-        "{\"id\":\"a\",\"contents\":\"T\\nx\"}\n\n{\"id\":\"b\",\"contents\":\"\"}\n",
-    )
-    .unwrap();
-    let passages = super::read_corpus(&path).unwrap();
-    assert_eq!(passages[0], Passage::new("a", "T\nx"));
-    assert_eq!(passages.len(), 2);
-    std::fs::write(&path, "{\"id\":\"a\",\"contents\":\"x\"}\n{\"id\":\"b\"}\n").unwrap();
-    let message = super::read_corpus(&path).unwrap_err().to_string();
-    assert!(message.contains("corpus.jsonl, line 2: missing field `contents`"), "{message}");
 }

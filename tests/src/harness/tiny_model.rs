@@ -7,6 +7,7 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Map, Value, json};
+use shared::splitmix;
 
 const HIDDEN: usize = 64;
 const INNER: usize = 128;
@@ -152,12 +153,7 @@ fn write_weights(path: &Path, vocabulary: usize, seed: u64) {
     safetensors::serialize_to_file(views, None, path).unwrap();
 }
 
-/// A number in [-0.5, 0.5) by SplitMix64.
+/// A number in [-0.5, 0.5).
 fn centred(state: &mut u64) -> f32 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut mixed = *state;
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^= mixed >> 31;
-    (mixed >> 40) as f32 / (1 << 24) as f32 - 0.5
+    (splitmix::next(state) >> 40) as f32 / (1 << 24) as f32 - 0.5
 }

@@ -1,5 +1,7 @@
 //! Choosing a token from log-probs, with draws decided by counters alone.
 
+use shared::splitmix;
+
 use super::{Sampling, SamplingKey};
 
 /// A chosen token and its log-prob before top-p.
@@ -101,19 +103,13 @@ fn choose_top_p(probabilities: &[f32], top_p: f64, draw: f64) -> usize {
     order[kept - 1]
 }
 
-/// Uniform in [0, 1), a function of the counters alone (SplitMix64's finaliser over each in turn).
+/// Uniform in [0, 1), a function of the counters alone.
 fn uniform(key: SamplingKey, position: u64) -> f64 {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut state = splitmix::INCREMENT;
     for counter in [key.seed, key.step, key.prompt, key.sample, position] {
-        state = mix(state ^ counter).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        state = splitmix::finalise(state ^ counter).wrapping_add(splitmix::INCREMENT);
     }
-    (mix(state) >> 11) as f64 / (1_u64 << 53) as f64
-}
-
-fn mix(mut value: u64) -> u64 {
-    value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
+    splitmix::unit(splitmix::finalise(state))
 }
 
 #[cfg(test)]

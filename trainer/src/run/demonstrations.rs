@@ -103,7 +103,8 @@ mod tests {
     use crate::engine::Sampling;
     use crate::rollout::scheduler::roll_out;
     use crate::rollout::trajectory::{SegmentKind, Trajectory};
-    use crate::run::loaded_model::{NoPassages, episode_jobs, rollout_config};
+    use crate::run::loaded_model::{episode_jobs, rollout_config};
+    use crate::search::random::RandomPassages;
     use crate::update::TrainSequence;
 
     /// One demonstration, a token a character.
@@ -122,7 +123,7 @@ mod tests {
         let config =
             rollout_config(&Config::default(), Sampling { temperature: 0.0, top_p: 1.0 }, 1);
         let jobs = episode_jobs(&[&examples[0]], 1, 0, 0);
-        let searcher = &mut NoPassages::default();
+        let searcher = &mut RandomPassages::none();
         let played = roll_out(&mut engine, searcher, &tokenizer, jobs, &config, &mut ()).unwrap();
         played.trajectories.into_iter().next().unwrap()
     }

@@ -58,7 +58,7 @@ pub(super) fn evaluate(
             })?;
             Box::new(RandomPassages::from_corpus(corpus, config.seed)?)
         }
-        Searches::None => Box::new(super::loaded_model::NoPassages::default()),
+        Searches::None => Box::new(RandomPassages::none()),
     };
     let running = config.eval.batch.min(questions.len());
     let mut engine = loaded.engine(running);

@@ -21,7 +21,6 @@ use crate::rollout::scheduler::{
     RolloutConfig, RolloutEvent, RolloutObserver, default_stop_rule, reference_stop_rule,
 };
 use crate::search::http::HttpSearcher;
-use crate::search::{SearchOutcome, SearchRequest, Searcher, SearcherError};
 use crate::token::Tokenizer;
 use crate::track::Progress;
 
@@ -217,34 +216,5 @@ impl RolloutObserver for EpisodeProgress {
             RolloutEvent::SearchFailed { reason, .. } => tracing::warn!(%reason, "search failed"),
             _ => {}
         }
-    }
-}
-
-/// Finds nothing for any query.
-#[derive(Debug, Default)]
-pub(super) struct NoPassages {
-    ready: Vec<SearchOutcome>,
-}
-
-impl Searcher for NoPassages {
-    fn submit(&mut self, requests: Vec<SearchRequest>) -> Result<(), SearcherError> {
-        let nothing = |request: SearchRequest| SearchOutcome {
-            ticket: request.ticket,
-            result: Ok(Vec::new()),
-        };
-        self.ready.extend(requests.into_iter().map(nothing));
-        Ok(())
-    }
-
-    fn poll(&mut self) -> Result<Vec<SearchOutcome>, SearcherError> {
-        Ok(std::mem::take(&mut self.ready))
-    }
-
-    fn wait(&mut self) -> Result<Vec<SearchOutcome>, SearcherError> {
-        self.poll()
-    }
-
-    fn cancel(&mut self) {
-        self.ready.clear();
     }
 }

@@ -1,5 +1,7 @@
 //! Which questions a step trains on: a function of seed and step alone.
 
+use shared::splitmix;
+
 /// Indices into a set of `questions`, for step `step` (from 0) of `per_step` questions: the set is
 /// gone through again and again, each time in another order, and no question is skipped.
 pub(super) fn step_questions(
@@ -25,21 +27,12 @@ pub(super) fn step_questions(
 /// A permutation of `0..count` (Fisher and Yates) decided by seed and stream.
 pub(super) fn shuffled(seed: u64, stream: u64, count: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..count).collect();
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ stream.rotate_left(32);
+    let mut state = seed.wrapping_mul(splitmix::INCREMENT) ^ stream.rotate_left(32);
     for last in (1..count).rev() {
-        let draw = next(&mut state);
+        let draw = splitmix::next(&mut state);
         order.swap(last, (draw % (last as u64 + 1)) as usize);
     }
     order
-}
-
-/// SplitMix64.
-fn next(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut value = *state;
-    value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@
 
 use std::path::Path;
 
-use shared::client::{Passage, read_corpus};
+use shared::jsonl;
+use shared::passage::Passage;
+use shared::splitmix;
 
 use super::{SearchOutcome, SearchRequest, Searcher, SearcherError};
 
@@ -26,9 +28,14 @@ impl RandomPassages {
         Ok(Self { corpus, seed, ready: Vec::new() })
     }
 
+    /// Finds nothing for any query: there is no corpus to draw from.
+    pub fn none() -> Self {
+        Self { corpus: Vec::new(), seed: 0, ready: Vec::new() }
+    }
+
     /// Draws from the corpus file (JSON Lines of `{"id","contents"}`) at `path`.
     pub fn from_corpus(path: &Path, seed: u64) -> Result<Self, SearcherError> {
-        let corpus = read_corpus(path).map_err(|error| SearcherError(error.to_string()))?;
+        let corpus = jsonl::read_all(path).map_err(|error| SearcherError(error.to_string()))?;
         Self::new(corpus, seed)
     }
 
@@ -76,12 +83,9 @@ impl Searcher for RandomPassages {
     }
 }
 
-/// The finaliser of SplitMix64 after its increment: every input bit reaches every output bit.
-fn mix(value: u64) -> u64 {
-    let mut mixed = value.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    mixed ^ (mixed >> 31)
+/// Every input bit reaches every output bit.
+fn mix(mut value: u64) -> u64 {
+    splitmix::next(&mut value)
 }
 
 #[cfg(test)]
@@ -132,5 +136,19 @@ mod tests {
         let mut searcher = RandomPassages::new(corpus(5), 3).unwrap();
         assert!(ids(&mut searcher, "", 3).is_empty());
         assert!(RandomPassages::new(Vec::new(), 3).is_err());
+    }
+
+    #[test]
+    fn a_bad_corpus_line_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("corpus.jsonl");
+        std::fs::write(&path, "{\"id\":\"a\",\"contents\":\"x\"}\n{\"id\":\"b\"}\n").unwrap();
+        let message = RandomPassages::from_corpus(&path, 1).unwrap_err().to_string();
+        assert!(message.contains("corpus.jsonl:2") && message.contains("contents"), "{message}");
+    }
+
+    #[test]
+    fn without_a_corpus_nothing_is_found() {
+        assert!(ids(&mut RandomPassages::none(), "who", 3).is_empty());
     }
 }
