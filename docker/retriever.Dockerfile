@@ -1,0 +1,54 @@
+# The retriever: `docker build --file docker/retriever.Dockerfile .` in the root of the checkout.
+#
+# Plain Dockerfile instructions only, so that the classic builder and BuildKit both build it. Where no
+# image registry answers, docker/base-images provides the two images it starts from.
+ARG RUST_IMAGE=rust:1.95-slim-bookworm
+ARG RUNTIME_IMAGE=debian:bookworm-slim
+
+FROM ${RUST_IMAGE} AS build
+WORKDIR /src
+# The dependencies have a layer of their own, which changes with the lock file alone: they are built
+# around empty crates.
+COPY Cargo.toml Cargo.lock ./
+COPY shared/Cargo.toml shared/
+COPY retriever-server/Cargo.toml retriever-server/
+COPY trainer/Cargo.toml trainer/
+COPY tests/Cargo.toml tests/
+RUN mkdir shared/src retriever-server/src trainer/src tests/src \
+ && touch shared/src/lib.rs retriever-server/src/lib.rs trainer/src/lib.rs tests/src/lib.rs \
+ && echo 'fn main() {}' | tee retriever-server/src/main.rs >tests/src/main.rs \
+ && cargo build --release --locked --package retriever-server
+COPY shared shared
+COPY retriever-server retriever-server
+# Copied files are older than the empty crates' build; cargo goes by times.
+RUN find shared retriever-server -name '*.rs' -exec touch {} + \
+ && cargo build --release --locked --package retriever-server
+RUN apt-get update && apt-get install --yes --no-install-recommends xz-utils && rm -rf /var/lib/apt/lists/*
+COPY data/worldqa/corpus.jsonl.xz .
+RUN xz --decompress corpus.jsonl.xz
+
+FROM ${RUNTIME_IMAGE}
+ARG DEVICE=cpu
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="search-r1-retriever" \
+      org.opencontainers.image.description="Answers POST /retrieve with passages of a corpus" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.revision="${REVISION}" \
+      search-r1.device="${DEVICE}"
+# A fixed number, so that the owner of a volume stays the same from image to image.
+RUN groupadd --gid 10001 search-r1 \
+ && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin search-r1 \
+ && install --directory --owner search-r1 --group search-r1 --mode 0755 /index
+COPY --from=build /src/target/release/retriever-server /usr/local/bin/
+COPY data/worldqa/NOTICE /usr/local/share/search-r1/worldqa/
+COPY --from=build /src/corpus.jsonl /usr/local/share/search-r1/worldqa/
+# Read by the NVIDIA container runtime, where there is one.
+ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
+USER 10001:10001
+VOLUME /index
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+# The first start may have a large corpus to index: that is no failure.
+HEALTHCHECK --interval=3s --timeout=6s --retries=5 --start-period=24h CMD ["retriever-server", "health"]
+ENTRYPOINT ["retriever-server"]
+CMD ["serve"]
