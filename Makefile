@@ -42,7 +42,7 @@ setup: build ## Fetch libtorch, model and data, build, convert the model; does o
 
 .PHONY: demo
 demo: setup ## Index, warm start, evaluate, train, evaluate again; report in runs/demo/report.html
-	scripts/demo
+	scripts/demo $(DEMO_ARGUMENTS)
 
 .PHONY: test
 test: setup test-scripts ## Run all tests, without network after set-up
@@ -51,6 +51,14 @@ test: setup test-scripts ## Run all tests, without network after set-up
 .PHONY: test-scripts
 test-scripts:
 	python3 -B -m unittest discover --start-directory scripts/tests
+
+.PHONY: test-docs
+test-docs: setup ## Run the commands of README.md and docs/, and compare what they print
+	scripts/run-docs
+
+.PHONY: test-containers
+test-containers: ## Build the images and drive compose.yaml: start, ask, swap, break, stop, resume
+	scripts/test-containers
 
 .PHONY: check
 check: fetch ## Formatting, lints, documentation and dependencies, each without a warning
