@@ -68,8 +68,9 @@ check: fetch ## Formatting, lints, documentation and dependencies, each without 
 	scripts/check-dependencies
 
 .PHONY: configuration
-configuration: build ## Write docs/configuration.md from the tables in the code
+configuration: build ## Write docs/configuration.md and .env.example from the tables in the code
 	scripts/configuration-page >docs/configuration.md
+	scripts/env-example >.env.example
 
 .PHONY: bench
 bench: setup ## Measure the retriever and the trainer on this machine

@@ -1,11 +1,12 @@
 //! What `retriever-server` and `trainer` must agree on, and nothing else: the wire types of
 //! `/retrieve` and their client, passages and dataset records, retry and deadlines, telemetry,
-//! digests, atomic files. It names neither axum nor tch.
+//! digests, atomic files, the form of `.env.example`. It names neither axum nor tch.
 
 pub mod atomic_file;
 pub mod client;
 pub mod dataset;
 pub mod digest;
+pub mod env_example;
 pub mod jsonl;
 pub mod passage;
 pub mod retry;

@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// How a log line looks.
@@ -37,11 +38,15 @@ pub fn check_filter(filter: &str) -> Result<(), TelemetryError> {
     parse(filter).map(|_| ())
 }
 
-/// Installs the process-wide logger. Call once, from `main`.
-pub fn init(filter: &str, format: LogFormat) -> Result<(), TelemetryError> {
+/// Installs the process-wide logger. Call once. `writer` leads to standard error, directly or past
+/// what else is shown there.
+pub fn init<W>(filter: &str, format: LogFormat, writer: W) -> Result<(), TelemetryError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
     let builder = tracing_subscriber::fmt()
         .with_env_filter(parse(filter)?)
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
     let installed = match format {

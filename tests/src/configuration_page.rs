@@ -1,33 +1,55 @@
-//! docs/configuration.md says what the programs really take. `make configuration` writes it anew.
+//! docs/configuration.md and .env.example say what the programs really take. `make configuration`
+//! writes both anew.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use retriever_server::config::variables;
 use trainer::config::Config;
 
-const HEAD: &str = "# Configuration
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
 
-Every setting of both programs, from the tables in the code (`make configuration` writes this page).
+/// The two texts that a script writes by hand, one before each program's part.
+fn heads(script: &str) -> [String; 2] {
+    let script = std::fs::read_to_string(repository().join("scripts").join(script)).unwrap();
+    let texts: Vec<String> = script
+        .split("cat <<'EOF'\n")
+        .skip(1)
+        .map(|rest| rest.split_once("EOF\n").unwrap().0.to_owned())
+        .collect();
+    texts.try_into().unwrap()
+}
 
-## retriever-server
-
-Each is a variable of the environment and a flag of `retriever-server serve`; a flag wins.
-
-";
-const TRAINER_HEAD: &str = "
-## trainer
-
-Keys of the TOML file that `--config` names; `--set section.key=value` changes one for once.
-
-";
+#[track_caller]
+fn check(file: &str, script: &str, [retriever, trainer]: [String; 2]) {
+    let [first, second] = heads(script);
+    let expected = format!("{first}{retriever}{second}{trainer}");
+    let found = std::fs::read_to_string(repository().join(file)).unwrap_or_default();
+    assert!(found == expected, "{file} is stale: run `make configuration`");
+}
 
 #[test]
 fn the_configuration_page_is_fresh() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
-    let expected = format!(
-        "{HEAD}{}{TRAINER_HEAD}{}",
-        retriever_server::config::variables::markdown(),
-        Config::reference_markdown()
-    );
-    let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(found == expected, "docs/configuration.md is stale: run `make configuration`");
+    let parts = [variables::markdown(), Config::reference_markdown()];
+    check("docs/configuration.md", "configuration-page", parts);
+}
+
+#[test]
+fn the_example_of_variables_is_fresh() {
+    let parts = [variables::env_example(), Config::reference_env()];
+    check(".env.example", "env-example", parts);
+}
+
+#[test]
+fn the_example_of_variables_sets_nothing() {
+    let example = std::fs::read_to_string(repository().join(".env.example")).unwrap();
+    for line in example.lines() {
+        assert!(line.is_empty() || line.starts_with("# "), "{line:?}");
+    }
+    for variable in variables::VARIABLES {
+        let default = variable.default.unwrap_or_default();
+        let line = format!("# {}={default}", variable.name);
+        assert!(example.lines().any(|found| found == line), "{line:?} is missing");
+    }
 }

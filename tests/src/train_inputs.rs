@@ -3,6 +3,7 @@
 use std::fs;
 
 use trainer::cli::{EXIT_FAILURE, EXIT_USAGE, run_command_line};
+use trainer::config::Environment;
 
 use crate::harness::tiny_world::TinyWorld;
 
@@ -29,7 +30,7 @@ fn check(world: &TinyWorld, command: &str, sets: &[&str], code: u8, parts: &[&st
         line.extend(["--set".to_owned(), setting]);
     }
     let (mut out, mut errors) = (Vec::new(), Vec::new());
-    let found = run_command_line(line, &mut out, &mut errors);
+    let found = run_command_line(line, &Environment::new(), &mut out, &mut errors);
     let errors = String::from_utf8(errors).unwrap();
     assert_eq!(found, code, "{errors}");
     assert!(errors.starts_with("error: ") && out.is_empty(), "{errors}");

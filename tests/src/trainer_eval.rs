@@ -1,6 +1,7 @@
 //! `trainer eval`: every question once, and what its searches are answered with.
 
 use trainer::cli::{EXIT_SUCCESS, EXIT_USAGE, run_command_line};
+use trainer::config::Environment;
 use trainer::eval::EvalResult;
 use trainer::rollout::trajectory::Trajectory;
 
@@ -24,7 +25,7 @@ fn eval(
         line.extend(["--set".to_owned(), setting]);
     }
     let mut errors = Vec::new();
-    let code = run_command_line(line, &mut Vec::new(), &mut errors);
+    let code = run_command_line(line, &Environment::new(), &mut Vec::new(), &mut errors);
     (code, String::from_utf8(errors).unwrap())
 }
 

@@ -28,7 +28,10 @@ pub(crate) enum Command {
         url: Option<String>,
     },
     /// Print the table of variables.
-    Variables,
+    Variables {
+        /// As `.env.example` shows them, instead of as a Markdown table.
+        env: bool,
+    },
 }
 
 /// Variables that `index` takes too.
@@ -47,7 +50,8 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
         Some(("health", matches)) => {
             Command::Health { url: matches.get_one::<String>("url").cloned() }
         }
-        _ => Command::Variables,
+        Some((_, matches)) => Command::Variables { env: matches.get_flag("env") },
+        None => Command::Variables { env: false },
     })
 }
 
@@ -81,7 +85,14 @@ fn program() -> Clap {
                     .help("Base URL of the server [default: the port of RETRIEVER_ADDR here]"),
             ),
         )
-        .subcommand(Clap::new("variables").about("Print all variables as a Markdown table"))
+        .subcommand(
+            Clap::new("variables").about("Print all variables as a Markdown table").arg(
+                Arg::new("env")
+                    .long("env")
+                    .action(ArgAction::SetTrue)
+                    .help("Print them as .env.example shows them instead"),
+            ),
+        )
 }
 
 fn argument(variable: &Variable) -> Arg {
@@ -145,6 +156,13 @@ mod tests {
     fn a_negative_value_reaches_the_check_of_the_configuration() {
         let command = parsed("retriever-server serve --top-k -1").unwrap();
         assert_eq!(command, Command::Serve { flags: map(&[("RETRIEVER_TOP_K", "-1")]) });
+    }
+
+    #[test]
+    fn variables_are_a_table_unless_asked_otherwise() {
+        let line = "retriever-server variables";
+        assert_eq!(parsed(line).unwrap(), Command::Variables { env: false });
+        assert_eq!(parsed(&format!("{line} --env")).unwrap(), Command::Variables { env: true });
     }
 
     #[test]

@@ -75,8 +75,9 @@ fn execute(command: Command, out: &mut dyn Write) -> anyhow::Result<u8> {
             writeln!(out, "ok")?;
             Ok(EXIT_SUCCESS)
         }
-        Command::Variables => {
-            out.write_all(variables::markdown().as_bytes())?;
+        Command::Variables { env } => {
+            let text = if env { variables::env_example() } else { variables::markdown() };
+            out.write_all(text.as_bytes())?;
             Ok(EXIT_SUCCESS)
         }
     }
@@ -84,7 +85,7 @@ fn execute(command: Command, out: &mut dyn Write) -> anyhow::Result<u8> {
 
 fn start_log(source: &dyn Source) -> anyhow::Result<()> {
     let log = LogConfig::resolve(source)?;
-    match telemetry::init(&log.filter, log.format) {
+    match telemetry::init(&log.filter, log.format, std::io::stderr) {
         // A program that runs commands in process has its own log.
         Ok(()) | Err(TelemetryError::AlreadySet) => Ok(()),
         Err(error) => Err(error.into()),

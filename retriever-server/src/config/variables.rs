@@ -3,6 +3,8 @@
 
 use std::fmt::Write;
 
+use shared::env_example::{self, Entry};
+
 /// What all names begin with.
 pub const PREFIX: &str = "RETRIEVER_";
 
@@ -99,4 +101,18 @@ pub fn markdown() -> String {
         );
     }
     page
+}
+
+/// Every variable as `.env.example` shows it.
+pub fn env_example() -> String {
+    let entry = |variable: &Variable| {
+        env_example::entry(&Entry {
+            name: variable.name,
+            meaning: variable.meaning,
+            unit: variable.unit,
+            accepts: variable.accepts,
+            default: variable.default.unwrap_or_default(),
+        })
+    };
+    VARIABLES.iter().map(entry).collect::<Vec<_>>().join("\n")
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use retriever_server::index::build::{self, BuildRequest};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use trainer::config::Config;
+use trainer::config::{Config, Environment};
 
 use crate::harness::retriever::RetrieverHandle;
 use crate::harness::tiny_model::write_tiny_model;
@@ -95,7 +95,7 @@ impl TinyWorld {
 
     /// The configuration that [`Self::settings`] make.
     pub(crate) fn config(&self, retriever_url: &str, run: &str, more: &[&str]) -> Config {
-        Config::load(None, &self.settings(retriever_url, run, more)).unwrap()
+        Config::load(None, &Environment::new(), &self.settings(retriever_url, run, more)).unwrap()
     }
 
     /// Teaches the untrained model to search and answer, by the trainer's own warm start.

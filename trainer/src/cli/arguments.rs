@@ -8,6 +8,8 @@ use crate::convert::Dtype;
 use crate::eval::Searches;
 
 /// Trains a language model to search, by reinforcement learning against a retriever.
+///
+/// Every key of the configuration is also a variable: grpo.steps is TRAINER_GRPO_STEPS.
 #[derive(Debug, Parser)]
 #[command(name = "trainer", version, arg_required_else_help = true)]
 pub struct Arguments {
@@ -39,7 +41,8 @@ pub struct CommonArguments {
     /// Configuration in TOML; without it every key has its default
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Set one key, such as grpo.learning_rate=1e-6; can be repeated, the last one wins
+    /// Set one key, such as grpo.learning_rate=1e-6; wins over --config and TRAINER_GRPO_LEARNING_RATE;
+    /// can be repeated, the last one wins
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// Folder that the run writes to: short for --set run_dir=DIR
@@ -105,4 +108,7 @@ pub struct ConfigArguments {
     /// Print tables of all keys in Markdown instead
     #[arg(long)]
     pub reference: bool,
+    /// With --reference: print all variables as .env.example shows them
+    #[arg(long, requires = "reference")]
+    pub env: bool,
 }

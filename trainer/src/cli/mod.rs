@@ -12,12 +12,14 @@ use std::io::Write;
 use std::path::Path;
 
 use clap::Parser;
+use shared::telemetry::{self, LogFormat, TelemetryError};
 use tracing::warn;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{self, Config, ConfigError, Environment};
 use crate::eval::Searches;
 use crate::report;
 use crate::run::{self, ChatOptions, EvalOptions, Interrupted};
+use crate::track::LogWriter;
 
 pub use tuning::restart_tuned;
 
@@ -36,7 +38,12 @@ pub const EXIT_USAGE: u8 = 64;
 pub const EXIT_INTERRUPTED: u8 = 130;
 
 /// Runs one command line, program name first; results go to `out`, complaints to `errors`.
-pub fn run_command_line<I, T>(arguments: I, out: &mut dyn Write, errors: &mut dyn Write) -> u8
+pub fn run_command_line<I, T>(
+    arguments: I,
+    environment: &Environment,
+    out: &mut dyn Write,
+    errors: &mut dyn Write,
+) -> u8
 where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
@@ -45,7 +52,7 @@ where
         Ok(arguments) => arguments,
         Err(message) => return show_usage(&message, out, errors),
     };
-    match execute(arguments.command, out) {
+    match execute(arguments.command, environment, out) {
         Ok(()) => EXIT_SUCCESS,
         Err(error) => {
             // Nothing is left to be done if the complaint itself cannot be written.
@@ -76,7 +83,16 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     }
 }
 
-fn execute(command: Command, out: &mut dyn Write) -> anyhow::Result<()> {
+fn execute(command: Command, environment: &Environment, out: &mut dyn Write) -> anyhow::Result<()> {
+    let configure =
+        |command: &str, common: &CommonArguments, model: Option<&Path>, keys: &[&str]| {
+            let config = configured(command, common, model, environment, keys)?;
+            start_log(environment)?;
+            for warning in config.warnings() {
+                warn!("{warning}");
+            }
+            anyhow::Ok(config)
+        };
     match command {
         Command::Sft(common) => {
             let config = configure("trainer sft", &common, None, &["model.path", "data.train"])?;
@@ -86,21 +102,32 @@ fn execute(command: Command, out: &mut dyn Write) -> anyhow::Result<()> {
             let config = configure("trainer train", &common, None, &["model.path", "data.train"])?;
             run::train(&config, out)
         }
-        Command::Eval(arguments) => eval(arguments, out),
+        Command::Eval(arguments) => {
+            let model = arguments.model.as_deref();
+            let keys = keys_of_eval(arguments.searches);
+            let config = configure("trainer eval", &arguments.common, model, keys)?;
+            let name = arguments.name.unwrap_or_else(|| folder_name(&config.model.path));
+            let options = EvalOptions { name, searches: arguments.searches, out: arguments.out };
+            run::eval(&config, &options, out)
+        }
         Command::Chat(arguments) => {
             let model = arguments.model.as_deref();
             let config = configure("trainer chat", &arguments.common, model, &["model.path"])?;
             run::chat(&config, &ChatOptions { question: arguments.question }, out)
         }
         Command::Convert(arguments) => {
+            start_log(environment)?;
             run::convert(&arguments.gguf, &arguments.folder, arguments.dtype, out)
         }
         Command::Report(arguments) => {
+            start_log(environment)?;
             report::write_report(&arguments.run_dir, arguments.title.as_deref(), out)?;
             Ok(())
         }
         Command::Config(arguments) if arguments.reference => {
-            Ok(out.write_all(Config::reference_markdown().as_bytes())?)
+            let text =
+                if arguments.env { Config::reference_env() } else { Config::reference_markdown() };
+            Ok(out.write_all(text.as_bytes())?)
         }
         Command::Config(arguments) => {
             let config = configure("trainer config", &arguments.common, None, &[])?;
@@ -109,16 +136,12 @@ fn execute(command: Command, out: &mut dyn Write) -> anyhow::Result<()> {
     }
 }
 
-fn eval(arguments: EvalArguments, out: &mut dyn Write) -> anyhow::Result<()> {
-    let mut required = vec!["model.path", "data.test"];
-    if arguments.searches == Searches::Random {
-        required.push("data.corpus");
+/// The keys that an evaluation cannot do without.
+fn keys_of_eval(searches: Searches) -> &'static [&'static str] {
+    match searches {
+        Searches::Random => &["model.path", "data.test", "data.corpus"],
+        Searches::Retriever | Searches::None => &["model.path", "data.test"],
     }
-    let model = arguments.model.as_deref();
-    let config = configure("trainer eval", &arguments.common, model, &required)?;
-    let name = arguments.name.unwrap_or_else(|| folder_name(&config.model.path));
-    let options = EvalOptions { name, searches: arguments.searches, out: arguments.out };
-    run::eval(&config, &options, out)
 }
 
 /// The last part of a path, or the path itself where it has none.
@@ -127,13 +150,14 @@ fn folder_name(path: &Path) -> String {
 }
 
 /// Reads and checks the configuration; `--run-dir` and `--model` come after every `--set`.
-fn configure(
+fn configured(
     command: &str,
     common: &CommonArguments,
     model: Option<&Path>,
+    environment: &Environment,
     required: &[&str],
 ) -> Result<Config, ConfigError> {
-    let mut config = Config::load(common.config.as_deref(), &common.set)?;
+    let mut config = Config::load(common.config.as_deref(), environment, &common.set)?;
     if let Some(run_dir) = &common.run_dir {
         config.run_dir.clone_from(run_dir);
     }
@@ -141,8 +165,24 @@ fn configure(
         model.clone_into(&mut config.model.path);
     }
     config.require(command, required)?;
-    for warning in config.warnings() {
-        warn!("{warning}");
-    }
     Ok(config)
+}
+
+/// Starts the log, and warns of misspelt variables: they change nothing, which their author should
+/// hear.
+fn start_log(environment: &Environment) -> anyhow::Result<()> {
+    let filter = config::log_filter(environment)?;
+    match telemetry::init(filter, LogFormat::Text, || LogWriter) {
+        // A program that runs commands in process has its own log.
+        Ok(()) | Err(TelemetryError::AlreadySet) => {}
+        Err(error) => return Err(error.into()),
+    }
+    for (name, nearest) in config::unknown_variables(environment) {
+        if name == tuning::MARK {
+            continue;
+        }
+        let hint = nearest.map_or_else(String::new, |nearest| format!("; did you mean {nearest}?"));
+        warn!("{name} is not known and has no effect{hint}");
+    }
+    Ok(())
 }

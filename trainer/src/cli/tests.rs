@@ -4,10 +4,17 @@ use super::*;
 
 /// Exit code, standard output and standard error of a command line without the program's name.
 fn run(arguments: &[&str]) -> (u8, String, String) {
+    run_with(&[], arguments)
+}
+
+/// As [`run`], with variables of the environment.
+fn run_with(variables: &[(&str, &str)], arguments: &[&str]) -> (u8, String, String) {
+    let environment: Environment =
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let mut out = Vec::new();
     let mut errors = Vec::new();
     let line = std::iter::once("trainer").chain(arguments.iter().copied());
-    let code = run_command_line(line, &mut out, &mut errors);
+    let code = run_command_line(line, &environment, &mut out, &mut errors);
     (code, String::from_utf8(out).unwrap(), String::from_utf8(errors).unwrap())
 }
 
@@ -76,6 +83,59 @@ fn config_prints_what_was_resolved() {
     let (code, out, _) = run(&["config", "--reference"]);
     assert_eq!(code, EXIT_SUCCESS);
     assert_eq!(out, Config::reference_markdown());
+    let (code, out, _) = run(&["config", "--reference", "--env"]);
+    assert_eq!((code, out), (EXIT_SUCCESS, Config::reference_env()));
+    assert_eq!(run(&["config", "--env"]).0, EXIT_USAGE);
+}
+
+#[test]
+fn variables_stand_between_file_and_arguments() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("run.toml");
+    let keys = ["[grpo]", "steps = 1", "group_size = 4", "[model]", "path = \"file\""];
+    std::fs::write(&file, format!("seed = 1\nrun_dir = \"file\"\n{}\n", keys.join("\n"))).unwrap();
+    let variables = [
+        ("TRAINER_GRPO_STEPS", "2"),
+        ("TRAINER_SEED", "2"),
+        ("TRAINER_RUN_DIR", "variable"),
+        ("TRAINER_MODEL_PATH", "variable"),
+    ];
+    let line = ["config", "--config", file.to_str().unwrap(), "--set", "seed=3"];
+    let (code, out, errors) = run_with(&variables, &[&line[..], &["--run-dir", "flag"]].concat());
+    assert_eq!((code, errors.as_str()), (EXIT_SUCCESS, ""));
+    for line in [
+        "group_size = 4",
+        "steps = 2",
+        "seed = 3",
+        "run_dir = \"flag\"",
+        "path = \"variable\"",
+        "prompts_per_step = 32",
+    ] {
+        assert!(out.contains(&format!("\n{line}\n")), "{line:?} is not in {out}");
+    }
+    let (code, _, errors) =
+        run_with(&[("TRAINER_MODEL_PATH", "nowhere")], &["chat", "--model", "no/model"]);
+    assert_eq!(code, EXIT_FAILURE);
+    assert!(errors.contains("no/model") && !errors.contains("nowhere"), "{errors}");
+}
+
+#[test]
+fn one_message_names_the_problems_of_environment_arguments_and_log() {
+    let variables = [("TRAINER_GRPO_STEPS", "none"), ("TRAINER_LOG", "trainer=loudly")];
+    let (code, out, errors) = run_with(&variables, &["train", "--set", "grpo.group_size=1"]);
+    assert_eq!((code, out.as_str()), (EXIT_USAGE, ""));
+    let expected = [
+        "error: 3 problems in the configuration",
+        "  TRAINER_GRPO_STEPS: `grpo.steps` takes an integer, at least 1, not \"none\"",
+        "  TRAINER_LOG: expected a filter such as info or info,trainer=debug, not \"trainer=loudly\"",
+        "  --set grpo.group_size=1: `grpo.group_size` takes an integer, at least 2, not 1; did you \
+         mean 2?",
+    ];
+    assert_eq!(errors.lines().collect::<Vec<_>>(), expected);
+    // Commands without a configuration log too.
+    let (code, _, errors) = run_with(&variables, &["report", "--run-dir", "no/run"]);
+    assert_eq!((code, errors.lines().count()), (EXIT_USAGE, 2), "{errors}");
+    assert!(errors.contains("TRAINER_LOG"), "{errors}");
 }
 
 #[test]

@@ -15,7 +15,7 @@ const SETTINGS: [(&str, &str); 4] = [
     ("MALLOC_TOP_PAD_", "67108864"),
 ];
 /// Set in the process that has been started again.
-const MARK: &str = "TRAINER_TUNED";
+pub(super) const MARK: &str = "TRAINER_TUNED";
 
 /// Replaces this process by itself with the settings above, once. Returns if there is nothing to
 /// do, or if it cannot be done, which costs speed alone.

@@ -1,11 +1,12 @@
-//! From a file and `--set` arguments to a checked configuration. Every problem is collected before
-//! any is reported.
+//! From a file, the environment and `--set` arguments, each over the one before, to a checked
+//! configuration. Every problem is collected before any is reported.
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
+use super::environment::{self, Environment};
 use super::problem::{ConfigError, Origin, Problem, ProblemKind};
 use super::section::{KeySpec, Section, joined};
 use super::sections::Config;
@@ -21,8 +22,13 @@ struct Loader {
 }
 
 impl Config {
-    /// Reads `file` if there is one, then applies `overrides` (each `key=value`) in order.
-    pub fn load(file: Option<&Path>, overrides: &[String]) -> Result<Self, ConfigError> {
+    /// Reads `file` if there is one, then applies the variables of `environment`, then `overrides`
+    /// (each `key=value`) in order.
+    pub fn load(
+        file: Option<&Path>,
+        environment: &Environment,
+        overrides: &[String],
+    ) -> Result<Self, ConfigError> {
         let text = match file {
             Some(path) => Some(
                 std::fs::read_to_string(path)
@@ -34,18 +40,20 @@ impl Config {
             (Some(path), Some(text)) => Some((path, text.as_str())),
             _ => None,
         };
-        Self::from_source(source, overrides)
+        Self::from_source(source, environment, overrides)
     }
 
     /// As [`Config::load`], from a text already read; its path is for messages.
     pub fn from_source(
         source: Option<(&Path, &str)>,
+        environment: &Environment,
         overrides: &[String],
     ) -> Result<Self, ConfigError> {
         let mut loader = Loader::default();
         if let Some((path, text)) = source {
             loader.read_file(path, text);
         }
+        loader.read_environment(environment);
         for argument in overrides {
             loader.read_override(argument);
         }
@@ -107,6 +115,18 @@ impl Loader {
         }
     }
 
+    fn read_environment(&mut self, environment: &Environment) {
+        for spec in key_table() {
+            let name = spec.variable();
+            if let Some(value) = environment::value_of(environment, &name) {
+                self.set(&spec.path(), &parse_text(value), Origin::Variable(name));
+            }
+        }
+        if let Err(ConfigError::Invalid(problems)) = environment::log_filter(environment) {
+            self.problems.extend(problems);
+        }
+    }
+
     fn read_override(&mut self, argument: &str) {
         let origin = Origin::Argument(format!("--set {argument}"));
         let Some((key, text)) = argument.split_once('=') else {
@@ -114,7 +134,7 @@ impl Loader {
             self.problems.push(Problem { origin, kind });
             return;
         };
-        let raw = parse_argument(text.trim());
+        let raw = parse_text(text.trim());
         self.set(key.trim(), &raw, origin);
     }
 
@@ -189,8 +209,8 @@ fn nearest_keys(path: &str, specs: &[KeySpec]) -> Vec<String> {
         .collect()
 }
 
-/// A value of the command line: TOML if it parses as that, else the bare text.
-fn parse_argument(text: &str) -> RawValue {
+/// A value of the command line or the environment: TOML if it parses as that, else the bare text.
+pub(super) fn parse_text(text: &str) -> RawValue {
     let document = format!("value = {text}");
     if let Ok(table) = DeTable::parse(&document)
         && table.get_ref().len() == 1

@@ -1,9 +1,11 @@
-//! Configuration: a TOML file plus `--set key=value`, checked as a whole before anything starts.
+//! Configuration: a TOML file, variables of the environment and `--set key=value`, checked as a
+//! whole before anything starts.
 //!
 //! Owns every key with its default, range and meaning. It opens no model, data or socket: whether
 //! a path exists is found out by the module that reads it.
 
 mod choice;
+mod environment;
 mod load;
 mod problem;
 mod relations;
@@ -18,6 +20,7 @@ mod tests;
 pub use choice::{
     Compat, ComputeDtype, DeviceChoice, KlEstimator, LossAggregation, RewardKind, TemplateChoice,
 };
+pub use environment::{Environment, LOG, Variable, environment, log_filter, unknown_variables};
 pub use problem::{ConfigError, Origin, Problem, ProblemKind};
 pub use section::KeySpec;
 pub use sections::{

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 pub enum Origin {
     /// A configuration file; lines count from 1.
     File { path: PathBuf, line: usize },
+    /// A variable of the environment, by its name.
+    Variable(String),
     /// The command line, with the argument as it was given.
     Argument(String),
     /// Nothing set it.
@@ -19,6 +21,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { path, line } => write!(formatter, "{}:{line}: ", path.display()),
+            Self::Variable(name) => write!(formatter, "{name}: "),
             Self::Argument(argument) => write!(formatter, "{argument}: "),
             Self::Default => Ok(()),
         }
@@ -35,7 +38,7 @@ pub struct Problem {
 /// What is wrong with a key or its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProblemKind {
-    /// The file is not TOML, or an argument is not `key=value`.
+    /// The file is not TOML, an argument is not `key=value`, or a filter is none.
     Syntax(String),
     UnknownKey {
         key: String,
@@ -124,7 +127,7 @@ impl fmt::Display for Problem {
 pub enum ConfigError {
     #[error("cannot read configuration {}: {source}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    /// Every problem found, in the order of the file and then of the arguments.
+    /// Every problem found: those of the file, then of the environment, then of the arguments.
     #[error("{}", listed(.0))]
     Invalid(Vec<Problem>),
 }

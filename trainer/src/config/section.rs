@@ -1,6 +1,7 @@
 //! The macro that turns one declaration into a section's struct, its defaults and the table of its
 //! keys, so that a key's type, default, range and meaning are written down once.
 
+use super::environment::variable_of;
 use super::value::{Range, RawValue, Rejection};
 
 /// One configuration key as the reference page and the messages show it.
@@ -9,7 +10,9 @@ pub struct KeySpec {
     /// Empty for the keys before the first section.
     pub section: &'static str,
     pub key: &'static str,
-    /// What it decides, with its unit, in one line.
+    /// Unit of the value, empty where it has none.
+    pub unit: &'static str,
+    /// What it decides, in one line.
     pub meaning: String,
     /// What it takes, in words.
     pub accepts: String,
@@ -21,6 +24,11 @@ impl KeySpec {
     /// The dotted name that `--set` takes.
     pub fn path(&self) -> String {
         joined(self.section, self.key)
+    }
+
+    /// The name of the variable of the environment that sets it.
+    pub fn variable(&self) -> String {
+        variable_of(&self.path())
     }
 }
 
@@ -41,6 +49,11 @@ pub(super) trait Section {
     fn shown(&self, key: &str) -> Option<String>;
 }
 
+/// The unit that a key's declaration gives, or none.
+pub(super) fn first_or_none(units: &[&'static str]) -> &'static str {
+    units.first().copied().unwrap_or_default()
+}
+
 /// The range that a key's declaration gives, or none.
 pub(super) fn first_or_any(ranges: &[Range]) -> Range {
     ranges.first().copied().unwrap_or(Range::ANY)
@@ -51,12 +64,16 @@ pub(super) fn one_line(lines: &[&str]) -> String {
     lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ").trim().to_owned()
 }
 
-/// `section! { /// meaning  pub struct NAME in "name" { /// meaning  key: Type = default, range; } }`
+/// `section! { /// meaning  pub struct NAME in "name" { /// meaning  key: Type ["unit"] = default,
+/// range; } }`; unit and range are left out where there are none.
 macro_rules! section {
     (
         $(#[doc = $about:literal])+
         pub struct $name:ident in $section:literal {
-            $( $(#[doc = $doc:literal])+ $key:ident: $type:ty = $default:expr $(, $range:expr)?; )+
+            $(
+                $(#[doc = $doc:literal])+
+                $key:ident: $type:ty $([$unit:literal])? = $default:expr $(, $range:expr)?;
+            )+
         }
         $( sections { $( $sub:ident: $subtype:ty, )+ } )?
     ) => {
@@ -92,6 +109,7 @@ macro_rules! section {
                     $crate::config::KeySpec {
                         section: $section,
                         key: stringify!($key),
+                        unit: $crate::config::section::first_or_none(&[$($unit)?]),
                         meaning: $crate::config::section::one_line(&[$($doc),+]),
                         accepts: <$type as $crate::config::value::ConfigValue>::accepts(&range),
                         default: $crate::config::value::ConfigValue::to_toml(&defaults.$key),

@@ -22,7 +22,7 @@ section! {
         /// Whose defaults are followed where the project's own differ from them.
         compat: Compat = Compat::None;
         /// Threads that the model computes on; 0 takes one per core.
-        threads: usize = 0, Range::between(0.0, 1024.0);
+        threads: usize ["threads"] = 0, Range::between(0.0, 1024.0);
     }
     sections {
         model: ModelConfig,
@@ -57,13 +57,13 @@ section! {
         /// Address of the retriever's `/retrieve`.
         url: String = "http://127.0.0.1:8000/retrieve".to_owned();
         /// Passages asked for per search.
-        top_k: usize = 3, Range::between(1.0, 1000.0);
+        top_k: usize ["passages"] = 3, Range::between(1.0, 1000.0);
         /// Longest wait for one attempt of a search, in milliseconds.
-        attempt_timeout_ms: u64 = 10_000, Range::at_least(1.0);
+        attempt_timeout_ms: u64 ["ms"] = 10_000, Range::at_least(1.0);
         /// Longest wait for a search with all its attempts, in milliseconds.
-        deadline_ms: u64 = 300_000, Range::at_least(1.0);
+        deadline_ms: u64 ["ms"] = 300_000, Range::at_least(1.0);
         /// Most requests under way at once.
-        max_in_flight: usize = 16, Range::between(1.0, 4096.0);
+        max_in_flight: usize ["requests"] = 16, Range::between(1.0, 4096.0);
     }
 }
 
@@ -81,9 +81,9 @@ section! {
         /// Puts the prompt into the model's chat template as the user's message.
         chat: bool = true;
         /// Most training questions used, evenly spread over the file; 0 takes all.
-        max_train_questions: usize = 0;
+        max_train_questions: usize ["questions"] = 0;
         /// Most hops of a question, where records say how many it takes; 0 takes all questions.
-        max_hops: usize = 0;
+        max_hops: usize ["hops"] = 0;
     }
 }
 
@@ -91,24 +91,24 @@ section! {
     /// How episodes are played.
     pub struct RolloutConfig in "rollout" {
         /// Most turns with searches; one more turn without follows for the answer.
-        max_turns: usize = 4, Range::between(1.0, 64.0);
+        max_turns: usize ["turns"] = 4, Range::between(1.0, 64.0);
         /// Most tokens of the first prompt; a longer one loses its beginning.
-        max_prompt_tokens: usize = 2048, Range::at_least(1.0);
+        max_prompt_tokens: usize ["tokens"] = 2048, Range::at_least(1.0);
         /// Most tokens sampled in one turn.
-        max_response_tokens: usize = 500, Range::at_least(1.0);
+        max_response_tokens: usize ["tokens"] = 500, Range::at_least(1.0);
         /// Most tokens of one search's passages together.
-        max_observation_tokens: usize = 500, Range::at_least(1.0);
+        max_observation_tokens: usize ["tokens"] = 500, Range::at_least(1.0);
         /// Most tokens of one passage.
-        max_passage_tokens: usize = 160, Range::at_least(1.0);
+        max_passage_tokens: usize ["tokens"] = 160, Range::at_least(1.0);
         /// Most tokens of an episode, prompt and observations included; 0 takes what the other limits
         /// add up to. The model's own limit holds as well.
-        max_context_tokens: usize = 0;
+        max_context_tokens: usize ["tokens"] = 0;
         /// Sampling temperature in training; logits are divided by it.
         temperature: f64 = 1.0, Range::above(0.0);
         /// Share of the probability mass that is sampled from in training; 1 is all of it.
         top_p: f64 = 1.0, Range::above_up_to(0.0, 1.0);
         /// Most episodes that generate at once.
-        max_sequences: usize = 64, Range::between(1.0, 65_536.0);
+        max_sequences: usize ["episodes"] = 64, Range::between(1.0, 65_536.0);
     }
 }
 
@@ -146,17 +146,17 @@ section! {
     /// The supervised warm start on demonstrations.
     pub struct SftConfig in "sft" {
         /// Demonstrations made from the training questions.
-        demonstrations: usize = 256, Range::at_least(1.0);
+        demonstrations: usize ["demonstrations"] = 256, Range::at_least(1.0);
         /// Share of the demonstrations that answer without a search.
         direct_fraction: f64 = 0.0, Range::between(0.0, 1.0);
         /// Times that each demonstration is trained on.
-        epochs: usize = 1, Range::at_least(1.0);
+        epochs: usize ["epochs"] = 1, Range::at_least(1.0);
         /// Demonstrations per optimizer step.
-        trajectories_per_update: usize = 16, Range::at_least(1.0);
+        trajectories_per_update: usize ["trajectories"] = 16, Range::at_least(1.0);
         /// Learning rate after the warm-up.
         learning_rate: f64 = 1e-5, Range::above(0.0);
         /// Optimizer steps over which the learning rate rises from 0.
-        warmup_updates: usize = 4;
+        warmup_updates: usize ["updates"] = 4;
     }
 }
 
@@ -164,19 +164,19 @@ section! {
     /// Reinforcement learning by group-relative advantages.
     pub struct GrpoConfig in "grpo" {
         /// Training steps: rollout, scoring and update of one batch of questions.
-        steps: usize = 100, Range::at_least(1.0);
+        steps: usize ["steps"] = 100, Range::at_least(1.0);
         /// Questions per step.
-        prompts_per_step: usize = 32, Range::at_least(1.0);
+        prompts_per_step: usize ["questions"] = 32, Range::at_least(1.0);
         /// Trajectories per question, which are compared with each other.
-        group_size: usize = 8, Range::at_least(2.0);
+        group_size: usize ["trajectories"] = 8, Range::at_least(2.0);
         /// Trajectories per optimizer step; 0 takes the whole step's.
-        trajectories_per_update: usize = 0;
+        trajectories_per_update: usize ["trajectories"] = 0;
         /// Times that each trajectory is trained on.
-        epochs_per_step: usize = 1, Range::at_least(1.0);
+        epochs_per_step: usize ["epochs"] = 1, Range::at_least(1.0);
         /// Learning rate after the warm-up.
         learning_rate: f64 = 1e-6, Range::above(0.0);
         /// Optimizer steps over which the learning rate rises from 0.
-        warmup_updates: usize = 4;
+        warmup_updates: usize ["updates"] = 4;
         /// How far the probability ratio may fall below 1 before it is clipped.
         clip_low: f64 = 0.2, Range::between(0.0, 1.0);
         /// How far the probability ratio may rise above 1 before it is clipped.
@@ -195,9 +195,9 @@ section! {
         /// How the losses of the tokens become one number.
         loss_aggregation: LossAggregation = LossAggregation::TokenMean;
         /// Steps between checkpoints; 0 saves the last one only.
-        save_every_steps: usize = 50;
+        save_every_steps: usize ["steps"] = 50;
         /// Steps between evaluations; 0 evaluates at the end only.
-        eval_every_steps: usize = 0;
+        eval_every_steps: usize ["steps"] = 0;
         /// Goes on from the last checkpoint in the run directory if there is one.
         resume: bool = true;
         /// Share of a step's trajectories lost to failed searches above which the run stops.
@@ -209,7 +209,7 @@ section! {
     /// How a batch of trajectories becomes gradients.
     pub struct UpdateConfig in "update" {
         /// Tokens in one forward and backward pass; a longer trajectory goes alone.
-        tokens_per_micro_batch: usize = 8192, Range::at_least(1.0);
+        tokens_per_micro_batch: usize ["tokens"] = 8192, Range::at_least(1.0);
     }
 }
 
@@ -217,10 +217,10 @@ section! {
     /// Evaluation on held-out questions.
     pub struct EvalConfig in "eval" {
         /// Questions asked, evenly spread over the file; 0 asks all.
-        questions: usize = 0;
+        questions: usize ["questions"] = 0;
         /// Sampling temperature; 0 always takes the most likely token.
         temperature: f64 = 0.0, Range::at_least(0.0);
         /// Most episodes that generate at once.
-        batch: usize = 64, Range::between(1.0, 65_536.0);
+        batch: usize ["episodes"] = 64, Range::between(1.0, 65_536.0);
     }
 }

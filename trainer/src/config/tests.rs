@@ -2,10 +2,12 @@ use std::path::Path;
 
 use super::*;
 
+mod variables;
+
 /// Loads `text` as file `run.toml` with `overrides`.
 fn load(text: &str, overrides: &[&str]) -> Result<Config, ConfigError> {
     let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
-    Config::from_source(Some((Path::new("run.toml"), text)), &overrides)
+    Config::from_source(Some((Path::new("run.toml"), text)), &Environment::new(), &overrides)
 }
 
 /// The lines that a wrong configuration is refused with, without the heading.
@@ -38,7 +40,7 @@ fn file_and_overrides_set_keys_and_later_ones_win() {
 
 #[test]
 fn defaults_are_valid_and_every_key_is_described() {
-    assert_eq!(Config::from_source(None, &[]).unwrap(), Config::default());
+    assert_eq!(Config::from_source(None, &Environment::new(), &[]).unwrap(), Config::default());
     let table = key_table();
     assert!(table.len() > 50, "{} keys", table.len());
     for spec in &table {
@@ -256,7 +258,9 @@ fn text_that_is_not_toml_names_its_line() {
 
 #[test]
 fn a_missing_file_is_named() {
-    let error = Config::load(Some(Path::new("no/such.toml")), &[]).unwrap_err().to_string();
+    let error =
+        Config::load(Some(Path::new("no/such.toml")), &Environment::new(), &[]).unwrap_err();
+    let error = error.to_string();
     assert!(error.starts_with("cannot read configuration no/such.toml: "), "{error}");
 }
 
@@ -279,13 +283,4 @@ fn risky_settings_are_warned_of() {
     let config = load("", &["rollout.top_p=0.9"]).unwrap();
     assert_eq!(config.warnings().len(), 1);
     assert!(config.warnings()[0].contains("`rollout.top_p` = 0.9"));
-}
-
-#[test]
-fn reference_page_lists_every_key() {
-    let page = Config::reference_markdown();
-    for spec in key_table() {
-        assert!(page.contains(&format!("| `{}` |", spec.key)), "{}", spec.path());
-    }
-    assert!(page.contains("### `[grpo]`"));
 }

@@ -1,8 +1,15 @@
-//! The configuration as text: the resolved one for the run directory, and the reference page.
+//! The configuration as text: the resolved one for the run directory, the reference page, and the
+//! trainer's part of `.env.example`.
 
 use std::fmt::Write as _;
 
+use shared::env_example::{self, Entry};
+
+use super::environment::LOG;
+use super::load::parse_text;
+use super::section::Section;
 use super::sections::Config;
+use super::value::RawValue;
 
 impl Config {
     /// The resolved configuration as TOML that reads back to the same values; every key carries
@@ -24,34 +31,84 @@ impl Config {
         text
     }
 
-    /// Tables of all keys in Markdown, one a section.
+    /// Tables of all keys in Markdown, one a section, and one of the variables that set no key.
     pub fn reference_markdown() -> String {
         let config = Self::default();
         let mut text = String::new();
         for section in config.sections() {
-            let title = match section.name() {
-                "" => "Before the first section".to_owned(),
-                name => format!("`[{name}]`"),
-            };
             let _ = write!(
                 text,
-                "### {title}\n\n{}\n\n| key | default | takes | meaning |\n|---|---|---|---|\n",
+                "### {}\n\n{}\n\n| key | variable | default | unit | takes | meaning |\n\
+                 |---|---|---|---|---|---|\n",
+                title(section),
                 section.meaning()
             );
             for spec in section.keys() {
+                let variable = spec.variable();
                 let default =
                     spec.default.map_or_else(|| "not set".to_owned(), |d| format!("`{d}`"));
                 let _ = writeln!(
                     text,
-                    "| `{}` | {default} | {} | {} |",
+                    "| `{}` | `{variable}` | {default} | {} | {} | {} |",
                     spec.key,
+                    spec.unit,
                     escaped(&spec.accepts),
                     escaped(&spec.meaning)
                 );
             }
             text.push('\n');
         }
+        let _ = write!(
+            text,
+            "### Without a key\n\nVariables of the environment alone.\n\n\
+             | variable | default | takes | meaning |\n|---|---|---|---|\n\
+             | `{}` | `{}` | {} | {} |\n",
+            LOG.name, LOG.default, LOG.accepts, LOG.meaning
+        );
         text
+    }
+
+    /// Every variable as `.env.example` shows it, with a heading a section.
+    pub fn reference_env() -> String {
+        let mut text = String::new();
+        for section in Self::default().sections() {
+            let heading = format!("--- {}: {} ---", title(section), section.meaning());
+            let _ = writeln!(text, "{}", env_example::comment(&heading));
+            for spec in section.keys() {
+                let entry = env_example::entry(&Entry {
+                    name: &spec.variable(),
+                    meaning: &spec.meaning,
+                    unit: spec.unit,
+                    accepts: &spec.accepts,
+                    default: &spec.default.as_deref().map(bare).unwrap_or_default(),
+                });
+                let _ = writeln!(text, "{entry}");
+            }
+        }
+        let _ = writeln!(text, "# --- Without a key ---\n");
+        text.push_str(&env_example::entry(&Entry {
+            name: LOG.name,
+            meaning: LOG.meaning,
+            unit: "",
+            accepts: LOG.accepts,
+            default: LOG.default,
+        }));
+        text
+    }
+}
+
+fn title(section: &dyn Section) -> String {
+    match section.name() {
+        "" => "Before the first section".to_owned(),
+        name => format!("`[{name}]`"),
+    }
+}
+
+/// A value of TOML as the environment takes it: a text without its quotes.
+fn bare(toml: &str) -> String {
+    match parse_text(toml) {
+        RawValue::Text(text) => text,
+        _ => toml.to_owned(),
     }
 }
 
