@@ -16,8 +16,9 @@ use tracing::{info, warn};
 use crate::app::{Drained, Server};
 use crate::cli::arguments::Command;
 use crate::cli::progress::ProgressPrinter;
-use crate::config::source::{self, Layered, Source};
-use crate::config::{ConfigError, IndexConfig, LogConfig, ServeConfig, variables};
+use crate::config::disk::{CheckedIndex, CheckedServe};
+use crate::config::source::{self, Layered};
+use crate::config::{ConfigError, IndexConfig, LogConfig, variables};
 use crate::index::build::{self, BuildRequest, Outcome};
 
 /// The work was done.
@@ -82,8 +83,7 @@ fn execute(command: Command, out: &mut dyn Write) -> anyhow::Result<u8> {
     }
 }
 
-fn start_log(source: &dyn Source) -> anyhow::Result<()> {
-    let log = LogConfig::resolve(source)?;
+fn start_log(log: &LogConfig) -> anyhow::Result<()> {
     match telemetry::init(&log.filter, log.format) {
         // A program that runs commands in process has its own log.
         Ok(()) | Err(TelemetryError::AlreadySet) => Ok(()),
@@ -92,8 +92,8 @@ fn start_log(source: &dyn Source) -> anyhow::Result<()> {
 }
 
 fn serve(source: &Layered) -> anyhow::Result<u8> {
-    let config = ServeConfig::resolve(source)?;
-    start_log(source)?;
+    let CheckedServe { serve: config, log, .. } = CheckedServe::resolve(source)?;
+    start_log(&log)?;
     warn_of_unknown(source);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(ASYNC_THREADS)
@@ -133,8 +133,9 @@ fn warn_of_unknown(source: &Layered) {
 }
 
 fn index(source: &Layered, force: bool, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let IndexConfig { index, corpus, threads } = IndexConfig::resolve(source)?;
-    start_log(source)?;
+    let CheckedIndex { index, log } = CheckedIndex::resolve(source, force)?;
+    start_log(&log)?;
+    let IndexConfig { index, corpus, threads } = index;
     let request = BuildRequest { corpus, index, force, threads };
     let started = Instant::now();
     let mut printer = ProgressPrinter::start();
