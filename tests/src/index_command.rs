@@ -96,6 +96,36 @@ fn one_message_names_a_bad_back_end_a_missing_index_and_bad_numbers() {
 }
 
 #[test]
+fn check_says_what_serve_will_do_and_does_not_do_it() {
+    let corpus = IndexedCorpus::build();
+    let (input, index, new) = (corpus.corpus(), corpus.index(), corpus.folder().join("new"));
+    let (code, out, err) = run(&["check", "--index", text(&index)]);
+    assert_eq!((code, err.as_str()), (EXIT_SUCCESS, ""));
+    assert_eq!(out, format!("ok: bm25, the index {} has 40 passages\n", text(&index)));
+    let (code, out, err) = run(&["check", "--index", text(&new), "--corpus", text(&input)]);
+    assert_eq!((code, err.as_str()), (EXIT_SUCCESS, ""));
+    let built = format!("the index {} will be built from {}", text(&new), text(&input));
+    assert_eq!(out, format!("ok: bm25, {built}\n"));
+    assert!(!new.try_exists().unwrap());
+}
+
+#[test]
+fn check_refuses_what_serve_refuses_in_the_same_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let index = folder.path().join("nowhere");
+    for arguments in [
+        vec!["--index", text(&index), "--top-k", "0", "--log-format", "xml"],
+        vec!["--index", text(folder.path()), "--corpus", "absent.jsonl"],
+        vec![],
+    ] {
+        let [check, serve] =
+            ["check", "serve"].map(|command| run(&[&[command], &arguments[..]].concat()));
+        assert_eq!(check.0, EXIT_USAGE, "{check:?}");
+        assert_eq!(check, serve);
+    }
+}
+
+#[test]
 fn a_corpus_that_cannot_be_indexed_is_exit_code_64() {
     let folder = tempfile::tempdir().unwrap();
     let (index, absent) = (folder.path().join("index"), folder.path().join("absent.jsonl"));

@@ -16,9 +16,9 @@ use tracing::{info, warn};
 use crate::app::{Drained, Server};
 use crate::cli::arguments::Command;
 use crate::cli::progress::ProgressPrinter;
-use crate::config::disk::{CheckedIndex, CheckedServe};
+use crate::config::disk::{CheckedIndex, CheckedServe, IndexPlan};
 use crate::config::source::{self, Layered};
-use crate::config::{ConfigError, IndexConfig, LogConfig, variables};
+use crate::config::{ConfigError, IndexConfig, LogConfig, shown, variables};
 use crate::index::build::{self, BuildRequest, Outcome};
 
 /// The work was done.
@@ -70,6 +70,7 @@ fn execute(command: Command, out: &mut dyn Write) -> anyhow::Result<u8> {
     let environment = source::environment();
     match command {
         Command::Serve { flags } => serve(&Layered { flags, environment }),
+        Command::Check { flags } => check(&Layered { flags, environment }, out),
         Command::Index { flags, force } => index(&Layered { flags, environment }, force, out),
         Command::Health { url } => {
             health::check(url, &environment).map_err(anyhow::Error::msg)?;
@@ -83,6 +84,14 @@ fn execute(command: Command, out: &mut dyn Write) -> anyhow::Result<u8> {
     }
 }
 
+/// What `serve` and `check` do first, so that they find and say the same.
+fn configure(source: &Layered) -> anyhow::Result<CheckedServe> {
+    let checked = CheckedServe::resolve(source)?;
+    start_log(&checked.log)?;
+    warn_of_unknown(source);
+    Ok(checked)
+}
+
 fn start_log(log: &LogConfig) -> anyhow::Result<()> {
     match telemetry::init(&log.filter, log.format) {
         // A program that runs commands in process has its own log.
@@ -92,9 +101,7 @@ fn start_log(log: &LogConfig) -> anyhow::Result<()> {
 }
 
 fn serve(source: &Layered) -> anyhow::Result<u8> {
-    let CheckedServe { serve: config, log, .. } = CheckedServe::resolve(source)?;
-    start_log(&log)?;
-    warn_of_unknown(source);
+    let config = configure(source)?.serve;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(ASYNC_THREADS)
         .enable_all()
@@ -119,6 +126,21 @@ fn serve(source: &Layered) -> anyhow::Result<u8> {
         Drained::Complete => EXIT_SUCCESS,
         Drained::OutOfTime => EXIT_FAILURE,
     })
+}
+
+fn check(source: &Layered, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let CheckedServe { serve: config, plan, .. } = configure(source)?;
+    let (backend, index) = (config.backend.name(), config.index.display());
+    match plan {
+        IndexPlan::Open { passage_count } => {
+            writeln!(out, "ok: {backend}, the index {index} has {passage_count} passages")?;
+        }
+        IndexPlan::Build => {
+            let corpus = shown(&config.corpus);
+            writeln!(out, "ok: {backend}, the index {index} will be built from {corpus}")?;
+        }
+    }
+    Ok(EXIT_SUCCESS)
 }
 
 /// A misspelt variable changes nothing, which its author should hear. It cannot be an error: a

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::config::source::Source;
 use crate::config::variables::{self as var, VARIABLES, Variable};
 use crate::config::{
-    BadValue, ConfigError, IndexConfig, LogConfig, Reader, ServeConfig, path, paths,
+    BadValue, ConfigError, IndexConfig, LogConfig, Reader, ServeConfig, path, paths, shown,
 };
 use crate::index::IndexError;
 use crate::index::manifest::Manifest;
@@ -205,8 +205,7 @@ fn index_fault(index: &Path, found: String, accepts: &str) -> BadValue {
 }
 
 fn corpus_fault(corpus: &[PathBuf], found: String, accepts: &str) -> BadValue {
-    let names: Vec<String> = corpus.iter().map(|path| path.display().to_string()).collect();
-    fault(&var::CORPUS, names.join(","), found, accepts)
+    fault(&var::CORPUS, shown(corpus), found, accepts)
 }
 
 fn fault(variable: &Variable, value: String, found: String, accepts: &str) -> BadValue {

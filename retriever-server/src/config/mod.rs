@@ -384,5 +384,11 @@ fn paths(text: &str) -> Option<Vec<PathBuf>> {
     text.split(',').map(path).collect()
 }
 
+/// Paths as [`paths`] reads them.
+pub(crate) fn shown(paths: &[PathBuf]) -> String {
+    let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    names.join(",")
+}
+
 #[cfg(test)]
 mod tests;
