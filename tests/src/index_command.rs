@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
 
 use retriever_server::cli::{self, EXIT_FAILURE, EXIT_SUCCESS, EXIT_USAGE, Streams};
@@ -75,12 +76,82 @@ fn bad_configuration_is_exit_code_64_with_every_variable() {
 }
 
 #[test]
-fn a_start_that_fails_is_exit_code_1() {
+fn one_message_names_a_bad_back_end_a_missing_index_and_bad_numbers() {
     let folder = tempfile::tempdir().unwrap();
     let index = folder.path().join("nowhere");
-    let (code, _, err) = run(&["serve", "--index", text(&index), "--addr", "127.0.0.1:0"]);
+    let arguments = ["serve", "--backend", "e5", "--index", text(&index), "--top-k", "three"];
+    let (code, out, err) = run(&[&arguments[..], &["--log", "a=loudly"]].concat());
+    assert_eq!((code, out.as_str()), (EXIT_USAGE, ""));
+    let expected = format!(
+        "error: the configuration has bad values\n  \
+         RETRIEVER_BACKEND (--backend) is \"e5\": expected bm25\n  \
+         RETRIEVER_INDEX (--index) is {:?}, but there is no index: expected a folder with an index \
+         (or RETRIEVER_CORPUS set, to build one there)\n  \
+         RETRIEVER_TOP_K (--top-k) is \"three\": expected an integer from 1 to 16777216\n  \
+         RETRIEVER_LOG (--log) is \"a=loudly\": expected a filter such as info or \
+         info,retriever_server=debug\n",
+        text(&index)
+    );
+    assert_eq!(err, expected);
+}
+
+#[test]
+fn check_says_what_serve_will_do_and_does_not_do_it() {
+    let corpus = IndexedCorpus::build();
+    let (input, index, new) = (corpus.corpus(), corpus.index(), corpus.folder().join("new"));
+    let (code, out, err) = run(&["check", "--index", text(&index)]);
+    assert_eq!((code, err.as_str()), (EXIT_SUCCESS, ""));
+    assert_eq!(out, format!("ok: bm25, the index {} has 40 passages\n", text(&index)));
+    let (code, out, err) = run(&["check", "--index", text(&new), "--corpus", text(&input)]);
+    assert_eq!((code, err.as_str()), (EXIT_SUCCESS, ""));
+    let built = format!("the index {} will be built from {}", text(&new), text(&input));
+    assert_eq!(out, format!("ok: bm25, {built}\n"));
+    assert!(!new.try_exists().unwrap());
+}
+
+#[test]
+fn check_refuses_what_serve_refuses_in_the_same_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let index = folder.path().join("nowhere");
+    for arguments in [
+        vec!["--index", text(&index), "--top-k", "0", "--log-format", "xml"],
+        vec!["--index", text(folder.path()), "--corpus", "absent.jsonl"],
+        vec![],
+    ] {
+        let [check, serve] =
+            ["check", "serve"].map(|command| run(&[&[command], &arguments[..]].concat()));
+        assert_eq!(check.0, EXIT_USAGE, "{check:?}");
+        assert_eq!(check, serve);
+    }
+}
+
+#[test]
+fn a_corpus_that_cannot_be_indexed_is_exit_code_64() {
+    let folder = tempfile::tempdir().unwrap();
+    let (index, absent) = (folder.path().join("index"), folder.path().join("absent.jsonl"));
+    for command in ["index", "serve"] {
+        let (code, _, err) = run(&[command, "--index", text(&index), "--corpus", text(&absent)]);
+        assert_eq!(code, EXIT_USAGE, "{command}: {err}");
+        assert!(err.contains("absent.jsonl cannot be read: No such file"), "{command}: {err}");
+        let (code, _, err) =
+            run(&[command, "--index", text(folder.path()), "--corpus", text(&absent)]);
+        assert_eq!(code, EXIT_USAGE, "{command}: {err}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
+}
+
+#[test]
+fn a_start_that_fails_is_exit_code_1() {
+    let corpus = IndexedCorpus::build();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    let (code, _, err) = run(&["serve", "--index", text(&corpus.index()), "--addr", &addr]);
     assert_eq!(code, EXIT_FAILURE);
-    assert!(err.contains("there is no index at"), "{err}");
+    assert!(err.contains(&format!("cannot listen on {addr}")), "{err}");
+    fs::remove_file(corpus.index().join("passages.jsonl")).unwrap();
+    let (code, _, err) = run(&["serve", "--index", text(&corpus.index()), "--addr", "127.0.0.1:0"]);
+    assert_eq!(code, EXIT_FAILURE);
+    assert!(err.contains("passages.jsonl: No such file"), "{err}");
 }
 
 #[test]

@@ -22,6 +22,11 @@ pub(crate) enum Command {
         /// Values by the name of their variable.
         flags: BTreeMap<String, String>,
     },
+    /// Check what `serve` would be told, and do no more.
+    Check {
+        /// Values by the name of their variable.
+        flags: BTreeMap<String, String>,
+    },
     /// Ask a running server whether it is ready.
     Health {
         /// Base URL of the server.
@@ -47,6 +52,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
             force: matches.get_flag("force"),
         },
         Some(("serve", matches)) => Command::Serve { flags: values(matches, var::VARIABLES) },
+        Some(("check", matches)) => Command::Check { flags: values(matches, var::VARIABLES) },
         Some(("health", matches)) => {
             Command::Health { url: matches.get_one::<String>("url").cloned() }
         }
@@ -75,6 +81,11 @@ fn program() -> Clap {
         .subcommand(
             Clap::new("serve")
                 .about("Serve an index over HTTP")
+                .args(var::VARIABLES.iter().map(argument)),
+        )
+        .subcommand(
+            Clap::new("check")
+                .about("Check the configuration as serve does, without serving; 64 if it is bad")
                 .args(var::VARIABLES.iter().map(argument)),
         )
         .subcommand(
@@ -136,7 +147,9 @@ mod tests {
     fn flags_become_variables() {
         let command = parsed("retriever-server serve --top-k 5 --bm25-k1 1.2").unwrap();
         let flags = map(&[("RETRIEVER_TOP_K", "5"), ("RETRIEVER_BM25_K1", "1.2")]);
-        assert_eq!(command, Command::Serve { flags });
+        assert_eq!(command, Command::Serve { flags: flags.clone() });
+        let command = parsed("retriever-server check --top-k 5 --bm25-k1 1.2").unwrap();
+        assert_eq!(command, Command::Check { flags });
     }
 
     #[test]

@@ -16,8 +16,9 @@ use tracing::{info, warn};
 use crate::app::{Drained, Server};
 use crate::cli::arguments::Command;
 use crate::cli::progress::ProgressPrinter;
-use crate::config::source::{self, Layered, Source};
-use crate::config::{ConfigError, IndexConfig, LogConfig, ServeConfig, variables};
+use crate::config::disk::{CheckedIndex, CheckedServe, IndexPlan};
+use crate::config::source::{self, Layered};
+use crate::config::{ConfigError, IndexConfig, LogConfig, shown, variables};
 use crate::index::build::{self, BuildRequest, Outcome};
 
 /// The work was done.
@@ -69,6 +70,7 @@ fn execute(command: Command, out: &mut dyn Write) -> anyhow::Result<u8> {
     let environment = source::environment();
     match command {
         Command::Serve { flags } => serve(&Layered { flags, environment }),
+        Command::Check { flags } => check(&Layered { flags, environment }, out),
         Command::Index { flags, force } => index(&Layered { flags, environment }, force, out),
         Command::Health { url } => {
             health::check(url, &environment).map_err(anyhow::Error::msg)?;
@@ -83,8 +85,15 @@ fn execute(command: Command, out: &mut dyn Write) -> anyhow::Result<u8> {
     }
 }
 
-fn start_log(source: &dyn Source) -> anyhow::Result<()> {
-    let log = LogConfig::resolve(source)?;
+/// What `serve` and `check` do first, so that they find and say the same.
+fn configure(source: &Layered) -> anyhow::Result<CheckedServe> {
+    let checked = CheckedServe::resolve(source)?;
+    start_log(&checked.log)?;
+    warn_of_unknown(source);
+    Ok(checked)
+}
+
+fn start_log(log: &LogConfig) -> anyhow::Result<()> {
     match telemetry::init(&log.filter, log.format, std::io::stderr) {
         // A program that runs commands in process has its own log.
         Ok(()) | Err(TelemetryError::AlreadySet) => Ok(()),
@@ -93,9 +102,7 @@ fn start_log(source: &dyn Source) -> anyhow::Result<()> {
 }
 
 fn serve(source: &Layered) -> anyhow::Result<u8> {
-    let config = ServeConfig::resolve(source)?;
-    start_log(source)?;
-    warn_of_unknown(source);
+    let config = configure(source)?.serve;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(ASYNC_THREADS)
         .enable_all()
@@ -122,6 +129,21 @@ fn serve(source: &Layered) -> anyhow::Result<u8> {
     })
 }
 
+fn check(source: &Layered, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let CheckedServe { serve: config, plan, .. } = configure(source)?;
+    let (backend, index) = (config.backend.name(), config.index.display());
+    match plan {
+        IndexPlan::Open { passage_count } => {
+            writeln!(out, "ok: {backend}, the index {index} has {passage_count} passages")?;
+        }
+        IndexPlan::Build => {
+            let corpus = shown(&config.corpus);
+            writeln!(out, "ok: {backend}, the index {index} will be built from {corpus}")?;
+        }
+    }
+    Ok(EXIT_SUCCESS)
+}
+
 /// A misspelt variable changes nothing, which its author should hear. It cannot be an error: a
 /// Kubernetes service called `retriever` sets variables of this prefix too.
 fn warn_of_unknown(source: &Layered) {
@@ -134,8 +156,9 @@ fn warn_of_unknown(source: &Layered) {
 }
 
 fn index(source: &Layered, force: bool, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let IndexConfig { index, corpus, threads } = IndexConfig::resolve(source)?;
-    start_log(source)?;
+    let CheckedIndex { index, log } = CheckedIndex::resolve(source, force)?;
+    start_log(&log)?;
+    let IndexConfig { index, corpus, threads } = index;
     let request = BuildRequest { corpus, index, force, threads };
     let started = Instant::now();
     let mut printer = ProgressPrinter::start();

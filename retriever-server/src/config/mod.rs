@@ -1,6 +1,8 @@
 //! What `serve` can be told. Values come from flags, then the environment, then the table of
 //! defaults in [`variables`]; they are checked once, all together, and nothing below asks again.
+//! What they point to on disk is looked at apart from that, in [`disk`].
 
+pub mod disk;
 pub mod source;
 pub mod variables;
 
@@ -136,6 +138,8 @@ pub struct BadValue {
     pub flag: &'static str,
     /// What was given; `None` if nothing was.
     pub value: Option<String>,
+    /// What is wrong where the value points to; `None` if the value itself is wrong.
+    pub found: Option<String>,
     /// What is accepted.
     pub accepts: String,
 }
@@ -149,12 +153,15 @@ impl fmt::Display for ConfigError {
 
 impl fmt::Display for BadValue {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { variable, flag, value, accepts } = self;
+        let Self { variable, flag, value, found, accepts } = self;
         match value {
-            Some(value) => write!(formatter, "{variable} (--{flag}) is {value:?}: ")?,
-            None => write!(formatter, "{variable} (--{flag}) is not set: ")?,
+            Some(value) => write!(formatter, "{variable} (--{flag}) is {value:?}")?,
+            None => write!(formatter, "{variable} (--{flag}) is not set")?,
         }
-        write!(formatter, "expected {accepts}")
+        if let Some(found) = found {
+            write!(formatter, ", but {found}")?;
+        }
+        write!(formatter, ": expected {accepts}")
     }
 }
 
@@ -269,7 +276,8 @@ impl<'a> Reader<'a> {
     }
 
     fn note(&mut self, variable: &Variable, value: Option<String>, accepts: String) -> Noted {
-        self.faults.push(BadValue { variable: variable.name, flag: variable.flag, value, accepts });
+        let (variable, flag) = (variable.name, variable.flag);
+        self.faults.push(BadValue { variable, flag, value, found: None, accepts });
         Noted
     }
 
@@ -374,6 +382,12 @@ fn path(text: &str) -> Option<PathBuf> {
 /// Paths with commas between them.
 fn paths(text: &str) -> Option<Vec<PathBuf>> {
     text.split(',').map(path).collect()
+}
+
+/// Paths as [`paths`] reads them.
+pub(crate) fn shown(paths: &[PathBuf]) -> String {
+    let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    names.join(",")
 }
 
 #[cfg(test)]

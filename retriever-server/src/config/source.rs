@@ -2,6 +2,7 @@
 //! else takes a [`Source`], so that tests pass a map.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 
 use crate::config::variables::PREFIX;
 
@@ -22,7 +23,7 @@ impl Source for BTreeMap<String, String> {
 pub struct Layered {
     /// Values of flags, by the name of their variable.
     pub flags: BTreeMap<String, String>,
-    /// Values of the environment.
+    /// Values of the environment, none of them empty.
     pub environment: BTreeMap<String, String>,
 }
 
@@ -35,10 +36,36 @@ impl Source for Layered {
 /// The variables of this process that concern the retriever. Bytes that are not UTF-8 become
 /// replacement characters, which no variable accepts where it matters.
 pub fn environment() -> BTreeMap<String, String> {
-    std::env::vars_os()
+    concerning(std::env::vars_os())
+}
+
+/// An empty variable counts as not set: compose files pass on what is not set that way.
+fn concerning(
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> BTreeMap<String, String> {
+    variables
+        .into_iter()
         .map(|(name, value)| {
             (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
         })
-        .filter(|(name, _)| name.starts_with(PREFIX))
+        .filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_variable_counts_as_not_set() {
+        let variables = [
+            ("RETRIEVER_TOP_K", ""),
+            ("RETRIEVER_INDEX", "i"),
+            ("RETRIEVER_LOG", " "),
+            ("HOME", "h"),
+        ];
+        let found = concerning(variables.map(|(name, value)| (name.into(), value.into())));
+        let expected = [("RETRIEVER_INDEX", "i"), ("RETRIEVER_LOG", " ")];
+        assert_eq!(found, BTreeMap::from(expected.map(|(n, v)| (n.to_owned(), v.to_owned()))));
+    }
 }

@@ -73,7 +73,7 @@ impl Manifest {
         let path = folder.join(MANIFEST_FILE);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error) if is_absence(&error) => {
                 return Err(if is_occupied(folder) {
                     IndexError::NotAnIndex(folder.to_owned())
                 } else {
@@ -147,6 +147,12 @@ pub(crate) fn content_digest(passages: Digest) -> Digest {
 fn is_occupied(folder: &Path) -> bool {
     match fs::read_dir(folder) {
         Ok(mut entries) => entries.next().is_some(),
-        Err(error) => error.kind() != io::ErrorKind::NotFound,
+        // A file, or a folder that may not be listed.
+        Err(_) => fs::metadata(folder).is_ok(),
     }
+}
+
+/// Whether a path leads nowhere, be it that a file stands where a folder should.
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
