@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::backend::Backend;
 use crate::backend::lexical::LexicalBackend;
-use crate::config::{BackendKind, ServeConfig};
+use crate::config::{BackendKind, ConfigError, ServeConfig, disk};
 use crate::http::{self, BoundedListener};
 use crate::index::build::{self, BuildRequest};
 use crate::index::manifest::Manifest;
@@ -30,6 +30,9 @@ const MIN_CLOSING_TIME: Duration = Duration::from_secs(1);
 /// The server could not start or go on.
 #[derive(Debug, Error)]
 pub enum ServeError {
+    /// The index is of another corpus than the one that is named, as was seen while loading.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The index could not be built or opened.
     #[error(transparent)]
     Index(#[from] IndexError),
@@ -146,9 +149,11 @@ async fn load(state: Arc<AppState>) -> Result<(), ServeError> {
     Ok(())
 }
 
-fn open(state: &AppState) -> Result<Loaded, IndexError> {
+fn open(state: &AppState) -> Result<Loaded, ServeError> {
     let config = &state.config;
-    build_if_missing(config)?;
+    if !config.corpus.is_empty() {
+        build_or_compare(config)?;
+    }
     let BackendKind::Bm25 = config.backend;
     let open = index::open(&config.index, config.bm25, config.verification)?;
     let backend: Box<dyn Backend> =
@@ -161,12 +166,25 @@ fn open(state: &AppState) -> Result<Loaded, IndexError> {
     })
 }
 
-/// Indexes the corpus, if one is named and there is no index.
-fn build_if_missing(config: &ServeConfig) -> Result<(), IndexError> {
-    if config.corpus.is_empty() {
-        return Ok(());
+/// Indexes the corpus if there is no index, and compares it with an index that is there.
+fn build_or_compare(config: &ServeConfig) -> Result<(), ServeError> {
+    match Manifest::load(&config.index) {
+        Ok(manifest) => compare(config, &manifest),
+        Err(IndexError::Missing(_)) => Ok(build_index(config)?),
+        Err(error) => Err(error.into()),
     }
-    let Err(IndexError::Missing(_)) = Manifest::load(&config.index) else { return Ok(()) };
+}
+
+fn compare(config: &ServeConfig, manifest: &Manifest) -> Result<(), ServeError> {
+    let unread = disk::compare(&config.corpus, &config.index, manifest, config.verification)
+        .map_err(|fault| ConfigError { faults: vec![fault] })?;
+    for (path, error) in unread {
+        info!(path = %path.display(), %error, "the index is served without this corpus file");
+    }
+    Ok(())
+}
+
+fn build_index(config: &ServeConfig) -> Result<(), IndexError> {
     info!(index = %config.index.display(), "there is no index, building it");
     let request = BuildRequest {
         corpus: config.corpus.clone(),

@@ -126,6 +126,31 @@ fn check_refuses_what_serve_refuses_in_the_same_words() {
 }
 
 #[test]
+fn an_index_of_another_corpus_is_exit_code_64_whenever_it_is_found_out() {
+    let corpus = IndexedCorpus::build();
+    let (input, index) = (corpus.corpus(), corpus.index());
+    let arguments = ["--index", text(&index), "--corpus", text(&input), "--addr", "127.0.0.1:0"];
+    let run = |command: &str| run(&[&[command], &arguments[..]].concat());
+    let bytes = fs::read_to_string(&input).unwrap();
+    // Equal sizes are told apart while loading, which `check` does not do.
+    fs::write(&input, bytes.replace("river", "ocean")).unwrap();
+    let (code, _, by_digest) = run("serve");
+    assert_eq!(code, EXIT_USAGE, "{by_digest}");
+    assert_eq!(run("check").0, EXIT_SUCCESS);
+    fs::write(&input, bytes.replace("river", "sea")).unwrap();
+    let (code, _, by_size) = run("serve");
+    assert_eq!(code, EXIT_USAGE, "{by_size}");
+    assert_eq!(run("check"), (EXIT_USAGE, String::new(), by_size.clone()));
+    let common = format!(
+        "error: the configuration has bad values\n  \
+         RETRIEVER_CORPUS (--corpus) is {input:?}, but the index in "
+    );
+    for (message, what) in [(by_digest, "SHA-256"), (by_size, "bytes then")] {
+        assert!(message.starts_with(&common) && message.contains(what), "{message}");
+    }
+}
+
+#[test]
 fn a_corpus_that_cannot_be_indexed_is_exit_code_64() {
     let folder = tempfile::tempdir().unwrap();
     let (index, absent) = (folder.path().join("index"), folder.path().join("absent.jsonl"));

@@ -13,7 +13,7 @@ use shared::telemetry::{self, TelemetryError};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
-use crate::app::{Drained, Server};
+use crate::app::{Drained, ServeError, Server};
 use crate::cli::arguments::Command;
 use crate::cli::progress::ProgressPrinter;
 use crate::config::disk::{CheckedIndex, CheckedServe, IndexPlan};
@@ -119,7 +119,11 @@ fn serve(source: &Layered) -> anyhow::Result<u8> {
             let signal = shutdown.await;
             info!(?signal, "asked to end");
         };
-        anyhow::Ok(server.run(listener, shutdown).await?)
+        server.run(listener, shutdown).await.map_err(|error| match error {
+            // By itself it is told from work that failed, whenever it was found.
+            ServeError::Config(error) => anyhow::Error::from(error),
+            error => error.into(),
+        })
     })?;
     // What outlasted the grace period is not waited for a second time.
     runtime.shutdown_background();

@@ -13,7 +13,8 @@ use crate::config::{
     BadValue, ConfigError, IndexConfig, LogConfig, Reader, ServeConfig, path, paths, shown,
 };
 use crate::index::IndexError;
-use crate::index::manifest::Manifest;
+use crate::index::corpus_match::{self, CorpusMatch};
+use crate::index::manifest::{Manifest, Verification};
 
 /// Everything that `serve` is told, with what it will do for its index.
 #[derive(Clone, Debug)]
@@ -108,7 +109,11 @@ fn in_order(mut faults: Vec<BadValue>) -> ConfigError {
 /// value is bad, which is noted already.
 fn plan(index: &Path, corpus: Option<&[PathBuf]>, faults: &mut Vec<BadValue>) -> IndexPlan {
     match Manifest::load(index) {
-        Ok(manifest) => return IndexPlan::Open { passage_count: manifest.passage_count },
+        Ok(manifest) => {
+            let corpus = corpus.unwrap_or_default();
+            faults.extend(compare(corpus, index, &manifest, Verification::Sizes).err());
+            return IndexPlan::Open { passage_count: manifest.passage_count };
+        }
         Err(IndexError::Missing(_)) if corpus.is_some_and(<[_]>::is_empty) => {
             faults.push(index_fault(
                 index,
@@ -123,6 +128,30 @@ fn plan(index: &Path, corpus: Option<&[PathBuf]>, faults: &mut Vec<BadValue>) ->
         Err(error) => faults.push(unfit(index, &error)),
     }
     IndexPlan::Build
+}
+
+/// Refuses to serve an index of another corpus than the one that is named. Returns the corpus files
+/// that could not be compared, with the reason: an index is whole without them.
+pub(crate) fn compare(
+    corpus: &[PathBuf],
+    index: &Path,
+    manifest: &Manifest,
+    verification: Verification,
+) -> Result<Vec<(PathBuf, io::Error)>, BadValue> {
+    if corpus.is_empty() {
+        return Ok(Vec::new());
+    }
+    match corpus_match::compare(manifest, corpus, verification) {
+        CorpusMatch::Same { unread } => Ok(unread),
+        CorpusMatch::Other(difference) => {
+            let made_from: Vec<_> = manifest.corpus.iter().map(|one| one.path.clone()).collect();
+            let (index, made_from) = (index.display(), shown(&made_from));
+            let found = format!("the index in {index} was built from {made_from} ({difference})");
+            let accepts = "the corpus of that index, another RETRIEVER_INDEX, or \
+                           `retriever-server index --force`";
+            Err(corpus_fault(corpus, found, accepts))
+        }
+    }
 }
 
 /// There is something at `index` that cannot be served.

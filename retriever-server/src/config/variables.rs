@@ -50,9 +50,9 @@ variables! {
     INDEX = "INDEX", "index", None, "", "the path of a folder",
         "Folder of the index.";
     CORPUS = "CORPUS", "corpus", None, "", "paths of JSON Lines files with commas between them",
-        "Corpus to index first when there is no index.";
+        "Corpus to index first when there is no index; an index that is there must have been built from it.";
     VERIFY_INDEX = "VERIFY_INDEX", "verify-index", Some("true"), "", "true or false",
-        "Whether every file of the index is compared with its SHA-256 at the start, or only with its size.";
+        "Whether every file of the index, and of RETRIEVER_CORPUS if set, is compared with its SHA-256 at the start, or only with its size.";
     TOP_K = "TOP_K", "top-k", Some("3"), "passages", COUNT,
         "Passages per query when the request names no number.";
     MAX_TOP_K = "MAX_TOP_K", "max-top-k", Some("1000"), "passages", COUNT,

@@ -10,6 +10,7 @@
 //! A folder is complete or absent: it is written under another name and renamed.
 
 pub mod build;
+pub mod corpus_match;
 mod duplicates;
 pub mod manifest;
 

@@ -139,6 +139,26 @@ fn a_mount_point_is_told_from_a_folder() {
 }
 
 #[test]
+fn an_index_of_another_corpus_is_a_fault_of_the_corpus() {
+    let folder = indexed();
+    let (index, corpus) = (folder.path().join("index"), folder.path().join("corpus.jsonl"));
+    let values = [("INDEX", &*index), ("CORPUS", &*corpus)];
+    CheckedServe::resolve(&source(&values)).unwrap();
+    fs::write(&corpus, "other").unwrap();
+    let expected = format!(
+        "RETRIEVER_CORPUS (--corpus) is {corpus:?}, but the index in {} was built from {} \
+         ({}: 28 bytes then, 5 now): expected the corpus of that index, another RETRIEVER_INDEX, \
+         or `retriever-server index --force`",
+        index.display(),
+        corpus.display(),
+        corpus.display()
+    );
+    assert_eq!(faults(&values), [expected]);
+    fs::remove_file(&corpus).unwrap();
+    CheckedServe::resolve(&source(&values)).unwrap();
+}
+
+#[test]
 fn corpus_files_must_be_readable_where_an_index_is_built_from_them() {
     let folder = indexed();
     let (index, new) = (folder.path().join("index"), folder.path().join("new"));
