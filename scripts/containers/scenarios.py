@@ -26,11 +26,13 @@ TRAINING_LIMIT_S = 900
 RETRIEVER_GRACE_S = 40
 TRAINER_GRACE_S = 120
 RUN_DIR = "/runs/test"
-STEPS = 4
+STEPS = 5
+# Small, and warm enough that the model searches for every question.
 TRAINING = {
     "TRAINER_RUN_DIR": RUN_DIR,
-    "TRAINER_SFT_DEMONSTRATIONS": "32",
-    "TRAINER_SFT_TRAJECTORIES_PER_UPDATE": "8",
+    "TRAINER_SFT_DEMONSTRATIONS": "48",
+    "TRAINER_SFT_TRAJECTORIES_PER_UPDATE": "6",
+    "TRAINER_SFT_LEARNING_RATE": "2e-4",
     "TRAINER_SFT_DIRECT_FRACTION": "0",
     "TRAINER_GRPO_STEPS": str(STEPS),
     "TRAINER_GRPO_PROMPTS_PER_STEP": "4",
@@ -38,7 +40,7 @@ TRAINING = {
     "TRAINER_EVAL_QUESTIONS": "16",
     "TRAINER_ROLLOUT_MAX_TURNS": "1",
 }
-LIMA = {"id": "lima", "contents": '"Lima"\nLima is the capital and largest city of Peru.'}
+LIMA = {"id": "lima", "title": "Lima", "contents": '"Lima"\nLima is the capital and largest city of Peru.'}
 
 
 def free_port():
@@ -113,7 +115,7 @@ def swap(world):
     info = world.ask("/info")
     check((info["backend"], info["passage_count"]) == ("bm25", 1), f"/info says {info}")
     passage = world.best_passage("largest city of Peru")
-    check(passage["id"] == "lima" and passage["title"] == "Lima", f"the answer is {passage}")
+    check(passage["id"] == "lima" and passage.get("title") == "Lima", f"the answer is {passage}")
     say("another corpus with other settings answers")
     world.project.run("up", "--detach", "retriever")
     world.wait_until_ready()

@@ -156,7 +156,7 @@ impl ConfigValue for DeviceChoice {
 /// How a question becomes a prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TemplateChoice {
-    /// The instructions of Search-R1.
+    /// The instructions that Search-R1 gives, in our words.
     SearchR1,
     /// The same protocol in few tokens, for models that are warmed up on it.
     Short,

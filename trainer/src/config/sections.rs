@@ -92,7 +92,7 @@ section! {
     pub struct RolloutConfig in "rollout" {
         /// Most turns with searches; one more turn without follows for the answer.
         max_turns: usize ["turns"] = 4, Range::between(1.0, 64.0);
-        /// Most tokens of the first prompt; a longer one loses its beginning.
+        /// Most tokens of the first prompt; a question that needs more is refused.
         max_prompt_tokens: usize ["tokens"] = 2048, Range::at_least(1.0);
         /// Most tokens sampled in one turn.
         max_response_tokens: usize ["tokens"] = 500, Range::at_least(1.0);
@@ -196,7 +196,7 @@ section! {
         loss_aggregation: LossAggregation = LossAggregation::TokenMean;
         /// Steps between checkpoints; 0 saves the last one only.
         save_every_steps: usize ["steps"] = 50;
-        /// Steps between evaluations; 0 evaluates at the end only.
+        /// Steps between evaluations on the held-out questions; 0 leaves them to `trainer eval`.
         eval_every_steps: usize ["steps"] = 0;
         /// Goes on from the last checkpoint in the run directory if there is one.
         resume: bool = true;
