@@ -9,6 +9,7 @@ mod index_command;
 mod retrieve;
 mod retrieve_faults;
 mod retrieve_lifecycle;
+mod stopping;
 mod tidy;
 mod train_determinism;
 mod train_inputs;
