@@ -45,7 +45,6 @@ COPY --from=build /src/corpus.jsonl /usr/local/share/search-r1/worldqa/
 # Read by the NVIDIA container runtime, where there is one.
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 10001:10001
-VOLUME /index
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 # The first start may have a large corpus to index: that is no failure.

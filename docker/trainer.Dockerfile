@@ -60,7 +60,6 @@ COPY --from=build /src/target/release/trainer /usr/local/bin/
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 10001:10001
 WORKDIR /runs
-VOLUME /models /runs
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["trainer-entrypoint"]
 CMD ["--help"]

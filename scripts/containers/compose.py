@@ -141,10 +141,8 @@ class Project:
         filters = ("--filter", f"{label}project={self.name}", "--filter", f"{label}service={service}")
         return bool(docker("ps", "--all", "--quiet", *filters))
 
-    def leftovers(self):
-        """Every container, volume and network that carries the project's label."""
-        mine = ("--filter", f"label=com.docker.compose.project={self.name}", "--quiet")
-        containers = docker("ps", "--all", *mine).split()
-        volumes = docker("volume", "ls", *mine).split()
-        networks = docker("network", "ls", *mine).split()
-        return containers + volumes + networks
+
+def everything():
+    """Every container, volume and network of the engine."""
+    lists = (("ps", "--all"), ("volume", "ls"), ("network", "ls"))
+    return {name for command in lists for name in docker(*command, "--quiet").split()}

@@ -45,7 +45,7 @@ def faults(image, size_bytes_max=None, health_check=False):
     try:
         found.extend(faults_of_files(container))
     finally:
-        docker("rm", container)
+        docker("rm", "--volumes", container)
     return [f"{image}: {fault}" for fault in found]
 
 

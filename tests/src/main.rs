@@ -10,6 +10,7 @@ mod retrieve;
 mod retrieve_faults;
 mod retrieve_lifecycle;
 mod retriever_corpus;
+mod stopping;
 mod tidy;
 mod train_determinism;
 mod train_inputs;

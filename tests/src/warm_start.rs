@@ -4,6 +4,7 @@ use std::path::Path;
 
 use trainer::policy::{Compute, Decoder, Policy, select_compute};
 use trainer::run::sft;
+use trainer::stop::StopFlag;
 use trainer::token::Tokenizer;
 use trainer::update::{TrainSequence, sequence_log_probs};
 
@@ -32,8 +33,9 @@ fn loss(model: &Path) -> f64 {
         sampler_log_probs: Vec::new(),
     };
     let decoder = Decoder::new(&policy.config, sequence.token_ids.len(), compute.device);
-    let found =
-        sequence_log_probs(&decoder, &policy.detached_weights(), &[sequence], 1.0, 1024).remove(0);
+    let (weights, never) = (policy.detached_weights(), StopFlag::never());
+    let found = sequence_log_probs(&decoder, &weights, &[sequence], 1.0, 1024, &never);
+    let found = found.unwrap().remove(0);
     assert_eq!(found.len(), turn.len());
     -found.iter().map(|&value| f64::from(value)).sum::<f64>() / found.len() as f64
 }

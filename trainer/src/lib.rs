@@ -3,6 +3,7 @@
 //! Modules in reading order, which is the order a trajectory takes.
 
 pub mod config;
+pub mod stop;
 pub mod data;
 pub mod token;
 pub mod policy;

@@ -7,6 +7,7 @@ use shared::telemetry;
 
 use super::key_table;
 use super::problem::{ConfigError, Origin, Problem, ProblemKind};
+use super::section::KeySpec;
 use super::value::{nearest_word, quoted};
 
 /// What all names begin with.
@@ -64,23 +65,21 @@ pub(super) fn value_of<'e>(environment: &'e Environment, name: &str) -> Option<&
 /// A value that is no filter of tracing.
 pub fn log_filter(environment: &Environment) -> Result<&str, ConfigError> {
     let filter = value_of(environment, LOG.name).unwrap_or(LOG.default);
-    match telemetry::check_filter(filter) {
-        Ok(()) => Ok(filter),
-        Err(_) => {
-            let expected = format!("expected {}, not {}", LOG.accepts, quoted(filter));
-            Err(ConfigError::Invalid(vec![Problem {
-                origin: Origin::Variable(LOG.name.to_owned()),
-                kind: ProblemKind::Syntax(expected),
-            }]))
-        }
+    if telemetry::check_filter(filter).is_ok() {
+        return Ok(filter);
     }
+    let expected = format!("expected {}, not {}", LOG.accepts, quoted(filter));
+    Err(ConfigError::Invalid(vec![Problem {
+        origin: Origin::Variable(LOG.name.to_owned()),
+        kind: ProblemKind::Syntax(expected),
+    }]))
 }
 
 /// The variables that are set and have no effect, each with the nearest known name if one is close. Those that
 /// Kubernetes makes for a service called `trainer` are left out.
 pub fn unknown_variables(environment: &Environment) -> Vec<(&str, Option<String>)> {
     let known: Vec<String> =
-        key_table().iter().map(|spec| spec.variable()).chain([LOG.name.to_owned()]).collect();
+        key_table().iter().map(KeySpec::variable).chain([LOG.name.to_owned()]).collect();
     let is_foreign = |name: &str| {
         known.iter().any(|known| known == name)
             || name.contains("_SERVICE_")

@@ -2,6 +2,7 @@
 
 use super::observation::ObservationBudget;
 use crate::engine::{Sampling, StopRule};
+use crate::stop::StopFlag;
 
 /// How episodes are rolled out.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub struct RolloutConfig {
     pub stop: StopRule,
     /// Turns in lock step: all running episodes generate, then all of them search.
     pub deterministic: bool,
+    /// Ends the rollout before it is done.
+    pub stop_flag: StopFlag,
 }
 
 /// Stops at whichever action the model completes first.

@@ -13,7 +13,11 @@ use super::episode::{Action, Episode, EpisodeError, EpisodeJob, EpisodeLimits, E
 use super::trajectory::{EndReason, Segment, Trajectory};
 use crate::engine::{Engine, EngineError, GenerateRequest, Generation, SamplingKey};
 use crate::search::{Passage, SearchOutcome, SearchRequest, Searcher, SearcherError};
+use crate::stop::Stopped;
 use crate::token::Tokenizer;
+
+/// Longest wait for searches without a look at the stop flag.
+const WAIT_SLICE: Duration = Duration::from_millis(200);
 
 /// Finished episodes and where the time went.
 #[derive(Clone, Debug)]
@@ -53,6 +57,9 @@ pub enum RolloutError {
     /// An episode could not take an event.
     #[error(transparent)]
     Episode(#[from] EpisodeError),
+    /// Somebody wished that it ends.
+    #[error("the rollout was stopped")]
+    Stopped(#[from] Stopped),
     /// The engine or the searcher broke its contract.
     #[error("{0}")]
     Protocol(String),
@@ -86,7 +93,8 @@ impl RolloutObserver for () {
 
 /// Rolls out all `jobs` and returns their trajectories in the same order.
 ///
-/// On an error every sequence is released, so that the engine can be used again.
+/// On an error every sequence is released, so that the engine can be used again. The stop flag is
+/// looked at before every step of the engine and while searches are waited for.
 pub fn roll_out(
     engine: &mut dyn Engine,
     searcher: &mut dyn Searcher,
@@ -299,7 +307,12 @@ impl Scheduler<'_> {
 
     fn timed_wait(&mut self) -> Result<Vec<SearchOutcome>, RolloutError> {
         let started = Instant::now();
-        let outcomes = self.searcher.wait()?;
+        let outcomes = loop {
+            self.config.stop_flag.check()?;
+            if let Some(outcomes) = self.searcher.wait(WAIT_SLICE)? {
+                break outcomes;
+            }
+        };
         if outcomes.is_empty() {
             let reason = "the searcher stopped waiting without an outcome".to_owned();
             return Err(RolloutError::Protocol(reason));
@@ -350,6 +363,7 @@ impl Scheduler<'_> {
     }
 
     fn timed_engine_step(&mut self) -> Result<Vec<Generation>, RolloutError> {
+        self.config.stop_flag.check()?;
         let started = Instant::now();
         let generations = self.engine.step(self.tokenizer)?;
         let took = started.elapsed();

@@ -15,12 +15,15 @@ use crate::data::Example;
 use crate::engine::{BuiltinEngine, Sampling};
 use crate::rollout::scheduler::roll_out;
 use crate::search::http::HttpSearcher;
+use crate::stop::{self, StopFlag};
 
-/// Asks `options.question`, or every question read from the terminal.
+/// Asks `options.question`, or every question read from the terminal. The first SIGTERM or SIGINT
+/// ends the process: there is nothing to be saved.
 ///
 /// # Errors
 /// Anything wrong with the model or the terminal, named.
 pub fn chat(config: &Config, options: &ChatOptions, out: &mut dyn Write) -> anyhow::Result<()> {
+    stop::end_at_signal().context("cannot listen for signals")?;
     let loaded = LoadedModel::open(config, &config.model.path)?;
     let mut engine = loaded.engine(1);
     let mut searcher = http_searcher(config)?;
@@ -67,7 +70,7 @@ fn answer<W: Write>(
     };
     let jobs = episode_jobs(&[&example], 1, config.seed, 0);
     let sampling = Sampling { temperature: config.eval.temperature as f32, top_p: 1.0 };
-    let rollout = rollout_config(config, sampling, 1);
+    let rollout = rollout_config(config, sampling, 1, &StopFlag::never());
     let mut streaming = StreamingEngine::new(engine, BuiltinEngine::partial_tokens, conversation);
     let mut observer = ChatObserver(conversation);
     roll_out(&mut streaming, searcher, &loaded.tokenizer, jobs, &rollout, &mut observer)?;

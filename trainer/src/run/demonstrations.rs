@@ -105,6 +105,7 @@ mod tests {
     use crate::rollout::trajectory::{SegmentKind, Trajectory};
     use crate::run::loaded_model::{episode_jobs, rollout_config};
     use crate::search::random::RandomPassages;
+    use crate::stop::StopFlag;
     use crate::update::TrainSequence;
 
     /// One demonstration, a token a character.
@@ -120,8 +121,8 @@ mod tests {
         let examples = examples(&[record], &template, &tokenizer, 100).unwrap();
         let script = demonstration_turns(&examples[0], habit, 0);
         let mut engine = DemonstrationEngine::new(&[script], &tokenizer).unwrap();
-        let config =
-            rollout_config(&Config::default(), Sampling { temperature: 0.0, top_p: 1.0 }, 1);
+        let greedy = Sampling { temperature: 0.0, top_p: 1.0 };
+        let config = rollout_config(&Config::default(), greedy, 1, &StopFlag::never());
         let jobs = episode_jobs(&[&examples[0]], 1, 0, 0);
         let searcher = &mut RandomPassages::none();
         let played = roll_out(&mut engine, searcher, &tokenizer, jobs, &config, &mut ()).unwrap();

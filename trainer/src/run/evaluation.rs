@@ -3,10 +3,10 @@
 use std::io::Write;
 use std::time::Instant;
 
-use super::EvalOptions;
 use super::loaded_model::{
     EpisodeProgress, LoadedModel, episode_jobs, http_searcher, reward_config, rollout_config,
 };
+use super::{EvalOptions, end_stopped, is_done, signals};
 use crate::config::Config;
 use crate::data::Example;
 use crate::engine::Sampling;
@@ -16,16 +16,43 @@ use crate::reward::reward;
 use crate::rollout::scheduler::roll_out;
 use crate::search::Searcher;
 use crate::search::random::RandomPassages;
+use crate::stop::StopFlag;
 use crate::track::{Progress, record_phase};
 
-/// Evaluates `model.path` and writes the result as JSON.
+/// Evaluates `model.path` and writes the result as JSON, unless a signal stops it.
 ///
 /// # Errors
-/// Anything wrong with model, data or retriever, named; and any question that could not be asked
-/// because its searches failed.
+/// Anything wrong with model, data or retriever, named; any question that could not be asked
+/// because its searches failed; and SIGINT.
 pub fn eval(config: &Config, options: &EvalOptions, out: &mut dyn Write) -> anyhow::Result<()> {
+    eval_until(config, options, &signals()?, out)
+}
+
+/// As [`eval`], unless `stop` wishes otherwise; nothing is written then.
+///
+/// # Errors
+/// Those of [`eval`].
+pub fn eval_until(
+    config: &Config,
+    options: &EvalOptions,
+    stop: &StopFlag,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    if is_done(evaluate_and_save(config, options, stop, out))? {
+        return Ok(());
+    }
+    writeln!(out, "{}: stopped, run the same command to start it again", options.name)?;
+    end_stopped(stop)
+}
+
+fn evaluate_and_save(
+    config: &Config,
+    options: &EvalOptions,
+    stop: &StopFlag,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
     let loaded = LoadedModel::open(config, &config.model.path)?;
-    let result = evaluate(config, &loaded, &options.name, options.searches)?;
+    let result = evaluate(config, &loaded, &options.name, options.searches, stop)?;
     let path = options.out.clone().unwrap_or_else(|| {
         let file: String = options
             .name
@@ -47,6 +74,7 @@ pub(super) fn evaluate(
     loaded: &LoadedModel,
     name: &str,
     searches: Searches,
+    stop: &StopFlag,
 ) -> anyhow::Result<EvalResult> {
     let started = Instant::now();
     let questions = loaded.questions(config, &config.data.test, config.eval.questions)?;
@@ -63,15 +91,14 @@ pub(super) fn evaluate(
     let running = config.eval.batch.min(questions.len());
     let mut engine = loaded.engine(running);
     let sampling = Sampling { temperature: config.eval.temperature as f32, top_p: 1.0 };
-    let rollout = rollout_config(config, sampling, running);
+    let rollout = rollout_config(config, sampling, running, stop);
     let asked: Vec<&Example> = questions.iter().collect();
     let jobs = episode_jobs(&asked, 1, config.seed, u64::MAX);
     let mut observer = EpisodeProgress(Progress::start("evaluate", jobs.len() as u64, "questions"));
     let tokenizer = &loaded.tokenizer;
     let searcher = searcher.as_mut();
-    let played = roll_out(&mut engine, searcher, tokenizer, jobs, &rollout, &mut observer);
+    let played = roll_out(&mut engine, searcher, tokenizer, jobs, &rollout, &mut observer)?;
     observer.0.finish();
-    let played = played?;
     anyhow::ensure!(
         played.failed_searches == 0,
         "{} of {} questions could not be answered because searches failed: {}",

@@ -21,6 +21,7 @@ use crate::rollout::scheduler::{
     RolloutConfig, RolloutEvent, RolloutObserver, default_stop_rule, reference_stop_rule,
 };
 use crate::search::http::HttpSearcher;
+use crate::stop::StopFlag;
 use crate::token::Tokenizer;
 use crate::track::Progress;
 
@@ -139,7 +140,12 @@ pub(super) fn http_searcher(config: &Config) -> anyhow::Result<HttpSearcher> {
 }
 
 /// How episodes are rolled out with this sampling.
-pub(super) fn rollout_config(config: &Config, sampling: Sampling, running: usize) -> RolloutConfig {
+pub(super) fn rollout_config(
+    config: &Config,
+    sampling: Sampling,
+    running: usize,
+    stop: &StopFlag,
+) -> RolloutConfig {
     let rollout = &config.rollout;
     RolloutConfig {
         max_turns: rollout.max_turns,
@@ -158,6 +164,7 @@ pub(super) fn rollout_config(config: &Config, sampling: Sampling, running: usize
             Compat::SearchR1 => reference_stop_rule(),
         },
         deterministic: config.deterministic,
+        stop_flag: stop.clone(),
     }
 }
 

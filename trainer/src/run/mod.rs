@@ -9,26 +9,52 @@ mod manifest;
 mod memory;
 mod question_order;
 mod loaded_model;
-mod stop;
 mod training;
 mod warm_start;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
+use shared::shutdown::Shutdown;
+
 pub use conversation::chat;
-pub use evaluation::eval;
-pub use training::train;
-pub use warm_start::sft;
+pub use evaluation::{eval, eval_until};
+pub use training::{train, train_until};
+pub use warm_start::{sft, sft_until};
 
 use crate::convert::{Dtype, convert_gguf};
 use crate::eval::Searches;
+use crate::stop::{StopFlag, Stopped};
 use crate::track::Progress;
 
 /// The user asked the process to stop before its work was done.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted")]
 pub struct Interrupted;
+
+/// The flag that SIGTERM and SIGINT raise.
+fn signals() -> anyhow::Result<StopFlag> {
+    StopFlag::listen().context("cannot listen for signals")
+}
+
+/// Whether the work that returned `result` was done rather than stopped; any other error stays one.
+fn is_done(result: anyhow::Result<()>) -> anyhow::Result<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if error.chain().any(<dyn std::error::Error>::is::<Stopped>) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// How a command ends that was stopped. SIGTERM, by which a supervisor ends what it started, is no
+/// failure.
+fn end_stopped(stop: &StopFlag) -> anyhow::Result<()> {
+    match stop.wish() {
+        Some(Shutdown::Interrupt) => Err(Interrupted.into()),
+        Some(Shutdown::Terminate) | None => Ok(()),
+    }
+}
 
 /// What `trainer eval` was asked for beyond the configuration.
 #[derive(Clone, Debug)]

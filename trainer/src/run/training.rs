@@ -1,5 +1,7 @@
 //! `trainer train`: GRPO. Every stage of a step stands here by name, in order.
 
+mod updates;
+
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
@@ -7,10 +9,8 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use shared::atomic_file;
-use shared::shutdown::Shutdown;
 use tracing::{info, warn};
 
-use super::Interrupted;
 use super::evaluation::evaluate;
 use super::loaded_model::{
     EpisodeProgress, LoadedModel, episode_jobs, http_searcher, reward_config, rollout_config,
@@ -18,11 +18,11 @@ use super::loaded_model::{
 use super::manifest::write_manifest;
 use super::memory;
 use super::question_order::step_questions;
-use super::stop::StopFlag;
-use super::warm_start::{apply_gradient, optimizer_config};
-use crate::algo::{Aggregation, ClipRange, KlEstimator, group_advantages, token_weights};
+use super::warm_start::optimizer_config;
+use super::{end_stopped, is_done, signals};
+use crate::algo::group_advantages;
 use crate::checkpoint::{self, TrainerState};
-use crate::config::{Config, KlEstimator as KlChoice, LossAggregation};
+use crate::config::Config;
 use crate::data::Example;
 use crate::engine::{BuiltinEngine, Sampling};
 use crate::eval::Searches;
@@ -32,48 +32,35 @@ use crate::reward::{Reward, reward};
 use crate::rollout::scheduler::{Rollout, roll_out};
 use crate::rollout::trajectory::{EndReason, Trajectory};
 use crate::search::http::HttpSearcher;
+use crate::stop::StopFlag;
 use crate::track::{MetricsFile, Progress, StepMetrics, StepSeconds, record_phase};
-use crate::update::{
-    AdamW, PolicyUpdateConfig, PolicyUpdateStatistics, TrainSequence, policy_gradient,
-    sequence_log_probs, warmed_up,
-};
+use crate::update::{AdamW, TrainSequence};
 
-/// Trains `model.path` by GRPO through the retriever; goes on from the run directory's last
-/// checkpoint unless `grpo.resume` is off.
+/// Trains `model.path` by GRPO through the retriever until it is done or a signal stops it; goes on
+/// from the run directory's last checkpoint unless `grpo.resume` is off.
 ///
 /// # Errors
-/// Anything wrong with model, data or retriever, named; the last checkpoint stays.
+/// Anything wrong with model, data or retriever, named; and SIGINT. The last checkpoint stays.
 pub fn train(config: &Config, out: &mut dyn Write) -> anyhow::Result<()> {
+    train_until(config, &signals()?, out)
+}
+
+/// As [`train`], until it is done or `stop` wishes its end: then the step in progress is given up,
+/// and the checkpoint of the one before it is written.
+///
+/// # Errors
+/// Those of [`train`].
+pub fn train_until(config: &Config, stop: &StopFlag, out: &mut dyn Write) -> anyhow::Result<()> {
     let started = Instant::now();
     let mut run = TrainingRun::open(config)?;
-    let total = config.grpo.steps as u64;
-    let mut progress = Progress::start("train", total, "steps");
-    progress.skip(run.state.step);
-    let stop = StopFlag::listen().context("cannot listen for signals")?;
-    while run.state.step < total {
-        if let Some(wish) = stop.wish() {
-            let folder = run.save()?;
-            writeln!(out, "{}: stopped, run the same command to go on", folder.display())?;
-            return match wish {
-                Shutdown::Terminate => Ok(()),
-                Shutdown::Interrupt => Err(Interrupted.into()),
-            };
-        }
-        let metrics = run.step()?;
-        progress.note(&format!(
-            "reward {:.3}, em {:.3}, searches {:.2}, kl {:.4}, entropy {:.2}",
-            metrics.reward_mean,
-            metrics.em,
-            metrics.searches_per_question,
-            metrics.kl,
-            metrics.entropy
-        ));
-        progress.advance(1);
-    }
-    progress.finish();
+    let done = is_done(run.finish(stop))?;
     let folder = run.save()?;
+    if !done {
+        writeln!(out, "{}: stopped, run the same command to go on", folder.display())?;
+        return end_stopped(stop);
+    }
     record_phase(&config.run_dir, "training", started.elapsed().as_secs_f64())?;
-    writeln!(out, "{}: trained for {total} steps", folder.display())?;
+    writeln!(out, "{}: trained for {} steps", folder.display(), config.grpo.steps)?;
     Ok(())
 }
 
@@ -89,6 +76,8 @@ struct TrainingRun<'c> {
     metrics: MetricsFile,
     state: TrainerState,
     saved_step: Option<u64>,
+    /// The present step is to be evaluated before the next one begins.
+    owes_evaluation: bool,
 }
 
 /// What a step learned from its trajectories before it updates.
@@ -133,6 +122,10 @@ impl<'c> TrainingRun<'c> {
         let searcher = http_searcher(config)?;
         let metrics = MetricsFile::open(&config.run_dir.join("metrics.jsonl"), state.step)?;
         let saved_step = latest.map(|(_, state)| state.step);
+        // A run may have been stopped while it evaluated its last step.
+        let owes_evaluation = saved_step.is_some_and(|step| {
+            is_due(config.grpo.eval_every_steps, step) && !step_evaluation(config, step).is_file()
+        });
         Ok(Self {
             config,
             loaded,
@@ -144,11 +137,37 @@ impl<'c> TrainingRun<'c> {
             metrics,
             state,
             saved_step,
+            owes_evaluation,
         })
     }
 
+    /// Does the steps that are left. An error leaves the run after the last step that was done.
+    fn finish(&mut self, stop: &StopFlag) -> anyhow::Result<()> {
+        let total = self.config.grpo.steps as u64;
+        let mut progress = Progress::start("train", total, "steps");
+        progress.skip(self.state.step);
+        self.evaluate_if_owed(stop)?;
+        while self.state.step < total {
+            stop.check()?;
+            let metrics = self.step(stop)?;
+            progress.note(&format!(
+                "reward {:.3}, em {:.3}, searches {:.2}, kl {:.4}, entropy {:.2}",
+                metrics.reward_mean,
+                metrics.em,
+                metrics.searches_per_question,
+                metrics.kl,
+                metrics.entropy
+            ));
+            progress.advance(1);
+            self.evaluate_if_owed(stop)?;
+            memory::release_freed();
+        }
+        progress.finish();
+        Ok(())
+    }
+
     /// One step: rollout, reward, advantage, log-probs, update, metrics.
-    fn step(&mut self) -> anyhow::Result<StepMetrics> {
+    fn step(&mut self, stop: &StopFlag) -> anyhow::Result<StepMetrics> {
         let started = Instant::now();
         let grpo = &self.config.grpo;
         let chosen = step_questions(
@@ -157,17 +176,17 @@ impl<'c> TrainingRun<'c> {
             grpo.prompts_per_step,
             self.questions.len(),
         );
-        let rollout = self.roll_out(&chosen)?;
+        let rollout = self.roll_out(&chosen, stop)?;
         let rollout_seconds = started.elapsed().as_secs_f64();
         let Scored { rewards, sequences } = self.score(&chosen, &rollout)?;
         self.write_trajectories(&rollout.trajectories)?;
 
         let log_probs_started = Instant::now();
-        let sequences = self.with_log_probs(sequences);
+        let sequences = self.with_log_probs(sequences, stop)?;
         let log_prob_seconds = log_probs_started.elapsed().as_secs_f64();
 
         let update_started = Instant::now();
-        let (update, grad_norm, learning_rate) = self.update(&sequences)?;
+        let (update, grad_norm, learning_rate) = self.update(&sequences, stop)?;
         let update_seconds = update_started.elapsed().as_secs_f64();
 
         self.state.step += 1;
@@ -189,12 +208,14 @@ impl<'c> TrainingRun<'c> {
         metrics.grad_norm = grad_norm;
         metrics.learning_rate = learning_rate;
         self.metrics.append(&metrics)?;
-        self.save_and_evaluate()?;
-        memory::release_freed();
+        if is_due(grpo.save_every_steps, self.state.step) {
+            self.save()?;
+        }
+        self.owes_evaluation = is_due(grpo.eval_every_steps, self.state.step);
         Ok(metrics)
     }
 
-    fn roll_out(&mut self, chosen: &[usize]) -> anyhow::Result<Rollout> {
+    fn roll_out(&mut self, chosen: &[usize], stop: &StopFlag) -> anyhow::Result<Rollout> {
         let config = self.config;
         let examples: Vec<&Example> = chosen.iter().map(|&index| &self.questions[index]).collect();
         let jobs = episode_jobs(&examples, config.grpo.group_size, config.seed, self.state.step);
@@ -202,15 +223,15 @@ impl<'c> TrainingRun<'c> {
             temperature: config.rollout.temperature as f32,
             top_p: config.rollout.top_p as f32,
         };
-        let rollout = rollout_config(config, sampling, config.rollout.max_sequences);
+        let rollout = rollout_config(config, sampling, config.rollout.max_sequences, stop);
         let label = format!("rollout {}", self.state.step + 1);
         let mut observer =
             EpisodeProgress(Progress::start(&label, jobs.len() as u64, "trajectories"));
         let tokenizer = &self.loaded.tokenizer;
         let (engine, searcher) = (&mut self.engine, &mut self.searcher);
-        let result = roll_out(engine, searcher, tokenizer, jobs, &rollout, &mut observer);
+        let rollout = roll_out(engine, searcher, tokenizer, jobs, &rollout, &mut observer)?;
         observer.0.finish();
-        Ok(result?)
+        Ok(rollout)
     }
 
     /// Rewards and advantages; trajectories without their passages are left out of both.
@@ -255,86 +276,6 @@ impl<'c> TrainingRun<'c> {
         Ok(Scored { rewards, sequences })
     }
 
-    /// Adds the reference's log-probs, and the old ones where a step has several updates: with one
-    /// update the policy as it stands is the one that sampled.
-    fn with_log_probs(&self, mut sequences: Vec<TrainSequence>) -> Vec<TrainSequence> {
-        let budget = self.config.update.tokens_per_micro_batch;
-        let temperature = self.config.rollout.temperature;
-        let decoder = &self.loaded.decoder;
-        if let Some(reference) = &self.reference {
-            let found = sequence_log_probs(decoder, reference, &sequences, temperature, budget);
-            for (sequence, log_probs) in sequences.iter_mut().zip(found) {
-                sequence.reference_log_probs = Some(log_probs);
-            }
-        }
-        let per_update = self.trajectories_per_update(sequences.len());
-        if per_update < sequences.len() || self.config.grpo.epochs_per_step > 1 {
-            let weights = self.loaded.policy.detached_weights();
-            let found = sequence_log_probs(decoder, &weights, &sequences, temperature, budget);
-            for (sequence, log_probs) in sequences.iter_mut().zip(found) {
-                sequence.old_log_probs = Some(log_probs);
-            }
-        }
-        sequences
-    }
-
-    fn trajectories_per_update(&self, available: usize) -> usize {
-        match self.config.grpo.trajectories_per_update {
-            0 => available.max(1),
-            limit => limit,
-        }
-    }
-
-    /// All updates of a step; returns mean statistics, mean gradient norm and last learning rate.
-    fn update(
-        &mut self,
-        sequences: &[TrainSequence],
-    ) -> anyhow::Result<(PolicyUpdateStatistics, f64, f64)> {
-        let config = self.config;
-        let update_config = policy_update_config(config);
-        let per_update = self.trajectories_per_update(sequences.len());
-        let mut mean = PolicyUpdateStatistics::default();
-        let (mut norms, mut learning_rate, mut updates) = (0.0, 0.0, 0.0);
-        for _ in 0..config.grpo.epochs_per_step {
-            for batch in sequences.chunks(per_update) {
-                let mut batch = batch.to_vec();
-                let trained: Vec<usize> = batch.iter().map(TrainSequence::trained_tokens).collect();
-                let weights = token_weights(aggregation(config), &trained);
-                for (sequence, weight) in batch.iter_mut().zip(weights) {
-                    sequence.weight = weight;
-                }
-                let LoadedModel { policy, decoder, .. } = &self.loaded;
-                let statistics = policy_gradient(policy, decoder, &batch, &update_config);
-                let update = self.optimizer.updates;
-                learning_rate =
-                    warmed_up(config.grpo.learning_rate, config.grpo.warmup_updates, update);
-                norms +=
-                    apply_gradient(config, &mut self.loaded, &mut self.optimizer, learning_rate)?;
-                if updates == 0.0 {
-                    // Later updates have moved away from the sampler: only here is it a gap.
-                    mean.log_prob_gap = statistics.log_prob_gap;
-                }
-                mean.policy_loss += statistics.policy_loss;
-                mean.kl += statistics.kl;
-                mean.entropy += statistics.entropy;
-                mean.clip_fraction += statistics.clip_fraction;
-                updates += 1.0;
-            }
-        }
-        if updates > 0.0 {
-            for sum in [
-                &mut mean.policy_loss,
-                &mut mean.kl,
-                &mut mean.entropy,
-                &mut mean.clip_fraction,
-                &mut norms,
-            ] {
-                *sum /= updates;
-            }
-        }
-        Ok((mean, norms, learning_rate))
-    }
-
     /// Keeps every trajectory of the step, compressed.
     fn write_trajectories(&self, trajectories: &[Trajectory]) -> anyhow::Result<()> {
         let folder = self.config.run_dir.join("trajectories");
@@ -349,17 +290,14 @@ impl<'c> TrainingRun<'c> {
         Ok(atomic_file::write(&path, &packed)?)
     }
 
-    fn save_and_evaluate(&mut self) -> anyhow::Result<()> {
-        let step = self.state.step;
-        let due = |every: usize| every > 0 && step.is_multiple_of(every as u64);
-        if due(self.config.grpo.save_every_steps) {
-            self.save()?;
-        }
-        if due(self.config.grpo.eval_every_steps) {
+    fn evaluate_if_owed(&mut self, stop: &StopFlag) -> anyhow::Result<()> {
+        if self.owes_evaluation {
+            let step = self.state.step;
             let name = format!("step {step}");
-            let result = evaluate(self.config, &self.loaded, &name, Searches::Retriever)?;
+            let result = evaluate(self.config, &self.loaded, &name, Searches::Retriever, stop)?;
             info!(step, em = result.em().value(), "evaluated");
-            result.save(&evaluation_path(&self.config.run_dir, &format!("step-{step}")))?;
+            result.save(&step_evaluation(self.config, step))?;
+            self.owes_evaluation = false;
         }
         Ok(())
     }
@@ -375,6 +313,16 @@ impl<'c> TrainingRun<'c> {
         }
         Ok(folder)
     }
+}
+
+/// Whether what happens after `every` steps (0: never) happens after this one.
+fn is_due(every: usize, step: u64) -> bool {
+    every > 0 && step > 0 && step.is_multiple_of(every as u64)
+}
+
+/// Where the evaluation of a step is written.
+fn step_evaluation(config: &Config, step: u64) -> PathBuf {
+    evaluation_path(&config.run_dir, &format!("step-{step}"))
 }
 
 fn step_metrics(
@@ -410,30 +358,5 @@ fn step_metrics(
         tokens_per_second: sampled * trajectories.len() as f64 / seconds.rollout.max(1e-9),
         seconds,
         peak_memory_mib: memory::peak_mib(),
-    }
-}
-
-fn policy_update_config(config: &Config) -> PolicyUpdateConfig {
-    let grpo = &config.grpo;
-    PolicyUpdateConfig {
-        clip: ClipRange { low: grpo.clip_low, high: grpo.clip_high },
-        kl_coefficient: grpo.kl_coefficient,
-        kl_estimator: match grpo.kl_estimator {
-            KlChoice::K1 => KlEstimator::K1,
-            KlChoice::Abs => KlEstimator::Abs,
-            KlChoice::K2 => KlEstimator::K2,
-            KlChoice::K3 => KlEstimator::K3,
-        },
-        entropy_coefficient: grpo.entropy_coefficient,
-        temperature: config.rollout.temperature,
-        tokens_per_micro_batch: config.update.tokens_per_micro_batch,
-    }
-}
-
-fn aggregation(config: &Config) -> Aggregation {
-    match config.grpo.loss_aggregation {
-        LossAggregation::TokenMean => Aggregation::TokenMean,
-        LossAggregation::SeqMeanTokenMean => Aggregation::SequenceMeanTokenMean,
-        LossAggregation::SeqMeanTokenSum => Aggregation::SequenceMeanTokenSum,
     }
 }

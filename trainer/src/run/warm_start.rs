@@ -12,12 +12,14 @@ use super::loaded_model::{
 };
 use super::memory;
 use super::question_order::{shuffled, step_questions};
+use super::{end_stopped, is_done, signals};
 use crate::checkpoint;
 use crate::config::Config;
 use crate::data::Example;
 use crate::engine::Sampling;
 use crate::rollout::scheduler::roll_out;
 use crate::rollout::trajectory::Trajectory;
+use crate::stop::StopFlag;
 use crate::track::{Progress, record_phase};
 use crate::update::{
     AdamW, AdamWConfig, TrainSequence, UpdateError, clip_gradients, supervised_gradient, warmed_up,
@@ -31,18 +33,40 @@ pub(super) fn warm_start_folder(config: &Config) -> PathBuf {
     config.run_dir.join("warm-start")
 }
 
-/// Trains `model.path` on demonstrations and writes `warm-start` into the run directory.
+/// Trains `model.path` on demonstrations and writes `warm-start` into the run directory, unless a
+/// signal stops it.
 ///
 /// # Errors
-/// Anything wrong with model, data or retriever, named.
+/// Anything wrong with model, data or retriever, named; and SIGINT.
 pub fn sft(config: &Config, out: &mut dyn Write) -> anyhow::Result<()> {
+    sft_until(config, &signals()?, out)
+}
+
+/// As [`sft`], unless `stop` wishes otherwise; nothing is written then.
+///
+/// # Errors
+/// Those of [`sft`].
+pub fn sft_until(config: &Config, stop: &StopFlag, out: &mut dyn Write) -> anyhow::Result<()> {
+    if is_done(demonstrate_and_save(config, stop, out))? {
+        return Ok(());
+    }
+    let folder = warm_start_folder(config);
+    writeln!(out, "{}: stopped, run the same command to start it again", folder.display())?;
+    end_stopped(stop)
+}
+
+fn demonstrate_and_save(
+    config: &Config,
+    stop: &StopFlag,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
     let started = Instant::now();
     let mut loaded = LoadedModel::open(config, &config.model.path)?;
     let questions =
         loaded.questions(config, &config.data.train, config.data.max_train_questions)?;
-    let trajectories = demonstrations(config, &loaded, &questions)?;
+    let trajectories = demonstrations(config, &loaded, &questions, stop)?;
     let sequences: Vec<TrainSequence> = trajectories.iter().map(TrainSequence::of).collect();
-    train_on(config, &mut loaded, &sequences)?;
+    train_on(config, &mut loaded, &sequences, stop)?;
     let folder = warm_start_folder(config);
     checkpoint::save(&folder, &loaded.policy, &config.model.path, None)?;
     record_phase(&config.run_dir, "warm start", started.elapsed().as_secs_f64())?;
@@ -55,6 +79,7 @@ fn demonstrations(
     config: &Config,
     loaded: &LoadedModel,
     questions: &[Example],
+    stop: &StopFlag,
 ) -> anyhow::Result<Vec<Trajectory>> {
     let count = config.sft.demonstrations.min(questions.len());
     let order = shuffled(config.seed, DEMONSTRATION_STREAM, questions.len());
@@ -71,7 +96,7 @@ fn demonstrations(
     let mut engine = DemonstrationEngine::new(&scripts, &loaded.tokenizer)?;
     let mut searcher = http_searcher(config)?;
     let greedy = Sampling { temperature: 0.0, top_p: 1.0 };
-    let rollout = rollout_config(config, greedy, config.rollout.max_sequences);
+    let rollout = rollout_config(config, greedy, config.rollout.max_sequences, stop);
     let jobs = episode_jobs(&chosen, 1, config.seed, 0);
     let total = jobs.len() as u64;
     let mut observer = EpisodeProgress(Progress::start("demonstrations", total, "episodes"));
@@ -92,6 +117,7 @@ fn train_on(
     config: &Config,
     loaded: &mut LoadedModel,
     sequences: &[TrainSequence],
+    stop: &StopFlag,
 ) -> anyhow::Result<()> {
     let mut optimizer = AdamW::new(&loaded.policy.parameters, optimizer_config(config));
     let per_update = config.sft.trajectories_per_update.min(sequences.len());
@@ -102,7 +128,7 @@ fn train_on(
         let batch: Vec<TrainSequence> =
             chosen.into_iter().map(|index| sequences[index].clone()).collect();
         let budget = config.update.tokens_per_micro_batch;
-        let loss = supervised_gradient(&loaded.policy, &loaded.decoder, &batch, budget);
+        let loss = supervised_gradient(&loaded.policy, &loaded.decoder, &batch, budget, stop)?;
         let rate = warmed_up(config.sft.learning_rate, config.sft.warmup_updates, update);
         let norm = apply_gradient(config, loaded, &mut optimizer, rate)?;
         if !loss.is_finite() {

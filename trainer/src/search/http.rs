@@ -8,11 +8,13 @@
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use shared::client::{ClientConfig, RetrieveClient};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::{SearchOutcome, SearchRequest, Searcher, SearcherError};
 
@@ -78,14 +80,16 @@ impl Searcher for HttpSearcher {
         Ok(collected)
     }
 
-    fn wait(&mut self) -> Result<Vec<SearchOutcome>, SearcherError> {
-        let first = self
-            .outcomes
-            .blocking_recv()
-            .ok_or_else(|| SearcherError("the search thread has ended".into()))?;
-        let mut collected = vec![first];
+    fn wait(&mut self, limit: Duration) -> Result<Option<Vec<SearchOutcome>>, SearcherError> {
+        let ended = || SearcherError("the search thread has ended".into());
+        let runtime = self.runtime.as_ref().ok_or_else(ended)?;
+        let outcomes = &mut self.outcomes;
+        // A timer needs its runtime from the start.
+        let first = runtime.block_on(async { timeout(limit, outcomes.recv()).await });
+        let Ok(first) = first else { return Ok(None) };
+        let mut collected = vec![first.ok_or_else(ended)?];
         collected.extend(self.poll()?);
-        Ok(collected)
+        Ok(Some(collected))
     }
 
     fn cancel(&mut self) {

@@ -6,6 +6,8 @@
 pub mod http;
 pub mod random;
 
+use std::time::Duration;
+
 pub use shared::client::Passage;
 
 /// One query of one episode.
@@ -39,9 +41,10 @@ pub trait Searcher {
     fn submit(&mut self, requests: Vec<SearchRequest>) -> Result<(), SearcherError>;
     /// Outcomes that have come since the last call; returns at once.
     fn poll(&mut self) -> Result<Vec<SearchOutcome>, SearcherError>;
-    /// Waits until there is at least one outcome. Called only while queries are pending; must end
-    /// in bounded time, with failed searches if need be.
-    fn wait(&mut self) -> Result<Vec<SearchOutcome>, SearcherError>;
+    /// Waits until there is at least one outcome; `None` if `limit` passes first. Called only while
+    /// queries are pending, each of which must come back in bounded time, as a failed search if
+    /// need be.
+    fn wait(&mut self, limit: Duration) -> Result<Option<Vec<SearchOutcome>>, SearcherError>;
     /// Forgets every pending query: none of their outcomes is returned later on.
     fn cancel(&mut self);
 }

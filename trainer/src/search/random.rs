@@ -4,6 +4,7 @@
 //! memory does not notice.
 
 use std::path::Path;
+use std::time::Duration;
 
 use shared::jsonl;
 use shared::passage::Passage;
@@ -74,8 +75,8 @@ impl Searcher for RandomPassages {
         Ok(std::mem::take(&mut self.ready))
     }
 
-    fn wait(&mut self) -> Result<Vec<SearchOutcome>, SearcherError> {
-        self.poll()
+    fn wait(&mut self, _: Duration) -> Result<Option<Vec<SearchOutcome>>, SearcherError> {
+        self.poll().map(Some)
     }
 
     fn cancel(&mut self) {
@@ -99,7 +100,7 @@ mod tests {
     fn ids(searcher: &mut RandomPassages, query: &str, top_k: usize) -> Vec<String> {
         let request = SearchRequest { ticket: 7, query: query.to_owned(), top_k };
         searcher.submit(vec![request]).unwrap();
-        let outcome = searcher.wait().unwrap().pop().unwrap();
+        let outcome = searcher.poll().unwrap().pop().unwrap();
         assert_eq!(outcome.ticket, 7);
         outcome.result.unwrap().into_iter().map(|passage| passage.id).collect()
     }

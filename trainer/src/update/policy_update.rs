@@ -5,6 +5,7 @@ use tch::{Kind, Tensor};
 use super::micro_batch::{TrainSequence, micro_batches};
 use crate::algo::{ClipRange, KlEstimator, clipped_policy_loss, kl_estimate};
 use crate::policy::{Decoder, Policy, Weights, token_statistics};
+use crate::stop::{StopFlag, Stopped};
 
 /// What the loss is made of.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,12 +39,16 @@ pub struct PolicyUpdateStatistics {
 ///
 /// Loss: `Σ w (policy loss + kl_coefficient · KL - entropy_coefficient · H)` with each
 /// sequence's own token weight `w` (see [`crate::algo::token_weights`]).
+///
+/// # Errors
+/// [`Stopped`] between two micro-batches: the gradient is then that of a part and of no use.
 pub fn policy_gradient(
     policy: &Policy,
     decoder: &Decoder,
     sequences: &[TrainSequence],
     config: &PolicyUpdateConfig,
-) -> PolicyUpdateStatistics {
+    stop: &StopFlag,
+) -> Result<PolicyUpdateStatistics, Stopped> {
     let trained: Vec<usize> = sequences.iter().map(TrainSequence::trained_tokens).collect();
     let lengths: Vec<usize> = sequences.iter().map(|one| one.token_ids.len()).collect();
     let mut statistics = PolicyUpdateStatistics {
@@ -55,6 +60,7 @@ pub fn policy_gradient(
         if batch.iter().all(|&index| trained[index] == 0) {
             continue;
         }
+        stop.check()?;
         let members: Vec<&TrainSequence> = batch.iter().map(|&index| &sequences[index]).collect();
         let pass = micro_batch_pass(policy, decoder, &members, config);
         statistics.policy_loss += pass.policy_loss;
@@ -68,7 +74,7 @@ pub fn policy_gradient(
     statistics.entropy /= count;
     statistics.clip_fraction /= count;
     statistics.log_prob_gap /= count;
-    statistics
+    Ok(statistics)
 }
 
 /// One forward and backward pass; everything but the loss is summed over tokens.
@@ -129,17 +135,22 @@ fn micro_batch_pass(
 }
 
 /// Log-probs of the trained tokens of each sequence under `weights`, without gradients.
+///
+/// # Errors
+/// [`Stopped`] between two micro-batches.
 pub fn sequence_log_probs(
     decoder: &Decoder,
     weights: &Weights,
     sequences: &[TrainSequence],
     temperature: f64,
     tokens_per_micro_batch: usize,
-) -> Vec<Vec<f32>> {
+    stop: &StopFlag,
+) -> Result<Vec<Vec<f32>>, Stopped> {
     let lengths: Vec<usize> = sequences.iter().map(|one| one.token_ids.len()).collect();
     let mut results = vec![Vec::new(); sequences.len()];
     tch::no_grad(|| {
         for batch in micro_batches(&lengths, tokens_per_micro_batch) {
+            stop.check()?;
             let packed: Vec<_> = batch.iter().map(|&index| sequences[index].packed()).collect();
             let scored = token_statistics(decoder, weights, &packed, temperature, false);
             let mut values = vec![0.0_f32; scored.log_probs.numel()];
@@ -152,6 +163,6 @@ pub fn sequence_log_probs(
                 rest = others;
             }
         }
-    });
-    results
+        Ok(results)
+    })
 }

@@ -1,16 +1,17 @@
 //! Gradients of updates: the same however they are cut, and of sampled tokens only.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use shared::shutdown::Shutdown;
 use tch::{Kind, Tensor};
 
-use super::{
-    PolicyUpdateConfig, PolicyUpdateStatistics, TrainSequence, policy_gradient, sequence_log_probs,
-    supervised_gradient,
-};
+use super::{PolicyUpdateConfig, PolicyUpdateStatistics, TrainSequence};
 use crate::algo::{Aggregation, ClipRange, KlEstimator, token_weights};
 use crate::policy::tests::{CHECKPOINTS, F32, gap, packed_logits, tiny};
-use crate::policy::{Decoder, Policy};
+use crate::policy::{Decoder, Policy, Weights};
+use crate::stop::{StopFlag, Stopped};
 
 const CONFIG: PolicyUpdateConfig = PolicyUpdateConfig {
     clip: ClipRange { low: 0.2, high: 0.2 },
@@ -23,6 +24,38 @@ const CONFIG: PolicyUpdateConfig = PolicyUpdateConfig {
 
 /// Micro-batches of one sequence each, of some, and of all.
 const MICRO_BATCHES: [usize; 4] = [1, 25, 40, 1000];
+
+/// As [`super::policy_gradient`], to the end.
+fn policy_gradient(
+    policy: &Policy,
+    decoder: &Decoder,
+    sequences: &[TrainSequence],
+    config: &PolicyUpdateConfig,
+) -> PolicyUpdateStatistics {
+    super::policy_gradient(policy, decoder, sequences, config, &StopFlag::never()).unwrap()
+}
+
+/// As [`super::supervised_gradient`], to the end.
+fn supervised_gradient(
+    policy: &Policy,
+    decoder: &Decoder,
+    sequences: &[TrainSequence],
+    tokens: usize,
+) -> f64 {
+    super::supervised_gradient(policy, decoder, sequences, tokens, &StopFlag::never()).unwrap()
+}
+
+/// As [`super::sequence_log_probs`], to the end.
+fn sequence_log_probs(
+    decoder: &Decoder,
+    weights: &Weights,
+    sequences: &[TrainSequence],
+    temperature: f64,
+    tokens: usize,
+) -> Vec<Vec<f32>> {
+    let never = &StopFlag::never();
+    super::sequence_log_probs(decoder, weights, sequences, temperature, tokens, never).unwrap()
+}
 
 /// Prompt, sampled tokens, an observation and again sampled tokens, of many lengths; one sequence has
 /// nothing to train on, and another ends with an observation.
@@ -260,4 +293,41 @@ fn a_batch_without_sampled_tokens_is_no_update() {
         assert!(!parameter.grad().defined(), "{name}");
     }
     assert!(supervised_gradient(&policy, &decoder, &[], 10).abs() < f64::EPSILON);
+}
+
+/// Something that takes a pass a micro-batch.
+type StoppablePass<'a> = &'a dyn Fn(&StopFlag) -> Result<(), Stopped>;
+
+/// A pass of one sequence is the longest that a stop waits for.
+#[test]
+fn a_stop_comes_between_two_micro_batches() {
+    let (policy, decoder) = tiny(CHECKPOINTS[1], F32);
+    let sequences = prepared(&policy, &decoder);
+    let weights = policy.detached_weights();
+    let config = PolicyUpdateConfig { tokens_per_micro_batch: 1, ..CONFIG };
+    let passes: [(usize, StoppablePass<'_>); 3] = [
+        // The one without anything to train on takes no pass.
+        (sequences.len() - 1, &|stop| {
+            super::policy_gradient(&policy, &decoder, &sequences, &config, stop).map(|_| ())
+        }),
+        (sequences.len(), &|stop| {
+            super::supervised_gradient(&policy, &decoder, &sequences, 1, stop).map(|_| ())
+        }),
+        (sequences.len(), &|stop| {
+            super::sequence_log_probs(&decoder, &weights, &sequences, 1.0, 1, stop).map(|_| ())
+        }),
+    ];
+    for (looks, pass) in passes {
+        for allowed in 0..=looks {
+            let seen = Arc::new(AtomicUsize::new(0));
+            let looked = Arc::clone(&seen);
+            let stop = StopFlag::asking(move || {
+                let before = looked.fetch_add(1, Ordering::Relaxed);
+                (before >= allowed).then_some(Shutdown::Terminate)
+            });
+            let expected = if allowed < looks { Err(Stopped) } else { Ok(()) };
+            assert_eq!(pass(&stop), expected, "after {allowed} of {looks}");
+            assert_eq!(seen.load(Ordering::Relaxed), looks.min(allowed + 1));
+        }
+    }
 }

@@ -6,4 +6,5 @@ mod observations;
 mod properties;
 mod scheduling;
 mod scripted;
+mod stopping;
 mod vectors;

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::scripted::{ScriptedEngine, ScriptedSearcher, Timing, config, documents, jobs};
 use crate::rollout::{
@@ -32,14 +33,14 @@ impl Searcher for OneSlowSearch {
         self.inner.poll()
     }
 
-    fn wait(&mut self) -> Result<Vec<SearchOutcome>, SearcherError> {
+    fn wait(&mut self, _: Duration) -> Result<Option<Vec<SearchOutcome>>, SearcherError> {
         let fast = self.inner.poll()?;
         if !fast.is_empty() {
-            return Ok(fast);
+            return Ok(Some(fast));
         }
         self.finished_when_waited_for.push(self.finished.borrow().clone());
         self.inner.submit(std::mem::take(&mut self.slow))?;
-        self.inner.poll()
+        self.inner.poll().map(Some)
     }
 
     fn cancel(&mut self) {}
@@ -183,11 +184,11 @@ impl Searcher for Confused {
     }
 
     fn poll(&mut self) -> Result<Vec<SearchOutcome>, SearcherError> {
-        self.wait()
+        Ok(vec![SearchOutcome { ticket: 77, result: Ok(Vec::new()) }])
     }
 
-    fn wait(&mut self) -> Result<Vec<SearchOutcome>, SearcherError> {
-        Ok(vec![SearchOutcome { ticket: 77, result: Ok(Vec::new()) }])
+    fn wait(&mut self, _: Duration) -> Result<Option<Vec<SearchOutcome>>, SearcherError> {
+        self.poll().map(Some)
     }
 
     fn cancel(&mut self) {}

@@ -2,6 +2,7 @@
 //! is told to.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use shared::client::Passage;
 
@@ -11,6 +12,7 @@ use crate::engine::{
 use crate::rollout::observation::ObservationBudget;
 use crate::rollout::{EpisodeJob, RolloutConfig};
 use crate::search::{SearchOutcome, SearchRequest, Searcher, SearcherError};
+use crate::stop::StopFlag;
 use crate::token::{CHARACTERS_END_ID, Tokenizer};
 
 /// What is said after the end of a script, by the model that the recordings were made with.
@@ -249,9 +251,9 @@ impl Searcher for ScriptedSearcher {
         Ok(if is_late { Vec::new() } else { self.take() })
     }
 
-    fn wait(&mut self) -> Result<Vec<SearchOutcome>, SearcherError> {
+    fn wait(&mut self, _: Duration) -> Result<Option<Vec<SearchOutcome>>, SearcherError> {
         assert!(!self.pending.is_empty(), "waited with nothing pending");
-        Ok(self.take())
+        Ok(Some(self.take()))
     }
 
     fn cancel(&mut self) {
@@ -286,6 +288,7 @@ pub(crate) fn config(deterministic: bool) -> RolloutConfig {
         sampling: Sampling { temperature: 1.0, top_p: 1.0 },
         stop: crate::rollout::scheduler::default_stop_rule(),
         deterministic,
+        stop_flag: StopFlag::never(),
     }
 }
 

@@ -10,6 +10,9 @@ use shared::retry::RetryPolicy;
 
 use super::*;
 
+/// Long enough for a busy machine; a test that needs it has failed.
+const PATIENCE: Duration = Duration::from_mins(1);
+
 /// A request that the server has read; answering it is up to the test.
 struct Asked {
     stream: TcpStream,
@@ -96,9 +99,19 @@ fn found(outcomes: Vec<SearchOutcome>) -> Vec<(u64, Vec<String>)> {
 fn wait_for(searcher: &mut HttpSearcher, count: usize) -> Vec<SearchOutcome> {
     let mut outcomes = Vec::new();
     while outcomes.len() < count {
-        outcomes.extend(searcher.wait().unwrap());
+        outcomes.extend(searcher.wait(PATIENCE).unwrap().expect("no outcome came"));
     }
     outcomes
+}
+
+#[test]
+fn a_wait_ends_at_its_limit_and_the_search_goes_on() {
+    let (asked, mut searcher) = searcher();
+    searcher.submit(vec![request(1, "a")]).unwrap();
+    let unanswered = asked.recv().unwrap();
+    assert!(searcher.wait(Duration::from_millis(20)).unwrap().is_none());
+    unanswered.answer();
+    assert_eq!(found(wait_for(&mut searcher, 1)), [(1, vec!["a".to_owned()])]);
 }
 
 #[test]
