@@ -229,14 +229,17 @@ async fn a_query_that_keeps_failing_is_unavailable_at_the_deadline() {
     let failed = json!({"result": [[]], "errors": [{"index": 0, "code": "x", "retryable": true}]});
     let (script, client) = scripted(vec![plain(200, &failed.to_string()); 500]).await;
     let mut config = client.config.clone();
-    config.retry.deadline = Duration::from_millis(60);
+    config.retry.deadline = Duration::from_millis(500);
     let client = RetrieveClient::new(config).unwrap();
     let results = client.retrieve(&queries(&["q"]), 1).await;
     let [Err(SearchError::Unavailable { attempts, last, .. })] = &results[..] else {
         panic!("{results:?}");
     };
-    assert_eq!(last, "x");
-    assert_eq!(*attempts as usize, script.requests().len());
+    // The deadline may cut the last attempt off, before or after the server has seen it.
+    let cut_off = last != "x";
+    assert!(!cut_off || last.contains("time"), "{last}");
+    let seen = script.requests().len();
+    assert!((*attempts as usize) - seen <= usize::from(cut_off), "{attempts} {seen}");
     assert!(*attempts >= 2, "{attempts}");
 }
 
