@@ -12,7 +12,7 @@ from .console import ProvisionError
 
 STAMP = "setup-stamp.json"
 # Files of these kinds are compared by size; thousands of headers are taken on trust.
-CHECKED_SUFFIXES = (".so", ".gguf", ".jsonl")
+CHECKED_SUFFIXES = (".so", ".gguf", ".jsonl", ".onnx", ".json")
 
 
 def is_current(folder, source):

@@ -1,0 +1,99 @@
+//! Which texts go through the model together: texts of about the same length, so that little is
+//! padded, and no more tokens at once than a limit, so that memory is bounded.
+
+use crate::encode::device::Provider;
+
+/// What one run of the model may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RunLimits {
+    /// Tokens, padding included; a longer text goes alone.
+    pub(super) max_tokens: usize,
+    /// Rows are padded to a multiple of so many tokens.
+    pub(super) multiple_tokens: usize,
+}
+
+impl RunLimits {
+    /// On a CPU small runs are faster, since what they compute stays in its cache. A GPU wants
+    /// large ones, and few different shapes, for each of which its allocator keeps memory.
+    pub(super) fn of(provider: Provider) -> Self {
+        match provider {
+            Provider::Cpu => Self { max_tokens: 256, multiple_tokens: 1 },
+            Provider::Cuda(_) => Self { max_tokens: 16_384, multiple_tokens: 16 },
+        }
+    }
+}
+
+/// Texts that go through the model together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Batch {
+    /// Positions of the texts.
+    pub(super) texts: Vec<usize>,
+    /// Tokens of each row, padding included.
+    pub(super) row_tokens: usize,
+}
+
+/// Batches of texts with these lengths in tokens, the longest text first: what follows fits into
+/// the memory that the first run took.
+pub(super) fn plan(lengths: &[usize], limits: RunLimits) -> Vec<Batch> {
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
+    order.sort_by_key(|&text| std::cmp::Reverse(lengths[text]));
+    let mut batches: Vec<Batch> = Vec::new();
+    for text in order {
+        let row_tokens = lengths[text].next_multiple_of(limits.multiple_tokens);
+        match batches.last_mut() {
+            Some(batch) if (batch.texts.len() + 1) * batch.row_tokens <= limits.max_tokens => {
+                batch.texts.push(text);
+            }
+            _ => batches.push(Batch { texts: vec![text], row_tokens }),
+        }
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn texts_of_one_length_go_together() {
+        let limits = RunLimits { max_tokens: 20, multiple_tokens: 1 };
+        let batches = plan(&[5, 30, 4, 9, 10], limits);
+        let expected = [(vec![1], 30), (vec![4, 3], 10), (vec![0, 2], 5)]
+            .map(|(texts, row_tokens)| Batch { texts, row_tokens });
+        assert_eq!(batches, expected);
+        assert_eq!(plan(&[], limits), []);
+    }
+
+    #[test]
+    fn rows_are_padded_to_a_multiple() {
+        let limits = RunLimits { max_tokens: 64, multiple_tokens: 16 };
+        let batches = plan(&[17, 16, 3, 2], limits);
+        let expected = [(vec![0, 1], 32), (vec![2, 3], 16)]
+            .map(|(texts, row_tokens)| Batch { texts, row_tokens });
+        assert_eq!(batches, expected);
+    }
+
+    proptest! {
+        #[test]
+        fn every_text_goes_once_and_fits(
+            lengths in prop::collection::vec(1usize..40, 0..60),
+            max_tokens in 1usize..100,
+            multiple_tokens in 1usize..9,
+        ) {
+            let limits = RunLimits { max_tokens, multiple_tokens };
+            let batches = plan(&lengths, limits);
+            let mut texts: Vec<usize> = Vec::new();
+            for batch in &batches {
+                let tokens = batch.texts.len() * batch.row_tokens;
+                prop_assert!(tokens <= max_tokens || batch.texts.len() == 1);
+                prop_assert_eq!(batch.row_tokens % multiple_tokens, 0);
+                prop_assert!(batch.texts.iter().all(|&text| lengths[text] <= batch.row_tokens));
+                texts.extend(&batch.texts);
+            }
+            texts.sort_unstable();
+            prop_assert_eq!(texts, (0..lengths.len()).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! A model in ONNX Runtime: token ids in, one vector a text out.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use ort::environment::Environment;
+use ort::ep::{CUDA, ExecutionProvider};
+use ort::session::builder::GraphOptimizationLevel;
+use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session};
+use ort::value::{Outlet, TensorElementType, TensorRef};
+
+use crate::encode::device::Provider;
+use crate::encode::library::whole_text;
+use crate::encode::pooling::pool;
+use crate::encode::settings::Pooling;
+
+/// Rows of token ids of one length, `lengths` of which are the text's.
+#[derive(Debug)]
+pub(super) struct Rows {
+    /// Row after row.
+    pub(super) ids: Vec<i64>,
+    /// Tokens of each text, at least 1 and at most `row_tokens`.
+    pub(super) lengths: Vec<usize>,
+    /// Tokens of a row, padding included.
+    pub(super) row_tokens: usize,
+}
+
+/// What the model is told of each token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Input {
+    Ids,
+    Mask,
+    Types,
+}
+
+impl Input {
+    const ALL: [(&'static str, Self); 3] =
+        [("input_ids", Self::Ids), ("attention_mask", Self::Mask), ("token_type_ids", Self::Types)];
+}
+
+/// Outputs that hold a vector for each token, by the names that exporters give them.
+const TOKEN_OUTPUTS: [&str; 2] = ["last_hidden_state", "token_embeddings"];
+const POOLER_OUTPUT: &str = "pooler_output";
+
+/// An open model. Its errors are texts for [`super::EncodeError`].
+pub(super) struct Model {
+    session: Session,
+    /// Without the outputs that are not looked at, which are then not computed.
+    options: RunOptions<HasSelectedOutputs>,
+    inputs: Vec<(&'static str, Input)>,
+    output: String,
+    pooling: Pooling,
+}
+
+impl Model {
+    /// Opens an ONNX file; `threads` compute on the CPU.
+    pub(super) fn open(
+        environment: &Environment,
+        path: &Path,
+        provider: Provider,
+        threads: NonZeroUsize,
+        pooling: Pooling,
+    ) -> Result<Self, String> {
+        let session =
+            commit(environment, path, provider, threads).map_err(|error| whole_text(&error))?;
+        let inputs = known_inputs(&session)?;
+        let output = output_for(&session, pooling)?;
+        let selected = OutputSelector::no_default().with(output.clone());
+        let options = RunOptions::new().map_err(|error| whole_text(&error))?.with_outputs(selected);
+        Ok(Self { session, options, inputs, output, pooling })
+    }
+
+    /// Computes the vectors of `rows`, one after the other, as they come out of pooling.
+    pub(super) fn run(&mut self, rows: &Rows) -> Result<Vec<f32>, String> {
+        let shape = [rows.lengths.len(), rows.row_tokens];
+        let mut mask = vec![0i64; rows.ids.len()];
+        for (row, &length) in mask.chunks_exact_mut(rows.row_tokens).zip(&rows.lengths) {
+            row[..length].fill(1);
+        }
+        let types = vec![0i64; rows.ids.len()];
+        let inputs = self
+            .inputs
+            .iter()
+            .map(|&(name, input)| {
+                let numbers = match input {
+                    Input::Ids => &rows.ids,
+                    Input::Mask => &mask,
+                    Input::Types => &types,
+                };
+                Ok((name, TensorRef::from_array_view((shape, numbers.as_slice()))?))
+            })
+            .collect::<ort::Result<Vec<_>>>()
+            .map_err(|error| whole_text(&error))?;
+        let outputs = self
+            .session
+            .run_with_options(inputs, &self.options)
+            .map_err(|error| whole_text(&error))?;
+        let (found, values) = outputs[self.output.as_str()]
+            .try_extract_tensor::<f32>()
+            .map_err(|error| whole_text(&error))?;
+        let sizes: Vec<usize> = found.iter().map(|&size| size as usize).collect();
+        let [expected, dimension] = match (self.pooling, sizes.as_slice()) {
+            (Pooling::Pooler, &[texts, dimension]) => [[texts, rows.row_tokens], [1, dimension]],
+            (Pooling::Mean | Pooling::Cls, &[texts, tokens, dimension]) => {
+                [[texts, tokens], [tokens, dimension]]
+            }
+            _ => [[0; 2]; 2],
+        };
+        let [tokens, dimension] = dimension;
+        if expected != shape || dimension == 0 || values.len() != shape[0] * tokens * dimension {
+            return Err(format!("output {} has shape {sizes:?} for texts {shape:?}", self.output));
+        }
+        let mut vectors = vec![0.0; shape[0] * dimension];
+        let texts = values.chunks_exact(tokens * dimension).zip(&rows.lengths);
+        for (pooled, (text, &length)) in vectors.chunks_exact_mut(dimension).zip(texts) {
+            pool(self.pooling, &text[..length.min(tokens) * dimension], pooled);
+        }
+        Ok(vectors)
+    }
+}
+
+/// Whether the loaded ONNX Runtime knows CUDA at all; a device may still be missing.
+pub(super) fn is_built_with_cuda() -> bool {
+    CUDA::is_available().unwrap_or(false)
+}
+
+fn commit(
+    environment: &Environment,
+    path: &Path,
+    provider: Provider,
+    threads: NonZeroUsize,
+) -> ort::Result<Session> {
+    let mut builder = Session::builder(environment)?
+        .with_optimization_level(GraphOptimizationLevel::All)?
+        .with_intra_threads(threads.get())?
+        .with_inter_threads(1)?
+        // Spinning takes the cores from search threads and from neighbours.
+        .with_intra_op_spinning(false)?
+        // A pattern would be kept for every shape that ever came.
+        .with_memory_pattern(false)?;
+    if let Provider::Cuda(device) = provider {
+        CUDA::default().with_device_id(i32::from(device)).register(&mut builder)?;
+    }
+    builder.commit_from_file(path)
+}
+
+fn known_inputs(session: &Session) -> Result<Vec<(&'static str, Input)>, String> {
+    let names = Input::ALL.map(|(name, _)| name);
+    let mut inputs = Vec::new();
+    for input in session.inputs() {
+        let known = Input::ALL.into_iter().find(|(name, _)| *name == input.name());
+        let known = known.ok_or_else(|| {
+            format!("input {} is unknown, expected {}", input.name(), names.join(", "))
+        })?;
+        let kind = input.dtype().tensor_type();
+        if kind != Some(TensorElementType::Int64) {
+            return Err(format!("input {} is {}, expected int64", input.name(), input.dtype()));
+        }
+        inputs.push(known);
+    }
+    if inputs.iter().any(|(_, input)| *input == Input::Ids) {
+        Ok(inputs)
+    } else {
+        Err(format!("there is no input {}", names[0]))
+    }
+}
+
+fn output_for(session: &Session, pooling: Pooling) -> Result<String, String> {
+    let wanted: &[&str] = match pooling {
+        Pooling::Mean | Pooling::Cls => &TOKEN_OUTPUTS,
+        Pooling::Pooler => &[POOLER_OUTPUT],
+    };
+    let output = wanted
+        .iter()
+        .find_map(|name| session.outputs().iter().find(|output| output.name() == *name))
+        .ok_or_else(|| {
+            let names: Vec<&str> = session.outputs().iter().map(Outlet::name).collect();
+            format!("outputs are {}, expected {}", names.join(", "), wanted.join(" or "))
+        })?;
+    if output.dtype().tensor_type() == Some(TensorElementType::Float32) {
+        Ok(output.name().to_owned())
+    } else {
+        Err(format!("output {} is {}, expected float32", output.name(), output.dtype()))
+    }
+}

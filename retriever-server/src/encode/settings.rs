@@ -1,0 +1,292 @@
+//! `retriever.toml`, which lies beside a model and says how its vectors are made. A preset fills in
+//! what a family of models wants; every key can be set by itself.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+use crate::encode::EncodeError;
+
+/// Name of the file.
+pub const SETTINGS_FILE: &str = "retriever.toml";
+
+/// Tokens of a text, the special ones included: fewer leave no room for words, more than any of
+/// the models takes.
+const TOKENS_RANGE: std::ops::RangeInclusive<usize> = 8..=8192;
+const DEFAULT_MAX_QUERY_TOKENS: usize = 256;
+const DEFAULT_MAX_PASSAGE_TOKENS: usize = 180;
+
+const KEYS: [&str; 9] = [
+    "preset",
+    "pooling",
+    "normalize",
+    "query_prefix",
+    "passage_prefix",
+    "max_query_tokens",
+    "max_passage_tokens",
+    "model",
+    "tokenizer",
+];
+
+/// How the vectors of a text's tokens become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// Their mean.
+    Mean,
+    /// The first one, of the token `[CLS]`.
+    Cls,
+    /// What the model itself makes of the first one, its output `pooler_output`.
+    Pooler,
+}
+
+impl Pooling {
+    const NAMES: [(&'static str, Self); 3] =
+        [("mean", Self::Mean), ("cls", Self::Cls), ("pooler", Self::Pooler)];
+}
+
+/// What a family of models was trained with.
+#[derive(Clone, Copy)]
+struct Preset {
+    name: &'static str,
+    pooling: Pooling,
+    query_prefix: &'static str,
+    passage_prefix: &'static str,
+}
+
+impl Preset {
+    const fn plain(name: &'static str) -> Self {
+        Self { name, pooling: Pooling::Mean, query_prefix: "", passage_prefix: "" }
+    }
+}
+
+/// Each as its authors publish it.
+const PRESETS: [Preset; 5] = [
+    Preset { query_prefix: "query: ", passage_prefix: "passage: ", ..Preset::plain("e5") },
+    Preset {
+        pooling: Pooling::Cls,
+        query_prefix: "Represent this sentence for searching relevant passages: ",
+        ..Preset::plain("bge")
+    },
+    Preset::plain("contriever"),
+    Preset::plain("minilm"),
+    Preset::plain("gte"),
+];
+
+/// How texts become vectors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Tokens' vectors to one.
+    pub pooling: Pooling,
+    /// Whether vectors have length 1.
+    pub normalize: bool,
+    /// Stands before a query.
+    pub query_prefix: String,
+    /// Stands before a passage.
+    pub passage_prefix: String,
+    /// What is longer is cut; special tokens count.
+    pub max_query_tokens: usize,
+    /// What is longer is cut; special tokens count.
+    pub max_passage_tokens: usize,
+    /// The ONNX file.
+    pub model: PathBuf,
+    /// The tokenizer.
+    pub tokenizer: PathBuf,
+}
+
+impl Settings {
+    /// Reads the file in `folder`; the error names every wrong key.
+    pub fn load(folder: &Path) -> Result<Self, EncodeError> {
+        let path = folder.join(SETTINGS_FILE);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(EncodeError::NoSettings { path });
+            }
+            Err(source) => return Err(EncodeError::Io { path, source }),
+        };
+        Self::parse(&text, folder).map_err(|faults| EncodeError::Settings { path, faults })
+    }
+
+    fn parse(text: &str, folder: &Path) -> Result<Self, Vec<String>> {
+        let table: Table = text.parse().map_err(|error: toml::de::Error| {
+            vec![format!("is not TOML: {}", error.to_string().trim_end())]
+        })?;
+        let mut reader = Reader { table: &table, faults: Vec::new() };
+        reader.refuse_unknown();
+        let names = PRESETS.map(|preset| (preset.name, preset));
+        let preset = reader.choice("preset", &names);
+        let pooling = reader.choice("pooling", &Pooling::NAMES);
+        if !table.contains_key("preset") && !table.contains_key("pooling") {
+            let presets = spoken(&PRESETS.map(|preset| preset.name));
+            reader.faults.push(format!(
+                "neither preset nor pooling is set, expected preset = {presets}, or pooling"
+            ));
+        }
+        let preset = preset.unwrap_or(Preset::plain("none"));
+        let settings = Self {
+            pooling: pooling.unwrap_or(preset.pooling),
+            normalize: reader.flag("normalize").unwrap_or(true),
+            query_prefix: reader.text("query_prefix").unwrap_or(preset.query_prefix).to_owned(),
+            passage_prefix: reader
+                .text("passage_prefix")
+                .unwrap_or(preset.passage_prefix)
+                .to_owned(),
+            max_query_tokens: reader.tokens("max_query_tokens").unwrap_or(DEFAULT_MAX_QUERY_TOKENS),
+            max_passage_tokens: reader
+                .tokens("max_passage_tokens")
+                .unwrap_or(DEFAULT_MAX_PASSAGE_TOKENS),
+            model: folder.join(reader.text("model").unwrap_or("model.onnx")),
+            tokenizer: folder.join(reader.text("tokenizer").unwrap_or("tokenizer.json")),
+        };
+        if reader.faults.is_empty() { Ok(settings) } else { Err(reader.faults) }
+    }
+}
+
+/// Takes keys out of a table and notes what is wrong with them.
+struct Reader<'a> {
+    table: &'a Table,
+    faults: Vec<String>,
+}
+
+impl<'a> Reader<'a> {
+    fn refuse_unknown(&mut self) {
+        for (key, value) in self.table.iter().filter(|(key, _)| !KEYS.contains(&key.as_str())) {
+            let nearest = KEYS
+                .iter()
+                .max_by(|left, right| strsim::jaro(left, key).total_cmp(&strsim::jaro(right, key)));
+            let nearest = nearest.copied().unwrap_or_default();
+            self.faults.push(format!(
+                "{key} = {value}: there is no such key, the nearest is {nearest}; keys are {}",
+                KEYS.join(", ")
+            ));
+        }
+    }
+
+    /// The value of a key if `accept` takes it; a fault if not.
+    fn take<T>(
+        &mut self,
+        key: &str,
+        accepted: &str,
+        accept: impl Fn(&'a Value) -> Option<T>,
+    ) -> Option<T> {
+        let value = self.table.get(key)?;
+        let taken = accept(value);
+        if taken.is_none() {
+            self.faults.push(format!("{key} = {value}: expected {accepted}"));
+        }
+        taken
+    }
+
+    fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> Option<T> {
+        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+        self.take(key, &spoken(&names), |value| {
+            let found = choices.iter().find(|(name, _)| Some(*name) == value.as_str());
+            found.map(|(_, choice)| *choice)
+        })
+    }
+
+    fn flag(&mut self, key: &str) -> Option<bool> {
+        self.take(key, "true or false", Value::as_bool)
+    }
+
+    fn text(&mut self, key: &str) -> Option<&'a str> {
+        self.take(key, "a text in quotes", Value::as_str)
+    }
+
+    fn tokens(&mut self, key: &str) -> Option<usize> {
+        let accepted =
+            format!("an integer from {} to {}", TOKENS_RANGE.start(), TOKENS_RANGE.end());
+        self.take(key, &accepted, |value| {
+            let number = usize::try_from(value.as_integer()?).ok()?;
+            TOKENS_RANGE.contains(&number).then_some(number)
+        })
+    }
+}
+
+/// `"a", "b" or "c"`.
+fn spoken(names: &[&str]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+    match quoted.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => quoted.concat(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Settings, Vec<String>> {
+        Settings::parse(text, Path::new("models/one"))
+    }
+
+    #[test]
+    fn a_preset_is_all_that_a_model_needs() {
+        let e5 = Settings {
+            pooling: Pooling::Mean,
+            normalize: true,
+            query_prefix: "query: ".to_owned(),
+            passage_prefix: "passage: ".to_owned(),
+            max_query_tokens: 256,
+            max_passage_tokens: 180,
+            model: PathBuf::from("models/one/model.onnx"),
+            tokenizer: PathBuf::from("models/one/tokenizer.json"),
+        };
+        assert_eq!(parse("preset = 'e5'").unwrap(), e5);
+        let bge = parse("preset = 'bge'").unwrap();
+        assert_eq!(bge.pooling, Pooling::Cls);
+        assert!(bge.query_prefix.starts_with("Represent this sentence"), "{bge:?}");
+        assert_eq!(bge.passage_prefix, "");
+        for name in ["contriever", "minilm", "gte"] {
+            let plain = Settings {
+                query_prefix: String::new(),
+                passage_prefix: String::new(),
+                ..e5.clone()
+            };
+            assert_eq!(parse(&format!("preset = '{name}'")).unwrap(), plain);
+        }
+    }
+
+    #[test]
+    fn a_key_wins_over_the_preset() {
+        let text = "preset = 'e5'\npooling = 'pooler'\nnormalize = false\nquery_prefix = ''\n\
+            max_query_tokens = 64\nmax_passage_tokens = 512\nmodel = 'int8.onnx'";
+        let settings = parse(text).unwrap();
+        assert_eq!(settings.pooling, Pooling::Pooler);
+        assert!(!settings.normalize);
+        assert_eq!([&settings.query_prefix, &settings.passage_prefix], ["", "passage: "]);
+        assert_eq!([settings.max_query_tokens, settings.max_passage_tokens], [64, 512]);
+        assert_eq!(settings.model, Path::new("models/one/int8.onnx"));
+        assert_eq!(parse("pooling = 'cls'").unwrap().pooling, Pooling::Cls);
+    }
+
+    #[test]
+    fn every_fault_names_key_value_and_what_is_accepted() {
+        let text = "preset = 'e6'\npooling = 3\nnormalise = true\nnormalize = 'yes'\n\
+            query_prefix = 1\nmax_query_tokens = 7\nmax_passage_tokens = -1\nmodel = []";
+        let faults = parse(text).unwrap_err();
+        let expected = [
+            "normalise = true: there is no such key, the nearest is normalize; keys are preset, \
+             pooling, normalize, query_prefix, passage_prefix, max_query_tokens, \
+             max_passage_tokens, model, tokenizer",
+            r#"preset = "e6": expected "e5", "bge", "contriever", "minilm" or "gte""#,
+            r#"pooling = 3: expected "mean", "cls" or "pooler""#,
+            r#"normalize = "yes": expected true or false"#,
+            "query_prefix = 1: expected a text in quotes",
+            "max_query_tokens = 7: expected an integer from 8 to 8192",
+            "max_passage_tokens = -1: expected an integer from 8 to 8192",
+            "model = []: expected a text in quotes",
+        ];
+        assert_eq!(faults, expected);
+    }
+
+    #[test]
+    fn a_file_that_decides_nothing_is_refused() {
+        let faults = parse("normalize = true").unwrap_err();
+        assert_eq!(faults.len(), 1);
+        assert!(faults[0].starts_with("neither preset nor pooling is set"), "{faults:?}");
+        let faults = parse("preset = ").unwrap_err();
+        assert!(faults[0].starts_with("is not TOML"), "{faults:?}");
+    }
+}
