@@ -1,0 +1,253 @@
+//! How fast rows are searched, beside how fast this machine reads memory and multiplies, measured
+//! in the same run: `scan_bench [ROWS] [DIMENSION] [THREADS]`, by default 200000, 384 and all
+//! cores. Every figure is the best of several, as whatever else runs can only slow it down.
+
+#![expect(clippy::print_stdout, reason = "what it finds out is printed")]
+
+use std::hint::black_box;
+use std::num::NonZeroUsize;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use retriever_server::vector::{Instructions, RowFormat, Rows, top_k_with};
+
+const BATCHES: [usize; 3] = [1, 32, 512];
+const TOP_K: usize = 10;
+/// Time that one figure takes, once it was measured [`REPEATS_MIN`] times.
+const FIGURE: Duration = Duration::from_millis(1500);
+const REPEATS_MIN: usize = 3;
+
+fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let mut argument = |name: &str, default: usize| match arguments.next() {
+        Some(text) => {
+            text.parse().with_context(|| format!("{name} is {text:?}, expected a number"))
+        }
+        None => Ok(default),
+    };
+    let count = argument("ROWS", 200_000)?;
+    let dimension = argument("DIMENSION", 384)?;
+    let threads =
+        argument("THREADS", thread::available_parallelism().map_or(1, NonZeroUsize::get))?;
+    ensure!(count > 0 && dimension > 0 && threads > 0, "ROWS, DIMENSION and THREADS are above 0");
+
+    let mut random = Random(1);
+    let queries = random.numbers(BATCHES[2] * dimension);
+    println!("{count} rows of {dimension} numbers, the best {TOP_K}, {threads} threads");
+    for format in [RowFormat::F32, RowFormat::F16, RowFormat::I8] {
+        let mut bytes = Vec::with_capacity(count * format.row_bytes(dimension));
+        for _ in 0..count {
+            format.append_row(&random.numbers(dimension), &mut bytes);
+        }
+        let rows = Rows::new(&bytes, format, dimension)?;
+        for instructions in Instructions::available() {
+            println!("\n{format:?}, {}", instructions.name());
+            for batch in BATCHES {
+                let queries = &queries[..batch * dimension];
+                let search = || top_k_with(instructions, &rows, queries, TOP_K, threads, &|| false);
+                let reading = best(|| read(&bytes, threads));
+                let searching = best(search);
+                let reading = reading.min(best(|| read(&bytes, threads)));
+                let operations = (2 * batch * count * dimension) as f64;
+                let peak = peak(Lanes::of(instructions), threads);
+                let (speed, bandwidth) =
+                    (gigas(bytes.len(), searching), gigas(bytes.len(), reading));
+                let flops = operations / searching.as_secs_f64() / 1e9;
+                println!(
+                    "batch {batch:3}: {:8.2} ms, {speed:5.1} GB/s ({:3.0} % of {bandwidth:.1}), \
+                     {flops:5.0} GFLOP/s ({:3.0} % of {peak:.0})",
+                    searching.as_secs_f64() * 1e3,
+                    100.0 * speed / bandwidth,
+                    100.0 * flops / peak,
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+fn gigas(bytes: usize, time: Duration) -> f64 {
+    bytes as f64 / time.as_secs_f64() / 1e9
+}
+
+/// Shortest time of some runs.
+fn best<T>(mut run: impl FnMut() -> T) -> Duration {
+    let begun = Instant::now();
+    let mut best = Duration::MAX;
+    let mut repeats = 0;
+    while repeats < REPEATS_MIN || begun.elapsed() < FIGURE {
+        let begun = Instant::now();
+        black_box(run());
+        best = best.min(begun.elapsed());
+        repeats += 1;
+    }
+    best
+}
+
+fn on_threads(threads: usize, work: impl Fn(usize) + Sync) {
+    thread::scope(|scope| {
+        for index in 0..threads {
+            let work = &work;
+            scope.spawn(move || work(index));
+        }
+    });
+}
+
+/// Reads all bytes, an equal part a thread.
+fn read(bytes: &[u8], threads: usize) {
+    let share = bytes.len().div_ceil(threads).next_multiple_of(4096);
+    on_threads(threads, |index| {
+        black_box(wide::read(bytes.chunks(share).nth(index).unwrap_or_default()));
+    });
+}
+
+/// Multiply-adds in registers alone, GFLOP/s.
+fn peak(lanes: Lanes, threads: usize) -> f64 {
+    const STEPS: usize = 4_000_000;
+    let time = best(|| on_threads(threads, |_| wide::multiply_add(lanes, STEPS)));
+    (2 * wide::SUMS * lanes.count() * STEPS * threads) as f64 / time.as_secs_f64() / 1e9
+}
+
+/// How many numbers a vector holds.
+#[derive(Clone, Copy, Debug)]
+enum Lanes {
+    Four,
+    Eight,
+    Sixteen,
+}
+
+impl Lanes {
+    fn of(instructions: Instructions) -> Self {
+        match instructions.name() {
+            "AVX-512" => Self::Sixteen,
+            "AVX2" => Self::Eight,
+            _ => Self::Four,
+        }
+    }
+
+    fn count(self) -> usize {
+        match self {
+            Self::Four => 4,
+            Self::Eight => 8,
+            Self::Sixteen => 16,
+        }
+    }
+}
+
+/// What the machine can do at most.
+#[cfg(target_arch = "x86_64")]
+#[expect(unsafe_code, reason = "instructions chosen at run time")]
+mod wide {
+    use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_set1_ps, _mm512_fmadd_ps, _mm512_set1_ps};
+    use std::hint::black_box;
+
+    use super::{Lanes, fold, plain};
+
+    /// Sums under way: more than two units of latency 4 need.
+    pub(super) const SUMS: usize = 12;
+
+    pub(super) fn read(bytes: &[u8]) -> u64 {
+        #[target_feature(enable = "avx512f")]
+        fn widest(bytes: &[u8]) -> u64 {
+            fold(bytes)
+        }
+        #[target_feature(enable = "avx2")]
+        fn wide(bytes: &[u8]) -> u64 {
+            fold(bytes)
+        }
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the processor has AVX-512F.
+            unsafe { widest(bytes) }
+        } else if is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has AVX2.
+            unsafe { wide(bytes) }
+        } else {
+            fold(bytes)
+        }
+    }
+
+    pub(super) fn multiply_add(lanes: Lanes, steps: usize) {
+        #[target_feature(enable = "avx512f")]
+        fn widest(steps: usize) {
+            let mut sums = [_mm512_set1_ps(0.5); SUMS];
+            let (one, other) = (_mm512_set1_ps(black_box(0.999)), _mm512_set1_ps(1e-3));
+            for _ in 0..steps {
+                for sum in &mut sums {
+                    *sum = _mm512_fmadd_ps(*sum, one, other);
+                }
+            }
+            black_box(sums);
+        }
+        #[target_feature(enable = "avx2,fma")]
+        fn wide(steps: usize) {
+            let mut sums = [_mm256_set1_ps(0.5); SUMS];
+            let (one, other) = (_mm256_set1_ps(black_box(0.999)), _mm256_set1_ps(1e-3));
+            for _ in 0..steps {
+                for sum in &mut sums {
+                    *sum = _mm256_fmadd_ps(*sum, one, other);
+                }
+            }
+            black_box(sums);
+        }
+        match lanes {
+            // SAFETY: the search has these instructions, so the processor has them.
+            Lanes::Sixteen => unsafe { widest(steps) },
+            // SAFETY: as above.
+            Lanes::Eight => unsafe { wide(steps) },
+            Lanes::Four => plain::<SUMS>(steps),
+        }
+    }
+}
+
+/// What the machine can do at most.
+#[cfg(not(target_arch = "x86_64"))]
+mod wide {
+    pub(super) const SUMS: usize = 24;
+    pub(super) use super::fold as read;
+
+    pub(super) fn multiply_add(_: super::Lanes, steps: usize) {
+        super::plain::<SUMS>(steps);
+    }
+}
+
+#[inline]
+fn fold(bytes: &[u8]) -> u64 {
+    let mut folded = [0u64; 64];
+    for part in bytes.as_chunks::<512>().0 {
+        for (folded, word) in folded.iter_mut().zip(part.as_chunks::<8>().0) {
+            *folded ^= u64::from_le_bytes(*word);
+        }
+    }
+    folded.iter().fold(0, |all, folded| all ^ folded)
+}
+
+fn plain<const SUMS: usize>(steps: usize) {
+    let (one, other) = (black_box(0.999f32), black_box(1e-3));
+    let mut sums = [[0.5f32; 4]; SUMS];
+    for _ in 0..steps {
+        for sum in sums.as_flattened_mut() {
+            *sum = if cfg!(target_arch = "aarch64") {
+                sum.mul_add(one, other)
+            } else {
+                *sum * one + other
+            };
+        }
+    }
+    black_box(sums);
+}
+
+/// A linear congruential generator: the figures do not depend on what the numbers are.
+struct Random(u64);
+
+impl Random {
+    fn numbers(&mut self, count: usize) -> Vec<f32> {
+        (0..count)
+            .map(|_| {
+                self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005);
+                self.0 = self.0.wrapping_add(1_442_695_040_888_963_407);
+                (self.0 >> 40) as f32 / 8_388_608.0 - 1.0
+            })
+            .collect()
+    }
+}

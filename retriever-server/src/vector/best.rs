@@ -1,0 +1,82 @@
+//! The best few of many scored rows.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
+
+use crate::backend::Hit;
+
+/// A hit, ordered: better is greater.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ranked(pub(super) Hit);
+
+impl Ord for Ranked {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.score.total_cmp(&other.0.score).then(other.0.row.cmp(&self.0.row))
+    }
+}
+
+impl PartialOrd for Ranked {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Ranked {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Ranked {}
+
+/// At most `capacity` hits, the worst on top.
+#[derive(Clone, Debug)]
+pub(super) struct Best {
+    heap: BinaryHeap<Reverse<Ranked>>,
+    capacity: usize,
+}
+
+impl Best {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { heap: BinaryHeap::new(), capacity }
+    }
+
+    /// A score at or below this cannot enter with a row after all those that were offered.
+    pub(super) fn threshold(&self) -> f32 {
+        if self.capacity == 0 {
+            return f32::INFINITY;
+        }
+        match self.heap.peek() {
+            Some(Reverse(worst)) if self.heap.len() == self.capacity => worst.0.score,
+            _ => f32::NEG_INFINITY,
+        }
+    }
+
+    /// Takes the hit in if it is good enough. One whose score is not finite never is.
+    pub(super) fn offer(&mut self, hit: Hit) {
+        if !hit.score.is_finite() {
+            return;
+        }
+        // One spelling of zero, as the order of hits tells two apart.
+        let hit = Ranked(Hit { score: hit.score + 0.0, ..hit });
+        if self.heap.len() < self.capacity {
+            self.heap.push(Reverse(hit));
+        } else if let Some(mut worst) = self.heap.peek_mut()
+            && hit > worst.0
+        {
+            *worst = Reverse(hit);
+        }
+    }
+
+    /// Offers all that `other` holds.
+    pub(super) fn absorb(&mut self, other: Self) {
+        for Reverse(Ranked(hit)) in other.heap {
+            self.offer(hit);
+        }
+    }
+
+    /// Best first.
+    pub(super) fn into_sorted(self) -> Vec<Hit> {
+        self.heap.into_sorted_vec().into_iter().map(|Reverse(Ranked(hit))| hit).collect()
+    }
+}

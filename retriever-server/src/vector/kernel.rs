@@ -1,0 +1,126 @@
+//! Which instructions the products are computed with. Every way gives the same rows; scores differ
+//! in their last bits, as sums are in another order.
+
+use super::portable;
+use super::rows::RowFormat;
+#[cfg(target_arch = "x86_64")]
+use super::x86::{Avx2, Avx512};
+
+/// Most rows in one call of a kernel.
+pub(super) const BLOCK_ROWS: usize = 8;
+
+/// Most groups of queries in one call of a kernel; a group is as many as a vector has lanes.
+pub(super) const PANEL_GROUPS: usize = 3;
+
+/// A product above its query's threshold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Survivor {
+    /// Row in its block.
+    pub(super) row: usize,
+    /// Query in its panel.
+    pub(super) query: usize,
+    pub(super) score: f32,
+}
+
+/// Instructions that this processor has.
+#[derive(Clone, Copy, Debug)]
+pub enum Instructions {
+    /// AVX-512F: 16 numbers at a time.
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+    /// AVX2 with FMA and F16C: 8 numbers at a time.
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    /// What the compiler makes of plain loops; on aarch64 that is NEON.
+    Portable,
+}
+
+impl Instructions {
+    /// All that this processor has, fastest first.
+    pub fn available() -> Vec<Self> {
+        let mut available = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            available.extend(Avx512::detect().map(Self::Avx512));
+            available.extend(Avx2::detect().map(Self::Avx2));
+        }
+        available.push(Self::Portable);
+        available
+    }
+
+    /// The fastest that this processor has.
+    pub fn fastest() -> Self {
+        Self::available().first().copied().unwrap_or(Self::Portable)
+    }
+
+    /// What they are called.
+    pub fn name(self) -> &'static str {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(_) => "AVX-512",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(_) => "AVX2",
+            Self::Portable => "portable",
+        }
+    }
+
+    /// Queries in a group.
+    pub(super) fn lanes(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(_) => Avx512::LANES,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(_) => Avx2::LANES,
+            Self::Portable => portable::LANES,
+        }
+    }
+
+    /// Writes the numbers of a row as little-endian `f32`.
+    pub(super) fn decode(self, row: &[u8], format: RowFormat, numbers: &mut [[u8; 4]]) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(kernel) => kernel.decode(row, format, numbers),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(kernel) => kernel.decode(row, format, numbers),
+            Self::Portable => portable::decode(row, format, numbers),
+        }
+    }
+
+    /// Adds the products above their thresholds to `found`, rows ascending for each query. `rows`
+    /// are up to [`BLOCK_ROWS`] of `dimension` little-endian `f32`; `panel` holds the first number
+    /// of each query, then the second, and so on; there is a threshold a query.
+    pub(super) fn tile(
+        self,
+        rows: &[u8],
+        dimension: usize,
+        panel: &[f32],
+        thresholds: &[f32],
+        found: &mut Vec<Survivor>,
+    ) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(kernel) => kernel.tile(rows, dimension, panel, thresholds, found),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(kernel) => kernel.tile(rows, dimension, panel, thresholds, found),
+            Self::Portable => portable::tile(rows, dimension, panel, thresholds, found),
+        }
+    }
+
+    /// The products of up to [`BLOCK_ROWS`] rows, as they are stored, with one query that is padded
+    /// with zeros to a multiple of [`Self::lanes`].
+    pub(super) fn products(
+        self,
+        rows: &[u8],
+        format: RowFormat,
+        dimension: usize,
+        query: &[f32],
+    ) -> [f32; BLOCK_ROWS] {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(kernel) => kernel.products(rows, format, dimension, query),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(kernel) => kernel.products(rows, format, dimension, query),
+            Self::Portable => portable::products(rows, format, dimension, query),
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! All rows against all queries, on some threads: rows in chunks that stay in a cache while every
+//! panel of queries passes over them, chunks handed to whichever thread is free.
+
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use super::best::Best;
+use super::kernel::{BLOCK_ROWS, Instructions, Survivor};
+use super::panels::Panels;
+use super::rows::{RowFormat, Rows};
+use crate::backend::Hit;
+
+/// Bytes of a chunk of rows as `f32`: half of a small second-level cache.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// Multiplications that are worth a thread of their own.
+pub(super) const THREAD_PRODUCTS: usize = 1 << 20;
+
+/// What every thread reads.
+#[derive(Debug)]
+pub(super) struct Scan<'a> {
+    rows: &'a Rows<'a>,
+    instructions: Instructions,
+    queries: Queries,
+    /// Number of queries.
+    count: usize,
+    /// Most hits of a query.
+    capacity: usize,
+    chunk_rows: usize,
+}
+
+/// In the order in which the kernels read them.
+#[derive(Debug)]
+enum Queries {
+    /// Padded with zeros. Its rows are read once, as they are stored.
+    One(Vec<f32>),
+    Many(Panels),
+}
+
+/// What a thread has found, and room to work in.
+#[derive(Debug)]
+struct Worker {
+    best: Vec<Best>,
+    /// For each query, and out of reach for those that fill the last panel up.
+    thresholds: Vec<f32>,
+    numbers: Vec<[u8; 4]>,
+    found: Vec<Survivor>,
+}
+
+impl<'a> Scan<'a> {
+    pub(super) fn new(
+        rows: &'a Rows<'a>,
+        queries: &[f32],
+        capacity: usize,
+        instructions: Instructions,
+    ) -> Self {
+        let dimension = rows.dimension();
+        let count = queries.len() / dimension;
+        let lanes = instructions.lanes();
+        let queries = if count == 1 {
+            let mut query = queries.to_vec();
+            query.resize(dimension.next_multiple_of(lanes), 0.0);
+            Queries::One(query)
+        } else {
+            Queries::Many(Panels::pack(queries, dimension, lanes))
+        };
+        let chunk_rows = CHUNK_BYTES / (dimension * size_of::<f32>());
+        let chunk_rows = (chunk_rows - chunk_rows % BLOCK_ROWS).max(BLOCK_ROWS);
+        Self { rows, instructions, queries, count, capacity, chunk_rows }
+    }
+
+    /// The best hits of each query. None once `stop` says so; it is asked before every chunk.
+    pub(super) fn run(
+        &self,
+        threads: usize,
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Option<Vec<Best>> {
+        let chunks = self.rows.count().div_ceil(self.chunk_rows);
+        let products = self.rows.count() * self.rows.dimension() * self.count;
+        let threads = threads.min(products / THREAD_PRODUCTS).min(chunks).max(1);
+        let next = AtomicUsize::new(0);
+        let stopped = AtomicBool::new(false);
+        let work = || {
+            let mut worker = self.worker();
+            loop {
+                if stopped.load(Ordering::Relaxed) || stop() {
+                    stopped.store(true, Ordering::Relaxed);
+                    return worker.best;
+                }
+                let chunk = next.fetch_add(1, Ordering::Relaxed);
+                if chunk >= chunks {
+                    return worker.best;
+                }
+                self.search(chunk * self.chunk_rows, &mut worker);
+            }
+        };
+        let found = thread::scope(|scope| {
+            // A thread that does not start leaves its chunks to the others.
+            let others: Vec<_> = (1..threads)
+                .filter_map(|_| thread::Builder::new().spawn_scoped(scope, work).ok())
+                .collect();
+            let mut best = work();
+            for other in others {
+                let found = other.join().unwrap_or_else(|panic| resume_unwind(panic));
+                for (best, found) in best.iter_mut().zip(found) {
+                    best.absorb(found);
+                }
+            }
+            best
+        });
+        (!stopped.into_inner()).then_some(found)
+    }
+
+    fn worker(&self) -> Worker {
+        let padded = match &self.queries {
+            Queries::One(_) => 1,
+            Queries::Many(panels) => panels.padded_count(),
+        };
+        let best = vec![Best::new(self.capacity); self.count];
+        let mut thresholds: Vec<f32> = best.iter().map(Best::threshold).collect();
+        thresholds.resize(padded, f32::INFINITY);
+        Worker { best, thresholds, numbers: Vec::new(), found: Vec::new() }
+    }
+
+    /// Searches the chunk that begins with row `first`.
+    fn search(&self, first: usize, worker: &mut Worker) {
+        let count = self.chunk_rows.min(self.rows.count() - first);
+        let stored = self.rows.bytes_of(first, count);
+        match &self.queries {
+            Queries::One(query) => self.search_one(first, stored, query, worker),
+            Queries::Many(panels) => self.search_many(first, stored, panels, worker),
+        }
+    }
+
+    fn search_one(&self, first: usize, stored: &[u8], query: &[f32], worker: &mut Worker) {
+        let (format, dimension) = (self.rows.format(), self.rows.dimension());
+        let row_bytes = format.row_bytes(dimension);
+        let (best, threshold) = (&mut worker.best[0], &mut worker.thresholds[0]);
+        for (block, rows) in stored.chunks(BLOCK_ROWS * row_bytes).enumerate() {
+            let scores = self.instructions.products(rows, format, dimension, query);
+            for (row, &score) in scores[..rows.len() / row_bytes].iter().enumerate() {
+                if score > *threshold {
+                    best.offer(Hit { row: (first + block * BLOCK_ROWS + row) as u32, score });
+                    *threshold = best.threshold();
+                }
+            }
+        }
+    }
+
+    fn search_many(&self, first: usize, stored: &[u8], panels: &Panels, worker: &mut Worker) {
+        let (format, dimension) = (self.rows.format(), self.rows.dimension());
+        let Worker { best, thresholds, numbers, found } = worker;
+        let numbers = if format == RowFormat::F32 {
+            stored
+        } else {
+            let stored = stored.chunks(format.row_bytes(dimension));
+            numbers.resize(stored.len() * dimension, [0; 4]);
+            for (row, numbers) in stored.zip(numbers.chunks_mut(dimension)) {
+                self.instructions.decode(row, format, numbers);
+            }
+            numbers.as_flattened()
+        };
+        for (queries, panel) in panels.iter() {
+            let block_bytes = BLOCK_ROWS * RowFormat::F32.row_bytes(dimension);
+            for (block, rows) in numbers.chunks(block_bytes).enumerate() {
+                let thresholds = &mut thresholds[queries.clone()];
+                self.instructions.tile(rows, dimension, panel, thresholds, found);
+                for Survivor { row, query, score } in found.drain(..) {
+                    let best = &mut best[queries.start + query];
+                    best.offer(Hit { row: (first + block * BLOCK_ROWS + row) as u32, score });
+                    thresholds[query] = best.threshold();
+                }
+            }
+        }
+    }
+}

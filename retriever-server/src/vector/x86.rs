@@ -1,0 +1,391 @@
+//! The kernels for AVX-512 and for AVX2 with FMA, from one text.
+//!
+//! Everything is safe from outside: a value of [`Avx512`] or [`Avx2`] exists only where the
+//! processor has the instructions, and every kernel checks the lengths of its slices once, before
+//! the loop that reads them by pointer.
+
+#![expect(unsafe_code, reason = "loads at any alignment, and instructions chosen at run time")]
+
+use super::kernel::{BLOCK_ROWS, PANEL_GROUPS, Survivor};
+use super::rows::{RowFormat, scale};
+
+/// Proof that the processor has AVX-512F.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512(());
+
+/// Proof that the processor has AVX2, FMA and F16C.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx2(());
+
+impl Avx512 {
+    pub(super) fn detect() -> Option<Self> {
+        is_x86_feature_detected!("avx512f").then_some(Self(()))
+    }
+}
+
+impl Avx2 {
+    pub(super) fn detect() -> Option<Self> {
+        let detected = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        detected.then_some(Self(()))
+    }
+}
+
+/// What is the same for both: the loops.
+macro_rules! kernels {
+    ($features:literal, $proof:ty) => {
+        use super::{BLOCK_ROWS, PANEL_GROUPS, RowFormat, Survivor, scale};
+
+        impl $proof {
+            pub(in super::super) const LANES: usize = LANES;
+
+            /// Compares the products of up to [`BLOCK_ROWS`] rows of `f32` with the queries of a
+            /// panel, and adds those above the query's threshold to `found`, rows ascending.
+            pub(in super::super) fn tile(
+                self,
+                rows: &[u8],
+                dimension: usize,
+                panel: &[f32],
+                thresholds: &[f32],
+                found: &mut Vec<Survivor>,
+            ) {
+                let count = rows.len() / (dimension * size_of::<f32>());
+                assert!((1..=BLOCK_ROWS).contains(&count), "a block of rows");
+                assert_eq!(panel.len(), thresholds.len() * dimension, "a query a threshold");
+                let tile = match thresholds.len() / LANES {
+                    1 => tile::<{ TILE_ROWS[0] }, 1>,
+                    2 => tile::<{ TILE_ROWS[1] }, 2>,
+                    groups => {
+                        assert_eq!(groups, PANEL_GROUPS, "groups of a panel");
+                        tile::<{ TILE_ROWS[2] }, PANEL_GROUPS>
+                    }
+                };
+                // SAFETY: `self` proves the instructions; the lengths were checked just now.
+                unsafe { tile(rows, dimension, panel, thresholds, found) };
+            }
+
+            /// The products of up to [`BLOCK_ROWS`] rows with one query, which is followed by
+            /// zeros up to a multiple of `LANES`.
+            pub(in super::super) fn products(
+                self,
+                rows: &[u8],
+                format: RowFormat,
+                dimension: usize,
+                query: &[f32],
+            ) -> [f32; BLOCK_ROWS] {
+                let row_bytes = format.row_bytes(dimension);
+                assert!((1..=BLOCK_ROWS).contains(&(rows.len() / row_bytes)), "a block of rows");
+                assert_eq!(query.len(), dimension.next_multiple_of(LANES), "a padded query");
+                // SAFETY: `self` proves the instructions; the lengths were checked just now.
+                unsafe {
+                    match format {
+                        RowFormat::F32 => products::<4>(rows, row_bytes, dimension, query),
+                        RowFormat::F16 => products::<2>(rows, row_bytes, dimension, query),
+                        RowFormat::I8 => {
+                            let mut scores = products::<1>(rows, row_bytes, dimension, query);
+                            for (score, row) in scores.iter_mut().zip(rows.chunks(row_bytes)) {
+                                *score *= scale(row);
+                            }
+                            scores
+                        }
+                    }
+                }
+            }
+
+            /// The numbers of one row as `f32`.
+            pub(in super::super) fn decode(
+                self,
+                row: &[u8],
+                format: RowFormat,
+                numbers: &mut [[u8; 4]],
+            ) {
+                assert_eq!(row.len(), format.row_bytes(numbers.len()), "a row");
+                // SAFETY: `self` proves the instructions; the length was checked just now.
+                unsafe {
+                    match format {
+                        RowFormat::F32 => decode::<4>(row, 1.0, numbers),
+                        RowFormat::F16 => decode::<2>(row, 1.0, numbers),
+                        RowFormat::I8 => decode::<1>(row, scale(row), numbers),
+                    }
+                }
+            }
+        }
+
+        /// SAFETY: `rows` holds at least one row, `thresholds` `GROUPS` times `LANES` numbers, and
+        /// `panel` `dimension` times as many.
+        #[target_feature(enable = $features)]
+        unsafe fn tile<const ROWS: usize, const GROUPS: usize>(
+            rows: &[u8],
+            dimension: usize,
+            panel: &[f32],
+            thresholds: &[f32],
+            found: &mut Vec<Survivor>,
+        ) {
+            let row_bytes = dimension * size_of::<f32>();
+            let count = rows.len() / row_bytes;
+            for first in (0..count).step_by(ROWS) {
+                let starts: [*const f32; ROWS] = std::array::from_fn(|row| {
+                    // The last row stands in for those after it, whose products are not looked at.
+                    rows[(first + row).min(count - 1) * row_bytes..].as_ptr().cast()
+                });
+                let mut sums = [[zero(); GROUPS]; ROWS];
+                let mut queries = panel.as_ptr();
+                for position in 0..dimension {
+                    let mut factors = [zero(); GROUPS];
+                    for (group, factor) in factors.iter_mut().enumerate() {
+                        // SAFETY: `panel` holds `GROUPS` times `LANES` numbers a position.
+                        *factor = unsafe { load::<4>(queries.add(group * LANES).cast()) };
+                    }
+                    for (sums, start) in sums.iter_mut().zip(starts) {
+                        // SAFETY: `dimension` numbers follow the start of every row.
+                        let number = splat(unsafe { start.add(position).read_unaligned() });
+                        for (sum, factor) in sums.iter_mut().zip(factors) {
+                            *sum = multiply_add(number, factor, *sum);
+                        }
+                    }
+                    queries = queries.wrapping_add(GROUPS * LANES);
+                }
+                for group in 0..GROUPS {
+                    let start = thresholds.as_ptr().wrapping_add(group * LANES);
+                    // SAFETY: `thresholds` holds `LANES` numbers a group.
+                    let threshold = unsafe { load::<4>(start.cast()) };
+                    for (row, sums) in sums.iter().enumerate().take(count - first) {
+                        let mut lanes = above(sums[group], threshold);
+                        if lanes == 0 {
+                            continue;
+                        }
+                        let scores = to_array(sums[group]);
+                        while lanes != 0 {
+                            let lane = lanes.trailing_zeros() as usize;
+                            lanes &= lanes - 1;
+                            let score = scores[lane];
+                            found.push(Survivor {
+                                row: first + row,
+                                query: group * LANES + lane,
+                                score,
+                            });
+                        }
+                    }
+                }
+            }
+        }
+
+        /// SAFETY: `rows` holds at least one row of `row_bytes`, which are at least `dimension`
+        /// times `WIDTH`; `query` holds `dimension` numbers, rounded up to a multiple of `LANES`.
+        #[target_feature(enable = $features)]
+        unsafe fn products<const WIDTH: usize>(
+            rows: &[u8],
+            row_bytes: usize,
+            dimension: usize,
+            query: &[f32],
+        ) -> [f32; BLOCK_ROWS] {
+            let count = rows.len() / row_bytes;
+            let starts: [*const u8; BLOCK_ROWS] =
+                std::array::from_fn(|row| rows[row.min(count - 1) * row_bytes..].as_ptr());
+            let whole = dimension - dimension % LANES;
+            let mut sums = [zero(); BLOCK_ROWS];
+            for position in (0..whole).step_by(LANES) {
+                // SAFETY: `LANES` numbers follow this position in the query and in every row.
+                let factor = unsafe { load::<4>(query.as_ptr().add(position).cast()) };
+                for (sum, start) in sums.iter_mut().zip(starts) {
+                    // SAFETY: as above.
+                    let numbers = unsafe { load::<WIDTH>(start.wrapping_add(position * WIDTH)) };
+                    *sum = multiply_add(numbers, factor, *sum);
+                }
+            }
+            if whole < dimension {
+                // SAFETY: the query is padded to a multiple of `LANES`.
+                let factor = unsafe { load::<4>(query.as_ptr().add(whole).cast()) };
+                for (sum, start) in sums.iter_mut().zip(starts) {
+                    let start = start.wrapping_add(whole * WIDTH);
+                    // SAFETY: this many numbers are left in every row.
+                    let numbers = unsafe { load_some::<WIDTH>(start, dimension - whole) };
+                    *sum = multiply_add(numbers, factor, *sum);
+                }
+            }
+            let mut totals = [0.0; BLOCK_ROWS];
+            for (total_of_row, sum) in totals.iter_mut().zip(sums) {
+                *total_of_row = total(sum);
+            }
+            totals
+        }
+
+        /// SAFETY: `row` holds at least as many numbers of `WIDTH` bytes as `numbers`.
+        #[target_feature(enable = $features)]
+        unsafe fn decode<const WIDTH: usize>(row: &[u8], scale: f32, numbers: &mut [[u8; 4]]) {
+            for (index, numbers) in numbers.chunks_mut(LANES).enumerate() {
+                let start = row.as_ptr().wrapping_add(index * LANES * WIDTH);
+                // SAFETY: this many numbers are left in the row.
+                let lanes = unsafe {
+                    if numbers.len() == LANES {
+                        load::<WIDTH>(start)
+                    } else {
+                        load_some::<WIDTH>(start, numbers.len())
+                    }
+                };
+                let lanes =
+                    if WIDTH == 1 { multiply_add(lanes, splat(scale), zero()) } else { lanes };
+                for (number, lane) in numbers.iter_mut().zip(to_array(lanes)) {
+                    *number = lane.to_le_bytes();
+                }
+            }
+        }
+
+        /// `count` numbers and zeros after them.
+        /// SAFETY: `count` is below `LANES`, and so many numbers of `WIDTH` bytes can be read.
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn load_some<const WIDTH: usize>(start: *const u8, count: usize) -> Lanes {
+            let mut bytes = [0u8; LANES * size_of::<f32>()];
+            // SAFETY: the buffer is longer than what is read, and has room for a whole load.
+            unsafe {
+                std::ptr::copy_nonoverlapping(start, bytes.as_mut_ptr(), count * WIDTH);
+                load::<WIDTH>(bytes.as_ptr())
+            }
+        }
+    };
+}
+
+/// What differs between the two: one vector of `LANES` numbers.
+mod avx512 {
+    use std::arch::x86_64::{
+        __m512, _CMP_GT_OQ, _mm_loadu_si128, _mm256_loadu_si256, _mm512_cmp_ps_mask,
+        _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_fmadd_ps,
+        _mm512_loadu_ps, _mm512_reduce_add_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+    };
+
+    pub(super) type Lanes = __m512;
+    pub(super) const LANES: usize = 16;
+    /// Rows that are multiplied at a time with 1, 2 and 3 groups of queries: what the 32 registers
+    /// hold, and never fewer products under way than two units of latency 4 need.
+    pub(super) const TILE_ROWS: [usize; 3] = [8, 8, 8];
+
+    kernels!("avx512f", super::Avx512);
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn zero() -> Lanes {
+        _mm512_setzero_ps()
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn splat(number: f32) -> Lanes {
+        _mm512_set1_ps(number)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn multiply_add(one: Lanes, other: Lanes, sum: Lanes) -> Lanes {
+        _mm512_fmadd_ps(one, other, sum)
+    }
+
+    /// A bit a lane in which `one` is above `other`; never where either is not a number.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn above(one: Lanes, other: Lanes) -> u32 {
+        u32::from(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(one, other))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn total(lanes: Lanes) -> f32 {
+        _mm512_reduce_add_ps(lanes)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn to_array(lanes: Lanes) -> [f32; LANES] {
+        let mut array = [0.0; LANES];
+        // SAFETY: the array has room for all lanes.
+        unsafe { _mm512_storeu_ps(array.as_mut_ptr(), lanes) };
+        array
+    }
+
+    /// SAFETY: `LANES` numbers of `WIDTH` bytes can be read at `start`.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn load<const WIDTH: usize>(start: *const u8) -> Lanes {
+        // SAFETY: as promised by the caller; these loads take any alignment.
+        unsafe {
+            match WIDTH {
+                1 => _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(start.cast()))),
+                2 => _mm512_cvtph_ps(_mm256_loadu_si256(start.cast())),
+                _ => _mm512_loadu_ps(start.cast()),
+            }
+        }
+    }
+}
+
+mod avx2 {
+    use std::arch::x86_64::{
+        __m256, _CMP_GT_OQ, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadl_epi64,
+        _mm_loadu_si128, _mm_movehl_ps, _mm_shuffle_ps, _mm256_castps256_ps128, _mm256_cmp_ps,
+        _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_cvtph_ps, _mm256_extractf128_ps,
+        _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_movemask_ps, _mm256_set1_ps, _mm256_setzero_ps,
+        _mm256_storeu_ps,
+    };
+
+    pub(super) type Lanes = __m256;
+    pub(super) const LANES: usize = 8;
+    /// As above, for 16 registers.
+    pub(super) const TILE_ROWS: [usize; 3] = [8, 4, 4];
+
+    kernels!("avx2,fma,f16c", super::Avx2);
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn zero() -> Lanes {
+        _mm256_setzero_ps()
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn splat(number: f32) -> Lanes {
+        _mm256_set1_ps(number)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn multiply_add(one: Lanes, other: Lanes, sum: Lanes) -> Lanes {
+        _mm256_fmadd_ps(one, other, sum)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn above(one: Lanes, other: Lanes) -> u32 {
+        _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(one, other)).cast_unsigned()
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn total(lanes: Lanes) -> f32 {
+        let half = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps::<1>(lanes));
+        let quarter = _mm_add_ps(half, _mm_movehl_ps(half, half));
+        _mm_cvtss_f32(_mm_add_ss(quarter, _mm_shuffle_ps::<1>(quarter, quarter)))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn to_array(lanes: Lanes) -> [f32; LANES] {
+        let mut array = [0.0; LANES];
+        // SAFETY: the array has room for all lanes.
+        unsafe { _mm256_storeu_ps(array.as_mut_ptr(), lanes) };
+        array
+    }
+
+    /// SAFETY: `LANES` numbers of `WIDTH` bytes can be read at `start`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn load<const WIDTH: usize>(start: *const u8) -> Lanes {
+        // SAFETY: as promised by the caller; these loads take any alignment.
+        unsafe {
+            match WIDTH {
+                1 => _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(start.cast()))),
+                2 => _mm256_cvtph_ps(_mm_loadu_si128(start.cast())),
+                _ => _mm256_loadu_ps(start.cast()),
+            }
+        }
+    }
+}
