@@ -1,0 +1,93 @@
+//! Index files that faiss writes, read in place: `IndexFlatIP`, `IndexFlatL2`, and `IndexHNSWFlat`
+//! over either. faiss itself is not needed.
+//!
+//! The file is memory-mapped and never copied, so that opening a flat file takes no time and its
+//! memory is the page cache's. Opening an HNSW file reads its graph once, because every link is
+//! checked. Nothing in a file makes this module panic, or allocate more than a bit a row. A file
+//! must not change while it is open.
+//!
+//! The format, as faiss 1.15 writes it and older versions did: a code of four characters, then the
+//! fields of the class without gaps, little endian. A vector of items is a 64-bit count and then
+//! the items. So the rows of a flat file start at byte 45 and are not aligned.
+
+mod cursor;
+mod distance;
+mod error;
+mod flat;
+mod graph;
+mod hnsw;
+mod visited;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::path::Path;
+
+use tantivy::directory::{Directory, MmapDirectory, OwnedBytes};
+
+use cursor::Cursor;
+pub use error::{FaissError, FormatFault};
+pub use flat::FlatFile;
+pub use hnsw::HnswFile;
+
+/// How two vectors are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metric {
+    /// Inner product, larger is better.
+    InnerProduct,
+    /// Euclidean distance, squared, smaller is better.
+    L2,
+}
+
+/// An index file of a kind that is read here.
+#[derive(Debug)]
+pub enum FaissIndex {
+    /// Vectors alone.
+    Flat(FlatFile),
+    /// Vectors with a graph that leads to near ones.
+    Hnsw(HnswFile),
+}
+
+impl FaissIndex {
+    /// Maps the file and checks that its parts fit each other.
+    pub fn open(path: &Path) -> Result<Self, FaissError> {
+        let bytes = map(path)?;
+        Self::read(bytes).map_err(|fault| FaissError::Format { path: path.to_owned(), fault })
+    }
+
+    /// The vectors.
+    pub fn vectors(&self) -> &FlatFile {
+        match self {
+            Self::Flat(flat) => flat,
+            Self::Hnsw(hnsw) => hnsw.vectors(),
+        }
+    }
+
+    fn read(bytes: OwnedBytes) -> Result<Self, FormatFault> {
+        let mut cursor = Cursor::new(bytes);
+        let code = cursor.array("kind of index")?;
+        let index = match &code {
+            b"IHNf" => Self::Hnsw(HnswFile::read(&mut cursor)?),
+            _ => Self::Flat(FlatFile::read(code, &mut cursor)?),
+        };
+        cursor.finish()?;
+        Ok(index)
+    }
+}
+
+/// The map is tantivy's, which keeps this crate free of unsafe code.
+fn map(path: &Path) -> Result<OwnedBytes, FaissError> {
+    let open = |source| FaissError::Open { path: path.to_owned(), source };
+    let file = path.canonicalize().map_err(open)?;
+    let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else {
+        return Err(FaissError::NotAFile(path.to_owned()));
+    };
+    if !fs::metadata(&file).map_err(open)?.is_file() {
+        return Err(FaissError::NotAFile(path.to_owned()));
+    }
+    let directory = MmapDirectory::open(folder)
+        .map_err(|source| FaissError::Folder { folder: folder.to_owned(), source })?;
+    let mapped = directory.open_read(Path::new(name))?;
+    mapped.read_bytes().map_err(open)
+}
