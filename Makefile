@@ -29,7 +29,7 @@ fetch: prerequisites
 	@scripts/setup
 
 .PHONY: build
-build: fetch ## Build the two services (fetches libtorch first if it is missing)
+build: fetch ## Build the two services (fetches what is missing first)
 	cargo build $(CARGO_FLAGS) --workspace
 
 .PHONY: retriever
@@ -37,7 +37,7 @@ retriever: ## Build the retriever alone, without libtorch
 	cargo build $(CARGO_FLAGS) --package retriever-server
 
 .PHONY: setup
-setup: build ## Fetch libtorch, model and data, build, convert the model; does only what is not done
+setup: build ## Fetch libraries, models and data, build, convert the model; does only what is not done
 	target/release/trainer convert $(GGUF) $(MODEL)
 
 .PHONY: demo

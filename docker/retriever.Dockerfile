@@ -7,6 +7,16 @@ ARG RUNTIME_IMAGE=debian:bookworm-slim
 
 FROM ${RUST_IMAGE} AS build
 WORKDIR /src
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends python3 python3-pip \
+ && rm -rf /var/lib/apt/lists/*
+# A mirror of the Python package index, where the default one is out of reach.
+ARG PIP_INDEX_URL
+COPY scripts/setup scripts/setup.lock.json scripts/
+COPY scripts/provision scripts/provision
+RUN scripts/setup --only onnxruntime --only embedder
+COPY data data
+RUN scripts/setup --only data
 # The dependencies have a layer of their own, which changes with the lock file alone: they are built
 # around empty crates.
 COPY Cargo.toml Cargo.lock ./
@@ -23,9 +33,6 @@ COPY retriever-server retriever-server
 # Copied files are older than the empty crates' build; cargo goes by times.
 RUN find shared retriever-server -name '*.rs' -exec touch {} + \
  && cargo build --release --locked --package retriever-server
-RUN apt-get update && apt-get install --yes --no-install-recommends xz-utils && rm -rf /var/lib/apt/lists/*
-COPY data/worldqa/corpus.jsonl.xz .
-RUN xz --decompress corpus.jsonl.xz
 
 FROM ${RUNTIME_IMAGE}
 ARG DEVICE=cpu
@@ -41,7 +48,9 @@ RUN groupadd --gid 10001 search-r1 \
  && install --directory --owner search-r1 --group search-r1 --mode 0755 /index
 COPY --from=build /src/target/release/retriever-server /usr/local/bin/
 COPY data/worldqa/NOTICE /usr/local/share/search-r1/worldqa/
-COPY --from=build /src/corpus.jsonl /usr/local/share/search-r1/worldqa/
+COPY --from=build /src/.cache/data/worldqa/corpus.jsonl /usr/local/share/search-r1/worldqa/
+COPY --from=build /src/.cache/onnxruntime/lib /usr/local/lib
+COPY --from=build /src/.cache/models/all-minilm-l6-v2 /usr/local/share/search-r1/models/all-minilm-l6-v2
 # Read by the NVIDIA container runtime, where there is one.
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 10001:10001

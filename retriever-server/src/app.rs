@@ -2,10 +2,10 @@
 //! so that probes get an answer while a large index is checked.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::wire::{ServerInfo, ServerLimits};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
@@ -13,15 +13,13 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 
-use crate::backend::Backend;
-use crate::backend::lexical::LexicalBackend;
-use crate::config::{BackendKind, ConfigError, ServeConfig, disk};
+use crate::config::{ConfigError, ServeConfig};
+use crate::encode::EncodeError;
 use crate::http::{self, BoundedListener};
-use crate::index::build::{self, BuildRequest};
-use crate::index::manifest::Manifest;
-use crate::index::{self, IndexError};
-use crate::pipeline::Pipeline;
-use crate::state::{AppState, Loaded, Phase};
+use crate::index::IndexError;
+use crate::loading;
+use crate::state::{AppState, Phase};
+use crate::vector::faiss_file::FaissError;
 
 /// Connections get at least this long to send their last response, even if draining took all of
 /// the grace period.
@@ -36,6 +34,24 @@ pub enum ServeError {
     /// The index could not be built or opened.
     #[error(transparent)]
     Index(#[from] IndexError),
+    /// The file of vectors could not be opened.
+    #[error(transparent)]
+    Faiss(#[from] FaissError),
+    /// The file of vectors cannot be that of the passages and the encoder.
+    #[error("{} has {what} {found}, expected {expected}", path.display())]
+    OtherVectors {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// What the file has.
+        found: String,
+        /// What would fit.
+        expected: String,
+    },
+    /// The encoder could not be opened.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
     /// The threads could not be started.
     #[error("cannot start threads: {0}")]
     Threads(io::Error),
@@ -137,8 +153,8 @@ async fn drain(
 
 /// Opens the index, off the async threads, and makes the server ready.
 async fn load(state: Arc<AppState>) -> Result<(), ServeError> {
-    let loading = Arc::clone(&state);
-    let loaded = tokio::task::spawn_blocking(move || open(&loading)).await??;
+    let state_of_load = Arc::clone(&state);
+    let loaded = tokio::task::spawn_blocking(move || loading::open(&state_of_load)).await??;
     info!(
         backend = loaded.info.backend,
         passages = loaded.info.passage_count,
@@ -147,73 +163,4 @@ async fn load(state: Arc<AppState>) -> Result<(), ServeError> {
     );
     state.set_loaded(loaded);
     Ok(())
-}
-
-fn open(state: &AppState) -> Result<Loaded, ServeError> {
-    let config = &state.config;
-    if !config.corpus.is_empty() {
-        build_or_compare(config)?;
-    }
-    let BackendKind::Bm25 = config.backend;
-    let open = index::open(&config.index, config.bm25, config.verification)?;
-    let backend: Box<dyn Backend> =
-        Box::new(LexicalBackend::new(open.lexical, Arc::clone(&state.pool)));
-    let max_query_bytes = config.request.max_query_bytes;
-    let pool = Arc::clone(&state.pool);
-    Ok(Loaded {
-        pipeline: Pipeline::new(backend, open.passages, pool, max_query_bytes),
-        info: describe(config, &open.manifest),
-    })
-}
-
-/// Indexes the corpus if there is no index, and compares it with an index that is there.
-fn build_or_compare(config: &ServeConfig) -> Result<(), ServeError> {
-    match Manifest::load(&config.index) {
-        Ok(manifest) => compare(config, &manifest),
-        Err(IndexError::Missing(_)) => Ok(build_index(config)?),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn compare(config: &ServeConfig, manifest: &Manifest) -> Result<(), ServeError> {
-    let unread = disk::compare(&config.corpus, &config.index, manifest, config.verification)
-        .map_err(|fault| ConfigError { faults: vec![fault] })?;
-    for (path, error) in unread {
-        info!(path = %path.display(), %error, "the index is served without this corpus file");
-    }
-    Ok(())
-}
-
-fn build_index(config: &ServeConfig) -> Result<(), IndexError> {
-    info!(index = %config.index.display(), "there is no index, building it");
-    let request = BuildRequest {
-        corpus: config.corpus.clone(),
-        index: config.index.clone(),
-        force: false,
-        threads: config.threads,
-    };
-    build::build(&request, &mut |_| {}).map(|_| ())
-}
-
-fn describe(config: &ServeConfig, manifest: &Manifest) -> ServerInfo {
-    let request = config.request;
-    ServerInfo {
-        name: env!("CARGO_PKG_NAME").to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        backend: config.backend.name().to_owned(),
-        index_digest: manifest.digest.to_string(),
-        passage_count: manifest.passage_count,
-        analyzer: manifest.analyzer.clone(),
-        k1: config.bm25.k1(),
-        b: config.bm25.b(),
-        limits: ServerLimits {
-            default_top_k: request.default_top_k,
-            max_top_k: request.max_top_k,
-            max_batch_queries: request.max_batch_queries,
-            max_query_bytes: request.max_query_bytes,
-            max_body_bytes: request.max_body_bytes,
-            max_queued_queries: config.load.max_queued_queries,
-            deadline_ms: request.deadline.as_millis() as u64,
-        },
-    }
 }

@@ -10,15 +10,18 @@ pub mod backend;
 pub mod cli;
 pub mod config;
 pub mod corpus;
+pub mod encode;
 mod http;
 pub mod index;
 mod json_kind;
 pub mod lexical;
+mod loading;
 pub mod pipeline;
 pub mod pool;
 pub mod query;
 mod state;
 pub mod ticket;
+pub mod vector;
 
 pub use app::{Drained, ServeError, Server};
 pub use state::Phase;

@@ -117,6 +117,13 @@ def swap(world):
     passage = world.best_passage("largest city of Peru")
     check(passage["id"] == "lima" and passage.get("title") == "Lima", f"the answer is {passage}")
     say("another corpus with other settings answers")
+    world.project.run("up", "--detach", "retriever", RETRIEVER_BACKEND="dense", **mine)
+    world.wait_until_ready()
+    check(world.ask("/info")["backend"] == "dense", f"/info says {world.ask('/info')}")
+    # No word in common with the passage.
+    passage = world.best_passage("which metropolis do Peruvians govern from")
+    check(passage["id"] == "lima", f"the answer is {passage}")
+    say("the dense back end answers")
     world.project.run("up", "--detach", "retriever")
     world.wait_until_ready()
     check(world.ask("/info")["passage_count"] > 1, "the demo's index is gone")

@@ -4,6 +4,8 @@
 mod harness;
 
 mod configuration_page;
+mod dense;
+mod encoder;
 mod held_out;
 mod index_command;
 mod retrieve;

@@ -1,6 +1,7 @@
 //! What answers queries: a back end turns a batch into ranked rows. It knows nothing of requests,
 //! dialects or passages' text.
 
+pub mod dense;
 pub mod lexical;
 
 use std::fmt::Debug;

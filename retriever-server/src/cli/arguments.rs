@@ -40,8 +40,17 @@ pub(crate) enum Command {
 }
 
 /// Variables that `index` takes too.
-const INDEX_VARIABLES: [Variable; 5] =
-    [var::CORPUS, var::INDEX, var::THREADS, var::LOG, var::LOG_FORMAT];
+const INDEX_VARIABLES: [Variable; 9] = [
+    var::BACKEND,
+    var::CORPUS,
+    var::INDEX,
+    var::MODEL,
+    var::DEVICE,
+    var::ONNXRUNTIME,
+    var::THREADS,
+    var::LOG,
+    var::LOG_FORMAT,
+];
 
 /// Reads the command line.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
@@ -69,7 +78,10 @@ fn program() -> Clap {
         .arg_required_else_help(true)
         .subcommand(
             Clap::new("index")
-                .about("Build the BM25 index of a corpus of JSON lines {\"id\", \"contents\"}")
+                .about(
+                    "Build the index of a corpus of JSON lines {\"id\", \"contents\"}: BM25, and \
+                     vectors for --backend dense",
+                )
                 .args(INDEX_VARIABLES.iter().map(argument))
                 .arg(
                     Arg::new("force")

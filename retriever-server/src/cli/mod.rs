@@ -18,8 +18,12 @@ use crate::cli::arguments::Command;
 use crate::cli::progress::ProgressPrinter;
 use crate::config::disk::{CheckedIndex, CheckedServe, IndexPlan};
 use crate::config::source::{self, Layered};
-use crate::config::{ConfigError, IndexConfig, LogConfig, shown, variables};
+use crate::config::{ConfigError, EncoderConfig, IndexConfig, LogConfig, shown, variables};
+use crate::corpus::store::PassageStore;
 use crate::index::build::{self, BuildRequest, Outcome};
+use crate::index::dense::{self, Source};
+use crate::index::manifest::Manifest;
+use crate::loading;
 
 /// The work was done.
 pub const EXIT_SUCCESS: u8 = 0;
@@ -162,7 +166,7 @@ fn warn_of_unknown(source: &Layered) {
 fn index(source: &Layered, force: bool, out: &mut dyn Write) -> anyhow::Result<u8> {
     let CheckedIndex { index, log } = CheckedIndex::resolve(source, force)?;
     start_log(&log)?;
-    let IndexConfig { index, corpus, threads } = index;
+    let IndexConfig { encoder, index, corpus, threads } = index;
     let request = BuildRequest { corpus, index, force, threads };
     let started = Instant::now();
     let mut printer = ProgressPrinter::start();
@@ -181,5 +185,38 @@ fn index(source: &Layered, force: bool, out: &mut dyn Write) -> anyhow::Result<u
             writeln!(out, "up to date, {} passages: {folder}", manifest.passage_count)?;
         }
     }
+    if let Some(encoder) = encoder {
+        index_vectors(&encoder, &request, out)?;
+    }
     Ok(EXIT_SUCCESS)
+}
+
+/// Adds the vectors of an encoder to the index of `request`.
+fn index_vectors(
+    config: &EncoderConfig,
+    request: &BuildRequest,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let manifest = Manifest::load(&request.index)?;
+    let passages = PassageStore::open(&request.index)?;
+    let encoder = loading::open_encoder(config, request.threads)?;
+    let source = Source::of(&manifest, &encoder)?;
+    let folder = request.index.display();
+    if dense::build::are_there(&request.index, &source)? {
+        writeln!(out, "up to date, {} vectors: {folder}", source.passage_count)?;
+        return Ok(());
+    }
+    let mut printer = ProgressPrinter::start();
+    let mut report = |progress| printer.report(progress);
+    dense::build::build(&request.index, &source, &config.model, &passages, &encoder, &mut report)?;
+    printer.finish();
+    writeln!(
+        out,
+        "encoded {} passages into vectors of {} numbers in {:.1} s: {folder}",
+        source.passage_count,
+        source.dimension,
+        started.elapsed().as_secs_f64()
+    )?;
+    Ok(())
 }

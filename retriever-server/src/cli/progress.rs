@@ -16,6 +16,8 @@ pub(crate) struct ProgressPrinter {
     bar: Option<ProgressBar>,
     started: Instant,
     last_line: Instant,
+    /// Passages that were encoded before, once this build encodes.
+    encoded_before: Option<u64>,
 }
 
 impl ProgressPrinter {
@@ -23,15 +25,11 @@ impl ProgressPrinter {
     pub(crate) fn start() -> Self {
         let bar = io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(0);
-            let template = "{msg} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
-            // A template that does not parse leaves indicatif's own style.
-            if let Ok(style) = ProgressStyle::with_template(template) {
-                bar.set_style(style);
-            }
+            style(&bar, "{msg} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} {eta} left");
             bar
         });
         let now = Instant::now();
-        Self { bar, started: now, last_line: now }
+        Self { bar, started: now, last_line: now, encoded_before: None }
     }
 
     /// Shows one report.
@@ -39,21 +37,37 @@ impl ProgressPrinter {
         let text = match progress {
             Progress::Reading { passages, .. } => format!("{passages} passages"),
             Progress::Merging => "merging".to_owned(),
+            Progress::Encoding { passages, .. } => format!("{passages} passages encoded"),
             Progress::Sealing => "syncing".to_owned(),
         };
         let position = match progress {
             Progress::Reading { bytes_read, bytes_total, .. } => Some((bytes_read, bytes_total)),
+            Progress::Encoding { passages, of, .. } => Some((passages, of)),
             Progress::Merging | Progress::Sealing => None,
         };
+        if let (Progress::Encoding { done_before, .. }, None) = (progress, self.encoded_before) {
+            self.start_encoding(done_before);
+        }
         match &self.bar {
             Some(bar) => {
-                if let Some((bytes_read, bytes_total)) = position {
-                    bar.set_length(bytes_total);
-                    bar.set_position(bytes_read);
+                if let Some((done, total)) = position {
+                    bar.set_length(total);
+                    bar.set_position(done);
                 }
                 bar.set_message(text);
             }
             None => self.print_line(&text, position),
+        }
+    }
+
+    /// Encoding has its own rate, and may go on from where an earlier build stopped.
+    fn start_encoding(&mut self, done_before: u64) {
+        self.encoded_before = Some(done_before);
+        self.started = Instant::now();
+        if let Some(bar) = &self.bar {
+            style(bar, "{msg} [{wide_bar}] {pos}/{len} {per_sec} {eta} left");
+            bar.set_position(done_before);
+            bar.reset_eta();
         }
     }
 
@@ -65,9 +79,10 @@ impl ProgressPrinter {
         let seconds = self.started.elapsed().as_secs_f64();
         // Progress that cannot be shown must not stop the work.
         let _ = match position {
-            Some((bytes_read, bytes_total)) => {
-                let share = bytes_read as f64 / bytes_total.max(1) as f64;
-                let left = seconds * (1.0 - share) / share.max(1e-9);
+            Some((done, total)) => {
+                let share = done as f64 / total.max(1) as f64;
+                let done_here = done - self.encoded_before.unwrap_or(0).min(done);
+                let left = seconds * (total - done) as f64 / done_here.max(1) as f64;
                 writeln!(
                     io::stderr(),
                     "{text}, {:.0} % after {seconds:.0} s, about {left:.0} s left",
@@ -83,5 +98,12 @@ impl ProgressPrinter {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// A template that does not parse leaves indicatif's own style.
+fn style(bar: &ProgressBar, template: &str) {
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
     }
 }

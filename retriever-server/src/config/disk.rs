@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 use crate::config::source::Source;
 use crate::config::variables::{self as var, VARIABLES, Variable};
 use crate::config::{
-    BadValue, ConfigError, IndexConfig, LogConfig, Reader, ServeConfig, path, paths, shown,
+    BackendKind, BadValue, ConfigError, EncoderConfig, IndexConfig, LogConfig, Reader, ServeConfig,
+    path, paths, shown,
 };
+use crate::encode::settings::Settings;
 use crate::index::IndexError;
 use crate::index::corpus_match::{self, CorpusMatch};
 use crate::index::manifest::{Manifest, Verification};
@@ -54,6 +56,7 @@ impl CheckedServe {
         let mut faults = Vec::new();
         let serve = noted(ServeConfig::resolve(source), &mut faults);
         let log = noted(LogConfig::resolve(source), &mut faults);
+        faults.extend(encoder_faults(source));
         let (index, corpus) = places(source);
         let plan = index.map(|index| plan(&index, corpus.as_deref(), &mut faults));
         match (serve, log, plan) {
@@ -71,6 +74,7 @@ impl CheckedIndex {
         let mut faults = Vec::new();
         let config = noted(IndexConfig::resolve(source), &mut faults);
         let log = noted(LogConfig::resolve(source), &mut faults);
+        faults.extend(encoder_faults(source));
         let (index, corpus) = places(source);
         faults.extend(corpus.and_then(|corpus| unreadable(&corpus)));
         faults.extend(index.and_then(|index| match Manifest::load(&index) {
@@ -152,6 +156,40 @@ pub(crate) fn compare(
             Err(corpus_fault(corpus, found, accepts))
         }
     }
+}
+
+/// What is wrong with the files of the encoder, if there is to be one.
+fn encoder_faults(source: &dyn Source) -> Vec<BadValue> {
+    let mut vars = Reader::new(source);
+    let backend = vars.take(&var::BACKEND, BackendKind::parse);
+    let Ok(Some(encoder)) = vars.encoder(backend) else { return Vec::new() };
+    [unusable_model(&encoder), no_vectors(&encoder)].into_iter().flatten().collect()
+}
+
+/// What is wrong with the folder of an encoder, as far as that can be seen without loading it.
+fn unusable_model(encoder: &EncoderConfig) -> Option<BadValue> {
+    let found = match Settings::load(&encoder.model) {
+        Err(error) => error.to_string(),
+        Ok(settings) => {
+            let missing =
+                [&settings.model, &settings.tokenizer].into_iter().find(|path| !path.is_file())?;
+            format!("{} is not there", missing.display())
+        }
+    };
+    let value = encoder.model.display().to_string();
+    Some(fault(
+        &var::MODEL,
+        value,
+        found,
+        "a folder with model.onnx, tokenizer.json and retriever.toml",
+    ))
+}
+
+/// Whether the file of vectors is there.
+fn no_vectors(encoder: &EncoderConfig) -> Option<BadValue> {
+    let path = encoder.vectors.as_ref().filter(|path| !path.is_file())?;
+    let value = path.display().to_string();
+    Some(fault(&var::VECTORS, value, "it is not there".to_owned(), var::VECTORS.accepts))
 }
 
 /// There is something at `index` that cannot be served.

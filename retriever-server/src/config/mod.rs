@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use crate::config::source::Source;
 use crate::config::variables::{self as var, Variable};
+use crate::encode::device::Device;
 use crate::index::manifest::Verification;
 use crate::lexical::bm25::Bm25Parameters;
 
@@ -27,6 +28,8 @@ const MAX_COUNT: usize = 1 << 24;
 pub struct ServeConfig {
     /// What answers queries.
     pub backend: BackendKind,
+    /// The encoder, if the back end needs one.
+    pub encoder: Option<EncoderConfig>,
     /// Where to listen.
     pub addr: SocketAddr,
     /// Folder of the index.
@@ -52,6 +55,8 @@ pub struct ServeConfig {
 pub enum BackendKind {
     /// Lexical search by BM25.
     Bm25,
+    /// Exact search over vectors.
+    Dense,
 }
 
 impl BackendKind {
@@ -59,8 +64,28 @@ impl BackendKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Bm25 => "bm25",
+            Self::Dense => "dense",
         }
     }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Bm25, Self::Dense].into_iter().find(|kind| kind.name() == text)
+    }
+}
+
+/// Where the encoder is and what it runs on.
+#[derive(Clone, Debug)]
+pub struct EncoderConfig {
+    /// Folder of the model.
+    pub model: PathBuf,
+    /// What it runs on.
+    pub device: Device,
+    /// ONNX Runtime; `None` looks in the usual places.
+    pub library: Option<PathBuf>,
+    /// A file of faiss with the vectors; `None` for those in the index.
+    pub vectors: Option<PathBuf>,
+    /// Rows that a search along a graph keeps in sight.
+    pub hnsw_ef: usize,
 }
 
 /// Which keys of a passage go out.
@@ -114,6 +139,8 @@ pub struct LogConfig {
 /// What the `index` command can be told by variables.
 #[derive(Clone, Debug)]
 pub struct IndexConfig {
+    /// The encoder of the vectors, if the index is to have some.
+    pub encoder: Option<EncoderConfig>,
     /// Folder of the index.
     pub index: PathBuf,
     /// Corpus files.
@@ -169,10 +196,8 @@ impl ServeConfig {
     /// Reads and checks every variable.
     pub fn resolve(source: &dyn Source) -> Result<Self, ConfigError> {
         let mut vars = Reader::new(source);
-        let backend = vars.take(&var::BACKEND, |text| match text {
-            "bm25" => Some(BackendKind::Bm25),
-            _ => None,
-        });
+        let backend = vars.take(&var::BACKEND, BackendKind::parse);
+        let encoder = vars.encoder(backend);
         let addr = vars.take(&var::ADDR, |text| text.parse().ok());
         let index = vars.take(&var::INDEX, path);
         let corpus = vars.take_optional(&var::CORPUS, paths);
@@ -195,6 +220,7 @@ impl ServeConfig {
         vars.finish(|| {
             Ok(Self {
                 backend: backend?,
+                encoder: encoder?,
                 addr: addr?,
                 index: index?,
                 corpus: corpus?,
@@ -228,10 +254,14 @@ impl IndexConfig {
     /// Reads and checks the variables that `index` shares with `serve`.
     pub fn resolve(source: &dyn Source) -> Result<Self, ConfigError> {
         let mut vars = Reader::new(source);
+        let backend = vars.take(&var::BACKEND, BackendKind::parse);
+        let encoder = vars.encoder(backend);
         let index = vars.take(&var::INDEX, path);
         let corpus = vars.take(&var::CORPUS, paths);
         let threads = vars.take(&var::THREADS, threads);
-        vars.finish(|| Ok(Self { index: index?, corpus: corpus?, threads: threads? }))
+        vars.finish(|| {
+            Ok(Self { encoder: encoder?, index: index?, corpus: corpus?, threads: threads? })
+        })
     }
 }
 
@@ -297,6 +327,28 @@ impl<'a> Reader<'a> {
             let duration = Duration::from_millis(text.parse().ok()?);
             (Duration::from_millis(1)..=limit).contains(&duration).then_some(duration)
         })
+    }
+
+    /// The encoder, if the back end needs one; its device is checked in any case.
+    fn encoder(
+        &mut self,
+        backend: Result<BackendKind, Noted>,
+    ) -> Result<Option<EncoderConfig>, Noted> {
+        let device = self.take(&var::DEVICE, |text| text.parse().ok());
+        let library = self.take_optional(&var::ONNXRUNTIME, |text| path(text).map(Some));
+        let vectors = self.take_optional(&var::VECTORS, |text| path(text).map(Some));
+        let hnsw_ef = self.count(&var::HNSW_EF);
+        if backend? != BackendKind::Dense {
+            return Ok(None);
+        }
+        let model = self.take(&var::MODEL, path);
+        Ok(Some(EncoderConfig {
+            model: model?,
+            device: device?,
+            library: library?,
+            vectors: vectors?,
+            hnsw_ef: hnsw_ef?,
+        }))
     }
 
     fn bm25(&mut self) -> Result<Bm25Parameters, Noted> {

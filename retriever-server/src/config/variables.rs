@@ -43,14 +43,24 @@ macro_rules! variables {
 }
 
 variables! {
-    BACKEND = "BACKEND", "backend", Some("bm25"), "", "bm25",
-        "What answers queries.";
+    BACKEND = "BACKEND", "backend", Some("bm25"), "", "bm25 or dense",
+        "What answers queries: BM25, or exact search over the vectors of an encoder.";
     ADDR = "ADDR", "addr", Some("0.0.0.0:8000"), "", "an address and port such as 0.0.0.0:8000",
         "Where to listen. Port 0 takes any free port.";
     INDEX = "INDEX", "index", None, "", "the path of a folder",
         "Folder of the index.";
     CORPUS = "CORPUS", "corpus", None, "", "paths of JSON Lines files with commas between them",
         "Corpus to index first when there is no index; an index that is there must have been built from it.";
+    MODEL = "MODEL", "model", None, "", "the path of a folder with model.onnx and tokenizer.json",
+        "Folder of the encoder, which the dense back end needs.";
+    DEVICE = "DEVICE", "device", Some("auto"), "", "auto, cpu, cuda or cuda:N",
+        "Device of the encoder; auto takes CUDA where it can be used, else the CPU.";
+    ONNXRUNTIME = "ONNXRUNTIME", "onnxruntime", None, "", "the path of a file",
+        "Library of ONNX Runtime; without it ORT_DYLIB_PATH, then ../lib beside the program, then .cache/onnxruntime/lib.";
+    VECTORS = "VECTORS", "vectors", None, "", "the path of a file that faiss wrote (IndexFlatIP or IndexHNSWFlat)",
+        "Vectors of the passages for the dense back end, in the order of the corpus; without it those in the index.";
+    HNSW_EF = "HNSW_EF", "hnsw-ef", Some("128"), "rows", COUNT,
+        "Rows that a search along the graph of RETRIEVER_VECTORS keeps in sight: more find better and take longer.";
     VERIFY_INDEX = "VERIFY_INDEX", "verify-index", Some("true"), "", "true or false",
         "Whether every file of the index, and of RETRIEVER_CORPUS if set, is compared with its SHA-256 at the start, or only with its size.";
     TOP_K = "TOP_K", "top-k", Some("3"), "passages", COUNT,

@@ -54,6 +54,15 @@ pub enum Progress {
     },
     /// Postings are merged into one segment.
     Merging,
+    /// Passages are turned into vectors.
+    Encoding {
+        /// Passages that have their vector.
+        passages: u64,
+        /// Passages in all.
+        of: u64,
+        /// Passages that an earlier, interrupted build had encoded.
+        done_before: u64,
+    },
     /// Files are digested and synced.
     Sealing,
 }

@@ -65,6 +65,22 @@ impl FileEntry {
         let bytes = fs::metadata(path)?.len();
         Ok(Self { path: path.to_owned(), bytes, sha256: Digest::of_file(path)? })
     }
+
+    /// Compares the file at `path` with this entry.
+    pub fn check(&self, path: &Path, verification: Verification) -> Result<(), IndexError> {
+        let corrupt = |reason| Err(IndexError::Corrupt { path: path.to_owned(), reason });
+        let bytes = fs::metadata(path).map_err(io_error(path))?.len();
+        if bytes != self.bytes {
+            return corrupt(format!("{bytes} bytes, expected {}", self.bytes));
+        }
+        if verification == Verification::Digests {
+            let found = Digest::of_file(path).map_err(io_error(path))?;
+            if found != self.sha256 {
+                return corrupt(format!("SHA-256 {found}, expected {}", self.sha256));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Manifest {
@@ -111,22 +127,7 @@ impl Manifest {
 
     /// Compares every file of the index with its entry.
     pub fn check_files(&self, folder: &Path, verification: Verification) -> Result<(), IndexError> {
-        for entry in &self.files {
-            let path = folder.join(&entry.path);
-            let bytes = fs::metadata(&path).map_err(io_error(&path))?.len();
-            if bytes != entry.bytes {
-                let reason = format!("{bytes} bytes, expected {}", entry.bytes);
-                return Err(IndexError::Corrupt { path, reason });
-            }
-            if verification == Verification::Digests {
-                let found = Digest::of_file(&path).map_err(io_error(&path))?;
-                if found != entry.sha256 {
-                    let reason = format!("SHA-256 {found}, expected {}", entry.sha256);
-                    return Err(IndexError::Corrupt { path, reason });
-                }
-            }
-        }
-        Ok(())
+        self.files.iter().try_for_each(|entry| entry.check(&folder.join(&entry.path), verification))
     }
 
     /// Whether an index of these corpus files would hold the same.

@@ -5,12 +5,14 @@
 //! passages.jsonl      the passages, in corpus order
 //! passages.offsets    where each of them starts
 //! lexical/            tantivy's postings
+//! dense/              vectors of the passages, where they were asked for: see [`dense`]
 //! ```
 //!
 //! A folder is complete or absent: it is written under another name and renamed.
 
 pub mod build;
 pub mod corpus_match;
+pub mod dense;
 mod duplicates;
 pub mod manifest;
 
@@ -63,6 +65,27 @@ pub enum IndexError {
         /// What was found and what was expected.
         reason: String,
     },
+    /// The index has no vectors.
+    #[error(
+        "the index at {} has no vectors: add them with `retriever-server index --backend dense`",
+        .0.display()
+    )]
+    NoVectors(PathBuf),
+    /// The vectors are those of other passages or of another encoder.
+    #[error(
+        "{} was made by another encoder ({}) or for other passages: \
+         make it anew with `retriever-server index --backend dense`",
+        folder.display(), model.display()
+    )]
+    OtherVectors {
+        /// Folder of the vectors.
+        folder: PathBuf,
+        /// The encoder's folder as it was given then.
+        model: PathBuf,
+    },
+    /// Passages could not be turned into vectors.
+    #[error("cannot encode passages: {0}")]
+    Encode(String),
     /// No corpus file was named.
     #[error("no corpus file was given")]
     NoCorpus,

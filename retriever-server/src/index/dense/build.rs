@@ -1,0 +1,184 @@
+//! Encodes the passages of an index. A build that is killed loses the batch in progress: the next
+//! one finds what was written and encodes the rest.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use shared::atomic_file::{self, AtomicError};
+
+use super::{DENSE_FOLDER, DenseManifest, MANIFEST_FILE, Source, VECTORS_FILE};
+use crate::corpus::store::PassageStore;
+use crate::index::build::Progress;
+use crate::index::manifest::FileEntry;
+use crate::index::{IndexError, io_error};
+
+/// Where vectors grow before they are complete, in the index folder.
+const PARTIAL_FOLDER: &str = ".dense.partial";
+const SOURCE_FILE: &str = "source.json";
+/// Passages encoded, written and synced at a time: seconds of work on a CPU, which is what a kill
+/// costs.
+const BATCH_PASSAGES: usize = 256;
+
+/// Turns passages into vectors.
+pub trait PassageEncoder {
+    /// The rows of `texts` one after the other, `dimension` finite numbers each.
+    fn encode(&self, texts: &[&str]) -> Result<Vec<f32>, String>;
+}
+
+/// Whether the vectors of `source` are there.
+pub fn are_there(index: &Path, source: &Source) -> Result<bool, IndexError> {
+    Ok(DenseManifest::load(index)?.is_some_and(|manifest| manifest.source == *source))
+}
+
+/// Writes the vectors of all `passages` into the index folder `index`, where other ones are
+/// replaced once these are complete. `model` is the folder of the encoder, for the manifest.
+pub fn build(
+    index: &Path,
+    source: &Source,
+    model: &Path,
+    passages: &PassageStore,
+    encoder: &dyn PassageEncoder,
+    report: &mut dyn FnMut(Progress),
+) -> Result<DenseManifest, IndexError> {
+    let mut partial = Partial::open(index, source)?;
+    let total = source.passage_count;
+    let mut row = partial.rows_done;
+    report(Progress::Encoding { passages: row, of: total, done_before: partial.rows_done });
+    while row < total {
+        let end = total.min(row + BATCH_PASSAGES as u64);
+        let contents = (row..end)
+            .map(|row| Ok(passages.get(row as u32)?.contents))
+            .collect::<Result<Vec<String>, IndexError>>()?;
+        let texts: Vec<&str> = contents.iter().map(String::as_str).collect();
+        let numbers = encoder.encode(&texts).map_err(IndexError::Encode)?;
+        check(&numbers, texts.len() * source.dimension as usize, row)?;
+        partial.append(&numbers)?;
+        row = end;
+        report(Progress::Encoding { passages: row, of: total, done_before: partial.rows_done });
+    }
+    report(Progress::Sealing);
+    partial.commit(index, source, model)
+}
+
+/// An encoder that returns something else than rows must not leave an index behind.
+fn check(numbers: &[f32], expected: usize, row: u64) -> Result<(), IndexError> {
+    if numbers.len() != expected {
+        let reason =
+            format!("{} numbers for passages from row {row}, not {expected}", numbers.len());
+        return Err(IndexError::Encode(reason));
+    }
+    match numbers.iter().find(|number| !number.is_finite()) {
+        Some(number) => {
+            let reason = format!("{number} among the vectors of passages from row {row}");
+            Err(IndexError::Encode(reason))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Vectors that are not complete, held by this process alone.
+struct Partial {
+    folder: PathBuf,
+    vectors: File,
+    rows_done: u64,
+    /// Keeps other builds out until it is closed.
+    _lock: File,
+}
+
+impl Partial {
+    /// What an earlier build of the same has left, or an empty start.
+    fn open(index: &Path, source: &Source) -> Result<Self, IndexError> {
+        let folder = index.join(PARTIAL_FOLDER);
+        fs::create_dir_all(&folder).map_err(io_error(&folder))?;
+        let lock = File::open(&folder).map_err(io_error(&folder))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(AtomicError::Busy(index.join(DENSE_FOLDER)).into());
+            }
+            Err(TryLockError::Error(error)) => return Err(io_error(&folder)(error)),
+        }
+        let path = folder.join(VECTORS_FILE);
+        let mut vectors = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(io_error(&path))?;
+        let row_bytes = source.dimension * size_of::<f32>() as u64;
+        let found = vectors.metadata().map_err(io_error(&path))?.len();
+        let same = read_source(&folder)?.as_ref() == Some(source);
+        let rows_done = if same { (found / row_bytes).min(source.passage_count) } else { 0 };
+        // The end may be a part of a row.
+        vectors.set_len(rows_done * row_bytes).map_err(io_error(&path))?;
+        vectors.seek(SeekFrom::End(0)).map_err(io_error(&path))?;
+        if !same {
+            let text = serde_json::to_vec_pretty(source)
+                .map_err(|error| io_error(&folder)(error.into()))?;
+            atomic_file::write(&folder.join(SOURCE_FILE), &text)?;
+        }
+        Ok(Self { folder, vectors, rows_done, _lock: lock })
+    }
+
+    /// Writes rows and waits until they are on the disk.
+    fn append(&mut self, numbers: &[f32]) -> Result<(), IndexError> {
+        let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        let written = self.vectors.write_all(&bytes).and_then(|()| self.vectors.sync_data());
+        written.map_err(io_error(&self.folder.join(VECTORS_FILE)))
+    }
+
+    /// Puts the folder in place of an older one.
+    fn commit(
+        self,
+        index: &Path,
+        source: &Source,
+        model: &Path,
+    ) -> Result<DenseManifest, IndexError> {
+        let path = self.folder.join(VECTORS_FILE);
+        let vectors = FileEntry::of_file(&path).map_err(io_error(&path))?;
+        let manifest = DenseManifest {
+            source: source.clone(),
+            writer: concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).to_owned(),
+            model: model.to_owned(),
+            vectors: FileEntry { path: PathBuf::from(VECTORS_FILE), ..vectors },
+        };
+        let text = serde_json::to_vec_pretty(&manifest)
+            .map_err(|error| io_error(&self.folder)(error.into()))?;
+        atomic_file::write(&self.folder.join(MANIFEST_FILE), &text)?;
+        let folder = index.join(DENSE_FOLDER);
+        let retired = index.join(".dense.retired");
+        remove_if_there(fs::remove_dir_all(&retired)).map_err(io_error(&retired))?;
+        remove_if_there(fs::rename(&folder, &retired)).map_err(io_error(&folder))?;
+        fs::rename(&self.folder, &folder).map_err(io_error(&folder))?;
+        File::open(index).and_then(|index| index.sync_all()).map_err(io_error(index))?;
+        // Only now: a kill before the renaming would otherwise cost all that was encoded.
+        let note = folder.join(SOURCE_FILE);
+        remove_if_there(fs::remove_file(&note)).map_err(io_error(&note))?;
+        remove_if_there(fs::remove_dir_all(&retired)).map_err(io_error(&retired))?;
+        Ok(manifest)
+    }
+}
+
+/// What the vectors in `folder` are made from; `None` for a new folder or an unreadable note,
+/// neither of which can be gone on from.
+fn read_source(folder: &Path) -> Result<Option<Source>, IndexError> {
+    let path = folder.join(SOURCE_FILE);
+    let mut text = String::new();
+    match File::open(&path).and_then(|mut file| file.read_to_string(&mut text)) {
+        Ok(_) => Ok(serde_json::from_str(&text).ok()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_error(&path)(error)),
+    }
+}
+
+fn remove_if_there(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests;

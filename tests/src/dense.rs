@@ -1,0 +1,180 @@
+//! The dense back end from the command line to `/retrieve`, with the real encoder: found by meaning,
+//! built once, and never asked with the vectors of another encoder.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use retriever_server::cli::{self, EXIT_FAILURE, EXIT_SUCCESS, EXIT_USAGE, Streams};
+use serde_json::{Value, json};
+
+use crate::harness::http::{get, post};
+use crate::harness::retriever::RetrieverHandle;
+
+/// Titles and texts that share no word with the queries below.
+const PASSAGES: [(&str, &str); 4] = [
+    ("lima", "Lima is the capital and largest city of Peru."),
+    ("guernica", "Guernica is a large oil painting by Pablo Picasso about a bombing."),
+    ("iron", "Iron is a metal with the symbol Fe and atomic number 26."),
+    ("volga", "The Volga flows through Russia into the Caspian Sea."),
+];
+const ASKED: [(&str, &str); 3] = [
+    ("which artwork protests against an air raid?", "guernica"),
+    ("chemical element used for making steel", "iron"),
+    ("longest river in Europe", "volga"),
+];
+
+fn cache(below: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache").join(below);
+    assert!(path.exists(), "{} is not there: run `make setup` first", path.display());
+    path.canonicalize().unwrap()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn run(arguments: &[&str]) -> (u8, String, String) {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let arguments = ["retriever-server"].iter().chain(arguments).map(OsString::from);
+    let code = cli::run(arguments, &mut Streams { out: &mut out, err: &mut err });
+    (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+}
+
+struct World {
+    folder: tempfile::TempDir,
+    model: PathBuf,
+    library: PathBuf,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let line = |(id, text): &(&str, &str)| json!({"id": id, "contents": text}).to_string();
+        let lines: Vec<String> = PASSAGES.iter().map(line).collect();
+        fs::write(folder.path().join("corpus.jsonl"), lines.join("\n")).unwrap();
+        let (model, library) = (cache("models/all-minilm-l6-v2"), cache("onnxruntime/lib"));
+        Self { folder, model, library }
+    }
+
+    fn place(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// `command` with the settings of the dense back end, some of them changed.
+    fn run(&self, command: &str, changed: &[(&str, &str)]) -> (u8, String, String) {
+        let (corpus, index) = (self.place("corpus.jsonl"), self.place("index"));
+        let mut settings = vec![
+            ("--backend", "dense"),
+            ("--model", text(&self.model)),
+            ("--onnxruntime", text(&self.library)),
+            ("--device", "cpu"),
+            ("--corpus", text(&corpus)),
+            ("--index", text(&index)),
+        ];
+        settings.retain(|(name, _)| changed.iter().all(|(other, _)| name != other));
+        settings.extend(changed);
+        let mut arguments = vec![command];
+        arguments.extend(settings.iter().flat_map(|(name, value)| [*name, *value]));
+        run(&arguments)
+    }
+
+    fn start(&self) -> RetrieverHandle {
+        RetrieverHandle::start_with(&self.place("index"), 0, &self.variables())
+    }
+
+    fn variables(&self) -> Vec<(&'static str, &str)> {
+        vec![
+            ("RETRIEVER_BACKEND", "dense"),
+            ("RETRIEVER_MODEL", text(&self.model)),
+            ("RETRIEVER_ONNXRUNTIME", text(&self.library)),
+            ("RETRIEVER_DEVICE", "cpu"),
+        ]
+    }
+}
+
+/// Asks for one passage for each of `queries`; their ids, and "" where none was found.
+fn best(retriever: &RetrieverHandle, queries: &[&str]) -> Vec<String> {
+    let body = json!({"queries": queries, "topk": 1, "return_scores": true});
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let reply = runtime.block_on(post(&retriever.url(), &body));
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let lists = reply.body["result"].as_array().unwrap().clone();
+    let id = |list: &Value| list[0]["document"]["id"].as_str().unwrap_or_default().to_owned();
+    lists.iter().map(id).collect()
+}
+
+#[test]
+fn passages_are_found_by_meaning() {
+    let world = World::new();
+    let (code, out, err) = world.run("index", &[]);
+    assert_eq!((code, err.as_str()), (EXIT_SUCCESS, ""), "{out}");
+    assert!(out.contains("encoded 4 passages into vectors of 384 numbers"), "{out}");
+    let (code, out, _) = world.run("index", &[]);
+    assert!(code == EXIT_SUCCESS && out.contains("up to date, 4 vectors"), "{out}");
+
+    let retriever = world.start();
+    let (queries, expected): (Vec<&str>, Vec<&str>) = ASKED.into_iter().unzip();
+    assert_eq!(best(&retriever, &queries), expected);
+    // A query of white space finds nothing, beside others that do.
+    assert_eq!(best(&retriever, &[" ", queries[1], ""]), ["", "iron", ""]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let info = runtime.block_on(get(&retriever.url(), "/info")).body;
+    assert_eq!((&info["backend"], &info["passage_count"]), (&json!("dense"), &json!(4)));
+}
+
+#[test]
+fn a_start_makes_what_is_missing_if_a_corpus_is_named() {
+    let world = World::new();
+    let corpus = world.place("corpus.jsonl");
+    let mut variables = world.variables();
+    variables.push(("RETRIEVER_CORPUS", text(&corpus)));
+    let retriever = RetrieverHandle::start_with(&world.place("index"), 0, &variables);
+    assert_eq!(best(&retriever, &[ASKED[0].0]), [ASKED[0].1]);
+    drop(retriever);
+    // All is there now: the corpus is needed no more.
+    assert_eq!(best(&world.start(), &[ASKED[1].0]), [ASKED[1].1]);
+}
+
+#[test]
+fn vectors_that_are_missing_or_of_another_encoder_are_refused() {
+    let world = World::new();
+    let (corpus, index) = (world.place("corpus.jsonl"), world.place("index"));
+    run(&["index", "--corpus", text(&corpus), "--index", text(&index)]);
+    let variables = world.variables();
+    let refusal = |variables: &[(&str, &str)]| {
+        RetrieverHandle::try_start(&index, 0, variables).err().unwrap().to_string()
+    };
+    assert!(refusal(&variables).contains("has no vectors"), "{}", refusal(&variables));
+
+    assert_eq!(world.run("index", &[]).0, EXIT_SUCCESS);
+    let other = world.place("other-model");
+    fs::create_dir(&other).unwrap();
+    for entry in fs::read_dir(&world.model).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), other.join(entry.file_name())).unwrap();
+    }
+    let settings = "preset = \"minilm\"\npassage_prefix = \"passage: \"\n";
+    fs::write(other.join("retriever.toml"), settings).unwrap();
+    let mut changed = variables.clone();
+    changed[1].1 = text(&other);
+    assert!(refusal(&changed).contains("another encoder"), "{}", refusal(&changed));
+}
+
+#[test]
+fn what_the_encoder_lacks_is_named_before_anything_is_done() {
+    let world = World::new();
+    let (code, _, err) = world.run("check", &[("--model", "/nowhere"), ("--top-k", "0")]);
+    assert_eq!(code, EXIT_USAGE, "{err}");
+    for part in ["RETRIEVER_MODEL (--model) is \"/nowhere\"", "retriever.toml", "RETRIEVER_TOP_K"] {
+        assert!(err.contains(part), "{part:?} is not in {err}");
+    }
+    let corpus = world.place("corpus.jsonl");
+    let serve = ["serve", "--backend", "dense", "--corpus", text(&corpus), "--index", "i"];
+    let (code, _, err) = run(&serve);
+    assert!(code == EXIT_USAGE && err.contains("RETRIEVER_MODEL (--model) is not set"), "{err}");
+    let (code, _, err) = world.run("check", &[("--device", "tpu")]);
+    assert!(code == EXIT_USAGE && err.contains("auto, cpu, cuda or cuda:N"), "{err}");
+    let (code, _, err) = world.run("index", &[("--onnxruntime", "/nowhere/lib.so")]);
+    assert!(code == EXIT_FAILURE && err.contains("/nowhere/lib.so"), "{err}");
+}

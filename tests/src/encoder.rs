@@ -1,0 +1,292 @@
+//! Texts to vectors with the model that set-up exports, against those that sentence-transformers
+//! gives, and what is said when something is missing.
+
+use std::cell::Cell;
+use std::fs;
+use std::num::NonZeroUsize;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use retriever_server::encode::device::{Device, Provider};
+use retriever_server::encode::{EncodeError, Encoder, EncoderOptions, Role};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const DIMENSION: usize = 384;
+
+fn in_repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+fn model_folder() -> PathBuf {
+    let folder = in_repository(".cache/models/all-minilm-l6-v2");
+    assert!(folder.is_dir(), "{} is not there: run make setup first", folder.display());
+    folder
+}
+
+fn options() -> EncoderOptions {
+    EncoderOptions {
+        device: Device::Cpu,
+        threads: NonZeroUsize::new(1),
+        library: Some(in_repository(".cache/onnxruntime/lib")),
+    }
+}
+
+/// A folder with the real model and other settings.
+fn with_settings(settings: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["model.onnx", "tokenizer.json"] {
+        symlink(model_folder().canonicalize().unwrap().join(name), folder.path().join(name))
+            .unwrap();
+    }
+    fs::write(folder.path().join("retriever.toml"), settings).unwrap();
+    folder
+}
+
+fn open_with(settings: &str) -> Encoder {
+    Encoder::open(with_settings(settings).path(), &options()).unwrap()
+}
+
+fn encode(encoder: &Encoder, texts: &[&str], role: Role) -> Vec<Vec<f32>> {
+    let vectors = encoder.encode(texts, role, &|| false).unwrap();
+    assert_eq!(vectors.len(), texts.len() * DIMENSION);
+    vectors.chunks(DIMENSION).map(<[f32]>::to_vec).collect()
+}
+
+fn one(encoder: &Encoder, text: &str, role: Role) -> Vec<f32> {
+    encode(encoder, &[text], role).remove(0)
+}
+
+fn length(vector: &[f32]) -> f64 {
+    vector.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt()
+}
+
+fn cosine(left: &[f32], right: &[f32]) -> f64 {
+    let products = left.iter().zip(right).map(|(&a, &b)| f64::from(a) * f64::from(b));
+    products.sum::<f64>() / (length(left) * length(right))
+}
+
+/// The same text in another batch: sums are taken in another order there.
+#[track_caller]
+fn check_same(left: &[f32], right: &[f32]) {
+    let cosine = cosine(left, right);
+    assert!(cosine > 0.999_999, "the cosine is {cosine}");
+}
+
+#[track_caller]
+fn check_other(left: &[f32], right: &[f32]) {
+    let cosine = cosine(left, right);
+    assert!(cosine < 0.999, "the cosine is {cosine}");
+}
+
+#[track_caller]
+fn refusal(folder: &Path, options: &EncoderOptions) -> String {
+    Encoder::open(folder, options).unwrap_err().to_string()
+}
+
+/// Texts and vectors of a recording, of which nothing else is ours to choose.
+fn recording() -> (Vec<String>, Vec<Vec<f32>>) {
+    let named = std::env::var_os("VECTORS_DIR").map(PathBuf::from);
+    let copy = in_repository("tests/golden");
+    let file = [named, Some(copy)]
+        .into_iter()
+        .flatten()
+        .map(|folder| folder.join("minilm-embeddings.json"))
+        .find(|path| path.is_file());
+    let recorded: Value = serde_json::from_slice(&fs::read(file.unwrap()).unwrap()).unwrap();
+    assert_eq!(recorded["pooling"], "mean");
+    assert_eq!(recorded["normalized"], true);
+    assert_eq!(recorded["max_length"], 256);
+    let texts: Vec<String> = serde_json::from_value(recorded["texts"].clone()).unwrap();
+    let vectors: Vec<Vec<f32>> = serde_json::from_value(recorded["vectors"].clone()).unwrap();
+    assert!(texts.len() >= 50 && texts.len() == vectors.len());
+    (texts, vectors)
+}
+
+#[test]
+fn vectors_of_sentence_transformers_are_met() {
+    let (texts, expected) = recording();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let encoder = Encoder::open(&model_folder(), &options()).unwrap();
+    assert_eq!(encoder.dimension(), DIMENSION);
+    let found = encode(&encoder, &texts, Role::Query);
+    let mut least = 1.0f64;
+    for ((text, found), expected) in texts.iter().zip(&found).zip(&expected) {
+        let cosine = cosine(found, expected);
+        assert!(cosine >= 0.9999, "{text:?}: the cosine is {cosine}");
+        assert!((length(found) - 1.0).abs() < 1e-5, "{text:?}");
+        least = least.min(cosine);
+    }
+    println!("the least cosine of {} texts is {least:.9}", texts.len());
+}
+
+#[test]
+fn the_order_and_company_of_texts_do_not_matter() {
+    let (texts, _) = recording();
+    let mut texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let encoder = Encoder::open(&model_folder(), &options()).unwrap();
+    let together = encode(&encoder, &texts, Role::Passage);
+    texts.reverse();
+    let reversed = encode(&encoder, &texts, Role::Passage);
+    for (left, right) in together.iter().zip(reversed.iter().rev()) {
+        check_same(left, right);
+    }
+    for (text, vector) in texts.iter().zip(&reversed).step_by(5) {
+        check_same(vector, &one(&encoder, text, Role::Passage));
+    }
+    assert_eq!(encode(&encoder, &[], Role::Query), Vec::<Vec<f32>>::new());
+}
+
+#[test]
+fn any_text_has_a_vector() {
+    let encoder = Encoder::open(&model_folder(), &options()).unwrap();
+    let letters = "a".repeat(100_000);
+    let marks = "\u{301}".repeat(1000);
+    let texts = ["", " \t\n", "\0", "\u{feff}\u{200b}", "東京", "🦀🏔️", &letters, &marks];
+    for (text, vector) in texts.iter().zip(encode(&encoder, &texts, Role::Query)) {
+        assert!((length(&vector) - 1.0).abs() < 1e-5, "{:?}", text.get(..20));
+    }
+    // Case and accents are the tokenizer's to remove.
+    let [plain, accented] =
+        ["cafe naive", "Café NAÏVE"].map(|text| one(&encoder, text, Role::Query));
+    check_same(&plain, &accented);
+}
+
+#[test]
+fn a_long_text_counts_up_to_the_limit() {
+    let encoder = Encoder::open(&model_folder(), &options()).unwrap();
+    // Two of the tokens are special ones.
+    let [query, passage] = [254, 178].map(|words| "mountain ".repeat(words));
+    let endless = "mountain ".repeat(1_000_000);
+    for (role, limit) in [(Role::Query, &query), (Role::Passage, &passage)] {
+        let cut = one(&encoder, limit, role);
+        check_same(&one(&encoder, &endless, role), &cut);
+        let beyond = format!("{limit} violin concerto");
+        check_same(&one(&encoder, &beyond, role), &cut);
+        let within = format!("violin concerto {limit}");
+        assert!(cosine(&one(&encoder, &within, role), &cut) < 0.9999);
+    }
+}
+
+#[test]
+fn prefixes_stand_before_queries_and_passages() {
+    let plain = open_with("preset = 'minilm'");
+    let e5 = open_with("preset = 'e5'");
+    let text = "who painted Guernica";
+    let passage = one(&e5, text, Role::Passage);
+    check_same(&passage, &one(&plain, "passage: who painted Guernica", Role::Passage));
+    let query = one(&e5, text, Role::Query);
+    check_same(&query, &one(&plain, "query: who painted Guernica", Role::Query));
+    check_other(&query, &passage);
+}
+
+#[test]
+fn poolings_differ_and_vectors_keep_their_length_on_demand() {
+    let text = "the capital of Norway";
+    let encode = |settings: &str| one(&open_with(settings), text, Role::Query);
+    let mean = encode("pooling = 'mean'");
+    let raw = encode("pooling = 'mean'\nnormalize = false");
+    check_same(&mean, &raw);
+    assert!(length(&raw) > 1.5, "{}", length(&raw));
+    let cls = encode("preset = 'bge'\nquery_prefix = ''\nnormalize = false");
+    check_other(&mean, &cls);
+    let pooler = encode("pooling = 'pooler'\nnormalize = false");
+    // The pooler ends in tanh.
+    assert!(pooler.iter().all(|value| value.abs() < 1.0));
+    assert!(cls.iter().any(|value| value.abs() > 1.0));
+    check_other(&cls, &pooler);
+}
+
+#[test]
+fn work_ends_when_it_is_to_stop() {
+    let encoder = Encoder::open(&model_folder(), &options()).unwrap();
+    // Too long to share a batch.
+    let text = "mountain ".repeat(200);
+    let texts = [text.as_str(); 20];
+    let asked = Cell::new(0);
+    let stop = || {
+        asked.set(asked.get() + 1);
+        asked.get() > 3
+    };
+    let stopped = encoder.encode(&texts, Role::Query, &stop).unwrap_err();
+    assert!(matches!(stopped, EncodeError::Stopped), "{stopped}");
+    assert_eq!(asked.get(), 4);
+}
+
+#[test]
+fn several_threads_take_turns() {
+    let (texts, _) = recording();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).take(12).collect();
+    let encoder = Encoder::open(&model_folder(), &options()).unwrap();
+    let alone = encode(&encoder, &texts, Role::Query);
+    thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| encode(&encoder, &texts, Role::Query))).collect();
+        for thread in threads {
+            assert_eq!(thread.join().unwrap(), alone);
+        }
+    });
+}
+
+#[test]
+fn a_missing_gpu_is_an_error_only_where_it_was_asked_for() {
+    let open = |device| Encoder::open(&model_folder(), &EncoderOptions { device, ..options() });
+    assert_eq!(open(Device::Auto).unwrap().provider(), Provider::Cpu);
+    let refused = open(Device::Cuda(1)).unwrap_err().to_string();
+    let expected = "model.onnx on cuda:1: this ONNX Runtime is built without it";
+    assert!(refused.ends_with(expected), "{refused}");
+}
+
+#[test]
+fn a_folder_that_is_not_whole_is_refused() {
+    let folder = with_settings("preset = 'minilm'");
+    let at = |name: &str| folder.path().join(name);
+    let check = |expected: &str| {
+        let refused = refusal(folder.path(), &options());
+        assert!(refused.contains(expected), "{refused}\nexpected {expected}");
+    };
+    fs::remove_file(at("model.onnx")).unwrap();
+    check("model.onnx is not there, expected an ONNX model");
+    fs::write(at("model.onnx"), "not one").unwrap();
+    check("model.onnx on cpu: ");
+    fs::remove_file(at("tokenizer.json")).unwrap();
+    check("tokenizer.json is not there, expected a tokenizer");
+    fs::write(at("tokenizer.json"), "{}").unwrap();
+    check("tokenizer.json is not a tokenizer: ");
+    fs::write(at("retriever.toml"), "preset = 'e4'").unwrap();
+    check(
+        r#"retriever.toml: preset = "e4": expected "e5", "bge", "contriever", "minilm" or "gte""#,
+    );
+    fs::remove_file(at("retriever.toml")).unwrap();
+    check(r#"retriever.toml is not there: write one with `preset = "e5"`, "#);
+}
+
+#[test]
+fn more_tokens_than_the_model_takes_are_refused_at_once() {
+    let folder = with_settings("preset = 'minilm'\nmax_passage_tokens = 513");
+    let refused = refusal(folder.path(), &options());
+    assert!(refused.contains("model.onnx on cpu: with 513 tokens: "), "{refused}");
+    assert!(
+        Encoder::open(
+            with_settings("preset = 'minilm'\nmax_passage_tokens = 512").path(),
+            &options()
+        )
+        .is_ok()
+    );
+}
+
+#[test]
+fn a_missing_library_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("libonnxruntime.so.1.31.1");
+    let with = |library: &Path| EncoderOptions { library: Some(library.to_owned()), ..options() };
+    for place in [folder.path(), &file] {
+        let refused = refusal(&model_folder(), &with(place));
+        let expected = format!("found no libonnxruntime.so in {};", place.display());
+        assert!(refused.contains(&expected), "{refused}");
+    }
+    fs::write(&file, "not a library").unwrap();
+    let refused = refusal(&model_folder(), &with(folder.path()));
+    assert!(refused.starts_with("cannot load ONNX Runtime from "), "{refused}");
+}
