@@ -338,6 +338,7 @@ fn a_wrong_graph_is_named_with_its_place() {
         (entry + 4, vec![255, 255, 255, 127], "max_level", entry + 4, "is 2147483647, expected a"),
         (storage, b"IxFI".to_vec(), "metric", storage + 33, "is 1, expected 0 (inner product)"),
         (storage + 4, vec![9], "vectors", storage + 37, "is 4320, expected 2160 items"),
+        (33, vec![2], "metric", 33, "is 2, expected 0 (inner product) or 1 (L2)"),
         (33, vec![0], "metric of stored vectors", storage, "is 1, expected 0 as in the graph"),
     ] {
         let found = message(file, place, &bytes);
