@@ -1,6 +1,7 @@
 //! How fast rows are searched, beside how fast this machine reads memory and multiplies, measured
-//! in the same run: `scan_bench [ROWS] [DIMENSION] [THREADS]`, by default 200000, 384 and all
-//! cores. Every figure is the best of several, as whatever else runs can only slow it down.
+//! in the same run: `scan_bench [ROWS] [DIMENSION] [THREADS] [BATCHES]`, by default 200000, 384, all
+//! cores and 1,32,512. Every figure is the best of several, as whatever else runs can only slow it
+//! down.
 
 #![expect(clippy::print_stdout, reason = "what it finds out is printed")]
 
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use retriever_server::vector::{Instructions, RowFormat, Rows, top_k_with};
 
-const BATCHES: [usize; 3] = [1, 32, 512];
+const BATCHES: &str = "1,32,512";
 const TOP_K: usize = 10;
 /// Time that one figure takes, once it was measured [`REPEATS_MIN`] times.
 const FIGURE: Duration = Duration::from_millis(1500);
@@ -20,20 +21,24 @@ const REPEATS_MIN: usize = 3;
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
+    let number = |name: &str, text: &str| -> Result<usize> {
+        text.parse().with_context(|| format!("{name} is {text:?}, expected a number"))
+    };
     let mut argument = |name: &str, default: usize| match arguments.next() {
-        Some(text) => {
-            text.parse().with_context(|| format!("{name} is {text:?}, expected a number"))
-        }
+        Some(text) => number(name, &text),
         None => Ok(default),
     };
     let count = argument("ROWS", 200_000)?;
     let dimension = argument("DIMENSION", 384)?;
     let threads =
         argument("THREADS", thread::available_parallelism().map_or(1, NonZeroUsize::get))?;
+    let batches = arguments.next().unwrap_or_else(|| BATCHES.to_owned());
+    let batches: Vec<usize> =
+        batches.split(',').map(|text| number("BATCHES", text)).collect::<Result<_>>()?;
     ensure!(count > 0 && dimension > 0 && threads > 0, "ROWS, DIMENSION and THREADS are above 0");
 
     let mut random = Random(1);
-    let queries = random.numbers(BATCHES[2] * dimension);
+    let queries = random.numbers(batches.iter().max().unwrap_or(&0) * dimension);
     println!("{count} rows of {dimension} numbers, the best {TOP_K}, {threads} threads");
     for format in [RowFormat::F32, RowFormat::F16, RowFormat::I8] {
         let mut bytes = Vec::with_capacity(count * format.row_bytes(dimension));
@@ -43,7 +48,7 @@ fn main() -> Result<()> {
         let rows = Rows::new(&bytes, format, dimension)?;
         for instructions in Instructions::available() {
             println!("\n{format:?}, {}", instructions.name());
-            for batch in BATCHES {
+            for &batch in &batches {
                 let queries = &queries[..batch * dimension];
                 let search = || top_k_with(instructions, &rows, queries, TOP_K, threads, &|| false);
                 let reading = best(|| read(&bytes, threads));
@@ -120,7 +125,7 @@ enum Lanes {
 impl Lanes {
     fn of(instructions: Instructions) -> Self {
         match instructions.name() {
-            "AVX-512" => Self::Sixteen,
+            "AMX" | "AVX-512 BF16" | "AVX-512" => Self::Sixteen,
             "AVX2" => Self::Eight,
             _ => Self::Four,
         }

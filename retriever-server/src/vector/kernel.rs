@@ -1,6 +1,8 @@
 //! Which instructions the products are computed with. Every way gives the same rows; scores differ
 //! in their last bits, as sums are in another order.
 
+#[cfg(target_arch = "x86_64")]
+use super::bf16_x86::Screening;
 use super::portable;
 use super::rows::RowFormat;
 #[cfg(target_arch = "x86_64")]
@@ -25,6 +27,9 @@ pub(super) struct Survivor {
 /// Instructions that this processor has.
 #[derive(Clone, Copy, Debug)]
 pub enum Instructions {
+    /// AVX-512F, after screening in bfloat16 where there is more than one query.
+    #[cfg(target_arch = "x86_64")]
+    Screened(Avx512, Screening),
     /// AVX-512F: 16 numbers at a time.
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
@@ -41,7 +46,10 @@ impl Instructions {
         let mut available = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            available.extend(Avx512::detect().map(Self::Avx512));
+            available.extend(Avx512::detect().into_iter().flat_map(|kernel| {
+                let screened = Screening::detect().map(move |with| Self::Screened(kernel, with));
+                screened.chain([Self::Avx512(kernel)])
+            }));
             available.extend(Avx2::detect().map(Self::Avx2));
         }
         available.push(Self::Portable);
@@ -57,6 +65,8 @@ impl Instructions {
     pub fn name(self) -> &'static str {
         match self {
             #[cfg(target_arch = "x86_64")]
+            Self::Screened(_, screening) => screening.name(),
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512(_) => "AVX-512",
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(_) => "AVX2",
@@ -68,7 +78,7 @@ impl Instructions {
     pub(super) fn lanes(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512(_) => Avx512::LANES,
+            Self::Screened(..) | Self::Avx512(_) => Avx512::LANES,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(_) => Avx2::LANES,
             Self::Portable => portable::LANES,
@@ -79,7 +89,7 @@ impl Instructions {
     pub(super) fn decode(self, row: &[u8], format: RowFormat, numbers: &mut [[u8; 4]]) {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512(kernel) => kernel.decode(row, format, numbers),
+            Self::Screened(kernel, _) | Self::Avx512(kernel) => kernel.decode(row, format, numbers),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(kernel) => kernel.decode(row, format, numbers),
             Self::Portable => portable::decode(row, format, numbers),
@@ -99,7 +109,9 @@ impl Instructions {
     ) {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512(kernel) => kernel.tile(rows, dimension, panel, thresholds, found),
+            Self::Screened(kernel, _) | Self::Avx512(kernel) => {
+                kernel.tile(rows, dimension, panel, thresholds, found)
+            }
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(kernel) => kernel.tile(rows, dimension, panel, thresholds, found),
             Self::Portable => portable::tile(rows, dimension, panel, thresholds, found),
@@ -117,7 +129,9 @@ impl Instructions {
     ) -> [f32; BLOCK_ROWS] {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512(kernel) => kernel.products(rows, format, dimension, query),
+            Self::Screened(kernel, _) | Self::Avx512(kernel) => {
+                kernel.products(rows, format, dimension, query)
+            }
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(kernel) => kernel.products(rows, format, dimension, query),
             Self::Portable => portable::products(rows, format, dimension, query),

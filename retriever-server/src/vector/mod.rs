@@ -10,11 +10,15 @@
 pub mod faiss_file;
 
 mod best;
+#[cfg(target_arch = "x86_64")]
+mod bf16_x86;
 mod kernel;
 mod panels;
 mod portable;
 mod rows;
 mod scan;
+#[cfg(target_arch = "x86_64")]
+mod screen;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 

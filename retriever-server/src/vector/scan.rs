@@ -6,13 +6,20 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use super::best::Best;
+#[cfg(target_arch = "x86_64")]
+use super::bf16_x86::Screening;
 use super::kernel::{BLOCK_ROWS, Instructions, Survivor};
 use super::panels::Panels;
 use super::rows::{RowFormat, Rows};
+#[cfg(target_arch = "x86_64")]
+use super::screen::{self, SCREEN_QUERIES, ScreenQueries, ScreenRows};
 use crate::backend::Hit;
 
 /// Bytes of a chunk of rows as `f32`: half of a small second-level cache.
 const CHUNK_BYTES: usize = 256 << 10;
+
+/// Chunks have a multiple of this many rows, so that no kernel works on less than it can.
+const CHUNK_ROWS_STEP: usize = 32;
 
 /// Multiplications that are worth a thread of their own.
 pub(super) const THREAD_PRODUCTS: usize = 1 << 20;
@@ -36,6 +43,9 @@ enum Queries {
     /// Padded with zeros. Its rows are read once, as they are stored.
     One(Vec<f32>),
     Many(Panels),
+    /// Compared as bfloat16 first.
+    #[cfg(target_arch = "x86_64")]
+    Screened(ScreenQueries, Screening),
 }
 
 /// What a thread has found, and room to work in.
@@ -45,6 +55,11 @@ struct Worker {
     /// For each query, and out of reach for those that fill the last panel up.
     thresholds: Vec<f32>,
     numbers: Vec<[u8; 4]>,
+    #[cfg(target_arch = "x86_64")]
+    rounded: ScreenRows,
+    /// Products of all rows of a chunk with a panel.
+    #[cfg(target_arch = "x86_64")]
+    scores: Vec<f32>,
     found: Vec<Survivor>,
 }
 
@@ -63,10 +78,16 @@ impl<'a> Scan<'a> {
             query.resize(dimension.next_multiple_of(lanes), 0.0);
             Queries::One(query)
         } else {
-            Queries::Many(Panels::pack(queries, dimension, lanes))
+            match instructions {
+                #[cfg(target_arch = "x86_64")]
+                Instructions::Screened(_, screening) => {
+                    Queries::Screened(ScreenQueries::new(queries, dimension, lanes), screening)
+                }
+                _ => Queries::Many(Panels::pack(queries, dimension, lanes)),
+            }
         };
         let chunk_rows = CHUNK_BYTES / (dimension * size_of::<f32>());
-        let chunk_rows = (chunk_rows - chunk_rows % BLOCK_ROWS).max(BLOCK_ROWS);
+        let chunk_rows = (chunk_rows - chunk_rows % CHUNK_ROWS_STEP).max(CHUNK_ROWS_STEP);
         Self { rows, instructions, queries, count, capacity, chunk_rows }
     }
 
@@ -116,11 +137,22 @@ impl<'a> Scan<'a> {
         let padded = match &self.queries {
             Queries::One(_) => 1,
             Queries::Many(panels) => panels.padded_count(),
+            #[cfg(target_arch = "x86_64")]
+            Queries::Screened(queries, _) => queries.padded_count(),
         };
         let best = vec![Best::new(self.capacity); self.count];
         let mut thresholds: Vec<f32> = best.iter().map(Best::threshold).collect();
         thresholds.resize(padded, f32::INFINITY);
-        Worker { best, thresholds, numbers: Vec::new(), found: Vec::new() }
+        Worker {
+            best,
+            thresholds,
+            numbers: Vec::new(),
+            #[cfg(target_arch = "x86_64")]
+            rounded: ScreenRows::default(),
+            #[cfg(target_arch = "x86_64")]
+            scores: Vec::new(),
+            found: Vec::new(),
+        }
     }
 
     /// Searches the chunk that begins with row `first`.
@@ -130,6 +162,10 @@ impl<'a> Scan<'a> {
         match &self.queries {
             Queries::One(query) => self.search_one(first, stored, query, worker),
             Queries::Many(panels) => self.search_many(first, stored, panels, worker),
+            #[cfg(target_arch = "x86_64")]
+            Queries::Screened(queries, screening) => {
+                self.search_screened(first, stored, (queries, *screening), worker);
+            }
         }
     }
 
@@ -149,18 +185,9 @@ impl<'a> Scan<'a> {
     }
 
     fn search_many(&self, first: usize, stored: &[u8], panels: &Panels, worker: &mut Worker) {
-        let (format, dimension) = (self.rows.format(), self.rows.dimension());
-        let Worker { best, thresholds, numbers, found } = worker;
-        let numbers = if format == RowFormat::F32 {
-            stored
-        } else {
-            let stored = stored.chunks(format.row_bytes(dimension));
-            numbers.resize(stored.len() * dimension, [0; 4]);
-            for (row, numbers) in stored.zip(numbers.chunks_mut(dimension)) {
-                self.instructions.decode(row, format, numbers);
-            }
-            numbers.as_flattened()
-        };
+        let dimension = self.rows.dimension();
+        let Worker { best, thresholds, numbers, found, .. } = worker;
+        let numbers = self.decoded(stored, numbers);
         for (queries, panel) in panels.iter() {
             let block_bytes = BLOCK_ROWS * RowFormat::F32.row_bytes(dimension);
             for (block, rows) in numbers.chunks(block_bytes).enumerate() {
@@ -170,6 +197,55 @@ impl<'a> Scan<'a> {
                     let best = &mut best[queries.start + query];
                     best.offer(Hit { row: (first + block * BLOCK_ROWS + row) as u32, score });
                     thresholds[query] = best.threshold();
+                }
+            }
+        }
+    }
+
+    /// Rows as `f32`, in `numbers` unless they are stored so.
+    fn decoded<'b>(&self, stored: &'b [u8], numbers: &'b mut Vec<[u8; 4]>) -> &'b [u8] {
+        let (format, dimension) = (self.rows.format(), self.rows.dimension());
+        if format == RowFormat::F32 {
+            return stored;
+        }
+        let stored = stored.chunks(format.row_bytes(dimension));
+        numbers.resize(stored.len() * dimension, [0; 4]);
+        for (row, numbers) in stored.zip(numbers.chunks_mut(dimension)) {
+            self.instructions.decode(row, format, numbers);
+        }
+        numbers.as_flattened()
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn search_screened(
+        &self,
+        first: usize,
+        stored: &[u8],
+        (queries, screening): (&ScreenQueries, Screening),
+        worker: &mut Worker,
+    ) {
+        let (format, dimension) = (self.rows.format(), self.rows.dimension());
+        let row_bytes = format.row_bytes(dimension);
+        let Worker { best, thresholds, numbers, rounded, scores, found } = worker;
+        screening.narrow(self.decoded(stored, numbers), dimension, rounded);
+        scores.resize(rounded.bounds.norms.len() * SCREEN_QUERIES, 0.0);
+        for (first_query, panel) in queries.panels() {
+            screening.products(&rounded.numbers, panel, scores);
+            let bounds = queries.bounds(first_query);
+            let panel_thresholds = first_query..first_query + SCREEN_QUERIES;
+            for (row, bytes) in stored.chunks(row_bytes).enumerate() {
+                let scores = &scores[row * SCREEN_QUERIES..][..SCREEN_QUERIES];
+                let own = [rounded.bounds.norms[row], rounded.bounds.residuals[row]];
+                let limits = &thresholds[panel_thresholds.clone()];
+                screening.compare(row, [scores, limits], bounds, own, found);
+                for Survivor { query, .. } in found.drain(..) {
+                    let query = first_query + query;
+                    // Those that fill the panel up come here where a row is not finite.
+                    let Some(best) = best.get_mut(query) else { continue };
+                    let exact = queries.exact(query);
+                    let score = self.instructions.products(bytes, format, dimension, exact)[0];
+                    best.offer(Hit { row: (first + row) as u32, score });
+                    thresholds[query] = screen::limit(best.threshold());
                 }
             }
         }

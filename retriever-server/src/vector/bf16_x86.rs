@@ -1,0 +1,319 @@
+//! The kernels of screening: AMX, which multiplies tiles of bfloat16, and the dot products of
+//! AVX-512 BF16.
+//!
+//! Safe from outside as in [`super::x86`]: a [`Screening`] exists only where the processor has the
+//! instructions, and every kernel checks the lengths of its slices once.
+
+#![expect(
+    unsafe_code,
+    reason = "instructions chosen at run time, and tiles that only assembly has"
+)]
+
+use std::arch::asm;
+use std::arch::x86_64::{
+    __cpuid_count, __m512, __m512bh, __m512i, _CMP_NLE_UQ, _MM_HINT_T0, _mm_prefetch,
+    _mm512_castsi512_ps, _mm512_castsi512_si256, _mm512_cmp_ps_mask, _mm512_cvtepu16_epi32,
+    _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_extracti64x4_epi64, _mm512_fmadd_ps,
+    _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_maskz_loadu_ps,
+    _mm512_reduce_add_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
+    _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
+};
+use std::mem::transmute;
+use std::sync::OnceLock;
+
+use super::kernel::Survivor;
+use super::screen::{GROUP_QUERIES, SCREEN_QUERIES, SCREEN_ROWS, ScreenRows, padded};
+
+/// Numbers of a vector of `f32`.
+const LANES: usize = 16;
+
+/// Numbers by which rows are asked for before they are rounded: memory answers many requests at a
+/// time, and the processor by itself makes too few.
+const AHEAD: usize = 512;
+
+/// Rows of a tile, and pairs of numbers in a row of it.
+const TILE: usize = 16;
+
+/// Bytes of a row of a tile.
+const TILE_ROW_BYTES: usize = 64;
+
+/// Linux gives a process the registers of tiles, which are large, on request only.
+const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+const XFEATURE_TILE_DATA: libc::c_long = 18;
+
+/// Proof that the processor has AVX-512 BF16, and what it multiplies with.
+#[derive(Clone, Copy, Debug)]
+pub struct Screening(Multiplier);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Multiplier {
+    /// Tiles of 16 by 16 products.
+    Amx,
+    /// Vectors of 16 products.
+    Dot,
+}
+
+/// What the tiles are: 16 rows of 64 bytes, all eight of them.
+#[repr(C, align(64))]
+struct TileConfig([u8; 64]);
+
+static TILE_CONFIG: TileConfig = {
+    let mut bytes = [0; 64];
+    bytes[0] = 1;
+    let mut tile = 0;
+    while tile < 8 {
+        bytes[16 + 2 * tile] = TILE_ROW_BYTES as u8;
+        bytes[48 + tile] = TILE as u8;
+        tile += 1;
+    }
+    TileConfig(bytes)
+};
+
+/// Whether the processor has tiles of bfloat16, and the system lets this process use them.
+fn has_tiles() -> bool {
+    static HAS: OnceLock<bool> = OnceLock::new();
+    *HAS.get_or_init(|| {
+        let found = __cpuid_count(7, 0).edx;
+        let (bf16, tile) = (found >> 22 & 1 == 1, found >> 24 & 1 == 1);
+        if !(cfg!(target_os = "linux") && bf16 && tile) {
+            return false;
+        }
+        // SAFETY: asks for the use of registers; touches no memory.
+        let refused =
+            unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_TILE_DATA) };
+        refused == 0
+    })
+}
+
+impl Screening {
+    /// All that this processor has, fastest first.
+    pub(super) fn detect() -> impl Iterator<Item = Self> {
+        let vectors = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16");
+        let kinds = [(has_tiles(), Multiplier::Amx), (true, Multiplier::Dot)];
+        kinds.into_iter().filter(move |(has, _)| vectors && *has).map(|(_, kind)| Self(kind))
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self.0 {
+            Multiplier::Amx => "AMX",
+            Multiplier::Dot => "AVX-512 BF16",
+        }
+    }
+
+    /// Rounds rows of `dimension` little-endian `f32`.
+    pub(super) fn narrow(self, numbers: &[u8], dimension: usize, rows: &mut ScreenRows) {
+        let row_bytes = dimension * size_of::<f32>();
+        rows.resize(numbers.len() / row_bytes, dimension);
+        let padded = padded(dimension);
+        for (index, row) in numbers.chunks_exact(row_bytes).enumerate() {
+            let rounded = &mut rows.numbers[index * padded..][..padded];
+            // SAFETY: `self` proves the instructions; the row has `dimension` numbers, and there
+            // is room for as many and those that fill it up.
+            let sums = unsafe { narrow_row(row.as_ptr().cast(), dimension, rounded) };
+            rows.set_bounds(index, sums, dimension);
+        }
+    }
+
+    /// The products of rows, a multiple of [`SCREEN_ROWS`], with a panel of queries: for each row
+    /// one number a query.
+    pub(super) fn products(self, rows: &[u16], panel: &[u16], scores: &mut [f32]) {
+        let padded = panel.len() / SCREEN_QUERIES;
+        assert!(padded > 0 && padded.is_multiple_of(2 * TILE), "numbers of a row");
+        assert!(rows.len().is_multiple_of(SCREEN_ROWS * padded), "blocks of rows");
+        assert_eq!(scores.len(), rows.len() / padded * SCREEN_QUERIES, "a score a row and query");
+        let blocks = rows.chunks_exact(SCREEN_ROWS * padded);
+        let blocks = blocks.zip(scores.chunks_exact_mut(SCREEN_ROWS * SCREEN_QUERIES));
+        match self.0 {
+            // SAFETY: `self` proves the instructions; the lengths were checked just now.
+            Multiplier::Amx => unsafe { tile_products(blocks, panel, padded) },
+            // SAFETY: as above.
+            Multiplier::Dot => blocks.for_each(|(rows, scores)| unsafe {
+                dot_products(rows, panel, padded, scores);
+            }),
+        }
+    }
+
+    /// Adds those queries of a panel to `found` for which the score of row `row` may be above the
+    /// limit, or is not a number. `bounds` are the queries' norms and residuals, `own` the row's.
+    pub(super) fn compare(
+        self,
+        row: usize,
+        [scores, limits]: [&[f32]; 2],
+        bounds: [&[f32]; 2],
+        own: [f32; 2],
+        found: &mut Vec<Survivor>,
+    ) {
+        for numbers in [scores, limits, bounds[0], bounds[1]] {
+            assert_eq!(numbers.len(), SCREEN_QUERIES, "a panel");
+        }
+        // SAFETY: `self` proves the instructions; the lengths were checked just now.
+        let mut queries = unsafe { compare_row(scores, limits, bounds, own) };
+        while queries != 0 {
+            let query = queries.trailing_zeros() as usize;
+            queries &= queries - 1;
+            found.push(Survivor { row, query, score: scores[query] });
+        }
+    }
+}
+
+/// Rounds a row, and gives the sums of squares of the rounded one and of what it lost.
+/// SAFETY: `dimension` numbers can be read at `row`, and `rounded` is that filled up.
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn narrow_row(row: *const f32, dimension: usize, rounded: &mut [u16]) -> [f32; 2] {
+    let (mut norm, mut residual) = (_mm512_setzero_ps(), _mm512_setzero_ps());
+    for (step, place) in rounded.chunks_exact_mut(2 * LANES).enumerate() {
+        let start = step * 2 * LANES;
+        for line in [0, LANES] {
+            // A hint, which may point anywhere.
+            _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(start + line + AHEAD).cast());
+        }
+        // SAFETY: the loads read what is left of the row and nothing after it.
+        let numbers =
+            unsafe { [load_some(row, start, dimension), load_some(row, start + LANES, dimension)] };
+        let both: __m512bh = _mm512_cvtne2ps_pbh(numbers[1], numbers[0]);
+        // SAFETY: one is the other under another name.
+        let both: __m512i = unsafe { transmute(both) };
+        // SAFETY: the place has room for as many.
+        unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), both) };
+        let halves = [_mm512_castsi512_si256(both), _mm512_extracti64x4_epi64::<1>(both)];
+        for (half, numbers) in halves.into_iter().zip(numbers) {
+            let widened = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)));
+            let lost = _mm512_sub_ps(numbers, widened);
+            norm = _mm512_fmadd_ps(widened, widened, norm);
+            residual = _mm512_fmadd_ps(lost, lost, residual);
+        }
+    }
+    [_mm512_reduce_add_ps(norm), _mm512_reduce_add_ps(residual)]
+}
+
+/// The numbers from `start` on, with zeros from `end` on.
+/// SAFETY: `end` numbers can be read at `row`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn load_some(row: *const f32, start: usize, end: usize) -> __m512 {
+    let place = row.wrapping_add(start);
+    if start + LANES <= end {
+        // SAFETY: as promised by the caller.
+        unsafe { _mm512_loadu_ps(place) }
+    } else {
+        let mask = (1u16 << end.saturating_sub(start)) - 1;
+        // SAFETY: what the mask leaves out is not read.
+        unsafe { _mm512_maskz_loadu_ps(mask, place) }
+    }
+}
+
+/// SAFETY: a block has [`SCREEN_ROWS`] rows of `padded` numbers and a score for each of
+/// [`SCREEN_QUERIES`]; the panel has as many queries.
+unsafe fn tile_products<'a>(
+    blocks: impl Iterator<Item = (&'a [u16], &'a mut [f32])>,
+    panel: &[u16],
+    padded: usize,
+) {
+    // SAFETY: the configuration has 64 bytes; tiles hold nothing of anybody else's.
+    unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const TILE_CONFIG, options(nostack, readonly)) };
+    for (rows, scores) in blocks {
+        let (upper, lower) = (rows.as_ptr(), rows[TILE * padded..].as_ptr());
+        let (left, right) = (panel.as_ptr(), panel[GROUP_QUERIES * padded..].as_ptr());
+        let scores = scores.as_mut_ptr();
+        // SAFETY: each step reads 64 bytes of each row, and of each group 16 pairs of numbers of 16
+        // queries; `padded` / 32 steps read all. Two times two tiles of scores are written.
+        unsafe {
+            asm!(
+                "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+                "2:",
+                "tileloadd tmm4, [{upper} + {row_bytes} * 1]",
+                "tileloadd tmm6, [{left} + {pair_bytes} * 1]",
+                "tileloadd tmm7, [{right} + {pair_bytes} * 1]",
+                "tileloadd tmm5, [{lower} + {row_bytes} * 1]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {upper}, 64", "add {lower}, 64",
+                "add {left}, 1024", "add {right}, 1024",
+                "dec {steps}",
+                "jnz 2b",
+                "tilestored [{scores} + {score_bytes} * 1], tmm0",
+                "tilestored [{scores} + {score_bytes} * 1 + 64], tmm1",
+                "tilestored [{scores} + {score_bytes} * 1 + 2048], tmm2",
+                "tilestored [{scores} + {score_bytes} * 1 + 2112], tmm3",
+                upper = inout(reg) upper => _, lower = inout(reg) lower => _,
+                left = inout(reg) left => _, right = inout(reg) right => _,
+                steps = inout(reg) padded / (2 * TILE) => _,
+                scores = in(reg) scores,
+                row_bytes = in(reg) padded * size_of::<u16>(),
+                pair_bytes = in(reg) TILE_ROW_BYTES,
+                score_bytes = in(reg) SCREEN_QUERIES * size_of::<f32>(),
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+    }
+    // SAFETY: gives the tiles back, which makes a switch to another thread cheap again.
+    unsafe { asm!("tilerelease", options(nostack, nomem)) };
+}
+
+/// SAFETY: as for [`tile_products`], for one block.
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn dot_products(rows: &[u16], panel: &[u16], padded: usize, scores: &mut [f32]) {
+    const ROWS: usize = 8;
+    let groups = [panel.as_ptr(), panel[GROUP_QUERIES * padded..].as_ptr()];
+    let parts =
+        rows.chunks_exact(ROWS * padded).zip(scores.chunks_exact_mut(ROWS * SCREEN_QUERIES));
+    for (rows, scores) in parts {
+        let starts: [*const i32; ROWS] =
+            std::array::from_fn(|row| rows[row * padded..].as_ptr().cast());
+        let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+        for pair in 0..padded / 2 {
+            // SAFETY: a group has `padded` / 2 vectors of pairs; both types are 64 bytes.
+            let factors = groups.map(|group| unsafe {
+                transmute::<__m512i, __m512bh>(_mm512_loadu_si512(
+                    group.add(pair * 2 * LANES).cast(),
+                ))
+            });
+            for (sums, start) in sums.iter_mut().zip(starts) {
+                // SAFETY: a row has `padded` / 2 pairs; both types are 64 bytes.
+                let numbers = unsafe {
+                    let pair = start.add(pair).read_unaligned();
+                    transmute::<__m512i, __m512bh>(_mm512_set1_epi32(pair))
+                };
+                for (sum, factor) in sums.iter_mut().zip(factors) {
+                    *sum = _mm512_dpbf16_ps(*sum, numbers, factor);
+                }
+            }
+        }
+        for (row, sums) in sums.iter().enumerate() {
+            for (group, sum) in sums.iter().enumerate() {
+                let place = &mut scores[row * SCREEN_QUERIES + group * LANES..][..LANES];
+                // SAFETY: the place has room for a vector.
+                unsafe { _mm512_storeu_ps(place.as_mut_ptr(), *sum) };
+            }
+        }
+    }
+}
+
+/// A bit a query whose score is above its limit less what the score can be off by, or for which
+/// that is not known.
+/// SAFETY: each slice has [`SCREEN_QUERIES`] numbers.
+#[target_feature(enable = "avx512f")]
+unsafe fn compare_row(
+    scores: &[f32],
+    limits: &[f32],
+    [norms, residuals]: [&[f32]; 2],
+    [own_norm, own_residual]: [f32; 2],
+) -> u32 {
+    let (own_norm, own_residual) = (_mm512_set1_ps(own_norm), _mm512_set1_ps(own_residual));
+    let mut queries = 0;
+    for group in 0..SCREEN_QUERIES / LANES {
+        let load = |numbers: &[f32]| {
+            // SAFETY: as promised by the caller.
+            unsafe { _mm512_loadu_ps(numbers.as_ptr().wrapping_add(group * LANES)) }
+        };
+        let limit = _mm512_fnmadd_ps(own_residual, load(norms), load(limits));
+        let limit = _mm512_fnmadd_ps(own_norm, load(residuals), limit);
+        let above = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(load(scores), limit);
+        queries |= u32::from(above) << (group * LANES);
+    }
+    queries
+}
