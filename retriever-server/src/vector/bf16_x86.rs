@@ -101,6 +101,7 @@ impl Screening {
     }
 
     /// Rounds rows of `dimension` little-endian `f32`.
+    #[expect(clippy::unused_self, reason = "it is the proof of the instructions")]
     pub(super) fn narrow(self, numbers: &[u8], dimension: usize, rows: &mut ScreenRows) {
         let row_bytes = dimension * size_of::<f32>();
         rows.resize(numbers.len() / row_bytes, dimension);
@@ -135,6 +136,7 @@ impl Screening {
 
     /// Adds those queries of a panel to `found` for which the score of row `row` may be above the
     /// limit, or is not a number. `bounds` are the queries' norms and residuals, `own` the row's.
+    #[expect(clippy::unused_self, reason = "it is the proof of the instructions")]
     pub(super) fn compare(
         self,
         row: usize,

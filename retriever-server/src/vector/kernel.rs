@@ -110,7 +110,7 @@ impl Instructions {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Screened(kernel, _) | Self::Avx512(kernel) => {
-                kernel.tile(rows, dimension, panel, thresholds, found)
+                kernel.tile(rows, dimension, panel, thresholds, found);
             }
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(kernel) => kernel.tile(rows, dimension, panel, thresholds, found),
