@@ -1,22 +1,30 @@
 //! How fast rows are searched, beside how fast this machine reads memory and multiplies, measured
-//! in the same run: `scan_bench [ROWS] [DIMENSION] [THREADS] [BATCHES]`, by default 200000, 384, all
-//! cores and 1,32,512. Every figure is the best of several, as whatever else runs can only slow it
-//! down.
+//! in the same run: `scan_bench [ROWS] [DIMENSION] [THREADS] [BATCHES] [all|fastest]`, by default
+//! 200000, 384, all cores, 1,32,512 and all instructions. ROWS is a number of random rows, or a file
+//! of little-endian 32-bit floats. Every figure is the best of several, as whatever else runs can
+//! only slow it down.
 
 #![expect(clippy::print_stdout, reason = "what it finds out is printed")]
 
+use std::fs;
 use std::hint::black_box;
 use std::num::NonZeroUsize;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use retriever_server::vector::{Instructions, RowFormat, Rows, top_k_with};
+use retriever_server::backend::Hit;
+use retriever_server::vector::{Instructions, RowFormat, Rows, rescore, top_k, top_k_with};
 
 const BATCHES: &str = "1,32,512";
 const TOP_K: usize = 10;
+/// Hits of coarser rows that are scored again.
+const CANDIDATES: usize = 40;
+const ROWS: &str = "200000";
+/// Places that memory is read from at a time.
+const STREAMS: [usize; 3] = [1, 4, 8];
 /// Time that one figure takes, once it was measured [`REPEATS_MIN`] times.
-const FIGURE: Duration = Duration::from_millis(1500);
+const FIGURE: Duration = Duration::from_millis(700);
 const REPEATS_MIN: usize = 3;
 
 fn main() -> Result<()> {
@@ -24,36 +32,63 @@ fn main() -> Result<()> {
     let number = |name: &str, text: &str| -> Result<usize> {
         text.parse().with_context(|| format!("{name} is {text:?}, expected a number"))
     };
+    let rows = arguments.next().unwrap_or_else(|| ROWS.to_owned());
     let mut argument = |name: &str, default: usize| match arguments.next() {
         Some(text) => number(name, &text),
         None => Ok(default),
     };
-    let count = argument("ROWS", 200_000)?;
     let dimension = argument("DIMENSION", 384)?;
     let threads =
         argument("THREADS", thread::available_parallelism().map_or(1, NonZeroUsize::get))?;
+    ensure!(dimension > 0 && threads > 0, "DIMENSION and THREADS are above 0");
     let batches = arguments.next().unwrap_or_else(|| BATCHES.to_owned());
     let batches: Vec<usize> =
         batches.split(',').map(|text| number("BATCHES", text)).collect::<Result<_>>()?;
-    ensure!(count > 0 && dimension > 0 && threads > 0, "ROWS, DIMENSION and THREADS are above 0");
+    let mut instructions = Instructions::available();
+    if arguments.next().is_some_and(|which| which == "fastest") {
+        instructions.truncate(1);
+    }
 
-    let mut random = Random(1);
-    let queries = random.numbers(batches.iter().max().unwrap_or(&0) * dimension);
+    let asked = batches.iter().max().unwrap_or(&0) * dimension;
+    let (numbers, queries) = match rows.parse::<usize>() {
+        Ok(count) => {
+            let mut random = Random(1);
+            let queries = random.numbers(asked);
+            (random.numbers(count * dimension), queries)
+        }
+        Err(_) => {
+            let bytes = fs::read(&rows).with_context(|| rows.clone())?;
+            let mut numbers: Vec<f32> =
+                bytes.as_chunks().0.iter().map(|&number| f32::from_le_bytes(number)).collect();
+            ensure!(numbers.len() > asked, "{rows} has fewer vectors than the largest batch");
+            // The last ones are asked, as queries come from elsewhere than rows.
+            let queries = numbers.split_off(numbers.len() - asked);
+            (numbers, queries)
+        }
+    };
+    let count = numbers.len() / dimension;
     println!("{count} rows of {dimension} numbers, the best {TOP_K}, {threads} threads");
+    let mut exact = Vec::new();
     for format in [RowFormat::F32, RowFormat::F16, RowFormat::I8] {
         let mut bytes = Vec::with_capacity(count * format.row_bytes(dimension));
-        for _ in 0..count {
-            format.append_row(&random.numbers(dimension), &mut bytes);
+        for row in numbers.chunks_exact(dimension) {
+            format.append_row(row, &mut bytes);
         }
         let rows = Rows::new(&bytes, format, dimension)?;
-        for instructions in Instructions::available() {
+        let found = top_k(&rows, &queries, CANDIDATES, threads, &|| false).unwrap_or_default();
+        if format == RowFormat::F32 {
+            exact = found;
+        } else {
+            println!("\n{format:?}: {}", recalls(&numbers, &queries, dimension, &exact, found)?);
+        }
+        for &instructions in &instructions {
             println!("\n{format:?}, {}", instructions.name());
             for &batch in &batches {
                 let queries = &queries[..batch * dimension];
                 let search = || top_k_with(instructions, &rows, queries, TOP_K, threads, &|| false);
-                let reading = best(|| read(&bytes, threads));
+                let before = reading(&bytes, threads);
                 let searching = best(search);
-                let reading = reading.min(best(|| read(&bytes, threads)));
+                let reading = before.min(reading(&bytes, threads));
                 let operations = (2 * batch * count * dimension) as f64;
                 let peak = peak(Lanes::of(instructions), threads);
                 let (speed, bandwidth) =
@@ -70,6 +105,31 @@ fn main() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Of the hits of coarser rows: the share of the exact ones among the best, and after the
+/// candidates were scored again by the numbers that the rows were made of.
+fn recalls(
+    numbers: &[f32],
+    queries: &[f32],
+    dimension: usize,
+    exact: &[Vec<Hit>],
+    mut found: Vec<Vec<Hit>>,
+) -> Result<String> {
+    let recall = |found: &[Vec<Hit>]| {
+        let hits = exact.iter().zip(found).flat_map(|(exact, found)| {
+            let found = &found[..TOP_K.min(found.len())];
+            exact.iter().take(TOP_K).map(|hit| found.iter().any(|one| one.row == hit.row))
+        });
+        let hits: Vec<bool> = hits.collect();
+        hits.iter().filter(|&&hit| hit).count() as f64 / hits.len().max(1) as f64
+    };
+    let before = recall(&found);
+    let mut bytes = Vec::with_capacity(numbers.len() * size_of::<f32>());
+    RowFormat::F32.append_row(numbers, &mut bytes);
+    rescore(&Rows::new(&bytes, RowFormat::F32, dimension)?, queries, &mut found, TOP_K, 1);
+    let after = recall(&found);
+    Ok(format!("recall@{TOP_K} {before:.4}, of {CANDIDATES} scored again {after:.4}"))
 }
 
 fn gigas(bytes: usize, time: Duration) -> f64 {
@@ -99,12 +159,18 @@ fn on_threads(threads: usize, work: impl Fn(usize) + Sync) {
     });
 }
 
-/// Reads all bytes, an equal part a thread.
-fn read(bytes: &[u8], threads: usize) {
+/// Reads all bytes, an equal part a thread, each from one place on or from several at a time.
+fn read(bytes: &[u8], threads: usize, streams: usize) {
     let share = bytes.len().div_ceil(threads).next_multiple_of(4096);
     on_threads(threads, |index| {
-        black_box(wide::read(bytes.chunks(share).nth(index).unwrap_or_default()));
+        black_box(wide::read(bytes.chunks(share).nth(index).unwrap_or_default(), streams));
     });
+}
+
+/// The least time in which all bytes can be read, of all ways that were tried.
+fn reading(bytes: &[u8], threads: usize) -> Duration {
+    let times = STREAMS.map(|streams| best(|| read(bytes, threads, streams)));
+    times.into_iter().min().unwrap_or_default()
 }
 
 /// Multiply-adds in registers alone, GFLOP/s.
@@ -152,23 +218,23 @@ mod wide {
     /// Sums under way: more than two units of latency 4 need.
     pub(super) const SUMS: usize = 12;
 
-    pub(super) fn read(bytes: &[u8]) -> u64 {
+    pub(super) fn read(bytes: &[u8], streams: usize) -> u64 {
         #[target_feature(enable = "avx512f")]
-        fn widest(bytes: &[u8]) -> u64 {
-            fold(bytes)
+        fn widest(bytes: &[u8], streams: usize) -> u64 {
+            fold(bytes, streams)
         }
         #[target_feature(enable = "avx2")]
-        fn wide(bytes: &[u8]) -> u64 {
-            fold(bytes)
+        fn wide(bytes: &[u8], streams: usize) -> u64 {
+            fold(bytes, streams)
         }
         if is_x86_feature_detected!("avx512f") {
             // SAFETY: the processor has AVX-512F.
-            unsafe { widest(bytes) }
+            unsafe { widest(bytes, streams) }
         } else if is_x86_feature_detected!("avx2") {
             // SAFETY: the processor has AVX2.
-            unsafe { wide(bytes) }
+            unsafe { wide(bytes, streams) }
         } else {
-            fold(bytes)
+            fold(bytes, streams)
         }
     }
 
@@ -217,11 +283,16 @@ mod wide {
 }
 
 #[inline]
-fn fold(bytes: &[u8]) -> u64 {
+fn fold(bytes: &[u8], streams: usize) -> u64 {
     let mut folded = [0u64; 64];
-    for part in bytes.as_chunks::<512>().0 {
-        for (folded, word) in folded.iter_mut().zip(part.as_chunks::<8>().0) {
-            *folded ^= u64::from_le_bytes(*word);
+    let parts = bytes.as_chunks::<512>().0;
+    let length = parts.len() / streams;
+    for step in 0..length {
+        for stream in 0..streams {
+            let words = parts[stream * length + step].as_chunks::<8>().0;
+            for (folded, word) in folded.iter_mut().zip(words) {
+                *folded ^= u64::from_le_bytes(*word);
+            }
         }
     }
     folded.iter().fold(0, |all, folded| all ^ folded)

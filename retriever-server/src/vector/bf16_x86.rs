@@ -11,25 +11,27 @@
 
 use std::arch::asm;
 use std::arch::x86_64::{
-    __cpuid_count, __m512, __m512bh, __m512i, _CMP_NLE_UQ, _MM_HINT_T0, _mm_prefetch,
-    _mm512_castsi512_ps, _mm512_castsi512_si256, _mm512_cmp_ps_mask, _mm512_cvtepu16_epi32,
-    _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_extracti64x4_epi64, _mm512_fmadd_ps,
-    _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_maskz_loadu_ps,
-    _mm512_reduce_add_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
-    _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
+    __cpuid_count, __m512, __m512bh, __m512i, _CMP_NLE_UQ, _MM_HINT_T0, _mm_maskz_loadu_epi8,
+    _mm_prefetch, _mm256_maskz_loadu_epi16, _mm512_castsi512_ps, _mm512_castsi512_si256,
+    _mm512_cmp_ps_mask, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32,
+    _mm512_cvtne2ps_pbh, _mm512_cvtph_ps, _mm512_dpbf16_ps, _mm512_extracti64x4_epi64,
+    _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_maskz_loadu_ps,
+    _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
 };
 use std::mem::transmute;
 use std::sync::OnceLock;
 
 use super::kernel::Survivor;
+use super::rows::{RowFormat, scale};
 use super::screen::{GROUP_QUERIES, SCREEN_QUERIES, SCREEN_ROWS, ScreenRows, padded};
 
 /// Numbers of a vector of `f32`.
 const LANES: usize = 16;
 
-/// Numbers by which rows are asked for before they are rounded: memory answers many requests at a
+/// Bytes by which rows are asked for before they are rounded: memory answers many requests at a
 /// time, and the processor by itself makes too few.
-const AHEAD: usize = 512;
+const AHEAD_BYTES: usize = 2048;
 
 /// Rows of a tile, and pairs of numbers in a row of it.
 const TILE: usize = 16;
@@ -88,7 +90,10 @@ fn has_tiles() -> bool {
 impl Screening {
     /// All that this processor has, fastest first.
     pub(super) fn detect() -> impl Iterator<Item = Self> {
-        let vectors = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16");
+        let vectors = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512bf16");
         let kinds = [(has_tiles(), Multiplier::Amx), (true, Multiplier::Dot)];
         kinds.into_iter().filter(move |(has, _)| vectors && *has).map(|(_, kind)| Self(kind))
     }
@@ -100,17 +105,29 @@ impl Screening {
         }
     }
 
-    /// Rounds rows of `dimension` little-endian `f32`.
+    /// Rounds rows of `dimension` numbers.
     #[expect(clippy::unused_self, reason = "it is the proof of the instructions")]
-    pub(super) fn narrow(self, numbers: &[u8], dimension: usize, rows: &mut ScreenRows) {
-        let row_bytes = dimension * size_of::<f32>();
-        rows.resize(numbers.len() / row_bytes, dimension);
+    pub(super) fn narrow(
+        self,
+        stored: &[u8],
+        format: RowFormat,
+        dimension: usize,
+        rows: &mut ScreenRows,
+    ) {
+        let row_bytes = format.row_bytes(dimension);
+        rows.resize(stored.len() / row_bytes, dimension);
         let padded = padded(dimension);
-        for (index, row) in numbers.chunks_exact(row_bytes).enumerate() {
+        for (index, row) in stored.chunks_exact(row_bytes).enumerate() {
             let rounded = &mut rows.numbers[index * padded..][..padded];
-            // SAFETY: `self` proves the instructions; the row has `dimension` numbers, and there
-            // is room for as many and those that fill it up.
-            let sums = unsafe { narrow_row(row.as_ptr().cast(), dimension, rounded) };
+            // SAFETY: `self` proves the instructions; the row has `dimension` numbers of its
+            // format, and there is room for as many and those that fill it up.
+            let sums = unsafe {
+                match format {
+                    RowFormat::F32 => narrow_row::<4>(row, 1.0, dimension, rounded),
+                    RowFormat::F16 => narrow_row::<2>(row, 1.0, dimension, rounded),
+                    RowFormat::I8 => narrow_row::<1>(row, scale(row), dimension, rounded),
+                }
+            };
             rows.set_bounds(index, sums, dimension);
         }
     }
@@ -159,19 +176,25 @@ impl Screening {
 }
 
 /// Rounds a row, and gives the sums of squares of the rounded one and of what it lost.
-/// SAFETY: `dimension` numbers can be read at `row`, and `rounded` is that filled up.
-#[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn narrow_row(row: *const f32, dimension: usize, rounded: &mut [u16]) -> [f32; 2] {
+/// SAFETY: the row holds `dimension` numbers of `WIDTH` bytes, and `rounded` is that filled up.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn narrow_row<const WIDTH: usize>(
+    row: &[u8],
+    scale: f32,
+    dimension: usize,
+    rounded: &mut [u16],
+) -> [f32; 2] {
+    let row = row.as_ptr();
     let (mut norm, mut residual) = (_mm512_setzero_ps(), _mm512_setzero_ps());
     for (step, place) in rounded.chunks_exact_mut(2 * LANES).enumerate() {
-        let start = step * 2 * LANES;
-        for line in [0, LANES] {
+        let starts = [step * 2 * LANES, step * 2 * LANES + LANES];
+        let numbers = starts.map(|start| {
             // A hint, which may point anywhere.
-            _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(start + line + AHEAD).cast());
-        }
-        // SAFETY: the loads read what is left of the row and nothing after it.
-        let numbers =
-            unsafe { [load_some(row, start, dimension), load_some(row, start + LANES, dimension)] };
+            _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(start * WIDTH + AHEAD_BYTES).cast());
+            // SAFETY: reads what is left of the row and nothing after it.
+            let numbers = unsafe { load_some::<WIDTH>(row, start, dimension) };
+            if WIDTH == 1 { _mm512_mul_ps(numbers, _mm512_set1_ps(scale)) } else { numbers }
+        });
         let both: __m512bh = _mm512_cvtne2ps_pbh(numbers[1], numbers[0]);
         // SAFETY: one is the other under another name.
         let both: __m512i = unsafe { transmute(both) };
@@ -189,18 +212,23 @@ unsafe fn narrow_row(row: *const f32, dimension: usize, rounded: &mut [u16]) -> 
 }
 
 /// The numbers from `start` on, with zeros from `end` on.
-/// SAFETY: `end` numbers can be read at `row`.
+/// SAFETY: `end` numbers of `WIDTH` bytes can be read at `row`.
 #[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn load_some(row: *const f32, start: usize, end: usize) -> __m512 {
-    let place = row.wrapping_add(start);
-    if start + LANES <= end {
-        // SAFETY: as promised by the caller.
-        unsafe { _mm512_loadu_ps(place) }
-    } else {
-        let mask = (1u16 << end.saturating_sub(start)) - 1;
-        // SAFETY: what the mask leaves out is not read.
-        unsafe { _mm512_maskz_loadu_ps(mask, place) }
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn load_some<const WIDTH: usize>(row: *const u8, start: usize, end: usize) -> __m512 {
+    let left = end.saturating_sub(start).min(LANES);
+    let mask = ((1u32 << left) - 1) as u16;
+    let place = row.wrapping_add(start * WIDTH);
+    // SAFETY: what the mask leaves out is not read.
+    unsafe {
+        match WIDTH {
+            1 => {
+                let bytes = _mm_maskz_loadu_epi8(mask, place.cast());
+                _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))
+            }
+            2 => _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, place.cast())),
+            _ => _mm512_maskz_loadu_ps(mask, place.cast()),
+        }
     }
 }
 

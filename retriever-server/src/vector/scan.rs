@@ -185,9 +185,18 @@ impl<'a> Scan<'a> {
     }
 
     fn search_many(&self, first: usize, stored: &[u8], panels: &Panels, worker: &mut Worker) {
-        let dimension = self.rows.dimension();
+        let (format, dimension) = (self.rows.format(), self.rows.dimension());
         let Worker { best, thresholds, numbers, found, .. } = worker;
-        let numbers = self.decoded(stored, numbers);
+        let numbers = if format == RowFormat::F32 {
+            stored
+        } else {
+            let stored = stored.chunks(format.row_bytes(dimension));
+            numbers.resize(stored.len() * dimension, [0; 4]);
+            for (row, numbers) in stored.zip(numbers.chunks_mut(dimension)) {
+                self.instructions.decode(row, format, numbers);
+            }
+            numbers.as_flattened()
+        };
         for (queries, panel) in panels.iter() {
             let block_bytes = BLOCK_ROWS * RowFormat::F32.row_bytes(dimension);
             for (block, rows) in numbers.chunks(block_bytes).enumerate() {
@@ -202,20 +211,6 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Rows as `f32`, in `numbers` unless they are stored so.
-    fn decoded<'b>(&self, stored: &'b [u8], numbers: &'b mut Vec<[u8; 4]>) -> &'b [u8] {
-        let (format, dimension) = (self.rows.format(), self.rows.dimension());
-        if format == RowFormat::F32 {
-            return stored;
-        }
-        let stored = stored.chunks(format.row_bytes(dimension));
-        numbers.resize(stored.len() * dimension, [0; 4]);
-        for (row, numbers) in stored.zip(numbers.chunks_mut(dimension)) {
-            self.instructions.decode(row, format, numbers);
-        }
-        numbers.as_flattened()
-    }
-
     #[cfg(target_arch = "x86_64")]
     fn search_screened(
         &self,
@@ -226,8 +221,8 @@ impl<'a> Scan<'a> {
     ) {
         let (format, dimension) = (self.rows.format(), self.rows.dimension());
         let row_bytes = format.row_bytes(dimension);
-        let Worker { best, thresholds, numbers, rounded, scores, found } = worker;
-        screening.narrow(self.decoded(stored, numbers), dimension, rounded);
+        let Worker { best, thresholds, rounded, scores, found, .. } = worker;
+        screening.narrow(stored, format, dimension, rounded);
         scores.resize(rounded.bounds.norms.len() * SCREEN_QUERIES, 0.0);
         for (first_query, panel) in queries.panels() {
             screening.products(&rounded.numbers, panel, scores);

