@@ -85,14 +85,14 @@ pub struct DenseBackend {
 
 #[derive(Debug)]
 struct Shared {
-    encoder: Encoder,
+    encoder: Arc<Encoder>,
     vectors: Vectors,
     threads: usize,
 }
 
 impl DenseBackend {
     /// Answers from `vectors`, which `encoder` made; a batch is searched by `threads` threads.
-    pub fn new(encoder: Encoder, vectors: Vectors, pool: Arc<Pool>, threads: usize) -> Self {
+    pub fn new(encoder: Arc<Encoder>, vectors: Vectors, pool: Arc<Pool>, threads: usize) -> Self {
         Self { shared: Arc::new(Shared { encoder, vectors, threads }), pool }
     }
 }

@@ -7,11 +7,11 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::config::reader::{Reader, path, paths};
 use crate::config::source::Source;
 use crate::config::variables::{self as var, VARIABLES, Variable};
 use crate::config::{
-    BackendKind, BadValue, ConfigError, EncoderConfig, IndexConfig, LogConfig, Reader, ServeConfig,
-    path, paths, shown,
+    BadValue, ConfigError, EncoderConfig, IndexConfig, LogConfig, ServeConfig, shown,
 };
 use crate::encode::settings::Settings;
 use crate::index::IndexError;
@@ -161,8 +161,8 @@ pub(crate) fn compare(
 /// What is wrong with the files of the encoder, if there is to be one.
 fn encoder_faults(source: &dyn Source) -> Vec<BadValue> {
     let mut vars = Reader::new(source);
-    let backend = vars.take(&var::BACKEND, BackendKind::parse);
-    let Ok(Some(encoder)) = vars.encoder(backend) else { return Vec::new() };
+    let backend = vars.backend();
+    let Ok(Some(encoder)) = vars.encoder(backend.as_ref()) else { return Vec::new() };
     [unusable_model(&encoder), no_vectors(&encoder)].into_iter().flatten().collect()
 }
 

@@ -43,8 +43,18 @@ macro_rules! variables {
 }
 
 variables! {
-    BACKEND = "BACKEND", "backend", Some("bm25"), "", "bm25 or dense",
-        "What answers queries: BM25, or exact search over the vectors of an encoder.";
+    BACKEND = "BACKEND", "backend", Some("bm25"), "", "bm25, dense or hybrid",
+        "What answers queries: BM25, exact search over the vectors of an encoder, or two back ends whose lists become one.";
+    HYBRID = "HYBRID", "hybrid", Some("bm25,dense"), "", "two different back ends of bm25 and dense with a comma between them",
+        "Back ends of the hybrid one. A query fails if one of them fails.";
+    FUSION = "FUSION", "fusion", Some("rrf"), "", "rrf or weighted",
+        "How two lists become one: by ranks (reciprocal rank fusion), or by scores, each list's brought to 0..1.";
+    RRF_K = "RRF_K", "rrf-k", Some("60"), "", "a number above 0",
+        "Constant of reciprocal rank fusion: the larger, the less the first ranks stand out.";
+    FUSION_WEIGHTS = "FUSION_WEIGHTS", "fusion-weights", Some("1,1"), "", "two numbers from 0 to 1000000 with a comma between them, not both 0",
+        "Weights of the lists in the order of RETRIEVER_HYBRID; what only a list of weight 0 has is left out.";
+    FUSION_DEPTH = "FUSION_DEPTH", "fusion-depth", Some("100"), "passages", COUNT,
+        "Passages that each list has, or as many as a request asks for if those are more.";
     ADDR = "ADDR", "addr", Some("0.0.0.0:8000"), "", "an address and port such as 0.0.0.0:8000",
         "Where to listen. Port 0 takes any free port.";
     INDEX = "INDEX", "index", None, "", "the path of a folder",
@@ -52,7 +62,7 @@ variables! {
     CORPUS = "CORPUS", "corpus", None, "", "paths of JSON Lines files with commas between them",
         "Corpus to index first when there is no index; an index that is there must have been built from it.";
     MODEL = "MODEL", "model", None, "", "the path of a folder with model.onnx and tokenizer.json",
-        "Folder of the encoder, which the dense back end needs.";
+        "Folder of the encoder, which the dense back end needs, also as a part of the hybrid one.";
     DEVICE = "DEVICE", "device", Some("auto"), "", "auto, cpu, cuda or cuda:N",
         "Device of the encoder; auto takes CUDA where it can be used, else the CPU.";
     ONNXRUNTIME = "ONNXRUNTIME", "onnxruntime", None, "", "the path of a file",

@@ -58,7 +58,7 @@ async fn answer(state: &Arc<AppState>, request: Request) -> Result<Response, Htt
     let rendering = Rendering {
         shape,
         fields: state.config.passage_fields,
-        method: state.config.backend.name(),
+        method: state.config.backend.kind.name(),
         queries,
     };
     let bytes = if count <= INLINE_RENDER_QUERIES {
