@@ -1,6 +1,7 @@
 //! Which back ends answer, and what each of them needs.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::config::reader::{Noted, Reader, path};
 use crate::config::variables as var;
@@ -103,14 +104,34 @@ pub enum Fusion {
 pub struct EncoderConfig {
     /// Folder of the model.
     pub model: PathBuf,
-    /// What it runs on.
-    pub device: Device,
-    /// ONNX Runtime; `None` looks in the usual places.
-    pub library: Option<PathBuf>,
+    /// What runs it.
+    pub runtime: RuntimeConfig,
     /// A file of faiss with the vectors; `None` for those in the index.
     pub vectors: Option<PathBuf>,
     /// Rows that a search along a graph keeps in sight.
     pub hnsw_ef: usize,
+}
+
+/// What ranks again what a back end has found.
+#[derive(Clone, Debug)]
+pub struct RerankerConfig {
+    /// Folder of the model.
+    pub model: PathBuf,
+    /// What runs it.
+    pub runtime: RuntimeConfig,
+    /// Most passages of a query that it looks at.
+    pub depth: usize,
+    /// Longest time for a request.
+    pub budget: Option<Duration>,
+}
+
+/// What runs models.
+#[derive(Clone, Debug)]
+pub struct RuntimeConfig {
+    /// Where they run.
+    pub device: Device,
+    /// ONNX Runtime; `None` looks in the usual places.
+    pub library: Option<PathBuf>,
 }
 
 impl Reader<'_> {
@@ -140,13 +161,36 @@ impl Reader<'_> {
         Ok(FusionConfig { method, weights: weights?, depth: depth? })
     }
 
-    /// The encoder, if a back end needs one; its device is checked in any case.
+    /// What runs models; checked in any case.
+    pub(super) fn runtime(&mut self) -> Result<RuntimeConfig, Noted> {
+        let device = self.take(&var::DEVICE, |text| text.parse().ok());
+        let library = self.take_optional(&var::ONNXRUNTIME, |text| path(text).map(Some));
+        Ok(RuntimeConfig { device: device?, library: library? })
+    }
+
+    /// The re-ranker, if one is named.
+    pub(super) fn reranker(
+        &mut self,
+        runtime: Result<&RuntimeConfig, &Noted>,
+    ) -> Result<Option<RerankerConfig>, Noted> {
+        let model = self.take_optional(&var::RERANKER, |text| path(text).map(Some));
+        let depth = self.count(&var::RERANK_DEPTH);
+        let budget = self.take(&var::RERANK_BUDGET_MS, |text| {
+            let limit = Duration::from_hours(24);
+            let budget = Duration::from_millis(text.parse().ok()?);
+            (budget <= limit).then_some((!budget.is_zero()).then_some(budget))
+        });
+        let (depth, budget) = (depth?, budget?);
+        let runtime = runtime.map_err(|noted| *noted)?.clone();
+        Ok(model?.map(|model| RerankerConfig { model, runtime, depth, budget }))
+    }
+
+    /// The encoder, if a back end needs one.
     pub(super) fn encoder(
         &mut self,
         backend: Result<&BackendConfig, &Noted>,
+        runtime: Result<&RuntimeConfig, &Noted>,
     ) -> Result<Option<EncoderConfig>, Noted> {
-        let device = self.take(&var::DEVICE, |text| text.parse().ok());
-        let library = self.take_optional(&var::ONNXRUNTIME, |text| path(text).map(Some));
         let vectors = self.take_optional(&var::VECTORS, |text| path(text).map(Some));
         let hnsw_ef = self.count(&var::HNSW_EF);
         if !backend.map_err(|noted| *noted)?.needs_encoder() {
@@ -155,8 +199,7 @@ impl Reader<'_> {
         let model = self.take(&var::MODEL, path);
         Ok(Some(EncoderConfig {
             model: model?,
-            device: device?,
-            library: library?,
+            runtime: runtime.map_err(|noted| *noted)?.clone(),
             vectors: vectors?,
             hnsw_ef: hnsw_ef?,
         }))

@@ -16,6 +16,7 @@ use std::time::Duration;
 use shared::telemetry::{self, LogFormat};
 use thiserror::Error;
 
+use crate::batcher::BatchLimits;
 use crate::config::reader::{Reader, path, paths, threads};
 use crate::config::source::Source;
 use crate::config::variables::{self as var, Variable};
@@ -23,7 +24,8 @@ use crate::index::manifest::Verification;
 use crate::lexical::bm25::Bm25Parameters;
 
 pub use crate::config::backend::{
-    BackendConfig, BackendKind, EncoderConfig, Fusion, FusionConfig, HybridConfig,
+    BackendConfig, BackendKind, EncoderConfig, Fusion, FusionConfig, HybridConfig, RerankerConfig,
+    RuntimeConfig,
 };
 
 /// Everything `serve` needs, valid.
@@ -33,6 +35,8 @@ pub struct ServeConfig {
     pub backend: BackendConfig,
     /// The encoder, if the back end or a part of it needs one.
     pub encoder: Option<EncoderConfig>,
+    /// What ranks again, if anything does.
+    pub reranker: Option<RerankerConfig>,
     /// Where to listen.
     pub addr: SocketAddr,
     /// Folder of the index.
@@ -49,6 +53,8 @@ pub struct ServeConfig {
     pub request: RequestLimits,
     /// What the server takes on at once.
     pub load: LoadLimits,
+    /// What back ends that answer several queries at a time take together.
+    pub batch: BatchLimits,
     /// Threads that search.
     pub threads: usize,
 }
@@ -75,6 +81,8 @@ pub struct RequestLimits {
     pub max_batch_queries: usize,
     /// Longest query.
     pub max_query_bytes: usize,
+    /// Most documents to rank again.
+    pub max_rerank_documents: usize,
     /// Longest time, once for the body to arrive and once for the answer.
     pub deadline: Duration,
 }
@@ -171,7 +179,9 @@ impl ServeConfig {
     pub fn resolve(source: &dyn Source) -> Result<Self, ConfigError> {
         let mut vars = Reader::new(source);
         let backend = vars.backend();
-        let encoder = vars.encoder(backend.as_ref());
+        let runtime = vars.runtime();
+        let encoder = vars.encoder(backend.as_ref(), runtime.as_ref());
+        let reranker = vars.reranker(runtime.as_ref());
         let addr = vars.take(&var::ADDR, |text| text.parse().ok());
         let index = vars.take(&var::INDEX, path);
         let corpus = vars.take_optional(&var::CORPUS, paths);
@@ -188,6 +198,7 @@ impl ServeConfig {
         });
         let request = vars.request_limits();
         let load = vars.load_limits();
+        let batch = vars.batch_limits(load.as_ref());
         let threads = vars.take(&var::THREADS, threads);
         vars.check_order(&var::TOP_K, &var::MAX_TOP_K);
         vars.check_order(&var::MAX_BATCH_QUERIES, &var::MAX_QUEUED_QUERIES);
@@ -195,6 +206,7 @@ impl ServeConfig {
             Ok(Self {
                 backend: backend?,
                 encoder: encoder?,
+                reranker: reranker?,
                 addr: addr?,
                 index: index?,
                 corpus: corpus?,
@@ -203,6 +215,7 @@ impl ServeConfig {
                 passage_fields: passage_fields?,
                 request: request?,
                 load: load?,
+                batch: batch?,
                 threads: threads?,
             })
         })
@@ -229,7 +242,8 @@ impl IndexConfig {
     pub fn resolve(source: &dyn Source) -> Result<Self, ConfigError> {
         let mut vars = Reader::new(source);
         let backend = vars.backend();
-        let encoder = vars.encoder(backend.as_ref());
+        let runtime = vars.runtime();
+        let encoder = vars.encoder(backend.as_ref(), runtime.as_ref());
         let index = vars.take(&var::INDEX, path);
         let corpus = vars.take(&var::CORPUS, paths);
         let threads = vars.take(&var::THREADS, threads);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::batcher::BatchLimits;
 use crate::config::source::Source;
 use crate::config::variables::{self as var, Variable};
 use crate::config::{BadValue, ConfigError, LoadLimits, RequestLimits};
@@ -10,6 +11,7 @@ use crate::lexical::bm25::Bm25Parameters;
 
 /// The largest number taken for any count of queries, requests, connections or threads.
 const MAX_COUNT: usize = 1 << 24;
+const MAX_BATCH_WAIT: Duration = Duration::from_secs(1);
 
 /// A bad value was found and noted.
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +99,7 @@ impl<'a> Reader<'a> {
         let max_body_bytes = self.bytes(&var::MAX_BODY_BYTES);
         let max_batch_queries = self.count(&var::MAX_BATCH_QUERIES);
         let max_query_bytes = self.bytes(&var::MAX_QUERY_BYTES);
+        let max_rerank_documents = self.count(&var::MAX_RERANK_DOCUMENTS);
         let deadline = self.milliseconds(&var::DEADLINE_MS);
         Ok(RequestLimits {
             default_top_k: default_top_k?,
@@ -104,6 +107,7 @@ impl<'a> Reader<'a> {
             max_body_bytes: max_body_bytes?,
             max_batch_queries: max_batch_queries?,
             max_query_bytes: max_query_bytes?,
+            max_rerank_documents: max_rerank_documents?,
             deadline: deadline?,
         })
     }
@@ -118,6 +122,24 @@ impl<'a> Reader<'a> {
             max_requests: max_requests?,
             max_connections: max_connections?,
             grace_period: grace_period?,
+        })
+    }
+
+    pub(super) fn batch_limits(
+        &mut self,
+        load: Result<&LoadLimits, &Noted>,
+    ) -> Result<BatchLimits, Noted> {
+        let max_queries = self.count(&var::BATCH_QUERIES);
+        let max_tokens = self.count(&var::BATCH_TOKENS);
+        let wait = self.take(&var::BATCH_WAIT_US, |text| {
+            let wait = Duration::from_micros(text.parse().ok()?);
+            (wait <= MAX_BATCH_WAIT).then_some(wait)
+        });
+        Ok(BatchLimits {
+            max_queries: max_queries?,
+            max_tokens: max_tokens?,
+            wait: wait?,
+            capacity_queries: load.map_err(|noted| *noted)?.max_queued_queries,
         })
     }
 

@@ -64,13 +64,27 @@ variables! {
     MODEL = "MODEL", "model", None, "", "the path of a folder with model.onnx and tokenizer.json",
         "Folder of the encoder, which the dense back end needs, also as a part of the hybrid one.";
     DEVICE = "DEVICE", "device", Some("auto"), "", "auto, cpu, cuda or cuda:N",
-        "Device of the encoder; auto takes CUDA where it can be used, else the CPU.";
+        "Device of the encoder and of the re-ranker; auto takes CUDA where it can be used, else the CPU.";
     ONNXRUNTIME = "ONNXRUNTIME", "onnxruntime", None, "", "the path of a file",
         "Library of ONNX Runtime; without it ORT_DYLIB_PATH, then ../lib beside the program, then .cache/onnxruntime/lib.";
     VECTORS = "VECTORS", "vectors", None, "", "the path of a file that faiss wrote (IndexFlatIP or IndexHNSWFlat)",
         "Vectors of the passages for the dense back end, in the order of the corpus; without it those in the index.";
     HNSW_EF = "HNSW_EF", "hnsw-ef", Some("128"), "rows", COUNT,
         "Rows that a search along the graph of RETRIEVER_VECTORS keeps in sight: more find better and take longer.";
+    RERANKER = "RERANKER", "reranker", None, "", "the path of a folder with model.onnx and tokenizer.json",
+        "Folder of a cross-encoder that ranks again what the back end has found, and answers /rerank; scores are then its own.";
+    RERANK_DEPTH = "RERANK_DEPTH", "rerank-depth", Some("30"), "passages", COUNT,
+        "Passages per query that the re-ranker looks at; those beyond stay behind them.";
+    RERANK_BUDGET_MS = "RERANK_BUDGET_MS", "rerank-budget-ms", Some("0"), "ms", "an integer from 0 to 86400000",
+        "Longest time that the re-ranker takes for a request; what it has not scored by then stays behind the rest, in the back end's order. 0 stands for no limit.";
+    MAX_RERANK_DOCUMENTS = "MAX_RERANK_DOCUMENTS", "max-rerank-documents", Some("65536"), "documents", COUNT,
+        "Most documents in a request to /rerank.";
+    BATCH_QUERIES = "BATCH_QUERIES", "batch-queries", Some("512"), "queries", COUNT,
+        "Most queries, of one request or of several, that the dense back end takes together.";
+    BATCH_TOKENS = "BATCH_TOKENS", "batch-tokens", Some("16384"), "tokens", COUNT,
+        "Most tokens that the dense back end takes together, four bytes of a query counted as one.";
+    BATCH_WAIT_US = "BATCH_WAIT_US", "batch-wait-us", Some("2000"), "µs", "an integer from 0 to 1000000",
+        "Longest time that queries wait beside a batch under way for others to join them; where none is under way they do not wait.";
     VERIFY_INDEX = "VERIFY_INDEX", "verify-index", Some("true"), "", "true or false",
         "Whether every file of the index, and of RETRIEVER_CORPUS if set, is compared with its SHA-256 at the start, or only with its size.";
     TOP_K = "TOP_K", "top-k", Some("3"), "passages", COUNT,

@@ -10,7 +10,7 @@ use tracing::info;
 use crate::app::ServeError;
 use crate::backend::Backend;
 use crate::backend::dense::{DenseBackend, Vectors};
-use crate::config::{ConfigError, EncoderConfig, variables as var};
+use crate::config::{ConfigError, EncoderConfig, RuntimeConfig, variables as var};
 use crate::encode::{EncodeError, Encoder, EncoderOptions, Role};
 use crate::index::build::Progress;
 use crate::index::dense::build::PassageEncoder;
@@ -114,12 +114,16 @@ impl<'a> Opening<'a> {
 
 /// The encoder of a configuration.
 pub(crate) fn open_encoder(config: &EncoderConfig, threads: usize) -> Result<Encoder, EncodeError> {
-    let options = EncoderOptions {
-        device: config.device,
+    Encoder::open(&config.model, &options(&config.runtime, threads))
+}
+
+/// How a model is run.
+pub(super) fn options(runtime: &RuntimeConfig, threads: usize) -> EncoderOptions {
+    EncoderOptions {
+        device: runtime.device,
         threads: NonZeroUsize::new(threads),
-        library: config.library.clone(),
-    };
-    Encoder::open(&config.model, &options)
+        library: runtime.library.clone(),
+    }
 }
 
 impl PassageEncoder for Encoder {

@@ -12,15 +12,20 @@ use crate::app::ServeError;
 use crate::backend::Backend;
 use crate::backend::hybrid::HybridBackend;
 use crate::backend::lexical::LexicalBackend;
-use crate::config::{BackendKind, ConfigError, ServeConfig, disk, variables as var};
+use crate::batcher::{BatchCounters, Batcher};
+use crate::config::{
+    BackendKind, ConfigError, RerankerConfig, ServeConfig, disk, variables as var,
+};
 use crate::corpus::store::PassageStore;
 use crate::encode::Encoder;
+use crate::encode::cross_encoder::CrossEncoder;
 use crate::index::build::{self, BuildRequest};
 use crate::index::manifest::Manifest;
 use crate::index::{self, IndexError, OpenIndex};
 use crate::lexical::reader::LexicalReader;
 use crate::pipeline::Pipeline;
 use crate::pool::Pool;
+use crate::rerank::Reranker;
 use crate::state::{AppState, Loaded};
 
 pub(crate) use dense::open_encoder;
@@ -35,22 +40,35 @@ pub(crate) fn open(state: &AppState) -> Result<Loaded, ServeError> {
     let mut opening = Opening {
         config,
         pool: &state.pool,
+        batches: &state.batches,
         manifest: &manifest,
         passages: &passages,
         lexical: Arc::new(lexical),
         encoder: None,
     };
     let backend = opening.open_backend(config.backend.kind)?;
+    let reranker = open_reranker(config, &state.pool)?.map(Arc::new);
     let max_query_bytes = config.request.max_query_bytes;
     let info = describe(config, &manifest);
     let pool = Arc::clone(&state.pool);
-    Ok(Loaded { pipeline: Pipeline::new(backend, passages, pool, max_query_bytes), info })
+    let pipeline =
+        Pipeline::new(backend, passages, pool, max_query_bytes).with_reranker(reranker.clone());
+    Ok(Loaded { pipeline, reranker, info })
+}
+
+fn open_reranker(config: &ServeConfig, pool: &Arc<Pool>) -> Result<Option<Reranker>, ServeError> {
+    let Some(RerankerConfig { model, runtime, depth, budget }) = &config.reranker else {
+        return Ok(None);
+    };
+    let scorer = CrossEncoder::open(model, &dense::options(runtime, config.threads))?;
+    Ok(Some(Reranker::new(Box::new(scorer), Arc::clone(pool), *depth, *budget)))
 }
 
 /// What back ends are opened with, and what several of them share.
 struct Opening<'a> {
     config: &'a ServeConfig,
     pool: &'a Arc<Pool>,
+    batches: &'a Arc<BatchCounters>,
     manifest: &'a Manifest,
     passages: &'a PassageStore,
     lexical: Arc<LexicalReader>,
@@ -66,9 +84,17 @@ impl Opening<'_> {
                 let reader = Arc::clone(&self.lexical);
                 Ok(Box::new(LexicalBackend::new(reader, Arc::clone(self.pool))))
             }
-            BackendKind::Dense => self.open_dense(),
+            BackendKind::Dense => {
+                let dense = self.open_dense()?;
+                Ok(self.batched(dense))
+            }
             BackendKind::Hybrid => self.open_hybrid(),
         }
+    }
+
+    /// The back end with batches of several requests: for those that gain by large ones.
+    fn batched(&self, backend: Box<dyn Backend>) -> Box<dyn Backend> {
+        Box::new(Batcher::new(backend, self.config.batch, Arc::clone(self.batches)))
     }
 
     fn open_hybrid(&mut self) -> Result<Box<dyn Backend>, ServeError> {
