@@ -35,6 +35,9 @@ pub struct BatchLimits {
     pub wait: Duration,
     /// Most queries that wait.
     pub capacity_queries: usize,
+    /// Number of hits up to which a shorter list of the back end is the start of a longer one; above
+    /// it, only requests that want equally many share a batch.
+    pub steady_top_k: usize,
 }
 
 /// Counts since the start.
@@ -80,8 +83,7 @@ impl fmt::Debug for Shared {
 }
 
 impl Batcher {
-    /// Asks `backend`. The ranking of a query there must not depend on what else is in its batch,
-    /// and a shorter list has to be the start of a longer one.
+    /// Asks `backend`, whose answer to a query must not depend on what else is in its batch.
     pub fn new(
         backend: Box<dyn Backend>,
         limits: BatchLimits,

@@ -98,7 +98,9 @@ const QUERIES: [&str; 4] =
 async fn ranks_of_both_are_summed() {
     let world = World::new();
     let hybrid = world.start(&[("RETRIEVER_BACKEND", "hybrid")]);
-    assert_eq!(get(&hybrid.url(), "/info").await.body["backend"], "hybrid");
+    let info = get(&hybrid.url(), "/info").await.body;
+    assert_eq!((&info["backend"], &info["has_reranker"]), (&json!("hybrid"), &json!(false)));
+    assert_eq!(info["components"], json!(["bm25", "dense"]));
     let found = lists(&hybrid, &QUERIES).await;
     let parts = [
         lists(&world.start(&[("RETRIEVER_BACKEND", "bm25")]), &QUERIES).await,

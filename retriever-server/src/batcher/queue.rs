@@ -132,7 +132,12 @@ impl Queue {
     fn take(&mut self) -> Vec<Chunk> {
         let mut taken: Vec<Chunk> = Vec::new();
         let (mut queries, mut tokens) = (0, 0);
+        let steady = self.limits.steady_top_k;
         while let Some(chunk) = self.waiting.front() {
+            let alike = |first: &Chunk| first.top_k.max(steady) == chunk.top_k.max(steady);
+            if !taken.first().is_none_or(alike) {
+                break;
+            }
             queries += chunk.queries.len();
             tokens += chunk.tokens;
             let fits = queries <= self.limits.max_queries && tokens <= self.limits.max_tokens;

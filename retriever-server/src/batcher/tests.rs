@@ -97,6 +97,7 @@ impl World {
             max_tokens: 60,
             wait,
             capacity_queries: QUERIES,
+            steady_top_k: usize::MAX,
         };
         let (held, counters) = (Held::default(), Arc::<BatchCounters>::default());
         let batcher = Batcher::new(Box::new(held.clone()), limits, Arc::clone(&counters));
@@ -227,6 +228,7 @@ fn batcher() -> (Held, Batcher) {
         max_tokens: 1000,
         wait: Duration::from_hours(1),
         capacity_queries: 100,
+        steady_top_k: usize::MAX,
     };
     (held.clone(), Batcher::new(Box::new(held), limits, Arc::default()))
 }

@@ -140,6 +140,7 @@ impl<'a> Reader<'a> {
             max_tokens: max_tokens?,
             wait: wait?,
             capacity_queries: load.map_err(|noted| *noted)?.max_queued_queries,
+            steady_top_k: usize::MAX,
         })
     }
 

@@ -29,8 +29,10 @@ impl<'a> Opening<'a> {
             Some(path) => self.open_faiss(path)?,
             None => Vectors::Index(self.open_vectors()?),
         };
+        let steady_top_k = vectors.steady_top_k();
         let (encoder, pool) = (self.encoder()?, Arc::clone(self.pool));
-        Ok(Box::new(DenseBackend::new(encoder, vectors, pool, self.config.threads)))
+        let dense = DenseBackend::new(encoder, vectors, pool, self.config.threads);
+        Ok(self.batched(Box::new(dense), steady_top_k))
     }
 
     fn encoder_config(&self) -> Result<&'a EncoderConfig, ServeError> {

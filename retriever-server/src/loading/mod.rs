@@ -12,7 +12,7 @@ use crate::app::ServeError;
 use crate::backend::Backend;
 use crate::backend::hybrid::HybridBackend;
 use crate::backend::lexical::LexicalBackend;
-use crate::batcher::{BatchCounters, Batcher};
+use crate::batcher::{BatchCounters, BatchLimits, Batcher};
 use crate::config::{
     BackendKind, ConfigError, RerankerConfig, ServeConfig, disk, variables as var,
 };
@@ -84,17 +84,16 @@ impl Opening<'_> {
                 let reader = Arc::clone(&self.lexical);
                 Ok(Box::new(LexicalBackend::new(reader, Arc::clone(self.pool))))
             }
-            BackendKind::Dense => {
-                let dense = self.open_dense()?;
-                Ok(self.batched(dense))
-            }
+            BackendKind::Dense => self.open_dense(),
             BackendKind::Hybrid => self.open_hybrid(),
         }
     }
 
-    /// The back end with batches of several requests: for those that gain by large ones.
-    fn batched(&self, backend: Box<dyn Backend>) -> Box<dyn Backend> {
-        Box::new(Batcher::new(backend, self.config.batch, Arc::clone(self.batches)))
+    /// The back end with batches of several requests: for those that gain by large ones. Its list
+    /// of up to `steady_top_k` hits is the start of any longer one.
+    fn batched(&self, backend: Box<dyn Backend>, steady_top_k: usize) -> Box<dyn Backend> {
+        let limits = BatchLimits { steady_top_k, ..self.config.batch };
+        Box::new(Batcher::new(backend, limits, Arc::clone(self.batches)))
     }
 
     fn open_hybrid(&mut self) -> Result<Box<dyn Backend>, ServeError> {
@@ -136,11 +135,13 @@ fn build_index(config: &ServeConfig) -> Result<(), IndexError> {
 }
 
 fn describe(config: &ServeConfig, manifest: &Manifest) -> ServerInfo {
-    let request = config.request;
+    let (request, components) = (config.request, config.backend.components());
     ServerInfo {
         name: env!("CARGO_PKG_NAME").to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         backend: config.backend.kind.name().to_owned(),
+        components: components.iter().map(|kind| kind.name().to_owned()).collect(),
+        has_reranker: config.reranker.is_some(),
         index_digest: manifest.digest.to_string(),
         passage_count: manifest.passage_count,
         analyzer: manifest.analyzer.clone(),

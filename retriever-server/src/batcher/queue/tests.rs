@@ -7,8 +7,13 @@ use proptest::prelude::*;
 use super::*;
 
 const WAIT: Duration = Duration::from_millis(2);
-const LIMITS: BatchLimits =
-    BatchLimits { max_queries: 4, max_tokens: 100, wait: WAIT, capacity_queries: 10 };
+const LIMITS: BatchLimits = BatchLimits {
+    max_queries: 4,
+    max_tokens: 100,
+    wait: WAIT,
+    capacity_queries: 10,
+    steady_top_k: 5,
+};
 
 type Answer = oneshot::Receiver<Vec<QueryOutcome>>;
 
@@ -92,6 +97,20 @@ fn a_batch_holds_what_fits_in_the_order_of_coming() {
     line.queue.ended();
     line.queue.ended();
     assert_eq!(line.begun(ZERO), Some(vec![3]));
+}
+
+/// A list of 6 from a graph need not begin with the list of 3.
+#[test]
+fn lists_that_may_differ_are_not_of_one_batch() {
+    let mut line = Line::new();
+    for top_k in [3, 5, 6, 6, 7] {
+        line.add(1, ZERO);
+        line.queue.waiting.back_mut().unwrap().top_k = top_k;
+    }
+    for expected in [2, 2, 1] {
+        assert_eq!(line.begun(ZERO), Some(vec![1; expected]));
+        line.queue.ended();
+    }
 }
 
 #[test]
