@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::backend::fuse::{Weighed, fuse};
-use crate::backend::{Backend, QueryOutcome, SearchFault, SearchFuture};
+use crate::backend::{Backend, Hit, QueryOutcome, SearchFault, SearchFuture};
 use crate::config::FusionConfig;
 use crate::pool::Pool;
 use crate::query::QueryBatch;
@@ -51,15 +51,18 @@ fn join(
     fusion: &FusionConfig,
     top_k: usize,
 ) -> QueryOutcome {
-    let hits = |outcome: Option<&QueryOutcome>| match outcome {
-        Some(Ok(hits)) => Ok(hits.clone()),
-        Some(Err(fault)) => Err(*fault),
-        None => Err(SearchFault::Internal),
-    };
     let (one, other) = (hits(one)?, hits(other)?);
     let [weight, other_weight] = fusion.weights;
-    let lists = [Weighed { hits: &one, weight }, Weighed { hits: &other, weight: other_weight }];
+    let lists = [Weighed { hits: one, weight }, Weighed { hits: other, weight: other_weight }];
     Ok(fuse(&lists, fusion.method, top_k))
+}
+
+fn hits(outcome: Option<&QueryOutcome>) -> Result<&[Hit], SearchFault> {
+    match outcome {
+        Some(Ok(hits)) => Ok(hits),
+        Some(Err(fault)) => Err(*fault),
+        None => Err(SearchFault::Internal),
+    }
 }
 
 #[cfg(test)]
@@ -67,7 +70,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::backend::Hit;
     use crate::config::Fusion;
 
     /// Finds the rows from `first` on, fails for queries that contain `fails`, and forgets what
