@@ -139,7 +139,7 @@ fn serve(source: &Layered) -> anyhow::Result<u8> {
 
 fn check(source: &Layered, out: &mut dyn Write) -> anyhow::Result<u8> {
     let CheckedServe { serve: config, plan, .. } = configure(source)?;
-    let (backend, index) = (config.backend.name(), config.index.display());
+    let (backend, index) = (config.backend.kind.name(), config.index.display());
     match plan {
         IndexPlan::Open { passage_count } => {
             writeln!(out, "ok: {backend}, the index {index} has {passage_count} passages")?;
