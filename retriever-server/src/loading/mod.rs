@@ -130,6 +130,7 @@ fn build_index(config: &ServeConfig) -> Result<(), IndexError> {
         index: config.index.clone(),
         force: false,
         threads: config.threads,
+        compact: false,
     };
     build::build(&request, &mut |_| {}).map(|_| ())
 }
