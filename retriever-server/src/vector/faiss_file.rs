@@ -10,13 +10,10 @@
 //! fields of the class without gaps, little endian. A vector of items is a 64-bit count and then
 //! the items. So the rows of a flat file start at byte 45 and are not aligned.
 
-mod cursor;
-mod distance;
+pub(super) mod cursor;
 mod error;
 mod flat;
-mod graph;
 mod hnsw;
-mod visited;
 
 #[cfg(test)]
 mod tests;
@@ -31,14 +28,7 @@ pub use error::{FaissError, FormatFault};
 pub use flat::FlatFile;
 pub use hnsw::HnswFile;
 
-/// How two vectors are compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Metric {
-    /// Inner product, larger is better.
-    InnerProduct,
-    /// Euclidean distance, squared, smaller is better.
-    L2,
-}
+pub use super::gather::Metric;
 
 /// An index file of a kind that is read here.
 #[derive(Debug)]
@@ -77,7 +67,7 @@ impl FaissIndex {
 }
 
 /// The map is tantivy's, which keeps this crate free of unsafe code.
-fn map(path: &Path) -> Result<OwnedBytes, FaissError> {
+pub(super) fn map(path: &Path) -> Result<OwnedBytes, FaissError> {
     let open = |source| FaissError::Open { path: path.to_owned(), source };
     let file = path.canonicalize().map_err(open)?;
     let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else {

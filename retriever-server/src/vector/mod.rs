@@ -8,10 +8,12 @@
 //! depend neither on the processor nor on the other queries of a batch.
 
 pub mod faiss_file;
+pub mod hnsw;
 
 mod best;
 #[cfg(target_arch = "x86_64")]
 mod bf16_x86;
+mod gather;
 mod kernel;
 mod panels;
 mod portable;
@@ -24,6 +26,7 @@ mod x86;
 
 use std::thread;
 
+pub use gather::{Metric, Scorer};
 pub use kernel::Instructions;
 pub use rows::{DIMENSION_MAX, RowFormat, Rows, RowsError};
 

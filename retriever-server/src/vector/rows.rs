@@ -105,6 +105,11 @@ impl<'a> Rows<'a> {
         Ok(Self { bytes, format, dimension, count })
     }
 
+    /// No rows at all.
+    pub(super) fn none() -> Self {
+        Self { bytes: &[], format: RowFormat::F32, dimension: 1, count: 0 }
+    }
+
     /// Number of rows.
     pub fn count(&self) -> usize {
         self.count

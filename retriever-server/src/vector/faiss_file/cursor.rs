@@ -10,38 +10,38 @@ const L2: i32 = 1;
 
 /// Reads a file from its start.
 #[derive(Debug)]
-pub(super) struct Cursor {
+pub(in crate::vector) struct Cursor {
     bytes: OwnedBytes,
     offset_bytes: usize,
 }
 
 /// The items of a vector in the file.
 #[derive(Debug)]
-pub(super) struct Items {
-    pub(super) bytes: OwnedBytes,
+pub(in crate::vector) struct Items {
+    pub(in crate::vector) bytes: OwnedBytes,
     /// Where the first item stands in the file.
-    pub(super) offset_bytes: usize,
+    pub(in crate::vector) offset_bytes: usize,
 }
 
 /// What every index starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Header {
-    pub(super) dimension: usize,
-    pub(super) count: u32,
-    pub(super) metric: Metric,
+pub(in crate::vector) struct Header {
+    pub(in crate::vector) dimension: usize,
+    pub(in crate::vector) count: u32,
+    pub(in crate::vector) metric: Metric,
 }
 
 impl Cursor {
-    pub(super) fn new(bytes: OwnedBytes) -> Self {
+    pub(in crate::vector) fn new(bytes: OwnedBytes) -> Self {
         Self { bytes, offset_bytes: 0 }
     }
 
     /// Where the next field starts.
-    pub(super) fn offset_bytes(&self) -> usize {
+    pub(in crate::vector) fn offset_bytes(&self) -> usize {
         self.offset_bytes
     }
 
-    pub(super) fn array<const N: usize>(
+    pub(in crate::vector) fn array<const N: usize>(
         &mut self,
         field: &'static str,
     ) -> Result<[u8; N], FormatFault> {
@@ -50,12 +50,12 @@ impl Cursor {
         Ok(array)
     }
 
-    pub(super) fn i32(&mut self, field: &'static str) -> Result<i32, FormatFault> {
+    pub(in crate::vector) fn i32(&mut self, field: &'static str) -> Result<i32, FormatFault> {
         self.array(field).map(i32::from_le_bytes)
     }
 
     /// A vector of items of `item_bytes` each.
-    pub(super) fn items(
+    pub(in crate::vector) fn items(
         &mut self,
         field: &'static str,
         item_bytes: usize,
@@ -67,7 +67,7 @@ impl Cursor {
     }
 
     /// A vector that must have `count` items.
-    pub(super) fn exactly(
+    pub(in crate::vector) fn exactly(
         &mut self,
         field: &'static str,
         item_bytes: usize,
@@ -84,7 +84,10 @@ impl Cursor {
     }
 
     /// The start of an index. Some kinds of index have `named` their metric already.
-    pub(super) fn header(&mut self, named: Option<Metric>) -> Result<Header, FormatFault> {
+    pub(in crate::vector) fn header(
+        &mut self,
+        named: Option<Metric>,
+    ) -> Result<Header, FormatFault> {
         let start = self.offset_bytes;
         let found = self.i32("dimension")?;
         let dimension = usize::try_from(found).ok().filter(|&dimension| dimension > 0);
@@ -123,7 +126,7 @@ impl Cursor {
     }
 
     /// Refuses bytes after the last field.
-    pub(super) fn finish(self) -> Result<(), FormatFault> {
+    pub(in crate::vector) fn finish(self) -> Result<(), FormatFault> {
         let (end_bytes, size_bytes) = (self.offset_bytes, self.bytes.len());
         if end_bytes == size_bytes {
             Ok(())

@@ -27,7 +27,7 @@ pub enum FaissError {
         source: OpenDirectoryError,
     },
     /// The file cannot be mapped.
-    #[error("cannot map a faiss index: {0}")]
+    #[error("cannot map an index: {0}")]
     Map(#[from] OpenReadError),
     /// The file does not hold what is read here.
     #[error("{}: {fault}", path.display())]
@@ -101,7 +101,7 @@ pub enum FormatFault {
 
 impl FormatFault {
     /// The fault of a number.
-    pub(super) fn value(
+    pub(in crate::vector) fn value(
         field: &'static str,
         offset_bytes: usize,
         found: impl Into<i128>,

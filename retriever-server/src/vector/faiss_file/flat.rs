@@ -1,7 +1,9 @@
 use tantivy::directory::OwnedBytes;
 
 use super::cursor::{Cursor, Header};
-use super::{FormatFault, Metric, distance};
+use super::{FormatFault, Metric};
+use crate::vector::gather::Scorer;
+use crate::vector::rows::{DIMENSION_MAX, RowFormat, Rows};
 
 /// Vectors of one length, row after row.
 #[derive(Debug)]
@@ -19,9 +21,15 @@ impl FlatFile {
             b"IxFl" => None,
             _ => return Err(FormatFault::kind(code)),
         };
+        let offset_bytes = cursor.offset_bytes();
         let header = cursor.header(named)?;
         let numbers = header.dimension as u128 * u128::from(header.count);
         let rows = cursor.exactly("vectors", size_of::<f32>(), numbers)?.bytes;
+        if header.dimension > DIMENSION_MAX {
+            let expected = format!("1 to {DIMENSION_MAX}");
+            let found = header.dimension as i128;
+            return Err(FormatFault::value("dimension", offset_bytes, found, expected));
+        }
         Ok(Self { rows, header })
     }
 
@@ -45,18 +53,14 @@ impl FlatFile {
         self.header.metric
     }
 
-    /// How near a row is to the query, larger is nearer: the inner product, or the negative of the
-    /// squared distance. Negative infinity where that is no finite number, or no such row.
-    pub(super) fn nearness(&self, query: &[f32], row: u32) -> f32 {
-        let row_bytes = self.dimension() * size_of::<f32>();
-        let start = row as usize * row_bytes;
-        let Some(row) = self.rows.get(start..start + row_bytes) else {
-            return f32::NEG_INFINITY;
-        };
-        let nearness = match self.metric() {
-            Metric::InnerProduct => distance::inner_product(query, row),
-            Metric::L2 => -distance::squared(query, row),
-        };
-        if nearness.is_finite() { nearness } else { f32::NEG_INFINITY }
+    /// Compares queries with the rows.
+    pub(super) fn scorer(&self) -> Scorer<'_> {
+        Scorer::new(self.table(), self.metric())
+    }
+
+    /// The rows, to be searched.
+    pub fn table(&self) -> Rows<'_> {
+        // Reading the file has checked what this could refuse.
+        Rows::new(&self.rows, RowFormat::F32, self.dimension()).unwrap_or_else(|_| Rows::none())
     }
 }

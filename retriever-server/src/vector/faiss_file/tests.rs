@@ -51,8 +51,12 @@ fn read(bytes: &[u8]) -> Result<FaissIndex, FormatFault> {
 
 /// All rows compared.
 fn exact(flat: &FlatFile, query: &[f32], top_k: usize) -> Vec<Hit> {
-    let score = |row| Hit { row, score: flat.nearness(query, row) };
-    let mut hits: Vec<Hit> = (0..flat.count() as u32).map(score).collect();
+    let rows: Vec<u32> = (0..flat.count() as u32).collect();
+    let (mut prepared, mut scores) = (Vec::new(), Vec::new());
+    flat.scorer().prepare(query, &mut prepared);
+    flat.scorer().score(&prepared, &rows, &mut scores);
+    let mut hits: Vec<Hit> =
+        rows.iter().zip(scores).map(|(&row, score)| Hit { row, score }).collect();
     hits.sort_by(|left, right| right.score.total_cmp(&left.score));
     hits.truncate(top_k);
     hits

@@ -1,48 +1,61 @@
-//! The graph of an HNSW file. Every row lives on one or more levels, and has a fixed number of
-//! slots for links on each; the first negative slot ends the links of a level.
+//! A graph as it stands in a file, in the layout of faiss. Every row lives on one or more levels,
+//! and has a fixed number of slots for links on each; the first negative slot ends the links of a
+//! level.
 
 use tantivy::directory::OwnedBytes;
 
-use super::FormatFault;
-use super::cursor::{Cursor, Items};
+use super::{Entry, Links, NONE, SLOT_BYTES};
+use crate::vector::faiss_file::FormatFault;
+use crate::vector::faiss_file::cursor::{Cursor, Items};
 
-const SLOT_BYTES: usize = size_of::<i32>();
 const OFFSET_BYTES: usize = size_of::<u64>();
-/// What stands in a slot without a link, and for the entry of an empty graph.
-const NONE: i32 = -1;
+
+/// How much of a graph is looked at when it is opened. A search is safe either way: a link that
+/// leads nowhere is not followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::vector) enum Check {
+    /// Sizes alone, which takes no time.
+    Sizes,
+    /// Every level, offset and link.
+    Links,
+}
 
 /// Links between rows, and where a search starts.
 #[derive(Debug)]
-pub(super) struct Graph {
+pub(in crate::vector) struct Graph {
     /// Slots that a row has below each level: 32-bit integers.
     slots_below: OwnedBytes,
     /// First slot of each row, and the end of the last: 64-bit integers.
     offsets: OwnedBytes,
     slots: OwnedBytes,
+    /// How many levels each row lives on: 32-bit integers.
+    levels: OwnedBytes,
     entry: Option<Entry>,
 }
 
-/// Where a search starts.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Entry {
-    pub(super) row: u32,
-    /// The highest level that has links.
-    pub(super) level: usize,
-}
-
 impl Graph {
-    /// Reads the graph of `rows` vectors and checks all of it.
-    pub(super) fn read(cursor: &mut Cursor, rows: u32) -> Result<Self, FormatFault> {
+    /// Reads the graph of `rows` vectors.
+    pub(in crate::vector) fn read(
+        cursor: &mut Cursor,
+        rows: u32,
+        check: Check,
+    ) -> Result<Self, FormatFault> {
         // Only building draws from these.
         cursor.items("probabilities of levels", size_of::<f64>())?;
         let slots_below = cursor.items("slots below each level", SLOT_BYTES)?;
         check_slots_below(&slots_below)?;
         let levels = cursor.exactly("levels of rows", SLOT_BYTES, u128::from(rows))?;
         let offsets = cursor.exactly("offsets of rows", OFFSET_BYTES, u128::from(rows) + 1)?;
-        let slot_count = check_rows(&levels, &offsets, &slots_below)?;
-        let slots = cursor.exactly("neighbours", SLOT_BYTES, slot_count)?;
-        check_slots(&slots, rows)?;
-        let entry = read_entry(cursor, &levels)?;
+        let slots = if check == Check::Links {
+            let slot_count = check_rows(&levels, &offsets, &slots_below)?;
+            let slots = cursor.exactly("neighbours", SLOT_BYTES, slot_count)?;
+            check_slots(&slots, rows)?;
+            slots
+        } else {
+            cursor.items("neighbours", SLOT_BYTES)?
+        };
+        let highest = slots_below.bytes.len() / SLOT_BYTES;
+        let entry = read_entry(cursor, &levels, highest)?;
         for field in ["efConstruction", "efSearch", "upper_beam"] {
             cursor.i32(field)?;
         }
@@ -50,24 +63,19 @@ impl Graph {
             slots_below: slots_below.bytes,
             offsets: offsets.bytes,
             slots: slots.bytes,
+            levels: levels.bytes.clone(),
             entry,
         };
-        graph.check_upper_links(&levels, slots.offset_bytes)?;
+        if check == Check::Links {
+            graph.check_upper_links(&levels, slots.offset_bytes)?;
+        }
         Ok(graph)
     }
 
-    /// Where a search starts; nowhere in an empty graph.
-    pub(super) fn entry(&self) -> Option<Entry> {
-        self.entry
-    }
-
-    /// The rows that `row` leads to on `level`.
-    pub(super) fn links(&self, row: u32, level: usize) -> impl Iterator<Item = u32> {
-        let slots = self.slot_range(row, level).and_then(|(start, end)| {
-            self.slots.get(start.checked_mul(SLOT_BYTES)?..end.checked_mul(SLOT_BYTES)?)
-        });
-        let slots = slots.unwrap_or_default().as_chunks::<SLOT_BYTES>().0.iter();
-        slots.map_while(|slot| u32::try_from(i32::from_le_bytes(*slot)).ok())
+    /// How many levels a row lives on; 0 if there is no such row.
+    pub(super) fn height(&self, row: u32) -> usize {
+        let height = signed(&self.levels, row as usize).unwrap_or_default();
+        usize::try_from(height).unwrap_or_default()
     }
 
     fn slot_range(&self, row: u32, level: usize) -> Option<(usize, usize)> {
@@ -101,6 +109,19 @@ impl Graph {
             }
         }
         Ok(())
+    }
+}
+
+impl Links for Graph {
+    fn entry(&self) -> Option<Entry> {
+        self.entry
+    }
+
+    fn slots(&self, row: u32, level: usize) -> &[[u8; SLOT_BYTES]] {
+        let slots = self.slot_range(row, level).and_then(|(start, end)| {
+            self.slots.get(start.checked_mul(SLOT_BYTES)?..end.checked_mul(SLOT_BYTES)?)
+        });
+        slots.unwrap_or_default().as_chunks().0
     }
 }
 
@@ -162,7 +183,11 @@ fn check_slots(slots: &Items, rows: u32) -> Result<(), FormatFault> {
     }
 }
 
-fn read_entry(cursor: &mut Cursor, levels: &Items) -> Result<Option<Entry>, FormatFault> {
+fn read_entry(
+    cursor: &mut Cursor,
+    levels: &Items,
+    highest: usize,
+) -> Result<Option<Entry>, FormatFault> {
     let rows = levels.bytes.len() / SLOT_BYTES;
     let start = cursor.offset_bytes();
     let found = cursor.i32("entry point")?;
@@ -177,6 +202,7 @@ fn read_entry(cursor: &mut Cursor, levels: &Items) -> Result<Option<Entry>, Form
         let expected = if rows == 0 { NONE.to_string() } else { format!("a row below {rows}") };
         return Err(FormatFault::value("entry point", start, found, expected));
     };
+    let height = height.min(i32::try_from(highest).unwrap_or(i32::MAX));
     if !(0..height).contains(&level) {
         let expected = format!("a level of row {row}, 0 to {}", height - 1);
         return Err(FormatFault::value("max_level", level_start, level, expected));

@@ -1,0 +1,114 @@
+//! Builds a graph over vectors in a file of little-endian 32-bit floats, or takes the one in a file
+//! of faiss, and prints recall and time of searches by one thread:
+//! `cargo run --release --example hnsw_bench -- VECTORS DIMENSION QUERIES [FORMAT [FAISS_FILE]]`,
+//! where the last QUERIES rows are asked and the others searched.
+
+use std::fs;
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use retriever_server::backend::Hit;
+use retriever_server::vector::faiss_file::FaissIndex;
+use retriever_server::vector::hnsw::{BuildSettings, Builder, GraphFile};
+use retriever_server::vector::{self, Metric, RowFormat, Rows, Scorer};
+
+const TOP_K: usize = 10;
+const EFS: [usize; 7] = [16, 24, 32, 48, 64, 128, 256];
+/// Each ef is timed so often, and the fastest counts.
+const ROUNDS: usize = 5;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [path, dimension, asked, rest @ ..] = arguments.as_slice() else {
+        return Err("expected VECTORS DIMENSION QUERIES [FORMAT [FAISS_FILE]]".into());
+    };
+    let (dimension, asked): (usize, usize) = (dimension.parse()?, asked.parse()?);
+    let bytes = fs::read(path)?;
+    let row_bytes = RowFormat::F32.row_bytes(dimension);
+    let count = bytes.len() / row_bytes - asked;
+    let (stored, last) = bytes.split_at(count * row_bytes);
+    let rows = Rows::new(stored, RowFormat::F32, dimension)?;
+    let last = &last[..asked * row_bytes];
+    let queries: Vec<f32> = last.as_chunks().0.iter().map(|&one| f32::from_le_bytes(one)).collect();
+    let exact = vector::top_k(&rows, &queries, TOP_K, 2, &|| false).unwrap_or_default();
+    if let Some(file) = rest.get(1) {
+        let FaissIndex::Hnsw(file) = FaissIndex::open(Path::new(file))? else {
+            return Err("not an HNSW file".into());
+        };
+        measure("faiss's file", &queries, dimension, &exact, |query, ef| {
+            file.search(query, TOP_K, ef, &|| false).unwrap_or_default()
+        });
+        return Ok(());
+    }
+    let format = match rest.first().map(String::as_str) {
+        None | Some("f32") => RowFormat::F32,
+        Some("f16") => RowFormat::F16,
+        Some("i8") => RowFormat::I8,
+        Some(other) => return Err(format!("FORMAT is {other}, expected f32, f16 or i8").into()),
+    };
+    let mut converted = Vec::new();
+    let mut numbers = vec![0.0; dimension];
+    for row in 0..count {
+        rows.read_row(row, &mut numbers);
+        format.append_row(&numbers, &mut converted);
+    }
+    let graph_path = graph(&rows, path)?;
+    let graph = GraphFile::open(&graph_path, true)?;
+    let coarse = Rows::new(&converted, format, dimension)?;
+    let scorer = Scorer::new(coarse, Metric::InnerProduct);
+    measure(&format!("{format:?}"), &queries, dimension, &exact, |query, ef| {
+        let found = graph.search(&scorer, query, (ef.min(4 * TOP_K), ef), &|| false).unwrap_or_default();
+        let mut found = [found];
+        vector::rescore(&rows, query, &mut found, TOP_K, 1);
+        let [found] = found;
+        found
+    });
+    Ok(())
+}
+
+/// Builds the graph if it is not there.
+fn graph(rows: &Rows<'_>, vectors: &str) -> Result<PathBuf, Box<dyn std::error::Error>> {
+    let path = PathBuf::from(format!("{vectors}.hnsw"));
+    if path.try_exists()? {
+        return Ok(path);
+    }
+    let started = Instant::now();
+    let settings = BuildSettings { links: 16, ef: 128, seed: 1 };
+    let scorer = Scorer::new(*rows, Metric::InnerProduct);
+    let mut builder = Builder::new(scorer, settings, 2);
+    while builder.insert_batch() {}
+    println!("built {} rows in {:.1} s", rows.count(), started.elapsed().as_secs_f64());
+    builder.write(&mut fs::File::create(&path).map(std::io::BufWriter::new)?)?;
+    Ok(path)
+}
+
+fn measure(
+    name: &str,
+    queries: &[f32],
+    dimension: usize,
+    exact: &[Vec<Hit>],
+    search: impl Fn(&[f32], usize) -> Vec<Hit>,
+) {
+    for ef in EFS {
+        let mut fastest = f64::INFINITY;
+        for _ in 0..ROUNDS {
+            let started = Instant::now();
+            for query in queries.chunks(dimension) {
+                black_box(search(query, ef));
+            }
+            fastest = fastest.min(started.elapsed().as_secs_f64());
+        }
+        let (mut found, mut wanted) = (0, 0);
+        for (query, exact) in queries.chunks(dimension).zip(exact) {
+            let hits = search(query, ef);
+            wanted += exact.len();
+            found += exact.iter().filter(|one| hits.iter().any(|hit| hit.row == one.row)).count();
+        }
+        println!(
+            "{name:>12} ef {ef:>3}: recall@{TOP_K} {:.4}, {:.1} us a query",
+            found as f64 / wanted as f64,
+            fastest * 1e6 / exact.len() as f64
+        );
+    }
+}

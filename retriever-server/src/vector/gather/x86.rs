@@ -1,0 +1,275 @@
+//! The comparisons for AVX-512 and for AVX2 with FMA, from one text.
+//!
+//! Safe from outside: the proofs exist only where the processor has the instructions, every row is
+//! taken from the table by a checked slice, and the query's length is checked before the loop that
+//! reads it by pointer.
+
+#![expect(unsafe_code, reason = "loads at any alignment, and instructions chosen at run time")]
+
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+
+use super::{BLOCK_ROWS, HALF_ROWS, Metric};
+use crate::vector::rows::{RowFormat, Rows, scale};
+
+/// Bytes of a cache line.
+const LINE_BYTES: usize = 64;
+
+/// Asks for the lines of `bytes`, without waiting.
+pub(super) fn prefetch(bytes: &[u8]) {
+    for line in bytes.chunks(LINE_BYTES) {
+        // SAFETY: every x86-64 processor has the instruction, and it reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+}
+
+/// Rows of a block by their first bytes; the last one stands in for those after it.
+fn starts<const ROWS: usize>(rows: &Rows<'_>, block: &[u32]) -> [*const u8; ROWS] {
+    let last = block.len() - 1;
+    std::array::from_fn(|place| rows.bytes_of(block[place.min(last)] as usize, 1).as_ptr())
+}
+
+/// What is the same for both: the loops.
+macro_rules! comparisons {
+    ($features:literal, $proof:ty) => {
+        use super::{
+            _MM_HINT_T0, _mm_prefetch, BLOCK_ROWS, HALF_ROWS, LINE_BYTES, Metric, RowFormat, Rows,
+            scale, starts,
+        };
+
+        /// Compares up to [`BLOCK_ROWS`] rows with a padded query, and fetches the rows `ahead`.
+        pub(in super::super) fn score(
+            _: $proof,
+            rows: &Rows<'_>,
+            metric: Metric,
+            query: &[f32],
+            (block, ahead): (&[u32], &[u32]),
+        ) -> [f32; BLOCK_ROWS] {
+            assert!((1..=BLOCK_ROWS).contains(&block.len()), "a block of rows");
+            assert!(query.len() >= rows.dimension().next_multiple_of(LANES), "a padded query");
+            let mut scores = [0.0; BLOCK_ROWS];
+            // SAFETY: the proof is for the instructions; the query was checked just now.
+            unsafe {
+                if block.len() <= HALF_ROWS {
+                    let half = by_format::<HALF_ROWS>(rows, metric, query, block, ahead);
+                    scores[..HALF_ROWS].copy_from_slice(&half);
+                } else {
+                    scores = by_format::<BLOCK_ROWS>(rows, metric, query, block, ahead);
+                }
+            }
+            if rows.format() == RowFormat::I8 {
+                for (score, &row) in scores.iter_mut().zip(block) {
+                    *score *= scale(rows.bytes_of(row as usize, 1));
+                }
+            }
+            scores
+        }
+
+        /// SAFETY: as [`compare`] wants it of the query; `block` is not empty.
+        #[target_feature(enable = $features)]
+        unsafe fn by_format<const ROWS: usize>(
+            rows: &Rows<'_>,
+            metric: Metric,
+            query: &[f32],
+            block: &[u32],
+            ahead: &[u32],
+        ) -> [f32; ROWS] {
+            let dimension = rows.dimension();
+            let here = starts::<ROWS>(rows, block);
+            let next = (!ahead.is_empty()).then(|| starts::<ROWS>(rows, ahead));
+            let squared = metric == Metric::L2;
+            // SAFETY: the starts are those of rows of this format; the rest is the caller's.
+            unsafe {
+                match (rows.format(), squared) {
+                    (RowFormat::F32, false) => {
+                        compare::<4, ROWS, false>(here, next, dimension, query)
+                    }
+                    (RowFormat::F32, true) => {
+                        compare::<4, ROWS, true>(here, next, dimension, query)
+                    }
+                    (RowFormat::F16, false) => {
+                        compare::<2, ROWS, false>(here, next, dimension, query)
+                    }
+                    (RowFormat::F16, true) => {
+                        compare::<2, ROWS, true>(here, next, dimension, query)
+                    }
+                    (RowFormat::I8, _) => compare::<1, ROWS, false>(here, next, dimension, query),
+                }
+            }
+        }
+
+        /// SAFETY: `dimension` numbers of `WIDTH` bytes follow each of `here`; `query` holds
+        /// `dimension` numbers, rounded up to a multiple of `LANES`.
+        #[target_feature(enable = $features)]
+        unsafe fn compare<const WIDTH: usize, const ROWS: usize, const SQUARED: bool>(
+            here: [*const u8; ROWS],
+            next: Option<[*const u8; ROWS]>,
+            dimension: usize,
+            query: &[f32],
+        ) -> [f32; ROWS] {
+            let whole = dimension - dimension % LANES;
+            let mut sums = [zero(); ROWS];
+            for position in (0..whole).step_by(LANES) {
+                let offset_bytes = position * WIDTH;
+                // Each line once, although a line may hold the numbers of several loads.
+                if let Some(next) = next
+                    && offset_bytes % LINE_BYTES < LANES * WIDTH
+                {
+                    for start in next {
+                        _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(offset_bytes).cast());
+                    }
+                }
+                // SAFETY: `LANES` numbers follow this position in the query and in every row.
+                let factor = unsafe { load::<4>(query.as_ptr().add(position).cast()) };
+                for (sum, start) in sums.iter_mut().zip(here) {
+                    // SAFETY: as above.
+                    let numbers = unsafe { load::<WIDTH>(start.wrapping_add(offset_bytes)) };
+                    *sum = term::<SQUARED>(numbers, factor, *sum);
+                }
+            }
+            if whole < dimension {
+                // SAFETY: the query is padded to a multiple of `LANES`.
+                let factor = unsafe { load::<4>(query.as_ptr().add(whole).cast()) };
+                for (sum, start) in sums.iter_mut().zip(here) {
+                    let start = start.wrapping_add(whole * WIDTH);
+                    // SAFETY: this many numbers are left in every row.
+                    let numbers = unsafe { load_some::<WIDTH>(start, dimension - whole) };
+                    *sum = term::<SQUARED>(numbers, factor, *sum);
+                }
+            }
+            let mut totals = [0.0; ROWS];
+            for (total_of_row, sum) in totals.iter_mut().zip(sums) {
+                *total_of_row = if SQUARED { -total(sum) } else { total(sum) };
+            }
+            totals
+        }
+
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn term<const SQUARED: bool>(numbers: Lanes, factor: Lanes, sum: Lanes) -> Lanes {
+            if SQUARED {
+                let difference = subtract(numbers, factor);
+                multiply_add(difference, difference, sum)
+            } else {
+                multiply_add(numbers, factor, sum)
+            }
+        }
+
+        /// `count` numbers and zeros after them.
+        /// SAFETY: `count` is below `LANES`, and so many numbers of `WIDTH` bytes can be read.
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn load_some<const WIDTH: usize>(start: *const u8, count: usize) -> Lanes {
+            let mut bytes = [0u8; LANES * size_of::<f32>()];
+            // SAFETY: the buffer is longer than what is read, and has room for a whole load.
+            unsafe {
+                std::ptr::copy_nonoverlapping(start, bytes.as_mut_ptr(), count * WIDTH);
+                load::<WIDTH>(bytes.as_ptr())
+            }
+        }
+    };
+}
+
+pub(super) mod avx512 {
+    use std::arch::x86_64::{
+        __m512, _mm_loadu_si128, _mm256_loadu_si256, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps,
+        _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_reduce_add_ps, _mm512_setzero_ps,
+        _mm512_sub_ps,
+    };
+
+    type Lanes = __m512;
+    const LANES: usize = 16;
+
+    comparisons!("avx512f", crate::vector::x86::Avx512);
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn zero() -> Lanes {
+        _mm512_setzero_ps()
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn subtract(one: Lanes, other: Lanes) -> Lanes {
+        _mm512_sub_ps(one, other)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn multiply_add(one: Lanes, other: Lanes, sum: Lanes) -> Lanes {
+        _mm512_fmadd_ps(one, other, sum)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn total(lanes: Lanes) -> f32 {
+        _mm512_reduce_add_ps(lanes)
+    }
+
+    /// SAFETY: `LANES` numbers of `WIDTH` bytes can be read at `start`.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn load<const WIDTH: usize>(start: *const u8) -> Lanes {
+        // SAFETY: as promised by the caller; these loads take any alignment.
+        unsafe {
+            match WIDTH {
+                1 => _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(start.cast()))),
+                2 => _mm512_cvtph_ps(_mm256_loadu_si256(start.cast())),
+                _ => _mm512_loadu_ps(start.cast()),
+            }
+        }
+    }
+}
+
+pub(super) mod avx2 {
+    use std::arch::x86_64::{
+        __m256, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadl_epi64, _mm_loadu_si128,
+        _mm_movehl_ps, _mm_shuffle_ps, _mm256_castps256_ps128, _mm256_cvtepi8_epi32,
+        _mm256_cvtepi32_ps, _mm256_cvtph_ps, _mm256_extractf128_ps, _mm256_fmadd_ps,
+        _mm256_loadu_ps, _mm256_setzero_ps, _mm256_sub_ps,
+    };
+
+    type Lanes = __m256;
+    const LANES: usize = 8;
+
+    comparisons!("avx2,fma,f16c", crate::vector::x86::Avx2);
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn zero() -> Lanes {
+        _mm256_setzero_ps()
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn subtract(one: Lanes, other: Lanes) -> Lanes {
+        _mm256_sub_ps(one, other)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn multiply_add(one: Lanes, other: Lanes, sum: Lanes) -> Lanes {
+        _mm256_fmadd_ps(one, other, sum)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn total(lanes: Lanes) -> f32 {
+        let half = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps::<1>(lanes));
+        let half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+        _mm_cvtss_f32(_mm_add_ss(half, _mm_shuffle_ps::<1>(half, half)))
+    }
+
+    /// SAFETY: `LANES` numbers of `WIDTH` bytes can be read at `start`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn load<const WIDTH: usize>(start: *const u8) -> Lanes {
+        // SAFETY: as promised by the caller; these loads take any alignment.
+        unsafe {
+            match WIDTH {
+                1 => _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(start.cast()))),
+                2 => _mm256_cvtph_ps(_mm_loadu_si128(start.cast())),
+                _ => _mm256_loadu_ps(start.cast()),
+            }
+        }
+    }
+}
