@@ -3,6 +3,8 @@
 //! `cargo run --release --example hnsw_bench -- VECTORS DIMENSION QUERIES [FORMAT [FAISS_FILE]]`,
 //! where the last QUERIES rows are asked and the others searched.
 
+#![expect(clippy::print_stdout, reason = "this program's only output")]
+
 use std::fs;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -58,7 +60,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let coarse = Rows::new(&converted, format, dimension)?;
     let scorer = Scorer::new(coarse, Metric::InnerProduct);
     measure(&format!("{format:?}"), &queries, dimension, &exact, |query, ef| {
-        let found = graph.search(&scorer, query, (ef.min(4 * TOP_K), ef), &|| false).unwrap_or_default();
+        let found =
+            graph.search(&scorer, query, (ef.min(4 * TOP_K), ef), &|| false).unwrap_or_default();
         let mut found = [found];
         vector::rescore(&rows, query, &mut found, TOP_K, 1);
         let [found] = found;

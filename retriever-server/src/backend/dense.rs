@@ -1,5 +1,7 @@
-//! The `dense` back end: queries become vectors, and the nearest rows are searched for: all rows
-//! one by one, or along the graph of a file that has one. A batch is encoded and searched as one.
+//! The `dense` and `ann` back ends: queries become vectors, and the nearest rows are searched for:
+//! all rows one by one, or along a graph. A batch is encoded and searched as one.
+
+mod vectors;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,82 +9,11 @@ use tracing::error;
 
 use crate::backend::{Backend, Hit, QueryOutcome, SearchFault, SearchFuture};
 use crate::encode::{EncodeError, Encoder, Role};
-use crate::index::dense::DenseRows;
 use crate::pool::Pool;
 use crate::query::QueryBatch;
 use crate::ticket::Ticket;
-use crate::vector::faiss_file::{FlatFile, HnswFile};
-use crate::vector::{self, RowFormat, Rows};
 
-/// Where the vectors of the passages are.
-#[derive(Debug)]
-pub enum Vectors {
-    /// In the index.
-    Index(DenseRows),
-    /// In a flat file of faiss, of inner products.
-    Flat(FlatFile),
-    /// In a file of faiss with a graph.
-    Graph {
-        /// The file.
-        file: HnswFile,
-        /// Rows that a search keeps in sight: more find better and take longer.
-        ef: usize,
-    },
-}
-
-impl Vectors {
-    /// Number of hits up to which a shorter list is the start of a longer one.
-    pub fn steady_top_k(&self) -> usize {
-        match self {
-            Self::Index(_) | Self::Flat(_) => usize::MAX,
-            Self::Graph { ef, .. } => *ef,
-        }
-    }
-
-    /// The nearest rows for each query; `None` once `stop` says so.
-    fn search(
-        &self,
-        queries: &[f32],
-        top_k: usize,
-        threads: usize,
-        stop: &(dyn Fn() -> bool + Sync),
-    ) -> Result<Option<Vec<Vec<Hit>>>, String> {
-        let exact = |rows: Result<Rows<'_>, String>| {
-            rows.map(|rows| vector::top_k(&rows, queries, top_k, threads, stop))
-        };
-        match self {
-            Self::Index(rows) => exact(rows.rows().map_err(|fault| fault.to_string())),
-            Self::Flat(file) => exact(
-                Rows::new(file.rows(), RowFormat::F32, file.dimension())
-                    .map_err(|fault| fault.to_string()),
-            ),
-            Self::Graph { file, ef } => Ok(search_graph(file, queries, top_k, *ef, threads, stop)),
-        }
-    }
-}
-
-/// Searches the graph for each query, on several threads.
-fn search_graph(
-    file: &HnswFile,
-    queries: &[f32],
-    top_k: usize,
-    ef: usize,
-    threads: usize,
-    stop: &(dyn Fn() -> bool + Sync),
-) -> Option<Vec<Vec<Hit>>> {
-    let dimension = file.vectors().dimension();
-    let queries: Vec<&[f32]> = queries.chunks_exact(dimension).collect();
-    let share = queries.len().div_ceil(threads.max(1)).max(1);
-    let search = |part: &[&[f32]]| -> Option<Vec<Vec<Hit>>> {
-        part.iter().map(|query| file.search(query, top_k, ef, &|| stop())).collect()
-    };
-    let parts: Vec<Option<Vec<Vec<Hit>>>> = std::thread::scope(|scope| {
-        let running: Vec<_> =
-            queries.chunks(share).map(|part| scope.spawn(move || search(part))).collect();
-        running.into_iter().map(|one| one.join().ok().flatten()).collect()
-    });
-    parts.into_iter().collect::<Option<Vec<_>>>().map(|parts| parts.concat())
-}
+pub use vectors::Vectors;
 
 /// An encoder over the vectors of an index.
 #[derive(Debug)]

@@ -42,13 +42,15 @@ pub(crate) enum Command {
 }
 
 /// Variables that `index` takes too.
-const INDEX_VARIABLES: [Variable; 9] = [
+const INDEX_VARIABLES: [Variable; 11] = [
     var::BACKEND,
     var::CORPUS,
     var::INDEX,
     var::MODEL,
     var::DEVICE,
     var::ONNXRUNTIME,
+    var::VECTOR_FORMAT,
+    var::ANN,
     var::THREADS,
     var::LOG,
     var::LOG_FORMAT,
@@ -83,7 +85,7 @@ fn program() -> Clap {
             Clap::new("index")
                 .about(
                     "Build the index of a corpus of JSON lines {\"id\", \"contents\"}: BM25, and \
-                     vectors for --backend dense",
+                     vectors for --backend dense, and a graph over them for --backend ann",
                 )
                 .args(INDEX_VARIABLES.iter().map(argument))
                 .arg(

@@ -1,6 +1,7 @@
 //! The command line: arguments to configuration, configuration to work, outcome to exit code.
 
 mod arguments;
+mod derived;
 mod health;
 mod progress;
 
@@ -207,7 +208,7 @@ fn index_vectors(
     let folder = request.index.display();
     if dense::build::are_there(&request.index, &source)? {
         writeln!(out, "up to date, {} vectors: {folder}", source.passage_count)?;
-        return Ok(());
+        return derived::index(config, request, &source, out);
     }
     let mut printer = ProgressPrinter::start();
     let mut report = |progress| printer.report(progress);
@@ -220,5 +221,5 @@ fn index_vectors(
         source.dimension,
         started.elapsed().as_secs_f64()
     )?;
-    Ok(())
+    derived::index(config, request, &source, out)
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use crate::config::reader::{Noted, Reader, path};
 use crate::config::variables as var;
 use crate::encode::device::Device;
+use crate::index::dense::ann::GraphKind;
+use crate::vector::RowFormat;
 
 /// The largest weight of a list.
 const MAX_WEIGHT: f64 = 1e6;
@@ -17,18 +19,21 @@ pub enum BackendKind {
     Bm25,
     /// Exact search over vectors.
     Dense,
+    /// Search along a graph over vectors.
+    Ann,
     /// Two of the others, their lists made one.
     Hybrid,
 }
 
 impl BackendKind {
-    const ALL: [Self; 3] = [Self::Bm25, Self::Dense, Self::Hybrid];
+    const ALL: [Self; 4] = [Self::Bm25, Self::Dense, Self::Ann, Self::Hybrid];
 
     /// Name in configuration and in `/info`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bm25 => "bm25",
             Self::Dense => "dense",
+            Self::Ann => "ann",
             Self::Hybrid => "hybrid",
         }
     }
@@ -36,7 +41,7 @@ impl BackendKind {
     /// Whether queries have to become vectors.
     pub fn needs_encoder(self) -> bool {
         match self {
-            Self::Dense => true,
+            Self::Dense | Self::Ann => true,
             Self::Bm25 | Self::Hybrid => false,
         }
     }
@@ -110,6 +115,10 @@ pub struct EncoderConfig {
     pub vectors: Option<PathBuf>,
     /// Rows that a search along a graph keeps in sight.
     pub hnsw_ef: usize,
+    /// Format of the rows that are searched.
+    pub vector_format: RowFormat,
+    /// The graph over them, if a back end needs one.
+    pub graph: Option<GraphKind>,
 }
 
 /// What ranks again what a back end has found.
@@ -193,15 +202,21 @@ impl Reader<'_> {
     ) -> Result<Option<EncoderConfig>, Noted> {
         let vectors = self.take_optional(&var::VECTORS, |text| path(text).map(Some));
         let hnsw_ef = self.count(&var::HNSW_EF);
-        if !backend.map_err(|noted| *noted)?.needs_encoder() {
+        let vector_format = self.take(&var::VECTOR_FORMAT, RowFormat::parse);
+        let graph = self.take(&var::ANN, GraphKind::parse);
+        let backend = backend.map_err(|noted| *noted)?;
+        if !backend.needs_encoder() {
             return Ok(None);
         }
+        let needs_graph = backend.components().contains(&BackendKind::Ann);
         let model = self.take(&var::MODEL, path);
         Ok(Some(EncoderConfig {
             model: model?,
             runtime: runtime.map_err(|noted| *noted)?.clone(),
             vectors: vectors?,
             hnsw_ef: hnsw_ef?,
+            vector_format: vector_format?,
+            graph: Some(graph?).filter(|_| needs_graph),
         }))
     }
 }

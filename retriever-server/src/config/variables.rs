@@ -43,9 +43,9 @@ macro_rules! variables {
 }
 
 variables! {
-    BACKEND = "BACKEND", "backend", Some("bm25"), "", "bm25, dense or hybrid",
-        "What answers queries: BM25, exact search over the vectors of an encoder, or two back ends whose lists become one.";
-    HYBRID = "HYBRID", "hybrid", Some("bm25,dense"), "", "two different back ends of bm25 and dense with a comma between them",
+    BACKEND = "BACKEND", "backend", Some("bm25"), "", "bm25, dense, ann or hybrid",
+        "What answers queries: BM25, exact search over the vectors of an encoder, approximate search along a graph over them, or two back ends whose lists become one.";
+    HYBRID = "HYBRID", "hybrid", Some("bm25,dense"), "", "two different back ends of bm25, dense and ann with a comma between them",
         "Back ends of the hybrid one. A query fails if one of them fails.";
     FUSION = "FUSION", "fusion", Some("rrf"), "", "rrf or weighted",
         "How two lists become one: by ranks (reciprocal rank fusion), or by scores, each list's brought to 0..1.";
@@ -62,15 +62,19 @@ variables! {
     CORPUS = "CORPUS", "corpus", None, "", "paths of JSON Lines files with commas between them",
         "Corpus to index first when there is no index; an index that is there must have been built from it.";
     MODEL = "MODEL", "model", None, "", "the path of a folder with model.onnx and tokenizer.json",
-        "Folder of the encoder, which the dense back end needs, also as a part of the hybrid one.";
+        "Folder of the encoder, which the dense and ann back ends need, also as a part of the hybrid one.";
     DEVICE = "DEVICE", "device", Some("auto"), "", "auto, cpu, cuda or cuda:N",
         "Device of the encoder and of the re-ranker; auto takes CUDA where it can be used, else the CPU.";
     ONNXRUNTIME = "ONNXRUNTIME", "onnxruntime", None, "", "the path of a file",
         "Library of ONNX Runtime; without it ORT_DYLIB_PATH, then ../lib beside the program, then .cache/onnxruntime/lib.";
-    VECTORS = "VECTORS", "vectors", None, "", "the path of a file that faiss wrote (IndexFlatIP or IndexHNSWFlat)",
-        "Vectors of the passages for the dense back end, in the order of the corpus; without it those in the index.";
+    VECTORS = "VECTORS", "vectors", None, "", "the path of a file that faiss wrote (IndexFlatIP, IndexFlatL2 or IndexHNSWFlat)",
+        "Vectors of the passages for the dense and ann back ends, in the order of the corpus; without it those in the index.";
+    VECTOR_FORMAT = "VECTOR_FORMAT", "vector-format", Some("f32"), "", "f32, f16 or i8",
+        "Format of the vectors in the index that are searched: f16 takes half the memory of f32 and i8 a quarter. Hits are scored again in f32, which needs the exact vectors on disk and few of them in memory.";
+    ANN = "ANN", "ann", Some("hnsw"), "", "hnsw",
+        "Graph that the ann back end follows.";
     HNSW_EF = "HNSW_EF", "hnsw-ef", Some("128"), "rows", COUNT,
-        "Rows that a search along the graph of RETRIEVER_VECTORS keeps in sight: more find better and take longer.";
+        "Rows that a search along a graph keeps in sight, at least as many as passages are asked for: more find better and take longer.";
     RERANKER = "RERANKER", "reranker", None, "", "the path of a folder with model.onnx and tokenizer.json",
         "Folder of a cross-encoder that ranks again what the back end has found, and answers /rerank; scores are then its own.";
     RERANK_DEPTH = "RERANK_DEPTH", "rerank-depth", Some("30"), "passages", COUNT,

@@ -65,6 +65,17 @@ pub enum Progress {
         /// Passages that an earlier, interrupted build had encoded.
         done_before: u64,
     },
+    /// Vectors are converted or linked.
+    Rows {
+        /// What was done with the rows, to follow their number.
+        what: &'static str,
+        /// Rows that are done.
+        rows: u64,
+        /// Rows in all.
+        of: u64,
+        /// Rows that an earlier, interrupted build had done.
+        done_before: u64,
+    },
     /// Files are digested and synced.
     Sealing,
 }

@@ -1,22 +1,34 @@
 //! The vectors of an index's passages, for the dense back end: a folder inside the index folder.
 //!
 //! ```text
-//! dense/manifest.json   which passages, which encoder, how many numbers, size and SHA-256
+//! dense/manifest.json   which passages, which encoder, how many numbers, sizes and SHA-256
 //! dense/vectors.f32     a row of little-endian 32-bit floats a passage, in corpus order
+//! dense/vectors.f16     the same in fewer bits, where asked for; also .i8
+//! dense/vectors.hnsw    a graph over them, where asked for
 //! ```
 //!
 //! The folder is complete or absent. What a build that was killed has encoded stays under another
-//! name, and the next build of the same goes on from there.
+//! name, and the next build of the same goes on from there. What is made of the vectors comes
+//! later, file by file: each is in the manifest, or does not count.
 
+pub mod ann;
 pub mod build;
+pub mod formats;
 
-use std::fs;
+#[cfg(test)]
+mod fixture;
+
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use shared::atomic_file::{self, AtomicError};
 use shared::digest::Digest;
 use tantivy::directory::{Directory, MmapDirectory, OwnedBytes};
+
+pub use ann::GraphEntry;
+pub use formats::FormatEntry;
 
 use crate::encode::Encoder;
 use crate::encode::settings::Settings;
@@ -77,7 +89,7 @@ fn encoder_digest(settings: &Settings) -> Result<Digest, IndexError> {
 }
 
 /// What the folder says of itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DenseManifest {
     /// What the vectors were made from.
     #[serde(flatten)]
@@ -88,6 +100,12 @@ pub struct DenseManifest {
     pub model: PathBuf,
     /// The file of the vectors.
     pub vectors: FileEntry,
+    /// The vectors in other formats.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub formats: Vec<FormatEntry>,
+    /// Graphs over the vectors.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub graphs: Vec<GraphEntry>,
 }
 
 impl DenseManifest {
@@ -112,14 +130,33 @@ impl DenseManifest {
         }
         Ok(Some(manifest))
     }
+
+    /// Replaces the manifest in the index folder `index`.
+    fn save(&self, index: &Path) -> Result<(), IndexError> {
+        let path = index.join(DENSE_FOLDER).join(MANIFEST_FILE);
+        let text =
+            serde_json::to_vec_pretty(self).map_err(|error| io_error(&path)(error.into()))?;
+        Ok(atomic_file::write(&path, &text)?)
+    }
+
+    /// The manifest, which must be that of vectors of `source`.
+    fn of(index: &Path, source: &Source) -> Result<Self, IndexError> {
+        let manifest = Self::load(index)?.ok_or_else(|| IndexError::NoVectors(index.to_owned()))?;
+        if manifest.source == *source {
+            Ok(manifest)
+        } else {
+            let folder = index.join(DENSE_FOLDER);
+            Err(IndexError::OtherVectors { folder, model: manifest.model })
+        }
+    }
 }
 
 /// Vectors in memory that is the page cache's.
 #[derive(Debug)]
 pub struct DenseRows {
-    bytes: OwnedBytes,
-    dimension: usize,
-    path: PathBuf,
+    exact: MappedRows,
+    /// What is searched instead, and the hits of which are scored again by `exact`.
+    coarse: Option<MappedRows>,
 }
 
 impl DenseRows {
@@ -129,25 +166,74 @@ impl DenseRows {
         source: &Source,
         verification: Verification,
     ) -> Result<Self, IndexError> {
-        let manifest =
-            DenseManifest::load(index)?.ok_or_else(|| IndexError::NoVectors(index.to_owned()))?;
-        let folder = index.join(DENSE_FOLDER);
-        if manifest.source != *source {
-            return Err(IndexError::OtherVectors { folder, model: manifest.model });
+        let manifest = DenseManifest::of(index, source)?;
+        let exact =
+            MappedRows::open(index, source, (RowFormat::F32, &manifest.vectors), verification)?;
+        Ok(Self { exact, coarse: None })
+    }
+
+    /// Also maps the vectors in `format`, to be searched instead.
+    pub fn with_format(
+        mut self,
+        index: &Path,
+        source: &Source,
+        format: RowFormat,
+        verification: Verification,
+    ) -> Result<Self, IndexError> {
+        if format != RowFormat::F32 {
+            let manifest = DenseManifest::of(index, source)?;
+            let entry = manifest.formats.iter().find(|one| one.format == format);
+            let entry = entry.ok_or_else(|| IndexError::NoFormat {
+                index: index.to_owned(),
+                format: format.name(),
+            })?;
+            let rows = (format, &entry.file);
+            self.coarse = Some(MappedRows::open(index, source, rows, verification)?);
         }
-        let path = folder.join(VECTORS_FILE);
-        manifest.vectors.check(&path, verification)?;
-        let map = MmapDirectory::open(&folder)
-            .map_err(|error| io_error(&folder)(io::Error::other(error.to_string())))?;
-        let bytes = map
-            .open_read(Path::new(VECTORS_FILE))
-            .and_then(|file| {
-                file.read_bytes().map_err(|error| {
-                    tantivy::directory::error::OpenReadError::wrap_io_error(error, path.clone())
-                })
-            })
-            .map_err(|error| io_error(&path)(io::Error::other(error.to_string())))?;
-        let rows = Self { bytes, dimension: source.dimension as usize, path };
+        Ok(self)
+    }
+
+    /// The rows as they were made.
+    pub fn rows(&self) -> Result<Rows<'_>, IndexError> {
+        self.exact.rows()
+    }
+
+    /// Whether other rows are searched than those that were made.
+    pub fn has_coarse(&self) -> bool {
+        self.coarse.is_some()
+    }
+
+    /// The rows that are searched: those of [`DenseRows::with_format`], else the same.
+    pub fn searched(&self) -> Result<Rows<'_>, IndexError> {
+        self.coarse.as_ref().unwrap_or(&self.exact).rows()
+    }
+
+    /// Numbers a row.
+    pub fn dimension(&self) -> usize {
+        self.exact.dimension
+    }
+}
+
+/// Rows of one format.
+#[derive(Debug)]
+struct MappedRows {
+    bytes: OwnedBytes,
+    format: RowFormat,
+    dimension: usize,
+    path: PathBuf,
+}
+
+impl MappedRows {
+    fn open(
+        index: &Path,
+        source: &Source,
+        (format, entry): (RowFormat, &FileEntry),
+        verification: Verification,
+    ) -> Result<Self, IndexError> {
+        let path = index.join(DENSE_FOLDER).join(rows_file(format));
+        entry.check(&path, verification)?;
+        let bytes = map(&path)?;
+        let rows = Self { bytes, format, dimension: source.dimension as usize, path };
         let count = rows.rows()?.count() as u64;
         if count != source.passage_count {
             let reason = format!("{count} rows, expected {}", source.passage_count);
@@ -156,15 +242,42 @@ impl DenseRows {
         Ok(rows)
     }
 
-    /// The rows, to be searched.
-    pub fn rows(&self) -> Result<Rows<'_>, IndexError> {
-        Rows::new(&self.bytes, RowFormat::F32, self.dimension).map_err(|error| {
-            IndexError::Corrupt { path: self.path.clone(), reason: error.to_string() }
+    fn rows(&self) -> Result<Rows<'_>, IndexError> {
+        Rows::new(&self.bytes, self.format, self.dimension).map_err(|error| IndexError::Corrupt {
+            path: self.path.clone(),
+            reason: error.to_string(),
         })
     }
+}
 
-    /// Numbers a row.
-    pub fn dimension(&self) -> usize {
-        self.dimension
+/// Name of the file of rows in a format.
+fn rows_file(format: RowFormat) -> String {
+    format!("vectors.{}", format.name())
+}
+
+fn map(path: &Path) -> Result<OwnedBytes, IndexError> {
+    let failed = |error: String| io_error(path)(io::Error::other(error));
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let name = path.file_name().map_or(path, Path::new);
+    let map = MmapDirectory::open(folder).map_err(|error| failed(error.to_string()))?;
+    let file = map.open_read(name).map_err(|error| failed(error.to_string()))?;
+    file.read_bytes().map_err(io_error(path))
+}
+
+/// Keeps others from adding files to the vectors of `index` until it is closed.
+fn lock(index: &Path) -> Result<File, IndexError> {
+    let folder = index.join(DENSE_FOLDER);
+    let lock = File::open(&folder).map_err(io_error(&folder))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(AtomicError::Busy(folder).into()),
+        Err(TryLockError::Error(error)) => Err(io_error(&folder)(error)),
+    }
+}
+
+fn remove_if_there(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }

@@ -72,6 +72,28 @@ pub enum IndexError {
         .0.display()
     )]
     NoVectors(PathBuf),
+    /// The vectors are not there in the format that is to be searched.
+    #[error(
+        "the index at {} has no vectors in {format}: add them with `retriever-server index \
+         --backend dense --vector-format {format}`", index.display()
+    )]
+    NoFormat {
+        /// The index.
+        index: PathBuf,
+        /// The format.
+        format: &'static str,
+    },
+    /// The index has no such graph.
+    #[error(
+        "the index at {} has no {kind} graph: add it with `retriever-server index --backend ann \
+         --ann {kind}`", index.display()
+    )]
+    NoGraph {
+        /// The index.
+        index: PathBuf,
+        /// The kind.
+        kind: &'static str,
+    },
     /// The vectors are those of other passages or of another encoder.
     #[error(
         "{} was made by another encoder ({}) or for other passages: \

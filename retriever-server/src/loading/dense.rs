@@ -1,4 +1,4 @@
-//! Opens the dense back end: the encoder, and vectors in the index or in a file of faiss.
+//! Opens the dense and ann back ends: the encoder, and vectors in the index or in a file of faiss.
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -10,13 +10,14 @@ use tracing::info;
 use crate::app::ServeError;
 use crate::backend::Backend;
 use crate::backend::dense::{DenseBackend, Vectors};
-use crate::config::{ConfigError, EncoderConfig, RuntimeConfig, variables as var};
+use crate::config::{ConfigError, EncoderConfig, RuntimeConfig, ServeConfig, variables as var};
 use crate::encode::{EncodeError, Encoder, EncoderOptions, Role};
 use crate::index::build::Progress;
+use crate::index::dense::ann::{self, GraphKind};
 use crate::index::dense::build::PassageEncoder;
-use crate::index::dense::{self, DenseRows, Source};
+use crate::index::dense::{self, DenseRows, Source, formats};
 use crate::loading::Opening;
-use crate::vector::faiss_file::{FaissIndex, Metric};
+use crate::vector::faiss_file::FaissIndex;
 
 /// Time between two log lines while passages are encoded.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -33,6 +34,45 @@ impl<'a> Opening<'a> {
         let (encoder, pool) = (self.encoder()?, Arc::clone(self.pool));
         let dense = DenseBackend::new(encoder, vectors, pool, self.config.threads);
         Ok(self.batched(Box::new(dense), steady_top_k))
+    }
+
+    /// The back end that follows a graph.
+    pub(super) fn open_ann(&mut self) -> Result<Box<dyn Backend>, ServeError> {
+        let config = self.encoder_config()?;
+        let vectors = match config.vectors.as_deref() {
+            Some(path) => match self.open_faiss(path)? {
+                Vectors::FaissFlat(_) => {
+                    return Err(ServeError::OtherVectors {
+                        path: path.to_owned(),
+                        what: "kind",
+                        found: "IndexFlat".to_owned(),
+                        expected: "IndexHNSWFlat for the ann back end".to_owned(),
+                    });
+                }
+                vectors => vectors,
+            },
+            None => self.open_graph(config)?,
+        };
+        let steady_top_k = vectors.steady_top_k();
+        let (encoder, pool) = (self.encoder()?, Arc::clone(self.pool));
+        let dense = DenseBackend::new(encoder, vectors, pool, self.config.threads);
+        Ok(self.batched(Box::new(dense), steady_top_k))
+    }
+
+    /// The graph over the vectors in the index, which is made now if a corpus is named.
+    fn open_graph(&mut self, encoder: &EncoderConfig) -> Result<Vectors, ServeError> {
+        let rows = self.open_vectors()?;
+        let ServeConfig { index, corpus, threads, verification, .. } = self.config;
+        let source = Source::of(self.manifest, &*self.encoder()?)?;
+        let kind = encoder.graph.unwrap_or(GraphKind::Hnsw);
+        if !corpus.is_empty() && !ann::is_there(index, &source, kind)? {
+            info!(index = %index.display(), kind = kind.name(), "there is no graph, making it");
+            ann::build(index, &source, (*threads, ann::SAVING), &mut log_progress())?;
+        }
+        let (entry, graph) = ann::open(index, &source, kind, *verification)?;
+        let (recall_at_10, ef) = (entry.recalls(), encoder.hnsw_ef);
+        info!(kind = kind.name(), ef, recall_at_10, "the graph is ready");
+        Ok(Vectors::Graph { rows, graph, ef })
     }
 
     fn encoder_config(&self) -> Result<&'a EncoderConfig, ServeError> {
@@ -59,22 +99,20 @@ impl<'a> Opening<'a> {
         if !config.corpus.is_empty() && !dense::build::are_there(&config.index, &source)? {
             self.make_vectors(&source, &encoder)?;
         }
-        Ok(DenseRows::open(&config.index, &source, config.verification)?)
+        let format = self.encoder_config()?.vector_format;
+        if !config.corpus.is_empty() && !formats::are_there(&config.index, &source, format)? {
+            info!(format = format.name(), "there are no vectors in this format, making them");
+            formats::build(&config.index, &source, format, &mut log_progress())?;
+        }
+        let rows = DenseRows::open(&config.index, &source, config.verification)?;
+        Ok(rows.with_format(&config.index, &source, format, config.verification)?)
     }
 
     fn make_vectors(&self, source: &Source, encoder: &Encoder) -> Result<(), ServeError> {
         let index = &self.config.index;
         let model = &self.encoder_config()?.model;
         info!(index = %index.display(), "there are no vectors of this encoder, making them");
-        let mut last = Instant::now();
-        let mut report = |progress| {
-            if let Progress::Encoding { passages, of, .. } = progress
-                && last.elapsed() >= LOG_INTERVAL
-            {
-                last = Instant::now();
-                info!(passages, of, "encoding");
-            }
-        };
+        let mut report = log_progress();
         dense::build::build(index, source, model, self.passages, encoder, &mut report)?;
         Ok(())
     }
@@ -102,15 +140,26 @@ impl<'a> Opening<'a> {
             return misfit("numbers a vector", found_numbers.to_string(), expected);
         }
         info!(path = %path.display(), vectors = found, "faiss's vectors are used");
-        match file {
-            FaissIndex::Hnsw(file) => Ok(Vectors::Graph { file, ef }),
-            FaissIndex::Flat(file) if file.metric() == Metric::InnerProduct => {
-                Ok(Vectors::Flat(file))
-            }
-            FaissIndex::Flat(_) => {
-                misfit("metric", "L2".to_owned(), "inner product in a flat file".to_owned())
-            }
+        Ok(match file {
+            FaissIndex::Hnsw(file) => Vectors::FaissHnsw { file, ef },
+            FaissIndex::Flat(file) => Vectors::FaissFlat(file),
+        })
+    }
+}
+
+/// Logs from time to time how far a build is.
+fn log_progress() -> impl FnMut(Progress) {
+    let mut last = Instant::now();
+    move |progress| {
+        if last.elapsed() < LOG_INTERVAL {
+            return;
         }
+        match progress {
+            Progress::Encoding { passages, of, .. } => info!(passages, of, "encoding"),
+            Progress::Rows { what, rows, of, .. } => info!(rows, of, "vectors are {what}"),
+            _ => return,
+        }
+        last = Instant::now();
     }
 }
 

@@ -85,6 +85,7 @@ impl Opening<'_> {
                 Ok(Box::new(LexicalBackend::new(reader, Arc::clone(self.pool))))
             }
             BackendKind::Dense => self.open_dense(),
+            BackendKind::Ann => self.open_ann(),
             BackendKind::Hybrid => self.open_hybrid(),
         }
     }

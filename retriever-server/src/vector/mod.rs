@@ -13,6 +13,7 @@ pub mod hnsw;
 mod best;
 #[cfg(target_arch = "x86_64")]
 mod bf16_x86;
+mod distances;
 mod gather;
 mod kernel;
 mod panels;
@@ -26,6 +27,7 @@ mod x86;
 
 use std::thread;
 
+pub use distances::top_k_by_distance;
 pub use gather::{Metric, Scorer};
 pub use kernel::Instructions;
 pub use rows::{DIMENSION_MAX, RowFormat, Rows, RowsError};

@@ -1,6 +1,7 @@
 //! Rows of numbers in bytes that somebody else owns, and what one row says.
 
 use half::f16;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Largest number of numbers in a row.
@@ -10,7 +11,8 @@ pub const DIMENSION_MAX: usize = 65_536;
 const I8_MAX: f32 = 127.0;
 
 /// How rows are stored, little endian.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum RowFormat {
     /// IEEE single precision, 4 bytes a number.
     F32,
@@ -21,6 +23,20 @@ pub enum RowFormat {
 }
 
 impl RowFormat {
+    /// Name in configuration, manifests and file names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::I8 => "i8",
+        }
+    }
+
+    /// The format of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::F32, Self::F16, Self::I8].into_iter().find(|format| format.name() == name)
+    }
+
     /// Bytes of one number.
     pub fn number_bytes(self) -> usize {
         match self {

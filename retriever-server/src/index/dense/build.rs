@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use shared::atomic_file::{self, AtomicError};
 
-use super::{DENSE_FOLDER, DenseManifest, MANIFEST_FILE, Source, VECTORS_FILE};
+use super::{DENSE_FOLDER, DenseManifest, MANIFEST_FILE, Source, VECTORS_FILE, remove_if_there};
 use crate::corpus::store::PassageStore;
 use crate::index::build::Progress;
 use crate::index::manifest::FileEntry;
@@ -143,6 +143,8 @@ impl Partial {
             writer: concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).to_owned(),
             model: model.to_owned(),
             vectors: FileEntry { path: PathBuf::from(VECTORS_FILE), ..vectors },
+            formats: Vec::new(),
+            graphs: Vec::new(),
         };
         let text = serde_json::to_vec_pretty(&manifest)
             .map_err(|error| io_error(&self.folder)(error.into()))?;
@@ -170,13 +172,6 @@ fn read_source(folder: &Path) -> Result<Option<Source>, IndexError> {
         Ok(_) => Ok(serde_json::from_str(&text).ok()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(io_error(&path)(error)),
-    }
-}
-
-fn remove_if_there(removed: io::Result<()>) -> io::Result<()> {
-    match removed {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
     }
 }
 

@@ -292,7 +292,7 @@ impl SpreadOrder {
         const GOLDEN_SECTION: f64 = 0.618_033_988_749_894_9;
         let rows = u64::from(rows).max(1);
         let from = ((rows as f64 * GOLDEN_SECTION) as u64).max(1);
-        let stride = (from..).find(|&stride| divisor(stride, rows) == 1).unwrap_or(1);
+        let stride = (from..=rows).find(|&stride| divisor(stride, rows) == 1).unwrap_or(1);
         Self { rows, stride }
     }
 

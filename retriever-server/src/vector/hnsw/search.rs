@@ -144,9 +144,8 @@ impl<L: Links> Search<'_, L> {
         nearest.clear();
         nearest.push(Candidate { compared: start, is_followed: false });
         let mut place = 0;
-        loop {
-            // With more hits to find than `ef`, the nearest are not the bound.
-            let Some(next) = nearest.get_mut(place).filter(|_| place < ef) else { break };
+        // With more hits to find than `ef`, the nearest are not the bound.
+        while let Some(next) = nearest.get_mut(place).filter(|_| place < ef) {
             if next.is_followed {
                 place += 1;
                 continue;

@@ -1,0 +1,152 @@
+//! Where the vectors of the passages are, and how the nearest are found.
+
+use crate::backend::Hit;
+use crate::index::dense::DenseRows;
+use crate::vector::faiss_file::{FlatFile, HnswFile, Metric};
+use crate::vector::hnsw::GraphFile;
+use crate::vector::{self, RowFormat, Rows, Scorer};
+
+/// Hits that are found by coarse rows for each that is asked for, to be scored again by exact ones.
+const CANDIDATES_PER_HIT: usize = 4;
+/// Fewest of them, where few hits are asked for.
+const CANDIDATES_MIN: usize = 64;
+
+/// Whether to stop, asked from several threads.
+type Stop<'a> = &'a (dyn Fn() -> bool + Sync);
+
+/// Where the vectors of the passages are.
+#[derive(Debug)]
+pub enum Vectors {
+    /// In the index: all are searched.
+    Index(DenseRows),
+    /// In the index, with a graph over them.
+    Graph {
+        /// The vectors.
+        rows: DenseRows,
+        /// The graph.
+        graph: GraphFile,
+        /// Rows that a search keeps in sight: more find better and take longer.
+        ef: usize,
+    },
+    /// In a flat file of faiss.
+    FaissFlat(FlatFile),
+    /// In a file of faiss with a graph.
+    FaissHnsw {
+        /// The file.
+        file: HnswFile,
+        /// As above.
+        ef: usize,
+    },
+}
+
+impl Vectors {
+    /// Number of hits up to which a shorter list is the start of a longer one: more hits than that
+    /// have more candidates.
+    pub fn steady_top_k(&self) -> usize {
+        const STEADY: usize = CANDIDATES_MIN / CANDIDATES_PER_HIT;
+        match self {
+            Self::Index(rows) if rows.has_coarse() => STEADY,
+            Self::Index(_) | Self::FaissFlat(_) => usize::MAX,
+            Self::Graph { ef, .. } => STEADY.min(*ef),
+            Self::FaissHnsw { ef, .. } => *ef,
+        }
+    }
+
+    /// The nearest rows for each query; `None` once `stop` says so.
+    pub(super) fn search(
+        &self,
+        queries: &[f32],
+        top_k: usize,
+        threads: usize,
+        stop: Stop<'_>,
+    ) -> Result<Option<Vec<Vec<Hit>>>, String> {
+        match self {
+            Self::Index(rows) => {
+                let (exact, searched) = both(rows)?;
+                Ok(scan(&exact, &searched, queries, (top_k, threads), stop))
+            }
+            Self::Graph { rows, graph, ef } => {
+                let (exact, searched) = both(rows)?;
+                let scorer = Scorer::new(searched, vector::Metric::InnerProduct);
+                let ef = (*ef).max(top_k);
+                let candidates = candidates(top_k).min(ef);
+                let found = search_each(queries, exact.dimension(), threads, &|query| {
+                    graph.search(&scorer, query, (candidates, ef), &|| stop())
+                });
+                Ok(rescored(found, &exact, queries, (top_k, threads)))
+            }
+            Self::FaissFlat(file) if file.metric() == Metric::L2 => {
+                Ok(vector::top_k_by_distance(&file.table(), queries, top_k, threads, stop))
+            }
+            Self::FaissFlat(file) => {
+                Ok(vector::top_k(&file.table(), queries, top_k, threads, stop))
+            }
+            Self::FaissHnsw { file, ef } => {
+                Ok(search_each(queries, file.vectors().dimension(), threads, &|query| {
+                    file.search(query, top_k, (*ef).max(top_k), &|| stop())
+                }))
+            }
+        }
+    }
+}
+
+/// The exact rows and those that are searched.
+fn both(rows: &DenseRows) -> Result<(Rows<'_>, Rows<'_>), String> {
+    let read = || Ok((rows.rows()?, rows.searched()?));
+    read().map_err(|fault: crate::index::IndexError| fault.to_string())
+}
+
+fn candidates(top_k: usize) -> usize {
+    top_k.saturating_mul(CANDIDATES_PER_HIT).max(CANDIDATES_MIN)
+}
+
+fn scan(
+    exact: &Rows<'_>,
+    searched: &Rows<'_>,
+    queries: &[f32],
+    (top_k, threads): (usize, usize),
+    stop: Stop<'_>,
+) -> Option<Vec<Vec<Hit>>> {
+    if searched.format() == RowFormat::F32 {
+        return vector::top_k(searched, queries, top_k, threads, stop);
+    }
+    let found = vector::top_k(searched, queries, candidates(top_k), threads, stop);
+    rescored(found, exact, queries, (top_k, threads))
+}
+
+fn rescored(
+    found: Option<Vec<Vec<Hit>>>,
+    exact: &Rows<'_>,
+    queries: &[f32],
+    (top_k, threads): (usize, usize),
+) -> Option<Vec<Vec<Hit>>> {
+    let mut found = found?;
+    vector::rescore(exact, queries, &mut found, top_k, threads);
+    Some(found)
+}
+
+/// Searches for each query by itself, on several threads. A lost thread ends the search.
+fn search_each(
+    queries: &[f32],
+    dimension: usize,
+    threads: usize,
+    search: &(dyn Fn(&[f32]) -> Option<Vec<Hit>> + Sync),
+) -> Option<Vec<Vec<Hit>>> {
+    let queries: Vec<&[f32]> = queries.chunks_exact(dimension).collect();
+    let share = queries.len().div_ceil(threads.max(1)).max(1);
+    let search_all = |part: &[&[f32]]| -> Option<Vec<Vec<Hit>>> {
+        part.iter().map(|query| search(query)).collect()
+    };
+    let mut parts = queries.chunks(share);
+    let own = parts.next().unwrap_or_default();
+    let found: Vec<Option<Vec<Vec<Hit>>>> = std::thread::scope(|scope| {
+        let others: Vec<_> = parts.map(|part| scope.spawn(move || search_all(part))).collect();
+        let own = search_all(own);
+        let others = others.into_iter().map(|other| other.join().ok().flatten());
+        std::iter::once(own).chain(others).collect()
+    });
+    found.into_iter().collect::<Option<Vec<_>>>().map(|parts| parts.concat())
+}
+
+#[cfg(test)]
+mod tests;

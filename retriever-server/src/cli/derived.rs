@@ -1,0 +1,47 @@
+//! The part of `index` that adds what is made of vectors: rows in fewer bits, and a graph.
+
+use std::io::Write;
+use std::time::Instant;
+
+use crate::cli::progress::ProgressPrinter;
+use crate::config::EncoderConfig;
+use crate::index::build::BuildRequest;
+use crate::index::dense::{Source, ann, formats};
+
+/// Adds what the configuration asks for and the index does not have.
+pub(super) fn index(
+    config: &EncoderConfig,
+    request: &BuildRequest,
+    source: &Source,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let (index, folder) = (&request.index, request.index.display());
+    let (count, format) = (source.passage_count, config.vector_format);
+    if !formats::are_there(index, source, format)? {
+        let started = Instant::now();
+        let mut printer = ProgressPrinter::start();
+        formats::build(index, source, format, &mut |progress| printer.report(progress))?;
+        printer.finish();
+        let (name, seconds) = (format.name(), started.elapsed().as_secs_f64());
+        writeln!(out, "converted {count} vectors to {name} in {seconds:.1} s: {folder}")?;
+    }
+    let Some(kind) = config.graph else { return Ok(()) };
+    let name = kind.name();
+    if ann::is_there(index, source, kind)? {
+        writeln!(out, "up to date, {name} graph over {count} vectors: {folder}")?;
+        return Ok(());
+    }
+    let started = Instant::now();
+    let mut printer = ProgressPrinter::start();
+    let mut report = |progress| printer.report(progress);
+    let work = (request.threads, ann::SAVING);
+    let entry = ann::build(index, source, work, &mut report)?;
+    printer.finish();
+    let seconds = started.elapsed().as_secs_f64();
+    writeln!(
+        out,
+        "linked {count} vectors in {seconds:.1} s, {name} graph, recall@10 {}: {folder}",
+        entry.recalls()
+    )?;
+    Ok(())
+}

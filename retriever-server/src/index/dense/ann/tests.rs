@@ -1,0 +1,121 @@
+//! Graphs in an index: built, interrupted, damaged.
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::*;
+use crate::index::dense::fixture::{DenseWorld, vector};
+
+const KIND: GraphKind = GraphKind::Hnsw;
+/// After every batch.
+const OFTEN: Saving = Saving { interval: Duration::ZERO, work: 0 };
+
+fn build_all(world: &DenseWorld, threads: usize) -> (GraphEntry, Vec<Progress>) {
+    let reports = RefCell::new(Vec::new());
+    let work = (threads, OFTEN);
+    let mut report = |progress| reports.borrow_mut().push(progress);
+    let entry = build(&world.index, &world.source, work, &mut report).unwrap();
+    (entry, reports.into_inner())
+}
+
+fn open_graph(world: &DenseWorld) -> Result<(GraphEntry, GraphFile), IndexError> {
+    open(&world.index, &world.source, KIND, Verification::Digests)
+}
+
+#[test]
+fn a_graph_is_built_measured_and_searched() {
+    let world = DenseWorld::of(900);
+    assert!(!is_there(&world.index, &world.source, KIND).unwrap());
+    let message = open_graph(&world).unwrap_err().to_string();
+    assert!(message.contains("no hnsw graph") && message.contains("--backend ann"), "{message}");
+    let (entry, reports) = build_all(&world, 2);
+    assert!(is_there(&world.index, &world.source, KIND).unwrap());
+    let last = Progress::Rows { what: "linked", rows: 900, of: 900, done_before: 0 };
+    assert!(reports.ends_with(&[last, Progress::Sealing]), "{reports:?}");
+    assert_eq!(world.names(), ["manifest.json", "vectors.f32", "vectors.hnsw"]);
+
+    let (found, graph) = open_graph(&world).unwrap();
+    assert_eq!(found, entry);
+    let recalls: Vec<f64> = entry.recall_at_10.iter().map(|one| one.recall).collect();
+    assert!(recalls.is_sorted() && recalls[0] > 0.3 && recalls[4] > 0.95, "{recalls:?}");
+    let rows = DenseRows::open(&world.index, &world.source, Verification::Sizes).unwrap();
+    let scorer = Scorer::new(rows.rows().unwrap(), Metric::InnerProduct);
+    let hits = graph.search(&scorer, &vector("passage 345"), (3, 64), &|| false).unwrap();
+    assert_eq!(hits[0].row, 345);
+}
+
+#[test]
+fn a_killed_build_goes_on_to_the_same_graph() {
+    let whole = DenseWorld::of(700);
+    build_all(&whole, 1);
+    let expected = fs::read(whole.file(GRAPH_FILE)).unwrap();
+    for killed_at in [1, 90, 300, 699] {
+        let world = DenseWorld::of(700);
+        let mut report = |progress| {
+            if let Progress::Rows { rows, .. } = progress {
+                assert!(rows < killed_at, "killed, as the test wants");
+            }
+        };
+        let work = (2, OFTEN);
+        let killed = catch_unwind(AssertUnwindSafe(|| {
+            build(&world.index, &world.source, work, &mut report)
+        }));
+        assert!(killed.is_err());
+        assert!(!is_there(&world.index, &world.source, KIND).unwrap());
+        // What a kill in the middle of a writing leaves.
+        fs::write(world.file(NEW_FILE), &expected[..1000]).unwrap();
+        let (_, reports) = build_all(&world, 2);
+        let Progress::Rows { done_before, .. } = reports[0] else { panic!("{reports:?}") };
+        assert!(done_before >= killed_at, "{done_before} of {killed_at}");
+        assert!(fs::read(world.file(GRAPH_FILE)).unwrap() == expected, "killed at {killed_at}");
+        assert_eq!(world.names(), ["manifest.json", "vectors.f32", "vectors.hnsw"]);
+    }
+}
+
+#[test]
+fn what_was_left_is_not_used_if_it_is_damaged_or_foreign() {
+    let whole = DenseWorld::of(300);
+    build_all(&whole, 1);
+    let expected = fs::read(whole.file(GRAPH_FILE)).unwrap();
+    let mut foreign = expected.clone();
+    // Another seed, whose levels are others.
+    foreign[16] ^= 1;
+    for left in [&expected[..expected.len() - 3], &foreign[..], b"RSnw", b""] {
+        let world = DenseWorld::of(300);
+        fs::write(world.file(PARTIAL_FILE), left).unwrap();
+        let (_, reports) = build_all(&world, 1);
+        assert!(matches!(reports[0], Progress::Rows { done_before: 0, .. }), "{:?}", reports[0]);
+        assert!(fs::read(world.file(GRAPH_FILE)).unwrap() == expected);
+    }
+}
+
+#[test]
+fn damaged_graphs_are_refused_by_name() {
+    let world = DenseWorld::of(120);
+    build_all(&world, 1);
+    let path = world.file(GRAPH_FILE);
+    let whole = fs::read(&path).unwrap();
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    for damaged in [&whole[..whole.len() - 1], &flipped[..], b""] {
+        fs::write(&path, damaged).unwrap();
+        let message = open_graph(&world).unwrap_err().to_string();
+        assert!(message.contains(GRAPH_FILE) && message.contains("corrupt"), "{message}");
+    }
+    fs::remove_file(&path).unwrap();
+    assert!(open_graph(&world).unwrap_err().to_string().contains(GRAPH_FILE));
+    let other = Source { dimension: 5, ..world.source.clone() };
+    assert!(matches!(
+        open(&world.index, &other, KIND, Verification::Sizes),
+        Err(IndexError::OtherVectors { .. })
+    ));
+}
+
+#[test]
+fn two_builds_at_once_are_refused() {
+    let world = DenseWorld::of(20);
+    let _held = lock(&world.index).unwrap();
+    let work = (1, OFTEN);
+    let busy = build(&world.index, &world.source, work, &mut |_| {});
+    assert!(matches!(busy, Err(IndexError::Atomic(_))), "{busy:?}");
+}

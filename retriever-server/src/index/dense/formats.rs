@@ -1,0 +1,77 @@
+//! The vectors in fewer bits, made of those in 32: searching them reads less memory, and their
+//! hits are scored again by the exact ones, of which only the candidates are touched.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{DENSE_FOLDER, DenseManifest, DenseRows, Source, lock, rows_file};
+use crate::index::build::Progress;
+use crate::index::manifest::{FileEntry, Verification};
+use crate::index::{IndexError, io_error};
+use crate::vector::RowFormat;
+
+/// Rows between two progress reports.
+const ROWS_PER_REPORT: usize = 4096;
+
+/// The vectors in another format.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormatEntry {
+    /// The format.
+    pub format: RowFormat,
+    /// The file of the rows.
+    pub file: FileEntry,
+}
+
+/// Whether the vectors of `source` are there in `format`.
+pub fn are_there(index: &Path, source: &Source, format: RowFormat) -> Result<bool, IndexError> {
+    let manifest = DenseManifest::of(index, source)?;
+    let has_format = || manifest.formats.iter().any(|one| one.format == format);
+    Ok(format == RowFormat::F32 || has_format())
+}
+
+/// Writes the vectors of `source` in `format`. It reads all of them once, and a kill leaves
+/// nothing that counts.
+pub fn build(
+    index: &Path,
+    source: &Source,
+    format: RowFormat,
+    report: &mut dyn FnMut(Progress),
+) -> Result<(), IndexError> {
+    let _lock = lock(index)?;
+    let rows = DenseRows::open(index, source, Verification::Sizes)?;
+    let (exact, folder) = (rows.rows()?, index.join(DENSE_FOLDER));
+    let path = folder.join(rows_file(format));
+    let partial = folder.join(format!(".{}.partial", rows_file(format)));
+    let mut file = BufWriter::new(File::create(&partial).map_err(io_error(&partial))?);
+    let mut numbers = vec![0.0; rows.dimension()];
+    let mut bytes = Vec::with_capacity(format.row_bytes(rows.dimension()));
+    let mut report_at = |row: usize| {
+        let (rows, of) = (row as u64, source.passage_count);
+        report(Progress::Rows { what: "converted", rows, of, done_before: 0 });
+    };
+    for row in 0..exact.count() {
+        if row % ROWS_PER_REPORT == 0 {
+            report_at(row);
+        }
+        exact.read_row(row, &mut numbers);
+        bytes.clear();
+        format.append_row(&numbers, &mut bytes);
+        file.write_all(&bytes).map_err(io_error(&partial))?;
+    }
+    report_at(exact.count());
+    let file = file.into_inner().map_err(|error| io_error(&partial)(error.into_error()))?;
+    file.sync_all().map_err(io_error(&partial))?;
+    let entry = FileEntry::of_file(&partial).map_err(io_error(&partial))?;
+    fs::rename(&partial, &path).map_err(io_error(&path))?;
+    let file = FileEntry { path: PathBuf::from(rows_file(format)), ..entry };
+    let mut manifest = DenseManifest::of(index, source)?;
+    manifest.formats.retain(|one| one.format != format);
+    manifest.formats.push(FormatEntry { format, file });
+    manifest.save(index)
+}
+
+#[cfg(test)]
+mod tests;

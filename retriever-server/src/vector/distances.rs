@@ -1,0 +1,82 @@
+//! Exact search by squared distance. Files of faiss may ask for it; vectors of length 1, which
+//! encoders make, have the same order by inner product, and that search is the fast one.
+
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use super::best::Best;
+use super::gather::{Metric, Scorer};
+use super::rows::Rows;
+use super::scan::THREAD_PRODUCTS;
+use crate::backend::Hit;
+
+/// Bytes of rows that stay in a cache while every query passes over them.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// The `top_k` rows with the smallest distance for each query, best first; equal ones go to the
+/// lower row. A score is the negative of the squared distance. Otherwise like [`super::top_k`].
+///
+/// # Panics
+/// If the length of `queries` is not a multiple of the rows' dimension.
+pub fn top_k_by_distance(
+    rows: &Rows<'_>,
+    queries: &[f32],
+    top_k: usize,
+    threads: usize,
+    stop: &(dyn Fn() -> bool + Sync),
+) -> Option<Vec<Vec<Hit>>> {
+    let dimension = rows.dimension();
+    assert!(queries.len().is_multiple_of(dimension), "every query has all its numbers");
+    let scorer = Scorer::new(*rows, Metric::L2);
+    let queries: Vec<Vec<f32>> = queries
+        .chunks(dimension)
+        .map(|query| {
+            let mut prepared = Vec::new();
+            scorer.prepare(query, &mut prepared);
+            prepared
+        })
+        .collect();
+    let chunk_rows = (CHUNK_BYTES / rows.format().row_bytes(dimension)).max(1);
+    let chunks = rows.count().div_ceil(chunk_rows);
+    let products = rows.count().saturating_mul(dimension).saturating_mul(queries.len());
+    let threads = threads.min(products / THREAD_PRODUCTS).min(chunks).max(1);
+    let (next, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let work = || {
+        let mut best = vec![Best::new(top_k.min(rows.count())); queries.len()];
+        let (mut numbers, mut scores) = (Vec::new(), Vec::new());
+        loop {
+            if stopped.load(Ordering::Relaxed) || stop() {
+                stopped.store(true, Ordering::Relaxed);
+                return best;
+            }
+            let first = next.fetch_add(1, Ordering::Relaxed) * chunk_rows;
+            if first >= rows.count() {
+                return best;
+            }
+            numbers.clear();
+            numbers.extend(first as u32..rows.count().min(first + chunk_rows) as u32);
+            for (query, best) in queries.iter().zip(&mut best) {
+                scorer.score(query, &numbers, &mut scores);
+                for (&row, &score) in numbers.iter().zip(&scores) {
+                    best.offer(Hit { row, score });
+                }
+            }
+        }
+    };
+    let best = thread::scope(|scope| {
+        // A thread that does not start leaves its chunks to the others.
+        let others: Vec<_> = (1..threads)
+            .filter_map(|_| thread::Builder::new().spawn_scoped(scope, work).ok())
+            .collect();
+        let mut best = work();
+        for other in others {
+            let found = other.join().unwrap_or_else(|panic| resume_unwind(panic));
+            for (best, found) in best.iter_mut().zip(found) {
+                best.absorb(found);
+            }
+        }
+        best
+    });
+    (!stopped.into_inner()).then(|| best.into_iter().map(Best::into_sorted).collect())
+}
