@@ -18,7 +18,7 @@ const PASSAGES: [(&str, &str); 4] = [
     ("iron", "Iron is a metal with the symbol Fe and atomic number 26."),
     ("volga", "The Volga flows through Russia into the Caspian Sea."),
 ];
-const ASKED: [(&str, &str); 3] = [
+pub(crate) const ASKED: [(&str, &str); 3] = [
     ("which artwork protests against an air raid?", "guernica"),
     ("chemical element used for making steel", "iron"),
     ("longest river in Europe", "volga"),
@@ -30,25 +30,25 @@ fn cache(below: &str) -> PathBuf {
     path.canonicalize().unwrap()
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-fn run(arguments: &[&str]) -> (u8, String, String) {
+pub(crate) fn run(arguments: &[&str]) -> (u8, String, String) {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let arguments = ["retriever-server"].iter().chain(arguments).map(OsString::from);
     let code = cli::run(arguments, &mut Streams { out: &mut out, err: &mut err });
     (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
 }
 
-struct World {
+pub(crate) struct World {
     folder: tempfile::TempDir,
     model: PathBuf,
     library: PathBuf,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let line = |(id, text): &(&str, &str)| json!({"id": id, "contents": text}).to_string();
         let lines: Vec<String> = PASSAGES.iter().map(line).collect();
@@ -57,12 +57,12 @@ impl World {
         Self { folder, model, library }
     }
 
-    fn place(&self, name: &str) -> PathBuf {
+    pub(crate) fn place(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// `command` with the settings of the dense back end, some of them changed.
-    fn run(&self, command: &str, changed: &[(&str, &str)]) -> (u8, String, String) {
+    pub(crate) fn run(&self, command: &str, changed: &[(&str, &str)]) -> (u8, String, String) {
         let (corpus, index) = (self.place("corpus.jsonl"), self.place("index"));
         let mut settings = vec![
             ("--backend", "dense"),
@@ -79,11 +79,11 @@ impl World {
         run(&arguments)
     }
 
-    fn start(&self) -> RetrieverHandle {
+    pub(crate) fn start(&self) -> RetrieverHandle {
         RetrieverHandle::start_with(&self.place("index"), 0, &self.variables())
     }
 
-    fn variables(&self) -> Vec<(&'static str, &str)> {
+    pub(crate) fn variables(&self) -> Vec<(&'static str, &str)> {
         vec![
             ("RETRIEVER_BACKEND", "dense"),
             ("RETRIEVER_MODEL", text(&self.model)),
@@ -94,7 +94,7 @@ impl World {
 }
 
 /// Asks for one passage for each of `queries`; their ids, and "" where none was found.
-fn best(retriever: &RetrieverHandle, queries: &[&str]) -> Vec<String> {
+pub(crate) fn best(retriever: &RetrieverHandle, queries: &[&str]) -> Vec<String> {
     let body = json!({"queries": queries, "topk": 1, "return_scores": true});
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let reply = runtime.block_on(post(&retriever.url(), &body));

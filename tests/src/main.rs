@@ -3,6 +3,7 @@
 
 mod harness;
 
+mod ann;
 mod configuration_page;
 mod dense;
 mod encoder;

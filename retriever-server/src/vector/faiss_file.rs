@@ -14,6 +14,7 @@ pub(super) mod cursor;
 mod error;
 mod flat;
 mod hnsw;
+mod parts;
 
 #[cfg(test)]
 mod tests;
@@ -43,7 +44,15 @@ impl FaissIndex {
     /// Maps the file and checks that its parts fit each other.
     pub fn open(path: &Path) -> Result<Self, FaissError> {
         let bytes = map(path)?;
-        Self::read(bytes).map_err(|fault| FaissError::Format { path: path.to_owned(), fault })
+        Self::read(bytes).map_err(|fault| {
+            let is_partial =
+                matches!(fault, FormatFault::Truncated { .. } | FormatFault::Foreign { .. });
+            let path = path.to_owned();
+            match is_partial.then(|| parts::join_command(&path)).flatten() {
+                Some(command) => FaissError::Part { path, command },
+                None => FaissError::Format { path, fault },
+            }
+        })
     }
 
     /// The vectors.

@@ -29,6 +29,14 @@ pub enum FaissError {
     /// The file cannot be mapped.
     #[error("cannot map an index: {0}")]
     Map(#[from] OpenReadError),
+    /// The file is one part of several.
+    #[error("{} is a part of a file: join the parts with `{command}`", path.display())]
+    Part {
+        /// The part.
+        path: PathBuf,
+        /// What joins them.
+        command: String,
+    },
     /// The file does not hold what is read here.
     #[error("{}: {fault}", path.display())]
     Format {

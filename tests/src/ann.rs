@@ -1,0 +1,184 @@
+//! Vectors in all their places, from the command line to `/retrieve`, with the real encoder: a graph
+//! over them, rows in fewer bits, and files as faiss writes them.
+
+use std::fs;
+use std::path::Path;
+
+use retriever_server::cli::EXIT_SUCCESS;
+use retriever_server::index::dense::ann::SETTINGS;
+use retriever_server::vector::hnsw::Builder;
+use retriever_server::vector::{Metric, RowFormat, Rows, Scorer};
+use serde_json::json;
+
+use crate::dense::{ASKED, World, best, run, text};
+use crate::harness::http::post;
+use crate::harness::retriever::RetrieverHandle;
+
+const DIMENSION: usize = 384;
+const PASSAGE_COUNT: usize = 4;
+
+fn ann<'a>(world: &'a World, more: &[(&'static str, &'a str)]) -> Vec<(&'static str, &'a str)> {
+    let mut variables = world.variables();
+    variables[0].1 = "ann";
+    variables.extend(more);
+    variables
+}
+
+/// Starts a retriever that finds all that is asked for.
+fn assert_finds(world: &World, variables: &[(&str, &str)]) {
+    let retriever = RetrieverHandle::start_with(&world.place("index"), 0, variables);
+    let (queries, expected): (Vec<&str>, Vec<&str>) = ASKED.into_iter().unzip();
+    assert_eq!(best(&retriever, &queries), expected, "{variables:?}");
+}
+
+fn refusal(world: &World, variables: &[(&str, &str)]) -> String {
+    let started = RetrieverHandle::try_start(&world.place("index"), 0, variables);
+    started.err().unwrap().to_string()
+}
+
+#[test]
+fn passages_are_found_along_a_graph_and_in_every_format() {
+    let world = World::new();
+    assert_eq!(world.run("index", &[]).0, EXIT_SUCCESS);
+    assert!(refusal(&world, &ann(&world, &[])).contains("--backend ann --ann hnsw"));
+    let (code, out, err) = world.run("index", &[("--backend", "ann"), ("--vector-format", "f16")]);
+    assert_eq!((code, err.as_str()), (EXIT_SUCCESS, ""), "{out}");
+    for line in ["up to date, 4 vectors", "converted 4 vectors to f16", "linked 4 vectors in"] {
+        assert!(out.contains(line), "{line:?} is not in {out}");
+    }
+    let (_, out, _) = world.run("index", &[("--backend", "ann"), ("--vector-format", "f16")]);
+    assert!(out.contains("up to date, hnsw graph over 4 vectors") && !out.contains("converted"));
+
+    assert_finds(&world, &ann(&world, &[]));
+    assert_finds(&world, &ann(&world, &[("RETRIEVER_VECTOR_FORMAT", "f16")]));
+    let i8 = ann(&world, &[("RETRIEVER_VECTOR_FORMAT", "i8")]);
+    assert!(refusal(&world, &i8).contains("--vector-format i8"), "{}", refusal(&world, &i8));
+    // A corpus that is named says that what is missing may be made.
+    let corpus = world.place("corpus.jsonl");
+    let mut making = i8.clone();
+    making.push(("RETRIEVER_CORPUS", text(&corpus)));
+    assert_finds(&world, &making);
+    assert_finds(&world, &i8);
+    let mut exact = i8.clone();
+    exact[0].1 = "dense";
+    assert_finds(&world, &exact);
+}
+
+#[test]
+fn a_damaged_graph_or_format_is_refused_by_name_and_made_anew() {
+    let world = World::new();
+    let all = [("--backend", "ann"), ("--vector-format", "i8")];
+    assert_eq!(world.run("index", &all).0, EXIT_SUCCESS);
+    let variables = ann(&world, &[("RETRIEVER_VECTOR_FORMAT", "i8")]);
+    for name in ["vectors.hnsw", "vectors.i8", "vectors.f32"] {
+        let path = world.place("index").join("dense").join(name);
+        let whole = fs::read(&path).unwrap();
+        let mut flipped = whole.clone();
+        flipped[whole.len() / 2] ^= 1;
+        for damaged in [&whole[..whole.len() - 1], &flipped] {
+            fs::write(&path, damaged).unwrap();
+            let message = refusal(&world, &variables);
+            assert!(message.contains(name) && message.contains("corrupt"), "{message}");
+        }
+        fs::write(&path, &whole).unwrap();
+    }
+    assert_finds(&world, &variables);
+}
+
+/// What a kill leaves is in the folder: an incomplete graph, and a file half written.
+#[test]
+fn a_killed_build_goes_on_and_encodes_nothing_again() {
+    let world = World::new();
+    assert_eq!(world.run("index", &[]).0, EXIT_SUCCESS);
+    let dense = world.place("index").join("dense");
+    let vectors = fs::read(dense.join("vectors.f32")).unwrap();
+    let rows = Rows::new(&vectors, RowFormat::F32, DIMENSION).unwrap();
+    let mut builder = Builder::new(Scorer::new(rows, Metric::InnerProduct), SETTINGS, 1);
+    assert!(builder.insert_batch() && (builder.inserted() as usize) < PASSAGE_COUNT);
+    let mut partial = Vec::new();
+    builder.write(&mut partial).unwrap();
+    fs::write(dense.join(".vectors.hnsw.partial"), &partial).unwrap();
+    fs::write(dense.join(".vectors.hnsw.new"), &partial[..50]).unwrap();
+    let (code, out, err) = world.run("index", &[("--backend", "ann")]);
+    assert_eq!((code, err.as_str()), (EXIT_SUCCESS, ""));
+    assert!(out.contains("up to date, 4 vectors") && !out.contains("encoded"), "{out}");
+    assert!(out.contains("linked 4 vectors"), "{out}");
+    while builder.insert_batch() {}
+    let mut whole = Vec::new();
+    builder.write(&mut whole).unwrap();
+    assert!(fs::read(dense.join("vectors.hnsw")).unwrap() == whole, "the same as uninterrupted");
+    assert_finds(&world, &ann(&world, &[]));
+}
+
+/// `IndexFlatIP` or `IndexFlatL2` as faiss writes them.
+fn write_flat(path: &Path, metric: Metric, vectors: &[u8]) {
+    let (code, number) = match metric {
+        Metric::InnerProduct => (b"IxFI", 0i32),
+        Metric::L2 => (b"IxF2", 1),
+    };
+    let numbers = vectors.len() / size_of::<f32>();
+    let mut file = code.to_vec();
+    file.extend((DIMENSION as i32).to_le_bytes());
+    for field in [(numbers / DIMENSION) as i64, 1 << 20, 1 << 20] {
+        file.extend(field.to_le_bytes());
+    }
+    file.push(1);
+    file.extend(number.to_le_bytes());
+    file.extend((numbers as u64).to_le_bytes());
+    file.extend(vectors);
+    fs::write(path, file).unwrap();
+}
+
+/// The scores of the passages for one query, best first.
+fn scores(retriever: &RetrieverHandle, query: &str) -> Vec<f64> {
+    let body = json!({"queries": [query], "topk": PASSAGE_COUNT, "return_scores": true});
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let reply = runtime.block_on(post(&retriever.url(), &body));
+    let list = reply.body["result"][0].as_array().unwrap().clone();
+    list.iter().map(|one| one["score"].as_f64().unwrap()).collect()
+}
+
+#[test]
+fn files_of_faiss_are_served_by_either_metric() {
+    let world = World::new();
+    assert_eq!(world.run("index", &[]).0, EXIT_SUCCESS);
+    let dense = world.place("index").join("dense");
+    let vectors = fs::read(dense.join("vectors.f32")).unwrap();
+    // From here on there are no vectors but those in the file.
+    fs::remove_dir_all(&dense).unwrap();
+    let file = world.place("flat.index");
+    let mut variables = world.variables();
+    variables.push(("RETRIEVER_VECTORS", text(&file)));
+    let mut found = Vec::new();
+    for metric in [Metric::InnerProduct, Metric::L2] {
+        write_flat(&file, metric, &vectors);
+        assert_finds(&world, &variables);
+        let retriever = RetrieverHandle::start_with(&world.place("index"), 0, &variables);
+        found.push(scores(&retriever, ASKED[0].0));
+    }
+    assert_eq!(found[0].len(), PASSAGE_COUNT);
+    // Of vectors of length 1: -|q - x|^2 = 2 q.x - 2.
+    for (product, distance) in found[0].iter().zip(&found[1]) {
+        assert!((2.0 * product - 2.0 - distance).abs() < 1e-5, "{product} {distance}");
+    }
+    let mut along = variables.clone();
+    along[0].1 = "ann";
+    assert!(refusal(&world, &along).contains("expected IndexHNSWFlat for the ann back end"));
+
+    write_flat(&file, Metric::L2, &vectors[..vectors.len() - DIMENSION * size_of::<f32>()]);
+    assert!(refusal(&world, &variables).contains("has vectors 3, expected 4 as passages"));
+    let (whole, part) = (fs::read(&file).unwrap(), world.place("e5_Flat.index.part_aa"));
+    fs::write(&part, &whole[..whole.len() - 10]).unwrap();
+    fs::write(world.place("e5_Flat.index.part_ab"), &whole[whole.len() - 10..]).unwrap();
+    let last = variables.len() - 1;
+    variables[last].1 = text(&part);
+    let message = refusal(&world, &variables);
+    let folder = world.place("");
+    let expected = format!(
+        "cat {0}e5_Flat.index.part_aa {0}e5_Flat.index.part_ab > {0}e5_Flat.index",
+        folder.display()
+    );
+    assert!(message.contains(&expected), "{message}");
+    let (code, _, err) = run(&["check", "--vector-format", "f64", "--index", "x"]);
+    assert!(code != EXIT_SUCCESS && err.contains("expected f32, f16 or i8"), "{err}");
+}
