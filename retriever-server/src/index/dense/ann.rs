@@ -2,7 +2,7 @@
 //! and measured against the exact scan once it is whole.
 //!
 //! The graph has no rows of its own, so that one serves the vectors in every format. While it is
-//! built it takes about 140 bytes a row beside the vectors, which are mapped; a search takes that
+//! built it takes about 145 bytes a row beside the vectors, which are mapped; a search takes that
 //! much of the page cache, and a bit a row for every search at once.
 
 use std::fs::{self, File};
