@@ -4,6 +4,7 @@
 mod harness;
 
 mod ann;
+mod bench_command;
 mod configuration_page;
 mod dense;
 mod encoder;

@@ -5,10 +5,11 @@ use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, ArgMatches, Command as Clap};
 
+use crate::cli::bench::{self, BenchArguments};
 use crate::config::variables::{self as var, Variable};
 
 /// What to do.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(crate) enum Command {
     /// Build an index.
     Index {
@@ -34,6 +35,8 @@ pub(crate) enum Command {
         /// Base URL of the server.
         url: Option<String>,
     },
+    /// Measure a running server.
+    Bench(BenchArguments),
     /// Print the table of variables.
     Variables {
         /// As `.env.example` shows them, instead of as a Markdown table.
@@ -70,6 +73,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
         Some(("health", matches)) => {
             Command::Health { url: matches.get_one::<String>("url").cloned() }
         }
+        Some(("bench", matches)) => Command::Bench(BenchArguments::read(matches)),
         Some((_, matches)) => Command::Variables { env: matches.get_flag("env") },
         None => Command::Variables { env: false },
     })
@@ -119,6 +123,7 @@ fn program() -> Clap {
                     .help("Base URL of the server [default: the port of RETRIEVER_ADDR here]"),
             ),
         )
+        .subcommand(bench::command())
         .subcommand(
             Clap::new("variables").about("Print all variables as a Markdown table").arg(
                 Arg::new("env")

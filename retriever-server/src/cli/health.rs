@@ -24,7 +24,7 @@ pub(crate) fn check(
 }
 
 /// The port that a server in this environment listens on.
-fn default_url(environment: &BTreeMap<String, String>) -> String {
+pub(crate) fn default_url(environment: &BTreeMap<String, String>) -> String {
     let addr = environment.get(ADDR.name).map(String::as_str).or(ADDR.default).unwrap_or_default();
     let port = addr.rsplit(':').next().unwrap_or_default();
     format!("http://127.0.0.1:{port}")

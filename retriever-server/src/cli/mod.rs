@@ -1,6 +1,7 @@
 //! The command line: arguments to configuration, configuration to work, outcome to exit code.
 
 mod arguments;
+mod bench;
 mod derived;
 mod health;
 mod progress;
@@ -11,6 +12,7 @@ use std::time::Instant;
 
 use shared::shutdown;
 use shared::telemetry::{self, TelemetryError};
+use thiserror::Error;
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
@@ -50,6 +52,12 @@ impl std::fmt::Debug for Streams<'_> {
     }
 }
 
+/// A flag whose value is of the right form and cannot be used. Names the flag, the value and what
+/// is accepted.
+#[derive(Debug, Error)]
+#[error("{0}")]
+struct UsageError(String);
+
 /// Runs the program and returns its exit code. What cannot be written to a stream that is closed
 /// is lost, and the exit code tells the outcome all the same.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, streams: &mut Streams<'_>) -> u8 {
@@ -67,7 +75,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, streams: &mut Streams<
     };
     execute(command, streams.out).unwrap_or_else(|error| {
         let _ = writeln!(streams.err, "error: {error:#}");
-        if error.is::<ConfigError>() { EXIT_USAGE } else { EXIT_FAILURE }
+        let is_usage = error.is::<ConfigError>() || error.is::<UsageError>();
+        if is_usage { EXIT_USAGE } else { EXIT_FAILURE }
     })
 }
 
@@ -84,6 +93,7 @@ fn execute(command: Command, out: &mut dyn Write) -> anyhow::Result<u8> {
             writeln!(out, "ok")?;
             Ok(EXIT_SUCCESS)
         }
+        Command::Bench(arguments) => bench::run(&arguments, &environment, out),
         Command::Variables { env } => {
             let text = if env { variables::env_example() } else { variables::markdown() };
             out.write_all(text.as_bytes())?;

@@ -1,0 +1,240 @@
+//! One request and its outcome. An outcome is either a whole answer, a list a query, or the kind
+//! of failure.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use reqwest::{Client, Response, StatusCode, Url, header};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::Value;
+use shared::wire::RetrieveRequest;
+
+use crate::bench::BenchError;
+
+/// A longer answer counts as malformed.
+const MAX_RESPONSE_BYTES: usize = 1 << 30;
+const MAX_INFO_BYTES: usize = 1 << 20;
+const INFO_LIMIT: Duration = Duration::from_secs(5);
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// How a request ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every query has its list of passages.
+    Answered {
+        /// Queries whose list is empty.
+        queries_without_passages: u64,
+    },
+    /// At least one query has none.
+    Failed(Failure),
+}
+
+/// Kinds of failure.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Failure {
+    /// The connection was not made.
+    Connection,
+    /// No whole answer in time.
+    Timeout,
+    /// The connection broke.
+    Transport,
+    /// Another status than 200; 503 is that of a server with too much to do.
+    Status(u16),
+    /// Status 200 with a body that is no answer to these queries.
+    Malformed,
+    /// The server could not answer a query of the request.
+    Query(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connection => formatter.write_str("connection"),
+            Self::Timeout => formatter.write_str("timeout"),
+            Self::Transport => formatter.write_str("transport"),
+            Self::Status(status) => write!(formatter, "status {status}"),
+            Self::Malformed => formatter.write_str("malformed answer"),
+            Self::Query(code) => write!(formatter, "query: {code}"),
+        }
+    }
+}
+
+/// Texts that are asked in turn, `batch_queries` a request.
+#[derive(Clone, Debug)]
+pub struct Requests {
+    queries: Vec<String>,
+    batch_queries: usize,
+    top_k: usize,
+}
+
+impl Requests {
+    /// Requests of `batch_queries` of `queries` each, which should be different texts: a server may
+    /// search for equal ones once. There must be one query.
+    pub fn new(queries: Vec<String>, batch_queries: usize, top_k: usize) -> Self {
+        Self { queries, batch_queries, top_k }
+    }
+
+    /// Queries a request.
+    pub fn batch_queries(&self) -> usize {
+        self.batch_queries
+    }
+
+    /// Body of request `number`: the queries that follow those of the request before it, and the
+    /// first ones again after the last.
+    pub fn body(&self, number: u64) -> Vec<u8> {
+        let count = self.queries.len();
+        let first = (u128::from(number) * self.batch_queries as u128 % count as u128) as usize;
+        let queries = (first..first + self.batch_queries)
+            .map(|position| self.queries[position % count].clone())
+            .collect();
+        let request = RetrieveRequest { queries, topk: Some(self.top_k), return_scores: true };
+        // Texts and numbers always have a JSON form.
+        serde_json::to_vec(&request).unwrap_or_default()
+    }
+}
+
+/// Connections to one server.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    http: Client,
+    endpoint: Url,
+    batch_queries: usize,
+}
+
+impl Asker {
+    /// Does not connect yet. Requests are given up after `timeout`.
+    pub fn new(endpoint: Url, batch_queries: usize, timeout: Duration) -> Result<Self, BenchError> {
+        let http = Client::builder()
+            .connect_timeout(CONNECT_LIMIT.min(timeout))
+            .timeout(timeout)
+            .no_proxy()
+            .tcp_nodelay(true)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| BenchError::Client(error.to_string()))?;
+        Ok(Self { http, endpoint, batch_queries })
+    }
+
+    /// Where requests go.
+    pub fn endpoint(&self) -> &Url {
+        &self.endpoint
+    }
+
+    /// What the server says of itself; `null` for one that does not.
+    pub async fn server(&self) -> Value {
+        let mut url = self.endpoint.clone();
+        let base = url.path().trim_end_matches("/retrieve").to_owned();
+        url.set_path(&format!("{base}/info"));
+        let Ok(response) = self.http.get(url).timeout(INFO_LIMIT).send().await else {
+            return Value::Null;
+        };
+        let is_found = response.status() == StatusCode::OK;
+        match read_body(response, MAX_INFO_BYTES).await {
+            Ok(bytes) if is_found => serde_json::from_slice(&bytes).unwrap_or_default(),
+            _ => Value::Null,
+        }
+    }
+
+    /// Sends a body of [`Requests`]. The time is that of the last byte of the answer, so that the
+    /// client's own reading of it is no part of the latency.
+    pub async fn ask(&self, body: Vec<u8>) -> (Outcome, Instant) {
+        let request = self
+            .http
+            .post(self.endpoint.clone())
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(body);
+        let answer = match request.send().await {
+            Ok(response) if response.status() == StatusCode::OK => {
+                read_body(response, MAX_RESPONSE_BYTES).await
+            }
+            Ok(response) => Err(Failure::Status(response.status().as_u16())),
+            Err(error) => Err(failure(&error)),
+        };
+        let ended = Instant::now();
+        let outcome = answer.and_then(|bytes| judge(&bytes, self.batch_queries));
+        (outcome.unwrap_or_else(Outcome::Failed), ended)
+    }
+}
+
+async fn read_body(mut response: Response, max_bytes: usize) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| failure(&error))? {
+        if bytes.len() + chunk.len() > max_bytes {
+            return Err(Failure::Malformed);
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+fn failure(error: &reqwest::Error) -> Failure {
+    if error.is_timeout() {
+        Failure::Timeout
+    } else if error.is_connect() {
+        Failure::Connection
+    } else {
+        Failure::Transport
+    }
+}
+
+/// As much of an answer as has to be counted.
+#[derive(Deserialize)]
+struct Answer {
+    result: Vec<Vec<IgnoredAny>>,
+    #[serde(default)]
+    errors: Vec<QueryError>,
+}
+
+#[derive(Deserialize)]
+struct QueryError {
+    code: String,
+}
+
+/// Whether `bytes` answer `queries` queries.
+fn judge(bytes: &[u8], queries: usize) -> Result<Outcome, Failure> {
+    let answer: Answer = serde_json::from_slice(bytes).map_err(|_| Failure::Malformed)?;
+    if let Some(error) = answer.errors.into_iter().next() {
+        return Err(Failure::Query(error.code));
+    }
+    if answer.result.len() != queries {
+        return Err(Failure::Malformed);
+    }
+    let empty = answer.result.iter().filter(|list| list.is_empty()).count() as u64;
+    Ok(Outcome::Answered { queries_without_passages: empty })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn requests_go_round_the_queries() {
+        let queries = ["a", "b", "c"].map(str::to_owned).to_vec();
+        let requests = Requests::new(queries, 2, 5);
+        let asked: Vec<Value> =
+            (0..4).map(|number| serde_json::from_slice(&requests.body(number)).unwrap()).collect();
+        let body =
+            |queries: [&str; 2]| json!({"queries": queries, "topk": 5, "return_scores": true});
+        let expected = [["a", "b"], ["c", "a"], ["b", "c"], ["a", "b"]].map(body);
+        assert_eq!(asked, expected);
+        // A number that no run reaches does not overflow.
+        requests.body(u64::MAX);
+    }
+
+    #[test]
+    fn an_answer_is_a_list_for_every_query() {
+        let judged = |body: &str| judge(body.as_bytes(), 2);
+        let passage = r#"{"document":{"id":3,"contents":"x"},"score":0.5}"#;
+        let answered = |empty| Ok(Outcome::Answered { queries_without_passages: empty });
+        assert_eq!(judged(&format!(r#"{{"result":[[{passage}],[{passage}]]}}"#)), answered(0));
+        assert_eq!(judged(&format!(r#"{{"result":[[],[{passage}]]}}"#)), answered(1));
+        for body in [r#"{"result":[[]]}"#, "not JSON", r#"{"results":[[],[]]}"#, "[]"] {
+            assert_eq!(judged(body), Err(Failure::Malformed), "{body}");
+        }
+        let failed = r#"{"result":[[],[]],"errors":[{"index":1,"code":"deadline_exceeded"}]}"#;
+        assert_eq!(judged(failed), Err(Failure::Query("deadline_exceeded".to_owned())));
+    }
+}

@@ -1,0 +1,158 @@
+//! Query files: JSON Lines of queries with what is known of their answers. The names of the fields
+//! are those of BEIR (`_id`, `text`), of FlashRAG and Search-R1 (`id`, `question`,
+//! `golden_answers`) and of the project's own question files (`gold_ids`).
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+use shared::jsonl::{JsonlError, JsonlReader, LineFault};
+
+use crate::json_kind::json_kind;
+
+const ID_FIELDS: [&str; 2] = ["id", "_id"];
+const TEXT_FIELDS: [&str; 3] = ["question", "text", "query"];
+const ANSWER_FIELDS: [&str; 3] = ["golden_answers", "answers", "answer"];
+const GOLD_FIELDS: [&str; 2] = ["gold_ids", "gold_passage_ids"];
+
+/// A query with what is known of its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EvaluationQuery {
+    /// Unique in its file; `line-N` if the record has none.
+    pub id: String,
+    /// Any text.
+    pub text: String,
+    /// Texts that count as the answer. Often empty.
+    pub answers: Vec<String>,
+    /// Identifiers of passages that hold the answer. Often empty.
+    pub gold_ids: Vec<String>,
+}
+
+/// Reads the queries of a file, in order. Blank lines are passed over.
+pub fn read(path: &Path) -> Result<Vec<EvaluationQuery>, JsonlError> {
+    let mut lines = JsonlReader::open(path)?;
+    let mut line_of_id: HashMap<String, u64> = HashMap::new();
+    let mut queries = Vec::new();
+    while let Some(line) = lines.next_line()? {
+        let fields: Value = line.parse()?;
+        let query =
+            query(fields, line.number).map_err(|reason| line.fault(LineFault::Record(reason)))?;
+        if let Some(earlier) = line_of_id.insert(query.id.clone(), line.number) {
+            let reason = format!("id {:?} was used before, in line {earlier}", query.id);
+            return Err(line.fault(LineFault::Record(reason)));
+        }
+        queries.push(query);
+    }
+    if queries.is_empty() {
+        let reason = "there are no queries, expected lines {\"id\": …, \"question\": …}".to_owned();
+        let (path, fault) = (path.to_owned(), LineFault::Record(reason));
+        return Err(JsonlError { path, line: 0, fault });
+    }
+    Ok(queries)
+}
+
+fn query(value: Value, line: u64) -> Result<EvaluationQuery, String> {
+    let Value::Object(mut fields) = value else {
+        return Err(format!("is {}, expected an object", json_kind(&value)));
+    };
+    let id = match take(&mut fields, &ID_FIELDS) {
+        None => format!("line-{line}"),
+        Some((name, value)) => {
+            text_or_integer(&value).filter(|id| !id.is_empty()).ok_or_else(|| {
+                format!("{name} is {}, expected a string or an integer", json_kind(&value))
+            })?
+        }
+    };
+    let text = match take(&mut fields, &TEXT_FIELDS) {
+        Some((_, Value::String(text))) => text,
+        Some((name, other)) => {
+            return Err(format!("{name} is {}, expected a string", json_kind(&other)));
+        }
+        None => return Err("the query is missing, expected question, text or query".to_owned()),
+    };
+    let answers = texts(take(&mut fields, &ANSWER_FIELDS))?;
+    let gold_ids = texts(take(&mut fields, &GOLD_FIELDS))?;
+    Ok(EvaluationQuery { id, text, answers, gold_ids })
+}
+
+/// The first of `names` that is there and not null.
+fn take(fields: &mut Map<String, Value>, names: &[&'static str]) -> Option<(&'static str, Value)> {
+    names
+        .iter()
+        .filter_map(|&name| fields.remove(name).map(|value| (name, value)))
+        .find(|(_, value)| !value.is_null())
+}
+
+/// A text alone or a list of them.
+fn texts(field: Option<(&'static str, Value)>) -> Result<Vec<String>, String> {
+    let Some((name, value)) = field else { return Ok(Vec::new()) };
+    let found = match &value {
+        Value::Array(items) => items.iter().map(text_or_integer).collect(),
+        other => text_or_integer(other).map(|text| vec![text]),
+    };
+    found.ok_or_else(|| {
+        format!("{name} is {}, expected a string or a list of strings", json_kind(&value))
+    })
+}
+
+fn text_or_integer(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_text(text: &str) -> Result<Vec<EvaluationQuery>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("queries.jsonl");
+        std::fs::write(&path, text).unwrap();
+        let shown = format!("{}/", folder.path().display());
+        read(&path).map_err(|error| error.to_string().replace(&shown, ""))
+    }
+
+    #[test]
+    fn the_names_of_several_collections_are_read() {
+        let text = "{\"_id\": 7, \"text\": \"a\", \"metadata\": {}}\n\n\
+                    {\"id\": \"b\", \"question\": \"q\", \"golden_answers\": [\"x\", 5], \
+                    \"gold_ids\": [\"p1\"], \"bridge\": null}\n\
+                    {\"query\": \"no id\", \"answers\": \"one\"}";
+        let query = |id: &str, text: &str, answers: &[&str], gold_ids: &[&str]| EvaluationQuery {
+            id: id.to_owned(),
+            text: text.to_owned(),
+            answers: answers.iter().map(|&one| one.to_owned()).collect(),
+            gold_ids: gold_ids.iter().map(|&one| one.to_owned()).collect(),
+        };
+        let expected = [
+            query("7", "a", &[], &[]),
+            query("b", "q", &["x", "5"], &["p1"]),
+            query("line-4", "no id", &["one"], &[]),
+        ];
+        assert_eq!(read_text(text).unwrap(), expected);
+    }
+
+    #[test]
+    fn every_fault_is_named_with_its_line() {
+        for (text, expected) in [
+            ("{\"id\": \"1\"}", ":1: the query is missing, expected question, text or query"),
+            ("{\"question\": [\"a\"]}", ":1: question is a list, expected a string"),
+            ("{\"id\": true, \"text\": \"a\"}", ":1: id is a boolean, expected a string or an"),
+            ("{\"text\": \"a\", \"answers\": {}}", ":1: answers is an object, expected a string"),
+            ("[]", ":1: is a list, expected an object"),
+            ("{\"text\": \"a\"", ":1: EOF while parsing"),
+            (
+                "{\"id\":1,\"text\":\"a\"}\n{\"id\":\"1\",\"text\":\"b\"}",
+                ":2: id \"1\" was used before, in line 1",
+            ),
+            ("\n", ":0: there are no queries"),
+        ] {
+            let error = read_text(text).unwrap_err();
+            let expected = format!("queries.jsonl{expected}");
+            assert!(error.starts_with(&expected), "{error} does not start with {expected}");
+        }
+    }
+}
