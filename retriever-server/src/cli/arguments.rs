@@ -89,9 +89,14 @@ fn program() -> Clap {
             Clap::new("index")
                 .about(
                     "Build the index of a corpus of JSON lines {\"id\", \"contents\"}: BM25, and \
-                     vectors for --backend dense, and a graph over them for --backend ann",
+                     what each --backend needs besides: vectors for dense, a graph over them for ann",
                 )
                 .args(INDEX_VARIABLES.iter().map(argument))
+                .mut_arg(var::BACKEND.name, |backend| {
+                    backend
+                        .action(ArgAction::Append)
+                        .help("Back ends to index for, one or several with commas between them")
+                })
                 .arg(
                     Arg::new("force")
                         .long("force")
@@ -195,6 +200,19 @@ mod tests {
                 "{line}"
             );
         }
+    }
+
+    #[test]
+    fn an_index_may_be_made_for_several_back_ends() {
+        let flags = map(&[("RETRIEVER_BACKEND", "bm25,dense"), ("RETRIEVER_INDEX", "i")]);
+        for line in [
+            "retriever-server index --backend bm25,dense --index i",
+            "retriever-server index --backend bm25 --index i --backend dense",
+        ] {
+            let flags = flags.clone();
+            assert_eq!(parsed(line).unwrap(), Command::Index { flags, force: false }, "{line}");
+        }
+        assert!(parsed("retriever-server serve --backend bm25 --backend dense").is_err());
     }
 
     #[test]

@@ -88,9 +88,14 @@ impl ProgressPrinter {
                 let share = done as f64 / total.max(1) as f64;
                 let done_here = done - self.encoded_before.unwrap_or(0).min(done);
                 let left = seconds * (total - done) as f64 / done_here.max(1) as f64;
+                let rate = done_here as f64 / seconds.max(f64::MIN_POSITIVE);
+                let rate = match self.encoded_before {
+                    Some(_) => format!("{rate:.1} passages/s"),
+                    None => format!("{:.1} MB/s", rate / 1e6),
+                };
                 writeln!(
                     io::stderr(),
-                    "{text}, {:.0} % after {seconds:.0} s, about {left:.0} s left",
+                    "{text}, {:.0} % after {seconds:.0} s, {rate}, about {left:.0} s left",
                     share * 100.0
                 )
             }

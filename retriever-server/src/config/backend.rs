@@ -61,6 +61,20 @@ pub struct BackendConfig {
 }
 
 impl BackendConfig {
+    fn new(kind: BackendKind, hybrid: HybridConfig) -> Self {
+        Self { kind, hybrid: (kind == BackendKind::Hybrid).then_some(hybrid) }
+    }
+
+    /// The one of several that needs most.
+    pub(super) fn neediest(backends: &[Self]) -> Option<&Self> {
+        backends.iter().max_by_key(|backend| (backend.needs_encoder(), backend.needs_graph()))
+    }
+
+    /// Whether one of the back ends follows a graph over vectors.
+    pub fn needs_graph(&self) -> bool {
+        self.components().contains(&BackendKind::Ann)
+    }
+
     /// The back ends that search: two of a hybrid one, else the one itself.
     pub fn components(&self) -> Vec<BackendKind> {
         self.hybrid.map_or_else(|| vec![self.kind], |hybrid| hybrid.components.to_vec())
@@ -147,11 +161,23 @@ impl Reader<'_> {
     /// The back end; what concerns a hybrid one is checked in any case.
     pub(super) fn backend(&mut self) -> Result<BackendConfig, Noted> {
         let kind = self.take(&var::BACKEND, BackendKind::parse);
+        let hybrid = self.hybrid();
+        Ok(BackendConfig::new(kind?, hybrid?))
+    }
+
+    /// The back ends that an index is made for, with commas between their names.
+    pub(super) fn backends(&mut self) -> Result<Vec<BackendConfig>, Noted> {
+        let kinds = self.take(&var::BACKEND, |text| {
+            text.split(',').map(BackendKind::parse).collect::<Option<Vec<_>>>()
+        });
+        let (hybrid, kinds) = (self.hybrid()?, kinds?);
+        Ok(kinds.into_iter().map(|kind| BackendConfig::new(kind, hybrid)).collect())
+    }
+
+    fn hybrid(&mut self) -> Result<HybridConfig, Noted> {
         let components = self.take(&var::HYBRID, components);
         let fusion = self.fusion();
-        let (kind, components, fusion) = (kind?, components?, fusion?);
-        let hybrid = (kind == BackendKind::Hybrid).then_some(HybridConfig { components, fusion });
-        Ok(BackendConfig { kind, hybrid })
+        Ok(HybridConfig { components: components?, fusion: fusion? })
     }
 
     fn fusion(&mut self) -> Result<FusionConfig, Noted> {
@@ -194,6 +220,19 @@ impl Reader<'_> {
         Ok(model?.map(|model| RerankerConfig { model, runtime, depth, budget }))
     }
 
+    /// The encoder, if one of several back ends needs it.
+    pub(super) fn encoder_of_index(
+        &mut self,
+        backends: Result<&[BackendConfig], &Noted>,
+        runtime: Result<&RuntimeConfig, &Noted>,
+    ) -> Result<Option<EncoderConfig>, Noted> {
+        let neediest = backends.and_then(|backends| {
+            // There is always one: splitting a text gives a part.
+            BackendConfig::neediest(backends).ok_or(&Noted)
+        });
+        self.encoder(neediest, runtime)
+    }
+
     /// The encoder, if a back end needs one.
     pub(super) fn encoder(
         &mut self,
@@ -208,7 +247,7 @@ impl Reader<'_> {
         if !backend.needs_encoder() {
             return Ok(None);
         }
-        let needs_graph = backend.components().contains(&BackendKind::Ann);
+        let needs_graph = backend.needs_graph();
         let model = self.take(&var::MODEL, path);
         Ok(Some(EncoderConfig {
             model: model?,

@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::config::reader::{Reader, path, paths};
+use crate::config::reader::{Noted, Reader, path, paths};
 use crate::config::source::Source;
 use crate::config::variables::{self as var, VARIABLES, Variable};
 use crate::config::{
@@ -57,7 +57,9 @@ impl CheckedServe {
         let mut faults = Vec::new();
         let serve = noted(ServeConfig::resolve(source), &mut faults);
         let log = noted(LogConfig::resolve(source), &mut faults);
-        faults.extend(encoder_faults(source));
+        let mut vars = Reader::new(source);
+        let (backend, runtime) = (vars.backend(), vars.runtime());
+        faults.extend(encoder_faults(vars.encoder(backend.as_ref(), runtime.as_ref())));
         faults.extend(unusable_reranker(source));
         let (index, corpus) = places(source);
         let plan = index.map(|index| plan(&index, corpus.as_deref(), &mut faults));
@@ -76,7 +78,9 @@ impl CheckedIndex {
         let mut faults = Vec::new();
         let config = noted(IndexConfig::resolve(source), &mut faults);
         let log = noted(LogConfig::resolve(source), &mut faults);
-        faults.extend(encoder_faults(source));
+        let mut vars = Reader::new(source);
+        let backends = vars.backends();
+        faults.extend(encoder_faults(vars.encoder_of_index(backends.as_deref())));
         let (index, corpus) = places(source);
         faults.extend(corpus.and_then(|corpus| unreadable(&corpus)));
         faults.extend(index.and_then(|index| match Manifest::load(&index) {
@@ -160,14 +164,9 @@ pub(crate) fn compare(
     }
 }
 
-/// What is wrong with the files of the encoder, if there is to be one.
-fn encoder_faults(source: &dyn Source) -> Vec<BadValue> {
-    let mut vars = Reader::new(source);
-    let backend = vars.backend();
-    let runtime = vars.runtime();
-    let Ok(Some(encoder)) = vars.encoder(backend.as_ref(), runtime.as_ref()) else {
-        return Vec::new();
-    };
+/// What is wrong with the files of the encoder, if there is to be one. A bad value is noted already.
+fn encoder_faults(encoder: Result<Option<EncoderConfig>, Noted>) -> Vec<BadValue> {
+    let Ok(Some(encoder)) = encoder else { return Vec::new() };
     [unusable_model(&encoder), no_vectors(&encoder)].into_iter().flatten().collect()
 }
 

@@ -241,9 +241,9 @@ impl IndexConfig {
     /// Reads and checks the variables that `index` shares with `serve`.
     pub fn resolve(source: &dyn Source) -> Result<Self, ConfigError> {
         let mut vars = Reader::new(source);
-        let backend = vars.backend();
+        let backends = vars.backends();
         let runtime = vars.runtime();
-        let encoder = vars.encoder(backend.as_ref(), runtime.as_ref());
+        let encoder = vars.encoder_of_index(backends.as_deref(), runtime.as_ref());
         let index = vars.take(&var::INDEX, path);
         let corpus = vars.take(&var::CORPUS, paths);
         let threads = vars.take(&var::THREADS, threads);

@@ -153,3 +153,27 @@ fn the_table_is_documented_and_its_names_are_one_scheme() {
     let page = var::markdown();
     assert!(page.contains("| `RETRIEVER_TOP_K` | `--top-k` | `3` | passages |"), "{page}");
 }
+
+#[test]
+fn an_index_is_made_for_several_back_ends() {
+    let map = |backend: &str| {
+        BTreeMap::from([
+            ("RETRIEVER_BACKEND".to_owned(), backend.to_owned()),
+            ("RETRIEVER_INDEX".to_owned(), "i".to_owned()),
+            ("RETRIEVER_CORPUS".to_owned(), "c".to_owned()),
+            ("RETRIEVER_MODEL".to_owned(), "m".to_owned()),
+        ])
+    };
+    for (backend, has_encoder) in
+        [("bm25", false), ("bm25,dense", true), ("dense,bm25", true), ("bm25,hybrid", true)]
+    {
+        let config = IndexConfig::resolve(&map(backend)).unwrap();
+        assert_eq!(config.encoder.is_some(), has_encoder, "{backend}");
+    }
+    for backend in ["bm25,none", "bm25,", ","] {
+        let error = IndexConfig::resolve(&map(backend)).unwrap_err().to_string();
+        assert!(error.contains("RETRIEVER_BACKEND (--backend) is"), "{error}");
+    }
+    // One server answers by one back end.
+    assert!(ServeConfig::resolve(&map("bm25,dense")).is_err());
+}
