@@ -1,7 +1,9 @@
 //! What `retriever-server` and `trainer` must agree on, and nothing else: the wire types of
 //! `/retrieve` and their client, passages and dataset records, retry and deadlines, telemetry,
-//! digests, atomic files, the form of `.env.example`. It names neither axum nor tch.
+//! digests, atomic files, the normalisation of answers, the form of `.env.example`. It names neither
+//! axum nor tch.
 
+pub mod answer;
 pub mod atomic_file;
 pub mod client;
 pub mod dataset;

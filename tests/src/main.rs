@@ -8,6 +8,7 @@ mod bench_command;
 mod configuration_page;
 mod dense;
 mod encoder;
+mod eval_command;
 mod held_out;
 mod hybrid;
 mod index_command;

@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use clap::{Arg, ArgAction, ArgMatches, Command as Clap};
 
 use crate::cli::bench::{self, BenchArguments};
+use crate::cli::evaluate::{self, EvaluateArguments};
 use crate::config::variables::{self as var, Variable};
 
 /// What to do.
@@ -37,6 +38,8 @@ pub(crate) enum Command {
     },
     /// Measure a running server.
     Bench(BenchArguments),
+    /// Score back ends.
+    Evaluate(EvaluateArguments),
     /// Print the table of variables.
     Variables {
         /// As `.env.example` shows them, instead of as a Markdown table.
@@ -74,6 +77,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
             Command::Health { url: matches.get_one::<String>("url").cloned() }
         }
         Some(("bench", matches)) => Command::Bench(BenchArguments::read(matches)),
+        Some(("eval", matches)) => Command::Evaluate(EvaluateArguments::read(matches)),
         Some((_, matches)) => Command::Variables { env: matches.get_flag("env") },
         None => Command::Variables { env: false },
     })
@@ -128,6 +132,7 @@ fn program() -> Clap {
                     .help("Base URL of the server [default: the port of RETRIEVER_ADDR here]"),
             ),
         )
+        .subcommand(evaluate::command())
         .subcommand(bench::command())
         .subcommand(
             Clap::new("variables").about("Print all variables as a Markdown table").arg(
@@ -139,7 +144,7 @@ fn program() -> Clap {
         )
 }
 
-fn argument(variable: &Variable) -> Arg {
+pub(super) fn argument(variable: &Variable) -> Arg {
     let default = variable.default.map_or_else(String::new, |value| format!(" [default: {value}]"));
     let help = format!("{}{default} [env: {}]", variable.meaning, variable.name);
     let argument = Arg::new(variable.name)
@@ -155,7 +160,7 @@ fn argument(variable: &Variable) -> Arg {
     }
 }
 
-fn values(matches: &ArgMatches, variables: &[Variable]) -> BTreeMap<String, String> {
+pub(super) fn values(matches: &ArgMatches, variables: &[Variable]) -> BTreeMap<String, String> {
     let value = |variable: &Variable| {
         let given: Vec<&str> =
             matches.get_many::<String>(variable.name)?.map(String::as_str).collect();

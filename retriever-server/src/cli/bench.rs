@@ -43,7 +43,7 @@ pub(crate) struct BenchArguments {
 /// The definition of the command.
 pub(crate) fn command() -> Clap {
     let flag = |name: &'static str, unit: &'static str, help: &'static str| {
-        Arg::new(name).long(name).value_name(unit).help(help)
+        Arg::new(name).long(name).value_name(unit).allow_hyphen_values(true).help(help)
     };
     Clap::new("bench")
         .about("Measure a running server: queries per second, latencies, failures by kind")

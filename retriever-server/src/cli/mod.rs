@@ -3,6 +3,7 @@
 mod arguments;
 mod bench;
 mod derived;
+mod evaluate;
 mod health;
 mod progress;
 
@@ -94,6 +95,7 @@ fn execute(command: Command, out: &mut dyn Write) -> anyhow::Result<u8> {
             Ok(EXIT_SUCCESS)
         }
         Command::Bench(arguments) => bench::run(&arguments, &environment, out),
+        Command::Evaluate(arguments) => evaluate::run(&arguments, &environment, out),
         Command::Variables { env } => {
             let text = if env { variables::env_example() } else { variables::markdown() };
             out.write_all(text.as_bytes())?;

@@ -80,7 +80,9 @@ impl CheckedIndex {
         let log = noted(LogConfig::resolve(source), &mut faults);
         let mut vars = Reader::new(source);
         let backends = vars.backends();
-        faults.extend(encoder_faults(vars.encoder_of_index(backends.as_deref())));
+        let runtime = vars.runtime();
+        let encoder = vars.encoder_of_index(backends.as_deref(), runtime.as_ref());
+        faults.extend(encoder_faults(encoder));
         let (index, corpus) = places(source);
         faults.extend(corpus.and_then(|corpus| unreadable(&corpus)));
         faults.extend(index.and_then(|index| match Manifest::load(&index) {

@@ -2,44 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::rollout::parse::is_white_space;
-
-const ARTICLES: [&str; 3] = ["a", "an", "the"];
-
-/// SQuAD's normalisation (Rajpurkar et al. 2016) in the reference's order: lower case, ASCII
-/// punctuation removed, articles removed, white space collapsed. Other punctuation stays: curly
-/// quotes and dashes are not ASCII.
-pub fn normalize(text: &str) -> String {
-    let unpunctuated: String =
-        text.to_lowercase().chars().filter(|c| !c.is_ascii_punctuation()).collect();
-    without_articles(&unpunctuated)
-        .split(is_white_space)
-        .filter(|word| !word.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ")
-}
-
-/// Replaces whole articles by a space. A word is a run of letters, digits and underscores: the
-/// article of "the-end" stands alone only if the dash is not ASCII, because others are gone by now.
-fn without_articles(text: &str) -> String {
-    let mut kept = String::with_capacity(text.len());
-    let mut word = String::new();
-    for character in text.chars() {
-        if character.is_alphanumeric() || character == '_' {
-            word.push(character);
-        } else {
-            push_word(&mut kept, &word);
-            word.clear();
-            kept.push(character);
-        }
-    }
-    push_word(&mut kept, &word);
-    kept
-}
-
-fn push_word(kept: &mut String, word: &str) {
-    kept.push_str(if ARTICLES.contains(&word) { " " } else { word });
-}
+pub use shared::answer::normalize;
 
 /// 1 if `answer` equals one of `golden`, both normalised.
 pub fn exact_match(answer: &str, golden: &[String]) -> f64 {

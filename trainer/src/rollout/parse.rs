@@ -34,12 +34,7 @@ pub fn parse_action(text: &str) -> TurnAction {
 /// Removes white space at both ends by Python's definition, which adds the four ASCII separators
 /// to Unicode's.
 pub fn strip(text: &str) -> &str {
-    text.trim_matches(is_white_space)
-}
-
-/// White space by Python's definition.
-pub fn is_white_space(character: char) -> bool {
-    character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)
+    text.trim_matches(shared::answer::is_white_space)
 }
 
 #[cfg(test)]

@@ -1,0 +1,164 @@
+//! Which passages answer which query, and how well: qrels in the format of TREC
+//! (`query 0 passage grade`) or of BEIR (`query⇥passage⇥grade`, after a line of column names).
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use shared::jsonl::{JsonlError, JsonlReader, LineFault};
+
+use crate::evaluation::queries::EvaluationQuery;
+
+/// The judged passages of one query.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Relevance {
+    grades: HashMap<String, i32>,
+}
+
+impl Relevance {
+    /// From passages with their grades: 1 and more is relevant, more is better.
+    pub fn new(grades: impl IntoIterator<Item = (String, i32)>) -> Self {
+        Self { grades: grades.into_iter().collect() }
+    }
+
+    /// The grade of a passage; 0 for one that is not judged.
+    pub fn grade(&self, passage: &str) -> i32 {
+        self.grades.get(passage).copied().unwrap_or(0)
+    }
+
+    /// Whether a passage is relevant.
+    pub fn is_relevant(&self, passage: &str) -> bool {
+        self.grade(passage) > 0
+    }
+
+    /// Number of relevant passages, whether an index has them or not.
+    pub fn relevant_count(&self) -> usize {
+        self.grades.values().filter(|&&grade| grade > 0).count()
+    }
+
+    /// All grades, the best first.
+    pub fn grades_descending(&self) -> Vec<i32> {
+        let mut grades: Vec<i32> = self.grades.values().copied().collect();
+        grades.sort_unstable_by(|one, other| other.cmp(one));
+        grades
+    }
+
+    /// Judged passages.
+    pub fn passages(&self) -> impl Iterator<Item = &str> {
+        self.grades.keys().map(String::as_str)
+    }
+}
+
+/// Judged passages by query.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Judgements {
+    /// Identifier of the query, and its passages.
+    pub queries: BTreeMap<String, Relevance>,
+}
+
+impl Judgements {
+    /// The gold passages that the query file itself names, each with grade 1.
+    pub fn of_gold_passages(queries: &[EvaluationQuery]) -> Self {
+        let judged = queries.iter().filter(|query| !query.gold_ids.is_empty()).map(|query| {
+            let grades = query.gold_ids.iter().map(|id| (id.clone(), 1));
+            (query.id.clone(), Relevance::new(grades))
+        });
+        Self { queries: judged.collect() }
+    }
+
+    /// Reads qrels. Blank lines are passed over; a passage that is judged twice is refused.
+    pub fn read(path: &Path) -> Result<Self, JsonlError> {
+        let mut lines = JsonlReader::open(path)?;
+        let mut queries: BTreeMap<String, Relevance> = BTreeMap::new();
+        while let Some(line) = lines.next_line()? {
+            if line.number == 1 && is_header(line.text) {
+                continue;
+            }
+            let (query, passage, grade) =
+                judgement(line.text).map_err(|reason| line.fault(LineFault::Record(reason)))?;
+            let grades = &mut queries.entry(query.to_owned()).or_default().grades;
+            if grades.insert(passage.to_owned(), grade).is_some() {
+                let reason = format!("passage {passage:?} is judged twice for query {query:?}");
+                return Err(line.fault(LineFault::Record(reason)));
+            }
+        }
+        if queries.is_empty() {
+            let reason = "there are no judgements, expected lines `query 0 passage grade`";
+            let (path, fault) = (path.to_owned(), LineFault::Record(reason.to_owned()));
+            return Err(JsonlError { path, line: 0, fault });
+        }
+        Ok(Self { queries })
+    }
+}
+
+fn is_header(line: &str) -> bool {
+    line.starts_with("query-id\t")
+}
+
+/// Query, passage and grade of a line. Where columns stand apart by tabs, identifiers may have
+/// spaces.
+fn judgement(line: &str) -> Result<(&str, &str, i32), String> {
+    const ACCEPTED: &str = "expected `query 0 passage grade` or `query⇥passage⇥grade`";
+    let columns: Vec<&str> = if line.contains('\t') {
+        line.split('\t').map(str::trim).collect()
+    } else {
+        line.split_whitespace().collect()
+    };
+    let (query, passage, grade) = match columns[..] {
+        [query, _, passage, grade] => (query, passage, grade),
+        [query, passage, grade] if line.contains('\t') => (query, passage, grade),
+        _ => return Err(format!("has {} columns, {ACCEPTED}", columns.len())),
+    };
+    if query.is_empty() || passage.is_empty() {
+        return Err(format!("query or passage is empty, {ACCEPTED}"));
+    }
+    let grade =
+        grade.parse().map_err(|_| format!("the grade is {grade:?}, expected an integer"))?;
+    Ok((query, passage, grade))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_text(text: &str) -> Result<Judgements, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("qrels");
+        std::fs::write(&path, text).unwrap();
+        let shown = format!("{}/", folder.path().display());
+        Judgements::read(&path).map_err(|error| error.to_string().replace(&shown, ""))
+    }
+
+    #[test]
+    fn both_formats_are_read() {
+        let expected = Judgements {
+            queries: BTreeMap::from([
+                ("1".to_owned(), Relevance::new([("a".to_owned(), 2), ("b".to_owned(), 0)])),
+                ("2".to_owned(), Relevance::new([("c".to_owned(), -1)])),
+            ]),
+        };
+        assert_eq!(
+            read_text("1 0 a 2\n1  Q0\tb 0\n").unwrap_err().split(':').next(),
+            Some("qrels")
+        );
+        assert_eq!(read_text("1 0 a 2\n1  Q0  b 0\n\n2 0 c -1\r\n").unwrap(), expected);
+        let beir = "query-id\tcorpus-id\tscore\n1\ta\t2\n1\tb\t0\n2\tc\t-1";
+        assert_eq!(read_text(beir).unwrap(), expected);
+        let spaces = read_text("q\t0\tvital:Vasco da Gama\t1").unwrap();
+        assert!(spaces.queries["q"].is_relevant("vital:Vasco da Gama"));
+        assert_eq!(spaces.queries["q"].passages().count(), 1);
+    }
+
+    #[test]
+    fn every_fault_is_named_with_its_line() {
+        for (text, expected) in [
+            ("1 0 a", "qrels:1: has 3 columns, expected `query 0 passage grade`"),
+            ("1 0 a 1\n1 0 b high", "qrels:2: the grade is \"high\", expected an integer"),
+            ("1 0 a 1\n1 0 a 0", "qrels:2: passage \"a\" is judged twice for query \"1\""),
+            ("1\t\t1", "qrels:1: query or passage is empty"),
+            ("query-id\tcorpus-id\tscore\n", "qrels:0: there are no judgements"),
+        ] {
+            let error = read_text(text).unwrap_err();
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+}

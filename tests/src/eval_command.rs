@@ -1,0 +1,178 @@
+//! `retriever-server eval`: figures that can be computed by hand, back ends side by side, and what
+//! is refused.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use retriever_server::cli::{self, EXIT_FAILURE, EXIT_SUCCESS, EXIT_USAGE, Streams};
+use serde_json::{Value, json};
+
+fn run(arguments: &[&str]) -> (u8, String, String) {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let arguments = ["retriever-server"].iter().chain(arguments).map(OsString::from);
+    let code = cli::run(arguments, &mut Streams { out: &mut out, err: &mut err });
+    (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+}
+
+fn cache(below: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache").join(below);
+    assert!(path.exists(), "{} is not there: run `make setup` first", path.display());
+    path.canonicalize().unwrap().to_str().unwrap().to_owned()
+}
+
+/// A folder with a corpus of three passages, queries and judgements.
+struct World(tempfile::TempDir);
+
+impl World {
+    fn new() -> Self {
+        let world = Self(tempfile::tempdir().unwrap());
+        let passages = [
+            json!({"id": "horse", "contents": "The zebra is a striped horse of Africa."}),
+            json!({"id": "apple", "contents": "The apple is a fruit."}),
+            json!({"id": "a plum", "contents": "The plum is a fruit with a stone."}),
+        ];
+        world.write("corpus.jsonl", &passages.map(|one| one.to_string()).join("\n"));
+        let queries = [
+            json!({"_id": "q1", "text": "zebra", "answers": ["A striped HORSE!"]}),
+            json!({"_id": "q2", "text": "plum", "answers": ["an answer that is nowhere"]}),
+            json!({"_id": "q3", "text": "apple"}),
+        ];
+        world.write("queries.jsonl", &queries.map(|one| one.to_string()).join("\n"));
+        // One relevant passage of the first query is in no index; the second query's is not found
+        // by its word; the third has no relevant one; the last query is not asked.
+        world.write(
+            "qrels.tsv",
+            "query-id\tcorpus-id\tscore\nq1\thorse\t2\nq1\tgone\t1\nq2\tapple\t1\nq3\ta plum\t0\n\
+             q9\thorse\t1\n",
+        );
+        world
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.place(name), text).unwrap();
+    }
+
+    fn place(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.place(name).to_str().unwrap().to_owned()
+    }
+
+    fn index(&self, more: &[&str]) -> (u8, String, String) {
+        let (corpus, index) = (self.text("corpus.jsonl"), self.text("index"));
+        run(&[&["index", "--corpus", &corpus, "--index", &index][..], more].concat())
+    }
+
+    fn eval(&self, more: &[&str]) -> (u8, String, String) {
+        let (queries, index) = (self.text("queries.jsonl"), self.text("index"));
+        run(&[&["eval", "--queries", &queries, "--index", &index][..], more].concat())
+    }
+
+    fn figures(&self, more: &[&str]) -> (Value, String) {
+        let (qrels, json) = (self.text("qrels.tsv"), self.text("eval.json"));
+        let files = ["--qrels", &qrels, "--json", &json];
+        let (code, out, err) = self.eval(&[&files[..], more].concat());
+        assert_eq!((code, err.as_str()), (EXIT_SUCCESS, ""), "{out}");
+        (serde_json::from_slice(&fs::read(json).unwrap()).unwrap(), out)
+    }
+}
+
+#[track_caller]
+fn expect_score(backend: &Value, name: &str, mean: f64, queries: u64) {
+    let score = &backend["scores"][name];
+    let found = score["mean"].as_f64().unwrap();
+    assert!((found - mean).abs() < 1e-9, "{name} is {found}, expected {mean}");
+    assert_eq!(score["queries"].as_u64().unwrap(), queries, "{name}");
+}
+
+#[test]
+fn figures_are_those_computed_by_hand_and_nothing_is_left_out_silently() {
+    let world = World::new();
+    assert_eq!(world.index(&[]).0, EXIT_SUCCESS);
+    let (found, out) = world.figures(&["--cutoffs", "3,100"]);
+    let bm25 = &found["backends"][0];
+    assert_eq!(bm25["backend"], "bm25");
+    // The first query finds its passage of grade 2 and cannot find that of grade 1.
+    expect_score(bm25, "nDCG@10", 2.0 / (2.0 + 1.0 / 3_f64.log2()) / 2.0, 2);
+    expect_score(bm25, "MRR@10", 0.5, 2);
+    expect_score(bm25, "recall@3", 0.25, 2);
+    expect_score(bm25, "recall@100", 0.25, 2);
+    expect_score(bm25, "answer@3", 0.5, 2);
+    let coverage = json!({
+        "queries": 3, "queries_with_relevant_passages": 2, "queries_with_answers": 2,
+        "judged_queries_not_asked": 1, "judged_passages": 4, "judged_passages_not_in_index": 1,
+    });
+    assert_eq!(found["coverage"], coverage);
+    for line in [
+        "3 queries, 2 with relevant passages, 2 with answers\n",
+        "not used: 1 judged queries that are not in the query file\n",
+        "1 of 4 judged passages are not in the index\n",
+    ] {
+        assert!(out.contains(line), "{line:?} is not in\n{out}");
+    }
+}
+
+#[test]
+fn back_ends_of_one_index_stand_side_by_side() {
+    let world = World::new();
+    let (model, library) = (cache("models/all-minilm-l6-v2"), cache("onnxruntime/lib"));
+    let encoder = ["--model", &model, "--onnxruntime", &library, "--device", "cpu"];
+    // One command makes what both need.
+    let (code, out, err) = world.index(&[&encoder[..], &["--backend", "bm25,dense"]].concat());
+    assert_eq!((code, err.as_str()), (EXIT_SUCCESS, ""));
+    assert!(out.contains("indexed 3 passages") && out.contains("encoded 3 passages"), "{out}");
+    let (found, out) =
+        world.figures(&[&encoder[..], &["--backends", "bm25,dense,hybrid"]].concat());
+    let backends = found["backends"].as_array().unwrap();
+    let names: Vec<&Value> = backends.iter().map(|one| &one["backend"]).collect();
+    assert_eq!(names, ["bm25", "dense", "hybrid"]);
+    assert!(out.contains("bm25             dense            hybrid\n"), "{out}");
+    // The dense back end ranks all three passages.
+    expect_score(&backends[1], "recall@3", 0.75, 2);
+    expect_score(&backends[1], "answer@3", 0.5, 2);
+    assert!(backends.iter().all(|one| one["ms_per_query"].as_f64().unwrap() > 0.0));
+}
+
+#[test]
+fn gold_passages_of_the_query_file_are_judgements() {
+    let world = World::new();
+    assert_eq!(world.index(&[]).0, EXIT_SUCCESS);
+    let query = json!({"id": "q", "question": "zebra", "gold_ids": ["apple", "horse"]});
+    world.write("queries.jsonl", &query.to_string());
+    let (code, out, _) = world.eval(&["--cutoffs", "10"]);
+    assert_eq!(code, EXIT_SUCCESS);
+    let words: Vec<&str> = out.split_whitespace().collect();
+    assert!(words.windows(3).any(|words| words == ["recall@10", "0.5000", "ms"]), "{out}");
+    assert!(!out.contains("answer@"), "{out}");
+}
+
+#[test]
+fn what_cannot_be_scored_is_refused_with_what_is_accepted() {
+    let world = World::new();
+    assert_eq!(world.index(&[]).0, EXIT_SUCCESS);
+    world.write("broken.tsv", "q1 0 horse\n");
+    world.write("plain.jsonl", "{\"question\": \"zebra\"}");
+    let (broken, plain) = (world.text("broken.tsv"), world.text("plain.jsonl"));
+    for (arguments, expected) in [
+        (vec!["--qrels", "/nowhere"], "--qrels: /nowhere:0: cannot be read"),
+        (vec!["--qrels", &broken], "broken.tsv:1: has 3 columns, expected `query 0 passage grade`"),
+        (vec!["--cutoffs", "3,500"], "--cutoffs has 500: expected at most 100, which is --top-k"),
+        (vec!["--top-k", "9"], "9 is not in 10..=100000"),
+        (vec!["--backends", "bm25,none"], "RETRIEVER_BACKEND (--backend) is \"none\": expected"),
+        (vec!["--backends", "bm25,dense"], "RETRIEVER_MODEL (--model) is not set"),
+    ] {
+        let (code, out, err) = world.eval(&arguments);
+        assert_eq!((code, out.as_str()), (EXIT_USAGE, ""), "{arguments:?}");
+        assert!(err.contains(expected), "{expected:?} is not in {err}");
+    }
+    let index = world.text("index");
+    let (code, _, err) = run(&["eval", "--queries", &plain, "--index", &index]);
+    assert!(code == EXIT_USAGE && err.contains("no query has answers or judged passages"), "{err}");
+    // A query that fails ends the evaluation.
+    let (code, out, err) = world.eval(&["--max-query-bytes", "4"]);
+    assert_eq!((code, out.as_str()), (EXIT_FAILURE, ""));
+    assert!(err.contains("query \"q1\" failed: query too long"), "{err}");
+}
