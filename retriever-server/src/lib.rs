@@ -10,6 +10,7 @@ pub mod app;
 pub mod backend;
 pub mod batcher;
 pub mod bench;
+pub mod capacity;
 pub mod cli;
 pub mod config;
 pub mod corpus;

@@ -7,6 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command as Clap};
 
 use crate::cli::bench::{self, BenchArguments};
 use crate::cli::evaluate::{self, EvaluateArguments};
+use crate::cli::plan::{self, PlanArguments};
 use crate::config::variables::{self as var, Variable};
 
 /// What to do.
@@ -38,6 +39,8 @@ pub(crate) enum Command {
     },
     /// Measure a running server.
     Bench(BenchArguments),
+    /// Say what an index needs.
+    Plan(PlanArguments),
     /// Score back ends.
     Evaluate(EvaluateArguments),
     /// Print the table of variables.
@@ -78,6 +81,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
         }
         Some(("bench", matches)) => Command::Bench(BenchArguments::read(matches)),
         Some(("eval", matches)) => Command::Evaluate(EvaluateArguments::read(matches)),
+        Some(("plan", matches)) => Command::Plan(PlanArguments::read(matches)),
         Some((_, matches)) => Command::Variables { env: matches.get_flag("env") },
         None => Command::Variables { env: false },
     })
@@ -132,6 +136,7 @@ fn program() -> Clap {
                     .help("Base URL of the server [default: the port of RETRIEVER_ADDR here]"),
             ),
         )
+        .subcommand(plan::command())
         .subcommand(evaluate::command())
         .subcommand(bench::command())
         .subcommand(

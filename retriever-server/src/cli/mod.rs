@@ -5,6 +5,7 @@ mod bench;
 mod derived;
 mod evaluate;
 mod health;
+mod plan;
 mod progress;
 
 use std::ffi::OsString;
@@ -95,6 +96,7 @@ fn execute(command: Command, out: &mut dyn Write) -> anyhow::Result<u8> {
             Ok(EXIT_SUCCESS)
         }
         Command::Bench(arguments) => bench::run(&arguments, &environment, out),
+        Command::Plan(arguments) => plan::run(&arguments, environment, out),
         Command::Evaluate(arguments) => evaluate::run(&arguments, &environment, out),
         Command::Variables { env } => {
             let text = if env { variables::env_example() } else { variables::markdown() };

@@ -22,6 +22,7 @@ use crate::config::source::Source;
 use crate::config::variables::{self as var, Variable};
 use crate::index::manifest::Verification;
 use crate::lexical::bm25::Bm25Parameters;
+use crate::vector::RowFormat;
 
 pub use crate::config::backend::{
     BackendConfig, BackendKind, EncoderConfig, Fusion, FusionConfig, HybridConfig, RerankerConfig,
@@ -119,6 +120,25 @@ pub struct IndexConfig {
     /// Corpus files.
     pub corpus: Vec<PathBuf>,
     /// Threads that analyse text.
+    pub threads: usize,
+}
+
+/// What the `plan` command can be told by variables.
+#[derive(Clone, Debug)]
+pub struct PlanConfig {
+    /// Whether there are to be vectors.
+    pub needs_vectors: bool,
+    /// Whether there is to be a graph over them.
+    pub needs_graph: bool,
+    /// Format of the vectors that are searched.
+    pub vector_format: RowFormat,
+    /// Folder of the index, which need not be there.
+    pub index: PathBuf,
+    /// Corpus files; empty if none is named.
+    pub corpus: Vec<PathBuf>,
+    /// Folder of the encoder's model.
+    pub model: Option<PathBuf>,
+    /// Threads that index.
     pub threads: usize,
 }
 
@@ -249,6 +269,31 @@ impl IndexConfig {
         let threads = vars.take(&var::THREADS, threads);
         vars.finish(|| {
             Ok(Self { encoder: encoder?, index: index?, corpus: corpus?, threads: threads? })
+        })
+    }
+}
+
+impl PlanConfig {
+    /// Reads and checks the variables that `plan` shares with `index`.
+    pub fn resolve(source: &dyn Source) -> Result<Self, ConfigError> {
+        let mut vars = Reader::new(source);
+        let backends = vars.backends();
+        let vector_format = vars.take(&var::VECTOR_FORMAT, RowFormat::parse);
+        let index = vars.take(&var::INDEX, path);
+        let corpus = vars.take_optional(&var::CORPUS, paths);
+        let model = vars.take_optional(&var::MODEL, |text| path(text).map(Some));
+        let threads = vars.take(&var::THREADS, threads);
+        vars.finish(|| {
+            let backends = backends?;
+            Ok(Self {
+                needs_vectors: backends.iter().any(BackendConfig::needs_encoder),
+                needs_graph: backends.iter().any(BackendConfig::needs_graph),
+                vector_format: vector_format?,
+                index: index?,
+                corpus: corpus?,
+                model: model?,
+                threads: threads?,
+            })
         })
     }
 }

@@ -1,0 +1,129 @@
+//! How large a collection of passages is: as told, counted in corpus files, or read from the
+//! manifest of an index.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use shared::jsonl::{self, JsonlError, JsonlReader};
+
+use crate::corpus::record;
+use crate::corpus::store::{OFFSETS_FILE, PASSAGES_FILE};
+use crate::index::IndexError;
+use crate::index::dense::DenseManifest;
+use crate::index::manifest::Manifest;
+use crate::vector::RowFormat;
+
+/// Mean size of a stored passage where nothing is known of the corpus: that of the dump of
+/// Wikipedia that Search-R1 uses, 14 GB of 21,015,324 passages of 100 words.
+pub const USUAL_PASSAGE_BYTES: u64 = 670;
+
+/// Bytes of a corpus file that are read; the rest of a larger one is taken to be like them.
+const MAX_SAMPLE_BYTES: u64 = 64 << 20;
+
+/// The size of a collection, and what of it an index has already.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Collection {
+    /// Passages.
+    pub passages: u64,
+    /// All stored passages together.
+    pub stored_bytes: u64,
+    /// Whether the number of passages is exact.
+    pub is_counted: bool,
+    /// Whether their size is.
+    pub is_measured: bool,
+    /// Size of the postings that are there.
+    pub postings_bytes: Option<u64>,
+    /// The vectors that are there.
+    pub vectors: Option<StoredVectors>,
+}
+
+/// Vectors in an index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredVectors {
+    /// Numbers a vector.
+    pub dimension: u64,
+    /// Formats with the sizes of their files.
+    pub formats: Vec<(RowFormat, u64)>,
+    /// Size of the graph over them.
+    pub graph_bytes: Option<u64>,
+}
+
+impl Collection {
+    /// So many passages, of a mean size.
+    pub fn told(passages: u64, passage_bytes: u64) -> Self {
+        let stored_bytes = passages.saturating_mul(passage_bytes);
+        Self { passages, stored_bytes, is_counted: true, ..Self::default() }
+    }
+
+    /// Reads corpus files: small ones in whole, the beginning of large ones.
+    pub fn of_corpus(files: &[PathBuf]) -> Result<Self, JsonlError> {
+        let mut whole = Self { is_counted: true, is_measured: true, ..Self::default() };
+        for path in files {
+            let one = Self::of_file(path)?;
+            whole.passages += one.passages;
+            whole.stored_bytes += one.stored_bytes;
+            whole.is_counted &= one.is_counted;
+            whole.is_measured &= one.is_measured;
+        }
+        Ok(whole)
+    }
+
+    fn of_file(path: &Path) -> Result<Self, JsonlError> {
+        let mut lines = JsonlReader::open(path)?;
+        // A file that could be opened has a size; without one the sample counts alone.
+        let file_bytes = fs::metadata(path).map_or(0, |found| found.len());
+        let mut sample = Self { is_counted: true, is_measured: true, ..Self::default() };
+        let mut stored = Vec::new();
+        let mut read_bytes = 0;
+        while let Some(line) = lines.next_line()? {
+            let passage = record::passage(&line)?;
+            stored.clear();
+            // Writing to memory cannot fail.
+            let _ = jsonl::write_record(&mut stored, &passage);
+            sample.passages += 1;
+            sample.stored_bytes += stored.len() as u64;
+            read_bytes = lines.bytes_read();
+            if read_bytes >= MAX_SAMPLE_BYTES && read_bytes < file_bytes {
+                (sample.is_counted, sample.is_measured) = (false, false);
+                break;
+            }
+        }
+        if sample.is_counted {
+            return Ok(sample);
+        }
+        let grow = |part: u64| {
+            let grown = u128::from(part) * u128::from(file_bytes) / u128::from(read_bytes.max(1));
+            u64::try_from(grown).unwrap_or(u64::MAX)
+        };
+        let (passages, stored_bytes) = (grow(sample.passages), grow(sample.stored_bytes));
+        Ok(Self { passages, stored_bytes, ..sample })
+    }
+
+    /// Reads the manifests of an index.
+    pub fn of_index(folder: &Path) -> Result<Self, IndexError> {
+        let manifest = Manifest::load(folder)?;
+        let bytes = |is_wanted: &dyn Fn(&Path) -> bool| -> u64 {
+            let wanted = manifest.files.iter().filter(|file| is_wanted(&file.path));
+            wanted.map(|file| file.bytes).sum()
+        };
+        let is_stored = |path: &Path| path == Path::new(PASSAGES_FILE);
+        let is_postings = |path: &Path| !is_stored(path) && path != Path::new(OFFSETS_FILE);
+        let vectors = DenseManifest::load(folder)?.map(|dense| {
+            let others = dense.formats.iter().map(|one| (one.format, one.file.bytes));
+            let exact = (RowFormat::F32, dense.vectors.bytes);
+            StoredVectors {
+                dimension: dense.source.dimension,
+                formats: std::iter::once(exact).chain(others).collect(),
+                graph_bytes: dense.graphs.first().map(|graph| graph.file.bytes),
+            }
+        });
+        Ok(Self {
+            passages: manifest.passage_count,
+            stored_bytes: bytes(&is_stored),
+            is_counted: true,
+            is_measured: true,
+            postings_bytes: Some(bytes(&is_postings)),
+            vectors,
+        })
+    }
+}

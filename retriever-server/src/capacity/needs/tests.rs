@@ -1,0 +1,102 @@
+use std::fs;
+use std::path::Path;
+
+use shared::splitmix;
+
+use super::*;
+use crate::index::build::{self, BuildRequest};
+
+/// A corpus of made-up words whose frequencies fall as those of a language do (Zipf), and its index.
+fn indexed(passages: u64) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mut state = 9;
+    let mut word = || {
+        let uniform = splitmix::unit(splitmix::next(&mut state));
+        // Rank r with probability about 1 / r, of 30,000.
+        format!("w{}", (30_000_f64.powf(uniform)) as u64)
+    };
+    let line = |row: u64| {
+        let text: Vec<String> = (0..90).map(|_| word()).collect();
+        format!("{{\"id\":\"p{row}\",\"contents\":\"{}\",\"dropped\":1}}", text.join(" "))
+    };
+    let lines: Vec<String> = (0..passages).map(line).collect();
+    let corpus = folder.path().join("corpus.jsonl");
+    fs::write(&corpus, lines.join("\n")).unwrap();
+    let index = folder.path().join("index");
+    let request = BuildRequest { corpus: vec![corpus], index, force: false, threads: 1 };
+    build::build(&request, &mut |_| {}).unwrap();
+    folder
+}
+
+fn size(path: &Path) -> u64 {
+    let found = fs::metadata(path).unwrap();
+    if !found.is_dir() {
+        return found.len();
+    }
+    fs::read_dir(path).unwrap().map(|entry| size(&entry.unwrap().path())).sum()
+}
+
+const NOTHING_ELSE: Request = Request { vectors: None, model_bytes: None, threads: 2 };
+
+fn disk_bytes(needs: &Needs, part: &str) -> u64 {
+    needs.serving.iter().find(|need| need.part == part).unwrap().disk_bytes
+}
+
+#[test]
+fn the_plan_of_a_corpus_is_met_by_its_index() {
+    let folder = indexed(3000);
+    let index = folder.path().join("index");
+    let collection = Collection::of_corpus(&[folder.path().join("corpus.jsonl")]).unwrap();
+    let needs = Needs::of(&collection, &NOTHING_ELSE);
+    assert!(collection.is_measured && collection.passages == 3000);
+    // The formats decide these.
+    assert_eq!(disk_bytes(&needs, "passages"), size(&index.join("passages.jsonl")));
+    assert_eq!(disk_bytes(&needs, "offsets"), size(&index.join("passages.offsets")));
+    // The text decides this: within a factor of two.
+    let ratio = disk_bytes(&needs, "postings") as f64 / size(&index.join("lexical")) as f64;
+    assert!((0.5..=2.0).contains(&ratio), "estimated {ratio} of what there is");
+}
+
+#[test]
+fn the_plan_of_an_index_is_what_is_there_and_what_is_not() {
+    let folder = indexed(50);
+    let index = folder.path().join("index");
+    let collection = Collection::of_index(&index).unwrap();
+    let vectors = Some(VectorRequest { dimension: 384, format: RowFormat::F32, has_graph: false });
+    let request = Request { vectors, ..NOTHING_ELSE };
+    let needs = Needs::of(&collection, &request);
+    let there: u64 = needs.serving.iter().map(|need| need.disk_there_bytes).sum();
+    assert_eq!(there + size(&index.join("manifest.json")), size(&index));
+    assert!(needs.serving.iter().all(|need| need.is_exact), "{needs:?}");
+    assert_eq!(disk_bytes(&needs, "vectors"), 50 * 384 * 4);
+    assert_eq!(needs.indexing.disk_bytes + needs.indexing.memory_bytes, 0);
+}
+
+/// 21,015,324 vectors of 768 numbers, as Search-R1 searches them: its file of floats is that long
+/// but for a header of 45 bytes.
+#[test]
+fn rows_cost_what_their_format_says() {
+    let collection = Collection::told(21_015_324, 670);
+    let (f32_bytes, f16_bytes, i8_bytes) = (64_559_075_328, 32_279_537_664, 16_223_830_128);
+    for (format, disk_bytes, searched_bytes, gpu_bytes) in [
+        (RowFormat::F32, vec![f32_bytes], f32_bytes, f16_bytes),
+        (RowFormat::F16, vec![f32_bytes, f16_bytes], f16_bytes, f16_bytes),
+        (RowFormat::I8, vec![f32_bytes, i8_bytes], i8_bytes, i8_bytes),
+    ] {
+        let needs = rows(&collection, VectorRequest { dimension: 768, format, has_graph: false });
+        let found: Vec<u64> = needs.iter().map(|need| need.disk_bytes).collect();
+        assert_eq!(found, disk_bytes, "{format:?}");
+        let sum = |bytes: &dyn Fn(&Need) -> u64| needs.iter().map(bytes).sum::<u64>();
+        let found = (sum(&|need| need.mapped_bytes), sum(&|need| need.gpu_bytes));
+        assert_eq!(found, (searched_bytes, gpu_bytes), "{format:?}");
+    }
+}
+
+#[test]
+fn a_graph_costs_its_links() {
+    let collection = Collection::told(1_000_000, 670);
+    // 32 links on the lowest level, 16 / 15 above it in the mean, of four bytes each, and 12 bytes.
+    let need = graph(&collection);
+    assert_eq!((need.disk_bytes, need.memory_bytes), (144_266_666, 144_266_666));
+    assert!(!need.is_exact);
+}

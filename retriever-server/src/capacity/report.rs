@@ -1,0 +1,173 @@
+//! Needs beside what the machine has, as a table and as JSON.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::capacity::collection::Collection;
+use crate::capacity::machine::Machine;
+use crate::capacity::needs::{Need, Needs};
+
+/// The whole of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// Folder of the index.
+    pub index: PathBuf,
+    /// Passages in it.
+    pub passages: u64,
+    /// What is needed.
+    pub needs: Needs,
+    /// What there is.
+    pub machine: Machine,
+    /// Bytes that will be written, of what stays and of what does not.
+    pub disk_to_write_bytes: u64,
+    /// The most memory that must be there, whether for indexing or for serving.
+    pub memory_bytes: u64,
+    /// Bytes of mapped files.
+    pub mapped_bytes: u64,
+    /// Whether disk and memory are enough, as far as they are known. Mapped files need not be in
+    /// memory.
+    pub fits: bool,
+}
+
+impl Plan {
+    /// Compares.
+    pub fn new(index: &Path, collection: &Collection, needs: Needs, machine: Machine) -> Self {
+        let sum = |bytes: &dyn Fn(&Need) -> u64| needs.serving.iter().map(bytes).sum::<u64>();
+        let to_write = sum(&|need| need.disk_bytes - need.disk_there_bytes.min(need.disk_bytes));
+        let disk_to_write_bytes = to_write + needs.indexing.disk_bytes;
+        let memory_bytes = sum(&|need| need.memory_bytes).max(needs.indexing.memory_bytes);
+        let mapped_bytes = sum(&|need| need.mapped_bytes);
+        let is_within = |need: u64, there: Option<u64>| there.is_none_or(|there| need <= there);
+        Self {
+            index: index.to_owned(),
+            passages: collection.passages,
+            disk_to_write_bytes,
+            memory_bytes,
+            mapped_bytes,
+            fits: is_within(disk_to_write_bytes, machine.disk_free_bytes)
+                && is_within(memory_bytes, machine.memory_available_bytes),
+            needs,
+            machine,
+        }
+    }
+
+    /// A table for people.
+    pub fn table(&self) -> String {
+        let mut table = format!(
+            "{:<16}{:>12}{:>12}{:>12}  {}\n",
+            "part", "on disk", "in memory", "mapped", "how"
+        );
+        for need in self.needs.serving.iter().chain([&self.needs.indexing]) {
+            let how = if need.is_exact { "exact" } else { "estimate" };
+            // Writing to a string cannot fail.
+            let _ = writeln!(
+                table,
+                "{:<16}{:>12}{:>12}{:>12}  {how}: {}",
+                need.part,
+                shown(need.disk_bytes),
+                shown(need.memory_bytes),
+                shown(need.mapped_bytes),
+                need.basis
+            );
+        }
+        let gpu_bytes: u64 = self.needs.serving.iter().map(|need| need.gpu_bytes).sum();
+        if gpu_bytes > 0 {
+            let _ = writeln!(table, "on a GPU, if one searches: {}", shown(gpu_bytes));
+        }
+        let Machine { disk_free_bytes, memory_available_bytes } = self.machine;
+        let index = self.index.display();
+        let disk = verdict(self.disk_to_write_bytes, disk_free_bytes);
+        let memory = verdict(self.memory_bytes, memory_available_bytes);
+        let _ = writeln!(table, "disk to write at {index}: {disk}");
+        let _ = writeln!(table, "memory that must be there: {memory}");
+        let left = memory_available_bytes.map(|bytes| bytes.saturating_sub(self.memory_bytes));
+        if left.is_some_and(|left| self.mapped_bytes > left) {
+            let _ = writeln!(
+                table,
+                "the mapped files ({}) do not fit into memory: some of what is asked for is read \
+                 from the disk each time",
+                shown(self.mapped_bytes)
+            );
+        }
+        table
+    }
+}
+
+fn verdict(need: u64, there: Option<u64>) -> String {
+    match there {
+        None => format!("{}, what there is could not be found out", shown(need)),
+        Some(there) if need <= there => format!("{} of {}", shown(need), shown(there)),
+        Some(there) => {
+            let short = shown(need - there);
+            format!("{} of {}: {short} TOO LITTLE", shown(need), shown(there))
+        }
+    }
+}
+
+/// Bytes in units of 1000.
+fn shown(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1e3;
+    let mut unit = 0;
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        value /= 1e3;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capacity::needs::Request;
+
+    fn plan(machine: Machine) -> Plan {
+        let collection = Collection::told(1_000_000, 670);
+        let request = Request { vectors: None, model_bytes: None, threads: 2 };
+        Plan::new(Path::new("i"), &collection, Needs::of(&collection, &request), machine)
+    }
+
+    #[test]
+    fn what_is_too_little_is_said() {
+        let enough = Machine {
+            disk_free_bytes: Some(2_000_000_000),
+            memory_available_bytes: Some(2_000_000_000),
+        };
+        let found = plan(enough);
+        assert!(found.fits, "{found:?}");
+        // Passages 670 MB, offsets 8 MB, postings 141 MB and as much for a time.
+        assert!(
+            found.table().contains("disk to write at i: 959.4 MB of 2.0 GB\n"),
+            "{}",
+            found.table()
+        );
+        assert!(!found.table().contains("TOO LITTLE") && !found.table().contains("do not fit"));
+        let little = Machine { disk_free_bytes: Some(959_000_000), ..enough };
+        assert!(!plan(little).fits && plan(little).table().contains("TOO LITTLE"));
+        let short = Machine { memory_available_bytes: Some(800_000_000), ..enough };
+        assert!(plan(short).fits && plan(short).table().contains("do not fit into memory"));
+        let tiny = Machine { memory_available_bytes: Some(100_000_000), ..enough };
+        assert!(!plan(tiny).fits);
+        let unknown = Machine { disk_free_bytes: None, memory_available_bytes: None };
+        assert!(plan(unknown).fits && plan(unknown).table().contains("could not be found out"));
+    }
+
+    #[test]
+    fn bytes_are_shown_in_the_unit_that_fits() {
+        for (bytes, expected) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (999_949, "999.9 kB"),
+            (999_999, "1.0 MB"),
+            (64_559_075_328, "64.6 GB"),
+        ] {
+            assert_eq!(shown(bytes), expected);
+        }
+    }
+}

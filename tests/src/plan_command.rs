@@ -1,0 +1,126 @@
+//! `retriever-server plan`: what it says of an index is what the index then takes.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+
+use retriever_server::cli::{self, EXIT_FAILURE, EXIT_SUCCESS, EXIT_USAGE, Streams};
+use serde_json::{Value, json};
+
+use crate::harness::corpus::{IndexedCorpus, PASSAGE_COUNT};
+
+fn run(arguments: &[&str]) -> (u8, String, String) {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let arguments = ["retriever-server"].iter().chain(arguments).map(OsString::from);
+    let code = cli::run(arguments, &mut Streams { out: &mut out, err: &mut err });
+    (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn cache(below: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache").join(below);
+    assert!(path.exists(), "{} is not there: run `make setup` first", path.display());
+    text(&path.canonicalize().unwrap()).to_owned()
+}
+
+/// Runs `plan`; its JSON and its table. The exit code must be that of the verdict.
+fn plan(folder: &Path, arguments: &[&str]) -> (Value, String) {
+    let json = folder.join("plan.json");
+    let arguments = [&["plan", "--json", text(&json)][..], arguments].concat();
+    let (code, out, err) = run(&arguments);
+    assert_eq!(err, "");
+    let plan: Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+    let fits = plan["fits"].as_bool().unwrap();
+    assert_eq!(code, if fits { EXIT_SUCCESS } else { EXIT_FAILURE }, "{out}");
+    (plan, out)
+}
+
+fn part<'a>(plan: &'a Value, name: &str) -> &'a Value {
+    let serving = plan["needs"]["serving"].as_array().unwrap();
+    serving.iter().find(|need| need["part"] == name).unwrap()
+}
+
+#[test]
+fn what_is_planned_is_what_is_then_there() {
+    let corpus = IndexedCorpus::build();
+    let (input, index) = (corpus.corpus(), corpus.folder().join("planned"));
+    let (model, library) = (cache("models/all-minilm-l6-v2"), cache("onnxruntime/lib"));
+    let common = ["--index", text(&index), "--model", &model];
+    let dense = ["--backends", "dense", "--dimension", "384", "--corpus", text(&input)];
+    let (before, _) = plan(corpus.folder(), &[&common[..], &dense].concat());
+    assert_eq!(before["passages"], PASSAGE_COUNT);
+    assert!(!index.try_exists().unwrap());
+
+    let encoder = ["--onnxruntime", &library, "--device", "cpu", "--backend", "dense"];
+    let made = [&["index", "--corpus", text(&input)][..], &common, &encoder].concat();
+    let (code, _, err) = run(&made);
+    assert_eq!((code, err.as_str()), (EXIT_SUCCESS, ""));
+    for (name, file) in [
+        ("passages", "passages.jsonl"),
+        ("offsets", "passages.offsets"),
+        ("vectors", "dense/vectors.f32"),
+    ] {
+        let need = part(&before, name);
+        assert_eq!((&need["is_exact"], &need["disk_there_bytes"]), (&json!(true), &json!(0)));
+        let size = fs::metadata(index.join(file)).unwrap().len();
+        assert_eq!(need["disk_bytes"], size, "{name}");
+    }
+
+    // Of an index that is complete, nothing is to be written; its vectors say how long they are.
+    let (after, out) = plan(corpus.folder(), &[&common[..], &["--backends", "dense"]].concat());
+    assert_eq!(after["disk_to_write_bytes"], 0, "{out}");
+    let model_bytes = part(&after, "model")["memory_bytes"].as_u64().unwrap();
+    assert!(model_bytes > 80_000_000, "{out}");
+}
+
+#[test]
+fn a_collection_can_be_planned_by_its_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let index = folder.path().join("index");
+    let arguments = [
+        "--passages",
+        "21015324",
+        "--dimension",
+        "768",
+        "--backends",
+        "bm25,ann",
+        "--index",
+        text(&index),
+    ];
+    let (found, out) = plan(folder.path(), &arguments);
+    assert_eq!(part(&found, "vectors")["disk_bytes"], 64_559_075_328_u64);
+    assert_eq!(part(&found, "vectors")["gpu_bytes"], 32_279_537_664_u64);
+    assert!(part(&found, "graph")["disk_bytes"].as_u64().unwrap() > 21_015_324 * 140);
+    for line in ["64.6 GB", "on a GPU, if one searches: 32.3 GB", "memory that must be there: "] {
+        assert!(out.contains(line), "{line:?} is not in\n{out}");
+    }
+}
+
+#[test]
+fn what_is_missing_for_a_plan_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let index = folder.path().join("index");
+    for (arguments, expected) in [
+        (vec![], "but there is no index: expected one that is there, or --corpus or --passages"),
+        (vec!["--passages", "9", "--backends", "dense"], "--dimension is not set: expected the"),
+        (vec!["--passages", "0"], "0 is not in 1..=4294967295"),
+        (
+            vec!["--passages", "9", "--backends", "best"],
+            "RETRIEVER_BACKEND (--backend) is \"best\": exp",
+        ),
+        (vec!["--passages", "9", "--vector-format", "f8"], "expected f32, f16 or i8"),
+        (vec!["--passages", "9", "--threads", "0"], "RETRIEVER_THREADS (--threads) is \"0\""),
+        (
+            vec!["--passages", "9", "--dimension", "9", "--backends", "dense", "--model", "/no"],
+            "--model is \"/no\", but",
+        ),
+    ] {
+        let arguments = [&["plan", "--index", text(&index)][..], &arguments].concat();
+        let (code, out, err) = run(&arguments);
+        assert_eq!((code, out.as_str()), (EXIT_USAGE, ""), "{arguments:?}");
+        assert!(err.contains(expected), "{expected:?} is not in {err}");
+    }
+}
