@@ -220,7 +220,8 @@ mod tests {
             "retriever-server index --backend bm25 --index i --backend dense",
         ] {
             let flags = flags.clone();
-            assert_eq!(parsed(line).unwrap(), Command::Index { flags, force: false }, "{line}");
+            let expected = Command::Index { flags, force: false, compact: false };
+            assert_eq!(parsed(line).unwrap(), expected, "{line}");
         }
         assert!(parsed("retriever-server serve --backend bm25 --backend dense").is_err());
     }

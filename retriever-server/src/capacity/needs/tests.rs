@@ -23,7 +23,8 @@ fn indexed(passages: u64) -> tempfile::TempDir {
     let corpus = folder.path().join("corpus.jsonl");
     fs::write(&corpus, lines.join("\n")).unwrap();
     let index = folder.path().join("index");
-    let request = BuildRequest { corpus: vec![corpus], index, force: false, threads: 1 };
+    let request =
+        BuildRequest { corpus: vec![corpus], index, force: false, threads: 1, compact: false };
     build::build(&request, &mut |_| {}).unwrap();
     folder
 }

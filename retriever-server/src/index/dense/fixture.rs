@@ -44,8 +44,13 @@ impl DenseWorld {
         let line = |n| format!("{{\"id\":\"{n}\",\"contents\":\"passage {n}\"}}");
         std::fs::write(&corpus, (0..count).map(line).collect::<Vec<_>>().join("\n")).unwrap();
         let index = folder.path().join("index");
-        let request =
-            BuildRequest { corpus: vec![corpus], index: index.clone(), force: false, threads: 1 };
+        let request = BuildRequest {
+            corpus: vec![corpus],
+            index: index.clone(),
+            force: false,
+            threads: 1,
+            compact: false,
+        };
         build_index(&request, &mut |_| {}).unwrap();
         let manifest = Manifest::load(&index).unwrap();
         let source = Source::new(&manifest, Digest::of_bytes(b"encoder"), DIMENSION);
