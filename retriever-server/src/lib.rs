@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod corpus;
 pub mod encode;
+pub mod gpu;
 mod http;
 pub mod index;
 mod json_kind;

@@ -16,6 +16,7 @@ use crate::backend::lexical::LexicalBackend;
 use crate::config::{BackendKind, ConfigError, EncoderConfig, ServeConfig, disk};
 use crate::corpus::store::PassageStore;
 use crate::encode::{EncodeError, Encoder, EncoderOptions, Role};
+use crate::gpu::GpuOptions;
 use crate::index::build::{self, BuildRequest, Progress};
 use crate::index::dense::build::PassageEncoder;
 use crate::index::dense::{self, DenseRows, Source};
@@ -23,6 +24,7 @@ use crate::index::manifest::Manifest;
 use crate::index::{self, IndexError};
 use crate::pipeline::Pipeline;
 use crate::state::{AppState, Loaded};
+use crate::vector::RowFormat;
 use crate::vector::faiss_file::{FaissIndex, Metric};
 
 /// Time between two log lines while passages are encoded.
@@ -37,10 +39,13 @@ pub(crate) fn open(state: &AppState) -> Result<Loaded, ServeError> {
     let pool = Arc::clone(&state.pool);
     let backend: Box<dyn Backend> = match (config.backend, &config.encoder) {
         (BackendKind::Dense, Some(encoder)) => {
+            let (device, threads) = (encoder.device, config.threads);
+            let on_devices = GpuOptions { device, format: RowFormat::F32, threads };
             let (encoder, vectors) = match &encoder.vectors {
                 Some(path) => open_faiss(config, encoder, path, &open.manifest)?,
                 None => open_vectors(config, encoder, &open.manifest, &open.passages)?,
             };
+            let vectors = vectors.on_devices(&on_devices)?;
             Box::new(DenseBackend::new(encoder, vectors, pool, config.threads))
         }
         _ => Box::new(LexicalBackend::new(open.lexical, pool)),

@@ -7,6 +7,7 @@ use tracing::error;
 
 use crate::backend::{Backend, Hit, QueryOutcome, SearchFault, SearchFuture};
 use crate::encode::{EncodeError, Encoder, Role};
+use crate::gpu::{GpuError, GpuIndex, GpuOptions};
 use crate::index::dense::DenseRows;
 use crate::pool::Pool;
 use crate::query::QueryBatch;
@@ -28,9 +29,42 @@ pub enum Vectors {
         /// Rows that a search keeps in sight: more find better and take longer.
         ef: usize,
     },
+    /// On CUDA devices, beside those that the host has.
+    Gpu {
+        /// In the index or in a flat file.
+        host: Box<Self>,
+        /// On the devices.
+        devices: GpuIndex,
+    },
 }
 
 impl Vectors {
+    /// Loads them to the devices that the options mean. Those with a graph stay where they are, as
+    /// do all where the options mean the processor.
+    pub fn on_devices(self, options: &GpuOptions) -> Result<Self, GpuError> {
+        let opened = match self.exact_rows() {
+            Some(Ok(rows)) => GpuIndex::open(&rows, options)?,
+            Some(Err(_)) | None => None,
+        };
+        Ok(match opened {
+            Some(devices) => Self::Gpu { host: Box::new(self), devices },
+            None => self,
+        })
+    }
+
+    /// The rows, if they are searched one by one.
+    fn exact_rows(&self) -> Option<Result<Rows<'_>, String>> {
+        match self {
+            Self::Index(rows) => Some(rows.rows().map_err(|fault| fault.to_string())),
+            Self::Flat(file) => Some(
+                Rows::new(file.rows(), RowFormat::F32, file.dimension())
+                    .map_err(|fault| fault.to_string()),
+            ),
+            Self::Gpu { host, .. } => host.exact_rows(),
+            Self::Graph { .. } => None,
+        }
+    }
+
     /// The nearest rows for each query; `None` once `stop` says so.
     fn search(
         &self,
@@ -39,16 +73,15 @@ impl Vectors {
         threads: usize,
         stop: &(dyn Fn() -> bool + Sync),
     ) -> Result<Option<Vec<Vec<Hit>>>, String> {
-        let exact = |rows: Result<Rows<'_>, String>| {
-            rows.map(|rows| vector::top_k(&rows, queries, top_k, threads, stop))
-        };
-        match self {
-            Self::Index(rows) => exact(rows.rows().map_err(|fault| fault.to_string())),
-            Self::Flat(file) => exact(
-                Rows::new(file.rows(), RowFormat::F32, file.dimension())
-                    .map_err(|fault| fault.to_string()),
-            ),
-            Self::Graph { file, ef } => Ok(search_graph(file, queries, top_k, *ef, threads, stop)),
+        match (self, self.exact_rows().transpose()?) {
+            (Self::Gpu { devices, .. }, Some(rows)) => devices
+                .search(&rows, queries, top_k, threads, stop)
+                .map_err(|fault| fault.to_string()),
+            (Self::Graph { file, ef }, _) => {
+                Ok(search_graph(file, queries, top_k, *ef, threads, stop))
+            }
+            (_, Some(rows)) => Ok(vector::top_k(&rows, queries, top_k, threads, stop)),
+            (_, None) => Err("there are no rows".to_owned()),
         }
     }
 }
