@@ -17,7 +17,7 @@ use super::compile::{GAUGE_SOURCE, compile, compile_source};
 use super::pack::{DeviceFormat, Layout, PackedQueries};
 use super::probe::{DeviceSummary, driver_error, guarded, summary};
 use super::search::Machine;
-use super::shape::{BATCH_QUERIES_MAX, BLOCK_THREADS, KEEP_MAX, Kernel, LIST_KEYS, SELECT_THREADS};
+use super::shape::{BATCH_QUERIES_MAX, BLOCK_THREADS, CUT_THREADS, KEEP_MAX, Kernel, LIST_KEYS};
 use super::{GpuError, synthetic};
 use crate::vector::Rows;
 
@@ -27,19 +27,19 @@ const STAGING_BYTES: usize = 64 << 20;
 /// `Phase` of the kernels.
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct Phase {
-    rows: u64,
-    scales: u64,
-    queries: u64,
-    lists: u64,
-    counts: u64,
-    thresholds: u64,
-    overflow: u64,
-    pitch: u32,
-    first: u32,
-    end: u32,
-    query_count: u32,
-    number: u32,
+pub(super) struct Phase {
+    pub(super) rows: u64,
+    pub(super) scales: u64,
+    pub(super) queries: u64,
+    pub(super) lists: u64,
+    pub(super) counts: u64,
+    pub(super) thresholds: u64,
+    pub(super) overflow: u64,
+    pub(super) pitch: u32,
+    pub(super) first: u32,
+    pub(super) end: u32,
+    pub(super) query_count: u32,
+    pub(super) number: u32,
 }
 
 // SAFETY: plain numbers in C's layout; addresses are numbers of 64 bits on both sides.
@@ -54,7 +54,7 @@ pub struct Board {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     kernels: Vec<(Kernel, CudaFunction, u32)>,
-    select: CudaFunction,
+    cut_lists: CudaFunction,
     rows: CudaSlice<u8>,
     scales: CudaSlice<f32>,
     queries: CudaSlice<u8>,
@@ -103,7 +103,7 @@ impl Board {
             let batch = BATCH_QUERIES_MAX;
             let scale_count = if layout.format == DeviceFormat::Bytes { count } else { 1 };
             Ok(Self {
-                select: module.load_function("select").map_err(&fail)?,
+                cut_lists: module.load_function("cut_lists").map_err(&fail)?,
                 rows: stream.alloc_zeros(count * layout.pitch()).map_err(&fail)?,
                 scales: stream.alloc_zeros(scale_count).map_err(&fail)?,
                 queries: stream.alloc_zeros(batch * layout.pitch()).map_err(&fail)?,
@@ -281,13 +281,12 @@ impl Machine for Board {
                 .map_err(&fail)?;
         }
         let keep = self.keep as u32;
-        let mut launch = self.stream.launch_builder(&self.select);
+        let mut launch = self.stream.launch_builder(&self.cut_lists);
         launch.arg(&mut self.lists).arg(&mut self.counts).arg(&mut self.kept);
         launch.arg(&mut self.thresholds).arg(&self.overflow).arg(&mut self.results).arg(&keep);
-        // SAFETY: these are the arguments of `select`, which has a block a query and writes `keep`
+        // SAFETY: these are the arguments of `cut_lists`, which has a block a query and writes `keep`
         // results a query, at most KEEP_MAX.
-        unsafe { launch.launch(grid(self.query_count as u32, SELECT_THREADS, 0)) }
-            .map_err(&fail)?;
+        unsafe { launch.launch(grid(self.query_count as u32, CUT_THREADS, 0)) }.map_err(&fail)?;
         Ok(())
     }
 

@@ -14,6 +14,8 @@
 
 mod compile;
 mod cuda;
+#[cfg(test)]
+mod emulated;
 mod index;
 mod keys;
 mod owner;

@@ -17,7 +17,7 @@ pub(super) const STAGES: usize = 3;
 /// Threads of a block that multiplies.
 pub(super) const BLOCK_THREADS: usize = 256;
 /// Threads of a block that sorts.
-pub(super) const SELECT_THREADS: usize = 1024;
+pub(super) const CUT_THREADS: usize = 1024;
 
 /// A kernel and the queries that one launch of it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +94,7 @@ mod tests {
             ("SLAB_BYTES", SLAB_BYTES),
             ("STAGES", STAGES),
             ("BLOCK_THREADS", BLOCK_THREADS),
-            ("SELECT_THREADS", SELECT_THREADS),
+            ("CUT_THREADS", CUT_THREADS),
         ] {
             let line = format!("\n#define {name} {value}\n");
             assert!(SEARCH_SOURCE.contains(&line), "expected {line:?} in search.cu");

@@ -232,8 +232,8 @@ impl Twin {
         }
     }
 
-    /// `select` of the kernels, for one query.
-    fn select(&mut self, query: usize) {
+    /// `cut_lists` of the kernels, for one query.
+    fn cut_list(&mut self, query: usize) {
         let keep = self.keep;
         let list = &mut self.lists[query * LIST_KEYS..][..LIST_KEYS];
         let count = self.counts[query].min(LIST_KEYS);
@@ -304,7 +304,7 @@ impl Machine for Twin {
                 (Kernel::Tiles(_), DeviceFormat::Bytes) => self.tiles::<Bytes>(&launch, kernel),
             }
         }
-        (0..count).for_each(|query| self.select(query));
+        (0..count).for_each(|query| self.cut_list(query));
         Ok(())
     }
 
@@ -371,7 +371,7 @@ fn multiply<N: Numbers>(stage: &[u8], kernel: Kernel, warp: usize, sums: &mut Ti
     }
 }
 
-/// The sorting network of `select`; the length is a power of two.
+/// The sorting network of `cut_lists`; the length is a power of two.
 fn sort_descending(keys: &mut [u64]) {
     let size = keys.len();
     let mut run = 2;

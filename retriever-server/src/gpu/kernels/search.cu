@@ -14,7 +14,7 @@
 #define SLAB_BYTES 128
 #define STAGES 3
 #define BLOCK_THREADS 256
-#define SELECT_THREADS 1024
+#define CUT_THREADS 1024
 
 typedef unsigned int u32;
 typedef unsigned short u16;
@@ -25,6 +25,74 @@ typedef unsigned long long u64;
 // 16 bytes are what one load takes.
 #define CHUNK_BYTES 16
 #define SLAB_CHUNKS (SLAB_BYTES / CHUNK_BYTES)
+
+// The instructions that C++ has no words for. `emulated.h` has them in plain C++, for the tests.
+#ifdef EMULATED
+#include "emulated.h"
+#else
+__device__ __forceinline__ uint4 load_chunk(const unsigned char *from) {
+  uint4 chunk;
+  asm volatile("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(chunk.x), "=r"(chunk.y), "=r"(chunk.z), "=r"(chunk.w)
+               : "l"(from));
+  return chunk;
+}
+
+__device__ __forceinline__ void widen(u32 halves, float &low, float &high) {
+  asm("{.reg .b16 l, h; mov.b32 {l, h}, %2; cvt.f32.f16 %0, l; cvt.f32.f16 %1, h;}"
+      : "=f"(low), "=f"(high)
+      : "r"(halves));
+}
+
+// D = A * B + D for 16 rows, 8 queries and 32 bytes of each.
+__device__ __forceinline__ void multiply_halves(float (&sums)[4], const u32 (&rows)[4], u32 query0,
+                                                u32 query1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(rows[0]), "r"(rows[1]), "r"(rows[2]), "r"(rows[3]), "r"(query0), "r"(query1));
+}
+
+__device__ __forceinline__ void multiply_bytes(int (&sums)[4], const u32 (&rows)[4], u32 query0,
+                                               u32 query1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
+      : "r"(rows[0]), "r"(rows[1]), "r"(rows[2]), "r"(rows[3]), "r"(query0), "r"(query1));
+}
+
+// Adds four products of bytes.
+__device__ __forceinline__ int multiply_four(int sum, u32 one, u32 other) {
+  asm("dp4a.s32.s32 %0, %1, %2, %0;" : "+r"(sum) : "r"(one), "r"(other));
+  return sum;
+}
+
+__device__ __forceinline__ u32 shared_address(const void *place) {
+  return (u32)__cvta_generic_to_shared(place);
+}
+
+__device__ __forceinline__ void copy_chunk(u32 to_shared, const unsigned char *from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to_shared), "l"(from) : "memory");
+}
+
+__device__ __forceinline__ void load_fragments(u32 (&fragments)[4], u32 from_shared) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(fragments[0]), "=r"(fragments[1]), "=r"(fragments[2]), "=r"(fragments[3])
+               : "r"(from_shared)
+               : "memory");
+}
+
+// Ends a group of copies.
+__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits until at most UNDER_WAY groups are not done.
+template <int UNDER_WAY>
+__device__ __forceinline__ void wait_for_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(UNDER_WAY) : "memory");
+}
+#endif
 
 // What is the same for all launches of a phase.
 struct Phase {
@@ -73,20 +141,6 @@ __device__ __forceinline__ void offer(const Phase &phase, float score, u32 row, 
   }
 }
 
-__device__ __forceinline__ uint4 load_chunk(const unsigned char *from) {
-  uint4 chunk;
-  asm volatile("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(chunk.x), "=r"(chunk.y), "=r"(chunk.z), "=r"(chunk.w)
-               : "l"(from));
-  return chunk;
-}
-
-__device__ __forceinline__ void widen(u32 halves, float &low, float &high) {
-  asm("{.reg .b16 l, h; mov.b32 {l, h}, %2; cvt.f32.f16 %0, l; cvt.f32.f16 %1, h;}"
-      : "=f"(low), "=f"(high)
-      : "r"(halves));
-}
-
 struct Halves {
   typedef float Sum;
   struct Chunk { float numbers[8]; };
@@ -107,11 +161,7 @@ struct Halves {
   // D = A * B + C for 16 rows, 8 queries and 32 bytes of each.
   __device__ __forceinline__ static void multiply(float (&sums)[4], const u32 (&rows)[4], u32 query0,
                                                   u32 query1) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-        "{%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-        : "r"(rows[0]), "r"(rows[1]), "r"(rows[2]), "r"(rows[3]), "r"(query0), "r"(query1));
+    multiply_halves(sums, rows, query0, query1);
   }
   __device__ __forceinline__ static float score(float sum, const float *, u32) { return sum; }
 };
@@ -120,20 +170,13 @@ struct Bytes {
   typedef int Sum;
   typedef uint4 Chunk;
   __device__ __forceinline__ static Chunk open(uint4 chunk) { return chunk; }
-  __device__ __forceinline__ static int dot(int sum, u32 one, u32 other) {
-    asm("dp4a.s32.s32 %0, %1, %2, %0;" : "+r"(sum) : "r"(one), "r"(other));
-    return sum;
-  }
   __device__ __forceinline__ static int add(int sum, const Chunk &one, const Chunk &other) {
-    return dot(dot(dot(dot(sum, one.x, other.x), one.y, other.y), one.z, other.z), one.w, other.w);
+    sum = multiply_four(multiply_four(sum, one.x, other.x), one.y, other.y);
+    return multiply_four(multiply_four(sum, one.z, other.z), one.w, other.w);
   }
   __device__ __forceinline__ static void multiply(int (&sums)[4], const u32 (&rows)[4], u32 query0,
                                                   u32 query1) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-        "{%8, %9}, {%0, %1, %2, %3};"
-        : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
-        : "r"(rows[0]), "r"(rows[1]), "r"(rows[2]), "r"(rows[3]), "r"(query0), "r"(query1));
+    multiply_bytes(sums, rows, query0, query1);
   }
   __device__ __forceinline__ static float score(int sum, const float *scales, u32 row) {
     return (float)sum * scales[row];
@@ -205,17 +248,6 @@ __device__ __forceinline__ u32 place_of(u32 line, u32 chunk) {
   return line * SLAB_BYTES + ((chunk ^ (line % SLAB_CHUNKS)) * CHUNK_BYTES);
 }
 
-__device__ __forceinline__ void copy_chunk(u32 to_shared, const unsigned char *from) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to_shared), "l"(from) : "memory");
-}
-
-__device__ __forceinline__ void load_fragments(u32 (&fragments)[4], u32 from_shared) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(fragments[0]), "=r"(fragments[1]), "=r"(fragments[2]), "=r"(fragments[3])
-               : "r"(from_shared)
-               : "memory");
-}
-
 // Warps lie WARPS_DOWN along the rows and WARPS_ACROSS along the queries.
 template <typename Format, int QUERIES, int WARPS_DOWN, int WARPS_ACROSS>
 __device__ __forceinline__ void tiles(const Phase &phase) {
@@ -233,7 +265,7 @@ __device__ __forceinline__ void tiles(const Phase &phase) {
 
   const u32 lane = threadIdx.x % WARP_LANES, warp = threadIdx.x / WARP_LANES;
   const u32 down = warp / WARPS_ACROSS * (DOWN * 16), across = warp % WARPS_ACROSS * (ACROSS * 8);
-  const u32 shared = (u32)__cvta_generic_to_shared(stages);
+  const u32 shared = shared_address(stages);
   const u32 slabs = phase.pitch / SLAB_BYTES;
   const u32 tile_count = (phase.end - phase.first + TILE_ROWS - 1) / TILE_ROWS;
 
@@ -269,14 +301,14 @@ __device__ __forceinline__ void tiles(const Phase &phase) {
 #pragma unroll
   for (u32 step = 0; step < STAGES - 1; ++step) {
     if (step < steps) fetch(step);
-    asm volatile("cp.async.commit_group;" ::: "memory");
+    commit_copies();
   }
   for (u32 step = 0; step < steps; ++step) {
-    asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2) : "memory");
+    wait_for_copies<STAGES - 2>();
     // This stage is there for every thread, and no thread still reads the one that is filled next.
     __syncthreads();
     if (step + STAGES - 1 < steps) fetch(step + STAGES - 1);
-    asm volatile("cp.async.commit_group;" ::: "memory");
+    commit_copies();
 
     const u32 stage = shared + step % STAGES * STAGE_BYTES;
 #pragma unroll
@@ -330,9 +362,9 @@ __device__ __forceinline__ void tiles(const Phase &phase) {
 // One block a query: sorts its list, keeps the first `keep`, and raises its threshold. After a phase
 // that ran over, what was appended is dropped, as the phase is done again; the best of it are true
 // hits all the same, so that the threshold may rise to just below the last of them.
-extern "C" __global__ void __launch_bounds__(SELECT_THREADS)
-    select(u64 *lists, u32 *counts, u32 *kept, u64 *thresholds, const u32 *overflow, u64 *results,
-           u32 keep) {
+extern "C" __global__ void __launch_bounds__(CUT_THREADS)
+    cut_lists(u64 *lists, u32 *counts, u32 *kept, u64 *thresholds, const u32 *overflow, u64 *results,
+              u32 keep) {
   __shared__ u64 keys[LIST_KEYS];
   const u32 query = blockIdx.x;
   u64 *list = lists + (u64)query * LIST_KEYS;
