@@ -13,7 +13,9 @@ use crate::config::{
     BackendKind, BadValue, ConfigError, EncoderConfig, IndexConfig, LogConfig, Reader, ServeConfig,
     path, paths, shown,
 };
+use crate::encode::device::Device;
 use crate::encode::settings::Settings;
+use crate::gpu;
 use crate::index::IndexError;
 use crate::index::corpus_match::{self, CorpusMatch};
 use crate::index::manifest::{Manifest, Verification};
@@ -163,7 +165,8 @@ fn encoder_faults(source: &dyn Source) -> Vec<BadValue> {
     let mut vars = Reader::new(source);
     let backend = vars.take(&var::BACKEND, BackendKind::parse);
     let Ok(Some(encoder)) = vars.encoder(backend) else { return Vec::new() };
-    [unusable_model(&encoder), no_vectors(&encoder)].into_iter().flatten().collect()
+    let faults = [unusable_model(&encoder), no_device(&encoder), no_vectors(&encoder)];
+    faults.into_iter().flatten().collect()
 }
 
 /// What is wrong with the folder of an encoder, as far as that can be seen without loading it.
@@ -183,6 +186,16 @@ fn unusable_model(encoder: &EncoderConfig) -> Option<BadValue> {
         found,
         "a folder with model.onnx, tokenizer.json and retriever.toml",
     ))
+}
+
+/// Whether the CUDA device that is asked for is there.
+fn no_device(encoder: &EncoderConfig) -> Option<BadValue> {
+    let asked = encoder.device;
+    if asked == Device::Auto {
+        return None;
+    }
+    let found = gpu::choose(asked).err()?.to_string();
+    Some(fault(&var::DEVICE, asked.to_string(), found, "auto, cpu or a device that is there"))
 }
 
 /// Whether the file of vectors is there.
