@@ -8,8 +8,8 @@ use std::thread;
 
 use cudarc::driver::sys::CUfunction_attribute as FunctionAttribute;
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaSlice, CudaStream, DevicePtr, DeviceRepr, LaunchConfig,
-    PushKernelArg,
+    CudaContext, CudaEvent, CudaFunction, CudaSlice, CudaStream, DevicePtr, DeviceRepr,
+    LaunchConfig, PushKernelArg,
 };
 use cudarc::nvrtc::Ptx;
 
@@ -146,13 +146,19 @@ impl Board {
                 pinned.as_mut_slice().map_err(&fail)?.fill(0);
                 staging.push(pinned);
             }
+            let mut copied = [None, None];
+            let mut scales = Vec::new();
             for (turn, start) in (0..self.count).step_by(at_once).enumerate() {
                 let part = start..(start + at_once).min(self.count);
                 let pinned = &mut staging[turn % 2];
-                // Waits for the copy of the turn before the last.
+                // The copy of the turn before the last, out of the same memory: the bindings
+                // themselves wait only where there are several streams.
+                if let Some(copied) = copied[turn % 2].take() {
+                    CudaEvent::synchronize(&copied).map_err(&fail)?;
+                }
                 let packed = &mut pinned.as_mut_slice().map_err(&fail)?[..part.len() * pitch];
                 let taken = first + part.start..first + part.end;
-                let scales = pack_part(self.layout, rows, taken, packed, threads);
+                scales.extend(pack_part(self.layout, rows, taken, packed, threads));
                 let mut place = self.rows.slice_mut(part.start * pitch..part.end * pitch);
                 if part.len() == at_once {
                     self.stream.memcpy_htod(pinned, &mut place).map_err(&fail)?;
@@ -160,10 +166,10 @@ impl Board {
                     let packed = &pinned.as_slice().map_err(&fail)?[..part.len() * pitch];
                     self.stream.memcpy_htod(packed, &mut place).map_err(&fail)?;
                 }
-                if self.layout.format == DeviceFormat::Bytes {
-                    let mut place = self.scales.slice_mut(part);
-                    self.stream.memcpy_htod(&scales, &mut place).map_err(&fail)?;
-                }
+                copied[turn % 2] = Some(self.stream.record_event(None).map_err(&fail)?);
+            }
+            if self.layout.format == DeviceFormat::Bytes {
+                self.stream.memcpy_htod(&scales, &mut self.scales).map_err(&fail)?;
             }
             self.stream.synchronize().map_err(&fail)
         })
