@@ -2,11 +2,13 @@
 //! state and knows nothing of the trainer but the HTTP API.
 //!
 //! The way of a query: `http::retrieve` (bytes to batch) → [`admission`] (bounded) → [`pipeline`]
-//! (each text once) → [`backend`] (ranked rows) → [`corpus`] (passages) → `http::respond`.
+//! (each text once) → [`backend`] (ranked rows) → [`corpus`] (passages) → [`rerank`], if there is a
+//! re-ranker → `http::respond`.
 
 pub mod admission;
 pub mod app;
 pub mod backend;
+pub mod batcher;
 pub mod cli;
 pub mod config;
 pub mod corpus;
@@ -20,6 +22,7 @@ mod loading;
 pub mod pipeline;
 pub mod pool;
 pub mod query;
+pub mod rerank;
 mod state;
 pub mod ticket;
 pub mod vector;

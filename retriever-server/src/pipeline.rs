@@ -1,5 +1,6 @@
 //! The way of an admitted batch: equal queries are searched once, the back end ranks, rows become
-//! passages. Each query ends with its passages or with its own fault.
+//! passages, and a re-ranker, where there is one, ranks those again. Each query ends with its
+//! passages or with its own fault.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use crate::backend::{Backend, Hit, SearchFault};
 use crate::corpus::store::PassageStore;
 use crate::pool::Pool;
 use crate::query::QueryBatch;
+use crate::rerank::Reranker;
 use crate::ticket::{AbandonOnDrop, Ticket};
 
 /// A passage with its score.
@@ -18,7 +20,7 @@ use crate::ticket::{AbandonOnDrop, Ticket};
 pub struct Answer {
     /// The passage as it is stored.
     pub passage: Passage,
-    /// The back end's score.
+    /// The back end's score, or the re-ranker's where there is one.
     pub score: f32,
 }
 
@@ -32,6 +34,7 @@ pub struct Pipeline {
     passages: Arc<PassageStore>,
     pool: Arc<Pool>,
     max_query_bytes: usize,
+    reranker: Option<Arc<Reranker>>,
 }
 
 impl Pipeline {
@@ -42,7 +45,14 @@ impl Pipeline {
         pool: Arc<Pool>,
         max_query_bytes: usize,
     ) -> Self {
-        Self { backend, passages: Arc::new(passages), pool, max_query_bytes }
+        let passages = Arc::new(passages);
+        Self { backend, passages, pool, max_query_bytes, reranker: None }
+    }
+
+    /// The same with a last stage.
+    #[must_use]
+    pub fn with_reranker(self, reranker: Option<Arc<Reranker>>) -> Self {
+        Self { reranker, ..self }
     }
 
     /// Answers every query of the batch, in order.
@@ -51,8 +61,7 @@ impl Pipeline {
         let _guard = AbandonOnDrop(Arc::clone(&ticket));
         let distinct = Distinct::of(&batch.queries, self.max_query_bytes);
         let unique = QueryBatch { queries: distinct.queries.into(), top_k: batch.top_k };
-        let outcomes = self.backend.search(unique, Arc::clone(&ticket)).await;
-        let answers = self.read(outcomes, ticket).await;
+        let answers = self.rank(unique, ticket).await;
         distinct
             .places
             .into_iter()
@@ -65,6 +74,18 @@ impl Pipeline {
                 Place::Refused(fault) => Err(fault),
             })
             .collect()
+    }
+
+    /// The answers of all stages.
+    async fn rank(&self, batch: QueryBatch, ticket: Arc<Ticket>) -> Vec<QueryAnswer> {
+        let Some(reranker) = &self.reranker else {
+            let outcomes = self.backend.search(batch, Arc::clone(&ticket)).await;
+            return self.read(outcomes, ticket).await;
+        };
+        let deep = QueryBatch { top_k: batch.top_k.max(reranker.depth()), ..batch.clone() };
+        let outcomes = self.backend.search(deep, Arc::clone(&ticket)).await;
+        let answers = self.read(outcomes, Arc::clone(&ticket)).await;
+        reranker.rank_answers(batch, answers, ticket).await
     }
 
     /// Replaces rows by passages. On the pool, as a passage may have to come from the disk.

@@ -10,9 +10,12 @@ use shared::wire::ServerInfo;
 use tokio::sync::watch;
 
 use crate::admission::Admission;
+use crate::backend::SearchFault;
+use crate::batcher::BatchCounters;
 use crate::config::ServeConfig;
-use crate::pipeline::{Pipeline, QueryAnswer};
+use crate::pipeline::Pipeline;
 use crate::pool::Pool;
+use crate::rerank::Reranker;
 
 /// Where the server is in its life.
 // ## Starting => Ready => Draining, or Starting => Draining
@@ -30,6 +33,7 @@ pub enum Phase {
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) pipeline: Pipeline,
+    pub(crate) reranker: Option<Arc<Reranker>>,
     pub(crate) info: ServerInfo,
 }
 
@@ -41,6 +45,7 @@ pub(crate) struct AppState {
     pub(crate) pool: Arc<Pool>,
     pub(crate) phase: watch::Sender<Phase>,
     pub(crate) counters: Counters,
+    pub(crate) batches: Arc<BatchCounters>,
     loaded: OnceLock<Loaded>,
     started: Instant,
 }
@@ -55,6 +60,7 @@ impl AppState {
             pool: Arc::new(Pool::start(config.threads, capacity_jobs)?),
             phase: watch::Sender::new(Phase::Starting),
             counters: Counters::default(),
+            batches: Arc::default(),
             loaded: OnceLock::new(),
             started: Instant::now(),
             config,
@@ -85,12 +91,15 @@ impl AppState {
 
     pub(crate) fn statistics(&self) -> Statistics {
         let counters = &self.counters;
+        let (batches, batched_queries) = self.batches.read();
         Statistics {
             uptime_s: self.started.elapsed().as_secs(),
             requests: counters.requests.load(Ordering::Relaxed),
             requests_refused: counters.requests_refused.load(Ordering::Relaxed),
             queries: counters.queries.load(Ordering::Relaxed),
             queries_failed: counters.queries_failed.load(Ordering::Relaxed),
+            batches,
+            mean_batch_queries: batched_queries as f64 / batches.max(1) as f64,
             requests_in_flight: self.admission.requests_in_flight(),
             queries_in_flight: self.admission.queries_in_flight(),
         }
@@ -112,7 +121,7 @@ impl Counters {
         self.requests_refused.fetch_add(u64::from(outcome.is_err()), Ordering::Relaxed);
     }
 
-    pub(crate) fn count_queries(&self, answers: &[QueryAnswer]) {
+    pub(crate) fn count_queries<T>(&self, answers: &[Result<T, SearchFault>]) {
         let failed = answers.iter().filter(|answer| answer.is_err()).count();
         self.queries.fetch_add(answers.len() as u64, Ordering::Relaxed);
         self.queries_failed.fetch_add(failed as u64, Ordering::Relaxed);
@@ -127,6 +136,9 @@ pub(crate) struct Statistics {
     requests_refused: u64,
     queries: u64,
     queries_failed: u64,
+    /// Batches that back ends have taken, for those that take queries of several requests at once.
+    batches: u64,
+    mean_batch_queries: f64,
     requests_in_flight: usize,
     queries_in_flight: usize,
 }

@@ -1,7 +1,8 @@
 """Writes a BERT encoder, published as safetensors, as an ONNX file: one graph, the numbers as they are.
 
 Inputs are `input_ids`, `attention_mask` and `token_type_ids` as int64 [batch, tokens]; outputs are
-`last_hidden_state` [batch, tokens, hidden] and, where the model has one, `pooler_output` [batch, hidden].
+`last_hidden_state` [batch, tokens, hidden] and, where the model has one, `pooler_output` [batch, hidden]. A
+cross-encoder, which has a classifier behind the pooler, has the one output `logits` [batch, 1 or 2].
 The same files give the same bytes.
 """
 
@@ -99,11 +100,11 @@ class Graph:
     def weight(self, name):
         return self.tensor(name, FLOAT, *self.weights.read(name))
 
-    def linear(self, value, name):
+    def linear(self, value, name, output=None):
         """value · Wᵀ + b, with W laid out for the product."""
         shape, content = transposed(*self.weights.read(name + ".weight"))
         matrix = self.tensor(name + ".weight_transposed", FLOAT, shape, content)
-        return self.node("Add", [self.node("MatMul", [value, matrix]), self.weight(name + ".bias")])
+        return self.node("Add", [self.node("MatMul", [value, matrix]), self.weight(name + ".bias")], output)
 
     def norm(self, value, name, epsilon, output=None):
         inputs = [value, self.weight(name + ".weight"), self.weight(name + ".bias")]
@@ -165,6 +166,15 @@ def gelu(graph, value):
     return graph.node("Mul", [graph.node("Mul", [value, factor]), graph.number("half", 0.5)])
 
 
+def classifier(graph, pooled):
+    """Adds the head of a cross-encoder; gives the declaration of its output."""
+    shape = graph.weights.read("classifier.weight")[0]
+    if shape[0] not in (1, 2):
+        raise ProvisionError(f"tensor classifier.weight: has {shape[0]} rows, expected 1 or 2")
+    graph.linear(pooled, "classifier", "logits")
+    return declared("logits", FLOAT, "batch", shape[0])
+
+
 def encoder(graph, config):
     """Adds all nodes; gives the declarations of the outputs."""
     hidden, epsilon = config["hidden_size"], config["layer_norm_eps"]
@@ -182,7 +192,9 @@ def encoder(graph, config):
     outputs = [declared("last_hidden_state", FLOAT, "batch", "tokens", hidden)]
     if "pooler.dense.weight" in graph.weights:
         first = graph.node("Squeeze", [graph.part(value, 1, 0, 1), graph.integers(1)])
-        graph.node("Tanh", [graph.linear(first, "pooler.dense")], "pooler_output")
+        pooled = graph.node("Tanh", [graph.linear(first, "pooler.dense")], "pooler_output")
+        if "classifier.weight" in graph.weights:
+            return [classifier(graph, pooled)]
         outputs.append(declared("pooler_output", FLOAT, "batch", hidden))
     return outputs
 
@@ -200,7 +212,10 @@ def check(config):
 
 
 def export(config, safetensors, out):
-    """Writes the model of `config` (what config.json holds) and the open file `safetensors` to the file `out`."""
+    """Writes the model of `config` (what config.json holds) and the open file `safetensors` to the file `out`.
+
+    Says whether it is a cross-encoder.
+    """
     config = {"layer_norm_eps": 1e-12, **config}
     check(config)
     graph = Graph(Weights(safetensors))
@@ -217,3 +232,4 @@ def export(config, safetensors, out):
         raise ProvisionError(f"the ONNX file would have {total} bytes, at most {FILE_BYTES_MAX} are possible")
     for part in model:
         out.write(part)
+    return "classifier.weight" in graph.weights

@@ -30,7 +30,7 @@ CONFIG = {"model_type": "bert", "hidden_size": 4, "num_attention_heads": 2, "num
 TINY_SHA256 = "1f309064ea36f221987dc6f9cdb26ad90f1064711e087e3a444808b89e501b93"
 
 
-def shapes(pooler=True):
+def shapes(pooler=True, classes=0):
     """Names and shapes of a tiny BERT: 7 words, 5 positions, 6 inner numbers."""
     found = {f"embeddings.{kind}_embeddings.weight": [size, 4]
              for kind, size in (("word", 7), ("position", 5), ("token_type", 2))}
@@ -45,6 +45,8 @@ def shapes(pooler=True):
         dense[f"{name}.output.dense"] = [4, 6]
     if pooler:
         dense["pooler.dense"] = [4, 4]
+    if classes:
+        dense["classifier"] = [classes, 4]
     for name in norms:
         found.update({name + ".weight": [4], name + ".bias": [4]})
     for name, shape in dense.items():
@@ -149,8 +151,17 @@ class Exporting(unittest.TestCase):
         (graph,) = every(exported(safetensors(shapes(pooler=False))), 7)
         self.assertEqual([every(value, 1)[0] for value in every(graph, 12)], [b"last_hidden_state"])
 
+    def test_a_cross_encoder_has_logits_alone(self):
+        for classes in (1, 2):
+            (graph,) = every(exported(safetensors(shapes(classes=classes), prefix="bert.")), 7)
+            (output,) = every(graph, 12)
+            self.assertEqual(output, bert.declared("logits", bert.FLOAT, "batch", classes))
+            *_, last = every(graph, 1)
+            self.assertEqual(every(last, 2), [b"logits"])
+
     def test_what_cannot_be_exported_is_named(self):
         good = safetensors(shapes())
+        self.refuse("has 3 rows, expected 1 or 2", safetensors(shapes(classes=3)))
         self.refuse("model_type is 'roberta', expected 'bert'", good, {"model_type": "roberta"})
         self.refuse("hidden_act is 'relu', expected 'gelu'", good, {"hidden_act": "relu"})
         self.refuse("hidden_size is '4', expected a positive", good, {"hidden_size": "4"})
@@ -182,6 +193,9 @@ class Command(unittest.TestCase):
             self.assertEqual((done.returncode, done.stderr), (0, ""))
             self.assertEqual(hashlib.sha256((place / "model.onnx").read_bytes()).hexdigest(), TINY_SHA256)
             self.assertEqual((place / "retriever.toml").read_text(encoding="utf-8"), 'preset = "e5"\n')
+            (place / "model.safetensors").write_bytes(safetensors(shapes(classes=1)))
+            self.assertRegex(self.export(folder, "--preset", "e5").stderr, "is a cross-encoder, expected no --preset")
+            self.assertEqual(self.export(folder).returncode, 0)
 
 
 class Providing(WithRegistry):

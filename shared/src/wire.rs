@@ -144,6 +144,12 @@ pub struct ServerInfo {
     pub version: String,
     /// Back end that answers, such as `bm25`.
     pub backend: String,
+    /// Back ends that search: the parts of a hybrid one, else the one itself.
+    #[serde(default)]
+    pub components: Vec<String>,
+    /// Whether a re-ranker comes after the back end, and scores are its own.
+    #[serde(default)]
+    pub has_reranker: bool,
     /// SHA-256 of the index manifest, which holds the digest of every index file.
     pub index_digest: String,
     /// Passages in the index.

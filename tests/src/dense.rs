@@ -123,6 +123,44 @@ fn passages_are_found_by_meaning() {
     assert_eq!((&info["backend"], &info["passage_count"]), (&json!("dense"), &json!(4)));
 }
 
+/// Requests at the same time share batches, and each gets its own answers.
+#[tokio::test]
+async fn concurrent_requests_are_joined_and_answered_apart() {
+    const REQUESTS: usize = 24;
+    let world = World::new();
+    assert_eq!(world.run("index", &[]).0, EXIT_SUCCESS);
+    let mut variables = world.variables();
+    variables.push(("RETRIEVER_BATCH_WAIT_US", "1000000"));
+    let retriever = RetrieverHandle::start_with(&world.place("index"), 0, &variables);
+    // Is under way for long enough that the others meet in line.
+    let long = "which artwork protests against an air raid? ".repeat(9);
+    let queries: Vec<String> = (0..100).map(|number| format!("{number} {long}")).collect();
+    let url = retriever.url();
+    let first = tokio::spawn(async move { post(&url, &json!({"queries": queries})).await });
+    while get(&retriever.url(), "/stats").await.body["batches"] != 1 {}
+    let ask = |number: usize| {
+        let (query, expected) = ASKED[number % ASKED.len()];
+        let body = json!({"queries": [query], "topk": 1 + number % 4, "return_scores": true});
+        let url = retriever.url();
+        let task = tokio::spawn(async move { post(&url, &body).await });
+        (task, expected, 1 + number % 4)
+    };
+    let asked: Vec<_> = (0..REQUESTS).map(ask).collect();
+    for (task, expected, top_k) in asked {
+        let reply = task.await.unwrap();
+        assert_eq!(reply.status, 200, "{reply:?}");
+        let list = reply.body["result"][0].as_array().unwrap();
+        assert_eq!(list.len(), top_k);
+        assert_eq!(list[0]["document"]["id"], expected);
+    }
+    assert_eq!(first.await.unwrap().status, 200);
+    let stats = get(&retriever.url(), "/stats").await.body;
+    let batches = stats["batches"].as_f64().unwrap();
+    let queries = batches * stats["mean_batch_queries"].as_f64().unwrap();
+    assert!((queries - (100 + REQUESTS) as f64).abs() < 1e-6, "{stats}");
+    assert!(batches < (1 + REQUESTS) as f64, "some were joined: {stats}");
+}
+
 #[test]
 fn a_start_makes_what_is_missing_if_a_corpus_is_named() {
     let world = World::new();

@@ -83,8 +83,13 @@ async fn a_server_is_not_ready_while_digests_are_compared() {
     fs::write(&files[0], r#"{"id":"1","contents":"Oslo"}"#).unwrap();
     fs::write(&files[1], "").unwrap();
     let index = folder.path().join("index");
-    let request =
-        BuildRequest { corpus: files.to_vec(), index: index.clone(), force: false, threads: 1 };
+    let request = BuildRequest {
+        corpus: files.to_vec(),
+        index: index.clone(),
+        force: false,
+        threads: 1,
+        compact: false,
+    };
     build::build(&request, &mut |_| {}).unwrap();
     fs::remove_file(&files[1]).unwrap();
     assert!(Command::new("mkfifo").arg(&files[1]).status().unwrap().success());

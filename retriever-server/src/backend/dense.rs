@@ -1,7 +1,7 @@
 //! The `dense` back end: queries become vectors, and the nearest rows are searched for: all rows
 //! one by one, or along the graph of a file that has one. A batch is encoded and searched as one.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::error;
 
@@ -65,6 +65,15 @@ impl Vectors {
         }
     }
 
+    /// Number of hits up to which a shorter list is the start of a longer one.
+    pub fn steady_top_k(&self) -> usize {
+        match self {
+            Self::Index(_) | Self::Flat(_) => usize::MAX,
+            Self::Graph { ef, .. } => *ef,
+            Self::Gpu { host, .. } => host.steady_top_k(),
+        }
+    }
+
     /// The nearest rows for each query; `None` once `stop` says so.
     fn search(
         &self,
@@ -118,15 +127,18 @@ pub struct DenseBackend {
 
 #[derive(Debug)]
 struct Shared {
-    encoder: Encoder,
+    encoder: Arc<Encoder>,
     vectors: Vectors,
     threads: usize,
+    /// Held while a batch is encoded: two that took turns in the model would both end late, while
+    /// like this one is searched as the other is encoded.
+    turn: Mutex<()>,
 }
 
 impl DenseBackend {
     /// Answers from `vectors`, which `encoder` made; a batch is searched by `threads` threads.
-    pub fn new(encoder: Encoder, vectors: Vectors, pool: Arc<Pool>, threads: usize) -> Self {
-        Self { shared: Arc::new(Shared { encoder, vectors, threads }), pool }
+    pub fn new(encoder: Arc<Encoder>, vectors: Vectors, pool: Arc<Pool>, threads: usize) -> Self {
+        Self { shared: Arc::new(Shared { encoder, vectors, threads, turn: Mutex::new(()) }), pool }
     }
 }
 
@@ -169,6 +181,7 @@ impl Shared {
         }
         let stop = || ticket.is_over();
         let texts: Vec<&str> = asked.iter().map(|&query| batch.queries[query].as_str()).collect();
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let queries = self.encoder.encode(&texts, Role::Query, &stop).map_err(|fault| {
             if matches!(fault, EncodeError::Stopped) {
                 return SearchFault::DeadlineExceeded;
@@ -176,6 +189,7 @@ impl Shared {
             error!(%fault, "queries could not be encoded");
             SearchFault::Internal
         })?;
+        drop(turn);
         let found = self.vectors.search(&queries, batch.top_k, self.threads, &stop);
         found
             .map_err(|fault| {

@@ -19,8 +19,8 @@ pub struct LexicalBackend {
 
 impl LexicalBackend {
     /// Answers from `reader` on the threads of `pool`.
-    pub fn new(reader: LexicalReader, pool: Arc<Pool>) -> Self {
-        Self { reader: Arc::new(reader), pool }
+    pub fn new(reader: Arc<LexicalReader>, pool: Arc<Pool>) -> Self {
+        Self { reader, pool }
     }
 }
 

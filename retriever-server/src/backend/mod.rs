@@ -2,6 +2,8 @@
 //! dialects or passages' text.
 
 pub mod dense;
+pub mod fuse;
+pub mod hybrid;
 pub mod lexical;
 
 use std::fmt::Debug;

@@ -16,6 +16,8 @@ pub(crate) enum Command {
         flags: BTreeMap<String, String>,
         /// Whether an index of another corpus is replaced.
         force: bool,
+        /// Whether passages are kept compressed.
+        compact: bool,
     },
     /// Answer queries.
     Serve {
@@ -59,6 +61,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
         Some(("index", matches)) => Command::Index {
             flags: values(matches, &INDEX_VARIABLES),
             force: matches.get_flag("force"),
+            compact: matches.get_flag("compact"),
         },
         Some(("serve", matches)) => Command::Serve { flags: values(matches, var::VARIABLES) },
         Some(("check", matches)) => Command::Check { flags: values(matches, var::VARIABLES) },
@@ -88,6 +91,12 @@ fn program() -> Clap {
                         .long("force")
                         .action(ArgAction::SetTrue)
                         .help("Replace an index of another corpus"),
+                )
+                .arg(
+                    Arg::new("compact")
+                        .long("compact")
+                        .action(ArgAction::SetTrue)
+                        .help("Keep passages compressed, in about half the room"),
                 ),
         )
         .subcommand(
@@ -173,7 +182,11 @@ mod tests {
             "retriever-server index --corpus a,b --index i --force",
         ] {
             let flags = flags.clone();
-            assert_eq!(parsed(line).unwrap(), Command::Index { flags, force: true }, "{line}");
+            assert_eq!(
+                parsed(line).unwrap(),
+                Command::Index { flags, force: true, compact: false },
+                "{line}"
+            );
         }
     }
 

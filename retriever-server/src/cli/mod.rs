@@ -75,7 +75,9 @@ fn execute(command: Command, out: &mut dyn Write) -> anyhow::Result<u8> {
     match command {
         Command::Serve { flags } => serve(&Layered { flags, environment }),
         Command::Check { flags } => check(&Layered { flags, environment }, out),
-        Command::Index { flags, force } => index(&Layered { flags, environment }, force, out),
+        Command::Index { flags, force, compact } => {
+            index(&Layered { flags, environment }, force, compact, out)
+        }
         Command::Health { url } => {
             health::check(url, &environment).map_err(anyhow::Error::msg)?;
             writeln!(out, "ok")?;
@@ -139,7 +141,7 @@ fn serve(source: &Layered) -> anyhow::Result<u8> {
 
 fn check(source: &Layered, out: &mut dyn Write) -> anyhow::Result<u8> {
     let CheckedServe { serve: config, plan, .. } = configure(source)?;
-    let (backend, index) = (config.backend.name(), config.index.display());
+    let (backend, index) = (config.backend.kind.name(), config.index.display());
     match plan {
         IndexPlan::Open { passage_count } => {
             writeln!(out, "ok: {backend}, the index {index} has {passage_count} passages")?;
@@ -163,11 +165,11 @@ fn warn_of_unknown(source: &Layered) {
     }
 }
 
-fn index(source: &Layered, force: bool, out: &mut dyn Write) -> anyhow::Result<u8> {
+fn index(source: &Layered, force: bool, compact: bool, out: &mut dyn Write) -> anyhow::Result<u8> {
     let CheckedIndex { index, log } = CheckedIndex::resolve(source, force)?;
     start_log(&log)?;
     let IndexConfig { encoder, index, corpus, threads } = index;
-    let request = BuildRequest { corpus, index, force, threads };
+    let request = BuildRequest { corpus, index, force, threads, compact };
     let started = Instant::now();
     let mut printer = ProgressPrinter::start();
     let outcome = build::build(&request, &mut |progress| printer.report(progress))?;

@@ -37,13 +37,14 @@ impl ProgressPrinter {
         let text = match progress {
             Progress::Reading { passages, .. } => format!("{passages} passages"),
             Progress::Merging => "merging".to_owned(),
+            Progress::Compressing => "compressing".to_owned(),
             Progress::Encoding { passages, .. } => format!("{passages} passages encoded"),
             Progress::Sealing => "syncing".to_owned(),
         };
         let position = match progress {
             Progress::Reading { bytes_read, bytes_total, .. } => Some((bytes_read, bytes_total)),
             Progress::Encoding { passages, of, .. } => Some((passages, of)),
-            Progress::Merging | Progress::Sealing => None,
+            Progress::Merging | Progress::Compressing | Progress::Sealing => None,
         };
         if let (Progress::Encoding { done_before, .. }, None) = (progress, self.encoded_before) {
             self.start_encoding(done_before);

@@ -7,12 +7,13 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::config::reader::{Reader, path, paths};
 use crate::config::source::Source;
 use crate::config::variables::{self as var, VARIABLES, Variable};
 use crate::config::{
-    BackendKind, BadValue, ConfigError, EncoderConfig, IndexConfig, LogConfig, Reader, ServeConfig,
-    path, paths, shown,
+    BadValue, ConfigError, EncoderConfig, IndexConfig, LogConfig, ServeConfig, shown,
 };
+use crate::encode::cross_encoder;
 use crate::encode::device::Device;
 use crate::encode::settings::Settings;
 use crate::gpu;
@@ -59,6 +60,7 @@ impl CheckedServe {
         let serve = noted(ServeConfig::resolve(source), &mut faults);
         let log = noted(LogConfig::resolve(source), &mut faults);
         faults.extend(encoder_faults(source));
+        faults.extend(unusable_reranker(source));
         let (index, corpus) = places(source);
         let plan = index.map(|index| plan(&index, corpus.as_deref(), &mut faults));
         match (serve, log, plan) {
@@ -163,21 +165,36 @@ pub(crate) fn compare(
 /// What is wrong with the files of the encoder, if there is to be one.
 fn encoder_faults(source: &dyn Source) -> Vec<BadValue> {
     let mut vars = Reader::new(source);
-    let backend = vars.take(&var::BACKEND, BackendKind::parse);
-    let Ok(Some(encoder)) = vars.encoder(backend) else { return Vec::new() };
+    let backend = vars.backend();
+    let runtime = vars.runtime();
+    let Ok(Some(encoder)) = vars.encoder(backend.as_ref(), runtime.as_ref()) else {
+        return Vec::new();
+    };
     let faults = [unusable_model(&encoder), no_device(&encoder), no_vectors(&encoder)];
     faults.into_iter().flatten().collect()
+}
+
+/// What is wrong with the files of the re-ranker, if there is to be one.
+fn unusable_reranker(source: &dyn Source) -> Option<BadValue> {
+    let folder = Reader::new(source).take_optional(&var::RERANKER, |text| path(text).map(Some));
+    let folder = folder.ok().flatten()?;
+    let found = match cross_encoder::Settings::load(&folder) {
+        Err(error) => error.to_string(),
+        Ok(settings) => missing([&settings.model, &settings.tokenizer])?,
+    };
+    Some(fault(&var::RERANKER, folder.display().to_string(), found, var::RERANKER.accepts))
+}
+
+fn missing(files: [&PathBuf; 2]) -> Option<String> {
+    let missing = files.into_iter().find(|path| !path.is_file())?;
+    Some(format!("{} is not there", missing.display()))
 }
 
 /// What is wrong with the folder of an encoder, as far as that can be seen without loading it.
 fn unusable_model(encoder: &EncoderConfig) -> Option<BadValue> {
     let found = match Settings::load(&encoder.model) {
         Err(error) => error.to_string(),
-        Ok(settings) => {
-            let missing =
-                [&settings.model, &settings.tokenizer].into_iter().find(|path| !path.is_file())?;
-            format!("{} is not there", missing.display())
-        }
+        Ok(settings) => missing([&settings.model, &settings.tokenizer])?,
     };
     let value = encoder.model.display().to_string();
     Some(fault(
@@ -190,7 +207,7 @@ fn unusable_model(encoder: &EncoderConfig) -> Option<BadValue> {
 
 /// Whether the CUDA device that is asked for is there.
 fn no_device(encoder: &EncoderConfig) -> Option<BadValue> {
-    let asked = encoder.device;
+    let asked = encoder.runtime.device;
     if asked == Device::Auto {
         return None;
     }

@@ -2,7 +2,9 @@
 //! defaults in [`variables`]; they are checked once, all together, and nothing below asks again.
 //! What they point to on disk is looked at apart from that, in [`disk`].
 
+mod backend;
 pub mod disk;
+mod reader;
 pub mod source;
 pub mod variables;
 
@@ -14,22 +16,27 @@ use std::time::Duration;
 use shared::telemetry::{self, LogFormat};
 use thiserror::Error;
 
+use crate::batcher::BatchLimits;
+use crate::config::reader::{Reader, path, paths, threads};
 use crate::config::source::Source;
 use crate::config::variables::{self as var, Variable};
-use crate::encode::device::Device;
 use crate::index::manifest::Verification;
 use crate::lexical::bm25::Bm25Parameters;
 
-/// The largest number taken for any count of queries, requests, connections or threads.
-const MAX_COUNT: usize = 1 << 24;
+pub use crate::config::backend::{
+    BackendConfig, BackendKind, EncoderConfig, Fusion, FusionConfig, HybridConfig, RerankerConfig,
+    RuntimeConfig,
+};
 
 /// Everything `serve` needs, valid.
 #[derive(Clone, Debug)]
 pub struct ServeConfig {
     /// What answers queries.
-    pub backend: BackendKind,
-    /// The encoder, if the back end needs one.
+    pub backend: BackendConfig,
+    /// The encoder, if the back end or a part of it needs one.
     pub encoder: Option<EncoderConfig>,
+    /// What ranks again, if anything does.
+    pub reranker: Option<RerankerConfig>,
     /// Where to listen.
     pub addr: SocketAddr,
     /// Folder of the index.
@@ -46,46 +53,10 @@ pub struct ServeConfig {
     pub request: RequestLimits,
     /// What the server takes on at once.
     pub load: LoadLimits,
+    /// What back ends that answer several queries at a time take together.
+    pub batch: BatchLimits,
     /// Threads that search.
     pub threads: usize,
-}
-
-/// The back ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BackendKind {
-    /// Lexical search by BM25.
-    Bm25,
-    /// Exact search over vectors.
-    Dense,
-}
-
-impl BackendKind {
-    /// Name in configuration and in `/info`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Bm25 => "bm25",
-            Self::Dense => "dense",
-        }
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        [Self::Bm25, Self::Dense].into_iter().find(|kind| kind.name() == text)
-    }
-}
-
-/// Where the encoder is and what it runs on.
-#[derive(Clone, Debug)]
-pub struct EncoderConfig {
-    /// Folder of the model.
-    pub model: PathBuf,
-    /// What it runs on.
-    pub device: Device,
-    /// ONNX Runtime; `None` looks in the usual places.
-    pub library: Option<PathBuf>,
-    /// A file of faiss with the vectors; `None` for those in the index.
-    pub vectors: Option<PathBuf>,
-    /// Rows that a search along a graph keeps in sight.
-    pub hnsw_ef: usize,
 }
 
 /// Which keys of a passage go out.
@@ -110,6 +81,8 @@ pub struct RequestLimits {
     pub max_batch_queries: usize,
     /// Longest query.
     pub max_query_bytes: usize,
+    /// Most documents to rank again.
+    pub max_rerank_documents: usize,
     /// Longest time, once for the body to arrive and once for the answer.
     pub deadline: Duration,
 }
@@ -156,6 +129,15 @@ pub struct ConfigError {
     pub faults: Vec<BadValue>,
 }
 
+impl ConfigError {
+    /// A variable without a value, where one is needed.
+    pub(crate) fn unset(variable: &Variable) -> Self {
+        let &Variable { name, flag, accepts, .. } = variable;
+        let accepts = accepts.to_owned();
+        Self { faults: vec![BadValue { variable: name, flag, value: None, found: None, accepts }] }
+    }
+}
+
 /// A value that is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadValue {
@@ -196,8 +178,10 @@ impl ServeConfig {
     /// Reads and checks every variable.
     pub fn resolve(source: &dyn Source) -> Result<Self, ConfigError> {
         let mut vars = Reader::new(source);
-        let backend = vars.take(&var::BACKEND, BackendKind::parse);
-        let encoder = vars.encoder(backend);
+        let backend = vars.backend();
+        let runtime = vars.runtime();
+        let encoder = vars.encoder(backend.as_ref(), runtime.as_ref());
+        let reranker = vars.reranker(runtime.as_ref());
         let addr = vars.take(&var::ADDR, |text| text.parse().ok());
         let index = vars.take(&var::INDEX, path);
         let corpus = vars.take_optional(&var::CORPUS, paths);
@@ -214,6 +198,7 @@ impl ServeConfig {
         });
         let request = vars.request_limits();
         let load = vars.load_limits();
+        let batch = vars.batch_limits(load.as_ref());
         let threads = vars.take(&var::THREADS, threads);
         vars.check_order(&var::TOP_K, &var::MAX_TOP_K);
         vars.check_order(&var::MAX_BATCH_QUERIES, &var::MAX_QUEUED_QUERIES);
@@ -221,6 +206,7 @@ impl ServeConfig {
             Ok(Self {
                 backend: backend?,
                 encoder: encoder?,
+                reranker: reranker?,
                 addr: addr?,
                 index: index?,
                 corpus: corpus?,
@@ -229,6 +215,7 @@ impl ServeConfig {
                 passage_fields: passage_fields?,
                 request: request?,
                 load: load?,
+                batch: batch?,
                 threads: threads?,
             })
         })
@@ -254,8 +241,9 @@ impl IndexConfig {
     /// Reads and checks the variables that `index` shares with `serve`.
     pub fn resolve(source: &dyn Source) -> Result<Self, ConfigError> {
         let mut vars = Reader::new(source);
-        let backend = vars.take(&var::BACKEND, BackendKind::parse);
-        let encoder = vars.encoder(backend);
+        let backend = vars.backend();
+        let runtime = vars.runtime();
+        let encoder = vars.encoder(backend.as_ref(), runtime.as_ref());
         let index = vars.take(&var::INDEX, path);
         let corpus = vars.take(&var::CORPUS, paths);
         let threads = vars.take(&var::THREADS, threads);
@@ -263,177 +251,6 @@ impl IndexConfig {
             Ok(Self { encoder: encoder?, index: index?, corpus: corpus?, threads: threads? })
         })
     }
-}
-
-/// A bad value was found and noted.
-#[derive(Clone, Copy, Debug)]
-struct Noted;
-
-/// Reads variables and notes every bad value.
-struct Reader<'a> {
-    source: &'a dyn Source,
-    faults: Vec<BadValue>,
-}
-
-impl<'a> Reader<'a> {
-    fn new(source: &'a dyn Source) -> Self {
-        Self { source, faults: Vec::new() }
-    }
-
-    /// The value, or the default. A variable without either is a fault.
-    fn take<T>(
-        &mut self,
-        variable: &Variable,
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> Result<T, Noted> {
-        let value = self.source.get(variable.name).or(variable.default.map(str::to_owned));
-        match value.as_deref().and_then(parse) {
-            Some(parsed) => Ok(parsed),
-            None => Err(self.note(variable, value, variable.accepts.to_owned())),
-        }
-    }
-
-    /// Like [`Reader::take`], but nothing is as good as the empty value.
-    fn take_optional<T: Default>(
-        &mut self,
-        variable: &Variable,
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> Result<T, Noted> {
-        match self.source.get(variable.name) {
-            None => Ok(T::default()),
-            Some(_) => self.take(variable, parse),
-        }
-    }
-
-    fn note(&mut self, variable: &Variable, value: Option<String>, accepts: String) -> Noted {
-        let (variable, flag) = (variable.name, variable.flag);
-        self.faults.push(BadValue { variable, flag, value, found: None, accepts });
-        Noted
-    }
-
-    fn count(&mut self, variable: &Variable) -> Result<usize, Noted> {
-        self.take(variable, count)
-    }
-
-    fn bytes(&mut self, variable: &Variable) -> Result<usize, Noted> {
-        self.take(variable, |text| {
-            text.parse().ok().filter(|&bytes| (1..=1 << 32).contains(&bytes))
-        })
-    }
-
-    fn milliseconds(&mut self, variable: &Variable) -> Result<Duration, Noted> {
-        let limit = Duration::from_hours(24);
-        self.take(variable, |text| {
-            let duration = Duration::from_millis(text.parse().ok()?);
-            (Duration::from_millis(1)..=limit).contains(&duration).then_some(duration)
-        })
-    }
-
-    /// The encoder, if the back end needs one; its device is checked in any case.
-    fn encoder(
-        &mut self,
-        backend: Result<BackendKind, Noted>,
-    ) -> Result<Option<EncoderConfig>, Noted> {
-        let device = self.take(&var::DEVICE, |text| text.parse().ok());
-        let library = self.take_optional(&var::ONNXRUNTIME, |text| path(text).map(Some));
-        let vectors = self.take_optional(&var::VECTORS, |text| path(text).map(Some));
-        let hnsw_ef = self.count(&var::HNSW_EF);
-        if backend? != BackendKind::Dense {
-            return Ok(None);
-        }
-        let model = self.take(&var::MODEL, path);
-        Ok(Some(EncoderConfig {
-            model: model?,
-            device: device?,
-            library: library?,
-            vectors: vectors?,
-            hnsw_ef: hnsw_ef?,
-        }))
-    }
-
-    fn bm25(&mut self) -> Result<Bm25Parameters, Noted> {
-        let number = |text: &str| text.parse::<f32>().ok();
-        let k1 = self.take(&var::BM25_K1, |text| {
-            number(text).filter(|&k1| Bm25Parameters::new(k1, 0.0).is_ok())
-        });
-        let b = self.take(&var::BM25_B, |text| {
-            number(text).filter(|&b| Bm25Parameters::new(0.0, b).is_ok())
-        });
-        Bm25Parameters::new(k1?, b?).map_err(|_| Noted)
-    }
-
-    fn request_limits(&mut self) -> Result<RequestLimits, Noted> {
-        let default_top_k = self.count(&var::TOP_K);
-        let max_top_k = self.count(&var::MAX_TOP_K);
-        let max_body_bytes = self.bytes(&var::MAX_BODY_BYTES);
-        let max_batch_queries = self.count(&var::MAX_BATCH_QUERIES);
-        let max_query_bytes = self.bytes(&var::MAX_QUERY_BYTES);
-        let deadline = self.milliseconds(&var::DEADLINE_MS);
-        Ok(RequestLimits {
-            default_top_k: default_top_k?,
-            max_top_k: max_top_k?,
-            max_body_bytes: max_body_bytes?,
-            max_batch_queries: max_batch_queries?,
-            max_query_bytes: max_query_bytes?,
-            deadline: deadline?,
-        })
-    }
-
-    fn load_limits(&mut self) -> Result<LoadLimits, Noted> {
-        let max_queued_queries = self.count(&var::MAX_QUEUED_QUERIES);
-        let max_requests = self.count(&var::MAX_REQUESTS);
-        let max_connections = self.count(&var::MAX_CONNECTIONS);
-        let grace_period = self.milliseconds(&var::GRACE_PERIOD_MS);
-        Ok(LoadLimits {
-            max_queued_queries: max_queued_queries?,
-            max_requests: max_requests?,
-            max_connections: max_connections?,
-            grace_period: grace_period?,
-        })
-    }
-
-    /// Notes a fault if one count is larger than the other.
-    fn check_order(&mut self, smaller: &Variable, larger: &Variable) {
-        let source = self.source;
-        let value =
-            |variable: &Variable| source.get(variable.name).or(variable.default.map(str::to_owned));
-        let (small, large) = (value(smaller), value(larger));
-        let parsed = [&small, &large].map(|text| text.as_deref().and_then(count));
-        if let [Some(one), Some(other)] = parsed
-            && one > other
-        {
-            let accepts = format!("at most {other}, the value of {}", larger.name);
-            self.note(smaller, small, accepts);
-        }
-    }
-
-    /// The result, if no value was bad.
-    fn finish<T>(self, build: impl FnOnce() -> Result<T, Noted>) -> Result<T, ConfigError> {
-        match build() {
-            Ok(config) if self.faults.is_empty() => Ok(config),
-            _ => Err(ConfigError { faults: self.faults }),
-        }
-    }
-}
-
-fn count(text: &str) -> Option<usize> {
-    text.parse().ok().filter(|number| (1..=MAX_COUNT).contains(number))
-}
-
-fn threads(text: &str) -> Option<usize> {
-    if text == "auto" {
-        return Some(std::thread::available_parallelism().map_or(1, usize::from));
-    }
-    text.parse().ok().filter(|number| (1..=1024).contains(number))
-}
-
-fn path(text: &str) -> Option<PathBuf> {
-    (!text.is_empty()).then(|| PathBuf::from(text))
-}
-
-/// Paths with commas between them.
-fn paths(text: &str) -> Option<Vec<PathBuf>> {
-    text.split(',').map(path).collect()
 }
 
 /// Paths as [`paths`] reads them.

@@ -34,7 +34,19 @@ fn only_the_index_must_be_named() {
 fn every_bad_value_is_reported_at_once() {
     let values = [
         ("RETRIEVER_BACKEND", "bm26"),
+        ("RETRIEVER_HYBRID", "bm25,hybrid"),
+        ("RETRIEVER_FUSION", "sum"),
+        ("RETRIEVER_RRF_K", "0"),
+        ("RETRIEVER_FUSION_WEIGHTS", "0,0"),
+        ("RETRIEVER_FUSION_DEPTH", "0"),
         ("RETRIEVER_ADDR", "localhost"),
+        ("RETRIEVER_RERANKER", ""),
+        ("RETRIEVER_RERANK_DEPTH", "0"),
+        ("RETRIEVER_RERANK_BUDGET_MS", "-1"),
+        ("RETRIEVER_MAX_RERANK_DOCUMENTS", "all"),
+        ("RETRIEVER_BATCH_QUERIES", "0"),
+        ("RETRIEVER_BATCH_TOKENS", "-5"),
+        ("RETRIEVER_BATCH_WAIT_US", "2000000"),
         ("RETRIEVER_INDEX", ""),
         ("RETRIEVER_CORPUS", "a,,b"),
         ("RETRIEVER_VERIFY_INDEX", "yes"),
@@ -60,6 +72,37 @@ fn every_bad_value_is_reported_at_once() {
         assert!(error.to_string().contains(&format!("is {value:?}: expected")), "{error}");
     }
     assert_eq!(reported.len(), values.len());
+}
+
+#[test]
+fn a_hybrid_back_end_is_two_others() {
+    let values = |more: &[(&str, &str)]| {
+        let mut values = source(&[
+            ("RETRIEVER_INDEX", "i"),
+            ("RETRIEVER_BACKEND", "hybrid"),
+            ("RETRIEVER_MODEL", "m"),
+        ]);
+        values.extend(source(more));
+        values
+    };
+    let config = ServeConfig::resolve(&values(&[])).unwrap();
+    assert_eq!(config.backend.components(), [BackendKind::Bm25, BackendKind::Dense]);
+    assert!(config.encoder.is_some());
+    let hybrid = config.backend.hybrid.unwrap();
+    let method = Fusion::ReciprocalRank { k: 60.0 };
+    assert_eq!(hybrid.fusion, FusionConfig { method, weights: [1.0; 2], depth: 100 });
+    let more = [("RETRIEVER_FUSION", "weighted"), ("RETRIEVER_FUSION_WEIGHTS", "0.25,0.75")];
+    let fusion = ServeConfig::resolve(&values(&more)).unwrap().backend.hybrid.unwrap().fusion;
+    assert_eq!((fusion.method, fusion.weights), (Fusion::Weighted, [0.25, 0.75]));
+    let wrong = ["bm25", "bm25,bm25", "bm25,dense,bm25", "bm25,", "", "bm25, dense"];
+    for parts in wrong {
+        let error = ServeConfig::resolve(&values(&[("RETRIEVER_HYBRID", parts)])).unwrap_err();
+        assert_eq!(error.faults[0].variable, "RETRIEVER_HYBRID", "{parts:?}");
+    }
+    for weights in ["1", "1,-1", "nan,1", "inf,1", "1,1,1"] {
+        let more = [("RETRIEVER_FUSION_WEIGHTS", weights)];
+        assert!(ServeConfig::resolve(&values(&more)).is_err(), "{weights}");
+    }
 }
 
 #[test]

@@ -43,8 +43,18 @@ macro_rules! variables {
 }
 
 variables! {
-    BACKEND = "BACKEND", "backend", Some("bm25"), "", "bm25 or dense",
-        "What answers queries: BM25, or exact search over the vectors of an encoder.";
+    BACKEND = "BACKEND", "backend", Some("bm25"), "", "bm25, dense or hybrid",
+        "What answers queries: BM25, exact search over the vectors of an encoder, or two back ends whose lists become one.";
+    HYBRID = "HYBRID", "hybrid", Some("bm25,dense"), "", "two different back ends of bm25 and dense with a comma between them",
+        "Back ends of the hybrid one. A query fails if one of them fails.";
+    FUSION = "FUSION", "fusion", Some("rrf"), "", "rrf or weighted",
+        "How two lists become one: by ranks (reciprocal rank fusion), or by scores, each list's brought to 0..1.";
+    RRF_K = "RRF_K", "rrf-k", Some("60"), "", "a number above 0",
+        "Constant of reciprocal rank fusion: the larger, the less the first ranks stand out.";
+    FUSION_WEIGHTS = "FUSION_WEIGHTS", "fusion-weights", Some("1,1"), "", "two numbers from 0 to 1000000 with a comma between them, not both 0",
+        "Weights of the lists in the order of RETRIEVER_HYBRID; what only a list of weight 0 has is left out.";
+    FUSION_DEPTH = "FUSION_DEPTH", "fusion-depth", Some("100"), "passages", COUNT,
+        "Passages that each list has, or as many as a request asks for if those are more.";
     ADDR = "ADDR", "addr", Some("0.0.0.0:8000"), "", "an address and port such as 0.0.0.0:8000",
         "Where to listen. Port 0 takes any free port.";
     INDEX = "INDEX", "index", None, "", "the path of a folder",
@@ -52,15 +62,29 @@ variables! {
     CORPUS = "CORPUS", "corpus", None, "", "paths of JSON Lines files with commas between them",
         "Corpus to index first when there is no index; an index that is there must have been built from it.";
     MODEL = "MODEL", "model", None, "", "the path of a folder with model.onnx and tokenizer.json",
-        "Folder of the encoder, which the dense back end needs.";
+        "Folder of the encoder, which the dense back end needs, also as a part of the hybrid one.";
     DEVICE = "DEVICE", "device", Some("auto"), "", "auto, cpu, cuda or cuda:N",
-        "Device of the encoder and of exact search over vectors, which cuda spreads over every GPU and cuda:N puts on one; auto takes CUDA where it can be used, else the CPU.";
+        "Device of the encoder, the re-ranker and of exact search over vectors, which cuda spreads over every GPU and cuda:N puts on one; auto takes CUDA where it can be used, else the CPU.";
     ONNXRUNTIME = "ONNXRUNTIME", "onnxruntime", None, "", "the path of a file",
         "Library of ONNX Runtime; without it ORT_DYLIB_PATH, then ../lib beside the program, then .cache/onnxruntime/lib.";
     VECTORS = "VECTORS", "vectors", None, "", "the path of a file that faiss wrote (IndexFlatIP or IndexHNSWFlat)",
         "Vectors of the passages for the dense back end, in the order of the corpus; without it those in the index.";
     HNSW_EF = "HNSW_EF", "hnsw-ef", Some("128"), "rows", COUNT,
         "Rows that a search along the graph of RETRIEVER_VECTORS keeps in sight: more find better and take longer.";
+    RERANKER = "RERANKER", "reranker", None, "", "the path of a folder with model.onnx and tokenizer.json",
+        "Folder of a cross-encoder that ranks again what the back end has found, and answers /rerank; scores are then its own.";
+    RERANK_DEPTH = "RERANK_DEPTH", "rerank-depth", Some("30"), "passages", COUNT,
+        "Passages per query that the re-ranker looks at; those beyond stay behind them.";
+    RERANK_BUDGET_MS = "RERANK_BUDGET_MS", "rerank-budget-ms", Some("0"), "ms", "an integer from 0 to 86400000",
+        "Longest time that the re-ranker takes for a request; what it has not scored by then stays behind the rest, in the back end's order. 0 stands for no limit.";
+    MAX_RERANK_DOCUMENTS = "MAX_RERANK_DOCUMENTS", "max-rerank-documents", Some("65536"), "documents", COUNT,
+        "Most documents in a request to /rerank.";
+    BATCH_QUERIES = "BATCH_QUERIES", "batch-queries", Some("512"), "queries", COUNT,
+        "Most queries, of one request or of several, that the dense back end takes together.";
+    BATCH_TOKENS = "BATCH_TOKENS", "batch-tokens", Some("16384"), "tokens", COUNT,
+        "Most tokens that the dense back end takes together, four bytes of a query counted as one.";
+    BATCH_WAIT_US = "BATCH_WAIT_US", "batch-wait-us", Some("2000"), "µs", "an integer from 0 to 1000000",
+        "Longest time that queries wait beside a batch under way for others to join them; where none is under way they do not wait.";
     VERIFY_INDEX = "VERIFY_INDEX", "verify-index", Some("true"), "", "true or false",
         "Whether every file of the index, and of RETRIEVER_CORPUS if set, is compared with its SHA-256 at the start, or only with its size.";
     TOP_K = "TOP_K", "top-k", Some("3"), "passages", COUNT,

@@ -1,6 +1,7 @@
 //! Passages on disk: a file of JSON lines and a file of the offset of every line. Both are
 //! memory-mapped, so that opening takes no time, memory is the page cache's, and a passage costs
-//! one look at each file. The map is tantivy's, which keeps this crate free of unsafe code.
+//! one look at each file. The map is tantivy's, which keeps this crate free of unsafe code. The
+//! lines may be compressed, each by itself: see [`compact`].
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -11,6 +12,8 @@ use shared::passage::Passage;
 use tantivy::directory::error::{OpenDirectoryError, OpenReadError};
 use tantivy::directory::{Directory, MmapDirectory, OwnedBytes};
 use thiserror::Error;
+
+use crate::corpus::compact::{COMPACT_FILE, DICTIONARY_FILE, Decompressors};
 
 /// The passages, one JSON object a line.
 pub const PASSAGES_FILE: &str = "passages.jsonl";
@@ -43,8 +46,10 @@ pub enum StoreError {
     #[error("no passage has row {0}")]
     NoSuchRow(u32),
     /// A line is not the passage that was written.
-    #[error("{PASSAGES_FILE} is corrupt at byte {offset}: {reason}")]
+    #[error("{file} is corrupt at byte {offset}: {reason}")]
     Corrupt {
+        /// The file.
+        file: &'static str,
         /// Start of the line.
         offset: usize,
         /// What is wrong with it.
@@ -94,31 +99,55 @@ impl PassageWriter {
 /// Reads passages by row.
 #[derive(Debug)]
 pub struct PassageStore {
+    /// Name of the file of passages.
+    file: &'static str,
     passages: OwnedBytes,
     offsets: OwnedBytes,
+    /// What makes lines of frames, if passages are compressed.
+    decompressors: Option<Decompressors>,
 }
 
 impl PassageStore {
-    /// Maps both files in `folder` and checks that they fit each other.
+    /// Maps the files in `folder` and checks that they fit each other.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let directory = MmapDirectory::open(folder)
             .map_err(|source| StoreError::Folder { folder: folder.to_owned(), source })?;
         let map = |name: &str| -> Result<OwnedBytes, StoreError> {
             Ok(directory.open_read(Path::new(name))?.read_bytes()?)
         };
-        let store = Self { passages: map(PASSAGES_FILE)?, offsets: map(OFFSETS_FILE)? };
-        let length = store.offsets.len();
-        if length < OFFSET_BYTES || !length.is_multiple_of(OFFSET_BYTES) {
-            let reason = format!("{length} bytes long, expected a multiple of {OFFSET_BYTES}");
-            return Err(StoreError::Offsets(reason));
-        }
-        let size = store.passages.len();
-        let end = store.offset(length / OFFSET_BYTES - 1).unwrap_or(usize::MAX);
-        if end != size {
-            let reason = format!("ends at byte {end}, but {PASSAGES_FILE} has {size} bytes");
-            return Err(StoreError::Offsets(reason));
-        }
+        let is_compact =
+            !folder.join(PASSAGES_FILE).try_exists()? && folder.join(COMPACT_FILE).try_exists()?;
+        let file = if is_compact { COMPACT_FILE } else { PASSAGES_FILE };
+        let decompressors =
+            is_compact.then(|| map(DICTIONARY_FILE).map(Decompressors::new)).transpose()?;
+        let store = Self { file, passages: map(file)?, offsets: map(OFFSETS_FILE)?, decompressors };
+        store.check_offsets().map_err(StoreError::Offsets)?;
         Ok(store)
+    }
+
+    /// Says what is wrong with the offsets as far as they alone can tell. This reads all of them,
+    /// 8 bytes a passage.
+    fn check_offsets(&self) -> Result<(), String> {
+        let length = self.offsets.len();
+        let (offsets, rest) = self.offsets.as_chunks::<OFFSET_BYTES>();
+        if offsets.is_empty() || !rest.is_empty() {
+            return Err(format!("{length} bytes long, expected a multiple of {OFFSET_BYTES}"));
+        }
+        let mut before = None;
+        for (row, bytes) in offsets.iter().enumerate() {
+            let offset = u64::from_le_bytes(*bytes);
+            if before.map_or(offset != 0, |before| offset <= before) {
+                return Err(format!(
+                    "row {row} starts at byte {offset}, expected more than before"
+                ));
+            }
+            before = Some(offset);
+        }
+        let (end, size) = (before.unwrap_or_default(), self.passages.len());
+        if end != size as u64 {
+            return Err(format!("ends at byte {end}, but {} has {size} bytes", self.file));
+        }
+        Ok(())
     }
 
     /// Number of passages.
@@ -133,15 +162,26 @@ impl PassageStore {
 
     /// The passage at `row`.
     pub fn get(&self, row: u32) -> Result<Passage, StoreError> {
+        let (start, stored) = self.stored(row)?;
+        let corrupt = |reason| StoreError::Corrupt { file: self.file, offset: start, reason };
+        let parse =
+            |line: &[u8]| serde_json::from_slice(line).map_err(|error| corrupt(error.to_string()));
+        match &self.decompressors {
+            None => parse(stored),
+            Some(decompressors) => parse(&decompressors.line(stored).map_err(corrupt)?),
+        }
+    }
+
+    /// Where a row starts, and its bytes as they are in the file.
+    pub(crate) fn stored(&self, row: u32) -> Result<(usize, &[u8]), StoreError> {
         let index = row as usize;
         let (Some(start), Some(end)) = (self.offset(index), self.offset(index + 1)) else {
             return Err(StoreError::NoSuchRow(row));
         };
-        let line = self.passages.get(start..end).ok_or_else(|| {
+        let stored = self.passages.get(start..end).ok_or_else(|| {
             StoreError::Offsets(format!("row {row} spans bytes {start} to {end}"))
         })?;
-        serde_json::from_slice(line)
-            .map_err(|error| StoreError::Corrupt { offset: start, reason: error.to_string() })
+        Ok((start, stored))
     }
 
     fn offset(&self, index: usize) -> Option<usize> {
@@ -152,48 +192,4 @@ impl PassageStore {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn passage(id: &str, contents: &str) -> Passage {
-        Passage { id: id.to_owned(), contents: contents.to_owned(), ..Passage::default() }
-    }
-
-    fn written(passages: &[Passage]) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        let mut writer = PassageWriter::create(folder.path()).unwrap();
-        for passage in passages {
-            writer.add(passage).unwrap();
-        }
-        writer.finish().unwrap();
-        folder
-    }
-
-    #[test]
-    fn passages_come_back_by_row() {
-        let passages =
-            [passage("a", "one\ntwo"), passage("b", ""), passage("c", "東京 \u{0} \"x\"")];
-        let folder = written(&passages);
-        let store = PassageStore::open(folder.path()).unwrap();
-        assert_eq!(store.len(), 3);
-        for (row, passage) in passages.iter().enumerate() {
-            assert_eq!(&store.get(row as u32).unwrap(), passage);
-        }
-        assert!(matches!(store.get(3), Err(StoreError::NoSuchRow(3))));
-        assert!(matches!(store.get(u32::MAX), Err(StoreError::NoSuchRow(_))));
-    }
-
-    #[test]
-    fn torn_and_corrupt_files_are_refused_with_their_place() {
-        let folder = written(&[passage("a", "one"), passage("b", "two")]);
-        let path = folder.path().join(PASSAGES_FILE);
-        let mut bytes = std::fs::read(&path).unwrap();
-        bytes[28] = b'!';
-        std::fs::write(&path, &bytes).unwrap();
-        let error = PassageStore::open(folder.path()).unwrap().get(1).unwrap_err().to_string();
-        assert!(error.starts_with("passages.jsonl is corrupt at byte 28"), "{error}");
-        std::fs::write(&path, &bytes[..40]).unwrap();
-        let error = PassageStore::open(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("ends at byte 56, but passages.jsonl has 40 bytes"), "{error}");
-    }
-}
+mod tests;

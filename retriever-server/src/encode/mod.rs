@@ -1,5 +1,5 @@
 //! Texts to vectors, by a model in a folder: an ONNX file, `tokenizer.json`, and `retriever.toml`
-//! beside them.
+//! beside them. `cross_encoder` scores pairs of texts by a model of the other kind.
 //!
 //! The way of a text: prefix and tokens (`tokens`) → batches of about one length (`batches`) → the
 //! model (`session`) → one vector (`pooling`), brought to length 1.
@@ -15,21 +15,21 @@ mod batches;
 mod pooling;
 mod library;
 mod session;
+mod opening;
+pub mod cross_encoder;
 
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::thread;
 
-use ort::environment::Environment;
 use thiserror::Error;
-use tracing::info;
 
 use crate::encode::batches::{Batch, RunLimits, plan};
 use crate::encode::device::{Device, Provider};
+use crate::encode::opening::{Opened, Wanted};
 use crate::encode::pooling::normalize;
-use crate::encode::session::{Model, Rows, is_built_with_cuda};
+use crate::encode::session::{Model, Reading, Rows};
 use crate::encode::settings::Settings;
 use crate::encode::tokens::Tokens;
 
@@ -185,26 +185,14 @@ impl Encoder {
     pub fn open(folder: &Path, options: &EncoderOptions) -> Result<Self, EncodeError> {
         let settings = Settings::load(folder)?;
         let tokens = Tokens::open(&settings.tokenizer)?;
-        if !settings.model.is_file() {
-            let what = "an ONNX model";
-            return Err(EncodeError::NoFile { path: settings.model, what });
-        }
-        let (library, environment) = library::load(options.library.as_deref())?;
-        let threads = options
-            .threads
-            .or_else(|| thread::available_parallelism().ok())
-            .unwrap_or(NonZeroUsize::MIN);
-        let opening = Opening { settings: &settings, tokens: &tokens, environment, threads };
-        let (provider, reason, opened) = opening.choose(options.device)?;
-        let (model, dimension) = opened;
-        info!(
-            %provider,
-            reason,
-            threads = threads.get(),
-            model = %settings.model.display(),
-            library = %library.display(),
-            "the encoder is ready"
-        );
+        let wanted = Wanted {
+            what: "encoder",
+            path: &settings.model,
+            reading: Reading::Vectors(settings.pooling),
+            max_tokens: settings.max_query_tokens.max(settings.max_passage_tokens),
+            padding: tokens.padding(),
+        };
+        let Opened { model, provider, dimension } = opening::open(&wanted, options)?;
         Ok(Self { settings, tokens, model: Mutex::new(model), provider, dimension })
     }
 
@@ -294,56 +282,5 @@ fn rows_of(batch: &Batch, ids: &[Vec<u32>], padding: i64) -> Rows {
         }
         lengths.push(ids[text].len());
     }
-    Rows { ids: filled, lengths, row_tokens: batch.row_tokens }
-}
-
-/// What it takes to open a model on one device or another.
-struct Opening<'a> {
-    settings: &'a Settings,
-    tokens: &'a Tokens,
-    environment: Environment,
-    threads: NonZeroUsize,
-}
-
-impl Opening<'_> {
-    /// Opens the model where `device` wants it. Returns where that is, why, and the model with
-    /// its dimension.
-    fn choose(&self, device: Device) -> Result<(Provider, String, (Model, usize)), EncodeError> {
-        let path = &self.settings.model;
-        let failed =
-            |provider| move |reason| EncodeError::Model { path: path.clone(), provider, reason };
-        let stated = || format!("device is {device}");
-        match device {
-            Device::Cpu => {
-                let opened = self.open(Provider::Cpu).map_err(failed(Provider::Cpu))?;
-                Ok((Provider::Cpu, stated(), opened))
-            }
-            Device::Cuda(_) | Device::EveryCuda => {
-                let provider = Provider::Cuda(device.first_cuda());
-                Ok((provider, stated(), self.open(provider).map_err(failed(provider))?))
-            }
-            Device::Auto => match self.open(Provider::Cuda(0)) {
-                Ok(opened) => Ok((Provider::Cuda(0), stated(), opened)),
-                Err(reason) => {
-                    let opened = self.open(Provider::Cpu).map_err(failed(Provider::Cpu))?;
-                    Ok((Provider::Cpu, format!("no CUDA: {reason}"), opened))
-                }
-            },
-        }
-    }
-
-    /// Opens the model and runs it once: where there is a driver and no device, only that fails.
-    fn open(&self, provider: Provider) -> Result<(Model, usize), String> {
-        if provider != Provider::Cpu && !is_built_with_cuda() {
-            return Err("this ONNX Runtime is built without it".to_owned());
-        }
-        let Settings { model: path, pooling, .. } = self.settings;
-        let mut model = Model::open(&self.environment, path, provider, self.threads, *pooling)?;
-        let row_tokens = self.settings.max_query_tokens.max(self.settings.max_passage_tokens);
-        let ids = vec![self.tokens.padding(); row_tokens];
-        let vector = model
-            .run(&Rows { ids, lengths: vec![row_tokens], row_tokens })
-            .map_err(|reason| format!("with {row_tokens} tokens: {reason}"))?;
-        Ok((model, vector.len()))
-    }
+    Rows { ids: filled, lengths, row_tokens: batch.row_tokens, types: None }
 }

@@ -23,6 +23,18 @@ pub(super) struct Rows {
     pub(super) lengths: Vec<usize>,
     /// Tokens of a row, padding included.
     pub(super) row_tokens: usize,
+    /// Of each token, in which of two texts it is; `None` stands for the first throughout.
+    pub(super) types: Option<Vec<i64>>,
+}
+
+/// What is made of a model's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// One vector a text.
+    Vectors(Pooling),
+    /// One number a text: the logit of the only class, or by how much that of the second of two
+    /// is above that of the first.
+    Scores,
 }
 
 /// What the model is told of each token.
@@ -41,6 +53,7 @@ impl Input {
 /// Outputs that hold a vector for each token, by the names that exporters give them.
 const TOKEN_OUTPUTS: [&str; 2] = ["last_hidden_state", "token_embeddings"];
 const POOLER_OUTPUT: &str = "pooler_output";
+const SCORES_OUTPUT: &str = "logits";
 
 /// An open model. Its errors are texts for [`super::EncodeError`].
 pub(super) struct Model {
@@ -49,7 +62,7 @@ pub(super) struct Model {
     options: RunOptions<HasSelectedOutputs>,
     inputs: Vec<(&'static str, Input)>,
     output: String,
-    pooling: Pooling,
+    reading: Reading,
 }
 
 impl Model {
@@ -59,25 +72,27 @@ impl Model {
         path: &Path,
         provider: Provider,
         threads: NonZeroUsize,
-        pooling: Pooling,
+        reading: Reading,
     ) -> Result<Self, String> {
         let session =
             commit(environment, path, provider, threads).map_err(|error| whole_text(&error))?;
         let inputs = known_inputs(&session)?;
-        let output = output_for(&session, pooling)?;
+        let output = output_for(&session, reading)?;
         let selected = OutputSelector::no_default().with(output.clone());
         let options = RunOptions::new().map_err(|error| whole_text(&error))?.with_outputs(selected);
-        Ok(Self { session, options, inputs, output, pooling })
+        Ok(Self { session, options, inputs, output, reading })
     }
 
-    /// Computes the vectors of `rows`, one after the other, as they come out of pooling.
+    /// Computes the vectors of `rows`, one after the other, as they come out of pooling, or their
+    /// scores.
     pub(super) fn run(&mut self, rows: &Rows) -> Result<Vec<f32>, String> {
         let shape = [rows.lengths.len(), rows.row_tokens];
         let mut mask = vec![0i64; rows.ids.len()];
         for (row, &length) in mask.chunks_exact_mut(rows.row_tokens).zip(&rows.lengths) {
             row[..length].fill(1);
         }
-        let types = vec![0i64; rows.ids.len()];
+        let plain = rows.types.is_none().then(|| vec![0i64; rows.ids.len()]);
+        let types = rows.types.as_ref().or(plain.as_ref());
         let inputs = self
             .inputs
             .iter()
@@ -85,7 +100,7 @@ impl Model {
                 let numbers = match input {
                     Input::Ids => &rows.ids,
                     Input::Mask => &mask,
-                    Input::Types => &types,
+                    Input::Types => types.unwrap_or(&mask),
                 };
                 Ok((name, TensorRef::from_array_view((shape, numbers.as_slice()))?))
             })
@@ -99,23 +114,46 @@ impl Model {
             .try_extract_tensor::<f32>()
             .map_err(|error| whole_text(&error))?;
         let sizes: Vec<usize> = found.iter().map(|&size| size as usize).collect();
-        let [expected, dimension] = match (self.pooling, sizes.as_slice()) {
-            (Pooling::Pooler, &[texts, dimension]) => [[texts, rows.row_tokens], [1, dimension]],
-            (Pooling::Mean | Pooling::Cls, &[texts, tokens, dimension]) => {
-                [[texts, tokens], [tokens, dimension]]
-            }
-            _ => [[0; 2]; 2],
+        let read = match self.reading {
+            Reading::Vectors(pooling) => vectors(pooling, rows, &sizes, values),
+            Reading::Scores => scores(rows, &sizes, values),
         };
-        let [tokens, dimension] = dimension;
-        if expected != shape || dimension == 0 || values.len() != shape[0] * tokens * dimension {
-            return Err(format!("output {} has shape {sizes:?} for texts {shape:?}", self.output));
+        read.ok_or_else(|| {
+            format!("output {} has shape {sizes:?} for texts {shape:?}", self.output)
+        })
+    }
+}
+
+/// Pools an output of these sizes; `None` if it cannot be that of `rows`.
+fn vectors(pooling: Pooling, rows: &Rows, sizes: &[usize], values: &[f32]) -> Option<Vec<f32>> {
+    let shape = [rows.lengths.len(), rows.row_tokens];
+    let (found, [tokens, dimension]) = match (pooling, sizes) {
+        (Pooling::Pooler, &[texts, dimension]) => ([texts, rows.row_tokens], [1, dimension]),
+        (Pooling::Mean | Pooling::Cls, &[texts, tokens, dimension]) => {
+            ([texts, tokens], [tokens, dimension])
         }
-        let mut vectors = vec![0.0; shape[0] * dimension];
-        let texts = values.chunks_exact(tokens * dimension).zip(&rows.lengths);
-        for (pooled, (text, &length)) in vectors.chunks_exact_mut(dimension).zip(texts) {
-            pool(self.pooling, &text[..length.min(tokens) * dimension], pooled);
+        _ => return None,
+    };
+    if found != shape || dimension == 0 || values.len() != shape[0] * tokens * dimension {
+        return None;
+    }
+    let mut vectors = vec![0.0; shape[0] * dimension];
+    let texts = values.chunks_exact(tokens * dimension).zip(&rows.lengths);
+    for (pooled, (text, &length)) in vectors.chunks_exact_mut(dimension).zip(texts) {
+        pool(pooling, &text[..length.min(tokens) * dimension], pooled);
+    }
+    Some(vectors)
+}
+
+/// Reads logits of these sizes; `None` if they cannot be those of `rows`.
+fn scores(rows: &Rows, sizes: &[usize], values: &[f32]) -> Option<Vec<f32>> {
+    let texts = rows.lengths.len();
+    match *sizes {
+        [found, 1] if found == texts && values.len() == texts => Some(values.to_vec()),
+        [found, 2] if found == texts && values.len() == 2 * texts => {
+            Some(values.chunks_exact(2).map(|logits| logits[1] - logits[0]).collect())
         }
-        Ok(vectors)
+        _ => None,
     }
 }
 
@@ -165,10 +203,11 @@ fn known_inputs(session: &Session) -> Result<Vec<(&'static str, Input)>, String>
     }
 }
 
-fn output_for(session: &Session, pooling: Pooling) -> Result<String, String> {
-    let wanted: &[&str] = match pooling {
-        Pooling::Mean | Pooling::Cls => &TOKEN_OUTPUTS,
-        Pooling::Pooler => &[POOLER_OUTPUT],
+fn output_for(session: &Session, reading: Reading) -> Result<String, String> {
+    let wanted: &[&str] = match reading {
+        Reading::Vectors(Pooling::Mean | Pooling::Cls) => &TOKEN_OUTPUTS,
+        Reading::Vectors(Pooling::Pooler) => &[POOLER_OUTPUT],
+        Reading::Scores => &[SCORES_OUTPUT],
     };
     let output = wanted
         .iter()

@@ -112,8 +112,7 @@ impl Settings {
         let table: Table = text.parse().map_err(|error: toml::de::Error| {
             vec![format!("is not TOML: {}", error.to_string().trim_end())]
         })?;
-        let mut reader = Reader { table: &table, faults: Vec::new() };
-        reader.refuse_unknown();
+        let mut reader = Reader::new(&table, &KEYS);
         let names = PRESETS.map(|preset| (preset.name, preset));
         let preset = reader.choice("preset", &names);
         let pooling = reader.choice("pooling", &Pooling::NAMES);
@@ -144,21 +143,28 @@ impl Settings {
 }
 
 /// Takes keys out of a table and notes what is wrong with them.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     table: &'a Table,
-    faults: Vec<String>,
+    pub(super) faults: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
-    fn refuse_unknown(&mut self) {
-        for (key, value) in self.table.iter().filter(|(key, _)| !KEYS.contains(&key.as_str())) {
-            let nearest = KEYS
+    /// Notes every key that is none of `keys`.
+    pub(super) fn new(table: &'a Table, keys: &[&str]) -> Self {
+        let mut reader = Self { table, faults: Vec::new() };
+        reader.refuse_unknown(keys);
+        reader
+    }
+
+    fn refuse_unknown(&mut self, keys: &[&str]) {
+        for (key, value) in self.table.iter().filter(|(key, _)| !keys.contains(&key.as_str())) {
+            let nearest = keys
                 .iter()
                 .max_by(|left, right| strsim::jaro(left, key).total_cmp(&strsim::jaro(right, key)));
             let nearest = nearest.copied().unwrap_or_default();
             self.faults.push(format!(
                 "{key} = {value}: there is no such key, the nearest is {nearest}; keys are {}",
-                KEYS.join(", ")
+                keys.join(", ")
             ));
         }
     }
@@ -178,7 +184,7 @@ impl<'a> Reader<'a> {
         taken
     }
 
-    fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> Option<T> {
+    pub(super) fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> Option<T> {
         let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
         self.take(key, &spoken(&names), |value| {
             let found = choices.iter().find(|(name, _)| Some(*name) == value.as_str());
@@ -190,11 +196,11 @@ impl<'a> Reader<'a> {
         self.take(key, "true or false", Value::as_bool)
     }
 
-    fn text(&mut self, key: &str) -> Option<&'a str> {
+    pub(super) fn text(&mut self, key: &str) -> Option<&'a str> {
         self.take(key, "a text in quotes", Value::as_str)
     }
 
-    fn tokens(&mut self, key: &str) -> Option<usize> {
+    pub(super) fn tokens(&mut self, key: &str) -> Option<usize> {
         let accepted =
             format!("an integer from {} to {}", TOKENS_RANGE.start(), TOKENS_RANGE.end());
         self.take(key, &accepted, |value| {

@@ -3,10 +3,13 @@
 
 use std::path::Path;
 
-use tokenizers::utils::truncation::TruncationDirection;
+use tokenizers::utils::truncation::{
+    TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings,
+};
 use tokenizers::{PostProcessor, Tokenizer};
 
 use crate::encode::EncodeError;
+use crate::encode::cross_encoder::Pair;
 
 /// Bytes of text for each token that is kept; what follows is not looked at. Words are far
 /// shorter, so that only the time for a text without end is bounded by it.
@@ -14,6 +17,15 @@ const BYTES_PER_TOKEN: usize = 256;
 
 /// Texts from this number on are spread over threads.
 const PARALLEL_TEXTS: usize = 64;
+
+/// The tokens of a pair as one row.
+#[derive(Debug)]
+pub(super) struct PairTokens {
+    /// Special tokens included.
+    pub(super) ids: Vec<u32>,
+    /// Of each token, 0 in the query and 1 in the passage, as the tokenizer has it.
+    pub(super) types: Vec<u32>,
+}
 
 /// A tokenizer with what a batch needs beside it.
 #[derive(Debug)]
@@ -82,5 +94,39 @@ impl Tokens {
                 Ok(ids)
             })
             .collect()
+    }
+
+    /// Tokens of a pair: at least one and at most `max_tokens`. Of what is too long the longer
+    /// text is cut first, and both equally once they are of one length.
+    pub(super) fn encode_pair(
+        &self,
+        pair: Pair<'_>,
+        max_tokens: usize,
+    ) -> Result<PairTokens, EncodeError> {
+        let failed = |error: tokenizers::Error| EncodeError::Tokenize(error.to_string());
+        let max_bytes = max_tokens * BYTES_PER_TOKEN;
+        let encode = |text: &str| {
+            let text = &text[..text.floor_char_boundary(max_bytes)];
+            self.tokenizer.encode_fast(text, false).map_err(failed)
+        };
+        let specials =
+            self.tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(true));
+        let parameters = TruncationParams {
+            direction: TruncationDirection::Right,
+            max_length: max_tokens.saturating_sub(specials).max(1),
+            strategy: TruncationStrategy::LongestFirst,
+            stride: 0,
+        };
+        let (query, passage) = (encode(pair.query)?, encode(pair.passage)?);
+        let (query, passage) =
+            truncate_encodings(query, Some(passage), &parameters).map_err(failed)?;
+        let encoding = self.tokenizer.post_process(query, passage, true).map_err(failed)?;
+        let (mut ids, mut types) = (encoding.get_ids().to_vec(), encoding.get_type_ids().to_vec());
+        if ids.is_empty() {
+            // A tokenizer without special tokens; the model needs something to look at.
+            ids.push(self.padding);
+            types.push(0);
+        }
+        Ok(PairTokens { ids, types })
     }
 }

@@ -4,6 +4,7 @@
 //! | keys | clients | response |
 //! |---|---|---|
 //! | `queries`, `topk`, `return_scores` | Search-R1, veRL, slime, verl-tool | one list per query |
+//! | `queries`, `topk_rerank`, `return_scores` | Search-R1 with a re-ranker | one list per query |
 //! | `query`, `topk`, `return_scores` | SkyRL-gym, NeMo RL | one list |
 //! | `query`, `top_k` or `k` | rLLM | `{"query", "method", "results", "num_results"}` |
 //!
@@ -17,7 +18,10 @@ use crate::json_kind::json_kind;
 use crate::query::QueryBatch;
 
 /// Most faults that one response lists.
-const MAX_FAULTS: usize = 32;
+pub(super) const MAX_FAULTS: usize = 32;
+
+/// Passages per query in the end, where a re-ranker comes last.
+const RERANKED_KEY: &str = "topk_rerank";
 
 /// What the response looks like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,13 +55,14 @@ pub(crate) fn parse(body: &[u8], limits: &RequestLimits) -> Result<Call, Vec<Val
         }
     };
     let top_k_key = if is_batch || fields.contains_key("topk") {
-        "topk"
+        let reranked = !fields.contains_key("topk") && fields.contains_key(RERANKED_KEY);
+        if reranked { RERANKED_KEY } else { "topk" }
     } else {
         ["top_k", "k"].into_iter().find(|&key| fields.contains_key(key)).unwrap_or("topk")
     };
     let top_k = top_k(&fields, top_k_key, limits, &mut faults);
     let shape = match return_scores(&fields, &mut faults) {
-        _ if top_k_key != "topk" => Shape::Rllm,
+        _ if !["topk", RERANKED_KEY].contains(&top_k_key) => Shape::Rllm,
         true => Shape::Scored,
         false => Shape::Bare,
     };
@@ -69,7 +74,7 @@ pub(crate) fn parse(body: &[u8], limits: &RequestLimits) -> Result<Call, Vec<Val
     }
 }
 
-fn object(body: &[u8]) -> Result<Map<String, Value>, ValidationError> {
+pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, ValidationError> {
     let invalid = |message: String| fault(&[], None, &message, "json_invalid");
     let text = std::str::from_utf8(body).map_err(|error| {
         invalid(format!("the body is not UTF-8: invalid at byte {}", error.valid_up_to()))
@@ -87,7 +92,7 @@ fn object(body: &[u8]) -> Result<Map<String, Value>, ValidationError> {
     }
 }
 
-fn query_list(
+pub(super) fn query_list(
     value: &Value,
     limits: &RequestLimits,
     faults: &mut Vec<ValidationError>,
@@ -126,7 +131,7 @@ fn single_query(value: &Value, faults: &mut Vec<ValidationError>) -> Vec<String>
 }
 
 /// Absent, null and 0 mean the default, as in Search-R1's own server.
-fn top_k(
+pub(super) fn top_k(
     fields: &Map<String, Value>,
     key: &str,
     limits: &RequestLimits,
@@ -157,7 +162,10 @@ fn top_k(
     }
 }
 
-fn return_scores(fields: &Map<String, Value>, faults: &mut Vec<ValidationError>) -> bool {
+pub(super) fn return_scores(
+    fields: &Map<String, Value>,
+    faults: &mut Vec<ValidationError>,
+) -> bool {
     match fields.get("return_scores") {
         None | Some(Value::Null) => false,
         Some(Value::Bool(wanted)) => *wanted,
@@ -169,7 +177,12 @@ fn return_scores(fields: &Map<String, Value>, faults: &mut Vec<ValidationError>)
     }
 }
 
-fn fault(keys: &[&str], index: Option<usize>, message: &str, kind: &str) -> ValidationError {
+pub(super) fn fault(
+    keys: &[&str],
+    index: Option<usize>,
+    message: &str,
+    kind: &str,
+) -> ValidationError {
     let keys = keys.iter().map(|key| Location::Key((*key).to_owned()));
     let loc = std::iter::once(Location::Key("body".to_owned()))
         .chain(keys)

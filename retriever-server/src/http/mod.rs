@@ -5,6 +5,7 @@ mod admin;
 mod body;
 mod dialect;
 mod listener;
+mod rerank;
 mod respond;
 mod retrieve;
 
@@ -21,6 +22,7 @@ pub(crate) use listener::BoundedListener;
 pub(crate) fn router(state: Arc<AppState>) -> Router {
     Router::new()
         .route("/retrieve", post(retrieve::retrieve))
+        .route("/rerank", post(rerank::rerank))
         .route("/livez", get(admin::livez))
         .route("/readyz", get(admin::readyz))
         .route("/health", get(admin::readyz))

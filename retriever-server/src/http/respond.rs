@@ -29,6 +29,8 @@ pub(crate) enum HttpError {
     Overloaded,
     /// The server is starting or draining.
     NotReady(Phase),
+    /// There is nothing that ranks again.
+    NoReranker,
     /// Every query ran out of time.
     DeadlineExceeded,
     /// A fault of the server.
@@ -87,6 +89,11 @@ impl HttpError {
             Self::DeadlineExceeded => {
                 unavailable("deadline_exceeded", "no query was answered in time", 1)
             }
+            Self::NoReranker => row(
+                StatusCode::NOT_IMPLEMENTED,
+                "no_reranker",
+                "this server has no re-ranker: RETRIEVER_RERANKER is not set",
+            ),
             Self::Internal => row(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",
@@ -164,6 +171,7 @@ mod tests {
             (HttpError::NotReady(Phase::Starting), 503, Some("2")),
             (HttpError::NotReady(Phase::Draining), 503, Some("5")),
             (HttpError::DeadlineExceeded, 503, Some("1")),
+            (HttpError::NoReranker, 501, None),
             (HttpError::Internal, 500, None),
             (HttpError::NotFound, 404, None),
             (HttpError::MethodNotAllowed, 405, None),

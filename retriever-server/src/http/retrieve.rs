@@ -21,7 +21,7 @@ use crate::state::AppState;
 
 /// Bodies above this are parsed on the pool, as the async threads must not be held up. Parsing
 /// runs at some hundred megabytes a second.
-const INLINE_PARSE_BYTES: usize = 64 * 1024;
+pub(super) const INLINE_PARSE_BYTES: usize = 64 * 1024;
 /// Results of more queries than this are written on the pool.
 const INLINE_RENDER_QUERIES: usize = 16;
 
@@ -58,7 +58,7 @@ async fn answer(state: &Arc<AppState>, request: Request) -> Result<Response, Htt
     let rendering = Rendering {
         shape,
         fields: state.config.passage_fields,
-        method: state.config.backend.name(),
+        method: state.config.backend.kind.name(),
         queries,
     };
     let bytes = if count <= INLINE_RENDER_QUERIES {
@@ -71,7 +71,7 @@ async fn answer(state: &Arc<AppState>, request: Request) -> Result<Response, Htt
 }
 
 /// The error of the whole request, if no query was answered and trying again may help.
-fn common_failure(answers: &[QueryAnswer]) -> Option<HttpError> {
+pub(super) fn common_failure<T>(answers: &[Result<T, SearchFault>]) -> Option<HttpError> {
     let faults = answers.iter().map(|answer| answer.as_ref().err().copied());
     let faults: Vec<SearchFault> = faults.collect::<Option<_>>()?;
     if faults.is_empty() || !faults.iter().all(|fault| fault.is_retryable()) {
@@ -152,8 +152,9 @@ fn rllm_result(answer: Answer) -> RllmResult {
     RllmResult { id: passage.id, content: passage.contents, score: f64::from(score) }
 }
 
-fn errors(answers: &[QueryAnswer]) -> Vec<QueryError> {
-    let error = |(index, answer): (usize, &QueryAnswer)| {
+/// The queries that failed.
+pub(super) fn errors<T>(answers: &[Result<T, SearchFault>]) -> Vec<QueryError> {
+    let error = |(index, answer): (usize, &Result<T, SearchFault>)| {
         let fault = answer.as_ref().err()?;
         let code = match fault {
             SearchFault::DeadlineExceeded => QueryErrorCode::DeadlineExceeded,
@@ -175,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_request_fails_as_a_whole_only_if_every_query_failed_retryably() {
-        assert!(common_failure(&[]).is_none());
+        assert!(common_failure::<()>(&[]).is_none());
         assert!(common_failure(&[Ok(Vec::new()), DEADLINE]).is_none());
         assert!(common_failure(&[DEADLINE, TOO_LONG]).is_none());
         assert!(matches!(common_failure(&[DEADLINE; 2]), Some(HttpError::DeadlineExceeded)));

@@ -6,15 +6,13 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use shared::atomic_file::AtomicDir;
-use shared::digest::DigestReader;
+use shared::digest::{Digest, DigestReader};
 use shared::jsonl::{JsonlError, JsonlReader};
 
-use crate::corpus::record;
 use crate::corpus::store::{PASSAGES_FILE, PassageStore, PassageWriter};
+use crate::corpus::{compact, record};
 use crate::index::duplicates::Identifiers;
-use crate::index::manifest::{
-    FORMAT, FileEntry, MANIFEST_FILE, Manifest, Verification, content_digest,
-};
+use crate::index::manifest::{FORMAT, FileEntry, Manifest, Verification, content_digest};
 use crate::index::{IndexError, LEXICAL_FOLDER, io_error};
 use crate::lexical::analyzer::ANALYZER;
 use crate::lexical::bm25::{Bm25Parameters, CollectionStatistics};
@@ -38,6 +36,8 @@ pub struct BuildRequest {
     pub force: bool,
     /// Threads that analyse text.
     pub threads: usize,
+    /// Whether passages are kept compressed.
+    pub compact: bool,
 }
 
 /// How far a build is.
@@ -54,6 +54,8 @@ pub enum Progress {
     },
     /// Postings are merged into one segment.
     Merging,
+    /// Passages are compressed.
+    Compressing,
     /// Passages are turned into vectors.
     Encoding {
         /// Passages that have their vector.
@@ -89,8 +91,15 @@ pub fn build(
     }
     let folder = AtomicDir::create(&request.index)?;
     let corpus = write_passages(request, folder.path(), report)?;
+    // The digest of the passages is that of their lines, compressed or not.
+    let path = folder.path().join(PASSAGES_FILE);
+    let passages = Digest::of_file(&path).map_err(io_error(&path))?;
+    if request.compact {
+        report(Progress::Compressing);
+        compact::compress(folder.path())?;
+    }
     report(Progress::Sealing);
-    let manifest = seal(folder.path(), corpus)?;
+    let manifest = seal(folder.path(), corpus, passages)?;
     folder.commit()?;
     Ok(Outcome::Built(manifest))
 }
@@ -189,15 +198,11 @@ fn total_bytes(corpus: &[PathBuf]) -> Result<u64, IndexError> {
 }
 
 /// Writes the manifest over all files of the folder.
-fn seal(folder: &Path, corpus: Vec<FileEntry>) -> Result<Manifest, IndexError> {
+fn seal(folder: &Path, corpus: Vec<FileEntry>, passages: Digest) -> Result<Manifest, IndexError> {
     let statistics = statistics(folder)?;
     let mut files = Vec::new();
     list_files(folder, Path::new(""), &mut files)?;
     files.sort_by(|one, other| one.path.cmp(&other.path));
-    let passages = files
-        .iter()
-        .find(|entry| entry.path == Path::new(PASSAGES_FILE))
-        .ok_or(IndexError::Empty)?;
     let manifest = Manifest {
         format: FORMAT,
         writer: concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -205,15 +210,12 @@ fn seal(folder: &Path, corpus: Vec<FileEntry>) -> Result<Manifest, IndexError> {
         passage_count: PassageStore::open(folder)?.len() as u64,
         scored_passage_count: statistics.passage_count,
         token_count: statistics.token_count,
-        digest: content_digest(passages.sha256),
+        digest: content_digest(passages),
         corpus,
         files,
+        seal: None,
     };
-    let path = folder.join(MANIFEST_FILE);
-    let text =
-        serde_json::to_vec_pretty(&manifest).map_err(|error| io_error(&path)(error.into()))?;
-    fs::write(&path, text).map_err(io_error(&path))?;
-    Ok(manifest)
+    manifest.write(folder)
 }
 
 fn statistics(folder: &Path) -> Result<CollectionStatistics, IndexError> {
@@ -238,5 +240,7 @@ fn list_files(folder: &Path, below: &Path, files: &mut Vec<FileEntry>) -> Result
     Ok(())
 }
 
+#[cfg(test)]
+mod interruptions;
 #[cfg(test)]
 mod tests;

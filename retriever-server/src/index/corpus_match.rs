@@ -75,7 +75,13 @@ mod tests {
             path
         });
         let index = folder.path().join("index");
-        let request = BuildRequest { corpus: corpus.to_vec(), index, force: false, threads: 1 };
+        let request = BuildRequest {
+            corpus: corpus.to_vec(),
+            index,
+            force: false,
+            threads: 1,
+            compact: false,
+        };
         build::build(&request, &mut |_| {}).unwrap();
         let manifest = Manifest::load(&request.index).unwrap();
         (folder, corpus, manifest)

@@ -46,6 +46,10 @@ pub struct Manifest {
     pub corpus: Vec<FileEntry>,
     /// The files of the index.
     pub files: Vec<FileEntry>,
+    /// SHA-256 of the manifest's own text with zeros for this number. Indexes that were written
+    /// before there was one have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seal: Option<Digest>,
 }
 
 /// A file with what identifies its bytes.
@@ -101,8 +105,36 @@ impl Manifest {
         let manifest: Self = serde_json::from_slice(&bytes).map_err(|error| {
             IndexError::Corrupt { path: path.clone(), reason: error.to_string() }
         })?;
-        manifest.check_compatible(path)?;
+        manifest.check_compatible(path.clone())?;
+        if !manifest.is_unchanged(&bytes) {
+            let reason = "its text is not the one that was sealed".to_owned();
+            return Err(IndexError::Corrupt { path, reason });
+        }
         Ok(manifest)
+    }
+
+    /// Writes the manifest into `folder` under a seal, and returns it with the seal.
+    pub(crate) fn write(mut self, folder: &Path) -> Result<Self, IndexError> {
+        let path = folder.join(MANIFEST_FILE);
+        let text = |manifest: &Self| {
+            serde_json::to_vec_pretty(manifest).map_err(|error| io_error(&path)(error.into()))
+        };
+        self.seal = Some(Digest::from_bytes([0; 32]));
+        self.seal = Some(Digest::of_bytes(&text(&self)?));
+        fs::write(&path, text(&self)?).map_err(io_error(&path))?;
+        Ok(self)
+    }
+
+    /// Whether the text is the one that was sealed.
+    fn is_unchanged(&self, text: &[u8]) -> bool {
+        let Some(seal) = self.seal else { return true };
+        let (digits, zeros) = (seal.to_string(), Digest::from_bytes([0; 32]).to_string());
+        let Some(place) = text.windows(digits.len()).rposition(|part| part == digits.as_bytes())
+        else {
+            return false;
+        };
+        let rest = &text[place + digits.len()..];
+        Digest::of_bytes(&[&text[..place], zeros.as_bytes(), rest].concat()) == seal
     }
 
     fn check_compatible(&self, path: PathBuf) -> Result<(), IndexError> {

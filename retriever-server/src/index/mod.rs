@@ -4,7 +4,8 @@
 //! manifest.json       format, analysis, counts, and the size and SHA-256 of every other file
 //! passages.jsonl      the passages, in corpus order
 //! passages.offsets    where each of them starts
-//! lexical/            tantivy's postings
+//! passages.zst        instead of passages.jsonl, with passages.dictionary: see [`crate::corpus::compact`]
+//! lexical/            tantivy's postings, and bounds of what terms add
 //! dense/              vectors of the passages, where they were asked for: see [`dense`]
 //! ```
 //!
@@ -171,3 +172,6 @@ pub fn open(
     }
     Ok(OpenIndex { manifest, passages, lexical })
 }
+
+#[cfg(test)]
+mod tests;

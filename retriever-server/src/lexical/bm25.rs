@@ -89,10 +89,22 @@ impl LengthNorms {
         }))
     }
 
-    /// What one term adds to the score of a passage: at least 0, at most `weight`.
+    /// What one term adds to the score of a passage: at least 0, at most `weight`, and never less
+    /// for a higher frequency or a shorter passage.
     #[inline]
     pub fn contribution(&self, weight: f32, frequency: u32, length_id: u8) -> f32 {
-        let inverse_norm = self.0[usize::from(length_id)];
+        Self::saturated(weight, frequency, self.inverse(length_id))
+    }
+
+    /// 1 / K(d) of a length.
+    #[inline]
+    pub(crate) fn inverse(&self, length_id: u8) -> f32 {
+        self.0[usize::from(length_id)]
+    }
+
+    /// [`Self::contribution`] with the norm looked up.
+    #[inline]
+    pub(crate) fn saturated(weight: f32, frequency: u32, inverse_norm: f32) -> f32 {
         weight - weight / (1.0 + frequency as f32 * inverse_norm)
     }
 }

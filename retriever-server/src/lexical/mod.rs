@@ -3,8 +3,10 @@
 
 pub mod analyzer;
 pub mod bm25;
+mod bounds;
 pub mod maxscore;
 mod porter;
+pub mod ranges;
 pub mod reader;
 pub mod writer;
 

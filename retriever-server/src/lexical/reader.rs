@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tantivy::columnar::Column;
-use tantivy::fieldnorm::FieldNormReader;
 use tantivy::index::{InvertedIndexReader, SegmentReader};
 use tantivy::postings::BlockSegmentPostings;
 use tantivy::schema::{Field, IndexRecordOption};
@@ -15,17 +14,17 @@ use tantivy::{Index, Term};
 use crate::lexical::LexicalError;
 use crate::lexical::analyzer;
 use crate::lexical::bm25::{Bm25Parameters, CollectionStatistics, LengthNorms};
-use crate::lexical::maxscore::{self, Documents, END, PostingCursor, ScoredRow, WeightedTerm};
+use crate::lexical::bounds::{self, Bounds, TermBounds};
+use crate::lexical::maxscore::{self, Documents, PostingBlocks, ScoredRow, WeightedTerm};
+use crate::lexical::ranges::LengthClasses;
 use crate::lexical::writer::{CONTENTS_FIELD, ROW_FIELD};
-
-/// Postings per block in tantivy's files.
-const BLOCK_LENGTH: usize = 128;
 
 /// An open lexical index with the BM25 constants it is asked with.
 pub struct LexicalReader {
     contents: Field,
     postings: Arc<InvertedIndexReader>,
     documents: SegmentDocuments,
+    bounds: Option<Bounds>,
     passage_count: u32,
     statistics: CollectionStatistics,
     norms: LengthNorms,
@@ -66,19 +65,29 @@ impl LexicalReader {
         let lengths = segment.get_fieldnorms_reader(contents)?;
         let rows = segment.fast_fields().u64(ROW_FIELD)?;
         let passage_count = segment.max_doc();
-        let scored = (0..passage_count).filter(|&document| lengths.fieldnorm_id(document) > 0);
+        let length_ids: Box<[u8]> =
+            (0..passage_count).map(|document| lengths.fieldnorm_id(document)).collect();
         let statistics = CollectionStatistics {
-            passage_count: scored.count() as u64,
+            passage_count: length_ids.iter().filter(|&&id| id > 0).count() as u64,
             token_count: postings.total_num_tokens(),
         };
+        let bounds = Bounds::open(folder, passage_count)?;
+        let classes = bounds.as_ref().map(Bounds::classes).unwrap_or_default();
         Ok(Self {
             contents,
             postings,
-            documents: SegmentDocuments { lengths, rows },
+            documents: SegmentDocuments { length_ids, rows, classes },
+            bounds,
             passage_count,
             statistics,
             norms: LengthNorms::new(parameters, statistics),
         })
+    }
+
+    /// Writes bounds of what terms add beside the postings in `folder`, where there are none yet.
+    pub(crate) fn write_bounds(folder: &Path) -> Result<(), LexicalError> {
+        let reader = Self::open(folder, Bm25Parameters::default())?;
+        bounds::write(folder, &reader.postings, &reader.documents.length_ids)
     }
 
     /// Passages in the index, those without a term included.
@@ -104,7 +113,10 @@ impl LexicalReader {
     }
 
     /// The distinct terms of the query that the index has, in order of first occurrence.
-    fn weighted_terms(&self, query: &str) -> Result<Vec<WeightedTerm<BlockCursor>>, LexicalError> {
+    fn weighted_terms(
+        &self,
+        query: &str,
+    ) -> Result<Vec<WeightedTerm<'_, TermBlocks>>, LexicalError> {
         let mut order = Vec::new();
         let mut counts: HashMap<String, u32> = HashMap::new();
         for term in analyzer::terms(query) {
@@ -123,9 +135,14 @@ impl LexicalReader {
                 .read_block_postings_from_terminfo(&info, IndexRecordOption::WithFreqs)?;
             let idf = self.statistics.inverse_document_frequency(info.doc_freq);
             let count = counts.get(&term).copied().unwrap_or(1);
+            let bounds = self.bounds.as_ref().map(|bounds| bounds.of(&info));
+            let TermBounds { peaks, ranges } = bounds.unwrap_or_default();
             weighted.push(WeightedTerm {
                 weight: count as f32 * idf,
-                cursor: BlockCursor { blocks, position: 0 },
+                document_frequency: info.doc_freq,
+                peaks,
+                ranges,
+                blocks: TermBlocks(blocks),
             });
         }
         Ok(weighted)
@@ -134,56 +151,50 @@ impl LexicalReader {
 
 /// Lengths and rows of the one segment.
 struct SegmentDocuments {
-    lengths: FieldNormReader,
+    /// A byte a passage, out of the page cache's reach: they are looked up for every posting.
+    length_ids: Box<[u8]>,
     rows: Column<u64>,
+    classes: LengthClasses,
 }
 
 impl Documents for SegmentDocuments {
-    #[inline]
-    fn length_id(&self, document: u32) -> u8 {
-        self.lengths.fieldnorm_id(document)
+    fn length_ids(&self) -> &[u8] {
+        &self.length_ids
     }
 
     fn row(&self, document: u32) -> u32 {
         self.rows.values.get_val(document) as u32
     }
+
+    fn classes(&self) -> LengthClasses {
+        self.classes
+    }
 }
 
-/// A position in tantivy's postings, which come in blocks. A block that is not full, possibly
-/// empty, is the last one and is padded with tantivy's `TERMINATED`, which is our [`END`].
-struct BlockCursor {
-    blocks: BlockSegmentPostings,
-    position: usize,
-}
+/// A term's postings as tantivy keeps them. The last block is the one that is not full, possibly
+/// empty.
+#[derive(Clone)]
+struct TermBlocks(BlockSegmentPostings);
 
-impl PostingCursor for BlockCursor {
+impl PostingBlocks for TermBlocks {
     #[inline]
-    fn document(&self) -> u32 {
-        self.blocks.doc(self.position)
+    fn documents(&self) -> &[u32] {
+        self.0.docs()
     }
 
     #[inline]
-    fn frequency(&self) -> u32 {
-        self.blocks.freq(self.position)
+    fn frequencies(&self) -> &[u32] {
+        self.0.freqs()
     }
 
-    #[inline]
     fn advance(&mut self) {
-        self.position += 1;
-        if self.position == BLOCK_LENGTH {
-            self.blocks.advance();
-            self.position = 0;
-        }
+        self.0.advance();
     }
 
-    fn seek(&mut self, target: u32) {
-        if self.document() < target {
-            self.position = self.blocks.seek(target);
-        }
+    fn seek(&mut self, target: u32) -> usize {
+        self.0.seek(target)
     }
 }
-
-const _: () = assert!(END == tantivy::TERMINATED);
 
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@ use tantivy::{Index, IndexWriter, TantivyDocument};
 
 use crate::lexical::LexicalError;
 use crate::lexical::analyzer::{ANALYZER, EnglishTokenizer};
+use crate::lexical::reader::LexicalReader;
 
 /// Field of the terms.
 pub(crate) const CONTENTS_FIELD: &str = "contents";
@@ -67,7 +68,7 @@ impl LexicalWriter {
         Ok(())
     }
 
-    /// Merges everything into one segment and removes what only the writer needed.
+    /// Merges everything into one segment, removes what only the writer needed and adds bounds.
     pub fn finish(mut self) -> Result<(), LexicalError> {
         self.writer.commit()?;
         let segments = self.writer.index().searchable_segment_ids()?;
@@ -84,6 +85,6 @@ impl LexicalWriter {
                 _ => {}
             }
         }
-        Ok(())
+        LexicalReader::write_bounds(&self.folder)
     }
 }

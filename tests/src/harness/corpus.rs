@@ -28,6 +28,7 @@ impl IndexedCorpus {
             index: folder.path().join("index"),
             force: false,
             threads: 1,
+            compact: false,
         };
         build::build(&request, &mut |_| {}).unwrap();
         Self { folder }

@@ -20,8 +20,13 @@ pub(crate) struct Reply {
 
 /// Sends a body as it is, without a `Content-Type`.
 pub(crate) async fn post_bytes(url: &str, body: Vec<u8>) -> Reply {
+    post_bytes_to(url, "/retrieve", body).await
+}
+
+/// Like [`post_bytes`], to any path.
+pub(crate) async fn post_bytes_to(url: &str, path: &str, body: Vec<u8>) -> Reply {
     let client = reqwest::Client::new();
-    reply(client.post(format!("{url}/retrieve")).timeout(PATIENCE).body(body)).await
+    reply(client.post(format!("{url}{path}")).timeout(PATIENCE).body(body)).await
 }
 
 /// Sends a JSON body to `/retrieve`.

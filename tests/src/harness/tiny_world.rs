@@ -38,6 +38,7 @@ impl TinyWorld {
             index: world.index(),
             force: false,
             threads: 1,
+            compact: false,
         };
         build::build(&request, &mut |_| {}).unwrap();
         let mut texts: Vec<String> =

@@ -14,7 +14,8 @@ fn indexed() -> tempfile::TempDir {
     let corpus = folder.path().join("corpus.jsonl");
     fs::write(&corpus, r#"{"id":"1","contents":"Oslo"}"#).unwrap();
     let index = folder.path().join("index");
-    let request = BuildRequest { corpus: vec![corpus], index, force: false, threads: 1 };
+    let request =
+        BuildRequest { corpus: vec![corpus], index, force: false, threads: 1, compact: false };
     build::build(&request, &mut |_| {}).unwrap();
     folder
 }

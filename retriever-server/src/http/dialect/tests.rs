@@ -10,6 +10,7 @@ const LIMITS: RequestLimits = RequestLimits {
     max_body_bytes: 1 << 20,
     max_batch_queries: 4,
     max_query_bytes: 1 << 10,
+    max_rerank_documents: 5,
     deadline: Duration::from_mins(1),
 };
 
@@ -121,4 +122,12 @@ fn a_flood_of_faults_is_cut() {
     let limits = RequestLimits { max_batch_queries: 1000, ..LIMITS };
     let body = format!(r#"{{"queries":[{}]}}"#, vec!["1"; 900].join(","));
     assert_eq!(parse(body.as_bytes(), &limits).unwrap_err().len(), MAX_FAULTS);
+}
+
+/// Search-R1's server that retrieves and ranks again names the number differently.
+#[test]
+fn the_number_of_passages_after_ranking_again_is_read() {
+    let body = br#"{"queries":["a"],"topk_retrieval":9,"topk_rerank":2,"return_scores":true}"#;
+    let call = parse(body, &LIMITS).unwrap();
+    assert_eq!((call.batch.top_k, call.shape), (2, Shape::Scored));
 }

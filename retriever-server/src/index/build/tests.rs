@@ -6,7 +6,13 @@ use crate::index;
 fn request(folder: &Path, lines: &[&str]) -> BuildRequest {
     let corpus = folder.join("corpus.jsonl");
     fs::write(&corpus, lines.join("\n")).unwrap();
-    BuildRequest { corpus: vec![corpus], index: folder.join("index"), force: false, threads: 2 }
+    BuildRequest {
+        corpus: vec![corpus],
+        index: folder.join("index"),
+        force: false,
+        threads: 2,
+        compact: false,
+    }
 }
 
 fn run(request: &BuildRequest) -> Result<Outcome, IndexError> {

@@ -53,8 +53,13 @@ impl World {
             .collect();
         fs::write(&corpus, lines.join("\n")).unwrap();
         let index = folder.path().join("index");
-        let request =
-            BuildRequest { corpus: vec![corpus], index: index.clone(), force: false, threads: 1 };
+        let request = BuildRequest {
+            corpus: vec![corpus],
+            index: index.clone(),
+            force: false,
+            threads: 1,
+            compact: false,
+        };
         let Outcome::Built(manifest) = build_index(&request, &mut |_| {}).unwrap() else {
             panic!("not built");
         };

@@ -1,0 +1,192 @@
+//! Reads variables and notes every bad value, so that all of them are reported at once.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::batcher::BatchLimits;
+use crate::config::source::Source;
+use crate::config::variables::{self as var, Variable};
+use crate::config::{BadValue, ConfigError, LoadLimits, RequestLimits};
+use crate::lexical::bm25::Bm25Parameters;
+
+/// The largest number taken for any count of queries, requests, connections or threads.
+const MAX_COUNT: usize = 1 << 24;
+const MAX_BATCH_WAIT: Duration = Duration::from_secs(1);
+
+/// A bad value was found and noted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Noted;
+
+/// Reads variables and notes every bad value.
+pub(super) struct Reader<'a> {
+    source: &'a dyn Source,
+    faults: Vec<BadValue>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(source: &'a dyn Source) -> Self {
+        Self { source, faults: Vec::new() }
+    }
+
+    /// The value, or the default. A variable without either is a fault.
+    pub(super) fn take<T>(
+        &mut self,
+        variable: &Variable,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<T, Noted> {
+        let value = self.source.get(variable.name).or(variable.default.map(str::to_owned));
+        match value.as_deref().and_then(parse) {
+            Some(parsed) => Ok(parsed),
+            None => Err(self.note(variable, value, variable.accepts.to_owned())),
+        }
+    }
+
+    /// Like [`Reader::take`], but nothing is as good as the empty value.
+    pub(super) fn take_optional<T: Default>(
+        &mut self,
+        variable: &Variable,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<T, Noted> {
+        match self.source.get(variable.name) {
+            None => Ok(T::default()),
+            Some(_) => self.take(variable, parse),
+        }
+    }
+
+    pub(super) fn note(
+        &mut self,
+        variable: &Variable,
+        value: Option<String>,
+        accepts: String,
+    ) -> Noted {
+        let (variable, flag) = (variable.name, variable.flag);
+        self.faults.push(BadValue { variable, flag, value, found: None, accepts });
+        Noted
+    }
+
+    pub(super) fn count(&mut self, variable: &Variable) -> Result<usize, Noted> {
+        self.take(variable, count)
+    }
+
+    pub(super) fn bytes(&mut self, variable: &Variable) -> Result<usize, Noted> {
+        self.take(variable, |text| {
+            text.parse().ok().filter(|&bytes| (1..=1 << 32).contains(&bytes))
+        })
+    }
+
+    pub(super) fn milliseconds(&mut self, variable: &Variable) -> Result<Duration, Noted> {
+        let limit = Duration::from_hours(24);
+        self.take(variable, |text| {
+            let duration = Duration::from_millis(text.parse().ok()?);
+            (Duration::from_millis(1)..=limit).contains(&duration).then_some(duration)
+        })
+    }
+
+    pub(super) fn bm25(&mut self) -> Result<Bm25Parameters, Noted> {
+        let number = |text: &str| text.parse::<f32>().ok();
+        let k1 = self.take(&var::BM25_K1, |text| {
+            number(text).filter(|&k1| Bm25Parameters::new(k1, 0.0).is_ok())
+        });
+        let b = self.take(&var::BM25_B, |text| {
+            number(text).filter(|&b| Bm25Parameters::new(0.0, b).is_ok())
+        });
+        Bm25Parameters::new(k1?, b?).map_err(|_| Noted)
+    }
+
+    pub(super) fn request_limits(&mut self) -> Result<RequestLimits, Noted> {
+        let default_top_k = self.count(&var::TOP_K);
+        let max_top_k = self.count(&var::MAX_TOP_K);
+        let max_body_bytes = self.bytes(&var::MAX_BODY_BYTES);
+        let max_batch_queries = self.count(&var::MAX_BATCH_QUERIES);
+        let max_query_bytes = self.bytes(&var::MAX_QUERY_BYTES);
+        let max_rerank_documents = self.count(&var::MAX_RERANK_DOCUMENTS);
+        let deadline = self.milliseconds(&var::DEADLINE_MS);
+        Ok(RequestLimits {
+            default_top_k: default_top_k?,
+            max_top_k: max_top_k?,
+            max_body_bytes: max_body_bytes?,
+            max_batch_queries: max_batch_queries?,
+            max_query_bytes: max_query_bytes?,
+            max_rerank_documents: max_rerank_documents?,
+            deadline: deadline?,
+        })
+    }
+
+    pub(super) fn load_limits(&mut self) -> Result<LoadLimits, Noted> {
+        let max_queued_queries = self.count(&var::MAX_QUEUED_QUERIES);
+        let max_requests = self.count(&var::MAX_REQUESTS);
+        let max_connections = self.count(&var::MAX_CONNECTIONS);
+        let grace_period = self.milliseconds(&var::GRACE_PERIOD_MS);
+        Ok(LoadLimits {
+            max_queued_queries: max_queued_queries?,
+            max_requests: max_requests?,
+            max_connections: max_connections?,
+            grace_period: grace_period?,
+        })
+    }
+
+    pub(super) fn batch_limits(
+        &mut self,
+        load: Result<&LoadLimits, &Noted>,
+    ) -> Result<BatchLimits, Noted> {
+        let max_queries = self.count(&var::BATCH_QUERIES);
+        let max_tokens = self.count(&var::BATCH_TOKENS);
+        let wait = self.take(&var::BATCH_WAIT_US, |text| {
+            let wait = Duration::from_micros(text.parse().ok()?);
+            (wait <= MAX_BATCH_WAIT).then_some(wait)
+        });
+        Ok(BatchLimits {
+            max_queries: max_queries?,
+            max_tokens: max_tokens?,
+            wait: wait?,
+            capacity_queries: load.map_err(|noted| *noted)?.max_queued_queries,
+            steady_top_k: usize::MAX,
+        })
+    }
+
+    /// Notes a fault if one count is larger than the other.
+    pub(super) fn check_order(&mut self, smaller: &Variable, larger: &Variable) {
+        let source = self.source;
+        let value =
+            |variable: &Variable| source.get(variable.name).or(variable.default.map(str::to_owned));
+        let (small, large) = (value(smaller), value(larger));
+        let parsed = [&small, &large].map(|text| text.as_deref().and_then(count));
+        if let [Some(one), Some(other)] = parsed
+            && one > other
+        {
+            let accepts = format!("at most {other}, the value of {}", larger.name);
+            self.note(smaller, small, accepts);
+        }
+    }
+
+    /// The result, if no value was bad.
+    pub(super) fn finish<T>(
+        self,
+        build: impl FnOnce() -> Result<T, Noted>,
+    ) -> Result<T, ConfigError> {
+        match build() {
+            Ok(config) if self.faults.is_empty() => Ok(config),
+            _ => Err(ConfigError { faults: self.faults }),
+        }
+    }
+}
+
+pub(super) fn count(text: &str) -> Option<usize> {
+    text.parse().ok().filter(|number| (1..=MAX_COUNT).contains(number))
+}
+
+pub(super) fn threads(text: &str) -> Option<usize> {
+    if text == "auto" {
+        return Some(std::thread::available_parallelism().map_or(1, usize::from));
+    }
+    text.parse().ok().filter(|number| (1..=1024).contains(number))
+}
+
+pub(super) fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| PathBuf::from(text))
+}
+
+/// Paths with commas between them.
+pub(super) fn paths(text: &str) -> Option<Vec<PathBuf>> {
+    text.split(',').map(path).collect()
+}

@@ -1,0 +1,156 @@
+//! Scores of pairs of a query and a passage, by a cross-encoder in a folder: an ONNX file with the
+//! output `logits`, `tokenizer.json`, and `reranker.toml` where a setting is not the usual one.
+//!
+//! Both texts go through the model as one, so that a score costs a run of its own. Like an
+//! encoder's, the session stands behind a lock that is held for one batch at a time.
+
+mod settings;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use crate::encode::batches::{Batch, RunLimits, plan};
+use crate::encode::device::Provider;
+use crate::encode::opening::{self, Opened, Wanted};
+use crate::encode::session::{Model, Reading, Rows};
+use crate::encode::tokens::{PairTokens, Tokens};
+use crate::encode::{EncodeError, EncoderOptions};
+
+pub use settings::{SETTINGS_FILE, Scale, Settings};
+
+/// Pairs that are sorted by length and batched together on a CPU: what comes first is scored
+/// first, and only within so many pairs the longest.
+const WINDOW_PAIRS_CPU: usize = 32;
+/// A GPU takes more at once.
+const WINDOW_PAIRS_CUDA: usize = 256;
+
+/// A query and a passage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pair<'a> {
+    /// Asks.
+    pub query: &'a str,
+    /// May answer.
+    pub passage: &'a str,
+}
+
+/// A model that is ready to score.
+pub struct CrossEncoder {
+    settings: Settings,
+    tokens: Tokens,
+    model: Mutex<Model>,
+    provider: Provider,
+}
+
+impl fmt::Debug for CrossEncoder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("CrossEncoder")
+            .field("settings", &self.settings)
+            .field("provider", &self.provider)
+            .finish_non_exhaustive()
+    }
+}
+
+impl CrossEncoder {
+    /// Opens the model in `folder` as [`crate::encode::Encoder::open`] does.
+    pub fn open(folder: &Path, options: &EncoderOptions) -> Result<Self, EncodeError> {
+        let settings = Settings::load(folder)?;
+        let tokens = Tokens::open(&settings.tokenizer)?;
+        let wanted = Wanted {
+            what: "re-ranker",
+            path: &settings.model,
+            reading: Reading::Scores,
+            max_tokens: settings.max_tokens,
+            padding: tokens.padding(),
+        };
+        let Opened { model, provider, .. } = opening::open(&wanted, options)?;
+        Ok(Self { settings, tokens, model: Mutex::new(model), provider })
+    }
+
+    /// Where the model runs.
+    pub fn provider(&self) -> Provider {
+        self.provider
+    }
+
+    /// The score of each pair, higher is better; `None` for those that were left when `stop`,
+    /// which is asked before every batch, first said so. Pairs are scored in about their order.
+    pub fn score(
+        &self,
+        pairs: &[Pair<'_>],
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Vec<Option<f32>>, EncodeError> {
+        let window_pairs = match self.provider {
+            Provider::Cpu => WINDOW_PAIRS_CPU,
+            Provider::Cuda(_) => WINDOW_PAIRS_CUDA,
+        };
+        let mut scores = vec![None; pairs.len()];
+        let windows = pairs.chunks(window_pairs);
+        for (number, (window, place)) in windows.zip(scores.chunks_mut(window_pairs)).enumerate() {
+            let done = self.score_window(window, place, stop).map_err(|error| match error {
+                EncodeError::NotFinite { text, value } => {
+                    EncodeError::NotFinite { text: number * window_pairs + text, value }
+                }
+                other => other,
+            })?;
+            if !done {
+                break;
+            }
+        }
+        Ok(scores)
+    }
+
+    /// Scores a window; false if it was stopped.
+    fn score_window(
+        &self,
+        pairs: &[Pair<'_>],
+        scores: &mut [Option<f32>],
+        stop: &dyn Fn() -> bool,
+    ) -> Result<bool, EncodeError> {
+        if stop() {
+            return Ok(false);
+        }
+        let rows = pairs
+            .iter()
+            .map(|pair| self.tokens.encode_pair(*pair, self.settings.max_tokens))
+            .collect::<Result<Vec<_>, _>>()?;
+        let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
+        for batch in plan(&lengths, RunLimits::of(self.provider)) {
+            if stop() {
+                return Ok(false);
+            }
+            let input = rows_of(&batch, &rows, self.tokens.padding());
+            // A run that panicked left nothing half done in the session.
+            let mut model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
+            let found = model.run(&input).map_err(EncodeError::Run)?;
+            drop(model);
+            for (&text, &value) in batch.texts.iter().zip(&found) {
+                if !value.is_finite() {
+                    return Err(EncodeError::NotFinite { text, value });
+                }
+                scores[text] = Some(self.settings.scale.of(value));
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The pairs of a batch as rows of one length.
+fn rows_of(batch: &Batch, pairs: &[PairTokens], padding: i64) -> Rows {
+    let numbers = batch.texts.len() * batch.row_tokens;
+    let (mut ids, mut types) = (vec![padding; numbers], vec![0i64; numbers]);
+    let mut lengths = Vec::with_capacity(batch.texts.len());
+    let places =
+        ids.chunks_exact_mut(batch.row_tokens).zip(types.chunks_exact_mut(batch.row_tokens));
+    for ((ids, types), &text) in places.zip(&batch.texts) {
+        let pair = &pairs[text];
+        for (place, &id) in ids.iter_mut().zip(&pair.ids) {
+            *place = i64::from(id);
+        }
+        for (place, &kind) in types.iter_mut().zip(&pair.types) {
+            *place = i64::from(kind);
+        }
+        lengths.push(pair.ids.len());
+    }
+    Rows { ids, lengths, row_tokens: batch.row_tokens, types: Some(types) }
+}

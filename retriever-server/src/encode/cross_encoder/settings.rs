@@ -1,0 +1,118 @@
+//! `reranker.toml`, which may lie beside a cross-encoder.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use toml::Table;
+
+use crate::encode::EncodeError;
+use crate::encode::settings::Reader;
+
+/// Name of the file.
+pub const SETTINGS_FILE: &str = "reranker.toml";
+
+const DEFAULT_MAX_TOKENS: usize = 512;
+const KEYS: [&str; 4] = ["score", "max_tokens", "model", "tokenizer"];
+
+/// What the score is made of the model's logit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// The logit itself, or the difference of two.
+    Logit,
+    /// 1 / (1 + e^−logit), from 0 to 1.
+    Sigmoid,
+}
+
+impl Scale {
+    const NAMES: [(&'static str, Self); 2] = [("logit", Self::Logit), ("sigmoid", Self::Sigmoid)];
+
+    /// The score of a logit.
+    pub fn of(self, logit: f32) -> f32 {
+        match self {
+            Self::Logit => logit,
+            Self::Sigmoid => 1.0 / (1.0 + (-logit).exp()),
+        }
+    }
+}
+
+/// How pairs are scored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Logit to score.
+    pub scale: Scale,
+    /// What is longer is cut, the longer of both texts first; special tokens count.
+    pub max_tokens: usize,
+    /// The ONNX file.
+    pub model: PathBuf,
+    /// The tokenizer.
+    pub tokenizer: PathBuf,
+}
+
+impl Settings {
+    /// Reads the file in `folder`, which need not be there; the error names every wrong key.
+    pub fn load(folder: &Path) -> Result<Self, EncodeError> {
+        let path = folder.join(SETTINGS_FILE);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(EncodeError::Io { path, source }),
+        };
+        Self::parse(&text, folder).map_err(|faults| EncodeError::Settings { path, faults })
+    }
+
+    fn parse(text: &str, folder: &Path) -> Result<Self, Vec<String>> {
+        let table: Table = text.parse().map_err(|error: toml::de::Error| {
+            vec![format!("is not TOML: {}", error.to_string().trim_end())]
+        })?;
+        let mut reader = Reader::new(&table, &KEYS);
+        let settings = Self {
+            scale: reader.choice("score", &Scale::NAMES).unwrap_or(Scale::Logit),
+            max_tokens: reader.tokens("max_tokens").unwrap_or(DEFAULT_MAX_TOKENS),
+            model: folder.join(reader.text("model").unwrap_or("model.onnx")),
+            tokenizer: folder.join(reader.text("tokenizer").unwrap_or("tokenizer.json")),
+        };
+        if reader.faults.is_empty() { Ok(settings) } else { Err(reader.faults) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_need_be_set() {
+        let expected = Settings {
+            scale: Scale::Logit,
+            max_tokens: 512,
+            model: PathBuf::from("m/model.onnx"),
+            tokenizer: PathBuf::from("m/tokenizer.json"),
+        };
+        assert_eq!(Settings::parse("", Path::new("m")).unwrap(), expected);
+        assert_eq!(Settings::load(Path::new("/nowhere")).unwrap().max_tokens, 512);
+        let settings = Settings::parse("score = 'sigmoid'\nmax_tokens = 64", Path::new("m"));
+        assert_eq!(
+            settings.unwrap(),
+            Settings { scale: Scale::Sigmoid, max_tokens: 64, ..expected }
+        );
+    }
+
+    #[test]
+    fn every_fault_names_key_value_and_what_is_accepted() {
+        let faults = Settings::parse("scor = 1\nscore = 'tanh'\nmax_tokens = 4", Path::new("m"));
+        let expected = [
+            "scor = 1: there is no such key, the nearest is score; keys are score, max_tokens, \
+             model, tokenizer",
+            r#"score = "tanh": expected "logit" or "sigmoid""#,
+            "max_tokens = 4: expected an integer from 8 to 8192",
+        ];
+        assert_eq!(faults.unwrap_err(), expected);
+    }
+
+    #[test]
+    fn a_sigmoid_lies_between_0_and_1() {
+        let scores = [-200.0, -1.0, 0.0, 1.0, 200.0].map(|logit| Scale::Sigmoid.of(logit));
+        assert!(scores.is_sorted() && scores[0] >= 0.0 && scores[4] <= 1.0, "{scores:?}");
+        assert!((scores[2] - 0.5).abs() < 1e-7, "{scores:?}");
+        assert!((Scale::Logit.of(-3.5) + 3.5).abs() < 1e-7);
+    }
+}

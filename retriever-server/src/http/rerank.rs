@@ -1,0 +1,254 @@
+//! `POST /rerank`: ranks the documents that a request brings along, by the request of Search-R1's
+//! own re-ranking server.
+//!
+//! ```text
+//! {"queries": [..], "documents": [[{"contents": ..}]], "rerank_topk": 3, "return_scores": true}
+//! ```
+//!
+//! A document may also stand in `{"document": {..}}`, as `/retrieve` answers. Each query is paired
+//! with its own documents, which come back as they were sent, whole and as objects.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use shared::wire::{Location, QueryError, ValidationError};
+
+use crate::admission::Overloaded;
+use crate::backend::SearchFault;
+use crate::config::RequestLimits;
+use crate::http::body;
+use crate::http::dialect::{MAX_FAULTS, fault, object, query_list, return_scores, top_k};
+use crate::http::respond::{self, HttpError};
+use crate::http::retrieve::{INLINE_PARSE_BYTES, common_failure, errors};
+use crate::json_kind::json_kind;
+use crate::pool::JobLost;
+use crate::rerank::{Scores, order};
+use crate::state::AppState;
+use crate::ticket::{AbandonOnDrop, Ticket};
+
+const TOP_K_KEY: &str = "rerank_topk";
+
+/// A request, understood.
+#[derive(Debug)]
+struct Call {
+    queries: Arc<[String]>,
+    /// Of each query, as they were sent.
+    documents: Vec<Vec<Map<String, Value>>>,
+    top_k: usize,
+    with_scores: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct RerankResponse {
+    result: Vec<Vec<Ranked>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<QueryError>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Ranked {
+    Scored { document: Map<String, Value>, score: f64 },
+    Bare(Map<String, Value>),
+}
+
+/// Answers a request.
+pub(crate) async fn rerank(State(state): State<Arc<AppState>>, request: Request) -> Response {
+    let outcome = answer(&state, request).await;
+    state.counters.count_request(&outcome);
+    outcome.unwrap_or_else(respond::error)
+}
+
+async fn answer(state: &Arc<AppState>, request: Request) -> Result<Response, HttpError> {
+    let loaded = state.ready().map_err(HttpError::NotReady)?;
+    let reranker = loaded.reranker.as_ref().ok_or(HttpError::NoReranker)?;
+    let limits = state.config.request;
+    let _place = state.admission.enter().map_err(|Overloaded| HttpError::Overloaded)?;
+    let body = body::read(request, limits.max_body_bytes, limits.deadline).await?;
+    let parsed = if body.len() <= INLINE_PARSE_BYTES {
+        parse(&body, &limits)
+    } else {
+        let parse = move || parse(&body, &limits);
+        state.pool.run(parse).await.map_err(|JobLost| HttpError::Internal)?
+    };
+    let call = parsed.map_err(HttpError::Invalid)?;
+    let ticket = state
+        .admission
+        .admit(call.queries.len(), limits.deadline)
+        .map_err(|Overloaded| HttpError::Overloaded)?;
+    let ticket = Arc::new(ticket);
+    let scores = scores(reranker, &call, limits.max_query_bytes, ticket).await;
+    state.counters.count_queries(&scores);
+    if let Some(error) = common_failure(&scores) {
+        return Err(error);
+    }
+    let write = move || serde_json::to_vec(&response(call, scores));
+    let bytes = state.pool.run(write).await.map_err(|JobLost| HttpError::Internal)?;
+    bytes.map(|bytes| respond::json_bytes(StatusCode::OK, bytes)).map_err(|_| HttpError::Internal)
+}
+
+/// The scores of the documents of each query; a query that is too long fails by itself.
+async fn scores(
+    reranker: &crate::rerank::Reranker,
+    call: &Call,
+    max_query_bytes: usize,
+    ticket: Arc<Ticket>,
+) -> Vec<Scores> {
+    let _guard = AbandonOnDrop(Arc::clone(&ticket));
+    let is_long = |query: &String| query.len() > max_query_bytes;
+    let texts = call.queries.iter().zip(&call.documents).map(|(query, documents)| {
+        if is_long(query) {
+            return Vec::new();
+        }
+        documents.iter().map(|document| contents(document).unwrap_or_default().to_owned()).collect()
+    });
+    let texts = texts.collect();
+    let scores = reranker.score_texts(Arc::clone(&call.queries), texts, ticket).await;
+    let checked = call.queries.iter().zip(scores).map(|(query, scores)| {
+        if is_long(query) { Err(SearchFault::QueryTooLong) } else { scores }
+    });
+    checked.collect()
+}
+
+fn response(call: Call, scores: Vec<Scores>) -> RerankResponse {
+    let Call { documents, top_k, with_scores, .. } = call;
+    let errors = errors(&scores);
+    let ranked = |(documents, scores): (Vec<Map<String, Value>>, Scores)| {
+        let Ok(scores) = scores else { return Vec::new() };
+        let mut documents: Vec<Option<_>> = documents.into_iter().map(Some).collect();
+        let best = order(&scores).into_iter().take(top_k).filter_map(|place| {
+            let document = documents.get_mut(place)?.take()?;
+            let score = f64::from(scores[place]?);
+            Some(if with_scores {
+                Ranked::Scored { document, score }
+            } else {
+                Ranked::Bare(document)
+            })
+        });
+        best.collect()
+    };
+    RerankResponse { result: documents.into_iter().zip(scores).map(ranked).collect(), errors }
+}
+
+fn contents(document: &Map<String, Value>) -> Option<&str> {
+    document.get("contents")?.as_str()
+}
+
+fn parse(body: &[u8], limits: &RequestLimits) -> Result<Call, Vec<ValidationError>> {
+    let mut fields = object(body).map_err(|fault| vec![fault])?;
+    let mut faults = Vec::new();
+    let queries = if let Some(queries) = fields.get("queries") {
+        query_list(queries, limits, &mut faults)
+    } else {
+        let message = "field required: queries, a list of strings";
+        faults.push(fault(&["queries"], None, message, "missing"));
+        Vec::new()
+    };
+    let top_k = top_k(&fields, TOP_K_KEY, limits, &mut faults);
+    let with_scores = return_scores(&fields, &mut faults);
+    let queries_fit = faults.iter().all(|fault| !fault.loc.contains(&key("queries")));
+    let count = queries_fit.then_some(queries.len());
+    let documents = fields.remove("documents");
+    let documents = document_lists(documents, count, limits, &mut faults);
+    if faults.is_empty() {
+        Ok(Call { queries: queries.into(), documents, top_k, with_scores })
+    } else {
+        faults.truncate(MAX_FAULTS);
+        Err(faults)
+    }
+}
+
+/// The lists of documents, of which there are to be `count`, if that is known.
+fn document_lists(
+    value: Option<Value>,
+    count: Option<usize>,
+    limits: &RequestLimits,
+    faults: &mut Vec<ValidationError>,
+) -> Vec<Vec<Map<String, Value>>> {
+    let mut note = |message: String, kind: &str| {
+        faults.push(fault(&["documents"], None, &message, kind));
+        Vec::new()
+    };
+    let lists = match value {
+        None => {
+            let message = "field required: documents, a list of documents for each query";
+            return note(message.to_owned(), "missing");
+        }
+        Some(Value::Array(lists)) => lists,
+        Some(other) => {
+            let message = format!("is {}, expected a list of lists", json_kind(&other));
+            return note(message, "list_type");
+        }
+    };
+    if let Some(count) = count.filter(|&count| count != lists.len()) {
+        let message = format!("has {} lists, expected {count} as queries", lists.len());
+        return note(message, "length");
+    }
+    let total: usize = lists.iter().filter_map(Value::as_array).map(Vec::len).sum();
+    let most = limits.max_rerank_documents;
+    if total > most {
+        return note(format!("has {total} documents, expected at most {most}"), "too_long");
+    }
+    let list = |(query, list): (usize, Value)| match list {
+        Value::Array(documents) => documents
+            .into_iter()
+            .enumerate()
+            .filter_map(|(place, one)| document(one, query, place).map_err(|f| faults.push(f)).ok())
+            .collect(),
+        other => {
+            let message = format!("is {}, expected a list of documents", json_kind(&other));
+            faults.push(fault(&["documents"], Some(query), &message, "list_type"));
+            Vec::new()
+        }
+    };
+    lists.into_iter().enumerate().map(list).collect()
+}
+
+/// A document, taken out of what is around it.
+fn document(
+    value: Value,
+    query: usize,
+    place: usize,
+) -> Result<Map<String, Value>, ValidationError> {
+    let refuse = |keys: &[&str], message: String, kind: &str| {
+        let mut refused = fault(&["documents"], Some(query), &message, kind);
+        refused.loc.push(Location::Index(place));
+        refused.loc.extend(keys.iter().map(|name| key(name)));
+        Err(refused)
+    };
+    let (mut fields, mut keys) = match value {
+        Value::Object(fields) => (fields, vec![]),
+        other => {
+            let message = format!("is {}, expected an object", json_kind(&other));
+            return refuse(&[], message, "object_type");
+        }
+    };
+    match fields.remove("document") {
+        Some(Value::Object(inner)) => {
+            fields = inner;
+            keys.push("document");
+        }
+        Some(other) => {
+            let message = format!("is {}, expected an object", json_kind(&other));
+            return refuse(&["document"], message, "object_type");
+        }
+        None => {}
+    }
+    keys.push("contents");
+    match fields.get("contents") {
+        Some(Value::String(_)) => Ok(fields),
+        Some(other) => {
+            let message = format!("is {}, expected a string", json_kind(other));
+            refuse(&keys, message, "string_type")
+        }
+        None => refuse(&keys, "field required: contents, a string".to_owned(), "missing"),
+    }
+}
+
+fn key(name: &str) -> Location {
+    Location::Key(name.to_owned())
+}

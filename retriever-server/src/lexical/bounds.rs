@@ -1,0 +1,232 @@
+//! The file of bounds beside tantivy's postings. For every term with more than one block of
+//! postings: the documents among which the one is that the term adds most to. For frequent terms
+//! also a byte for every range of documents ([`ranges`]). None of it depends on the constants of
+//! BM25, so that they may change with every start.
+//!
+//! All numbers are little-endian.
+//!
+//! ```text
+//! ranges   a byte a range, one term after the other
+//! terms    u64 where its postings start in tantivy's file, ascending; u32 its first peak;
+//!          u32 its place among the terms with ranges, or all bits set
+//! peaks    u32: frequency in the upper 24 bits, length in the lower 8
+//! footer   the shortest length of each class, u32 passages, u32 terms with ranges, u32 terms,
+//!          u32 peaks, 8 bytes of magic
+//! ```
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use tantivy::directory::{Directory, MmapDirectory, OwnedBytes};
+use tantivy::index::InvertedIndexReader;
+use tantivy::postings::{BlockSegmentPostings, TermInfo};
+use tantivy::schema::IndexRecordOption;
+
+use crate::lexical::LexicalError;
+use crate::lexical::maxscore::{BLOCK_LENGTH, Peak};
+use crate::lexical::ranges::{
+    ABSENT, LENGTH_CLASSES, LengthClasses, RANGE_LENGTH, join, range_count,
+};
+
+/// Name of the file in the folder of the postings.
+pub(crate) const BOUNDS_FILE: &str = "bounds";
+
+const MAGIC: [u8; 8] = *b"bm25bnd1";
+const FOOTER_BYTES: usize = LENGTH_CLASSES + 4 * 4 + MAGIC.len();
+const TERM_BYTES: usize = 16;
+const PEAK_BYTES: usize = 4;
+const NO_RANGES: u32 = u32::MAX;
+
+/// A term that is in one of so many documents has ranges: rarer ones are absent from most ranges,
+/// and their postings take less room than ranges would.
+const RANGES_FROM_SHARE: u32 = 64;
+
+/// The open file.
+pub(crate) struct Bounds {
+    terms: OwnedBytes,
+    peaks: OwnedBytes,
+    ranges: OwnedBytes,
+    range_count: usize,
+    classes: LengthClasses,
+}
+
+/// Bounds of one term.
+#[derive(Default)]
+pub(crate) struct TermBounds<'a> {
+    /// Of all its documents, none if they are not known.
+    pub(crate) peaks: Vec<Peak>,
+    /// A code for every range, none if they are not known.
+    pub(crate) ranges: &'a [u8],
+}
+
+impl Bounds {
+    /// Maps the file in `folder`; `None` if there is none, as beside an index that was written
+    /// before there were bounds.
+    pub(crate) fn open(folder: &Path, documents: u32) -> Result<Option<Self>, LexicalError> {
+        if !folder.join(BOUNDS_FILE).try_exists()? {
+            return Ok(None);
+        }
+        let map = MmapDirectory::open(folder).map_err(tantivy::TantivyError::from)?;
+        let file = map.open_read(Path::new(BOUNDS_FILE)).map_err(tantivy::TantivyError::from)?;
+        Self::from_bytes(file.read_bytes()?, documents).map(Some).map_err(|reason| {
+            LexicalError::Malformed(format!("{BOUNDS_FILE} is corrupt: {reason}"))
+        })
+    }
+
+    fn from_bytes(bytes: OwnedBytes, documents: u32) -> Result<Self, String> {
+        let found = bytes.len();
+        let body = found.checked_sub(FOOTER_BYTES).ok_or_else(|| format!("{found} bytes long"))?;
+        let (body, footer) = bytes.split(body);
+        let (shortest, numbers) = footer.split_at(LENGTH_CLASSES);
+        let [counted, with_ranges, terms, peaks] = [0, 1, 2, 3].map(|index| u32_at(numbers, index));
+        if !footer.ends_with(&MAGIC) || counted != documents {
+            return Err(format!("no bounds of {documents} passages"));
+        }
+        let classes = LengthClasses(std::array::from_fn(|class| shortest[class]));
+        let range_count = range_count(documents as usize);
+        let (terms, peaks) = (terms as usize * TERM_BYTES, peaks as usize * PEAK_BYTES);
+        let ranges = with_ranges as usize * range_count;
+        if body.len() != ranges + terms + peaks || classes.0[0] != 0 || !classes.0.is_sorted() {
+            let expected = ranges + terms + peaks + FOOTER_BYTES;
+            return Err(format!("{found} bytes long, expected {expected}"));
+        }
+        let (ranges, rest) = body.split(ranges);
+        let (terms, peaks) = rest.split(terms);
+        Ok(Self { terms, peaks, ranges, range_count, classes })
+    }
+
+    /// Classes of lengths that the ranges use.
+    pub(crate) fn classes(&self) -> LengthClasses {
+        self.classes
+    }
+
+    /// Bounds of a term, those that the file has.
+    pub(crate) fn of(&self, info: &TermInfo) -> TermBounds<'_> {
+        let terms = self.terms.as_chunks::<TERM_BYTES>().0;
+        let key = info.postings_range.start as u64;
+        let start =
+            |term: &[u8; TERM_BYTES]| u64::from(u32_at(term, 1)) << 32 | u64::from(u32_at(term, 0));
+        let Ok(index) = terms.binary_search_by_key(&key, start) else {
+            return TermBounds::default();
+        };
+        let peaks = self.peaks.as_chunks::<PEAK_BYTES>().0;
+        let first = u32_at(&terms[index], 2) as usize;
+        let end = terms.get(index + 1).map_or(peaks.len(), |next| u32_at(next, 2) as usize);
+        let peak = |bytes: &[u8; PEAK_BYTES]| {
+            let packed = u32::from_le_bytes(*bytes);
+            Peak { frequency: packed >> 8, length_id: packed as u8 }
+        };
+        let place = u32_at(&terms[index], 3) as usize;
+        let ranges = place.saturating_mul(self.range_count);
+        let ranges = ranges..ranges.saturating_add(self.range_count);
+        TermBounds {
+            peaks: peaks.get(first..end).unwrap_or_default().iter().map(peak).collect(),
+            ranges: self.ranges.get(ranges).unwrap_or_default(),
+        }
+    }
+}
+
+fn u32_at(bytes: &[u8], index: usize) -> u32 {
+    bytes.as_chunks::<4>().0.get(index).map_or(0, |bytes| u32::from_le_bytes(*bytes))
+}
+
+/// Writes the bounds of all terms into the folder of their postings.
+pub(crate) fn write(
+    folder: &Path,
+    postings: &InvertedIndexReader,
+    length_ids: &[u8],
+) -> Result<(), LexicalError> {
+    let file = BufWriter::new(File::create(folder.join(BOUNDS_FILE))?);
+    let mut bounds = BoundsWriter::new(file, length_ids);
+    let mut terms = postings.terms().stream()?;
+    while terms.advance() {
+        let info = terms.value();
+        if info.doc_freq as usize > BLOCK_LENGTH {
+            let blocks =
+                postings.read_block_postings_from_terminfo(info, IndexRecordOption::WithFreqs)?;
+            bounds.add(info, blocks)?;
+        }
+    }
+    Ok(bounds.finish()?)
+}
+
+/// The file as far as it is written, and what comes behind the ranges.
+struct BoundsWriter<'a> {
+    file: BufWriter<File>,
+    length_ids: &'a [u8],
+    classes: LengthClasses,
+    /// Codes of the current term.
+    codes: Vec<u8>,
+    with_ranges: u32,
+    terms: Vec<u8>,
+    peaks: Vec<u8>,
+}
+
+impl<'a> BoundsWriter<'a> {
+    fn new(file: BufWriter<File>, length_ids: &'a [u8]) -> Self {
+        Self {
+            file,
+            length_ids,
+            classes: LengthClasses::of(length_ids),
+            codes: vec![ABSENT; range_count(length_ids.len())],
+            with_ranges: 0,
+            terms: Vec::new(),
+            peaks: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, info: &TermInfo, mut blocks: BlockSegmentPostings) -> io::Result<()> {
+        let is_frequent = info.doc_freq >= self.length_ids.len() as u32 / RANGES_FROM_SHARE;
+        self.codes.fill(ABSENT);
+        let mut highest = [0u32; 256];
+        while !blocks.docs().is_empty() {
+            for (&document, &frequency) in blocks.docs().iter().zip(blocks.freqs()) {
+                let length_id = self.length_ids[document as usize];
+                let best = &mut highest[usize::from(length_id)];
+                *best = frequency.max(*best);
+                if is_frequent {
+                    let code = &mut self.codes[document as usize / RANGE_LENGTH];
+                    *code = join(*code, self.classes.code(frequency, length_id));
+                }
+            }
+            blocks.advance();
+        }
+        let mut place = NO_RANGES;
+        if is_frequent {
+            place = self.with_ranges;
+            self.with_ranges += 1;
+            self.file.write_all(&self.codes)?;
+        }
+        self.terms.extend((info.postings_range.start as u64).to_le_bytes());
+        self.terms.extend(((self.peaks.len() / PEAK_BYTES) as u32).to_le_bytes());
+        self.terms.extend(place.to_le_bytes());
+        let mut above = 0;
+        for (length_id, &frequency) in highest.iter().enumerate() {
+            // Longer documents matter only where the term occurs more often than in shorter ones.
+            if frequency > above {
+                above = frequency;
+                let packed = frequency.min(u32::MAX >> 8) << 8 | length_id as u32;
+                self.peaks.extend(packed.to_le_bytes());
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> io::Result<()> {
+        self.file.write_all(&self.terms)?;
+        self.file.write_all(&self.peaks)?;
+        self.file.write_all(&self.classes.0)?;
+        let documents = self.length_ids.len() as u32;
+        let terms = (self.terms.len() / TERM_BYTES) as u32;
+        let peaks = (self.peaks.len() / PEAK_BYTES) as u32;
+        for number in [documents, self.with_ranges, terms, peaks] {
+            self.file.write_all(&number.to_le_bytes())?;
+        }
+        self.file.write_all(&MAGIC)?;
+        self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests;

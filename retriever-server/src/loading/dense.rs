@@ -1,0 +1,141 @@
+//! Opens the dense back end: the encoder, and vectors in the index or in a file of faiss.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::info;
+
+use crate::app::ServeError;
+use crate::backend::Backend;
+use crate::backend::dense::{DenseBackend, Vectors};
+use crate::config::{ConfigError, EncoderConfig, RuntimeConfig, variables as var};
+use crate::encode::{EncodeError, Encoder, EncoderOptions, Role};
+use crate::gpu::GpuOptions;
+use crate::index::build::Progress;
+use crate::index::dense::build::PassageEncoder;
+use crate::index::dense::{self, DenseRows, Source};
+use crate::loading::Opening;
+use crate::vector::RowFormat;
+use crate::vector::faiss_file::{FaissIndex, Metric};
+
+/// Time between two log lines while passages are encoded.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+impl<'a> Opening<'a> {
+    /// The dense back end.
+    pub(super) fn open_dense(&mut self) -> Result<Box<dyn Backend>, ServeError> {
+        let vectors = self.encoder_config()?.vectors.as_deref();
+        let vectors = match vectors {
+            Some(path) => self.open_faiss(path)?,
+            None => Vectors::Index(self.open_vectors()?),
+        };
+        let (device, threads) = (self.encoder_config()?.runtime.device, self.config.threads);
+        let options = GpuOptions { device, format: RowFormat::F32, threads };
+        let vectors = vectors.on_devices(&options)?;
+        let steady_top_k = vectors.steady_top_k();
+        let (encoder, pool) = (self.encoder()?, Arc::clone(self.pool));
+        let dense = DenseBackend::new(encoder, vectors, pool, self.config.threads);
+        Ok(self.batched(Box::new(dense), steady_top_k))
+    }
+
+    fn encoder_config(&self) -> Result<&'a EncoderConfig, ServeError> {
+        let encoder = self.config.encoder.as_ref();
+        encoder.ok_or_else(|| ConfigError::unset(&var::MODEL).into())
+    }
+
+    /// The encoder, which is opened once.
+    pub(super) fn encoder(&mut self) -> Result<Arc<Encoder>, ServeError> {
+        if let Some(encoder) = &self.encoder {
+            return Ok(Arc::clone(encoder));
+        }
+        let encoder = Arc::new(open_encoder(self.encoder_config()?, self.config.threads)?);
+        self.encoder = Some(Arc::clone(&encoder));
+        Ok(encoder)
+    }
+
+    /// The vectors that the encoder has made of the passages, which are made now if a corpus is
+    /// named.
+    pub(super) fn open_vectors(&mut self) -> Result<DenseRows, ServeError> {
+        let encoder = self.encoder()?;
+        let config = self.config;
+        let source = Source::of(self.manifest, &encoder)?;
+        if !config.corpus.is_empty() && !dense::build::are_there(&config.index, &source)? {
+            self.make_vectors(&source, &encoder)?;
+        }
+        Ok(DenseRows::open(&config.index, &source, config.verification)?)
+    }
+
+    fn make_vectors(&self, source: &Source, encoder: &Encoder) -> Result<(), ServeError> {
+        let index = &self.config.index;
+        let model = &self.encoder_config()?.model;
+        info!(index = %index.display(), "there are no vectors of this encoder, making them");
+        let mut last = Instant::now();
+        let mut report = |progress| {
+            if let Progress::Encoding { passages, of, .. } = progress
+                && last.elapsed() >= LOG_INTERVAL
+            {
+                last = Instant::now();
+                info!(passages, of, "encoding");
+            }
+        };
+        dense::build::build(index, source, model, self.passages, encoder, &mut report)?;
+        Ok(())
+    }
+
+    /// The vectors in a file of faiss. Whether the encoder made them, the file does not say;
+    /// whether they can be those of the passages, it does.
+    fn open_faiss(&mut self, path: &Path) -> Result<Vectors, ServeError> {
+        let ef = self.encoder_config()?.hnsw_ef;
+        let file = FaissIndex::open(path)?;
+        let encoder = self.encoder()?;
+        let index = self.manifest;
+        let (found, found_numbers) = (file.vectors().count(), file.vectors().dimension());
+        let misfit = |what: &'static str, found: String, expected: String| {
+            Err(ServeError::OtherVectors { path: path.to_owned(), what, found, expected })
+        };
+        if found as u64 != index.passage_count {
+            return misfit(
+                "vectors",
+                found.to_string(),
+                format!("{} as passages", index.passage_count),
+            );
+        }
+        if found_numbers != encoder.dimension() {
+            let expected = format!("{} as the encoder makes", encoder.dimension());
+            return misfit("numbers a vector", found_numbers.to_string(), expected);
+        }
+        info!(path = %path.display(), vectors = found, "faiss's vectors are used");
+        match file {
+            FaissIndex::Hnsw(file) => Ok(Vectors::Graph { file, ef }),
+            FaissIndex::Flat(file) if file.metric() == Metric::InnerProduct => {
+                Ok(Vectors::Flat(file))
+            }
+            FaissIndex::Flat(_) => {
+                misfit("metric", "L2".to_owned(), "inner product in a flat file".to_owned())
+            }
+        }
+    }
+}
+
+/// The encoder of a configuration.
+pub(crate) fn open_encoder(config: &EncoderConfig, threads: usize) -> Result<Encoder, EncodeError> {
+    Encoder::open(&config.model, &options(&config.runtime, threads))
+}
+
+/// How a model is run.
+pub(super) fn options(runtime: &RuntimeConfig, threads: usize) -> EncoderOptions {
+    EncoderOptions {
+        device: runtime.device,
+        threads: NonZeroUsize::new(threads),
+        library: runtime.library.clone(),
+    }
+}
+
+impl PassageEncoder for Encoder {
+    fn encode(&self, texts: &[&str]) -> Result<Vec<f32>, String> {
+        // A build is ended by ending the process: what is written is kept.
+        Encoder::encode(self, texts, Role::Passage, &|| false).map_err(|error| error.to_string())
+    }
+}

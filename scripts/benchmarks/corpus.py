@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""Makes the corpus and the queries that retrieval is measured on.
+
+    corpus.py FOLDER PASSAGES
+
+FOLDER/corpus.jsonl: passages of about 100 words out of three English dictionaries that Debian
+packages (gcide, WordNet, FOLDOC), in order, as far as they reach. Past their end passages are
+shingled: pieces of 10 to 30 consecutive words, drawn from the real passages until there are 100.
+FOLDER/queries.txt: 2,000 runs of 5 to 10 consecutive words of real passages, one a line.
+
+All draws come from one seed, so that equal packages make equal files. The packages are fetched
+with `apt-get download` into FOLDER/packages, where they are left for the next run.
+"""
+
+import gzip
+import json
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGES = {"dict-gcide": "gcide", "dict-wn": "wn", "dict-foldoc": "foldoc"}
+PASSAGE_WORDS = 100
+PIECE_WORDS = (10, 30)
+QUERIES = 2_000
+QUERY_WORDS = (5, 10)
+SEED = 20_260_901
+
+# Source tags such as [1913 Webster], pronunciations between backslashes, link braces.
+MARKUP = re.compile(r"\[[^\]\n]{0,40}\]|\\[^\\\n]*\\|[{}]")
+
+
+def fetch(package, folder):
+    """The package's file, downloaded unless it is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not list(folder.glob(f"{package}_*.deb")):
+        subprocess.run(["apt-get", "download", package], cwd=folder, check=True)
+    files = sorted(folder.glob(f"{package}_*.deb"))
+    if len(files) != 1:
+        sys.exit(f"{folder} has {len(files)} files of {package}, expected 1")
+    return files[0]
+
+
+def dictionary_text(package, name, folder):
+    """The dictionary in a package. A dictzip file is a gzip file."""
+    unpacked = folder / package
+    subprocess.run(["dpkg-deb", "-x", fetch(package, folder), unpacked], check=True)
+    with gzip.open(unpacked / "usr/share/dictd" / f"{name}.dict.dz") as file:
+        return file.read().decode("utf-8", errors="replace")
+
+
+def real_passages(folder):
+    """Consecutive words of the dictionaries, as lists of words."""
+    passages = []
+    for package, name in PACKAGES.items():
+        words = MARKUP.sub(" ", dictionary_text(package, name, folder)).split()
+        cuts = range(0, len(words), PASSAGE_WORDS)
+        passages.extend(words[cut : cut + PASSAGE_WORDS] for cut in cuts)
+    return passages
+
+
+def piece(passages, draw, lengths):
+    """Some consecutive words of some passage."""
+    words = draw.choice(passages)
+    length = min(draw.randint(*lengths), len(words))
+    start = draw.randint(0, len(words) - length)
+    return words[start : start + length]
+
+
+def shingled_passage(passages, draw):
+    words = []
+    while len(words) < PASSAGE_WORDS:
+        words.extend(piece(passages, draw, PIECE_WORDS))
+    return words[:PASSAGE_WORDS]
+
+
+def main(arguments):
+    if len(arguments) != 2 or not arguments[1].isdigit() or int(arguments[1]) == 0:
+        sys.exit(__doc__)
+    folder, count = Path(arguments[0]), int(arguments[1])
+    real = real_passages(folder / "packages")
+    draw = random.Random(SEED)
+    queries = [piece(real[:count], draw, QUERY_WORDS) for _ in range(QUERIES)]
+    (folder / "queries.txt").write_text("".join(" ".join(words) + "\n" for words in queries))
+    with open(folder / "corpus.jsonl", "w", encoding="utf-8") as file:
+        for row in range(count):
+            words = real[row] if row < len(real) else shingled_passage(real, draw)
+            record = {"id": str(row), "contents": " ".join(words)}
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    shingled = max(0, count - len(real))
+    print(f"{count - shingled} real and {shingled} shingled passages, {QUERIES} queries in {folder}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
