@@ -76,6 +76,14 @@ configuration: build ## Write docs/configuration.md and .env.example from the ta
 bench: setup ## Measure the retriever and the trainer on this machine
 	scripts/bench
 
+.PHONY: bench-gpu
+bench-gpu: ## Check search on an NVIDIA GPU and measure it; says what is missing where there is none
+	cargo run $(CARGO_FLAGS) --package retriever-server --example gpu_bench -- $(BENCH_GPU_ARGUMENTS)
+
+.PHONY: check-kernels
+check-kernels: ## Compile the CUDA kernels, without a GPU, by the NVRTC in the folder NVRTC
+	scripts/check-kernels $(NVRTC)
+
 .PHONY: tools
 tools: ## Build cargo-nextest and cargo-deny into .cache/tools, where they are missing
 	scripts/install-tools

@@ -1,4 +1,5 @@
-# The retriever: `docker build --file docker/retriever.Dockerfile .` in the root of the checkout.
+# The retriever: `docker build --file docker/retriever.Dockerfile .` in the root of the checkout;
+# `--build-arg DEVICE=cuda` takes ONNX Runtime and what it needs for NVIDIA GPUs (the driver comes from the host).
 #
 # Plain Dockerfile instructions only, so that the classic builder and BuildKit both build it. Where no
 # image registry answers, docker/base-images provides the two images it starts from.
@@ -14,7 +15,9 @@ RUN apt-get update \
 ARG PIP_INDEX_URL
 COPY scripts/setup scripts/setup.lock.json scripts/
 COPY scripts/provision scripts/provision
-RUN scripts/setup --only onnxruntime --only embedder
+RUN scripts/setup --only embedder
+ARG DEVICE=cpu
+RUN scripts/setup --device "${DEVICE}" --only onnxruntime
 COPY data data
 RUN scripts/setup --only data
 # The dependencies have a layer of their own, which changes with the lock file alone: they are built
@@ -50,6 +53,8 @@ COPY --from=build /src/target/release/retriever-server /usr/local/bin/
 COPY data/worldqa/NOTICE /usr/local/share/search-r1/worldqa/
 COPY --from=build /src/.cache/data/worldqa/corpus.jsonl /usr/local/share/search-r1/worldqa/
 COPY --from=build /src/.cache/onnxruntime/lib /usr/local/lib
+# The loader finds libraries there by name from now on, which those for CUDA need.
+RUN ldconfig
 COPY --from=build /src/.cache/models/all-minilm-l6-v2 /usr/local/share/search-r1/models/all-minilm-l6-v2
 # Read by the NVIDIA container runtime, where there is one.
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility

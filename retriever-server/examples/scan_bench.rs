@@ -50,22 +50,7 @@ fn main() -> Result<()> {
     }
 
     let asked = batches.iter().max().unwrap_or(&0) * dimension;
-    let (numbers, queries) = match rows.parse::<usize>() {
-        Ok(count) => {
-            let mut random = Random(1);
-            let queries = random.numbers(asked);
-            (random.numbers(count * dimension), queries)
-        }
-        Err(_) => {
-            let bytes = fs::read(&rows).with_context(|| rows.clone())?;
-            let mut numbers: Vec<f32> =
-                bytes.as_chunks().0.iter().map(|&number| f32::from_le_bytes(number)).collect();
-            ensure!(numbers.len() > asked, "{rows} has fewer vectors than the largest batch");
-            // The last ones are asked, as queries come from elsewhere than rows.
-            let queries = numbers.split_off(numbers.len() - asked);
-            (numbers, queries)
-        }
-    };
+    let (numbers, queries) = numbers_of(&rows, dimension, asked)?;
     let count = numbers.len() / dimension;
     println!("{count} rows of {dimension} numbers, the best {TOP_K}, {threads} threads");
     let mut exact = Vec::new();
@@ -107,6 +92,22 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+/// The numbers of the rows, random ones or out of a file, and of as many queries as are asked.
+fn numbers_of(rows: &str, dimension: usize, asked: usize) -> Result<(Vec<f32>, Vec<f32>)> {
+    if let Ok(count) = rows.parse::<usize>() {
+        let mut random = Random(1);
+        let queries = random.numbers(asked);
+        return Ok((random.numbers(count * dimension), queries));
+    }
+    let bytes = fs::read(rows).with_context(|| rows.to_owned())?;
+    let mut numbers: Vec<f32> =
+        bytes.as_chunks().0.iter().map(|&number| f32::from_le_bytes(number)).collect();
+    ensure!(numbers.len() > asked, "{rows} has fewer vectors than the largest batch");
+    // The last ones are asked, as queries come from elsewhere than rows.
+    let queries = numbers.split_off(numbers.len() - asked);
+    Ok((numbers, queries))
+}
+
 /// Of the hits of coarser rows: the share of the exact ones among the best, and after the
 /// candidates were scored again by the numbers that the rows were made of.
 fn recalls(
@@ -125,7 +126,7 @@ fn recalls(
         hits.iter().filter(|&&hit| hit).count() as f64 / hits.len().max(1) as f64
     };
     let before = recall(&found);
-    let mut bytes = Vec::with_capacity(numbers.len() * size_of::<f32>());
+    let mut bytes = Vec::with_capacity(size_of_val(numbers));
     RowFormat::F32.append_row(numbers, &mut bytes);
     rescore(&Rows::new(&bytes, RowFormat::F32, dimension)?, queries, &mut found, TOP_K, 1);
     let after = recall(&found);

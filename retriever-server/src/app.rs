@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use crate::config::{ConfigError, ServeConfig};
 use crate::encode::EncodeError;
+use crate::gpu::GpuError;
 use crate::http::{self, BoundedListener};
 use crate::index::IndexError;
 use crate::loading;
@@ -52,6 +53,9 @@ pub enum ServeError {
     /// The encoder could not be opened.
     #[error(transparent)]
     Encode(#[from] EncodeError),
+    /// The vectors could not be put on CUDA devices.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
     /// The threads could not be started.
     #[error("cannot start threads: {0}")]
     Threads(io::Error),

@@ -16,6 +16,7 @@ pub mod config;
 pub mod corpus;
 pub mod encode;
 pub mod evaluation;
+pub mod gpu;
 mod http;
 pub mod index;
 mod json_kind;

@@ -7,7 +7,7 @@ import re
 from .console import ProvisionError
 
 FIELDS = {"package": str, "version": str, "file": str, "bytes": int, "sha256": str, "parts": list}
-PARTS = ("libtorch-cpu", "libtorch-cuda", "model", "onnxruntime", "embedder")
+PARTS = ("libtorch-cpu", "libtorch-cuda", "model", "onnxruntime-cpu", "onnxruntime-cuda", "embedder")
 
 
 def read(path):

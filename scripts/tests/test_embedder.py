@@ -252,18 +252,41 @@ class Providing(WithRegistry):
             library: "ELF", "onnxruntime/LICENSE": "MIT", "onnxruntime/ThirdPartyNotices.txt": "others",
             "onnxruntime/capi/libonnxruntime_providers_shared.so": "", "onnxruntime/__init__.py": "",
         }
-        self.serve("onnxruntime", members)
-        self.provide(onnxruntime)
-        self.assertIn("already there", self.provide(onnxruntime))
+        self.serve("onnxruntime-cpu", members)
+        self.provide(onnxruntime, device="cpu")
+        self.assertIn("already there", self.provide(onnxruntime, device="cpu"))
         expected = ["LICENSE", "ThirdPartyNotices.txt", "lib/libonnxruntime.so.1.31.1", "setup-stamp.json"]
         self.assertEqual(self.names("onnxruntime"), expected)
         pathlib.Path(self.cache, "onnxruntime/lib/libonnxruntime.so.1.31.1").write_text("short of it")
-        self.assertNotIn("already there", self.provide(onnxruntime))
+        self.assertNotIn("already there", self.provide(onnxruntime, device="cpu"))
         del members[library]
-        self.serve("onnxruntime", members)
-        with self.assertRaisesRegex(ProvisionError, "holds 0 libraries"):
-            self.provide(onnxruntime)
+        self.serve("onnxruntime-cpu", members)
+        with self.assertRaisesRegex(ProvisionError, "hold 0 libraries libonnxruntime.so"):
+            self.provide(onnxruntime, device="cpu")
         self.assertEqual(self.names("onnxruntime"), expected)
+
+    def test_for_cuda_its_provider_and_libraries_come_too(self):
+        self.entries = []
+        with self.assertRaisesRegex(ProvisionError, "lists no wheels of ONNX Runtime for device cuda"):
+            self.provide(onnxruntime, device="cuda")
+        capi, nvidia = "onnxruntime/capi/", "nvidia/cu13/lib/"
+        kept = [
+            capi + "libonnxruntime.so.1.31.1", capi + "libonnxruntime_providers_cuda.so",
+            capi + "libonnxruntime_providers_shared.so", nvidia + "libcublas.so.13", nvidia + "libcublasLt.so.13",
+            nvidia + "libcudart.so.13", "nvidia/cudnn/lib/libcudnn.so.9", nvidia + "libcurand.so.10",
+            nvidia + "libnvrtc.so.13", nvidia + "libnvrtc-builtins.so.13.0",
+        ]
+        left = [
+            capi + "libonnxruntime_providers_tensorrt.so", capi + "onnxruntime_pybind11_state.so",
+            nvidia + "libnvrtc.alt.so.13", nvidia + "libnvblas.so.13", "nvidia/cu13/include/nvrtc.h",
+        ]
+        self.serve("onnxruntime-cuda", {name: "ELF" for name in kept + left})
+        self.provide(onnxruntime, device="cuda")
+        expected = sorted(["lib/" + os.path.basename(name) for name in kept] + ["setup-stamp.json"])
+        self.assertEqual(self.names("onnxruntime"), expected)
+        self.serve("onnxruntime-cuda", {name: "ELF" for name in kept if "curand" not in name})
+        with self.assertRaisesRegex(ProvisionError, "hold 0 libraries libcurand"):
+            self.provide(onnxruntime, device="cuda")
 
 
 if __name__ == "__main__":

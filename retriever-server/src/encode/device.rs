@@ -13,6 +13,18 @@ pub enum Device {
     Cpu,
     /// The CUDA device of this number, or none.
     Cuda(u16),
+    /// Every CUDA device that can share the work, or none; what cannot be shared is on the first.
+    EveryCuda,
+}
+
+impl Device {
+    /// The number of the CUDA device for what cannot be shared.
+    pub(super) fn first_cuda(self) -> u16 {
+        match self {
+            Self::Cuda(number) => number,
+            Self::Auto | Self::Cpu | Self::EveryCuda => 0,
+        }
+    }
 }
 
 impl FromStr for Device {
@@ -22,7 +34,7 @@ impl FromStr for Device {
         match text {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
-            "cuda" => Ok(Self::Cuda(0)),
+            "cuda" => Ok(Self::EveryCuda),
             _ => text
                 .strip_prefix("cuda:")
                 .and_then(|number| number.parse().ok())
@@ -38,6 +50,7 @@ impl fmt::Display for Device {
             Self::Auto => formatter.write_str("auto"),
             Self::Cpu => formatter.write_str("cpu"),
             Self::Cuda(number) => write!(formatter, "cuda:{number}"),
+            Self::EveryCuda => formatter.write_str("cuda"),
         }
     }
 }
@@ -66,10 +79,12 @@ mod tests {
 
     #[test]
     fn a_device_is_read_as_it_is_written() {
-        for device in [Device::Auto, Device::Cpu, Device::Cuda(0), Device::Cuda(7)] {
+        for device in
+            [Device::Auto, Device::Cpu, Device::Cuda(0), Device::Cuda(7), Device::EveryCuda]
+        {
             assert_eq!(device.to_string().parse(), Ok(device));
         }
-        assert_eq!("cuda".parse(), Ok(Device::Cuda(0)));
+        assert_eq!("cuda".parse(), Ok(Device::EveryCuda));
         for text in ["", "gpu", "CUDA", "cuda:", "cuda:-1", "cuda:x", "cuda:70000"] {
             let refused = text.parse::<Device>().unwrap_err();
             assert_eq!(refused, format!("is {text:?}, expected auto, cpu, cuda or cuda:N"));

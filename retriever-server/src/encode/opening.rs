@@ -79,8 +79,8 @@ impl Opening<'_> {
                 let opened = self.open(Provider::Cpu).map_err(failed(Provider::Cpu))?;
                 Ok((Provider::Cpu, stated(), opened))
             }
-            Device::Cuda(number) => {
-                let provider = Provider::Cuda(number);
+            Device::Cuda(_) | Device::EveryCuda => {
+                let provider = Provider::Cuda(device.first_cuda());
                 Ok((provider, stated(), self.open(provider).map_err(failed(provider))?))
             }
             Device::Auto => match self.open(Provider::Cuda(0)) {

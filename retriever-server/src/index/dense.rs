@@ -208,6 +208,11 @@ impl DenseRows {
         self.coarse.as_ref().unwrap_or(&self.exact).rows()
     }
 
+    /// The format of the rows that are searched.
+    pub fn searched_format(&self) -> RowFormat {
+        self.coarse.as_ref().unwrap_or(&self.exact).format
+    }
+
     /// Numbers a row.
     pub fn dimension(&self) -> usize {
         self.exact.dimension

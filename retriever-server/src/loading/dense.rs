@@ -12,6 +12,7 @@ use crate::backend::Backend;
 use crate::backend::dense::{DenseBackend, Vectors};
 use crate::config::{ConfigError, EncoderConfig, RuntimeConfig, ServeConfig, variables as var};
 use crate::encode::{EncodeError, Encoder, EncoderOptions, Role};
+use crate::gpu::GpuOptions;
 use crate::index::build::Progress;
 use crate::index::dense::ann::{self, GraphKind};
 use crate::index::dense::build::PassageEncoder;
@@ -30,6 +31,9 @@ impl<'a> Opening<'a> {
             Some(path) => self.open_faiss(path)?,
             None => Vectors::Index(self.open_vectors()?),
         };
+        let (device, threads) = (self.encoder_config()?.runtime.device, self.config.threads);
+        let options = GpuOptions { device, format: vectors.searched_format(), threads };
+        let vectors = vectors.on_devices(&options)?;
         let steady_top_k = vectors.steady_top_k();
         let (encoder, pool) = (self.encoder()?, Arc::clone(self.pool));
         let dense = DenseBackend::new(encoder, vectors, pool, self.config.threads);

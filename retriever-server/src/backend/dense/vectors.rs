@@ -1,6 +1,7 @@
 //! Where the vectors of the passages are, and how the nearest are found.
 
 use crate::backend::Hit;
+use crate::gpu::{GpuError, GpuIndex, GpuOptions};
 use crate::index::dense::DenseRows;
 use crate::vector::faiss_file::{FlatFile, HnswFile, Metric};
 use crate::vector::hnsw::GraphFile;
@@ -37,9 +38,48 @@ pub enum Vectors {
         /// As above.
         ef: usize,
     },
+    /// On CUDA devices, beside those that the host has.
+    Gpu {
+        /// In the index or in a flat file.
+        host: Box<Self>,
+        /// On the devices.
+        devices: GpuIndex,
+    },
 }
 
 impl Vectors {
+    /// Loads them to the devices that the options mean. Those with a graph or searched by distance
+    /// stay where they are, as do all where the options mean the processor.
+    pub fn on_devices(self, options: &GpuOptions) -> Result<Self, GpuError> {
+        let opened = match self.exact_rows() {
+            Some(Ok(rows)) => GpuIndex::open(&rows, options)?,
+            Some(Err(_)) | None => None,
+        };
+        Ok(match opened {
+            Some(devices) => Self::Gpu { host: Box::new(self), devices },
+            None => self,
+        })
+    }
+
+    /// The format of the rows that are searched.
+    pub fn searched_format(&self) -> RowFormat {
+        match self {
+            Self::Index(rows) | Self::Graph { rows, .. } => rows.searched_format(),
+            Self::FaissFlat(_) | Self::FaissHnsw { .. } => RowFormat::F32,
+            Self::Gpu { host, .. } => host.searched_format(),
+        }
+    }
+
+    /// The exact rows, if they are searched one by one for the largest inner products.
+    fn exact_rows(&self) -> Option<Result<Rows<'_>, String>> {
+        match self {
+            Self::Index(rows) => Some(rows.rows().map_err(|fault| fault.to_string())),
+            Self::FaissFlat(file) => (file.metric() != Metric::L2).then(|| Ok(file.table())),
+            Self::Gpu { host, .. } => host.exact_rows(),
+            Self::Graph { .. } | Self::FaissHnsw { .. } => None,
+        }
+    }
+
     /// Number of hits up to which a shorter list is the start of a longer one: more hits than that
     /// have more candidates.
     pub fn steady_top_k(&self) -> usize {
@@ -49,6 +89,7 @@ impl Vectors {
             Self::Index(_) | Self::FaissFlat(_) => usize::MAX,
             Self::Graph { ef, .. } => STEADY.min(*ef),
             Self::FaissHnsw { ef, .. } => *ef,
+            Self::Gpu { host, .. } => host.steady_top_k(),
         }
     }
 
@@ -61,6 +102,11 @@ impl Vectors {
         stop: Stop<'_>,
     ) -> Result<Option<Vec<Vec<Hit>>>, String> {
         match self {
+            Self::Gpu { devices, .. } => {
+                let rows = self.exact_rows().transpose()?.ok_or("there are no rows")?;
+                let found = devices.search(&rows, queries, top_k, threads, stop);
+                found.map_err(|fault| fault.to_string())
+            }
             Self::Index(rows) => {
                 let (exact, searched) = both(rows)?;
                 Ok(scan(&exact, &searched, queries, (top_k, threads), stop))

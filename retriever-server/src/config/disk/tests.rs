@@ -191,3 +191,24 @@ fn a_corpus_whose_value_is_bad_is_reported_once() {
     assert_eq!(found.len(), 1, "{found:?}");
     assert_fault(&found, "RETRIEVER_CORPUS", &["expected paths of JSON Lines files"]);
 }
+
+#[test]
+fn a_device_that_is_asked_for_must_be_there() {
+    let index = indexed();
+    let found = |device: &str| {
+        let values = [("INDEX", index.path()), ("MODEL", Path::new("/nowhere"))];
+        let backend = [("BACKEND", Path::new("dense")), ("DEVICE", Path::new(device))];
+        faults(&[values, backend].concat())
+    };
+    let of_device = |device: &str| {
+        found(device)
+            .into_iter()
+            .filter(|fault| fault.starts_with("RETRIEVER_DEVICE"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of_device("auto"), [""; 0]);
+    assert_eq!(of_device("cpu"), [""; 0]);
+    let [fault] = &of_device("cuda:999")[..] else { panic!("no device has this number") };
+    assert!(fault.contains("is \"cuda:999\", but the"), "{fault}");
+    assert!(fault.ends_with(": expected auto, cpu or a device that is there"), "{fault}");
+}

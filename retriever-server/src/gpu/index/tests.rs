@@ -1,0 +1,98 @@
+//! Several twins of devices behind one index.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::gpu::twin::Twin;
+
+const DIMENSION: usize = 40;
+const COUNT: usize = 9_000;
+
+fn never() -> bool {
+    false
+}
+
+/// Random numbers without a crate: a linear congruential generator.
+fn numbers(count: usize, mut state: u64) -> Vec<f32> {
+    (0..count)
+        .map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / 8_388_608.0 - 1.0
+        })
+        .collect()
+}
+
+fn stored(numbers: &[f32]) -> Vec<u8> {
+    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
+}
+
+fn index(numbers: &[f32], format: DeviceFormat, parts: usize) -> GpuIndex {
+    let layout = Layout { format, dimension: DIMENSION };
+    let share = COUNT.div_ceil(parts);
+    let twins = numbers.chunks(share * DIMENSION).enumerate().map(|(part, numbers)| {
+        (part, Twin::new(layout, numbers, 227 << 10), (part * share) as u32)
+    });
+    GpuIndex::over(layout, twins.collect(), 2).unwrap()
+}
+
+#[test]
+fn devices_together_find_what_the_processor_finds() {
+    let numbers_of_rows = numbers(COUNT * DIMENSION, 11);
+    let bytes = stored(&numbers_of_rows);
+    let rows = Rows::new(&bytes, RowFormat::F32, DIMENSION).unwrap();
+    for (format, parts, count, top_k) in [
+        (DeviceFormat::Halves, 1, 3, 10),
+        (DeviceFormat::Halves, 3, 300, 10),
+        (DeviceFormat::Bytes, 2, 5, 20),
+        (DeviceFormat::Bytes, 1, 20, 3),
+        (DeviceFormat::Halves, 2, 1, 1500),
+        // More than devices keep.
+        (DeviceFormat::Halves, 2, 1, 2048),
+        (DeviceFormat::Halves, 2, 1, 0),
+        (DeviceFormat::Halves, 2, 0, 5),
+    ] {
+        let queries = numbers(count * DIMENSION, 12);
+        let expected = vector::top_k(&rows, &queries, top_k, 1, &never);
+        let found = index(&numbers_of_rows, format, parts)
+            .search(&rows, &queries, top_k, 1, &never)
+            .unwrap();
+        assert_eq!(found, expected, "{format:?}, {parts} parts, {count} queries, top {top_k}");
+    }
+}
+
+#[test]
+fn a_stop_ends_the_search() {
+    let numbers = numbers(COUNT * DIMENSION, 13);
+    let bytes = stored(&numbers);
+    let rows = Rows::new(&bytes, RowFormat::F32, DIMENSION).unwrap();
+    let index = index(&numbers, DeviceFormat::Halves, 2);
+    assert_eq!(index.search(&rows, &numbers[..DIMENSION], 5, 1, &|| true), Ok(None));
+    let asked = AtomicUsize::new(0);
+    let stop = || asked.fetch_add(1, Ordering::Relaxed) >= 1;
+    // Several batches, the second of which is not begun.
+    let queries = &numbers[..600 * DIMENSION];
+    assert_eq!(index.search(&rows, queries, 5, 1, &stop), Ok(None));
+    assert!(index.search(&rows, &queries[..DIMENSION], 5, 1, &never).unwrap().is_some());
+}
+
+#[test]
+fn where_there_is_no_device_only_auto_takes_the_processor() {
+    let bytes = stored(&[1.0; DIMENSION]);
+    let rows = Rows::new(&bytes, RowFormat::F32, DIMENSION).unwrap();
+    let open = |device| {
+        let options = GpuOptions { device, format: RowFormat::F32, threads: 1 };
+        GpuIndex::open(&rows, &options)
+    };
+    assert!(open(Device::Cpu).unwrap().is_none());
+    if devices().is_err() {
+        assert!(open(Device::Auto).unwrap().is_none());
+        for device in [Device::Cuda(0), Device::EveryCuda] {
+            let error = open(device).unwrap_err();
+            assert!(matches!(error, GpuError::NoDriver | GpuError::NoDevice(_)), "{error}");
+        }
+    } else {
+        assert!(matches!(open(Device::Cuda(999)), Err(GpuError::NoSuchDevice { .. })));
+    }
+}

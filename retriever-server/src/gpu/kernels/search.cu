@@ -1,0 +1,437 @@
+// Exact search on one device. Compiled at run time for the architecture of the device, without any
+// header, so that nothing but NVRTC is needed. `twin.rs` does the same on the processor, step by
+// step; change both together.
+//
+// Rows and queries are stored alike: PITCH bytes each, a multiple of SLAB_BYTES, filled up with
+// zeros; halves or signed bytes. A key is a score with its row, so ordered that the better hit is
+// the greater number; 0 is no key. Each query has a list of LIST_KEYS keys, whose first `kept` are
+// its best so far, and a threshold below which no key matters any more.
+
+// `shape.rs` has the same numbers; a test compares them.
+#define LIST_KEYS 4096
+#define STREAM_ROWS 4
+#define TILE_ROWS 128
+#define SLAB_BYTES 128
+#define STAGES 3
+#define BLOCK_THREADS 256
+#define CUT_THREADS 1024
+
+typedef unsigned int u32;
+typedef unsigned short u16;
+typedef unsigned long long u64;
+
+#define FULL_WARP 0xffffffffu
+#define WARP_LANES 32
+// 16 bytes are what one load takes.
+#define CHUNK_BYTES 16
+#define SLAB_CHUNKS (SLAB_BYTES / CHUNK_BYTES)
+
+// The instructions that C++ has no words for. `emulated.h` has them in plain C++, for the tests.
+#ifdef EMULATED
+#include "emulated.h"
+#else
+__device__ __forceinline__ uint4 load_chunk(const unsigned char *from) {
+  uint4 chunk;
+  asm volatile("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(chunk.x), "=r"(chunk.y), "=r"(chunk.z), "=r"(chunk.w)
+               : "l"(from));
+  return chunk;
+}
+
+__device__ __forceinline__ void widen(u32 halves, float &low, float &high) {
+  asm("{.reg .b16 l, h; mov.b32 {l, h}, %2; cvt.f32.f16 %0, l; cvt.f32.f16 %1, h;}"
+      : "=f"(low), "=f"(high)
+      : "r"(halves));
+}
+
+// D = A * B + D for 16 rows, 8 queries and 32 bytes of each.
+__device__ __forceinline__ void multiply_halves(float (&sums)[4], const u32 (&rows)[4], u32 query0,
+                                                u32 query1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(rows[0]), "r"(rows[1]), "r"(rows[2]), "r"(rows[3]), "r"(query0), "r"(query1));
+}
+
+__device__ __forceinline__ void multiply_bytes(int (&sums)[4], const u32 (&rows)[4], u32 query0,
+                                               u32 query1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
+      : "r"(rows[0]), "r"(rows[1]), "r"(rows[2]), "r"(rows[3]), "r"(query0), "r"(query1));
+}
+
+// Adds four products of bytes.
+__device__ __forceinline__ int multiply_four(int sum, u32 one, u32 other) {
+  asm("dp4a.s32.s32 %0, %1, %2, %0;" : "+r"(sum) : "r"(one), "r"(other));
+  return sum;
+}
+
+__device__ __forceinline__ u32 shared_address(const void *place) {
+  return (u32)__cvta_generic_to_shared(place);
+}
+
+__device__ __forceinline__ void copy_chunk(u32 to_shared, const unsigned char *from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to_shared), "l"(from) : "memory");
+}
+
+__device__ __forceinline__ void load_fragments(u32 (&fragments)[4], u32 from_shared) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(fragments[0]), "=r"(fragments[1]), "=r"(fragments[2]), "=r"(fragments[3])
+               : "r"(from_shared)
+               : "memory");
+}
+
+// Ends a group of copies.
+__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits until at most UNDER_WAY groups are not done.
+template <int UNDER_WAY>
+__device__ __forceinline__ void wait_for_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(UNDER_WAY) : "memory");
+}
+#endif
+
+// What is the same for all launches of a phase.
+struct Phase {
+  const unsigned char *rows;
+  // One factor a row for bytes; null for halves.
+  const float *scales;
+  const unsigned char *queries;
+  u64 *lists;
+  u32 *counts;
+  const u64 *thresholds;
+  // The phase in which a list ran over, 0 if none has.
+  u32 *overflow;
+  u32 pitch;
+  u32 first;
+  u32 end;
+  u32 query_count;
+  u32 number;
+};
+
+__device__ __forceinline__ u64 make_key(float score, u32 row) {
+  // One spelling of zero, as the order of keys tells two apart.
+  u32 bits = __float_as_uint(score + 0.0f);
+  u32 ordered = (bits & 0x80000000u) ? ~bits : (bits | 0x80000000u);
+  return ((u64)ordered << 32) | (u32)~row;
+}
+
+// The score below which no key passes a threshold: a quick look before the exact one.
+__device__ __forceinline__ float floor_of(u64 threshold) {
+  if (threshold == 0) return __uint_as_float(0xff800000u);
+  u32 ordered = (u32)(threshold >> 32);
+  return __uint_as_float((ordered & 0x80000000u) ? (ordered & 0x7fffffffu) : ~ordered);
+}
+
+// Appends a key that passes; a list that is full marks the phase, which is then done again.
+__device__ __forceinline__ void offer(const Phase &phase, float score, u32 row, u32 query,
+                                      u64 threshold) {
+  // Not finite: all bits of the exponent are set.
+  if ((__float_as_uint(score) & 0x7f800000u) == 0x7f800000u) return;
+  u64 key = make_key(score, row);
+  if (key <= threshold) return;
+  u32 place = atomicAdd(&phase.counts[query], 1u);
+  if (place < LIST_KEYS) {
+    phase.lists[(u64)query * LIST_KEYS + place] = key;
+  } else {
+    *phase.overflow = phase.number;
+  }
+}
+
+struct Halves {
+  typedef float Sum;
+  struct Chunk { float numbers[8]; };
+  __device__ __forceinline__ static Chunk open(uint4 chunk) {
+    Chunk opened;
+    widen(chunk.x, opened.numbers[0], opened.numbers[1]);
+    widen(chunk.y, opened.numbers[2], opened.numbers[3]);
+    widen(chunk.z, opened.numbers[4], opened.numbers[5]);
+    widen(chunk.w, opened.numbers[6], opened.numbers[7]);
+    return opened;
+  }
+  __device__ __forceinline__ static float add(float sum, const Chunk &one, const Chunk &other) {
+#pragma unroll
+    for (int number = 0; number < 8; ++number)
+      sum = __fmaf_rn(one.numbers[number], other.numbers[number], sum);
+    return sum;
+  }
+  // D = A * B + C for 16 rows, 8 queries and 32 bytes of each.
+  __device__ __forceinline__ static void multiply(float (&sums)[4], const u32 (&rows)[4], u32 query0,
+                                                  u32 query1) {
+    multiply_halves(sums, rows, query0, query1);
+  }
+  __device__ __forceinline__ static float score(float sum, const float *, u32) { return sum; }
+};
+
+struct Bytes {
+  typedef int Sum;
+  typedef uint4 Chunk;
+  __device__ __forceinline__ static Chunk open(uint4 chunk) { return chunk; }
+  __device__ __forceinline__ static int add(int sum, const Chunk &one, const Chunk &other) {
+    sum = multiply_four(multiply_four(sum, one.x, other.x), one.y, other.y);
+    return multiply_four(multiply_four(sum, one.z, other.z), one.w, other.w);
+  }
+  __device__ __forceinline__ static void multiply(int (&sums)[4], const u32 (&rows)[4], u32 query0,
+                                                  u32 query1) {
+    multiply_bytes(sums, rows, query0, query1);
+  }
+  __device__ __forceinline__ static float score(int sum, const float *scales, u32 row) {
+    return (float)sum * scales[row];
+  }
+};
+
+// Up to QUERIES queries: a warp takes ROWS rows at a time, each lane every 32nd chunk of them. Limited
+// by the memory that holds the rows, each of which is read once.
+template <typename Format, int QUERIES>
+__device__ __forceinline__ void stream(const Phase &phase) {
+  // Another block may set it just now: the lanes go on or return together.
+  if (__any_sync(FULL_WARP, *phase.overflow != 0)) return;
+  const u32 lane = threadIdx.x % WARP_LANES;
+  const u32 warp = (blockIdx.x * blockDim.x + threadIdx.x) / WARP_LANES;
+  const u32 warps = gridDim.x * blockDim.x / WARP_LANES;
+  const u32 chunks = phase.pitch / CHUNK_BYTES;
+  const u32 own_row = lane / QUERIES, own_query = lane % QUERIES;
+  const bool owns = own_row < STREAM_ROWS && own_query < phase.query_count;
+  const u64 threshold = owns ? phase.thresholds[own_query] : 0;
+  const u32 groups = (phase.end - phase.first + STREAM_ROWS - 1) / STREAM_ROWS;
+  for (u32 group = warp; group < groups; group += warps) {
+    const u32 row = phase.first + group * STREAM_ROWS;
+    const unsigned char *starts[STREAM_ROWS];
+#pragma unroll
+    for (int r = 0; r < STREAM_ROWS; ++r) {
+      // The last row stands in for those after it, which are not offered.
+      const u32 source = row + r < phase.end ? row + r : phase.end - 1;
+      starts[r] = phase.rows + (u64)source * phase.pitch;
+    }
+    typename Format::Sum sums[STREAM_ROWS][QUERIES] = {};
+#pragma unroll (QUERIES < 8 ? 2 : 1)
+    for (u32 chunk = lane; chunk < chunks; chunk += WARP_LANES) {
+      uint4 raw[STREAM_ROWS];
+#pragma unroll
+      for (int r = 0; r < STREAM_ROWS; ++r) raw[r] = load_chunk(starts[r] + chunk * CHUNK_BYTES);
+      typename Format::Chunk opened[STREAM_ROWS];
+#pragma unroll
+      for (int r = 0; r < STREAM_ROWS; ++r) opened[r] = Format::open(raw[r]);
+#pragma unroll
+      for (int q = 0; q < QUERIES; ++q) {
+        const typename Format::Chunk query =
+            Format::open(load_chunk(phase.queries + q * phase.pitch + chunk * CHUNK_BYTES));
+#pragma unroll
+        for (int r = 0; r < STREAM_ROWS; ++r) sums[r][q] = Format::add(sums[r][q], opened[r], query);
+      }
+    }
+    typename Format::Sum own = 0;
+#pragma unroll
+    for (int r = 0; r < STREAM_ROWS; ++r) {
+#pragma unroll
+      for (int q = 0; q < QUERIES; ++q) {
+        typename Format::Sum sum = sums[r][q];
+#pragma unroll
+        for (int apart = WARP_LANES / 2; apart > 0; apart /= 2)
+          sum += __shfl_xor_sync(FULL_WARP, sum, apart);
+        if (lane == r * QUERIES + q) own = sum;
+      }
+    }
+    if (owns && row + own_row < phase.end)
+      offer(phase, Format::score(own, phase.scales, row + own_row), row + own_row, own_query, threshold);
+  }
+}
+
+// Up to QUERIES queries by tensor cores: a block takes TILE_ROWS rows at a time through shared
+// memory, SLAB_BYTES of each row and each query a stage, and keeps the products of all of them in
+// registers. Chunk c of line l of a stage lies at place c ^ (l % 8), so that neither the copies in
+// nor the loads of fragments meet in a bank.
+__device__ __forceinline__ u32 place_of(u32 line, u32 chunk) {
+  return line * SLAB_BYTES + ((chunk ^ (line % SLAB_CHUNKS)) * CHUNK_BYTES);
+}
+
+// Warps lie WARPS_DOWN along the rows and WARPS_ACROSS along the queries.
+template <typename Format, int QUERIES, int WARPS_DOWN, int WARPS_ACROSS>
+__device__ __forceinline__ void tiles(const Phase &phase) {
+  constexpr int THREADS = BLOCK_THREADS;
+  constexpr int LINES = TILE_ROWS + QUERIES;
+  constexpr u32 STAGE_BYTES = LINES * SLAB_BYTES;
+  constexpr int DOWN = TILE_ROWS / WARPS_DOWN / 16;
+  constexpr int ACROSS = QUERIES / WARPS_ACROSS / 8;
+  static_assert(WARPS_DOWN * WARPS_ACROSS * WARP_LANES == THREADS, "every warp has a part");
+  static_assert(DOWN * WARPS_DOWN * 16 == TILE_ROWS && ACROSS * WARPS_ACROSS * 8 == QUERIES, "whole");
+  static_assert(ACROSS % 2 == 0 && LINES * SLAB_CHUNKS % THREADS == 0, "pairs, and equal shares");
+  extern __shared__ __align__(128) unsigned char stages[];
+  // Another block may set it just now: the threads go on or return together.
+  if (__syncthreads_or(*phase.overflow != 0)) return;
+
+  const u32 lane = threadIdx.x % WARP_LANES, warp = threadIdx.x / WARP_LANES;
+  const u32 down = warp / WARPS_ACROSS * (DOWN * 16), across = warp % WARPS_ACROSS * (ACROSS * 8);
+  const u32 shared = shared_address(stages);
+  const u32 slabs = phase.pitch / SLAB_BYTES;
+  const u32 tile_count = (phase.end - phase.first + TILE_ROWS - 1) / TILE_ROWS;
+
+  // Tiles of this block, and slabs of all of them: copies for a tile begin while the last one is
+  // still multiplied.
+  const u32 own_tiles = blockIdx.x < tile_count ? (tile_count - blockIdx.x - 1) / gridDim.x + 1 : 0;
+  const u32 steps = own_tiles * slabs;
+
+  auto first_of = [&](u32 step) {
+    return phase.first + (blockIdx.x + step / slabs * gridDim.x) * TILE_ROWS;
+  };
+  auto fetch = [&](u32 step) {
+    const u32 stage = shared + step % STAGES * STAGE_BYTES;
+    const u32 first = first_of(step), offset = step % slabs * SLAB_BYTES;
+#pragma unroll
+    for (int share = 0; share < LINES * SLAB_CHUNKS / THREADS; ++share) {
+      const u32 index = share * THREADS + threadIdx.x;
+      const u32 line = index / SLAB_CHUNKS, chunk = index % SLAB_CHUNKS;
+      const unsigned char *from;
+      if (line < TILE_ROWS) {
+        // The last row stands in for those after it, which are not offered.
+        const u32 row = first + line < phase.end ? first + line : phase.end - 1;
+        from = phase.rows + (u64)row * phase.pitch;
+      } else {
+        from = phase.queries + (u64)(line - TILE_ROWS) * phase.pitch;
+      }
+      copy_chunk(stage + place_of(line, chunk), from + offset + chunk * CHUNK_BYTES);
+    }
+  };
+
+  typename Format::Sum sums[DOWN][ACROSS][4] = {};
+  // One group of copies a step, empty past the last, so that their numbers always agree.
+#pragma unroll
+  for (u32 step = 0; step < STAGES - 1; ++step) {
+    if (step < steps) fetch(step);
+    commit_copies();
+  }
+  for (u32 step = 0; step < steps; ++step) {
+    wait_for_copies<STAGES - 2>();
+    // This stage is there for every thread, and no thread still reads the one that is filled next.
+    __syncthreads();
+    if (step + STAGES - 1 < steps) fetch(step + STAGES - 1);
+    commit_copies();
+
+    const u32 stage = shared + step % STAGES * STAGE_BYTES;
+#pragma unroll
+    for (u32 chunk = 0; chunk < SLAB_CHUNKS; chunk += 2) {
+      // Lanes 0 to 7 name the lines of the first matrix, 8 to 15 of the second, and so on.
+      u32 rows[DOWN][4];
+#pragma unroll
+      for (int d = 0; d < DOWN; ++d)
+        load_fragments(rows[d], stage + place_of(down + d * 16 + lane % 16, chunk + lane / 16));
+#pragma unroll
+      for (int a = 0; a < ACROSS; a += 2) {
+        u32 queries[4];
+        const u32 line = TILE_ROWS + across + a * 8 + lane % 8 + lane / 16 * 8;
+        load_fragments(queries, stage + place_of(line, chunk + lane / 8 % 2));
+#pragma unroll
+        for (int d = 0; d < DOWN; ++d) {
+          Format::multiply(sums[d][a], rows[d], queries[0], queries[1]);
+          Format::multiply(sums[d][a + 1], rows[d], queries[2], queries[3]);
+        }
+      }
+    }
+    if (step % slabs != slabs - 1) continue;
+
+    const u32 corner = first_of(step) + down + lane / 4;
+#pragma unroll
+    for (int a = 0; a < ACROSS; ++a) {
+#pragma unroll
+      for (int column = 0; column < 2; ++column) {
+        const u32 query = across + a * 8 + lane % 4 * 2 + column;
+        const bool asked = query < phase.query_count;
+        const u64 threshold = asked ? phase.thresholds[query] : 0;
+        const float floor = floor_of(threshold);
+#pragma unroll
+        for (int d = 0; d < DOWN; ++d) {
+#pragma unroll
+          for (int half = 0; half < 2; ++half) {
+            const u32 row = corner + d * 16 + half * 8;
+            typename Format::Sum &sum = sums[d][a][half * 2 + column];
+            if (asked && row < phase.end) {
+              const float score = Format::score(sum, phase.scales, row);
+              if (score >= floor) offer(phase, score, row, query, threshold);
+            }
+            sum = 0;
+          }
+        }
+      }
+    }
+  }
+}
+
+// One block a query: sorts its list, keeps the first `keep`, and raises its threshold. After a phase
+// that ran over, what was appended is dropped, as the phase is done again; the best of it are true
+// hits all the same, so that the threshold may rise to just below the last of them.
+extern "C" __global__ void __launch_bounds__(CUT_THREADS)
+    cut_lists(u64 *lists, u32 *counts, u32 *kept, u64 *thresholds, const u32 *overflow, u64 *results,
+              u32 keep) {
+  __shared__ u64 keys[LIST_KEYS];
+  const u32 query = blockIdx.x;
+  u64 *list = lists + (u64)query * LIST_KEYS;
+  const u32 count = counts[query] < LIST_KEYS ? counts[query] : LIST_KEYS;
+  u32 size = 1;
+  while (size < count) size *= 2;
+  for (u32 index = threadIdx.x; index < size; index += blockDim.x)
+    keys[index] = index < count ? list[index] : 0;
+  __syncthreads();
+  for (u32 run = 2; run <= size; run *= 2) {
+    for (u32 apart = run / 2; apart > 0; apart /= 2) {
+      for (u32 index = threadIdx.x; index < size; index += blockDim.x) {
+        const u32 other = index ^ apart;
+        if (other > index) {
+          const u64 one = keys[index], two = keys[other];
+          const bool descending = (index & run) == 0;
+          if (descending ? one < two : one > two) {
+            keys[index] = two;
+            keys[other] = one;
+          }
+        }
+      }
+      __syncthreads();
+    }
+  }
+  const bool full = count >= keep;
+  if (*overflow != 0) {
+    if (threadIdx.x == 0) {
+      counts[query] = kept[query];
+      if (full && keys[keep - 1] - 1 > thresholds[query]) thresholds[query] = keys[keep - 1] - 1;
+    }
+    return;
+  }
+  const u32 remaining = full ? keep : count;
+  for (u32 index = threadIdx.x; index < keep; index += blockDim.x) {
+    const u64 key = index < remaining ? keys[index] : 0;
+    if (index < remaining) list[index] = key;
+    results[(u64)query * keep + index] = key;
+  }
+  if (threadIdx.x == 0) {
+    counts[query] = remaining;
+    kept[query] = remaining;
+    if (full && keys[keep - 1] > thresholds[query]) thresholds[query] = keys[keep - 1];
+  }
+}
+
+// Halves or Bytes, chosen by the compiler's option: a device holds rows of one kind.
+#ifndef FORMAT
+#define FORMAT Halves
+#endif
+
+#define STREAM(QUERIES)                                                            \
+  extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)                      \
+      stream_##QUERIES(const __grid_constant__ Phase phase) {                      \
+    stream<FORMAT, QUERIES>(phase);                                                \
+  }
+#define TILES(QUERIES, DOWN, ACROSS)                                               \
+  extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)                      \
+      tiles_##QUERIES(const __grid_constant__ Phase phase) {                       \
+    tiles<FORMAT, QUERIES, DOWN, ACROSS>(phase);                                   \
+  }
+
+STREAM(1)
+STREAM(2)
+STREAM(4)
+STREAM(8)
+TILES(32, 4, 2)
+TILES(64, 4, 2)
+TILES(128, 2, 4)
+TILES(256, 2, 4)

@@ -1,0 +1,156 @@
+//! Rows that a device and the processor make alike, out of a counter: to measure searches over
+//! more rows than one would copy.
+
+use std::thread;
+
+use half::f16;
+
+use super::keys;
+use super::pack::{DeviceFormat, Layout, PackedQueries};
+use crate::backend::Hit;
+
+/// Bytes that one load of a kernel takes.
+pub(super) const CHUNK_BYTES: usize = 16;
+
+/// Numbers that come out of one draw.
+const NUMBERS_A_DRAW: usize = 4;
+
+/// 64 bits that depend on every bit of a counter: the output function of SplitMix64 (Steele, Lea
+/// and Flood, "Fast splittable pseudorandom number generators", 2014).
+fn draw(seed: u64, row: u64, place: u64) -> u64 {
+    let mut mixed = seed.wrapping_add((row << 20 | place).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+/// Writes a row as [`Layout::pack`] would, and returns its factor. Halves are steps of 1/1024 from
+/// -1 on.
+pub fn row(layout: Layout, seed: u64, row: u64, packed: &mut [u8]) -> f32 {
+    packed.fill(0);
+    for (place, positions) in (0..layout.dimension).step_by(NUMBERS_A_DRAW).enumerate() {
+        let drawn = draw(seed, row, place as u64);
+        for position in positions..(positions + NUMBERS_A_DRAW).min(layout.dimension) {
+            let bits = (drawn >> (16 * (position % NUMBERS_A_DRAW))) as u16;
+            match layout.format {
+                DeviceFormat::Halves => {
+                    let number = (f32::from(bits >> 5) - 1024.0) / 1024.0;
+                    let half = f16::from_f32(number).to_le_bytes();
+                    packed[2 * position..][..2].copy_from_slice(&half);
+                }
+                DeviceFormat::Bytes => {
+                    packed[position] = ((bits >> 8) as i8).max(-127) as u8;
+                }
+            }
+        }
+    }
+    match layout.format {
+        DeviceFormat::Halves => 1.0,
+        DeviceFormat::Bytes => {
+            (16.0 + (draw(seed, row, (1 << 20) - 1) & 15) as f32) / (16.0 * 128.0)
+        }
+    }
+}
+
+/// Rows and their factors, as a device would hold them.
+pub fn rows(layout: Layout, seed: u64, count: usize) -> (Vec<u8>, Vec<f32>) {
+    let mut packed = vec![0; count * layout.pitch()];
+    let places = packed.chunks_mut(layout.pitch()).enumerate();
+    let scales = places.map(|(number, packed)| row(layout, seed, number as u64, packed)).collect();
+    (packed, scales)
+}
+
+/// The `keep` best of `count` rows for each query, from sums in double precision, on all `threads`.
+pub fn best(
+    layout: Layout,
+    seed: u64,
+    count: usize,
+    (queries, keep): (&PackedQueries, usize),
+    threads: usize,
+) -> Vec<Vec<Hit>> {
+    let share = count.div_ceil(threads.max(1)).max(1);
+    let search = |first: usize| {
+        let mut packed = vec![0; layout.pitch()];
+        let mut lists: Vec<Vec<u64>> = vec![Vec::new(); queries.count()];
+        for number in first..(first + share).min(count) {
+            let scale = row(layout, seed, number as u64, &mut packed);
+            for (query, list) in queries.bytes.chunks(layout.pitch()).zip(&mut lists) {
+                let sum = product(layout.format, &packed, query);
+                let score = match layout.format {
+                    DeviceFormat::Halves => sum as f32,
+                    DeviceFormat::Bytes => sum as f32 * scale,
+                };
+                list.push(keys::make(score, number as u32));
+                if list.len() >= 64 * keep.max(1) {
+                    cut(list, keep);
+                }
+            }
+        }
+        lists
+    };
+    let mut lists: Vec<Vec<u64>> = vec![Vec::new(); queries.count()];
+    thread::scope(|scope| {
+        let search = &search;
+        let parts: Vec<_> =
+            (0..count).step_by(share).map(|first| scope.spawn(move || search(first))).collect();
+        for part in parts {
+            for (list, part) in lists.iter_mut().zip(part.join().unwrap_or_default()) {
+                list.extend(part);
+            }
+        }
+    });
+    let open = |(query, list): (usize, &mut Vec<u64>)| {
+        cut(list, keep);
+        let hits = list.iter().filter_map(|&key| keys::open(key));
+        hits.map(|hit| Hit { score: hit.score * queries.factor(query), ..hit }).collect()
+    };
+    lists.iter_mut().enumerate().map(open).collect()
+}
+
+fn cut(list: &mut Vec<u64>, keep: usize) {
+    list.sort_unstable_by(|one, other| other.cmp(one));
+    list.truncate(keep);
+}
+
+fn product(format: DeviceFormat, one: &[u8], other: &[u8]) -> f64 {
+    match format {
+        DeviceFormat::Halves => {
+            let number = |bytes: &[u8; 2]| f64::from(f16::from_le_bytes(*bytes).to_f32());
+            let pairs = one.as_chunks().0.iter().zip(other.as_chunks().0);
+            pairs.map(|(one, other)| number(one) * number(other)).sum()
+        }
+        DeviceFormat::Bytes => {
+            let number = |byte: &u8| i32::from(byte.cast_signed());
+            let pairs = one.iter().zip(other);
+            f64::from(pairs.map(|(one, other)| number(one) * number(other)).sum::<i32>())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::search::search;
+    use crate::gpu::twin::Twin;
+
+    #[test]
+    fn the_twin_finds_the_best_of_rows_that_are_made() {
+        for format in [DeviceFormat::Halves, DeviceFormat::Bytes] {
+            let layout = Layout { format, dimension: 90 };
+            let (packed, scales) = rows(layout, 7, 5_000);
+            let mut twin = Twin::of_packed(layout, packed, scales, 227 << 10);
+            let numbers: Vec<f32> =
+                (0..12 * 90).map(|n| ((n * 37 % 101) as f32 - 50.0) / 50.0).collect();
+            let queries = PackedQueries::pack(layout, &numbers);
+            let Ok(found) = search(&mut twin, &queries, 20, &|| false);
+            let expected = best(layout, 7, 5_000, (&queries, 10), 2);
+            for (found, expected) in found.unwrap().iter().zip(expected) {
+                assert_eq!(expected.len(), 10);
+                for hit in expected {
+                    let same = found.iter().find(|found| found.row == hit.row).unwrap();
+                    assert!((same.score - hit.score).abs() < 1e-4 * hit.score.abs());
+                }
+            }
+        }
+    }
+}
