@@ -84,6 +84,11 @@ bench-gpu: ## Check search on an NVIDIA GPU and measure it; says what is missing
 check-kernels: ## Compile the CUDA kernels, without a GPU, by the NVRTC in the folder NVRTC
 	scripts/check-kernels $(NVRTC)
 
+.PHONY: bench-retrieval
+bench-retrieval: setup ## Measure the retriever beside its peers, and write docs/benchmarks.md
+	cargo build $(CARGO_FLAGS) --package retriever-server --examples
+	scripts/bench-retrieval
+
 .PHONY: tools
 tools: ## Build cargo-nextest and cargo-deny into .cache/tools, where they are missing
 	scripts/install-tools
