@@ -84,7 +84,7 @@ fn one_message_names_a_bad_back_end_a_missing_index_and_bad_numbers() {
     assert_eq!((code, out.as_str()), (EXIT_USAGE, ""));
     let expected = format!(
         "error: the configuration has bad values\n  \
-         RETRIEVER_BACKEND (--backend) is \"e5\": expected bm25, dense or hybrid\n  \
+         RETRIEVER_BACKEND (--backend) is \"e5\": expected bm25, dense, ann or hybrid\n  \
          RETRIEVER_INDEX (--index) is {:?}, but there is no index: expected a folder with an index \
          (or RETRIEVER_CORPUS set, to build one there)\n  \
          RETRIEVER_TOP_K (--top-k) is \"three\": expected an integer from 1 to 16777216\n  \
