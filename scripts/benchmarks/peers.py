@@ -129,12 +129,21 @@ def bm25s(corpus, queries):
             batch, stopwords="en", stemmer=stemmer, show_progress=False, return_ids=False
         )
 
+    # It does not take queries of stop words alone.
+    asked = [query for query, found in zip(asked, tokenized(asked)) if found]
+    index.activate_numba_scorer()
+
+    def retrieve(batch):
+        index.retrieve(
+            tokenized(batch), k=TOP_K, n_threads=1, show_progress=False, backend_selection="numba"
+        )
+
     def one_by_one():
         for query in asked:
-            index.retrieve(tokenized([query]), k=TOP_K, n_threads=0, show_progress=False)
+            retrieve([query])
 
     def at_once():
-        index.retrieve(tokenized(asked), k=TOP_K, n_threads=0, show_progress=False)
+        retrieve(asked)
 
     at_once()
     one, _ = best(one_by_one, 3)
