@@ -9,7 +9,7 @@ ARG RUNTIME_IMAGE=debian:bookworm-slim
 FROM ${RUST_IMAGE} AS build
 WORKDIR /src
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends python3 python3-pip \
+ && apt-get install --yes --no-install-recommends g++ python3 python3-pip \
  && rm -rf /var/lib/apt/lists/*
 # A mirror of the Python package index, where the default one is out of reach.
 ARG PIP_INDEX_URL

@@ -1,10 +1,12 @@
 //! Builds a graph over vectors in a file of little-endian 32-bit floats, or takes the one in a file
 //! of faiss, and prints recall and time of searches by one thread:
 //! `cargo run --release --example hnsw_bench -- VECTORS DIMENSION QUERIES [FORMAT [FAISS_FILE]]`,
-//! where the last QUERIES rows are asked and the others searched.
+//! where the last QUERIES rows are asked and the others searched. FORMAT is f32, f16 or i8; with
+//! `usearch-` before it, the graph is that of usearch.
 
 #![expect(clippy::print_stdout, reason = "this program's only output")]
 
+use std::cell::RefCell;
 use std::fs;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -13,12 +15,14 @@ use std::time::Instant;
 use retriever_server::backend::Hit;
 use retriever_server::vector::faiss_file::FaissIndex;
 use retriever_server::vector::hnsw::{BuildSettings, Builder, GraphFile};
+use retriever_server::vector::usearch::{GraphShape, UsearchBuilder, UsearchFile};
 use retriever_server::vector::{self, Metric, RowFormat, Rows, Scorer};
 
 const TOP_K: usize = 10;
 const EFS: [usize; 7] = [16, 24, 32, 48, 64, 128, 256];
 /// Each ef is timed so often, and the fastest counts.
 const ROUNDS: usize = 5;
+const SETTINGS: BuildSettings = BuildSettings { links: 16, ef: 128, seed: 1 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -43,12 +47,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         });
         return Ok(());
     }
-    let format = match rest.first().map(String::as_str) {
-        None | Some("f32") => RowFormat::F32,
-        Some("f16") => RowFormat::F16,
-        Some("i8") => RowFormat::I8,
-        Some(other) => return Err(format!("FORMAT is {other}, expected f32, f16 or i8").into()),
-    };
+    let name = rest.first().map_or("f32", String::as_str);
+    let of_usearch = name.strip_prefix("usearch-");
+    let format = RowFormat::parse(of_usearch.unwrap_or(name));
+    let format = format.ok_or_else(|| format!("FORMAT is {name}, expected f32, f16 or i8"))?;
+    if of_usearch.is_some() {
+        return measure_usearch(&rows, path, format, (&queries, &exact));
+    }
     let mut converted = Vec::new();
     let mut numbers = vec![0.0; dimension];
     for row in 0..count {
@@ -77,13 +82,47 @@ fn graph(rows: &Rows<'_>, vectors: &str) -> Result<PathBuf, Box<dyn std::error::
         return Ok(path);
     }
     let started = Instant::now();
-    let settings = BuildSettings { links: 16, ef: 128, seed: 1 };
     let scorer = Scorer::new(*rows, Metric::InnerProduct);
-    let mut builder = Builder::new(scorer, settings, 2);
+    let mut builder = Builder::new(scorer, SETTINGS, 2);
     while builder.insert_batch() {}
     println!("built {} rows in {:.1} s", rows.count(), started.elapsed().as_secs_f64());
     builder.write(&mut fs::File::create(&path).map(std::io::BufWriter::new)?)?;
     Ok(path)
+}
+
+/// The graph of usearch, which is built if it is not there.
+fn measure_usearch(
+    rows: &Rows<'_>,
+    vectors: &str,
+    format: RowFormat,
+    (queries, exact): (&[f32], &[Vec<Hit>]),
+) -> Result<(), Box<dyn std::error::Error>> {
+    let path = PathBuf::from(format!("{vectors}.{}.usearch", format.name()));
+    if !path.try_exists()? {
+        let (started, cpu_started) = (Instant::now(), process_cpu_seconds());
+        let mut builder = UsearchBuilder::new(*rows, format, SETTINGS, 2)?;
+        while builder.insert_batch()? {}
+        let cpu_s = process_cpu_seconds() - cpu_started;
+        println!("built {} rows in {:.1} s", rows.count(), started.elapsed().as_secs_f64());
+        let memory_bytes = builder.memory_bytes() as f64 / rows.count() as f64;
+        println!("that took {cpu_s:.1} s of processor time and {memory_bytes:.0} bytes a row");
+        builder.save(&path)?;
+    }
+    let (count, dimension) = (rows.count(), rows.dimension());
+    let shape = GraphShape { rows: count, dimension, format, settings: SETTINGS };
+    let resident = resident_bytes();
+    let graph = RefCell::new(UsearchFile::open(&path, shape, TOP_K, 1)?);
+    let opened = resident_bytes().saturating_sub(resident) as f64 / count as f64;
+    println!("opened, {opened:.0} bytes of memory a row");
+    measure(&format!("usearch {format:?}"), queries, dimension, exact, |query, ef| {
+        graph.borrow_mut().set_ef(ef);
+        let found = graph.borrow().search(query, ef.min(4 * TOP_K), &|| false);
+        let mut found = [found.ok().flatten().unwrap_or_default()];
+        vector::rescore(rows, query, &mut found, TOP_K, 1);
+        let [found] = found;
+        found
+    });
+    Ok(())
 }
 
 fn measure(
@@ -124,4 +163,19 @@ fn cpu_seconds() -> f64 {
     let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let nanoseconds = text.split(' ').next().and_then(|number| number.parse::<u64>().ok());
     nanoseconds.unwrap_or_default() as f64 / 1e9
+}
+
+/// Processor time of all threads; 0 where the system does not tell.
+fn process_cpu_seconds() -> f64 {
+    let text = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let ticks = text.rsplit(')').next().unwrap_or_default().split(' ').skip(12).take(2);
+    ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
+/// Memory of this process that no file backs; 0 where the system does not tell.
+fn resident_bytes() -> u64 {
+    let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kibibytes.unwrap_or_default() * 1024
 }

@@ -61,8 +61,8 @@ def graphs(part):
     rows = []
     kinds = [("faiss IndexHNSWFlat", part["faiss"]["searches"], part["faiss"]["build_s"]),
              ("hnswlib", part["hnswlib"]["searches"], part["hnswlib"]["build_s"])]
-    for name in ("f32", "f16", "i8", "faiss_file"):
-        figures = part[name]
+    for name in ("f32", "f16", "i8", "usearch-f32", "usearch-f16", "usearch-i8", "faiss_file"):
+        figures = part.get(name, {})
         kinds += [(f"{kind} ({name})", one["searches"], figures.get("build_s"))
                   for kind, one in figures.items() if isinstance(one, dict)]
     for name, searches, build in kinds:

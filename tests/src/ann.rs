@@ -85,6 +85,26 @@ fn a_damaged_graph_or_format_is_refused_by_name_and_made_anew() {
     assert_finds(&world, &variables);
 }
 
+#[test]
+fn passages_are_found_along_a_graph_of_usearch() {
+    let world = World::new();
+    let all = [("--backend", "ann"), ("--ann", "usearch"), ("--vector-format", "f16")];
+    let (code, out, err) = world.run("index", &all);
+    assert_eq!((code, err.as_str()), (EXIT_SUCCESS, ""), "{out}");
+    assert!(out.contains("usearch graph, recall@10"), "{out}");
+    let f32 = ann(&world, &[("RETRIEVER_ANN", "usearch")]);
+    let mut f16 = f32.clone();
+    f16.push(("RETRIEVER_VECTOR_FORMAT", "f16"));
+    assert_finds(&world, &f16);
+    assert!(refusal(&world, &f32).contains("--ann usearch --vector-format f32"));
+    assert!(refusal(&world, &ann(&world, &[])).contains("no hnsw graph"));
+    let path = world.place("index").join("dense").join("vectors.f16.usearch");
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    let message = refusal(&world, &f16);
+    assert!(message.contains("vectors.f16.usearch") && message.contains("corrupt"), "{message}");
+}
+
 /// What a kill leaves is in the folder: an incomplete graph, and a file half written.
 #[test]
 fn a_killed_build_goes_on_and_encodes_nothing_again() {

@@ -10,6 +10,7 @@ use crate::corpus::record;
 use crate::corpus::store::{OFFSETS_FILE, PASSAGES_FILE};
 use crate::index::IndexError;
 use crate::index::dense::DenseManifest;
+use crate::index::dense::ann::GraphKind;
 use crate::index::manifest::Manifest;
 use crate::vector::RowFormat;
 
@@ -44,8 +45,8 @@ pub struct StoredVectors {
     pub dimension: u64,
     /// Formats with the sizes of their files.
     pub formats: Vec<(RowFormat, u64)>,
-    /// Size of the graph over them.
-    pub graph_bytes: Option<u64>,
+    /// Graphs over them, with the format of their rows and the sizes of their files.
+    pub graphs: Vec<(GraphKind, RowFormat, u64)>,
 }
 
 impl Collection {
@@ -114,7 +115,11 @@ impl Collection {
             StoredVectors {
                 dimension: dense.source.dimension,
                 formats: std::iter::once(exact).chain(others).collect(),
-                graph_bytes: dense.graphs.first().map(|graph| graph.file.bytes),
+                graphs: dense
+                    .graphs
+                    .iter()
+                    .map(|one| (one.kind, one.format, one.file.bytes))
+                    .collect(),
             }
         });
         Ok(Self {

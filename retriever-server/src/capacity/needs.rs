@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use crate::capacity::collection::Collection;
-use crate::index::dense::ann;
+use crate::index::dense::ann::{self, GraphKind};
 use crate::vector::RowFormat;
 
 /// Bytes of postings per byte of stored passages: .213 for the 12,997 passages of the world set,
@@ -23,6 +23,8 @@ const MAX_WRITER_THREADS: u64 = 8;
 /// A link of a graph, and what each row has besides: its level and the offset of its links.
 const LINK_BYTES: u64 = 4;
 const GRAPH_ROW_BYTES: u64 = 4 + 8;
+/// The same for a graph of usearch: key, level, number of links and its size in the file.
+const USEARCH_ROW_BYTES: u64 = 8 + 2 + 4 + 2;
 
 /// What an index is to have besides passages and postings, which every one has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +44,8 @@ pub struct VectorRequest {
     pub dimension: u64,
     /// The format that is searched; the index has them in f32 in any case.
     pub format: RowFormat,
-    /// Whether there is a graph over them.
-    pub has_graph: bool,
+    /// The graph over them, if any.
+    pub graph: Option<GraphKind>,
 }
 
 /// What a part needs.
@@ -85,7 +87,7 @@ impl Needs {
         let mut serving = vec![stored(collection), offsets(collection), postings];
         if let Some(vectors) = request.vectors {
             serving.extend(rows(collection, vectors));
-            serving.extend(vectors.has_graph.then(|| graph(collection)));
+            serving.extend(vectors.graph.map(|kind| graph(collection, vectors, kind)));
             serving.extend(request.model_bytes.map(model));
         }
         Self { serving, indexing }
@@ -169,13 +171,19 @@ fn rows(collection: &Collection, request: VectorRequest) -> Vec<Need> {
 
 /// 2·M links a row on the lowest level; a row lives on l levels above it with probability M^-l
 /// (Malkov and Yashunin 2016, with the level factor 1 / ln M), so on 1 / (M - 1) in the mean, with
-/// M links on each.
-fn graph(collection: &Collection) -> Need {
+/// M links on each. One of usearch has its rows besides, without scales.
+fn graph(collection: &Collection, vectors: VectorRequest, kind: GraphKind) -> Need {
+    let format = kind.format(vectors.format);
     let links = ann::SETTINGS.links as f64;
     let slots = 2.0 * links + links / (links - 1.0);
-    let row_bytes = GRAPH_ROW_BYTES as f64 + slots * LINK_BYTES as f64;
+    let besides = match kind {
+        GraphKind::Hnsw => GRAPH_ROW_BYTES,
+        GraphKind::Usearch => USEARCH_ROW_BYTES + format.number_bytes() as u64 * vectors.dimension,
+    };
+    let row_bytes = besides as f64 + slots * LINK_BYTES as f64;
     let estimate = (collection.passages as f64 * row_bytes) as u64;
-    let there = collection.vectors.as_ref().and_then(|vectors| vectors.graph_bytes);
+    let graphs = collection.vectors.iter().flat_map(|vectors| &vectors.graphs);
+    let there = graphs.filter(|one| (one.0, one.1) == (kind, format)).map(|one| one.2).next();
     let bytes = there.unwrap_or(estimate);
     Need {
         part: "graph",

@@ -27,7 +27,7 @@ pub(super) fn index(
     }
     let Some(kind) = config.graph else { return Ok(()) };
     let name = kind.name();
-    if ann::is_there(index, source, kind)? {
+    if ann::is_there(index, source, kind, format)? {
         writeln!(out, "up to date, {name} graph over {count} vectors: {folder}")?;
         return Ok(());
     }
@@ -35,7 +35,7 @@ pub(super) fn index(
     let mut printer = ProgressPrinter::start();
     let mut report = |progress| printer.report(progress);
     let work = (request.threads, ann::SAVING);
-    let entry = ann::build(index, source, work, &mut report)?;
+    let entry = ann::build_kind(index, source, (kind, format), work, &mut report)?;
     printer.finish();
     let seconds = started.elapsed().as_secs_f64();
     writeln!(

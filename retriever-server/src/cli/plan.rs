@@ -22,8 +22,8 @@ use crate::encode::settings::Settings;
 use crate::index::IndexError;
 use crate::vector::DIMENSION_MAX;
 
-const VARIABLES: [Variable; 6] =
-    [var::BACKEND, var::VECTOR_FORMAT, var::INDEX, var::CORPUS, var::MODEL, var::THREADS];
+const VARIABLES: [Variable; 7] =
+    [var::BACKEND, var::VECTOR_FORMAT, var::ANN, var::INDEX, var::CORPUS, var::MODEL, var::THREADS];
 
 /// What `plan` is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -131,8 +131,8 @@ fn request(
                            for MiniLM or 768 for e5-base";
             UsageError(message.to_owned())
         })?;
-        let (format, has_graph) = (config.vector_format, config.needs_graph);
-        Some(VectorRequest { dimension, format, has_graph })
+        let (format, graph) = (config.vector_format, config.graph);
+        Some(VectorRequest { dimension, format, graph })
     } else {
         None
     };

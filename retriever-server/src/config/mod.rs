@@ -20,6 +20,7 @@ use crate::batcher::BatchLimits;
 use crate::config::reader::{Reader, path, paths, threads};
 use crate::config::source::Source;
 use crate::config::variables::{self as var, Variable};
+use crate::index::dense::ann::GraphKind;
 use crate::index::manifest::Verification;
 use crate::lexical::bm25::Bm25Parameters;
 use crate::vector::RowFormat;
@@ -128,8 +129,8 @@ pub struct IndexConfig {
 pub struct PlanConfig {
     /// Whether there are to be vectors.
     pub needs_vectors: bool,
-    /// Whether there is to be a graph over them.
-    pub needs_graph: bool,
+    /// The graph that there is to be over them, if any.
+    pub graph: Option<GraphKind>,
     /// Format of the vectors that are searched.
     pub vector_format: RowFormat,
     /// Folder of the index, which need not be there.
@@ -279,6 +280,7 @@ impl PlanConfig {
         let mut vars = Reader::new(source);
         let backends = vars.backends();
         let vector_format = vars.take(&var::VECTOR_FORMAT, RowFormat::parse);
+        let graph = vars.take(&var::ANN, GraphKind::parse);
         let index = vars.take(&var::INDEX, path);
         let corpus = vars.take_optional(&var::CORPUS, paths);
         let model = vars.take_optional(&var::MODEL, |text| path(text).map(Some));
@@ -287,7 +289,7 @@ impl PlanConfig {
             let backends = backends?;
             Ok(Self {
                 needs_vectors: backends.iter().any(BackendConfig::needs_encoder),
-                needs_graph: backends.iter().any(BackendConfig::needs_graph),
+                graph: Some(graph?).filter(|_| backends.iter().any(BackendConfig::needs_graph)),
                 vector_format: vector_format?,
                 index: index?,
                 corpus: corpus?,

@@ -71,8 +71,8 @@ variables! {
         "Vectors of the passages for the dense and ann back ends, in the order of the corpus; without it those in the index.";
     VECTOR_FORMAT = "VECTOR_FORMAT", "vector-format", Some("f32"), "", "f32, f16 or i8",
         "Format of the vectors in the index that are searched: f16 takes half the memory of f32 and i8 a quarter. Hits are scored again in f32, which needs the exact vectors on disk and few of them in memory.";
-    ANN = "ANN", "ann", Some("hnsw"), "", "hnsw",
-        "Graph that the ann back end follows.";
+    ANN = "ANN", "ann", Some("hnsw"), "", "hnsw or usearch",
+        "Graph that the ann back end follows: hnsw is this program's own; usearch is that of the library, with its own copy of the vectors in their format.";
     HNSW_EF = "HNSW_EF", "hnsw-ef", Some("128"), "rows", COUNT,
         "Rows that a search along a graph keeps in sight, at least as many as passages are asked for: more find better and take longer.";
     RERANKER = "RERANKER", "reranker", None, "", "the path of a folder with model.onnx and tokenizer.json",

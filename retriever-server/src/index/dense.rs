@@ -5,6 +5,7 @@
 //! dense/vectors.f32     a row of little-endian 32-bit floats a passage, in corpus order
 //! dense/vectors.f16     the same in fewer bits, where asked for; also .i8
 //! dense/vectors.hnsw    a graph over them, where asked for
+//! dense/vectors.f32.usearch  a graph of the library usearch with its own rows, also f16 and i8
 //! ```
 //!
 //! The folder is complete or absent. What a build that was killed has encoded stays under another

@@ -86,13 +86,15 @@ pub enum IndexError {
     /// The index has no such graph.
     #[error(
         "the index at {} has no {kind} graph: add it with `retriever-server index --backend ann \
-         --ann {kind}`", index.display()
+         --ann {kind}{options}`", index.display()
     )]
     NoGraph {
         /// The index.
         index: PathBuf,
         /// The kind.
         kind: &'static str,
+        /// What else the command is to be told, each part after a space.
+        options: String,
     },
     /// The vectors are those of other passages or of another encoder.
     #[error(

@@ -65,18 +65,34 @@ impl<'a> Opening<'a> {
 
     /// The graph over the vectors in the index, which is made now if a corpus is named.
     fn open_graph(&mut self, encoder: &EncoderConfig) -> Result<Vectors, ServeError> {
-        let rows = self.open_vectors()?;
+        let (kind, format) = (encoder.graph.unwrap_or(GraphKind::Hnsw), encoder.vector_format);
+        let rows = match kind {
+            GraphKind::Hnsw => self.open_vectors()?,
+            // Those in other formats are the graph's own.
+            GraphKind::Usearch => self.open_exact_vectors()?,
+        };
         let ServeConfig { index, corpus, threads, verification, .. } = self.config;
         let source = Source::of(self.manifest, &*self.encoder()?)?;
-        let kind = encoder.graph.unwrap_or(GraphKind::Hnsw);
-        if !corpus.is_empty() && !ann::is_there(index, &source, kind)? {
+        if !corpus.is_empty() && !ann::is_there(index, &source, kind, format)? {
             info!(index = %index.display(), kind = kind.name(), "there is no graph, making it");
-            ann::build(index, &source, (*threads, ann::SAVING), &mut log_progress())?;
+            let work = (*threads, ann::SAVING);
+            ann::build_kind(index, &source, (kind, format), work, &mut log_progress())?;
         }
-        let (entry, graph) = ann::open(index, &source, kind, *verification)?;
-        let (recall_at_10, ef) = (entry.recalls(), encoder.hnsw_ef);
-        info!(kind = kind.name(), ef, recall_at_10, "the graph is ready");
-        Ok(Vectors::Graph { rows, graph, ef })
+        let ef = encoder.hnsw_ef;
+        let (entry, vectors) = match kind {
+            GraphKind::Hnsw => {
+                let (entry, graph) = ann::open(index, &source, *verification)?;
+                (entry, Vectors::Graph { rows, graph, ef })
+            }
+            GraphKind::Usearch => {
+                let how = (ef, *threads);
+                let (entry, graph) =
+                    ann::usearch::open(index, &source, format, how, *verification)?;
+                (entry, Vectors::Usearch { rows, graph })
+            }
+        };
+        info!(kind = kind.name(), ef, recall_at_10 = entry.recalls(), "the graph is ready");
+        Ok(vectors)
     }
 
     fn encoder_config(&self) -> Result<&'a EncoderConfig, ServeError> {
@@ -97,19 +113,26 @@ impl<'a> Opening<'a> {
     /// The vectors that the encoder has made of the passages, which are made now if a corpus is
     /// named.
     pub(super) fn open_vectors(&mut self) -> Result<DenseRows, ServeError> {
+        let rows = self.open_exact_vectors()?;
+        let config = self.config;
+        let source = Source::of(self.manifest, &*self.encoder()?)?;
+        let format = self.encoder_config()?.vector_format;
+        if !config.corpus.is_empty() && !formats::are_there(&config.index, &source, format)? {
+            info!(format = format.name(), "there are no vectors in this format, making them");
+            formats::build(&config.index, &source, format, &mut log_progress())?;
+        }
+        Ok(rows.with_format(&config.index, &source, format, config.verification)?)
+    }
+
+    /// As above, in the format in which they were made.
+    fn open_exact_vectors(&mut self) -> Result<DenseRows, ServeError> {
         let encoder = self.encoder()?;
         let config = self.config;
         let source = Source::of(self.manifest, &encoder)?;
         if !config.corpus.is_empty() && !dense::build::are_there(&config.index, &source)? {
             self.make_vectors(&source, &encoder)?;
         }
-        let format = self.encoder_config()?.vector_format;
-        if !config.corpus.is_empty() && !formats::are_there(&config.index, &source, format)? {
-            info!(format = format.name(), "there are no vectors in this format, making them");
-            formats::build(&config.index, &source, format, &mut log_progress())?;
-        }
-        let rows = DenseRows::open(&config.index, &source, config.verification)?;
-        Ok(rows.with_format(&config.index, &source, format, config.verification)?)
+        Ok(DenseRows::open(&config.index, &source, config.verification)?)
     }
 
     fn make_vectors(&self, source: &Source, encoder: &Encoder) -> Result<(), ServeError> {

@@ -9,6 +9,7 @@
 
 pub mod faiss_file;
 pub mod hnsw;
+pub mod usearch;
 
 mod best;
 #[cfg(target_arch = "x86_64")]

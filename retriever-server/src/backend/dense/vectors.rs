@@ -5,6 +5,7 @@ use crate::gpu::{GpuError, GpuIndex, GpuOptions};
 use crate::index::dense::DenseRows;
 use crate::vector::faiss_file::{FlatFile, HnswFile, Metric};
 use crate::vector::hnsw::GraphFile;
+use crate::vector::usearch::UsearchFile;
 use crate::vector::{self, RowFormat, Rows, Scorer};
 
 /// Hits that are found by coarse rows for each that is asked for, to be scored again by exact ones.
@@ -14,6 +15,9 @@ const CANDIDATES_MIN: usize = 64;
 
 /// Whether to stop, asked from several threads.
 type Stop<'a> = &'a (dyn Fn() -> bool + Sync);
+
+/// What is found, unless the search was stopped or has failed.
+type Found<T> = Result<Option<T>, String>;
 
 /// Where the vectors of the passages are.
 #[derive(Debug)]
@@ -28,6 +32,13 @@ pub enum Vectors {
         graph: GraphFile,
         /// Rows that a search keeps in sight: more find better and take longer.
         ef: usize,
+    },
+    /// In the index, with a graph that has coarse ones of its own.
+    Usearch {
+        /// The vectors, by which hits are scored again.
+        rows: DenseRows,
+        /// The graph.
+        graph: UsearchFile,
     },
     /// In a flat file of faiss.
     FaissFlat(FlatFile),
@@ -66,6 +77,7 @@ impl Vectors {
         match self {
             Self::Index(rows) | Self::Graph { rows, .. } => rows.searched_format(),
             Self::FaissFlat(_) | Self::FaissHnsw { .. } => RowFormat::F32,
+            Self::Usearch { graph, .. } => graph.format(),
             Self::Gpu { host, .. } => host.searched_format(),
         }
     }
@@ -76,7 +88,7 @@ impl Vectors {
             Self::Index(rows) => Some(rows.rows().map_err(|fault| fault.to_string())),
             Self::FaissFlat(file) => (file.metric() != Metric::L2).then(|| Ok(file.table())),
             Self::Gpu { host, .. } => host.exact_rows(),
-            Self::Graph { .. } | Self::FaissHnsw { .. } => None,
+            Self::Graph { .. } | Self::Usearch { .. } | Self::FaissHnsw { .. } => None,
         }
     }
 
@@ -88,6 +100,7 @@ impl Vectors {
             Self::Index(rows) if rows.has_coarse() => STEADY,
             Self::Index(_) | Self::FaissFlat(_) => usize::MAX,
             Self::Graph { ef, .. } => STEADY.min(*ef),
+            Self::Usearch { graph, .. } => STEADY.min(graph.ef()),
             Self::FaissHnsw { ef, .. } => *ef,
             Self::Gpu { host, .. } => host.steady_top_k(),
         }
@@ -100,7 +113,7 @@ impl Vectors {
         top_k: usize,
         threads: usize,
         stop: Stop<'_>,
-    ) -> Result<Option<Vec<Vec<Hit>>>, String> {
+    ) -> Found<Vec<Vec<Hit>>> {
         match self {
             Self::Gpu { devices, .. } => {
                 let rows = self.exact_rows().transpose()?.ok_or("there are no rows")?;
@@ -117,8 +130,18 @@ impl Vectors {
                 let ef = (*ef).max(top_k);
                 let candidates = candidates(top_k).min(ef);
                 let found = search_each(queries, exact.dimension(), threads, &|query| {
-                    graph.search(&scorer, query, (candidates, ef), &|| stop())
-                });
+                    Ok(graph.search(&scorer, query, (candidates, ef), &|| stop()))
+                })?;
+                Ok(rescored(found, &exact, queries, (top_k, threads)))
+            }
+            Self::Usearch { rows, graph } => {
+                let exact = rows.rows().map_err(|fault| fault.to_string())?;
+                // The library keeps as many rows in sight as it is to find, if those are more.
+                let candidates = candidates(top_k).min(graph.ef().max(top_k));
+                let found = search_each(queries, exact.dimension(), threads, &|query| {
+                    let found = graph.search(query, candidates, &|| stop());
+                    found.map_err(|fault| fault.to_string())
+                })?;
                 Ok(rescored(found, &exact, queries, (top_k, threads)))
             }
             Self::FaissFlat(file) if file.metric() == Metric::L2 => {
@@ -128,9 +151,9 @@ impl Vectors {
                 Ok(vector::top_k(&file.table(), queries, top_k, threads, stop))
             }
             Self::FaissHnsw { file, ef } => {
-                Ok(search_each(queries, file.vectors().dimension(), threads, &|query| {
-                    file.search(query, top_k, (*ef).max(top_k), &|| stop())
-                }))
+                search_each(queries, file.vectors().dimension(), threads, &|query| {
+                    Ok(file.search(query, top_k, (*ef).max(top_k), &|| stop()))
+                })
             }
         }
     }
@@ -176,22 +199,29 @@ fn search_each(
     queries: &[f32],
     dimension: usize,
     threads: usize,
-    search: &(dyn Fn(&[f32]) -> Option<Vec<Hit>> + Sync),
-) -> Option<Vec<Vec<Hit>>> {
+    search: &(dyn Fn(&[f32]) -> Found<Vec<Hit>> + Sync),
+) -> Found<Vec<Vec<Hit>>> {
     let queries: Vec<&[f32]> = queries.chunks_exact(dimension).collect();
     let share = queries.len().div_ceil(threads.max(1)).max(1);
-    let search_all = |part: &[&[f32]]| -> Option<Vec<Vec<Hit>>> {
-        part.iter().map(|query| search(query)).collect()
+    let search_all = |part: &[&[f32]]| -> Found<Vec<Vec<Hit>>> {
+        let mut lists = Vec::with_capacity(part.len());
+        for query in part {
+            let Some(list) = search(query)? else { return Ok(None) };
+            lists.push(list);
+        }
+        Ok(Some(lists))
     };
     let mut parts = queries.chunks(share);
     let own = parts.next().unwrap_or_default();
-    let found: Vec<Option<Vec<Vec<Hit>>>> = std::thread::scope(|scope| {
+    let found: Vec<Found<Vec<Vec<Hit>>>> = std::thread::scope(|scope| {
         let others: Vec<_> = parts.map(|part| scope.spawn(move || search_all(part))).collect();
         let own = search_all(own);
-        let others = others.into_iter().map(|other| other.join().ok().flatten());
+        let others = others.into_iter().map(|other| other.join().unwrap_or(Ok(None)));
         std::iter::once(own).chain(others).collect()
     });
-    found.into_iter().collect::<Option<Vec<_>>>().map(|parts| parts.concat())
+    let found = found.into_iter().collect::<Result<Vec<_>, String>>()?;
+    let parts: Option<Vec<_>> = found.into_iter().collect();
+    Ok(parts.map(|parts| parts.concat()))
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ fn the_plan_of_an_index_is_what_is_there_and_what_is_not() {
     let folder = indexed(50);
     let index = folder.path().join("index");
     let collection = Collection::of_index(&index).unwrap();
-    let vectors = Some(VectorRequest { dimension: 384, format: RowFormat::F32, has_graph: false });
+    let vectors = Some(VectorRequest { dimension: 384, format: RowFormat::F32, graph: None });
     let request = Request { vectors, ..NOTHING_ELSE };
     let needs = Needs::of(&collection, &request);
     let there: u64 = needs.serving.iter().map(|need| need.disk_there_bytes).sum();
@@ -84,7 +84,7 @@ fn rows_cost_what_their_format_says() {
         (RowFormat::F16, vec![f32_bytes, f16_bytes], f16_bytes, f16_bytes),
         (RowFormat::I8, vec![f32_bytes, i8_bytes], i8_bytes, i8_bytes),
     ] {
-        let needs = rows(&collection, VectorRequest { dimension: 768, format, has_graph: false });
+        let needs = rows(&collection, VectorRequest { dimension: 768, format, graph: None });
         let found: Vec<u64> = needs.iter().map(|need| need.disk_bytes).collect();
         assert_eq!(found, disk_bytes, "{format:?}");
         let sum = |bytes: &dyn Fn(&Need) -> u64| needs.iter().map(bytes).sum::<u64>();
@@ -97,7 +97,11 @@ fn rows_cost_what_their_format_says() {
 fn a_graph_costs_its_links() {
     let collection = Collection::told(1_000_000, 670);
     // 32 links on the lowest level, 16 / 15 above it in the mean, of four bytes each, and 12 bytes.
-    let need = graph(&collection);
+    let vectors = VectorRequest { dimension: 384, format: RowFormat::F16, graph: None };
+    let need = graph(&collection, vectors, GraphKind::Hnsw);
     assert_eq!((need.disk_bytes, need.memory_bytes), (144_266_666, 144_266_666));
     assert!(!need.is_exact);
+    // The same links and 16 bytes, and rows of two bytes a number.
+    let need = graph(&collection, vectors, GraphKind::Usearch);
+    assert_eq!((need.disk_bytes, need.memory_bytes), (916_266_666, 916_266_666));
 }

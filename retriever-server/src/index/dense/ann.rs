@@ -3,7 +3,10 @@
 //!
 //! The graph has no rows of its own, so that one serves the vectors in every format. While it is
 //! built it takes about 145 bytes a row beside the vectors, which are mapped; a search takes that
-//! much of the page cache, and a bit a row for every search at once.
+//! much of the page cache, and a bit a row for every search at once. One of the library usearch
+//! (`usearch`) brings its own rows instead.
+
+pub mod usearch;
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -13,6 +16,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::{DENSE_FOLDER, DenseManifest, DenseRows, Source, lock, remove_if_there};
+use crate::backend::Hit;
 use crate::index::build::Progress;
 use crate::index::manifest::{FileEntry, Verification};
 use crate::index::{IndexError, io_error};
@@ -80,6 +84,8 @@ impl GraphEntry {
 pub enum GraphKind {
     /// Hierarchical navigable small worlds, of this program.
     Hnsw,
+    /// The same, of the library usearch.
+    Usearch,
 }
 
 impl GraphKind {
@@ -87,12 +93,21 @@ impl GraphKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Hnsw => "hnsw",
+            Self::Usearch => "usearch",
         }
     }
 
     /// The kind of that name.
     pub fn parse(name: &str) -> Option<Self> {
-        (name == Self::Hnsw.name()).then_some(Self::Hnsw)
+        [Self::Hnsw, Self::Usearch].into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Format of the rows that such a graph is built over, where `searched` ones are asked for.
+    pub(crate) fn format(self, searched: RowFormat) -> RowFormat {
+        match self {
+            Self::Hnsw => RowFormat::F32,
+            Self::Usearch => searched,
+        }
     }
 }
 
@@ -105,24 +120,63 @@ pub struct MeasuredRecall {
     pub recall: f64,
 }
 
-/// Whether there is a graph of that kind over the vectors of `source`.
-pub fn is_there(index: &Path, source: &Source, kind: GraphKind) -> Result<bool, IndexError> {
-    Ok(DenseManifest::of(index, source)?.graphs.iter().any(|one| one.kind == kind))
-}
-
-/// Opens the graph of that kind over the vectors of `source`.
-pub fn open(
+/// Whether there is a graph of that kind over the vectors of `source`, to search them in `format`.
+pub fn is_there(
     index: &Path,
     source: &Source,
     kind: GraphKind,
+    format: RowFormat,
+) -> Result<bool, IndexError> {
+    let manifest = DenseManifest::of(index, source)?;
+    Ok(find(&manifest, kind, format).is_some())
+}
+
+fn find(manifest: &DenseManifest, kind: GraphKind, searched: RowFormat) -> Option<&GraphEntry> {
+    let format = kind.format(searched);
+    manifest.graphs.iter().find(|one| (one.kind, one.format) == (kind, format))
+}
+
+/// The entry of a graph, whose file is as the entry says.
+fn checked(
+    index: &Path,
+    source: &Source,
+    (kind, format): (GraphKind, RowFormat),
+    verification: Verification,
+) -> Result<(GraphEntry, PathBuf), IndexError> {
+    let manifest = DenseManifest::of(index, source)?;
+    let entry = find(&manifest, kind, format).cloned().ok_or_else(|| IndexError::NoGraph {
+        index: index.to_owned(),
+        kind: kind.name(),
+        options: match kind {
+            GraphKind::Hnsw => String::new(),
+            GraphKind::Usearch => format!(" --vector-format {}", format.name()),
+        },
+    })?;
+    let name = match kind {
+        GraphKind::Hnsw => GRAPH_FILE.to_owned(),
+        GraphKind::Usearch => usearch::graph_file(format),
+    };
+    let path = index.join(DENSE_FOLDER).join(name);
+    entry.file.check(&path, verification)?;
+    Ok((entry, path))
+}
+
+/// Adds a graph to the manifest, in the place of one like it.
+fn record(index: &Path, source: &Source, entry: &GraphEntry) -> Result<(), IndexError> {
+    let mut manifest = DenseManifest::of(index, source)?;
+    manifest.graphs.retain(|one| (one.kind, one.format) != (entry.kind, entry.format));
+    manifest.graphs.push(entry.clone());
+    manifest.save(index)
+}
+
+/// Opens the graph of this program over the vectors of `source`.
+pub fn open(
+    index: &Path,
+    source: &Source,
     verification: Verification,
 ) -> Result<(GraphEntry, GraphFile), IndexError> {
-    let manifest = DenseManifest::of(index, source)?;
-    let entry = manifest.graphs.into_iter().find(|one| one.kind == kind);
-    let entry =
-        entry.ok_or_else(|| IndexError::NoGraph { index: index.to_owned(), kind: kind.name() })?;
-    let path = index.join(DENSE_FOLDER).join(GRAPH_FILE);
-    entry.file.check(&path, verification)?;
+    let asked = (GraphKind::Hnsw, RowFormat::F32);
+    let (entry, path) = checked(index, source, asked, verification)?;
     let corrupt = |reason| IndexError::Corrupt { path: path.clone(), reason };
     let file = GraphFile::open(&path, verification == Verification::Digests)
         .map_err(|fault| corrupt(fault.to_string()))?;
@@ -135,7 +189,22 @@ pub fn open(
     Ok((entry, file))
 }
 
-/// Builds the graph over the vectors of `source`, or goes on where an earlier build was killed.
+/// Builds the graph of that kind, or goes on where an earlier build was killed; one of usearch with
+/// rows in `format`.
+pub fn build_kind(
+    index: &Path,
+    source: &Source,
+    (kind, format): (GraphKind, RowFormat),
+    work: (usize, Saving),
+    report: &mut dyn FnMut(Progress),
+) -> Result<GraphEntry, IndexError> {
+    match kind {
+        GraphKind::Hnsw => build(index, source, work, report),
+        GraphKind::Usearch => usearch::build(index, source, format, work, report),
+    }
+}
+
+/// Builds the graph of this program over the vectors of `source`, or goes on where an earlier build was killed.
 pub fn build(
     index: &Path,
     source: &Source,
@@ -174,12 +243,13 @@ pub fn build(
         ef_construction: SETTINGS.ef,
         format: RowFormat::F32,
         file: entry,
-        recall_at_10: measure(&rows, &graph, threads),
+        recall_at_10: measure(&rows, threads, |query, ef| {
+            let scorer = Scorer::new(rows, Metric::InnerProduct);
+            let hits = graph.search(&scorer, query, (SAMPLE_TOP_K + 1, ef), &|| false);
+            hits.unwrap_or_default()
+        }),
     };
-    let mut manifest = DenseManifest::of(index, source)?;
-    manifest.graphs.retain(|one| one.kind != entry.kind);
-    manifest.graphs.push(entry.clone());
-    manifest.save(index)?;
+    record(index, source, &entry)?;
     let partial = folder.join(PARTIAL_FILE);
     remove_if_there(fs::remove_file(&partial)).map_err(io_error(&partial))?;
     Ok(entry)
@@ -197,10 +267,21 @@ fn start<'a>(folder: &Path, rows: Rows<'a>, threads: usize) -> Builder<'a> {
 
 /// Writes the graph as it is under a name, in one step.
 fn save(folder: &Path, name: &str, builder: &Builder<'_>) -> Result<FileEntry, IndexError> {
+    place(folder, name, |new| {
+        let mut file = BufWriter::new(File::create(new).map_err(io_error(new))?);
+        builder.write(&mut file).and_then(|()| file.flush()).map_err(io_error(new))
+    })
+}
+
+/// Has a file written beside, and puts it in its place in one step.
+fn place(
+    folder: &Path,
+    name: &str,
+    write: impl FnOnce(&Path) -> Result<(), IndexError>,
+) -> Result<FileEntry, IndexError> {
     let new = folder.join(NEW_FILE);
-    let mut file = BufWriter::new(File::create(&new).map_err(io_error(&new))?);
-    builder.write(&mut file).and_then(|()| file.flush()).map_err(io_error(&new))?;
-    file.get_ref().sync_all().map_err(io_error(&new))?;
+    write(&new)?;
+    File::open(&new).and_then(|file| file.sync_all()).map_err(io_error(&new))?;
     let entry = FileEntry::of_file(&new).map_err(io_error(&new))?;
     fs::rename(&new, folder.join(name)).map_err(io_error(&new))?;
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(io_error(folder))?;
@@ -208,23 +289,24 @@ fn save(folder: &Path, name: &str, builder: &Builder<'_>) -> Result<FileEntry, I
 }
 
 /// Asks for rows spread over the index, each of which finds itself, and counts what else they
-/// find.
-fn measure(rows: &Rows<'_>, graph: &GraphFile, threads: usize) -> Vec<MeasuredRecall> {
+/// find. `search` is given a row and how many to keep in sight.
+fn measure(
+    rows: &Rows<'_>,
+    threads: usize,
+    mut search: impl FnMut(&[f32], usize) -> Vec<Hit>,
+) -> Vec<MeasuredRecall> {
     let step = rows.count().div_ceil(SAMPLE_ROWS).max(1);
     let sample: Vec<usize> = (0..rows.count()).step_by(step).collect();
     let mut queries = vec![0.0; sample.len() * rows.dimension()];
     for (&row, query) in sample.iter().zip(queries.chunks_mut(rows.dimension())) {
         rows.read_row(row, query);
     }
-    let never = || false;
-    let exact = vector::top_k(rows, &queries, SAMPLE_TOP_K + 1, threads, &never);
+    let exact = vector::top_k(rows, &queries, SAMPLE_TOP_K + 1, threads, &|| false);
     let exact = exact.unwrap_or_default();
-    let scorer = Scorer::new(*rows, Metric::InnerProduct);
     let measure = |ef| {
         let (mut found, mut expected) = (0usize, 0usize);
         for (place, query) in queries.chunks(rows.dimension()).enumerate() {
-            let hits = graph.search(&scorer, query, (SAMPLE_TOP_K + 1, ef), &never);
-            let hits = hits.unwrap_or_default();
+            let hits = search(query, ef);
             let others = exact[place].iter().filter(|one| one.row as usize != sample[place]);
             for other in others.take(SAMPLE_TOP_K) {
                 expected += 1;

@@ -19,17 +19,17 @@ fn build_all(world: &DenseWorld, threads: usize) -> (GraphEntry, Vec<Progress>) 
 }
 
 fn open_graph(world: &DenseWorld) -> Result<(GraphEntry, GraphFile), IndexError> {
-    open(&world.index, &world.source, KIND, Verification::Digests)
+    open(&world.index, &world.source, Verification::Digests)
 }
 
 #[test]
 fn a_graph_is_built_measured_and_searched() {
     let world = DenseWorld::of(900);
-    assert!(!is_there(&world.index, &world.source, KIND).unwrap());
+    assert!(!is_there(&world.index, &world.source, KIND, RowFormat::I8).unwrap());
     let message = open_graph(&world).unwrap_err().to_string();
     assert!(message.contains("no hnsw graph") && message.contains("--backend ann"), "{message}");
     let (entry, reports) = build_all(&world, 2);
-    assert!(is_there(&world.index, &world.source, KIND).unwrap());
+    assert!(is_there(&world.index, &world.source, KIND, RowFormat::I8).unwrap());
     let last = Progress::Rows { what: "linked", rows: 900, of: 900, done_before: 0 };
     assert!(reports.ends_with(&[last, Progress::Sealing]), "{reports:?}");
     assert_eq!(world.names(), ["manifest.json", "vectors.f32", "vectors.hnsw"]);
@@ -61,7 +61,7 @@ fn a_killed_build_goes_on_to_the_same_graph() {
             build(&world.index, &world.source, work, &mut report)
         }));
         assert!(killed.is_err());
-        assert!(!is_there(&world.index, &world.source, KIND).unwrap());
+        assert!(!is_there(&world.index, &world.source, KIND, RowFormat::I8).unwrap());
         // What a kill in the middle of a writing leaves.
         fs::write(world.file(NEW_FILE), &expected[..1000]).unwrap();
         let (_, reports) = build_all(&world, 2);
@@ -106,7 +106,7 @@ fn damaged_graphs_are_refused_by_name() {
     assert!(open_graph(&world).unwrap_err().to_string().contains(GRAPH_FILE));
     let other = Source { dimension: 5, ..world.source.clone() };
     assert!(matches!(
-        open(&world.index, &other, KIND, Verification::Sizes),
+        open(&world.index, &other, Verification::Sizes),
         Err(IndexError::OtherVectors { .. })
     ));
 }

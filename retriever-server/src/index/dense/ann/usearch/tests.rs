@@ -1,0 +1,132 @@
+//! Graphs of usearch in an index: built, interrupted, damaged.
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::*;
+use crate::index::dense::ann::is_there;
+use crate::index::dense::fixture::{DenseWorld, vector};
+
+const FORMATS: [RowFormat; 3] = [RowFormat::F32, RowFormat::F16, RowFormat::I8];
+/// After every batch.
+const OFTEN: Saving = Saving { interval: Duration::ZERO, work: 0 };
+
+fn build_all(world: &DenseWorld, format: RowFormat) -> (GraphEntry, Vec<Progress>) {
+    let reports = RefCell::new(Vec::new());
+    let mut report = |progress| reports.borrow_mut().push(progress);
+    let entry = build(&world.index, &world.source, format, (2, OFTEN), &mut report).unwrap();
+    (entry, reports.into_inner())
+}
+
+fn open_graph(
+    world: &DenseWorld,
+    format: RowFormat,
+) -> Result<(GraphEntry, UsearchFile), IndexError> {
+    open(&world.index, &world.source, format, (900, 2), Verification::Digests)
+}
+
+fn best(graph: &UsearchFile, text: &str) -> u32 {
+    graph.search(&vector(text), 3, &|| false).unwrap().unwrap()[0].row
+}
+
+#[test]
+fn a_graph_is_built_measured_and_searched_in_every_format() {
+    let world = DenseWorld::of(900);
+    for format in FORMATS {
+        let there = || is_there(&world.index, &world.source, GraphKind::Usearch, format).unwrap();
+        assert!(!there());
+        let message = open_graph(&world, format).unwrap_err().to_string();
+        let expected = format!("--backend ann --ann usearch --vector-format {}", format.name());
+        assert!(message.contains("no usearch graph") && message.contains(&expected), "{message}");
+        let (entry, reports) = build_all(&world, format);
+        assert!(there());
+        let last = Progress::Rows { what: "linked", rows: 900, of: 900, done_before: 0 };
+        assert!(reports.ends_with(&[last, Progress::Sealing]), "{reports:?}");
+        let (found, graph) = open_graph(&world, format).unwrap();
+        assert_eq!(found, entry);
+        let recalls: Vec<f64> = entry.recall_at_10.iter().map(|one| one.recall).collect();
+        assert!(recalls[0] > 0.3 && recalls[4] > 0.95, "{format:?} {recalls:?}");
+        assert_eq!(best(&graph, "passage 345"), 345, "{format:?}");
+    }
+    // Each has its own file, beside the others and this program's graph.
+    let expected = [
+        "manifest.json",
+        "vectors.f16.usearch",
+        "vectors.f32",
+        "vectors.f32.usearch",
+        "vectors.i8.usearch",
+    ];
+    assert_eq!(world.names(), expected);
+    assert!(!is_there(&world.index, &world.source, GraphKind::Hnsw, RowFormat::F32).unwrap());
+}
+
+#[test]
+fn a_killed_build_goes_on_to_all_rows() {
+    for (format, killed_at) in [(RowFormat::F32, 1), (RowFormat::F16, 256), (RowFormat::I8, 512)] {
+        let world = DenseWorld::of(700);
+        let mut report = |progress| {
+            if let Progress::Rows { rows, .. } = progress {
+                assert!(rows < killed_at, "killed, as the test wants");
+            }
+        };
+        let killed = catch_unwind(AssertUnwindSafe(|| {
+            build(&world.index, &world.source, format, (2, OFTEN), &mut report)
+        }));
+        assert!(killed.is_err());
+        // What a kill in the middle of a writing leaves.
+        fs::write(world.file(super::super::NEW_FILE), [7; 1000]).unwrap();
+        let (_, reports) = build_all(&world, format);
+        let Progress::Rows { done_before, .. } = reports[0] else { panic!("{reports:?}") };
+        // The batch after whose writing the build was killed.
+        assert!((killed_at..700).contains(&done_before), "{done_before} of {killed_at}");
+        assert_eq!(world.names().len(), 3, "{:?}", world.names());
+        let (_, graph) = open_graph(&world, format).unwrap();
+        for row in 0..700 {
+            assert_eq!(best(&graph, &format!("passage {row}")), row, "{format:?}");
+        }
+    }
+}
+
+#[test]
+fn what_was_left_is_not_used_if_it_is_damaged_or_foreign() {
+    let whole = DenseWorld::of(300);
+    build_all(&whole, RowFormat::F32);
+    let file = fs::read(whole.file(&graph_file(RowFormat::F32))).unwrap();
+    let sealed = [&file[..], Digest::of_bytes(&file).to_string().as_bytes()].concat();
+    let mut flipped = sealed.clone();
+    flipped[file.len() / 2] ^= 1;
+    // The last two are sound graphs: of other rows' number, and with rows in another format.
+    let damaged = [&sealed[..sealed.len() - 3], &flipped[..], &file[..], b"", b"usearch"];
+    let cases = damaged.map(|left| (left, RowFormat::F32, 300)).into_iter();
+    let cases = cases.chain([(&sealed[..], RowFormat::F32, 200), (&sealed, RowFormat::F16, 300)]);
+    for (left, format, count) in cases {
+        let world = DenseWorld::of(count);
+        fs::write(world.file(&partial_file(format)), left).unwrap();
+        let (_, reports) = build_all(&world, format);
+        assert!(matches!(reports[0], Progress::Rows { done_before: 0, .. }), "{:?}", reports[0]);
+        assert_eq!(best(&open_graph(&world, format).unwrap().1, "passage 123"), 123);
+    }
+    let world = DenseWorld::of(300);
+    fs::write(world.file(&partial_file(RowFormat::F32)), &sealed).unwrap();
+    let (_, reports) = build_all(&world, RowFormat::F32);
+    assert!(matches!(reports[0], Progress::Rows { done_before: 300, .. }), "{:?}", reports[0]);
+}
+
+#[test]
+fn damaged_graphs_are_refused_by_name() {
+    let world = DenseWorld::of(120);
+    let format = RowFormat::F16;
+    build_all(&world, format);
+    let name = graph_file(format);
+    let path = world.file(&name);
+    let whole = fs::read(&path).unwrap();
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    for damaged in [&whole[..whole.len() - 1], &flipped[..], b""] {
+        fs::write(&path, damaged).unwrap();
+        let message = open_graph(&world, format).unwrap_err().to_string();
+        assert!(message.contains(&name) && message.contains("corrupt"), "{message}");
+    }
+    fs::remove_file(&path).unwrap();
+    assert!(open_graph(&world, format).unwrap_err().to_string().contains(&name));
+}

@@ -1,0 +1,155 @@
+//! Builds a graph of usearch over rows, in their order.
+//!
+//! Threads take the rows of a batch one by one, so that links depend on who came first: the same
+//! rows give an equally good graph, not the same file. Between batches the graph has every row up
+//! to some number, and can be written and gone on from.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use ::usearch::Index;
+
+use super::{GraphShape, UsearchError, largest, refused, round, utf8};
+use crate::vector::hnsw::BuildSettings;
+use crate::vector::{RowFormat, Rows};
+
+/// Rows between which the graph is whole.
+const BATCH_ROWS: usize = 256;
+
+/// A graph that grows.
+pub struct UsearchBuilder<'a> {
+    rows: Rows<'a>,
+    index: Index,
+    shape: GraphShape,
+    /// Largest magnitude of all rows, for `i8`.
+    largest: f32,
+    threads: usize,
+}
+
+impl<'a> UsearchBuilder<'a> {
+    /// A graph of none of the rows yet, which are kept in `format`.
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    pub fn new(
+        rows: Rows<'a>,
+        format: RowFormat,
+        settings: BuildSettings,
+        threads: usize,
+    ) -> Result<Self, UsearchError> {
+        let shape =
+            GraphShape { rows: rows.count(), dimension: rows.dimension(), format, settings };
+        Self::with(rows, shape, shape.empty()?, threads)
+    }
+
+    /// Reads a graph that was written before it was whole. The file is trusted.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is not a part of the graph that [`UsearchBuilder::new`] begins.
+    pub fn resume(
+        rows: Rows<'a>,
+        format: RowFormat,
+        settings: BuildSettings,
+        (threads, path): (usize, &Path),
+    ) -> Result<Self, UsearchError> {
+        let shape =
+            GraphShape { rows: rows.count(), dimension: rows.dimension(), format, settings };
+        let index = shape.empty()?;
+        index.load(utf8(path)?).map_err(refused)?;
+        shape.check(&index)?;
+        let last = index.size().checked_sub(1);
+        if index.size() > shape.rows || last.is_some_and(|last| !index.contains(last as u64)) {
+            let (found, expected) = (index.size().to_string(), format!("up to {}", shape.rows));
+            return Err(UsearchError::Other { what: "number of rows", found, expected });
+        }
+        Self::with(rows, shape, index, threads)
+    }
+
+    fn with(
+        rows: Rows<'a>,
+        shape: GraphShape,
+        index: Index,
+        threads: usize,
+    ) -> Result<Self, UsearchError> {
+        let threads = threads.max(1);
+        index.reserve_capacity_and_threads(shape.rows, threads).map_err(refused)?;
+        index.change_expansion_add(shape.settings.ef);
+        let mut builder = Self { rows, index, shape, largest: 0.0, threads };
+        if shape.format == RowFormat::I8 {
+            let mut numbers = vec![0.0; shape.dimension];
+            for row in 0..shape.rows {
+                builder.rows.read_row(row, &mut numbers);
+                builder.largest = builder.largest.max(largest(&numbers));
+            }
+        }
+        Ok(builder)
+    }
+
+    /// What the graph is like once it is whole.
+    pub fn shape(&self) -> GraphShape {
+        self.shape
+    }
+
+    /// Rows that are in the graph: those below this number.
+    pub fn inserted(&self) -> usize {
+        self.index.size()
+    }
+
+    /// Adds some rows. False if all are there.
+    ///
+    /// # Errors
+    /// If the library refuses one, for want of memory.
+    pub fn insert_batch(&mut self) -> Result<bool, UsearchError> {
+        let first = self.inserted();
+        let end = self.shape.rows.min(first + BATCH_ROWS);
+        if first == end {
+            return Ok(false);
+        }
+        let next = AtomicUsize::new(first);
+        let work = || -> Result<(), UsearchError> {
+            let (mut numbers, mut rounded) = (vec![0.0; self.shape.dimension], Vec::new());
+            loop {
+                let row = next.fetch_add(1, Ordering::Relaxed);
+                if row >= end {
+                    return Ok(());
+                }
+                self.rows.read_row(row, &mut numbers);
+                if self.shape.format == RowFormat::I8 {
+                    round(&numbers, self.largest, &mut rounded);
+                    self.index.add(row as u64, &rounded).map_err(refused)?;
+                } else {
+                    self.index.add(row as u64, &numbers).map_err(refused)?;
+                }
+            }
+        };
+        let lost = || UsearchError::Library("a thread was lost".to_owned());
+        thread::scope(|scope| {
+            let others: Vec<_> = (1..self.threads).map(|_| scope.spawn(work)).collect();
+            let own = work();
+            let others = others.into_iter().map(|other| other.join().map_err(|_| lost())?);
+            std::iter::once(own).chain(others).collect::<Result<(), _>>()
+        })?;
+        Ok(true)
+    }
+
+    /// Writes the graph as it is.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), UsearchError> {
+        self.index.save(utf8(path)?).map_err(refused)
+    }
+
+    /// Bytes of memory that the graph takes, its rows included.
+    pub fn memory_bytes(&self) -> usize {
+        self.index.memory_usage()
+    }
+}
+
+impl fmt::Debug for UsearchBuilder<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("UsearchBuilder").field("shape", &self.shape).finish_non_exhaustive()
+    }
+}
