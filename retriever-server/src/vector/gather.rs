@@ -83,7 +83,9 @@ impl<'a> Scorer<'a> {
     fn score_block(&self, query: &[f32], block: &[u32], ahead: &[u32]) -> [f32; BLOCK_ROWS] {
         match self.instructions {
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512(proof) if self.is_vectorised() => {
+            Instructions::Screened(proof, _) | Instructions::Avx512(proof)
+                if self.is_vectorised() =>
+            {
                 x86::avx512::score(proof, &self.rows, self.metric, query, (block, ahead))
             }
             #[cfg(target_arch = "x86_64")]
