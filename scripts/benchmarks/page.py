@@ -96,7 +96,7 @@ def bm25(title, part):
 
 def encode(part):
     rows = []
-    for batch, ours in part["ours"].items():
+    for batch, ours in sorted(part["ours"].items(), key=lambda one: int(one[0])):
         peers = part["peers"][batch]
         rows.append([batch, number(ours), number(peers["onnxruntime"]), f"{ours / peers['onnxruntime']:.2f}",
                      number(peers["sentence_transformers"]), f"{ours / peers['sentence_transformers']:.2f}"])
