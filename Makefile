@@ -86,7 +86,7 @@ check-kernels: ## Compile the CUDA kernels, without a GPU, by the NVRTC in the f
 
 .PHONY: bench-retrieval
 bench-retrieval: setup ## Measure the retriever beside its peers, and write docs/benchmarks.md
-	cargo build $(CARGO_FLAGS) --package retriever-server --examples
+	cargo build $(CARGO_FLAGS) --workspace --examples
 	scripts/bench-retrieval
 
 .PHONY: tools
