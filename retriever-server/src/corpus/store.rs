@@ -1,7 +1,7 @@
 //! Passages on disk: a file of JSON lines and a file of the offset of every line. Both are
 //! memory-mapped, so that opening takes no time, memory is the page cache's, and a passage costs
 //! one look at each file. The map is tantivy's, which keeps this crate free of unsafe code. The
-//! lines may be compressed, each by itself: see [`compact`].
+//! lines may be compressed, each by itself: see `corpus::compact`.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};

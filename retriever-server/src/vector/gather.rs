@@ -47,7 +47,7 @@ impl<'a> Scorer<'a> {
         &self.rows
     }
 
-    /// A query as [`Scorer::score`] wants it: followed by zeros up to a multiple of the lanes.
+    /// A query as `Scorer::score` wants it: followed by zeros up to a multiple of the lanes.
     pub fn prepare(&self, query: &[f32], prepared: &mut Vec<f32>) {
         prepared.clear();
         prepared.extend_from_slice(query);
