@@ -1,14 +1,10 @@
 //! Exact search by squared distance. Files of faiss may ask for it; vectors of length 1, which
 //! encoders make, have the same order by inner product, and that search is the fast one.
 
-use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
-
 use super::best::Best;
 use super::gather::{Metric, Scorer};
 use super::rows::Rows;
-use super::scan::THREAD_PRODUCTS;
+use super::scan::{THREAD_PRODUCTS, over_chunks};
 use crate::backend::Hit;
 
 /// Bytes of rows that stay in a cache while every query passes over them.
@@ -41,19 +37,11 @@ pub fn top_k_by_distance(
     let chunks = rows.count().div_ceil(chunk_rows);
     let products = rows.count().saturating_mul(dimension).saturating_mul(queries.len());
     let threads = threads.min(products / THREAD_PRODUCTS).min(chunks).max(1);
-    let (next, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let work = || {
+    let best = over_chunks(chunks, threads, stop, &|claim| {
         let mut best = vec![Best::new(top_k.min(rows.count())); queries.len()];
         let (mut numbers, mut scores) = (Vec::new(), Vec::new());
-        loop {
-            if stopped.load(Ordering::Relaxed) || stop() {
-                stopped.store(true, Ordering::Relaxed);
-                return best;
-            }
-            let first = next.fetch_add(1, Ordering::Relaxed) * chunk_rows;
-            if first >= rows.count() {
-                return best;
-            }
+        while let Some(chunk) = claim() {
+            let first = chunk * chunk_rows;
             numbers.clear();
             numbers.extend(first as u32..rows.count().min(first + chunk_rows) as u32);
             for (query, best) in queries.iter().zip(&mut best) {
@@ -63,20 +51,7 @@ pub fn top_k_by_distance(
                 }
             }
         }
-    };
-    let best = thread::scope(|scope| {
-        // A thread that does not start leaves its chunks to the others.
-        let others: Vec<_> = (1..threads)
-            .filter_map(|_| thread::Builder::new().spawn_scoped(scope, work).ok())
-            .collect();
-        let mut best = work();
-        for other in others {
-            let found = other.join().unwrap_or_else(|panic| resume_unwind(panic));
-            for (best, found) in best.iter_mut().zip(found) {
-                best.absorb(found);
-            }
-        }
         best
-    });
-    (!stopped.into_inner()).then(|| best.into_iter().map(Best::into_sorted).collect())
+    })?;
+    Some(best.into_iter().map(Best::into_sorted).collect())
 }

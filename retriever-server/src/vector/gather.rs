@@ -81,23 +81,24 @@ impl<'a> Scorer<'a> {
     }
 
     fn score_block(&self, query: &[f32], block: &[u32], ahead: &[u32]) -> [f32; BLOCK_ROWS] {
+        if !self.is_vectorised() {
+            return self.score_plainly(query, block);
+        }
         match self.instructions {
+            // Screening is for many rows in order; single ones are compared exactly at once.
             #[cfg(target_arch = "x86_64")]
-            Instructions::Screened(proof, _) | Instructions::Avx512(proof)
-                if self.is_vectorised() =>
-            {
+            Instructions::Screened(proof, _) | Instructions::Avx512(proof) => {
                 x86::avx512::score(proof, &self.rows, self.metric, query, (block, ahead))
             }
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2(proof) if self.is_vectorised() => {
+            Instructions::Avx2(proof) => {
                 x86::avx2::score(proof, &self.rows, self.metric, query, (block, ahead))
             }
-            _ => self.score_plainly(query, block),
+            Instructions::Portable => self.score_plainly(query, block),
         }
     }
 
     /// Distances of `I8` rows would need their scale for every number.
-    #[cfg(target_arch = "x86_64")]
     fn is_vectorised(&self) -> bool {
         self.metric == Metric::InnerProduct || self.rows.format() != RowFormat::I8
     }

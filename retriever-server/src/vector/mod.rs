@@ -17,6 +17,8 @@ mod bf16_x86;
 mod distances;
 mod gather;
 mod kernel;
+#[cfg(target_arch = "x86_64")]
+mod lanes_x86;
 mod panels;
 mod portable;
 mod rows;

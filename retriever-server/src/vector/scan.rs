@@ -63,6 +63,44 @@ struct Worker {
     found: Vec<Survivor>,
 }
 
+/// A thread's part of a search: asks for one chunk after the other and gives the best of them.
+pub(super) type ChunkWork<'a> = dyn Fn(&mut dyn FnMut() -> Option<usize>) -> Vec<Best> + Sync + 'a;
+
+/// Hands `chunks` to whichever thread is free, and gives the best of all of them. None once `stop`
+/// says so; it is asked before every chunk.
+pub(super) fn over_chunks(
+    chunks: usize,
+    threads: usize,
+    stop: &(dyn Fn() -> bool + Sync),
+    work: &ChunkWork<'_>,
+) -> Option<Vec<Best>> {
+    let (next, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let work = || {
+        work(&mut || {
+            if stopped.load(Ordering::Relaxed) || stop() {
+                stopped.store(true, Ordering::Relaxed);
+                return None;
+            }
+            Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&chunk| chunk < chunks)
+        })
+    };
+    let found = thread::scope(|scope| {
+        // A thread that does not start leaves its chunks to the others.
+        let others: Vec<_> = (1..threads)
+            .filter_map(|_| thread::Builder::new().spawn_scoped(scope, work).ok())
+            .collect();
+        let mut best = work();
+        for other in others {
+            let found = other.join().unwrap_or_else(|panic| resume_unwind(panic));
+            for (best, found) in best.iter_mut().zip(found) {
+                best.absorb(found);
+            }
+        }
+        best
+    });
+    (!stopped.into_inner()).then_some(found)
+}
+
 impl<'a> Scan<'a> {
     pub(super) fn new(
         rows: &'a Rows<'a>,
@@ -100,37 +138,13 @@ impl<'a> Scan<'a> {
         let chunks = self.rows.count().div_ceil(self.chunk_rows);
         let products = self.rows.count() * self.rows.dimension() * self.count;
         let threads = threads.min(products / THREAD_PRODUCTS).min(chunks).max(1);
-        let next = AtomicUsize::new(0);
-        let stopped = AtomicBool::new(false);
-        let work = || {
+        over_chunks(chunks, threads, stop, &|claim| {
             let mut worker = self.worker();
-            loop {
-                if stopped.load(Ordering::Relaxed) || stop() {
-                    stopped.store(true, Ordering::Relaxed);
-                    return worker.best;
-                }
-                let chunk = next.fetch_add(1, Ordering::Relaxed);
-                if chunk >= chunks {
-                    return worker.best;
-                }
+            while let Some(chunk) = claim() {
                 self.search(chunk * self.chunk_rows, &mut worker);
             }
-        };
-        let found = thread::scope(|scope| {
-            // A thread that does not start leaves its chunks to the others.
-            let others: Vec<_> = (1..threads)
-                .filter_map(|_| thread::Builder::new().spawn_scoped(scope, work).ok())
-                .collect();
-            let mut best = work();
-            for other in others {
-                let found = other.join().unwrap_or_else(|panic| resume_unwind(panic));
-                for (best, found) in best.iter_mut().zip(found) {
-                    best.absorb(found);
-                }
-            }
-            best
-        });
-        (!stopped.into_inner()).then_some(found)
+            worker.best
+        })
     }
 
     fn worker(&self) -> Worker {

@@ -36,6 +36,7 @@ impl Avx2 {
 macro_rules! kernels {
     ($features:literal, $proof:ty) => {
         use super::{BLOCK_ROWS, PANEL_GROUPS, RowFormat, Survivor, scale};
+        use lanes::{LANES, above, load, load_some, multiply_add, splat, to_array, total, zero};
 
         impl $proof {
             pub(in super::super) const LANES: usize = LANES;
@@ -231,161 +232,24 @@ macro_rules! kernels {
                 }
             }
         }
-
-        /// `count` numbers and zeros after them.
-        /// SAFETY: `count` is below `LANES`, and so many numbers of `WIDTH` bytes can be read.
-        #[inline]
-        #[target_feature(enable = $features)]
-        unsafe fn load_some<const WIDTH: usize>(start: *const u8, count: usize) -> Lanes {
-            let mut bytes = [0u8; LANES * size_of::<f32>()];
-            // SAFETY: the buffer is longer than what is read, and has room for a whole load.
-            unsafe {
-                std::ptr::copy_nonoverlapping(start, bytes.as_mut_ptr(), count * WIDTH);
-                load::<WIDTH>(bytes.as_ptr())
-            }
-        }
     };
 }
 
-/// What differs between the two: one vector of `LANES` numbers.
 mod avx512 {
-    use std::arch::x86_64::{
-        __m512, _CMP_GT_OQ, _mm_loadu_si128, _mm256_loadu_si256, _mm512_cmp_ps_mask,
-        _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_fmadd_ps,
-        _mm512_loadu_ps, _mm512_reduce_add_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
-    };
+    use crate::vector::lanes_x86::avx512 as lanes;
 
-    pub(super) type Lanes = __m512;
-    pub(super) const LANES: usize = 16;
     /// Rows that are multiplied at a time with 1, 2 and 3 groups of queries: what the 32 registers
     /// hold, and never fewer products under way than two units of latency 4 need.
     pub(super) const TILE_ROWS: [usize; 3] = [8, 8, 8];
 
     kernels!("avx512f", super::Avx512);
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn zero() -> Lanes {
-        _mm512_setzero_ps()
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn splat(number: f32) -> Lanes {
-        _mm512_set1_ps(number)
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn multiply_add(one: Lanes, other: Lanes, sum: Lanes) -> Lanes {
-        _mm512_fmadd_ps(one, other, sum)
-    }
-
-    /// A bit a lane in which `one` is above `other`; never where either is not a number.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn above(one: Lanes, other: Lanes) -> u32 {
-        u32::from(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(one, other))
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn total(lanes: Lanes) -> f32 {
-        _mm512_reduce_add_ps(lanes)
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn to_array(lanes: Lanes) -> [f32; LANES] {
-        let mut array = [0.0; LANES];
-        // SAFETY: the array has room for all lanes.
-        unsafe { _mm512_storeu_ps(array.as_mut_ptr(), lanes) };
-        array
-    }
-
-    /// SAFETY: `LANES` numbers of `WIDTH` bytes can be read at `start`.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    unsafe fn load<const WIDTH: usize>(start: *const u8) -> Lanes {
-        // SAFETY: as promised by the caller; these loads take any alignment.
-        unsafe {
-            match WIDTH {
-                1 => _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(start.cast()))),
-                2 => _mm512_cvtph_ps(_mm256_loadu_si256(start.cast())),
-                _ => _mm512_loadu_ps(start.cast()),
-            }
-        }
-    }
 }
 
 mod avx2 {
-    use std::arch::x86_64::{
-        __m256, _CMP_GT_OQ, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadl_epi64,
-        _mm_loadu_si128, _mm_movehl_ps, _mm_shuffle_ps, _mm256_castps256_ps128, _mm256_cmp_ps,
-        _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_cvtph_ps, _mm256_extractf128_ps,
-        _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_movemask_ps, _mm256_set1_ps, _mm256_setzero_ps,
-        _mm256_storeu_ps,
-    };
+    use crate::vector::lanes_x86::avx2 as lanes;
 
-    pub(super) type Lanes = __m256;
-    pub(super) const LANES: usize = 8;
     /// As above, for 16 registers.
     pub(super) const TILE_ROWS: [usize; 3] = [8, 4, 4];
 
     kernels!("avx2,fma,f16c", super::Avx2);
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn zero() -> Lanes {
-        _mm256_setzero_ps()
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn splat(number: f32) -> Lanes {
-        _mm256_set1_ps(number)
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn multiply_add(one: Lanes, other: Lanes, sum: Lanes) -> Lanes {
-        _mm256_fmadd_ps(one, other, sum)
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn above(one: Lanes, other: Lanes) -> u32 {
-        _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(one, other)).cast_unsigned()
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn total(lanes: Lanes) -> f32 {
-        let half = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps::<1>(lanes));
-        let quarter = _mm_add_ps(half, _mm_movehl_ps(half, half));
-        _mm_cvtss_f32(_mm_add_ss(quarter, _mm_shuffle_ps::<1>(quarter, quarter)))
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn to_array(lanes: Lanes) -> [f32; LANES] {
-        let mut array = [0.0; LANES];
-        // SAFETY: the array has room for all lanes.
-        unsafe { _mm256_storeu_ps(array.as_mut_ptr(), lanes) };
-        array
-    }
-
-    /// SAFETY: `LANES` numbers of `WIDTH` bytes can be read at `start`.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn load<const WIDTH: usize>(start: *const u8) -> Lanes {
-        // SAFETY: as promised by the caller; these loads take any alignment.
-        unsafe {
-            match WIDTH {
-                1 => _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(start.cast()))),
-                2 => _mm256_cvtph_ps(_mm_loadu_si128(start.cast())),
-                _ => _mm256_loadu_ps(start.cast()),
-            }
-        }
-    }
 }

@@ -35,6 +35,7 @@ macro_rules! comparisons {
             _MM_HINT_T0, _mm_prefetch, BLOCK_ROWS, HALF_ROWS, LINE_BYTES, Metric, RowFormat, Rows,
             scale, starts,
         };
+        use lanes::{LANES, Lanes, load, load_some, multiply_add, subtract, total, zero};
 
         /// Compares up to [`BLOCK_ROWS`] rows with a padded query, and fetches the rows `ahead`.
         pub(in super::super) fn score(
@@ -153,123 +154,17 @@ macro_rules! comparisons {
                 multiply_add(numbers, factor, sum)
             }
         }
-
-        /// `count` numbers and zeros after them.
-        /// SAFETY: `count` is below `LANES`, and so many numbers of `WIDTH` bytes can be read.
-        #[inline]
-        #[target_feature(enable = $features)]
-        unsafe fn load_some<const WIDTH: usize>(start: *const u8, count: usize) -> Lanes {
-            let mut bytes = [0u8; LANES * size_of::<f32>()];
-            // SAFETY: the buffer is longer than what is read, and has room for a whole load.
-            unsafe {
-                std::ptr::copy_nonoverlapping(start, bytes.as_mut_ptr(), count * WIDTH);
-                load::<WIDTH>(bytes.as_ptr())
-            }
-        }
     };
 }
 
 pub(super) mod avx512 {
-    use std::arch::x86_64::{
-        __m512, _mm_loadu_si128, _mm256_loadu_si256, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps,
-        _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_reduce_add_ps, _mm512_setzero_ps,
-        _mm512_sub_ps,
-    };
-
-    type Lanes = __m512;
-    const LANES: usize = 16;
+    use crate::vector::lanes_x86::avx512 as lanes;
 
     comparisons!("avx512f", crate::vector::x86::Avx512);
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn zero() -> Lanes {
-        _mm512_setzero_ps()
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn subtract(one: Lanes, other: Lanes) -> Lanes {
-        _mm512_sub_ps(one, other)
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn multiply_add(one: Lanes, other: Lanes, sum: Lanes) -> Lanes {
-        _mm512_fmadd_ps(one, other, sum)
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn total(lanes: Lanes) -> f32 {
-        _mm512_reduce_add_ps(lanes)
-    }
-
-    /// SAFETY: `LANES` numbers of `WIDTH` bytes can be read at `start`.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    unsafe fn load<const WIDTH: usize>(start: *const u8) -> Lanes {
-        // SAFETY: as promised by the caller; these loads take any alignment.
-        unsafe {
-            match WIDTH {
-                1 => _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(start.cast()))),
-                2 => _mm512_cvtph_ps(_mm256_loadu_si256(start.cast())),
-                _ => _mm512_loadu_ps(start.cast()),
-            }
-        }
-    }
 }
 
 pub(super) mod avx2 {
-    use std::arch::x86_64::{
-        __m256, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadl_epi64, _mm_loadu_si128,
-        _mm_movehl_ps, _mm_shuffle_ps, _mm256_castps256_ps128, _mm256_cvtepi8_epi32,
-        _mm256_cvtepi32_ps, _mm256_cvtph_ps, _mm256_extractf128_ps, _mm256_fmadd_ps,
-        _mm256_loadu_ps, _mm256_setzero_ps, _mm256_sub_ps,
-    };
-
-    type Lanes = __m256;
-    const LANES: usize = 8;
+    use crate::vector::lanes_x86::avx2 as lanes;
 
     comparisons!("avx2,fma,f16c", crate::vector::x86::Avx2);
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn zero() -> Lanes {
-        _mm256_setzero_ps()
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn subtract(one: Lanes, other: Lanes) -> Lanes {
-        _mm256_sub_ps(one, other)
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn multiply_add(one: Lanes, other: Lanes, sum: Lanes) -> Lanes {
-        _mm256_fmadd_ps(one, other, sum)
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn total(lanes: Lanes) -> f32 {
-        let half = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps::<1>(lanes));
-        let half = _mm_add_ps(half, _mm_movehl_ps(half, half));
-        _mm_cvtss_f32(_mm_add_ss(half, _mm_shuffle_ps::<1>(half, half)))
-    }
-
-    /// SAFETY: `LANES` numbers of `WIDTH` bytes can be read at `start`.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn load<const WIDTH: usize>(start: *const u8) -> Lanes {
-        // SAFETY: as promised by the caller; these loads take any alignment.
-        unsafe {
-            match WIDTH {
-                1 => _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(start.cast()))),
-                2 => _mm256_cvtph_ps(_mm_loadu_si128(start.cast())),
-                _ => _mm256_loadu_ps(start.cast()),
-            }
-        }
-    }
 }
