@@ -1,6 +1,7 @@
 //! How many texts a second an encoder turns into vectors: `encode_bench MODEL LIBRARY TEXTS THREADS
-//! BATCHES`, where TEXTS has one a line and BATCHES are numbers of texts that are given at a time,
-//! with commas between them. Prints one JSON object; each figure is the best of three rounds, as
+//! BATCHES GOAL`, where TEXTS has one a line, BATCHES are numbers of texts that are given at a
+//! time, with commas between them, and GOAL is `latency`, as for queries, or `throughput`, as for a
+//! corpus. Prints one JSON object; each figure is the best of three rounds, as
 //! whatever else runs can only slow it down.
 
 #![expect(clippy::print_stdout, reason = "what it finds out is printed")]
@@ -14,19 +15,24 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use retriever_server::encode::device::Device;
-use retriever_server::encode::{Encoder, EncoderOptions, Role};
+use retriever_server::encode::{Encoder, EncoderOptions, Goal, Role};
 
 const ROUNDS: usize = 3;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [model, library, texts, threads, batches] = arguments.as_slice() else {
-        bail!("expected MODEL LIBRARY TEXTS THREADS BATCHES");
+    let [model, library, texts, threads, batches, goal] = arguments.as_slice() else {
+        bail!("expected MODEL LIBRARY TEXTS THREADS BATCHES GOAL");
     };
     let options = EncoderOptions {
         device: Device::Cpu,
         threads: Some(threads.parse::<NonZeroUsize>().context("THREADS")?),
         library: Some(library.into()),
+        goal: match goal.as_str() {
+            "latency" => Goal::Latency,
+            "throughput" => Goal::Throughput,
+            other => bail!("GOAL is {other}, expected latency or throughput"),
+        },
     };
     let encoder = Encoder::open(Path::new(model), &options)?;
     let text = fs::read_to_string(texts).with_context(|| texts.clone())?;

@@ -100,6 +100,9 @@ def encode(part):
         peers = part["peers"][batch]
         rows.append([batch, number(ours), number(peers["onnxruntime"]), f"{ours / peers['onnxruntime']:.2f}",
                      number(peers["sentence_transformers"]), f"{ours / peers['sentence_transformers']:.2f}"])
+    ours, peer = part["corpus"], part["peers"]["corpus"]["sentence_transformers"]
+    rows += [[f"{size} (corpus)", number(one), "", "", number(peer), f"{one / peer:.2f}"]
+             for size, one in ours.items()]
     head = ["texts at a time", "ours, texts/s", "onnxruntime", "ours / it", "sentence-transformers", "ours / it"]
     return f"### Encoder\n\nall-MiniLM-L6-v2, 32-word texts. {circumstances(part)}\n\n" + table(head, rows)
 

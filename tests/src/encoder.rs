@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use retriever_server::encode::device::{Device, Provider};
-use retriever_server::encode::{EncodeError, Encoder, EncoderOptions, Role};
+use retriever_server::encode::{EncodeError, Encoder, EncoderOptions, Goal, Role};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -30,6 +30,7 @@ fn options() -> EncoderOptions {
         device: Device::Cpu,
         threads: NonZeroUsize::new(1),
         library: Some(in_repository(".cache/onnxruntime/lib")),
+        goal: Goal::Latency,
     }
 }
 
@@ -227,6 +228,26 @@ fn several_threads_take_turns() {
             assert_eq!(thread.join().unwrap(), alone);
         }
     });
+}
+
+/// Three sessions of one thread each share the batches of a corpus.
+#[test]
+fn several_sessions_give_the_vectors_of_one() {
+    let several =
+        EncoderOptions { threads: NonZeroUsize::new(3), goal: Goal::Throughput, ..options() };
+    let several = Encoder::open(&model_folder(), &several).unwrap();
+    let one = Encoder::open(&model_folder(), &options()).unwrap();
+    let texts: Vec<String> = (0..200)
+        .map(|number| format!("passage {number} ") + &"word ".repeat(number % 37))
+        .collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let expected = encode(&one, &texts, Role::Passage);
+    // The same batches, each by a session of one thread: not a bit differs.
+    assert_eq!(encode(&several, &texts, Role::Passage), expected);
+    let alone = encode(&one, &texts[..1], Role::Passage);
+    assert_eq!(encode(&several, &texts[..1], Role::Passage), alone);
+    let stopped = several.encode(&texts, Role::Passage, &|| true).unwrap_err();
+    assert!(matches!(stopped, EncodeError::Stopped), "{stopped}");
 }
 
 #[test]

@@ -36,6 +36,7 @@ fn open(folder: &Path) -> CrossEncoder {
         device: Device::Cpu,
         threads: NonZeroUsize::new(1),
         library: Some(library()),
+        ..EncoderOptions::default()
     };
     CrossEncoder::open(folder, &options).unwrap()
 }

@@ -25,6 +25,7 @@ use crate::config::disk::{CheckedIndex, CheckedServe, IndexPlan};
 use crate::config::source::{self, Layered};
 use crate::config::{ConfigError, EncoderConfig, IndexConfig, LogConfig, shown, variables};
 use crate::corpus::store::PassageStore;
+use crate::encode::Goal;
 use crate::index::build::{self, BuildRequest, Outcome};
 use crate::index::dense::{self, Source};
 use crate::index::manifest::Manifest;
@@ -217,7 +218,7 @@ fn index_vectors(
     let started = Instant::now();
     let manifest = Manifest::load(&request.index)?;
     let passages = PassageStore::open(&request.index)?;
-    let encoder = loading::open_encoder(config, request.threads)?;
+    let encoder = loading::open_encoder(config, request.threads, Goal::Throughput)?;
     let source = Source::of(&manifest, &encoder)?;
     let folder = request.index.display();
     if dense::build::are_there(&request.index, &source)? {

@@ -1,19 +1,19 @@
 //! Scores of pairs of a query and a passage, by a cross-encoder in a folder: an ONNX file with the
 //! output `logits`, `tokenizer.json`, and `reranker.toml` where a setting is not the usual one.
 //!
-//! Both texts go through the model as one, so that a score costs a run of its own. Like an
-//! encoder's, the session stands behind a lock that is held for one batch at a time.
+//! Both texts go through the model as one, so that a score costs a run of its own. Sessions are
+//! shared among callers as an encoder's are.
 
 mod settings;
 
 use std::fmt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use crate::encode::batches::{Batch, RunLimits, plan};
 use crate::encode::device::Provider;
 use crate::encode::opening::{self, Opened, Wanted};
-use crate::encode::session::{Model, Reading, Rows};
+use crate::encode::session::{Reading, Rows};
+use crate::encode::sessions::Sessions;
 use crate::encode::tokens::{PairTokens, Tokens};
 use crate::encode::{EncodeError, EncoderOptions};
 
@@ -38,7 +38,7 @@ pub struct Pair<'a> {
 pub struct CrossEncoder {
     settings: Settings,
     tokens: Tokens,
-    model: Mutex<Model>,
+    sessions: Sessions,
     provider: Provider,
 }
 
@@ -64,8 +64,8 @@ impl CrossEncoder {
             max_tokens: settings.max_tokens,
             padding: tokens.padding(),
         };
-        let Opened { model, provider, .. } = opening::open(&wanted, options)?;
-        Ok(Self { settings, tokens, model: Mutex::new(model), provider })
+        let Opened { sessions, provider, .. } = opening::open(&wanted, options)?;
+        Ok(Self { settings, tokens, sessions, provider })
     }
 
     /// Where the model runs.
@@ -74,7 +74,7 @@ impl CrossEncoder {
     }
 
     /// The score of each pair, higher is better; `None` for those that were left when `stop`,
-    /// which is asked before every batch, first said so. Pairs are scored in about their order.
+    /// which is asked before every few batches, first said so. Pairs are scored in about their order.
     pub fn score(
         &self,
         pairs: &[Pair<'_>],
@@ -115,16 +115,17 @@ impl CrossEncoder {
             .map(|pair| self.tokens.encode_pair(*pair, self.settings.max_tokens))
             .collect::<Result<Vec<_>, _>>()?;
         let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
-        for batch in plan(&lengths, RunLimits::of(self.provider)) {
+        let batches = plan(&lengths, RunLimits::of(self.provider));
+        for batches in batches.chunks(self.sessions.runs_at_a_time()) {
             if stop() {
                 return Ok(false);
             }
-            let input = rows_of(&batch, &rows, self.tokens.padding());
-            // A run that panicked left nothing half done in the session.
-            let mut model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
-            let found = model.run(&input).map_err(EncodeError::Run)?;
-            drop(model);
-            for (&text, &value) in batch.texts.iter().zip(&found) {
+            let padding = self.tokens.padding();
+            let runs: Vec<Rows> =
+                batches.iter().map(|batch| rows_of(batch, &rows, padding)).collect();
+            let found = self.sessions.run(&runs).map_err(EncodeError::Run)?.concat();
+            let texts = batches.iter().flat_map(|batch| &batch.texts);
+            for (&text, &value) in texts.zip(&found) {
                 if !value.is_finite() {
                     return Err(EncodeError::NotFinite { text, value });
                 }

@@ -5,8 +5,8 @@
 //! model (`session`) → one vector (`pooling`), brought to length 1.
 //!
 //! ONNX Runtime is loaded when the first encoder is opened. Its sessions are not safe to run from
-//! several threads, so that an encoder has one, behind a lock which is held for one batch at a
-//! time: calls on several threads take turns, and memory does not grow with their number.
+//! several threads, so that each stands behind a lock which is held for one batch at a time
+//! (`sessions`): calls on several threads take turns, and memory does not grow with their number.
 
 pub mod settings;
 pub mod device;
@@ -15,13 +15,13 @@ mod batches;
 mod pooling;
 mod library;
 mod session;
+mod sessions;
 mod opening;
 pub mod cross_encoder;
 
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use thiserror::Error;
 
@@ -29,9 +29,12 @@ use crate::encode::batches::{Batch, RunLimits, plan};
 use crate::encode::device::{Device, Provider};
 use crate::encode::opening::{Opened, Wanted};
 use crate::encode::pooling::normalize;
-use crate::encode::session::{Model, Reading, Rows};
+use crate::encode::session::{Reading, Rows};
+use crate::encode::sessions::Sessions;
 use crate::encode::settings::Settings;
 use crate::encode::tokens::Tokens;
+
+pub use sessions::Goal;
 
 /// Texts whose tokens are in memory at a time.
 const WINDOW_TEXTS: usize = 2048;
@@ -152,8 +155,10 @@ pub enum Role {
 pub struct EncoderOptions {
     /// Where.
     pub device: Device,
-    /// Threads that compute a batch on the CPU; none stands for one a core.
+    /// Threads that compute on the CPU; none stands for one a core.
     pub threads: Option<NonZeroUsize>,
+    /// What it is to be good at.
+    pub goal: Goal,
     /// ONNX Runtime's library, or the folder in which it is; none for where it is looked for.
     pub library: Option<PathBuf>,
 }
@@ -162,7 +167,7 @@ pub struct EncoderOptions {
 pub struct Encoder {
     settings: Settings,
     tokens: Tokens,
-    model: Mutex<Model>,
+    sessions: Sessions,
     provider: Provider,
     dimension: usize,
 }
@@ -192,8 +197,8 @@ impl Encoder {
             max_tokens: settings.max_query_tokens.max(settings.max_passage_tokens),
             padding: tokens.padding(),
         };
-        let Opened { model, provider, dimension } = opening::open(&wanted, options)?;
-        Ok(Self { settings, tokens, model: Mutex::new(model), provider, dimension })
+        let Opened { sessions, provider, dimension } = opening::open(&wanted, options)?;
+        Ok(Self { settings, tokens, sessions, provider, dimension })
     }
 
     /// Numbers in a vector.
@@ -212,7 +217,7 @@ impl Encoder {
     }
 
     /// The vectors of `texts`, one after the other in their order. `stop` is asked before every
-    /// batch.
+    /// few batches.
     pub fn encode(
         &self,
         texts: &[&str],
@@ -248,16 +253,17 @@ impl Encoder {
         stop: &dyn Fn() -> bool,
     ) -> Result<(), EncodeError> {
         let lengths: Vec<usize> = ids.iter().map(Vec::len).collect();
-        for batch in plan(&lengths, RunLimits::of(self.provider)) {
+        let batches = plan(&lengths, RunLimits::of(self.provider));
+        for batches in batches.chunks(self.sessions.runs_at_a_time()) {
             if stop() {
                 return Err(EncodeError::Stopped);
             }
-            let rows = rows_of(&batch, ids, self.tokens.padding());
-            // A run that panicked left nothing half done in the session.
-            let mut model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
-            let encoded = model.run(&rows).map_err(EncodeError::Run)?;
-            drop(model);
-            for (&text, vector) in batch.texts.iter().zip(encoded.chunks_exact(self.dimension)) {
+            let padding = self.tokens.padding();
+            let runs: Vec<Rows> =
+                batches.iter().map(|batch| rows_of(batch, ids, padding)).collect();
+            let encoded = self.sessions.run(&runs).map_err(EncodeError::Run)?.concat();
+            let texts = batches.iter().flat_map(|batch| &batch.texts);
+            for (&text, vector) in texts.zip(encoded.chunks_exact(self.dimension)) {
                 if let Some(&value) = vector.iter().find(|value| !value.is_finite()) {
                     return Err(EncodeError::NotFinite { text, value });
                 }

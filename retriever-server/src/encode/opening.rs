@@ -8,7 +8,8 @@ use ort::environment::Environment;
 use tracing::info;
 
 use crate::encode::device::{Device, Provider};
-use crate::encode::session::{Model, Reading, Rows, is_built_with_cuda};
+use crate::encode::session::{Reading, Rows, is_built_with_cuda};
+use crate::encode::sessions::{Goal, Sessions, Source};
 use crate::encode::{EncodeError, EncoderOptions, library};
 
 /// A model to open.
@@ -25,9 +26,9 @@ pub(super) struct Wanted<'a> {
     pub(super) padding: i64,
 }
 
-/// A model that has run.
+/// A model one of whose sessions has run.
 pub(super) struct Opened {
-    pub(super) model: Model,
+    pub(super) sessions: Sessions,
     /// Where it runs.
     pub(super) provider: Provider,
     /// Numbers that it gives for a text.
@@ -45,8 +46,8 @@ pub(super) fn open(wanted: &Wanted<'_>, options: &EncoderOptions) -> Result<Open
         .threads
         .or_else(|| thread::available_parallelism().ok())
         .unwrap_or(NonZeroUsize::MIN);
-    let opening = Opening { wanted, environment, threads };
-    let (provider, reason, (model, dimension)) = opening.choose(options.device)?;
+    let opening = Opening { wanted, environment, threads, goal: options.goal };
+    let (provider, reason, (sessions, dimension)) = opening.choose(options.device)?;
     info!(
         %provider,
         reason,
@@ -56,7 +57,7 @@ pub(super) fn open(wanted: &Wanted<'_>, options: &EncoderOptions) -> Result<Open
         "the {} is ready",
         wanted.what
     );
-    Ok(Opened { model, provider, dimension })
+    Ok(Opened { sessions, provider, dimension })
 }
 
 /// What it takes to open a model on one device or another.
@@ -64,12 +65,13 @@ struct Opening<'a> {
     wanted: &'a Wanted<'a>,
     environment: Environment,
     threads: NonZeroUsize,
+    goal: Goal,
 }
 
 impl Opening<'_> {
     /// Opens the model where `device` wants it. Returns where that is, why, and the model with
     /// its dimension.
-    fn choose(&self, device: Device) -> Result<(Provider, String, (Model, usize)), EncodeError> {
+    fn choose(&self, device: Device) -> Result<(Provider, String, (Sessions, usize)), EncodeError> {
         let path = self.wanted.path;
         let failed =
             |provider| move |reason| EncodeError::Model { path: path.to_owned(), provider, reason };
@@ -94,16 +96,18 @@ impl Opening<'_> {
     }
 
     /// Opens the model and runs it once: where there is a driver and no device, only that fails.
-    fn open(&self, provider: Provider) -> Result<(Model, usize), String> {
+    fn open(&self, provider: Provider) -> Result<(Sessions, usize), String> {
         if provider != Provider::Cpu && !is_built_with_cuda() {
             return Err("this ONNX Runtime is built without it".to_owned());
         }
         let &Wanted { path, reading, max_tokens: row_tokens, padding, .. } = self.wanted;
-        let mut model = Model::open(&self.environment, path, provider, self.threads, reading)?;
+        let &Self { ref environment, threads, goal, .. } = self;
+        let source = Source { environment, path, reading, threads, goal };
+        let sessions = Sessions::open(source, provider)?;
         let ids = vec![padding; row_tokens];
-        let vector = model
-            .run(&Rows { ids, lengths: vec![row_tokens], row_tokens, types: None })
+        let vectors = sessions
+            .run(&[Rows { ids, lengths: vec![row_tokens], row_tokens, types: None }])
             .map_err(|reason| format!("with {row_tokens} tokens: {reason}"))?;
-        Ok((model, vector.len()))
+        Ok((sessions, vectors.iter().map(Vec::len).sum()))
     }
 }

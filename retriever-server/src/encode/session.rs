@@ -1,9 +1,7 @@
 //! A model in ONNX Runtime: token ids in, one vector a text out.
 
 use std::num::NonZeroUsize;
-use std::path::Path;
 
-use ort::environment::Environment;
 use ort::ep::{CUDA, ExecutionProvider};
 use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session};
@@ -12,6 +10,7 @@ use ort::value::{Outlet, TensorElementType, TensorRef};
 use crate::encode::device::Provider;
 use crate::encode::library::whole_text;
 use crate::encode::pooling::pool;
+use crate::encode::sessions::Source;
 use crate::encode::settings::Pooling;
 
 /// Rows of token ids of one length, `lengths` of which are the text's.
@@ -68,14 +67,12 @@ pub(super) struct Model {
 impl Model {
     /// Opens an ONNX file; `threads` compute on the CPU.
     pub(super) fn open(
-        environment: &Environment,
-        path: &Path,
+        source: Source<'_>,
         provider: Provider,
         threads: NonZeroUsize,
-        reading: Reading,
     ) -> Result<Self, String> {
-        let session =
-            commit(environment, path, provider, threads).map_err(|error| whole_text(&error))?;
+        let session = commit(source, provider, threads).map_err(|error| whole_text(&error))?;
+        let reading = source.reading;
         let inputs = known_inputs(&session)?;
         let output = output_for(&session, reading)?;
         let selected = OutputSelector::no_default().with(output.clone());
@@ -162,24 +159,21 @@ pub(super) fn is_built_with_cuda() -> bool {
     CUDA::is_available().unwrap_or(false)
 }
 
-fn commit(
-    environment: &Environment,
-    path: &Path,
-    provider: Provider,
-    threads: NonZeroUsize,
-) -> ort::Result<Session> {
-    let mut builder = Session::builder(environment)?
+fn commit(source: Source<'_>, provider: Provider, threads: NonZeroUsize) -> ort::Result<Session> {
+    let mut builder = Session::builder(source.environment)?
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(threads.get())?
         .with_inter_threads(1)?
-        // Spinning takes the cores from search threads and from neighbours.
-        .with_intra_op_spinning(false)?
+        // Within a run threads wait for each other for microseconds at a time. Between runs they
+        // would take the cores from searches.
+        .with_intra_op_spinning(true)?
+        .with_config_entry("session.force_spinning_stop", "1")?
         // A pattern would be kept for every shape that ever came.
         .with_memory_pattern(false)?;
     if let Provider::Cuda(device) = provider {
         CUDA::default().with_device_id(i32::from(device)).register(&mut builder)?;
     }
-    builder.commit_from_file(path)
+    builder.commit_from_file(source.path)
 }
 
 fn known_inputs(session: &Session) -> Result<Vec<(&'static str, Input)>, String> {

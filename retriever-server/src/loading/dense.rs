@@ -11,7 +11,7 @@ use crate::app::ServeError;
 use crate::backend::Backend;
 use crate::backend::dense::{DenseBackend, Vectors};
 use crate::config::{ConfigError, EncoderConfig, RuntimeConfig, ServeConfig, variables as var};
-use crate::encode::{EncodeError, Encoder, EncoderOptions, Role};
+use crate::encode::{EncodeError, Encoder, EncoderOptions, Goal, Role};
 use crate::gpu::GpuOptions;
 use crate::index::build::Progress;
 use crate::index::dense::ann::{self, GraphKind};
@@ -105,7 +105,8 @@ impl<'a> Opening<'a> {
         if let Some(encoder) = &self.encoder {
             return Ok(Arc::clone(encoder));
         }
-        let encoder = Arc::new(open_encoder(self.encoder_config()?, self.config.threads)?);
+        let encoder =
+            Arc::new(open_encoder(self.encoder_config()?, self.config.threads, Goal::Latency)?);
         self.encoder = Some(Arc::clone(&encoder));
         Ok(encoder)
     }
@@ -191,16 +192,21 @@ fn log_progress() -> impl FnMut(Progress) {
 }
 
 /// The encoder of a configuration.
-pub(crate) fn open_encoder(config: &EncoderConfig, threads: usize) -> Result<Encoder, EncodeError> {
-    Encoder::open(&config.model, &options(&config.runtime, threads))
+pub(crate) fn open_encoder(
+    config: &EncoderConfig,
+    threads: usize,
+    goal: Goal,
+) -> Result<Encoder, EncodeError> {
+    Encoder::open(&config.model, &options(&config.runtime, threads, goal))
 }
 
 /// How a model is run.
-pub(super) fn options(runtime: &RuntimeConfig, threads: usize) -> EncoderOptions {
+pub(super) fn options(runtime: &RuntimeConfig, threads: usize, goal: Goal) -> EncoderOptions {
     EncoderOptions {
         device: runtime.device,
         threads: NonZeroUsize::new(threads),
         library: runtime.library.clone(),
+        goal,
     }
 }
 

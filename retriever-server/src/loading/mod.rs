@@ -17,8 +17,8 @@ use crate::config::{
     BackendKind, ConfigError, RerankerConfig, ServeConfig, disk, variables as var,
 };
 use crate::corpus::store::PassageStore;
-use crate::encode::Encoder;
 use crate::encode::cross_encoder::CrossEncoder;
+use crate::encode::{Encoder, Goal};
 use crate::index::build::{self, BuildRequest};
 use crate::index::manifest::Manifest;
 use crate::index::{self, IndexError, OpenIndex};
@@ -60,7 +60,8 @@ fn open_reranker(config: &ServeConfig, pool: &Arc<Pool>) -> Result<Option<Rerank
     let Some(RerankerConfig { model, runtime, depth, budget }) = &config.reranker else {
         return Ok(None);
     };
-    let scorer = CrossEncoder::open(model, &dense::options(runtime, config.threads))?;
+    let scorer =
+        CrossEncoder::open(model, &dense::options(runtime, config.threads, Goal::Latency))?;
     Ok(Some(Reranker::new(Box::new(scorer), Arc::clone(pool), *depth, *budget)))
 }
 
