@@ -89,6 +89,10 @@ bench-retrieval: setup ## Measure the retriever beside its peers, and write docs
 	cargo build $(CARGO_FLAGS) --workspace --examples
 	scripts/bench-retrieval
 
+.PHONY: bench-quality
+bench-quality: setup ## Score every back end on questions with known passages, and write docs/benchmarks.md
+	scripts/bench-quality $(BENCH_QUALITY_FOLDERS)
+
 .PHONY: tools
 tools: ## Build cargo-nextest and cargo-deny into .cache/tools, where they are missing
 	scripts/install-tools

@@ -130,13 +130,25 @@ def cost(part):
     return f"### What more passages cost\n\n{circumstances(part)}\n\n" + table(head, rows)
 
 
+def vector_cost(part):
+    rows = [
+        [f"{int(count):,}", number(one["start_s"]), number(one["own_mib"]), number(one["mapped_mib"]),
+         number(one["mapped_mib"] * 2**20 / int(count))]
+        for count, one in part.items() if count != "circumstances"
+    ]
+    head = ["vectors of 384 (f32, in place)", "start to first answer s", "own memory MiB", "mapped MiB",
+            "mapped bytes a vector"]
+    return f"### What more vectors cost\n\n{circumstances(part)}\n\n" + table(head, rows)
+
+
 def tables(results):
     makers = {
+        "small-scan": lambda part: scan("Exact search, 10,000 real vectors of 384", part),
         "scan": lambda part: scan("Exact search, 100,000 real vectors of 384", part),
         "large-scan": lambda part: scan("Exact search, 1,000,000 random vectors of 384", part),
         "graphs": graphs,
         "bm25": lambda part: bm25("BM25, 100,000 passages", part),
         "large-bm25": lambda part: bm25("BM25, 1,000,000 passages", part),
-        "encode": encode, "server": server, "cost": cost,
+        "encode": encode, "server": server, "cost": cost, "vector-cost": vector_cost,
     }
     return "\n" + "".join(make(results[name]) for name, make in makers.items() if name in results)

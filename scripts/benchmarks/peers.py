@@ -5,6 +5,8 @@ in an environment that has the peers.
     peers.py graphs VECTORS DIMENSION QUERIES FOLDER
     peers.py bm25s CORPUS QUERIES
     peers.py encode FOLDER TEXTS THREADS BATCHES
+    peers.py random_rows FILE ROWS DIMENSION
+    peers.py random_index FILE ROWS DIMENSION
 
 Every time is the best of several rounds, as whatever else runs can only add to it.
 """
@@ -18,6 +20,7 @@ ROUNDS = 5
 # faiss multiplies without its BLAS up to this many numbers by default, which is slow for batches.
 FAISS_BLAS_QUERIES = 1
 FAISS_BLAS_ROWS = 16384
+RANDOM_ROWS = 100_000
 EFS = (8, 12, 16, 24, 32, 48, 64, 128, 256)
 GRAPH_DEGREE = 16
 GRAPH_EF_BUILD = 128
@@ -65,6 +68,32 @@ def scan(path, dimension, threads, batches):
             seconds, _ = best(lambda queries=queries: index.search(queries, TOP_K), 3)
             figures.setdefault(str(batch), {})[f"{name}_ms"] = seconds * 1e3
     return figures
+
+
+def random_parts(rows, dimension):
+    import numpy
+
+    draw = numpy.random.default_rng(1)
+    for start in range(0, int(rows), RANDOM_ROWS):
+        shape = (min(RANDOM_ROWS, int(rows) - start), int(dimension))
+        yield draw.standard_normal(shape, dtype=numpy.float32)
+
+
+def random_rows(path, rows, dimension):
+    """A file of random vectors, one after the other."""
+    with open(path, "wb") as file:
+        for part in random_parts(rows, dimension):
+            part.tofile(file)
+
+
+def random_index(path, rows, dimension):
+    """A flat file of faiss with random vectors."""
+    import faiss
+
+    index = faiss.IndexFlatIP(int(dimension))
+    for part in random_parts(rows, dimension):
+        index.add(part)
+    faiss.write_index(index, path)
 
 
 def recall(found, exact):
@@ -204,7 +233,10 @@ def encode(folder, path, threads, batches):
 
 
 if __name__ == "__main__":
-    known = {"scan": scan, "graphs": graphs, "bm25s": bm25s, "encode": encode}
+    known = {
+        "scan": scan, "graphs": graphs, "bm25s": bm25s, "encode": encode, "random_rows": random_rows,
+        "random_index": random_index,
+    }
     if len(sys.argv) < 2 or sys.argv[1] not in known:
         sys.exit(__doc__)
     print(json.dumps(known[sys.argv[1]](*sys.argv[2:])))
