@@ -112,10 +112,13 @@ pub struct DenseManifest {
 impl DenseManifest {
     /// The manifest of the vectors in the index folder `index`, if there are any.
     pub fn load(index: &Path) -> Result<Option<Self>, IndexError> {
-        let path = index.join(DENSE_FOLDER).join(MANIFEST_FILE);
+        let folder = index.join(DENSE_FOLDER);
+        let path = folder.join(MANIFEST_FILE);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return if atomic_file::recover(&folder)? { Self::load(index) } else { Ok(None) };
+            }
             Err(error) => return Err(io_error(&path)(error)),
         };
         let manifest: Self = serde_json::from_slice(&bytes).map_err(|error| {

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use shared::atomic_file::{self, AtomicError};
 use shared::digest::Digest;
 
 use crate::index::{IndexError, io_error};
@@ -94,11 +95,13 @@ impl Manifest {
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if is_absence(&error) => {
-                return Err(if is_occupied(folder) {
-                    IndexError::NotAnIndex(folder.to_owned())
+                return if is_occupied(folder) {
+                    Err(IndexError::NotAnIndex(folder.to_owned()))
+                } else if is_put_back(folder)? {
+                    Self::load(folder)
                 } else {
-                    IndexError::Missing(folder.to_owned())
-                });
+                    Err(IndexError::Missing(folder.to_owned()))
+                };
             }
             Err(error) => return Err(io_error(&path)(error)),
         };
@@ -182,6 +185,15 @@ fn is_occupied(folder: &Path) -> bool {
         Ok(mut entries) => entries.next().is_some(),
         // A file, or a folder that may not be listed.
         Err(_) => fs::metadata(folder).is_ok(),
+    }
+}
+
+/// Whether a build was killed that had set the index aside, which is now in place again.
+fn is_put_back(folder: &Path) -> Result<bool, IndexError> {
+    match atomic_file::recover(folder) {
+        // What has no name, such as `..`, was never replaced.
+        Err(AtomicError::NoName(_)) => Ok(false),
+        other => Ok(other?),
     }
 }
 

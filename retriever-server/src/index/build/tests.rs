@@ -64,6 +64,18 @@ fn another_corpus_replaces_an_index_only_by_force() {
     assert!(matches!(run(&other), Ok(Outcome::Built(manifest)) if manifest.passage_count == 2));
 }
 
+/// A file system that cannot exchange names has a moment at which the old index is set aside.
+#[test]
+fn an_index_that_a_killed_build_has_set_aside_is_put_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let request = request(folder.path(), &[OSLO, ROME]);
+    let Outcome::Built(built) = run(&request).unwrap() else { panic!("not built") };
+    let aside = folder.path().join(".index.retired");
+    fs::rename(&request.index, &aside).unwrap();
+    assert_eq!(Manifest::load(&request.index).unwrap(), built);
+    assert!(!aside.try_exists().unwrap());
+}
+
 #[test]
 fn a_folder_that_is_no_index_is_never_replaced() {
     let folder = tempfile::tempdir().unwrap();

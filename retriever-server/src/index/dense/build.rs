@@ -99,6 +99,12 @@ impl Partial {
             }
             Err(TryLockError::Error(error)) => return Err(io_error(&folder)(error)),
         }
+        let same = read_source(&folder)?.as_ref() == Some(source);
+        if !same {
+            // Vectors of another source, or an older folder that was replaced and not removed, with
+            // graphs in it.
+            clear(&folder)?;
+        }
         let path = folder.join(VECTORS_FILE);
         let mut vectors = OpenOptions::new()
             .read(true)
@@ -109,8 +115,7 @@ impl Partial {
             .map_err(io_error(&path))?;
         let row_bytes = source.dimension * size_of::<f32>() as u64;
         let found = vectors.metadata().map_err(io_error(&path))?.len();
-        let same = read_source(&folder)?.as_ref() == Some(source);
-        let rows_done = if same { (found / row_bytes).min(source.passage_count) } else { 0 };
+        let rows_done = (found / row_bytes).min(source.passage_count);
         // The end may be a part of a row.
         vectors.set_len(rows_done * row_bytes).map_err(io_error(&path))?;
         vectors.seek(SeekFrom::End(0)).map_err(io_error(&path))?;
@@ -150,17 +155,21 @@ impl Partial {
             .map_err(|error| io_error(&self.folder)(error.into()))?;
         atomic_file::write(&self.folder.join(MANIFEST_FILE), &text)?;
         let folder = index.join(DENSE_FOLDER);
-        let retired = index.join(".dense.retired");
-        remove_if_there(fs::remove_dir_all(&retired)).map_err(io_error(&retired))?;
-        remove_if_there(fs::rename(&folder, &retired)).map_err(io_error(&folder))?;
-        fs::rename(&self.folder, &folder).map_err(io_error(&folder))?;
-        File::open(index).and_then(|index| index.sync_all()).map_err(io_error(index))?;
+        atomic_file::replace_folder(&self.folder, &folder)?;
         // Only now: a kill before the renaming would otherwise cost all that was encoded.
         let note = folder.join(SOURCE_FILE);
         remove_if_there(fs::remove_file(&note)).map_err(io_error(&note))?;
-        remove_if_there(fs::remove_dir_all(&retired)).map_err(io_error(&retired))?;
         Ok(manifest)
     }
+}
+
+/// Removes the files in `folder`, which has no folders.
+fn clear(folder: &Path) -> Result<(), IndexError> {
+    for entry in fs::read_dir(folder).map_err(io_error(folder))? {
+        let path = entry.map_err(io_error(folder))?.path();
+        fs::remove_file(&path).map_err(io_error(&path))?;
+    }
+    Ok(())
 }
 
 /// What the vectors in `folder` are made from; `None` for a new folder or an unreadable note,

@@ -158,6 +158,33 @@ fn another_encoder_starts_anew_and_replaces_the_vectors_at_the_end() {
     assert!(world.open("third").is_ok() && world.open("old").is_err());
 }
 
+/// A file system that cannot exchange names has a moment at which the old vectors are set aside.
+#[test]
+fn old_vectors_that_a_killed_build_has_set_aside_are_put_back() {
+    let world = World::of(20);
+    world.build("old", &Counting::new(20)).unwrap();
+    let dense = world.index.join(DENSE_FOLDER);
+    fs::rename(&dense, world.index.join(".dense.retired")).unwrap();
+    assert!(world.open("old").is_ok());
+    assert!(dense.try_exists().unwrap());
+}
+
+/// A build was killed right after old vectors and new ones had exchanged their names: under that of
+/// unfinished ones there are old ones, with half a graph over them.
+#[test]
+fn nothing_of_a_replaced_folder_is_gone_on_from() {
+    let world = World::of(20);
+    world.build("old", &Counting::new(20)).unwrap();
+    let partial = world.index.join(PARTIAL_FOLDER);
+    fs::rename(world.index.join(DENSE_FOLDER), &partial).unwrap();
+    fs::write(partial.join(".vectors.hnsw.partial"), "of other vectors").unwrap();
+    world.build("new", &Counting::new(20)).unwrap();
+    let entries = fs::read_dir(world.index.join(DENSE_FOLDER)).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, [MANIFEST_FILE, VECTORS_FILE]);
+}
+
 #[test]
 fn damaged_vectors_are_refused_by_name() {
     let world = World::of(10);
