@@ -17,7 +17,7 @@ pub mod build;
 pub mod formats;
 
 #[cfg(test)]
-mod fixture;
+pub(super) mod fixture;
 
 use std::fs::{self, File, TryLockError};
 use std::io;

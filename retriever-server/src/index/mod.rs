@@ -198,4 +198,6 @@ pub fn open(
 }
 
 #[cfg(test)]
+#[cfg(test)]
+mod fixture;
 mod tests;

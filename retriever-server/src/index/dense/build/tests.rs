@@ -5,9 +5,9 @@ use std::cell::{Cell, RefCell};
 use shared::digest::Digest;
 
 use super::*;
-use crate::index::build::{BuildRequest, Outcome, build as build_index};
 use crate::index::dense::DenseRows;
-use crate::index::manifest::{Manifest, Verification};
+use crate::index::fixture::IndexWorld;
+use crate::index::manifest::Verification;
 use crate::vector;
 
 const DIMENSION: usize = 3;
@@ -38,37 +38,19 @@ impl PassageEncoder for Counting {
 }
 
 struct World {
-    _folder: tempfile::TempDir,
     index: PathBuf,
-    manifest: Manifest,
     passages: PassageStore,
+    base: IndexWorld,
 }
 
 impl World {
     fn of(count: usize) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let corpus = folder.path().join("corpus.jsonl");
-        let lines: Vec<String> = (0..count)
-            .map(|n| format!("{{\"id\":\"{n}\",\"contents\":\"passage {n}\"}}"))
-            .collect();
-        fs::write(&corpus, lines.join("\n")).unwrap();
-        let index = folder.path().join("index");
-        let request = BuildRequest {
-            corpus: vec![corpus],
-            index: index.clone(),
-            force: false,
-            threads: 1,
-            compact: false,
-        };
-        let Outcome::Built(manifest) = build_index(&request, &mut |_| {}).unwrap() else {
-            panic!("not built");
-        };
-        let passages = PassageStore::open(&index).unwrap();
-        Self { _folder: folder, index, manifest, passages }
+        let base = IndexWorld::of(count, |row| format!("passage {row}"), false);
+        Self { index: base.index.clone(), passages: base.passages(), base }
     }
 
     fn source(&self, encoder: &str) -> Source {
-        Source::new(&self.manifest, Digest::of_bytes(encoder.as_bytes()), DIMENSION)
+        Source::new(&self.base.manifest, Digest::of_bytes(encoder.as_bytes()), DIMENSION)
     }
 
     fn build(&self, encoder: &str, with: &Counting) -> Result<Vec<Progress>, IndexError> {
