@@ -26,8 +26,10 @@ pub enum Verification {
     Digests,
 }
 
-/// What an index says of itself.
+/// What an index says of itself. A key that is not known is refused: a seal under another name would
+/// not be missed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// Version of the layout.
     pub format: u32,
@@ -105,9 +107,8 @@ impl Manifest {
             }
             Err(error) => return Err(io_error(&path)(error)),
         };
-        let manifest: Self = serde_json::from_slice(&bytes).map_err(|error| {
-            IndexError::Corrupt { path: path.clone(), reason: error.to_string() }
-        })?;
+        let manifest: Self =
+            serde_json::from_slice(&bytes).map_err(|error| unreadable(&path, &bytes, &error))?;
         manifest.check_compatible(path.clone())?;
         if !manifest.is_unchanged(&bytes) {
             let reason = "its text is not the one that was sealed".to_owned();
@@ -142,12 +143,7 @@ impl Manifest {
 
     fn check_compatible(&self, path: PathBuf) -> Result<(), IndexError> {
         if self.format != FORMAT {
-            return Err(IndexError::Incompatible {
-                path,
-                what: "format",
-                found: self.format.to_string(),
-                expected: FORMAT.to_string(),
-            });
+            return Err(other_format(path, self.format));
         }
         if self.analyzer != ANALYZER {
             return Err(IndexError::Incompatible {
@@ -172,6 +168,24 @@ impl Manifest {
         };
         bytes(&self.corpus) == bytes(corpus)
     }
+}
+
+/// Why a manifest cannot be read. One of another format may have other keys, which is no damage.
+fn unreadable(path: &Path, bytes: &[u8], error: &serde_json::Error) -> IndexError {
+    #[derive(Deserialize)]
+    struct Version {
+        format: u32,
+    }
+    let path = path.to_owned();
+    match serde_json::from_slice(bytes) {
+        Ok(Version { format }) if format != FORMAT => other_format(path, format),
+        _ => IndexError::Corrupt { path, reason: error.to_string() },
+    }
+}
+
+fn other_format(path: PathBuf, found: u32) -> IndexError {
+    let (found, expected) = (found.to_string(), FORMAT.to_string());
+    IndexError::Incompatible { path, what: "format", found, expected }
 }
 
 /// The digest that identifies an index by its content.
