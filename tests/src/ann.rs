@@ -91,7 +91,10 @@ fn passages_are_found_along_a_graph_of_usearch() {
     let all = [("--backend", "ann"), ("--ann", "usearch"), ("--vector-format", "f16")];
     let (code, out, err) = world.run("index", &all);
     assert_eq!((code, err.as_str()), (EXIT_SUCCESS, ""), "{out}");
-    assert!(out.contains("usearch graph, recall@10"), "{out}");
+    assert!(out.contains("usearch graph, recall@10") && !out.contains("converted"), "{out}");
+    // The graph has its own rows; only the exact search reads the index's.
+    let rows = world.place("index").join("dense").join("vectors.f16");
+    assert!(!rows.exists());
     let f32 = ann(&world, &[("RETRIEVER_ANN", "usearch")]);
     let mut f16 = f32.clone();
     f16.push(("RETRIEVER_VECTOR_FORMAT", "f16"));
@@ -103,6 +106,11 @@ fn passages_are_found_along_a_graph_of_usearch() {
     fs::write(&path, &whole[..whole.len() - 1]).unwrap();
     let message = refusal(&world, &f16);
     assert!(message.contains("vectors.f16.usearch") && message.contains("corrupt"), "{message}");
+    fs::write(&path, &whole).unwrap();
+    let both = [("--backend", "dense,ann"), ("--ann", "usearch"), ("--vector-format", "f16")];
+    let (code, out, _) = world.run("index", &both);
+    assert_eq!(code, EXIT_SUCCESS);
+    assert!(out.contains("converted 4 vectors to f16") && rows.exists(), "{out}");
 }
 
 /// What a kill leaves is in the folder: an incomplete graph, and a file half written.
