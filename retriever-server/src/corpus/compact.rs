@@ -23,7 +23,7 @@ pub const DICTIONARY_FILE: &str = "passages.dictionary";
 /// zstd's default level.
 const LEVEL: i32 = 3;
 /// zstd's own tool makes dictionaries of this size.
-const DICTIONARY_BYTES: usize = 110 * 1024;
+pub(crate) const DICTIONARY_BYTES: usize = 110 * 1024;
 /// A dictionary is trained on about a hundred times its size, as zstd's documentation advises.
 const SAMPLE_BYTES: usize = 100 * DICTIONARY_BYTES;
 /// Longest line that a frame may hold: one that was read, with every character escaped.

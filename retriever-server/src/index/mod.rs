@@ -30,7 +30,7 @@ use crate::lexical::bm25::Bm25Parameters;
 use crate::lexical::reader::LexicalReader;
 
 /// Folder of the postings.
-const LEXICAL_FOLDER: &str = "lexical";
+pub(crate) const LEXICAL_FOLDER: &str = "lexical";
 
 /// An index could not be built or opened.
 #[derive(Debug, Error)]
