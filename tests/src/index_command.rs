@@ -25,6 +25,21 @@ fn text(path: &Path) -> &str {
 fn a_corpus_is_indexed_once_and_then_up_to_date() {
     let corpus = IndexedCorpus::build();
     let (input, index) = (corpus.corpus(), corpus.folder().join("by-command"));
+#[test]
+fn passages_of_an_index_that_is_there_are_compressed_when_asked_for() {
+    let corpus = IndexedCorpus::build();
+    let (input, index) = (corpus.corpus(), corpus.index());
+    let arguments = ["index", "--corpus", text(&input), "--index", text(&index), "--compact"];
+    let (code, out, err) = run(&arguments);
+    assert_eq!((code, err.as_str()), (EXIT_SUCCESS, ""));
+    assert!(out.starts_with(&format!("compressed {PASSAGE_COUNT} passages in ")), "{out}");
+    assert!(index.join("passages.zst").exists() && !index.join("passages.jsonl").exists());
+    let (code, out, _) = run(&["check", "--index", text(&index), "--corpus", text(&input)]);
+    assert!(code == EXIT_SUCCESS && out.contains("has 40 passages"), "{out}");
+    let (_, out, _) = run(&arguments);
+    assert!(out.starts_with(&format!("up to date, {PASSAGE_COUNT} passages")), "{out}");
+}
+
     let arguments = ["index", "--corpus", text(&input), "--index", text(&index)];
     let (code, out, err) = run(&arguments);
     assert_eq!((code, err.as_str()), (EXIT_SUCCESS, ""));

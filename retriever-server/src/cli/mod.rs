@@ -198,6 +198,12 @@ fn index(source: &Layered, force: bool, compact: bool, out: &mut dyn Write) -> a
             manifest.token_count,
             started.elapsed().as_secs_f64()
         )?,
+        Outcome::Compressed(manifest) => writeln!(
+            out,
+            "compressed {} passages in {:.1} s: {folder}",
+            manifest.passage_count,
+            started.elapsed().as_secs_f64()
+        )?,
         Outcome::UpToDate(manifest) => {
             writeln!(out, "up to date, {} passages: {folder}", manifest.passage_count)?;
         }

@@ -55,6 +55,19 @@ pub fn compress(folder: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Compares every compressed line with the one that it was made of. The first that differs is named
+/// by its place in the compressed file.
+pub(crate) fn compare(lines: &PassageStore, frames: &PassageStore) -> Result<(), StoreError> {
+    for row in 0..lines.len() as u32 {
+        let (place, line) = frames.line(row)?;
+        if *line != *lines.line(row)?.1 {
+            let reason = format!("row {row} is not the line that was compressed");
+            return Err(StoreError::Corrupt { file: COMPACT_FILE, offset: place, reason });
+        }
+    }
+    Ok(())
+}
+
 /// A dictionary from lines at equal distances; empty if there are too few to train one.
 fn train(store: &PassageStore) -> Result<Vec<u8>, StoreError> {
     let rows = store.len();

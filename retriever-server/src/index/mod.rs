@@ -12,6 +12,7 @@
 //! A folder is complete or absent: it is written under another name and renamed.
 
 pub mod build;
+mod compaction;
 pub mod corpus_match;
 pub mod dense;
 mod duplicates;
@@ -198,6 +199,6 @@ pub fn open(
 }
 
 #[cfg(test)]
-#[cfg(test)]
 mod fixture;
+#[cfg(test)]
 mod tests;

@@ -47,7 +47,7 @@ fn equal_corpora_have_equal_digests() {
             let folder = tempfile::tempdir().unwrap();
             match run(&request(folder.path(), &[OSLO, ROME])).unwrap() {
                 Outcome::Built(manifest) => manifest.digest,
-                Outcome::UpToDate(_) => panic!("not built"),
+                other => panic!("{other:?}"),
             }
         })
         .collect();

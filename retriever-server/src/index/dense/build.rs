@@ -1,20 +1,22 @@
 //! Encodes the passages of an index. A build that is killed loses the batch in progress: the next
 //! one finds what was written and encodes the rest.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use shared::atomic_file::{self, AtomicError};
+use shared::atomic_file;
 
-use super::{DENSE_FOLDER, DenseManifest, MANIFEST_FILE, Source, VECTORS_FILE, remove_if_there};
+use super::{
+    DENSE_FOLDER, DenseManifest, MANIFEST_FILE, Source, VECTORS_FILE, lock_folder, remove_if_there,
+};
 use crate::corpus::store::PassageStore;
 use crate::index::build::Progress;
 use crate::index::manifest::FileEntry;
 use crate::index::{IndexError, io_error};
 
 /// Where vectors grow before they are complete, in the index folder.
-const PARTIAL_FOLDER: &str = ".dense.partial";
+pub(super) const PARTIAL_FOLDER: &str = ".dense.partial";
 const SOURCE_FILE: &str = "source.json";
 /// Passages encoded, written and synced at a time: seconds of work on a CPU, which is what a kill
 /// costs.
@@ -91,14 +93,7 @@ impl Partial {
     fn open(index: &Path, source: &Source) -> Result<Self, IndexError> {
         let folder = index.join(PARTIAL_FOLDER);
         fs::create_dir_all(&folder).map_err(io_error(&folder))?;
-        let lock = File::open(&folder).map_err(io_error(&folder))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(AtomicError::Busy(index.join(DENSE_FOLDER)).into());
-            }
-            Err(TryLockError::Error(error)) => return Err(io_error(&folder)(error)),
-        }
+        let lock = lock_folder(&folder, index)?;
         let same = read_source(&folder)?.as_ref() == Some(source);
         if !same {
             // Vectors of another source, or an older folder that was replaced and not removed, with
