@@ -63,19 +63,49 @@ pub fn recover(target: &Path) -> Result<bool, AtomicError> {
     if is_there(target)? || !is_there(&retired)? {
         return Ok(false);
     }
-    let temporary = sibling(target, "partial")?;
-    let _lock = match File::open(&temporary) {
-        Ok(lock) => match lock.try_lock() {
-            Ok(()) => Some(lock),
-            Err(TryLockError::WouldBlock) => return Ok(false),
-            Err(TryLockError::Error(error)) => return Err(failed("lock", &temporary)(error)),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(failed("open", &temporary)(error)),
-    };
+    let Writers::Gone(_lock) = lock_out_writers(target)? else { return Ok(false) };
     fs::rename(&retired, target).map_err(failed("put back", target))?;
     sync_folder(parent(target))?;
     Ok(true)
+}
+
+/// Removes what killed writers of `target` have left beside it, once something is in place. A living
+/// writer is left alone.
+pub fn remove_leftovers(target: &Path) -> Result<(), AtomicError> {
+    recover(target)?;
+    if is_there(target)?
+        && let Writers::Gone(_lock) = lock_out_writers(target)?
+    {
+        remove_tree(&sibling(target, "partial")?)?;
+        remove_retired(target)?;
+    }
+    Ok(())
+}
+
+/// Removes what was replaced by a folder that is in place.
+pub fn remove_retired(target: &Path) -> Result<(), AtomicError> {
+    if is_there(target)? { remove_tree(&sibling(target, "retired")?) } else { Ok(()) }
+}
+
+/// Processes that write a folder.
+enum Writers {
+    /// One is writing.
+    Alive,
+    /// None is, and none can take up what they have left, if anything, while this is held.
+    Gone(Option<File>),
+}
+
+fn lock_out_writers(target: &Path) -> Result<Writers, AtomicError> {
+    let temporary = sibling(target, "partial")?;
+    match File::open(&temporary) {
+        Ok(lock) => match lock.try_lock() {
+            Ok(()) => Ok(Writers::Gone(Some(lock))),
+            Err(TryLockError::WouldBlock) => Ok(Writers::Alive),
+            Err(TryLockError::Error(error)) => Err(failed("lock", &temporary)(error)),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Writers::Gone(None)),
+        Err(error) => Err(failed("open", &temporary)(error)),
+    }
 }
 
 /// A folder under construction. Dropped without [`AtomicDir::commit`], it is removed.

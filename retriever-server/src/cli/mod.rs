@@ -227,6 +227,7 @@ fn index_vectors(
     let source = Source::of(&manifest, &encoder)?;
     let folder = request.index.display();
     if dense::build::are_there(&request.index, &source)? {
+        dense::build::remove_leftovers(&request.index)?;
         writeln!(out, "up to date, {} vectors: {folder}", source.passage_count)?;
         return derived::index(config, request, &source, out);
     }

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use shared::atomic_file::AtomicDir;
+use shared::atomic_file::{self, AtomicDir};
 use shared::digest::{Digest, DigestReader};
 use shared::jsonl::{JsonlError, JsonlReader};
 
@@ -100,7 +100,11 @@ pub fn build(
         return Err(IndexError::NoCorpus);
     }
     if let Some(manifest) = reusable(request)? {
-        return Ok(Outcome::UpToDate(manifest));
+        atomic_file::remove_leftovers(&request.index)?;
+        if !request.compact || compaction::is_compact(&manifest) {
+            return Ok(Outcome::UpToDate(manifest));
+        }
+        return compaction::compress(&request.index, &manifest, report).map(Outcome::Compressed);
     }
     let folder = AtomicDir::create(&request.index)?;
     let corpus = write_passages(request, folder.path(), report)?;

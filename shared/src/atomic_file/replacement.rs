@@ -134,7 +134,7 @@ pub(super) fn is_there(path: &Path) -> Result<bool, AtomicError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{AtomicDir, recover};
+    use super::super::{AtomicDir, recover, remove_leftovers};
     use super::*;
 
     fn content(target: &Path) -> Option<String> {
@@ -182,6 +182,10 @@ mod tests {
                 assert_eq!(recover(&target).unwrap(), is_set_aside, "{context}");
                 assert_eq!(content(&target).as_deref(), if is_new { Some("new") } else { old });
                 assert!(!recover(&target).unwrap(), "{context}");
+                remove_leftovers(&target).unwrap();
+                let left = usize::from(content(&target).is_some());
+                let found = fs::read_dir(dir.path()).unwrap().count();
+                assert!(found == left || (left == 0 && found == 1), "{context}");
                 // Nothing is in the way of the next writer, or left over after it.
                 build(&target, "next").commit().unwrap();
                 assert_eq!(content(&target).as_deref(), Some("next"), "{context}");
@@ -199,6 +203,7 @@ mod tests {
         let replacement = Replacement::new(building.path(), &target).unwrap().without_exchange();
         assert_eq!(replacement.next(Step::Ready).unwrap(), Step::SetAside);
         assert!(!recover(&target).unwrap());
+        remove_leftovers(&target).unwrap();
         assert_eq!(replacement.next(Step::SetAside).unwrap(), Step::InPlace);
         assert_eq!(content(&target).as_deref(), Some("new"));
     }

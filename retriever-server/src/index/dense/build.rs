@@ -33,6 +33,17 @@ pub fn are_there(index: &Path, source: &Source) -> Result<bool, IndexError> {
     Ok(DenseManifest::load(index)?.is_some_and(|manifest| manifest.source == *source))
 }
 
+/// Removes vectors that were replaced by a build that was then killed. Those of a build that can be
+/// gone on from stay.
+pub fn remove_leftovers(index: &Path) -> Result<(), IndexError> {
+    let folder = index.join(PARTIAL_FOLDER);
+    if folder.is_dir() && read_source(&folder)?.is_none() {
+        let _lock = lock_folder(&folder, index)?;
+        fs::remove_dir_all(&folder).map_err(io_error(&folder))?;
+    }
+    Ok(atomic_file::remove_retired(&index.join(DENSE_FOLDER))?)
+}
+
 /// Writes the vectors of all `passages` into the index folder `index`, where other ones are
 /// replaced once these are complete. `model` is the folder of the encoder, for the manifest.
 pub fn build(

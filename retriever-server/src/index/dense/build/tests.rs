@@ -168,6 +168,21 @@ fn nothing_of_a_replaced_folder_is_gone_on_from() {
 }
 
 #[test]
+fn vectors_that_were_replaced_are_removed_and_unfinished_ones_are_not() {
+    let world = World::of(300);
+    world.build("old", &Counting::new(300)).unwrap();
+    assert!(world.build("new", &Counting::new(256)).is_err());
+    let (dense, partial) = (world.index.join(DENSE_FOLDER), world.index.join(PARTIAL_FOLDER));
+    let retired = world.index.join(".dense.retired");
+    fs::create_dir(&retired).unwrap();
+    remove_leftovers(&world.index).unwrap();
+    assert!(!retired.exists() && partial.exists() && dense.exists());
+    fs::remove_file(partial.join(SOURCE_FILE)).unwrap();
+    remove_leftovers(&world.index).unwrap();
+    assert!(!partial.exists() && world.open("old").is_ok());
+}
+
+#[test]
 fn damaged_vectors_are_refused_by_name() {
     let world = World::of(10);
     world.build("e", &Counting::new(10)).unwrap();
