@@ -10,8 +10,9 @@ use retriever_server::vector::hnsw::Builder;
 use retriever_server::vector::{Metric, RowFormat, Rows, Scorer};
 use serde_json::json;
 
-use crate::dense::{ASKED, World, best, run, text};
+use crate::dense::{ASKED, World, best};
 use crate::harness::http::post;
+use crate::harness::program::{run, text};
 use crate::harness::retriever::RetrieverHandle;
 
 const DIMENSION: usize = 384;
@@ -105,12 +106,12 @@ fn passages_are_found_along_a_graph_of_usearch() {
     let whole = fs::read(&path).unwrap();
     fs::write(&path, &whole[..whole.len() - 1]).unwrap();
     let message = refusal(&world, &f16);
-    assert!(message.contains("vectors.f16.usearch") && message.contains("corrupt"), "{message}");
     fs::write(&path, &whole).unwrap();
     let both = [("--backend", "dense,ann"), ("--ann", "usearch"), ("--vector-format", "f16")];
     let (code, out, _) = world.run("index", &both);
     assert_eq!(code, EXIT_SUCCESS);
     assert!(out.contains("converted 4 vectors to f16") && rows.exists(), "{out}");
+    assert!(message.contains("vectors.f16.usearch") && message.contains("corrupt"), "{message}");
 }
 
 /// What a kill leaves is in the folder: an incomplete graph, and a file half written.

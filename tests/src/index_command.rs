@@ -1,30 +1,30 @@
 //! The command line of the retriever: exit codes and messages.
 
-use std::ffi::OsString;
 use std::fs;
 use std::net::TcpListener;
-use std::path::Path;
 
-use retriever_server::cli::{self, EXIT_FAILURE, EXIT_SUCCESS, EXIT_USAGE, Streams};
+use retriever_server::cli::{EXIT_FAILURE, EXIT_SUCCESS, EXIT_USAGE};
 
 use crate::harness::corpus::{IndexedCorpus, PASSAGE_COUNT};
-
-/// Runs the program in process; returns exit code, output and error.
-fn run(arguments: &[&str]) -> (u8, String, String) {
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let arguments = ["retriever-server"].iter().chain(arguments).map(OsString::from);
-    let code = cli::run(arguments, &mut Streams { out: &mut out, err: &mut err });
-    (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
+use crate::harness::program::{run, text};
 
 #[test]
 fn a_corpus_is_indexed_once_and_then_up_to_date() {
     let corpus = IndexedCorpus::build();
     let (input, index) = (corpus.corpus(), corpus.folder().join("by-command"));
+    let arguments = ["index", "--corpus", text(&input), "--index", text(&index)];
+    let (code, out, err) = run(&arguments);
+    assert_eq!((code, err.as_str()), (EXIT_SUCCESS, ""));
+    assert!(out.starts_with(&format!("indexed {PASSAGE_COUNT} passages, ")), "{out}");
+    let (code, out, _) = run(&arguments);
+    assert_eq!(code, EXIT_SUCCESS);
+    assert!(out.starts_with(&format!("up to date, {PASSAGE_COUNT} passages")), "{out}");
+    let manifest = fs::read_to_string(index.join("manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    assert_eq!(manifest["passage_count"], PASSAGE_COUNT);
+    assert_eq!(manifest["corpus"][0]["sha256"].as_str().unwrap().len(), 64);
+}
+
 #[test]
 fn passages_of_an_index_that_is_there_are_compressed_when_asked_for() {
     let corpus = IndexedCorpus::build();
@@ -38,19 +38,6 @@ fn passages_of_an_index_that_is_there_are_compressed_when_asked_for() {
     assert!(code == EXIT_SUCCESS && out.contains("has 40 passages"), "{out}");
     let (_, out, _) = run(&arguments);
     assert!(out.starts_with(&format!("up to date, {PASSAGE_COUNT} passages")), "{out}");
-}
-
-    let arguments = ["index", "--corpus", text(&input), "--index", text(&index)];
-    let (code, out, err) = run(&arguments);
-    assert_eq!((code, err.as_str()), (EXIT_SUCCESS, ""));
-    assert!(out.starts_with(&format!("indexed {PASSAGE_COUNT} passages, ")), "{out}");
-    let (code, out, _) = run(&arguments);
-    assert_eq!(code, EXIT_SUCCESS);
-    assert!(out.starts_with(&format!("up to date, {PASSAGE_COUNT} passages")), "{out}");
-    let manifest = fs::read_to_string(index.join("manifest.json")).unwrap();
-    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
-    assert_eq!(manifest["passage_count"], PASSAGE_COUNT);
-    assert_eq!(manifest["corpus"][0]["sha256"].as_str().unwrap().len(), 64);
 }
 
 #[test]
