@@ -208,6 +208,12 @@ fn files_of_faiss_are_served_by_either_metric() {
         folder.display()
     );
     assert!(message.contains(&expected), "{message}");
+    // Parts of whole pages are served as they are. One of 4096 bytes ends in the third row.
+    write_flat(&file, Metric::L2, &vectors);
+    let whole = fs::read(&file).unwrap();
+    fs::write(&part, &whole[..4096]).unwrap();
+    fs::write(world.place("e5_Flat.index.part_ab"), &whole[4096..]).unwrap();
+    assert_finds(&world, &variables);
     let (code, _, err) = run(&["check", "--vector-format", "f64", "--index", "x"]);
     assert!(code != EXIT_SUCCESS && err.contains("expected f32, f16 or i8"), "{err}");
 }
