@@ -17,6 +17,7 @@ use retriever_server::gpu::{
     BATCH_QUERIES_MAX, Board, DeviceFormat, GpuError, Layout, Machine, PackedQueries, Twin,
     compile, devices, search, synthetic,
 };
+use shared::splitmix;
 
 /// `EX_UNAVAILABLE` of sysexits: a service that is needed is not there.
 const EXIT_UNAVAILABLE: u8 = 69;
@@ -82,12 +83,12 @@ fn run() -> Result<()> {
 }
 
 fn queries(layout: Layout, count: usize) -> Vec<PackedQueries> {
-    let mut random = Random(7);
+    let mut state = 7;
     (0..count)
         .step_by(BATCH_QUERIES_MAX)
         .map(|first| {
             let batch = BATCH_QUERIES_MAX.min(count - first);
-            PackedQueries::pack(layout, &random.numbers(batch * DIMENSION))
+            PackedQueries::pack(layout, &splitmix::numbers(batch * DIMENSION, &mut state))
         })
         .collect()
 }
@@ -189,7 +190,7 @@ fn measure(device: usize, layout: Layout, count: usize) -> Result<()> {
 /// Some queries, by the kernels of one query and of many, against every row on the processor.
 fn check(board: &mut Board, layout: Layout, count: usize) -> Result<()> {
     let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let numbers = Random(7).numbers(BATCH_QUERIES_MAX * DIMENSION);
+    let numbers = splitmix::numbers(BATCH_QUERIES_MAX * DIMENSION, &mut 7);
     let few = PackedQueries::pack(layout, &numbers[..CHECKED * DIMENSION]);
     let expected = synthetic::best(layout, SEED, count, (&few, TOP_K), threads);
     for batch in [1, CHECKED, 32, BATCH_QUERIES_MAX] {
@@ -219,19 +220,4 @@ fn best(mut run: impl FnMut() -> Result<()>) -> Result<f64> {
         repeats += 1;
     }
     Ok(best.as_secs_f64() * 1e3)
-}
-
-/// A linear congruential generator: the figures do not depend on what the numbers are.
-struct Random(u64);
-
-impl Random {
-    fn numbers(&mut self, count: usize) -> Vec<f32> {
-        (0..count)
-            .map(|_| {
-                self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005);
-                self.0 = self.0.wrapping_add(1_442_695_040_888_963_407);
-                (self.0 >> 40) as f32 / 8_388_608.0 - 1.0
-            })
-            .collect()
-    }
 }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use retriever_server::backend::Hit;
 use retriever_server::vector::{Instructions, RowFormat, Rows, rescore, top_k, top_k_with};
+use shared::splitmix::numbers;
 
 const BATCHES: &str = "1,32,512";
 const TOP_K: usize = 10;
@@ -95,9 +96,9 @@ fn main() -> Result<()> {
 /// The numbers of the rows, random ones or out of a file, and of as many queries as are asked.
 fn numbers_of(rows: &str, dimension: usize, asked: usize) -> Result<(Vec<f32>, Vec<f32>)> {
     if let Ok(count) = rows.parse::<usize>() {
-        let mut random = Random(1);
-        let queries = random.numbers(asked);
-        return Ok((random.numbers(count * dimension), queries));
+        let mut state = 1;
+        let queries = numbers(asked, &mut state);
+        return Ok((numbers(count * dimension, &mut state), queries));
     }
     let bytes = fs::read(rows).with_context(|| rows.to_owned())?;
     let mut numbers: Vec<f32> =
@@ -312,19 +313,4 @@ fn plain<const SUMS: usize>(steps: usize) {
         }
     }
     black_box(sums);
-}
-
-/// A linear congruential generator: the figures do not depend on what the numbers are.
-struct Random(u64);
-
-impl Random {
-    fn numbers(&mut self, count: usize) -> Vec<f32> {
-        (0..count)
-            .map(|_| {
-                self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005);
-                self.0 = self.0.wrapping_add(1_442_695_040_888_963_407);
-                (self.0 >> 40) as f32 / 8_388_608.0 - 1.0
-            })
-            .collect()
-    }
 }

@@ -1,12 +1,16 @@
 //! Files and folders that are either whole or absent: written under another name, synced to disk,
 //! then renamed. A process that is killed half-way leaves the old state, never a torn one.
 
+mod replacement;
+
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
+
+use replacement::{Replacement, is_there};
 
 /// A file or folder could not be written.
 #[derive(Debug, Error)]
@@ -45,6 +49,65 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), AtomicError> {
     sync_folder(parent(path))
 }
 
+/// Puts the folder `new`, whose content is on the disk, in the place of `target` and removes what
+/// was there. Where the file system can exchange two names, `target` is there all the time; where
+/// it cannot, there is a moment at which the old folder is set aside, for [`recover`] to find.
+pub fn replace_folder(new: &Path, target: &Path) -> Result<(), AtomicError> {
+    Replacement::new(new, target)?.run()
+}
+
+/// Puts back the folder that a killed writer has set aside and not replaced; whether it did so. A
+/// living writer is left to finish.
+pub fn recover(target: &Path) -> Result<bool, AtomicError> {
+    let retired = sibling(target, "retired")?;
+    if is_there(target)? || !is_there(&retired)? {
+        return Ok(false);
+    }
+    let Writers::Gone(_lock) = lock_out_writers(target)? else { return Ok(false) };
+    fs::rename(&retired, target).map_err(failed("put back", target))?;
+    sync_folder(parent(target))?;
+    Ok(true)
+}
+
+/// Removes what killed writers of `target` have left beside it, once something is in place. A living
+/// writer is left alone.
+pub fn remove_leftovers(target: &Path) -> Result<(), AtomicError> {
+    recover(target)?;
+    if is_there(target)?
+        && let Writers::Gone(_lock) = lock_out_writers(target)?
+    {
+        remove_tree(&sibling(target, "partial")?)?;
+        remove_retired(target)?;
+    }
+    Ok(())
+}
+
+/// Removes what was replaced by a folder that is in place.
+pub fn remove_retired(target: &Path) -> Result<(), AtomicError> {
+    if is_there(target)? { remove_tree(&sibling(target, "retired")?) } else { Ok(()) }
+}
+
+/// Processes that write a folder.
+enum Writers {
+    /// One is writing.
+    Alive,
+    /// None is, and none can take up what they have left, if anything, while this is held.
+    Gone(Option<File>),
+}
+
+fn lock_out_writers(target: &Path) -> Result<Writers, AtomicError> {
+    let temporary = sibling(target, "partial")?;
+    match File::open(&temporary) {
+        Ok(lock) => match lock.try_lock() {
+            Ok(()) => Ok(Writers::Gone(Some(lock))),
+            Err(TryLockError::WouldBlock) => Ok(Writers::Alive),
+            Err(TryLockError::Error(error)) => Err(failed("lock", &temporary)(error)),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Writers::Gone(None)),
+        Err(error) => Err(failed("open", &temporary)(error)),
+    }
+}
+
 /// A folder under construction. Dropped without [`AtomicDir::commit`], it is removed.
 #[derive(Debug)]
 pub struct AtomicDir {
@@ -55,9 +118,10 @@ pub struct AtomicDir {
 }
 
 impl AtomicDir {
-    /// Starts a folder that will become `target`. What a killed writer left behind is removed;
-    /// a living writer of the same folder is an error.
+    /// Starts a folder that will become `target`. What a killed writer left behind is removed, or
+    /// put back if it was in place; a living writer of the same folder is an error.
     pub fn create(target: &Path) -> Result<Self, AtomicError> {
+        recover(target)?;
         let temporary = sibling(target, "partial")?;
         let parent = parent(target);
         fs::create_dir_all(parent).map_err(failed("create", parent))?;
@@ -82,21 +146,13 @@ impl AtomicDir {
         &self.temporary
     }
 
-    /// Syncs everything and puts the folder in place. A folder of that name is replaced: between
-    /// two renames there is a moment at which neither is in place.
+    /// Syncs everything and puts the folder in place, as [`replace_folder`] does.
     pub fn commit(mut self) -> Result<(), AtomicError> {
         sync_tree(&self.temporary)?;
-        let retired = sibling(&self.target, "retired")?;
-        remove_tree(&retired)?;
-        match fs::rename(&self.target, &retired) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed("retire", &self.target)(error)),
-        }
-        fs::rename(&self.temporary, &self.target).map_err(failed("rename to", &self.target))?;
+        let replacement = Replacement::new(&self.temporary, &self.target)?;
+        replacement.run()?;
         self.lock = None;
-        sync_folder(parent(&self.target))?;
-        remove_tree(&retired)
+        Ok(())
     }
 }
 

@@ -22,6 +22,13 @@ pub fn unit(value: u64) -> f64 {
     (value >> 11) as f64 / (1_u64 << 53) as f64
 }
 
+/// The next `count` numbers of the stream, in [-1, 1): what stands in for vectors where it does not
+/// matter which.
+pub fn numbers(count: usize, state: &mut u64) -> Vec<f32> {
+    // 24 bits are all that an f32 holds.
+    (0..count).map(|_| (next(state) >> 40) as f32 / (1 << 23) as f32 - 1.0).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,5 +39,16 @@ mod tests {
         let mut state = 0;
         let first = [next(&mut state), next(&mut state)];
         assert_eq!(first, [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4]);
+    }
+
+    #[test]
+    fn numbers_go_on_where_the_stream_is() {
+        let (mut state, mut other) = (0, 0);
+        let whole = numbers(1000, &mut state);
+        let parts = [numbers(400, &mut other), numbers(600, &mut other)].concat();
+        assert_eq!(whole, parts);
+        assert!(whole.iter().all(|number| (-1.0..1.0).contains(number)));
+        // The first draw as above: 0xe220a8 / 2^23 - 1.
+        assert!((whole[0] - 0.766_622_5).abs() < 1e-6, "{}", whole[0]);
     }
 }

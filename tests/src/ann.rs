@@ -10,8 +10,9 @@ use retriever_server::vector::hnsw::Builder;
 use retriever_server::vector::{Metric, RowFormat, Rows, Scorer};
 use serde_json::json;
 
-use crate::dense::{ASKED, World, best, run, text};
+use crate::dense::{ASKED, World, best};
 use crate::harness::http::post;
+use crate::harness::program::{run, text};
 use crate::harness::retriever::RetrieverHandle;
 
 const DIMENSION: usize = 384;
@@ -91,7 +92,10 @@ fn passages_are_found_along_a_graph_of_usearch() {
     let all = [("--backend", "ann"), ("--ann", "usearch"), ("--vector-format", "f16")];
     let (code, out, err) = world.run("index", &all);
     assert_eq!((code, err.as_str()), (EXIT_SUCCESS, ""), "{out}");
-    assert!(out.contains("usearch graph, recall@10"), "{out}");
+    assert!(out.contains("usearch graph, recall@10") && !out.contains("converted"), "{out}");
+    // The graph has its own rows; only the exact search reads the index's.
+    let rows = world.place("index").join("dense").join("vectors.f16");
+    assert!(!rows.exists());
     let f32 = ann(&world, &[("RETRIEVER_ANN", "usearch")]);
     let mut f16 = f32.clone();
     f16.push(("RETRIEVER_VECTOR_FORMAT", "f16"));
@@ -102,6 +106,11 @@ fn passages_are_found_along_a_graph_of_usearch() {
     let whole = fs::read(&path).unwrap();
     fs::write(&path, &whole[..whole.len() - 1]).unwrap();
     let message = refusal(&world, &f16);
+    fs::write(&path, &whole).unwrap();
+    let both = [("--backend", "dense,ann"), ("--ann", "usearch"), ("--vector-format", "f16")];
+    let (code, out, _) = world.run("index", &both);
+    assert_eq!(code, EXIT_SUCCESS);
+    assert!(out.contains("converted 4 vectors to f16") && rows.exists(), "{out}");
     assert!(message.contains("vectors.f16.usearch") && message.contains("corrupt"), "{message}");
 }
 
@@ -199,6 +208,12 @@ fn files_of_faiss_are_served_by_either_metric() {
         folder.display()
     );
     assert!(message.contains(&expected), "{message}");
+    // Parts of whole pages are served as they are. One of 4096 bytes ends in the third row.
+    write_flat(&file, Metric::L2, &vectors);
+    let whole = fs::read(&file).unwrap();
+    fs::write(&part, &whole[..4096]).unwrap();
+    fs::write(world.place("e5_Flat.index.part_ab"), &whole[4096..]).unwrap();
+    assert_finds(&world, &variables);
     let (code, _, err) = run(&["check", "--vector-format", "f64", "--index", "x"]);
     assert!(code != EXIT_SUCCESS && err.contains("expected f32, f16 or i8"), "{err}");
 }

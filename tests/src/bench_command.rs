@@ -1,22 +1,19 @@
 //! `retriever-server bench` against a running server: what it counts, what it writes, what it
 //! refuses.
 
-use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
-use retriever_server::cli::{self, EXIT_FAILURE, EXIT_SUCCESS, EXIT_USAGE, Streams};
+use retriever_server::cli::{EXIT_FAILURE, EXIT_SUCCESS, EXIT_USAGE};
 use serde_json::{Value, json};
 
 use crate::harness::corpus::{IndexedCorpus, PASSAGE_COUNT};
+use crate::harness::program::run;
 use crate::harness::retriever::RetrieverHandle;
 
 /// Runs `bench`; exit code, output and error.
 fn bench(arguments: &[&str]) -> (u8, String, String) {
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let arguments = ["retriever-server", "bench"].iter().chain(arguments).map(OsString::from);
-    let code = cli::run(arguments, &mut Streams { out: &mut out, err: &mut err });
-    (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    run(&[&["bench"], arguments].concat())
 }
 
 /// Writes eight queries: seven towns and one query for which nothing is found.

@@ -1,14 +1,14 @@
 //! The dense back end from the command line to `/retrieve`, with the real encoder: found by meaning,
 //! built once, and never asked with the vectors of another encoder.
 
-use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use retriever_server::cli::{self, EXIT_FAILURE, EXIT_SUCCESS, EXIT_USAGE, Streams};
+use retriever_server::cli::{EXIT_FAILURE, EXIT_SUCCESS, EXIT_USAGE};
 use serde_json::{Value, json};
 
 use crate::harness::http::{get, post};
+use crate::harness::program::{model, onnxruntime, run, text};
 use crate::harness::retriever::RetrieverHandle;
 
 /// Titles and texts that share no word with the queries below.
@@ -24,23 +24,6 @@ pub(crate) const ASKED: [(&str, &str); 3] = [
     ("longest river in Europe", "volga"),
 ];
 
-fn cache(below: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache").join(below);
-    assert!(path.exists(), "{} is not there: run `make setup` first", path.display());
-    path.canonicalize().unwrap()
-}
-
-pub(crate) fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-pub(crate) fn run(arguments: &[&str]) -> (u8, String, String) {
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let arguments = ["retriever-server"].iter().chain(arguments).map(OsString::from);
-    let code = cli::run(arguments, &mut Streams { out: &mut out, err: &mut err });
-    (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
-}
-
 pub(crate) struct World {
     folder: tempfile::TempDir,
     model: PathBuf,
@@ -53,8 +36,7 @@ impl World {
         let line = |(id, text): &(&str, &str)| json!({"id": id, "contents": text}).to_string();
         let lines: Vec<String> = PASSAGES.iter().map(line).collect();
         fs::write(folder.path().join("corpus.jsonl"), lines.join("\n")).unwrap();
-        let (model, library) = (cache("models/all-minilm-l6-v2"), cache("onnxruntime/lib"));
-        Self { folder, model, library }
+        Self { folder, model: model(), library: onnxruntime() }
     }
 
     pub(crate) fn place(&self, name: &str) -> PathBuf {

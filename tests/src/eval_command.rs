@@ -1,25 +1,13 @@
 //! `retriever-server eval`: figures that can be computed by hand, back ends side by side, and what
 //! is refused.
 
-use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use retriever_server::cli::{self, EXIT_FAILURE, EXIT_SUCCESS, EXIT_USAGE, Streams};
+use retriever_server::cli::{EXIT_FAILURE, EXIT_SUCCESS, EXIT_USAGE};
 use serde_json::{Value, json};
 
-fn run(arguments: &[&str]) -> (u8, String, String) {
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let arguments = ["retriever-server"].iter().chain(arguments).map(OsString::from);
-    let code = cli::run(arguments, &mut Streams { out: &mut out, err: &mut err });
-    (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
-}
-
-fn cache(below: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache").join(below);
-    assert!(path.exists(), "{} is not there: run `make setup` first", path.display());
-    path.canonicalize().unwrap().to_str().unwrap().to_owned()
-}
+use crate::harness::program::{model, onnxruntime, run, text};
 
 /// A folder with a corpus of three passages, queries and judgements.
 struct World(tempfile::TempDir);
@@ -118,8 +106,8 @@ fn figures_are_those_computed_by_hand_and_nothing_is_left_out_silently() {
 #[test]
 fn back_ends_of_one_index_stand_side_by_side() {
     let world = World::new();
-    let (model, library) = (cache("models/all-minilm-l6-v2"), cache("onnxruntime/lib"));
-    let encoder = ["--model", &model, "--onnxruntime", &library, "--device", "cpu"];
+    let (model, library) = (model(), onnxruntime());
+    let encoder = ["--model", text(&model), "--onnxruntime", text(&library), "--device", "cpu"];
     // One command makes what both need.
     let (code, out, err) = world.index(&[&encoder[..], &["--backend", "bm25,dense"]].concat());
     assert_eq!((code, err.as_str()), (EXIT_SUCCESS, ""));

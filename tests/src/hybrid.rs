@@ -1,13 +1,13 @@
 //! The hybrid back end over one index: BM25 and the real encoder, their lists fused.
 
-use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use retriever_server::cli::{self, EXIT_SUCCESS, EXIT_USAGE, Streams};
+use retriever_server::cli::{EXIT_SUCCESS, EXIT_USAGE};
 use serde_json::{Value, json};
 
 use crate::harness::http::{get, post};
+use crate::harness::program::{self, model, onnxruntime, text};
 use crate::harness::retriever::RetrieverHandle;
 
 const PASSAGES: [(&str, &str); 6] = [
@@ -18,12 +18,6 @@ const PASSAGES: [(&str, &str); 6] = [
     ("code", "The part number QX77 is stamped on the underside."),
     ("oslo", "Oslo is the capital of Norway."),
 ];
-
-fn cache(below: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache").join(below);
-    assert!(path.exists(), "{} is not there: run `make setup` first", path.display());
-    path.canonicalize().unwrap()
-}
 
 struct World {
     folder: tempfile::TempDir,
@@ -39,9 +33,8 @@ impl World {
         let lines: Vec<String> = PASSAGES.iter().map(line).collect();
         let corpus = folder.path().join("corpus.jsonl");
         fs::write(&corpus, lines.join("\n")).unwrap();
-        let (model, library) = (cache("models/all-minilm-l6-v2"), cache("onnxruntime/lib"));
-        let world = Self { folder, model, library };
-        let (code, out, err) = world.run("index", &[("--corpus", corpus.to_str().unwrap())]);
+        let world = Self { folder, model: model(), library: onnxruntime() };
+        let (code, out, err) = world.run("index", &[("--corpus", text(&corpus))]);
         assert_eq!((code, err.as_str()), (EXIT_SUCCESS, ""), "{out}");
         assert!(out.contains("encoded 6 passages"), "{out}");
         world
@@ -55,22 +48,19 @@ impl World {
         let index = self.index();
         let settings = [
             ("--backend", "hybrid"),
-            ("--model", self.model.to_str().unwrap()),
-            ("--onnxruntime", self.library.to_str().unwrap()),
+            ("--model", text(&self.model)),
+            ("--onnxruntime", text(&self.library)),
             ("--device", "cpu"),
-            ("--index", index.to_str().unwrap()),
+            ("--index", text(&index)),
         ];
-        let (mut out, mut err) = (Vec::new(), Vec::new());
         let pairs = settings.iter().chain(more).flat_map(|(name, value)| [*name, *value]);
-        let arguments = ["retriever-server", command].into_iter().chain(pairs).map(OsString::from);
-        let code = cli::run(arguments, &mut Streams { out: &mut out, err: &mut err });
-        (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+        program::run(&std::iter::once(command).chain(pairs).collect::<Vec<_>>())
     }
 
     fn start(&self, more: &[(&str, &str)]) -> RetrieverHandle {
         let mut variables = vec![
-            ("RETRIEVER_MODEL", self.model.to_str().unwrap()),
-            ("RETRIEVER_ONNXRUNTIME", self.library.to_str().unwrap()),
+            ("RETRIEVER_MODEL", text(&self.model)),
+            ("RETRIEVER_ONNXRUNTIME", text(&self.library)),
             ("RETRIEVER_DEVICE", "cpu"),
         ];
         variables.extend(more);

@@ -1,25 +1,12 @@
 //! The command line of the retriever: exit codes and messages.
 
-use std::ffi::OsString;
 use std::fs;
 use std::net::TcpListener;
-use std::path::Path;
 
-use retriever_server::cli::{self, EXIT_FAILURE, EXIT_SUCCESS, EXIT_USAGE, Streams};
+use retriever_server::cli::{EXIT_FAILURE, EXIT_SUCCESS, EXIT_USAGE};
 
 use crate::harness::corpus::{IndexedCorpus, PASSAGE_COUNT};
-
-/// Runs the program in process; returns exit code, output and error.
-fn run(arguments: &[&str]) -> (u8, String, String) {
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let arguments = ["retriever-server"].iter().chain(arguments).map(OsString::from);
-    let code = cli::run(arguments, &mut Streams { out: &mut out, err: &mut err });
-    (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
+use crate::harness::program::{run, text};
 
 #[test]
 fn a_corpus_is_indexed_once_and_then_up_to_date() {
@@ -36,6 +23,21 @@ fn a_corpus_is_indexed_once_and_then_up_to_date() {
     let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
     assert_eq!(manifest["passage_count"], PASSAGE_COUNT);
     assert_eq!(manifest["corpus"][0]["sha256"].as_str().unwrap().len(), 64);
+}
+
+#[test]
+fn passages_of_an_index_that_is_there_are_compressed_when_asked_for() {
+    let corpus = IndexedCorpus::build();
+    let (input, index) = (corpus.corpus(), corpus.index());
+    let arguments = ["index", "--corpus", text(&input), "--index", text(&index), "--compact"];
+    let (code, out, err) = run(&arguments);
+    assert_eq!((code, err.as_str()), (EXIT_SUCCESS, ""));
+    assert!(out.starts_with(&format!("compressed {PASSAGE_COUNT} passages in ")), "{out}");
+    assert!(index.join("passages.zst").exists() && !index.join("passages.jsonl").exists());
+    let (code, out, _) = run(&["check", "--index", text(&index), "--corpus", text(&input)]);
+    assert!(code == EXIT_SUCCESS && out.contains("has 40 passages"), "{out}");
+    let (_, out, _) = run(&arguments);
+    assert!(out.starts_with(&format!("up to date, {PASSAGE_COUNT} passages")), "{out}");
 }
 
 #[test]

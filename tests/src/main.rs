@@ -12,6 +12,7 @@ mod eval_command;
 mod held_out;
 mod hybrid;
 mod index_command;
+mod index_killed;
 mod plan_command;
 mod rerank;
 mod retrieve;

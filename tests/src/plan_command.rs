@@ -1,30 +1,13 @@
 //! `retriever-server plan`: what it says of an index is what the index then takes.
 
-use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
-use retriever_server::cli::{self, EXIT_FAILURE, EXIT_SUCCESS, EXIT_USAGE, Streams};
+use retriever_server::cli::{EXIT_FAILURE, EXIT_SUCCESS, EXIT_USAGE};
 use serde_json::{Value, json};
 
 use crate::harness::corpus::{IndexedCorpus, PASSAGE_COUNT};
-
-fn run(arguments: &[&str]) -> (u8, String, String) {
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let arguments = ["retriever-server"].iter().chain(arguments).map(OsString::from);
-    let code = cli::run(arguments, &mut Streams { out: &mut out, err: &mut err });
-    (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-fn cache(below: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache").join(below);
-    assert!(path.exists(), "{} is not there: run `make setup` first", path.display());
-    text(&path.canonicalize().unwrap()).to_owned()
-}
+use crate::harness::program::{model, onnxruntime, run, text};
 
 /// Runs `plan`; its JSON and its table. The exit code must be that of the verdict.
 fn plan(folder: &Path, arguments: &[&str]) -> (Value, String) {
@@ -47,14 +30,14 @@ fn part<'a>(plan: &'a Value, name: &str) -> &'a Value {
 fn what_is_planned_is_what_is_then_there() {
     let corpus = IndexedCorpus::build();
     let (input, index) = (corpus.corpus(), corpus.folder().join("planned"));
-    let (model, library) = (cache("models/all-minilm-l6-v2"), cache("onnxruntime/lib"));
-    let common = ["--index", text(&index), "--model", &model];
+    let (model, library) = (model(), onnxruntime());
+    let common = ["--index", text(&index), "--model", text(&model)];
     let dense = ["--backends", "dense", "--dimension", "384", "--corpus", text(&input)];
     let (before, _) = plan(corpus.folder(), &[&common[..], &dense].concat());
     assert_eq!(before["passages"], PASSAGE_COUNT);
     assert!(!index.try_exists().unwrap());
 
-    let encoder = ["--onnxruntime", &library, "--device", "cpu", "--backend", "dense"];
+    let encoder = ["--onnxruntime", text(&library), "--device", "cpu", "--backend", "dense"];
     let made = [&["index", "--corpus", text(&input)][..], &common, &encoder].concat();
     let (code, _, err) = run(&made);
     assert_eq!((code, err.as_str()), (EXIT_SUCCESS, ""));

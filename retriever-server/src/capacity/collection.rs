@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 
 use shared::jsonl::{self, JsonlError, JsonlReader};
 
+use crate::corpus::compact::{COMPACT_FILE, DICTIONARY_FILE};
 use crate::corpus::record;
-use crate::corpus::store::{OFFSETS_FILE, PASSAGES_FILE};
-use crate::index::IndexError;
+use crate::corpus::store::PASSAGES_FILE;
 use crate::index::dense::DenseManifest;
 use crate::index::dense::ann::GraphKind;
 use crate::index::manifest::Manifest;
+use crate::index::{IndexError, LEXICAL_FOLDER};
+use crate::lexical::bounds::BOUNDS_FILE;
 use crate::vector::RowFormat;
 
 /// Mean size of a stored passage where nothing is known of the corpus: that of the dump of
@@ -26,16 +28,30 @@ const MAX_SAMPLE_BYTES: u64 = 64 << 20;
 pub struct Collection {
     /// Passages.
     pub passages: u64,
-    /// All stored passages together.
+    /// All passages together, as lines that are not compressed; of an index that has them
+    /// compressed, what they take there.
     pub stored_bytes: u64,
     /// Whether the number of passages is exact.
     pub is_counted: bool,
     /// Whether their size is.
     pub is_measured: bool,
-    /// Size of the postings that are there.
-    pub postings_bytes: Option<u64>,
+    /// What of them an index has.
+    pub there: Option<Stored>,
     /// The vectors that are there.
     pub vectors: Option<StoredVectors>,
+}
+
+/// Passages and postings in an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Size of the passages as they are.
+    pub passages_bytes: u64,
+    /// Whether they are compressed.
+    pub is_compact: bool,
+    /// Size of the postings.
+    pub postings_bytes: u64,
+    /// Size of the bounds beside them, which old indexes do not have.
+    pub bounds_bytes: u64,
 }
 
 /// Vectors in an index.
@@ -107,8 +123,20 @@ impl Collection {
             let wanted = manifest.files.iter().filter(|file| is_wanted(&file.path));
             wanted.map(|file| file.bytes).sum()
         };
-        let is_stored = |path: &Path| path == Path::new(PASSAGES_FILE);
-        let is_postings = |path: &Path| !is_stored(path) && path != Path::new(OFFSETS_FILE);
+        let is_one_of = |path: &Path, names: &[&str]| names.iter().any(|&name| path == name);
+        let plain = [PASSAGES_FILE];
+        let compact = [COMPACT_FILE, DICTIONARY_FILE];
+        let bounds = Path::new(LEXICAL_FOLDER).join(BOUNDS_FILE);
+        let is_postings = |path: &Path| path.starts_with(LEXICAL_FOLDER) && path != bounds;
+        let is_compact = manifest.files.iter().any(|file| is_one_of(&file.path, &compact));
+        let names = if is_compact { &compact[..] } else { &plain };
+        let stored_bytes = bytes(&|path| is_one_of(path, names));
+        let there = Stored {
+            passages_bytes: stored_bytes,
+            is_compact,
+            postings_bytes: bytes(&is_postings),
+            bounds_bytes: bytes(&|path| path == bounds),
+        };
         let vectors = DenseManifest::load(folder)?.map(|dense| {
             let others = dense.formats.iter().map(|one| (one.format, one.file.bytes));
             let exact = (RowFormat::F32, dense.vectors.bytes);
@@ -124,10 +152,10 @@ impl Collection {
         });
         Ok(Self {
             passages: manifest.passage_count,
-            stored_bytes: bytes(&is_stored),
+            stored_bytes,
             is_counted: true,
             is_measured: true,
-            postings_bytes: Some(bytes(&is_postings)),
+            there: Some(there),
             vectors,
         })
     }

@@ -4,12 +4,19 @@
 use serde::Serialize;
 
 use crate::capacity::collection::Collection;
+use crate::corpus::compact;
 use crate::index::dense::ann::{self, GraphKind};
 use crate::vector::RowFormat;
 
 /// Bytes of postings per byte of stored passages: .213 for the 12,997 passages of the world set,
 /// .208 for 26,348 passages of Wikipedia. Other languages and very short passages differ.
 const POSTINGS_PER_STORED_BYTE: f64 = 0.21;
+/// Bytes of the bounds beside them per byte of stored passages: .029 and .027 for 10,000 and 100,000
+/// passages out of dictionaries, .030 for 1,000,000 and for the world set.
+const BOUNDS_PER_STORED_BYTE: f64 = 0.03;
+/// Bytes of compressed passages per byte of their lines: .41 for the world set, .45 for 100,000
+/// passages out of dictionaries.
+const COMPACT_PER_STORED_BYTE: f64 = 0.43;
 /// What an index of hardly anything takes.
 const POSTINGS_FIXED_BYTES: u64 = 4096;
 /// An offset into the stored passages, 64 bits.
@@ -35,6 +42,8 @@ pub struct Request {
     pub model_bytes: Option<u64>,
     /// Threads that index.
     pub threads: u64,
+    /// Whether passages are to be compressed. Those that are stay so.
+    pub compact: bool,
 }
 
 /// Vectors to be had.
@@ -46,6 +55,8 @@ pub struct VectorRequest {
     pub format: RowFormat,
     /// The graph over them, if any.
     pub graph: Option<GraphKind>,
+    /// Whether rows in that format are read, which a graph with its own does without.
+    pub reads_rows: bool,
 }
 
 /// What a part needs.
@@ -82,9 +93,9 @@ pub struct Needs {
 impl Needs {
     /// Applies the formulas.
     pub fn of(collection: &Collection, request: &Request) -> Self {
-        let postings = postings(collection);
-        let indexing = indexing(collection, &postings, request.threads);
-        let mut serving = vec![stored(collection), offsets(collection), postings];
+        let (stored, postings) = (stored(collection, request.compact), postings(collection));
+        let indexing = indexing(collection, &stored, &postings, request.threads);
+        let mut serving = vec![stored, offsets(collection), postings, bounds(collection)];
         if let Some(vectors) = request.vectors {
             serving.extend(rows(collection, vectors));
             serving.extend(vectors.graph.map(|kind| graph(collection, vectors, kind)));
@@ -94,16 +105,33 @@ impl Needs {
     }
 }
 
-fn stored(collection: &Collection) -> Need {
-    let Collection { stored_bytes, passages, is_measured, .. } = *collection;
+/// Passages as they are, or as they become when they are compressed.
+fn stored(collection: &Collection, compact: bool) -> Need {
+    let Collection { stored_bytes, passages, is_measured, there, .. } = *collection;
     let mean = stored_bytes / passages.max(1);
+    let is_compact = there.is_some_and(|there| there.is_compact);
+    if compact && !is_compact {
+        let estimate = stored_bytes as f64 * COMPACT_PER_STORED_BYTE;
+        // There is no dictionary for what is hardly more than one.
+        let bytes = estimate as u64 + (compact::DICTIONARY_BYTES as u64).min(stored_bytes);
+        return Need {
+            part: "passages",
+            disk_bytes: bytes,
+            mapped_bytes: bytes,
+            basis: format!(
+                "about {COMPACT_PER_STORED_BYTE} of {passages} passages of {mean} bytes"
+            ),
+            ..Need::default()
+        };
+    }
+    let compressed = if is_compact { " compressed" } else { "" };
     Need {
         part: "passages",
         disk_bytes: stored_bytes,
-        disk_there_bytes: if collection.postings_bytes.is_some() { stored_bytes } else { 0 },
+        disk_there_bytes: there.map_or(0, |there| there.passages_bytes),
         mapped_bytes: stored_bytes,
         is_exact: is_measured,
-        basis: format!("{passages} passages of {mean} bytes"),
+        basis: format!("{passages}{compressed} passages of {mean} bytes"),
         ..Need::default()
     }
 }
@@ -114,7 +142,7 @@ fn offsets(collection: &Collection) -> Need {
     Need {
         part: "offsets",
         disk_bytes: bytes,
-        disk_there_bytes: if collection.postings_bytes.is_some() { bytes } else { 0 },
+        disk_there_bytes: if collection.there.is_some() { bytes } else { 0 },
         mapped_bytes: bytes,
         is_exact: collection.is_counted,
         basis: format!("{OFFSET_BYTES} bytes a passage"),
@@ -124,14 +152,29 @@ fn offsets(collection: &Collection) -> Need {
 
 fn postings(collection: &Collection) -> Need {
     let estimate = collection.stored_bytes as f64 * POSTINGS_PER_STORED_BYTE;
-    let bytes = collection.postings_bytes.unwrap_or(estimate as u64 + POSTINGS_FIXED_BYTES);
+    let there = collection.there.map(|there| there.postings_bytes);
+    of_text("postings", POSTINGS_PER_STORED_BYTE, there, estimate as u64 + POSTINGS_FIXED_BYTES)
+}
+
+fn bounds(collection: &Collection) -> Need {
+    let estimate = collection.stored_bytes as f64 * BOUNDS_PER_STORED_BYTE;
+    let there = collection.there.map(|there| there.bounds_bytes);
+    of_text("bounds", BOUNDS_PER_STORED_BYTE, there, estimate as u64)
+}
+
+/// What is as large as the text decides.
+fn of_text(part: &'static str, ratio: f64, there: Option<u64>, estimate: u64) -> Need {
+    let bytes = there.unwrap_or(estimate);
     Need {
-        part: "postings",
+        part,
         disk_bytes: bytes,
-        disk_there_bytes: collection.postings_bytes.unwrap_or(0),
+        disk_there_bytes: there.unwrap_or(0),
         mapped_bytes: bytes,
-        is_exact: collection.postings_bytes.is_some(),
-        basis: format!("about {POSTINGS_PER_STORED_BYTE} of the passages"),
+        is_exact: there.is_some(),
+        basis: match there {
+            Some(_) => "as they are".to_owned(),
+            None => format!("about {ratio} of the passages"),
+        },
         ..Need::default()
     }
 }
@@ -139,7 +182,7 @@ fn postings(collection: &Collection) -> Need {
 /// One row a passage in f32, and another one in a shorter format that is searched instead. On a GPU
 /// rows are held in halves at most.
 fn rows(collection: &Collection, request: VectorRequest) -> Vec<Need> {
-    let VectorRequest { dimension, format, .. } = request;
+    let VectorRequest { dimension, format, reads_rows, .. } = request;
     let row_bytes = |format: RowFormat| format.row_bytes(dimension as usize) as u64;
     let on_gpu = if format == RowFormat::F32 { RowFormat::F16 } else { format };
     let gpu_bytes = collection.passages * row_bytes(on_gpu);
@@ -148,7 +191,7 @@ fn rows(collection: &Collection, request: VectorRequest) -> Vec<Need> {
         let there = collection.vectors.iter().filter(|there| there.dimension == dimension);
         let is_there = |one: &&(RowFormat, u64)| **one == (stored, bytes);
         let there = there.flat_map(|there| &there.formats).find(is_there);
-        let is_searched = stored == format;
+        let is_searched = reads_rows && stored == format;
         let what = if is_searched { "searched" } else { "looked at for candidates alone" };
         Need {
             part: match stored {
@@ -165,7 +208,7 @@ fn rows(collection: &Collection, request: VectorRequest) -> Vec<Need> {
             ..Need::default()
         }
     };
-    let searched_instead = (format != RowFormat::F32).then_some(format);
+    let searched_instead = (reads_rows && format != RowFormat::F32).then_some(format);
     std::iter::once(RowFormat::F32).chain(searched_instead).map(need).collect()
 }
 
@@ -212,20 +255,25 @@ fn model(bytes: u64) -> Need {
 }
 
 /// Postings are written in segments, which are then merged into one beside them; identifiers are
-/// compared by their hashes, in a list that may have grown to twice its need.
-fn indexing(collection: &Collection, postings: &Need, threads: u64) -> Need {
+/// compared by their hashes, in a list that may have grown to twice its need. Passages that are to
+/// be compressed are written as they are first: besides what stays, there are then either they, or
+/// the part of them that compression saves and the segments, whichever is more.
+fn indexing(collection: &Collection, stored: &Need, postings: &Need, threads: u64) -> Need {
     let writers = threads.clamp(1, MAX_WRITER_THREADS) * WRITER_THREAD_BYTES;
-    let is_there = collection.postings_bytes.is_some();
-    if is_there {
+    if collection.there.is_some() {
         let basis = "passages and postings are there".to_owned();
         return Need { part: "while indexing", is_exact: true, basis, ..Need::default() };
     }
+    let is_compressed = stored.disk_bytes != collection.stored_bytes;
+    let lines = if is_compressed { collection.stored_bytes } else { 0 };
+    let segments = postings.disk_bytes + lines.saturating_sub(stored.disk_bytes);
+    let before = if is_compressed { ", and passages before they are compressed" } else { "" };
     Need {
         part: "while indexing",
-        disk_bytes: postings.disk_bytes,
+        disk_bytes: lines.max(segments),
         memory_bytes: writers + 2 * collection.passages * IDENTIFIER_BYTES,
         basis: format!(
-            "segments before they are merged; {} MiB for writers, {} bytes a passage",
+            "segments before they are merged{before}; {} MiB for writers, {} bytes a passage",
             writers >> 20,
             2 * IDENTIFIER_BYTES
         ),

@@ -115,7 +115,10 @@ fn program() -> Clap {
                     Arg::new("compact")
                         .long("compact")
                         .action(ArgAction::SetTrue)
-                        .help("Keep passages compressed, in about half the room"),
+                        .help(
+                            "Keep passages compressed, in about half the room; compresses those of \
+                             an index that is there",
+                        ),
                 ),
         )
         .subcommand(

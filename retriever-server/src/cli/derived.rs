@@ -17,7 +17,7 @@ pub(super) fn index(
 ) -> anyhow::Result<()> {
     let (index, folder) = (&request.index, request.index.display());
     let (count, format) = (source.passage_count, config.vector_format);
-    if !formats::are_there(index, source, format)? {
+    if config.reads_rows && !formats::are_there(index, source, format)? {
         let started = Instant::now();
         let mut printer = ProgressPrinter::start();
         formats::build(index, source, format, &mut |progress| printer.report(progress))?;

@@ -199,6 +199,12 @@ fn index(source: &Layered, force: bool, compact: bool, out: &mut dyn Write) -> a
             manifest.token_count,
             started.elapsed().as_secs_f64()
         )?,
+        Outcome::Compressed(manifest) => writeln!(
+            out,
+            "compressed {} passages in {:.1} s: {folder}",
+            manifest.passage_count,
+            started.elapsed().as_secs_f64()
+        )?,
         Outcome::UpToDate(manifest) => {
             writeln!(out, "up to date, {} passages: {folder}", manifest.passage_count)?;
         }
@@ -222,6 +228,7 @@ fn index_vectors(
     let source = Source::of(&manifest, &encoder)?;
     let folder = request.index.display();
     if dense::build::are_there(&request.index, &source)? {
+        dense::build::remove_leftovers(&request.index)?;
         writeln!(out, "up to date, {} vectors: {folder}", source.passage_count)?;
         return derived::index(config, request, &source, out);
     }

@@ -33,6 +33,7 @@ pub(crate) struct PlanArguments {
     passages: Option<u64>,
     passage_bytes: u64,
     dimension: Option<u64>,
+    compact: bool,
     json: Option<PathBuf>,
 }
 
@@ -53,6 +54,10 @@ pub(crate) fn command() -> Clap {
                 .value_parser(value_parser!(u64).range(1..=1 << 24)),
             flag("dimension", "numbers", "Numbers a vector [default: that of the index]")
                 .value_parser(value_parser!(u64).range(1..=DIMENSION_MAX as u64)),
+            Arg::new("compact")
+                .long("compact")
+                .action(ArgAction::SetTrue)
+                .help("Plan for compressed passages, as index --compact makes them"),
             flag("json", "FILE", "Also write the figures as JSON")
                 .value_parser(value_parser!(PathBuf)),
         ])
@@ -75,6 +80,7 @@ impl PlanArguments {
             passages: number("passages"),
             passage_bytes: number("passage-bytes").unwrap_or(USUAL_PASSAGE_BYTES),
             dimension: number("dimension"),
+            compact: matches.get_flag("compact"),
             json: matches.get_one::<PathBuf>("json").cloned(),
         }
     }
@@ -131,8 +137,8 @@ fn request(
                            for MiniLM or 768 for e5-base";
             UsageError(message.to_owned())
         })?;
-        let (format, graph) = (config.vector_format, config.graph);
-        Some(VectorRequest { dimension, format, graph })
+        let PlanConfig { vector_format: format, graph, reads_rows, .. } = *config;
+        Some(VectorRequest { dimension, format, graph, reads_rows })
     } else {
         None
     };
@@ -140,6 +146,7 @@ fn request(
         vectors,
         model_bytes: config.model.as_deref().map(model_bytes).transpose()?,
         threads: config.threads as u64,
+        compact: arguments.compact,
     })
 }
 

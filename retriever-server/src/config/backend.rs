@@ -70,6 +70,11 @@ impl BackendConfig {
         backends.iter().max_by_key(|backend| (backend.needs_encoder(), backend.needs_graph()))
     }
 
+    /// Whether one of the back ends compares queries with every vector.
+    pub(super) fn scans_vectors(&self) -> bool {
+        self.components().contains(&BackendKind::Dense)
+    }
+
     /// Whether one of the back ends follows a graph over vectors.
     pub fn needs_graph(&self) -> bool {
         self.components().contains(&BackendKind::Ann)
@@ -133,6 +138,8 @@ pub struct EncoderConfig {
     pub vector_format: RowFormat,
     /// The graph over them, if a back end needs one.
     pub graph: Option<GraphKind>,
+    /// Whether rows in that format are read from the index.
+    pub reads_rows: bool,
 }
 
 /// What ranks again what a back end has found.
@@ -230,7 +237,11 @@ impl Reader<'_> {
             // There is always one: splitting a text gives a part.
             BackendConfig::neediest(backends).ok_or(&Noted)
         });
-        self.encoder(neediest, runtime)
+        let encoder = self.encoder(neediest, runtime)?;
+        Ok(encoder.zip(backends.ok()).map(|(encoder, backends)| {
+            let reads_rows = reads_rows(backends, encoder.graph);
+            EncoderConfig { reads_rows, ..encoder }
+        }))
     }
 
     /// The encoder, if a back end needs one.
@@ -247,17 +258,23 @@ impl Reader<'_> {
         if !backend.needs_encoder() {
             return Ok(None);
         }
-        let needs_graph = backend.needs_graph();
         let model = self.take(&var::MODEL, path);
+        let graph = Some(graph?).filter(|_| backend.needs_graph());
         Ok(Some(EncoderConfig {
             model: model?,
             runtime: runtime.map_err(|noted| *noted)?.clone(),
             vectors: vectors?,
             hnsw_ef: hnsw_ef?,
             vector_format: vector_format?,
-            graph: Some(graph?).filter(|_| needs_graph),
+            reads_rows: reads_rows(std::slice::from_ref(backend), graph),
+            graph,
         }))
     }
+}
+
+/// Whether rows in the format that is searched are read: a graph of usearch has its own.
+pub(super) fn reads_rows(backends: &[BackendConfig], graph: Option<GraphKind>) -> bool {
+    graph != Some(GraphKind::Usearch) || backends.iter().any(BackendConfig::scans_vectors)
 }
 
 /// Two different back ends that search by themselves, with a comma between them.

@@ -133,6 +133,8 @@ pub struct PlanConfig {
     pub graph: Option<GraphKind>,
     /// Format of the vectors that are searched.
     pub vector_format: RowFormat,
+    /// Whether rows in that format are read from the index.
+    pub reads_rows: bool,
     /// Folder of the index, which need not be there.
     pub index: PathBuf,
     /// Corpus files; empty if none is named.
@@ -287,9 +289,12 @@ impl PlanConfig {
         let threads = vars.take(&var::THREADS, threads);
         vars.finish(|| {
             let backends = backends?;
+            let needs_graph = backends.iter().any(BackendConfig::needs_graph);
+            let graph = Some(graph?).filter(|_| needs_graph);
             Ok(Self {
                 needs_vectors: backends.iter().any(BackendConfig::needs_encoder),
-                graph: Some(graph?).filter(|_| backends.iter().any(BackendConfig::needs_graph)),
+                reads_rows: backend::reads_rows(&backends, graph),
+                graph,
                 vector_format: vector_format?,
                 index: index?,
                 corpus: corpus?,

@@ -67,7 +67,7 @@ variables! {
         "Device of the encoder, the re-ranker and of exact search over vectors, which cuda spreads over every GPU and cuda:N puts on one; auto takes CUDA where it can be used, else the CPU.";
     ONNXRUNTIME = "ONNXRUNTIME", "onnxruntime", None, "", "the path of a file",
         "Library of ONNX Runtime; without it ORT_DYLIB_PATH, then ../lib beside the program, then .cache/onnxruntime/lib.";
-    VECTORS = "VECTORS", "vectors", None, "", "the path of a file that faiss wrote (IndexFlatIP, IndexFlatL2 or IndexHNSWFlat)",
+    VECTORS = "VECTORS", "vectors", None, "", "the path of a file that faiss wrote (IndexFlatIP, IndexFlatL2 or IndexHNSWFlat), or of its first part where `split` made parts of it",
         "Vectors of the passages for the dense and ann back ends, in the order of the corpus; without it those in the index.";
     VECTOR_FORMAT = "VECTOR_FORMAT", "vector-format", Some("f32"), "", "f32, f16 or i8",
         "Format of the vectors in the index that are searched: f16 takes half the memory of f32 and i8 a quarter. Hits are scored again in f32, which needs the exact vectors on disk and few of them in memory.";

@@ -23,7 +23,7 @@ pub const DICTIONARY_FILE: &str = "passages.dictionary";
 /// zstd's default level.
 const LEVEL: i32 = 3;
 /// zstd's own tool makes dictionaries of this size.
-const DICTIONARY_BYTES: usize = 110 * 1024;
+pub(crate) const DICTIONARY_BYTES: usize = 110 * 1024;
 /// A dictionary is trained on about a hundred times its size, as zstd's documentation advises.
 const SAMPLE_BYTES: usize = 100 * DICTIONARY_BYTES;
 /// Longest line that a frame may hold: one that was read, with every character escaped.
@@ -52,6 +52,19 @@ pub fn compress(folder: &Path) -> Result<(), StoreError> {
     offsets.flush()?;
     fs::rename(&new_offsets, folder.join(OFFSETS_FILE))?;
     fs::remove_file(folder.join(PASSAGES_FILE))?;
+    Ok(())
+}
+
+/// Compares every compressed line with the one that it was made of. The first that differs is named
+/// by its place in the compressed file.
+pub(crate) fn compare(lines: &PassageStore, frames: &PassageStore) -> Result<(), StoreError> {
+    for row in 0..lines.len() as u32 {
+        let (place, line) = frames.line(row)?;
+        if *line != *lines.line(row)?.1 {
+            let reason = format!("row {row} is not the line that was compressed");
+            return Err(StoreError::Corrupt { file: COMPACT_FILE, offset: place, reason });
+        }
+    }
     Ok(())
 }
 

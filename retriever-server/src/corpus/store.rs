@@ -3,6 +3,7 @@
 //! one look at each file. The map is tantivy's, which keeps this crate free of unsafe code. The
 //! lines may be compressed, each by itself: see `corpus::compact`.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -162,14 +163,26 @@ impl PassageStore {
 
     /// The passage at `row`.
     pub fn get(&self, row: u32) -> Result<Passage, StoreError> {
-        let (start, stored) = self.stored(row)?;
-        let corrupt = |reason| StoreError::Corrupt { file: self.file, offset: start, reason };
-        let parse =
-            |line: &[u8]| serde_json::from_slice(line).map_err(|error| corrupt(error.to_string()));
-        match &self.decompressors {
-            None => parse(stored),
-            Some(decompressors) => parse(&decompressors.line(stored).map_err(corrupt)?),
-        }
+        let (offset, line) = self.line(row)?;
+        serde_json::from_slice(&line).map_err(|error| StoreError::Corrupt {
+            file: self.file,
+            offset,
+            reason: error.to_string(),
+        })
+    }
+
+    /// Where a row starts in its file, and its line as it was written.
+    pub(crate) fn line(&self, row: u32) -> Result<(usize, Cow<'_, [u8]>), StoreError> {
+        let (offset, stored) = self.stored(row)?;
+        let line = match &self.decompressors {
+            None => Cow::Borrowed(stored),
+            Some(decompressors) => {
+                let line = decompressors.line(stored);
+                let corrupt = |reason| StoreError::Corrupt { file: self.file, offset, reason };
+                Cow::Owned(line.map_err(corrupt)?)
+            }
+        };
+        Ok((offset, line))
     }
 
     /// Where a row starts, and its bytes as they are in the file.

@@ -98,20 +98,12 @@ impl Settings {
     /// Reads the file in `folder`; the error names every wrong key.
     pub fn load(folder: &Path) -> Result<Self, EncodeError> {
         let path = folder.join(SETTINGS_FILE);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(EncodeError::NoSettings { path });
-            }
-            Err(source) => return Err(EncodeError::Io { path, source }),
-        };
+        let Some(text) = read(&path)? else { return Err(EncodeError::NoSettings { path }) };
         Self::parse(&text, folder).map_err(|faults| EncodeError::Settings { path, faults })
     }
 
     fn parse(text: &str, folder: &Path) -> Result<Self, Vec<String>> {
-        let table: Table = text.parse().map_err(|error: toml::de::Error| {
-            vec![format!("is not TOML: {}", error.to_string().trim_end())]
-        })?;
+        let table = table(text)?;
         let mut reader = Reader::new(&table, &KEYS);
         let names = PRESETS.map(|preset| (preset.name, preset));
         let preset = reader.choice("preset", &names);
@@ -138,14 +130,30 @@ impl Settings {
             model: folder.join(reader.text("model").unwrap_or("model.onnx")),
             tokenizer: folder.join(reader.text("tokenizer").unwrap_or("tokenizer.json")),
         };
-        if reader.faults.is_empty() { Ok(settings) } else { Err(reader.faults) }
+        reader.finish(settings)
     }
+}
+
+/// The text of a file of settings; `None` if there is no file.
+pub(super) fn read(path: &Path) -> Result<Option<String>, EncodeError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(EncodeError::Io { path: path.to_owned(), source }),
+    }
+}
+
+/// The keys of a file of settings, or its one fault.
+pub(super) fn table(text: &str) -> Result<Table, Vec<String>> {
+    text.parse().map_err(|error: toml::de::Error| {
+        vec![format!("is not TOML: {}", error.to_string().trim_end())]
+    })
 }
 
 /// Takes keys out of a table and notes what is wrong with them.
 pub(super) struct Reader<'a> {
     table: &'a Table,
-    pub(super) faults: Vec<String>,
+    faults: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
@@ -154,6 +162,11 @@ impl<'a> Reader<'a> {
         let mut reader = Self { table, faults: Vec::new() };
         reader.refuse_unknown(keys);
         reader
+    }
+
+    /// What was made of the keys, unless one of them is wrong.
+    pub(super) fn finish<T>(self, settings: T) -> Result<T, Vec<String>> {
+        if self.faults.is_empty() { Ok(settings) } else { Err(self.faults) }
     }
 
     fn refuse_unknown(&mut self, keys: &[&str]) {

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use shared::atomic_file::AtomicDir;
+use shared::atomic_file::{self, AtomicDir};
 use shared::digest::{Digest, DigestReader};
 use shared::jsonl::{JsonlError, JsonlReader};
 
@@ -13,7 +13,7 @@ use crate::corpus::store::{PASSAGES_FILE, PassageStore, PassageWriter};
 use crate::corpus::{compact, record};
 use crate::index::duplicates::Identifiers;
 use crate::index::manifest::{FORMAT, FileEntry, Manifest, Verification, content_digest};
-use crate::index::{IndexError, LEXICAL_FOLDER, io_error};
+use crate::index::{IndexError, LEXICAL_FOLDER, compaction, io_error};
 use crate::lexical::analyzer::ANALYZER;
 use crate::lexical::bm25::{Bm25Parameters, CollectionStatistics};
 use crate::lexical::reader::LexicalReader;
@@ -36,7 +36,7 @@ pub struct BuildRequest {
     pub force: bool,
     /// Threads that analyse text.
     pub threads: usize,
-    /// Whether passages are kept compressed.
+    /// Whether passages are kept compressed. Those that are stay so.
     pub compact: bool,
 }
 
@@ -85,11 +85,13 @@ pub enum Progress {
 pub enum Outcome {
     /// The index was written.
     Built(Manifest),
+    /// An index of the same corpus was there, and its passages were compressed.
+    Compressed(Manifest),
     /// An index of the same corpus was there already and was left alone.
     UpToDate(Manifest),
 }
 
-/// Builds an index unless an equal one is there.
+/// Builds an index unless an equal one is there, whose passages may have to be compressed.
 pub fn build(
     request: &BuildRequest,
     report: &mut dyn FnMut(Progress),
@@ -98,7 +100,11 @@ pub fn build(
         return Err(IndexError::NoCorpus);
     }
     if let Some(manifest) = reusable(request)? {
-        return Ok(Outcome::UpToDate(manifest));
+        atomic_file::remove_leftovers(&request.index)?;
+        if !request.compact || compaction::is_compact(&manifest) {
+            return Ok(Outcome::UpToDate(manifest));
+        }
+        return compaction::compress(&request.index, &manifest, report).map(Outcome::Compressed);
     }
     let folder = AtomicDir::create(&request.index)?;
     let corpus = write_passages(request, folder.path(), report)?;

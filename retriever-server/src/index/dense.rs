@@ -17,7 +17,7 @@ pub mod build;
 pub mod formats;
 
 #[cfg(test)]
-mod fixture;
+pub(super) mod fixture;
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -112,10 +112,13 @@ pub struct DenseManifest {
 impl DenseManifest {
     /// The manifest of the vectors in the index folder `index`, if there are any.
     pub fn load(index: &Path) -> Result<Option<Self>, IndexError> {
-        let path = index.join(DENSE_FOLDER).join(MANIFEST_FILE);
+        let folder = index.join(DENSE_FOLDER);
+        let path = folder.join(MANIFEST_FILE);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return if atomic_file::recover(&folder)? { Self::load(index) } else { Ok(None) };
+            }
             Err(error) => return Err(io_error(&path)(error)),
         };
         let manifest: Self = serde_json::from_slice(&bytes).map_err(|error| {
@@ -272,12 +275,23 @@ fn map(path: &Path) -> Result<OwnedBytes, IndexError> {
 
 /// Keeps others from adding files to the vectors of `index` until it is closed.
 fn lock(index: &Path) -> Result<File, IndexError> {
-    let folder = index.join(DENSE_FOLDER);
-    let lock = File::open(&folder).map_err(io_error(&folder))?;
+    lock_folder(&index.join(DENSE_FOLDER), index)
+}
+
+/// Keeps others from writing vectors of `index`, complete or not, until it is closed.
+pub(super) fn lock_all(index: &Path) -> Result<Vec<File>, IndexError> {
+    let folders = [DENSE_FOLDER, build::PARTIAL_FOLDER].map(|name| index.join(name));
+    let there = folders.iter().filter(|folder| folder.is_dir());
+    there.map(|folder| lock_folder(folder, index)).collect()
+}
+
+/// Locks a folder in which vectors of `index` are written.
+fn lock_folder(folder: &Path, index: &Path) -> Result<File, IndexError> {
+    let lock = File::open(folder).map_err(io_error(folder))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(AtomicError::Busy(folder).into()),
-        Err(TryLockError::Error(error)) => Err(io_error(&folder)(error)),
+        Err(TryLockError::WouldBlock) => Err(AtomicError::Busy(index.join(DENSE_FOLDER)).into()),
+        Err(TryLockError::Error(error)) => Err(io_error(folder)(error)),
     }
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use shared::atomic_file::{self, AtomicError};
 use shared::digest::Digest;
 
 use crate::index::{IndexError, io_error};
@@ -25,8 +26,10 @@ pub enum Verification {
     Digests,
 }
 
-/// What an index says of itself.
+/// What an index says of itself. A key that is not known is refused: a seal under another name would
+/// not be missed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// Version of the layout.
     pub format: u32,
@@ -94,17 +97,18 @@ impl Manifest {
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if is_absence(&error) => {
-                return Err(if is_occupied(folder) {
-                    IndexError::NotAnIndex(folder.to_owned())
+                return if is_occupied(folder) {
+                    Err(IndexError::NotAnIndex(folder.to_owned()))
+                } else if is_put_back(folder)? {
+                    Self::load(folder)
                 } else {
-                    IndexError::Missing(folder.to_owned())
-                });
+                    Err(IndexError::Missing(folder.to_owned()))
+                };
             }
             Err(error) => return Err(io_error(&path)(error)),
         };
-        let manifest: Self = serde_json::from_slice(&bytes).map_err(|error| {
-            IndexError::Corrupt { path: path.clone(), reason: error.to_string() }
-        })?;
+        let manifest: Self =
+            serde_json::from_slice(&bytes).map_err(|error| unreadable(&path, &bytes, &error))?;
         manifest.check_compatible(path.clone())?;
         if !manifest.is_unchanged(&bytes) {
             let reason = "its text is not the one that was sealed".to_owned();
@@ -139,12 +143,7 @@ impl Manifest {
 
     fn check_compatible(&self, path: PathBuf) -> Result<(), IndexError> {
         if self.format != FORMAT {
-            return Err(IndexError::Incompatible {
-                path,
-                what: "format",
-                found: self.format.to_string(),
-                expected: FORMAT.to_string(),
-            });
+            return Err(other_format(path, self.format));
         }
         if self.analyzer != ANALYZER {
             return Err(IndexError::Incompatible {
@@ -171,6 +170,24 @@ impl Manifest {
     }
 }
 
+/// Why a manifest cannot be read. One of another format may have other keys, which is no damage.
+fn unreadable(path: &Path, bytes: &[u8], error: &serde_json::Error) -> IndexError {
+    #[derive(Deserialize)]
+    struct Version {
+        format: u32,
+    }
+    let path = path.to_owned();
+    match serde_json::from_slice(bytes) {
+        Ok(Version { format }) if format != FORMAT => other_format(path, format),
+        _ => IndexError::Corrupt { path, reason: error.to_string() },
+    }
+}
+
+fn other_format(path: PathBuf, found: u32) -> IndexError {
+    let (found, expected) = (found.to_string(), FORMAT.to_string());
+    IndexError::Incompatible { path, what: "format", found, expected }
+}
+
 /// The digest that identifies an index by its content.
 pub(crate) fn content_digest(passages: Digest) -> Digest {
     Digest::of_bytes(format!("{FORMAT}\n{ANALYZER}\n{passages}\n").as_bytes())
@@ -182,6 +199,15 @@ fn is_occupied(folder: &Path) -> bool {
         Ok(mut entries) => entries.next().is_some(),
         // A file, or a folder that may not be listed.
         Err(_) => fs::metadata(folder).is_ok(),
+    }
+}
+
+/// Whether a build was killed that had set the index aside, which is now in place again.
+fn is_put_back(folder: &Path) -> Result<bool, IndexError> {
+    match atomic_file::recover(folder) {
+        // What has no name, such as `..`, was never replaced.
+        Err(AtomicError::NoName(_)) => Ok(false),
+        other => Ok(other?),
     }
 }
 

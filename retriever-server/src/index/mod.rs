@@ -12,6 +12,7 @@
 //! A folder is complete or absent: it is written under another name and renamed.
 
 pub mod build;
+mod compaction;
 pub mod corpus_match;
 pub mod dense;
 mod duplicates;
@@ -30,7 +31,7 @@ use crate::lexical::bm25::Bm25Parameters;
 use crate::lexical::reader::LexicalReader;
 
 /// Folder of the postings.
-const LEXICAL_FOLDER: &str = "lexical";
+pub(crate) const LEXICAL_FOLDER: &str = "lexical";
 
 /// An index could not be built or opened.
 #[derive(Debug, Error)]
@@ -197,5 +198,7 @@ pub fn open(
     Ok(OpenIndex { manifest, passages, lexical })
 }
 
+#[cfg(test)]
+mod fixture;
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 
 pub mod analyzer;
 pub mod bm25;
-mod bounds;
+pub(crate) mod bounds;
 pub mod maxscore;
 mod porter;
 pub mod ranges;

@@ -1,8 +1,8 @@
 //! Index files that faiss writes, read in place: `IndexFlatIP`, `IndexFlatL2`, and `IndexHNSWFlat`
 //! over either. faiss itself is not needed.
 //!
-//! The file is memory-mapped and never copied, so that opening a flat file takes no time and its
-//! memory is the page cache's. Opening an HNSW file reads its graph once, because every link is
+//! The file is memory-mapped and never copied, in parts or whole, so that opening a flat file takes
+//! no time and its memory is the page cache's. Opening an HNSW file reads its graph once, because every link is
 //! checked. Nothing in a file makes this module panic, or allocate more than a bit a row. A file
 //! must not change while it is open.
 //!
@@ -14,6 +14,7 @@ pub(super) mod cursor;
 mod error;
 mod flat;
 mod hnsw;
+mod joined;
 mod parts;
 
 #[cfg(test)]
@@ -28,6 +29,7 @@ use cursor::Cursor;
 pub use error::{FaissError, FormatFault};
 pub use flat::FlatFile;
 pub use hnsw::HnswFile;
+use parts::Parts;
 
 pub use super::gather::Metric;
 
@@ -41,16 +43,17 @@ pub enum FaissIndex {
 }
 
 impl FaissIndex {
-    /// Maps the file and checks that its parts fit each other.
+    /// Maps the file and checks that its parts fit each other. Of a file that was split, any part
+    /// stands for all.
     pub fn open(path: &Path) -> Result<Self, FaissError> {
         let bytes = map(path)?;
-        Self::read(bytes).map_err(|fault| {
+        Self::read(bytes).or_else(|fault| {
             let is_partial =
                 matches!(fault, FormatFault::Truncated { .. } | FormatFault::Foreign { .. });
-            let path = path.to_owned();
-            match is_partial.then(|| parts::join_command(&path)).flatten() {
-                Some(command) => FaissError::Part { path, command },
-                None => FaissError::Format { path, fault },
+            match is_partial.then(|| Parts::of(path)).flatten() {
+                Some(parts) => Self::read(parts.map()?)
+                    .map_err(|fault| FaissError::Format { path: parts.first(), fault }),
+                None => Err(FaissError::Format { path: path.to_owned(), fault }),
             }
         })
     }

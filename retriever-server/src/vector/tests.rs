@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use half::f16;
 use proptest::prelude::*;
+use shared::splitmix::numbers;
 
 use super::best::Ranked;
 use super::*;
@@ -142,28 +143,16 @@ proptest! {
     }
 }
 
-/// Random numbers without a crate: a linear congruential generator.
-fn numbers(count: usize, mut state: u64) -> Vec<f32> {
-    (0..count)
-        .map(|_| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            (state >> 40) as f32 / 8_388_608.0 - 1.0
-        })
-        .collect()
-}
-
 /// Enough rows for several chunks and threads; the proptests above stay within one.
 #[test]
 fn many_chunks_on_many_threads_give_the_same() {
     let (dimension, count) = (100, 9_001);
-    let numbers_of_rows = numbers(dimension * count, 1);
+    let numbers_of_rows = numbers(dimension * count, &mut 1);
     for format in FORMATS {
         let bytes = stored(&numbers_of_rows, dimension, format, 1);
         let rows = Rows::new(&bytes[1..], format, dimension).unwrap();
         for query_count in [1, 5, 60] {
-            let queries = numbers(dimension * query_count, 2);
+            let queries = numbers(dimension * query_count, &mut 2);
             let expected = oracle(&rows, &queries, 20);
             for instructions in Instructions::available() {
                 for threads in [0, 1, 3, 100] {
@@ -183,9 +172,9 @@ fn many_chunks_on_many_threads_give_the_same() {
 #[test]
 fn a_query_has_the_same_hits_alone_and_in_a_batch() {
     let (dimension, count) = (384, 3_000);
-    let bytes = stored(&numbers(dimension * count, 3), dimension, RowFormat::F32, 0);
+    let bytes = stored(&numbers(dimension * count, &mut 3), dimension, RowFormat::F32, 0);
     let rows = Rows::new(&bytes, RowFormat::F32, dimension).unwrap();
-    let queries = numbers(dimension * 50, 4);
+    let queries = numbers(dimension * 50, &mut 4);
     for instructions in Instructions::available() {
         let batch = top_k_with(instructions, &rows, &queries, 10, 2, &never).unwrap();
         assert_eq!(batch.len(), 50);
@@ -198,9 +187,9 @@ fn a_query_has_the_same_hits_alone_and_in_a_batch() {
 #[test]
 fn a_stop_ends_the_search_between_chunks() {
     let dimension = 16;
-    let bytes = stored(&numbers(dimension * 50_000, 5), dimension, RowFormat::F32, 0);
+    let bytes = stored(&numbers(dimension * 50_000, &mut 5), dimension, RowFormat::F32, 0);
     let rows = Rows::new(&bytes, RowFormat::F32, dimension).unwrap();
-    let query = numbers(dimension, 6);
+    let query = numbers(dimension, &mut 6);
     for threads in [1, 2] {
         let asked = AtomicUsize::new(0);
         let stop = || asked.fetch_add(1, Ordering::Relaxed) >= 3;
@@ -260,8 +249,8 @@ fn bytes_are_a_scale_and_steps_of_it() {
 #[test]
 fn finer_rows_make_up_for_coarse_ones() {
     let (dimension, count) = (64, 2_000);
-    let numbers_of_rows = numbers(dimension * count, 7);
-    let queries = numbers(dimension * 40, 8);
+    let numbers_of_rows = numbers(dimension * count, &mut 7);
+    let queries = numbers(dimension * 40, &mut 8);
     let [fine, _, coarse] = FORMATS.map(|format| stored(&numbers_of_rows, dimension, format, 0));
     let fine = Rows::new(&fine, RowFormat::F32, dimension).unwrap();
     let coarse = Rows::new(&coarse, RowFormat::I8, dimension).unwrap();

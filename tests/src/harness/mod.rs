@@ -2,6 +2,7 @@
 
 pub(crate) mod corpus;
 pub(crate) mod http;
+pub(crate) mod program;
 pub(crate) mod relay;
 pub(crate) mod retriever;
 pub(crate) mod run_dir;

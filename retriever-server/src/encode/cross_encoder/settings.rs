@@ -1,12 +1,9 @@
 //! `reranker.toml`, which may lie beside a cross-encoder.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use toml::Table;
-
 use crate::encode::EncodeError;
-use crate::encode::settings::Reader;
+use crate::encode::settings::{self, Reader};
 
 /// Name of the file.
 pub const SETTINGS_FILE: &str = "reranker.toml";
@@ -52,18 +49,12 @@ impl Settings {
     /// Reads the file in `folder`, which need not be there; the error names every wrong key.
     pub fn load(folder: &Path) -> Result<Self, EncodeError> {
         let path = folder.join(SETTINGS_FILE);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(source) => return Err(EncodeError::Io { path, source }),
-        };
+        let text = settings::read(&path)?.unwrap_or_default();
         Self::parse(&text, folder).map_err(|faults| EncodeError::Settings { path, faults })
     }
 
     fn parse(text: &str, folder: &Path) -> Result<Self, Vec<String>> {
-        let table: Table = text.parse().map_err(|error: toml::de::Error| {
-            vec![format!("is not TOML: {}", error.to_string().trim_end())]
-        })?;
+        let table = settings::table(text)?;
         let mut reader = Reader::new(&table, &KEYS);
         let settings = Self {
             scale: reader.choice("score", &Scale::NAMES).unwrap_or(Scale::Logit),
@@ -71,7 +62,7 @@ impl Settings {
             model: folder.join(reader.text("model").unwrap_or("model.onnx")),
             tokenizer: folder.join(reader.text("tokenizer").unwrap_or("tokenizer.json")),
         };
-        if reader.faults.is_empty() { Ok(settings) } else { Err(reader.faults) }
+        reader.finish(settings)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use shared::splitmix::numbers;
+
 use super::*;
 use crate::gpu::twin::Twin;
 
@@ -10,18 +12,6 @@ const COUNT: usize = 9_000;
 
 fn never() -> bool {
     false
-}
-
-/// Random numbers without a crate: a linear congruential generator.
-fn numbers(count: usize, mut state: u64) -> Vec<f32> {
-    (0..count)
-        .map(|_| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            (state >> 40) as f32 / 8_388_608.0 - 1.0
-        })
-        .collect()
 }
 
 fn stored(numbers: &[f32]) -> Vec<u8> {
@@ -39,7 +29,7 @@ fn index(numbers: &[f32], format: DeviceFormat, parts: usize) -> GpuIndex {
 
 #[test]
 fn devices_together_find_what_the_processor_finds() {
-    let numbers_of_rows = numbers(COUNT * DIMENSION, 11);
+    let numbers_of_rows = numbers(COUNT * DIMENSION, &mut 11);
     let bytes = stored(&numbers_of_rows);
     let rows = Rows::new(&bytes, RowFormat::F32, DIMENSION).unwrap();
     for (format, parts, count, top_k) in [
@@ -53,7 +43,7 @@ fn devices_together_find_what_the_processor_finds() {
         (DeviceFormat::Halves, 2, 1, 0),
         (DeviceFormat::Halves, 2, 0, 5),
     ] {
-        let queries = numbers(count * DIMENSION, 12);
+        let queries = numbers(count * DIMENSION, &mut 12);
         let expected = vector::top_k(&rows, &queries, top_k, 1, &never);
         let found = index(&numbers_of_rows, format, parts)
             .search(&rows, &queries, top_k, 1, &never)
@@ -64,15 +54,15 @@ fn devices_together_find_what_the_processor_finds() {
 
 #[test]
 fn a_stop_ends_the_search() {
-    let numbers = numbers(COUNT * DIMENSION, 13);
-    let bytes = stored(&numbers);
+    let all = numbers(COUNT * DIMENSION, &mut 13);
+    let bytes = stored(&all);
     let rows = Rows::new(&bytes, RowFormat::F32, DIMENSION).unwrap();
-    let index = index(&numbers, DeviceFormat::Halves, 2);
-    assert_eq!(index.search(&rows, &numbers[..DIMENSION], 5, 1, &|| true), Ok(None));
+    let index = index(&all, DeviceFormat::Halves, 2);
+    assert_eq!(index.search(&rows, &all[..DIMENSION], 5, 1, &|| true), Ok(None));
     let asked = AtomicUsize::new(0);
     let stop = || asked.fetch_add(1, Ordering::Relaxed) >= 1;
     // Several batches, the second of which is not begun.
-    let queries = &numbers[..600 * DIMENSION];
+    let queries = &all[..600 * DIMENSION];
     assert_eq!(index.search(&rows, queries, 5, 1, &stop), Ok(None));
     assert!(index.search(&rows, &queries[..DIMENSION], 5, 1, &never).unwrap().is_some());
 }

@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use half::f16;
 use proptest::prelude::*;
+use shared::splitmix;
 
 use super::*;
 use crate::backend::Hit;
@@ -35,16 +36,9 @@ fn expected(numbers: &[f32], dimension: usize, queries: &[f32], keep: usize) -> 
     vector::top_k(&rows, queries, keep, 1, &never).unwrap()
 }
 
-/// Random numbers without a crate: a linear congruential generator.
+/// Random numbers of half precision.
 fn numbers(count: usize, mut state: u64) -> Vec<f32> {
-    (0..count)
-        .map(|_| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            f16::from_f32((state >> 40) as f32 / 8_388_608.0 - 1.0).to_f32()
-        })
-        .collect()
+    splitmix::numbers(count, &mut state).iter().map(|&n| f16::from_f32(n).to_f32()).collect()
 }
 
 proptest! {

@@ -47,7 +47,7 @@ fn equal_corpora_have_equal_digests() {
             let folder = tempfile::tempdir().unwrap();
             match run(&request(folder.path(), &[OSLO, ROME])).unwrap() {
                 Outcome::Built(manifest) => manifest.digest,
-                Outcome::UpToDate(_) => panic!("not built"),
+                other => panic!("{other:?}"),
             }
         })
         .collect();
@@ -62,6 +62,18 @@ fn another_corpus_replaces_an_index_only_by_force() {
     assert!(matches!(run(&other), Err(IndexError::Differs(_))));
     other.force = true;
     assert!(matches!(run(&other), Ok(Outcome::Built(manifest)) if manifest.passage_count == 2));
+}
+
+/// A file system that cannot exchange names has a moment at which the old index is set aside.
+#[test]
+fn an_index_that_a_killed_build_has_set_aside_is_put_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let request = request(folder.path(), &[OSLO, ROME]);
+    let Outcome::Built(built) = run(&request).unwrap() else { panic!("not built") };
+    let aside = folder.path().join(".index.retired");
+    fs::rename(&request.index, &aside).unwrap();
+    assert_eq!(Manifest::load(&request.index).unwrap(), built);
+    assert!(!aside.try_exists().unwrap());
 }
 
 #[test]

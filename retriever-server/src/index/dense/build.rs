@@ -1,20 +1,22 @@
 //! Encodes the passages of an index. A build that is killed loses the batch in progress: the next
 //! one finds what was written and encodes the rest.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use shared::atomic_file::{self, AtomicError};
+use shared::atomic_file;
 
-use super::{DENSE_FOLDER, DenseManifest, MANIFEST_FILE, Source, VECTORS_FILE, remove_if_there};
+use super::{
+    DENSE_FOLDER, DenseManifest, MANIFEST_FILE, Source, VECTORS_FILE, lock_folder, remove_if_there,
+};
 use crate::corpus::store::PassageStore;
 use crate::index::build::Progress;
 use crate::index::manifest::FileEntry;
 use crate::index::{IndexError, io_error};
 
 /// Where vectors grow before they are complete, in the index folder.
-const PARTIAL_FOLDER: &str = ".dense.partial";
+pub(super) const PARTIAL_FOLDER: &str = ".dense.partial";
 const SOURCE_FILE: &str = "source.json";
 /// Passages encoded, written and synced at a time: seconds of work on a CPU, which is what a kill
 /// costs.
@@ -29,6 +31,17 @@ pub trait PassageEncoder {
 /// Whether the vectors of `source` are there.
 pub fn are_there(index: &Path, source: &Source) -> Result<bool, IndexError> {
     Ok(DenseManifest::load(index)?.is_some_and(|manifest| manifest.source == *source))
+}
+
+/// Removes vectors that were replaced by a build that was then killed. Those of a build that can be
+/// gone on from stay.
+pub fn remove_leftovers(index: &Path) -> Result<(), IndexError> {
+    let folder = index.join(PARTIAL_FOLDER);
+    if folder.is_dir() && read_source(&folder)?.is_none() {
+        let _lock = lock_folder(&folder, index)?;
+        fs::remove_dir_all(&folder).map_err(io_error(&folder))?;
+    }
+    Ok(atomic_file::remove_retired(&index.join(DENSE_FOLDER))?)
 }
 
 /// Writes the vectors of all `passages` into the index folder `index`, where other ones are
@@ -91,13 +104,12 @@ impl Partial {
     fn open(index: &Path, source: &Source) -> Result<Self, IndexError> {
         let folder = index.join(PARTIAL_FOLDER);
         fs::create_dir_all(&folder).map_err(io_error(&folder))?;
-        let lock = File::open(&folder).map_err(io_error(&folder))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(AtomicError::Busy(index.join(DENSE_FOLDER)).into());
-            }
-            Err(TryLockError::Error(error)) => return Err(io_error(&folder)(error)),
+        let lock = lock_folder(&folder, index)?;
+        let same = read_source(&folder)?.as_ref() == Some(source);
+        if !same {
+            // Vectors of another source, or an older folder that was replaced and not removed, with
+            // graphs in it.
+            clear(&folder)?;
         }
         let path = folder.join(VECTORS_FILE);
         let mut vectors = OpenOptions::new()
@@ -109,8 +121,7 @@ impl Partial {
             .map_err(io_error(&path))?;
         let row_bytes = source.dimension * size_of::<f32>() as u64;
         let found = vectors.metadata().map_err(io_error(&path))?.len();
-        let same = read_source(&folder)?.as_ref() == Some(source);
-        let rows_done = if same { (found / row_bytes).min(source.passage_count) } else { 0 };
+        let rows_done = (found / row_bytes).min(source.passage_count);
         // The end may be a part of a row.
         vectors.set_len(rows_done * row_bytes).map_err(io_error(&path))?;
         vectors.seek(SeekFrom::End(0)).map_err(io_error(&path))?;
@@ -150,17 +161,21 @@ impl Partial {
             .map_err(|error| io_error(&self.folder)(error.into()))?;
         atomic_file::write(&self.folder.join(MANIFEST_FILE), &text)?;
         let folder = index.join(DENSE_FOLDER);
-        let retired = index.join(".dense.retired");
-        remove_if_there(fs::remove_dir_all(&retired)).map_err(io_error(&retired))?;
-        remove_if_there(fs::rename(&folder, &retired)).map_err(io_error(&folder))?;
-        fs::rename(&self.folder, &folder).map_err(io_error(&folder))?;
-        File::open(index).and_then(|index| index.sync_all()).map_err(io_error(index))?;
+        atomic_file::replace_folder(&self.folder, &folder)?;
         // Only now: a kill before the renaming would otherwise cost all that was encoded.
         let note = folder.join(SOURCE_FILE);
         remove_if_there(fs::remove_file(&note)).map_err(io_error(&note))?;
-        remove_if_there(fs::remove_dir_all(&retired)).map_err(io_error(&retired))?;
         Ok(manifest)
     }
+}
+
+/// Removes the files in `folder`, which has no folders.
+fn clear(folder: &Path) -> Result<(), IndexError> {
+    for entry in fs::read_dir(folder).map_err(io_error(folder))? {
+        let path = entry.map_err(io_error(folder))?.path();
+        fs::remove_file(&path).map_err(io_error(&path))?;
+    }
+    Ok(())
 }
 
 /// What the vectors in `folder` are made from; `None` for a new folder or an unreadable note,

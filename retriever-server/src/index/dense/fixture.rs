@@ -7,9 +7,7 @@ use shared::splitmix;
 
 use super::build::{self, PassageEncoder};
 use super::{DENSE_FOLDER, Source};
-use crate::corpus::store::PassageStore;
-use crate::index::build::{BuildRequest, build as build_index};
-use crate::index::manifest::Manifest;
+use crate::index::fixture::IndexWorld;
 
 pub(super) const DIMENSION: usize = 16;
 
@@ -31,32 +29,24 @@ pub(super) fn vector(text: &str) -> Vec<f32> {
 }
 
 /// An index whose vectors are there.
-pub(super) struct DenseWorld {
-    _folder: tempfile::TempDir,
-    pub(super) index: PathBuf,
-    pub(super) source: Source,
+pub(in crate::index) struct DenseWorld {
+    world: IndexWorld,
+    pub(in crate::index) index: PathBuf,
+    pub(in crate::index) source: Source,
 }
 
 impl DenseWorld {
-    pub(super) fn of(count: usize) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let corpus = folder.path().join("corpus.jsonl");
-        let line = |n| format!("{{\"id\":\"{n}\",\"contents\":\"passage {n}\"}}");
-        std::fs::write(&corpus, (0..count).map(line).collect::<Vec<_>>().join("\n")).unwrap();
-        let index = folder.path().join("index");
-        let request = BuildRequest {
-            corpus: vec![corpus],
-            index: index.clone(),
-            force: false,
-            threads: 1,
-            compact: false,
-        };
-        build_index(&request, &mut |_| {}).unwrap();
-        let manifest = Manifest::load(&index).unwrap();
-        let source = Source::new(&manifest, Digest::of_bytes(b"encoder"), DIMENSION);
-        let passages = PassageStore::open(&index).unwrap();
-        build::build(&index, &source, Path::new("m"), &passages, &Hashing, &mut |_| {}).unwrap();
-        Self { _folder: folder, index, source }
+    pub(in crate::index) fn of(count: usize) -> Self {
+        let world = IndexWorld::of(count, |row| format!("passage {row}"), false);
+        let index = world.index.clone();
+        let source = Source::new(&world.manifest, Digest::of_bytes(b"encoder"), DIMENSION);
+        let (model, passages) = (Path::new("m"), world.passages());
+        build::build(&index, &source, model, &passages, &Hashing, &mut |_| {}).unwrap();
+        Self { world, index, source }
+    }
+
+    pub(in crate::index) fn corpus(&self) -> PathBuf {
+        self.world.corpus()
     }
 
     pub(super) fn file(&self, name: &str) -> PathBuf {

@@ -3,33 +3,24 @@
 use std::collections::HashMap;
 
 use proptest::prelude::*;
+use shared::splitmix;
 use tantivy::fieldnorm::FieldNormReader;
 
 use super::*;
 use crate::lexical::ranges::{ABSENT, RANGE_LENGTH};
 use crate::lexical::writer::LexicalWriter;
 
-/// Deterministic numbers for made-up passages (Knuth's MMIX generator).
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-}
-
 /// Passages over a small vocabulary in which low numbers are common, one of them empty.
 fn passages(count: usize) -> Vec<String> {
-    let mut numbers = Numbers(7);
+    let mut state = 7;
+    let mut below = |bound: u64| splitmix::next(&mut state) % bound;
     let mut passages: Vec<String> = (0..count)
         .map(|_| {
-            let length = 1 + numbers.below(40);
+            let length = 1 + below(40);
             let words: Vec<String> = (0..length)
                 .map(|_| {
-                    let bound = 1 + numbers.below(300);
-                    format!("w{}", numbers.below(bound))
+                    let bound = 1 + below(300);
+                    format!("w{}", below(bound))
                 })
                 .collect();
             words.join(" ")

@@ -29,13 +29,26 @@ pub enum FaissError {
     /// The file cannot be mapped.
     #[error("cannot map an index: {0}")]
     Map(#[from] OpenReadError),
-    /// The file is one part of several.
-    #[error("{} is a part of a file: join the parts with `{command}`", path.display())]
+    /// The file is one part of several, and cannot be mapped behind the one before it.
+    #[error(
+        "{} has {bytes} bytes: to be read in place, every part of a file but the last must be of \
+         whole pages of {page_bytes} bytes; join the parts with `{command}`", path.display()
+    )]
     Part {
         /// The part.
         path: PathBuf,
+        /// Its size.
+        bytes: usize,
+        /// Bytes of a page of memory.
+        page_bytes: usize,
         /// What joins them.
         command: String,
+    },
+    /// Of several parts, one is not there.
+    #[error("{} is not there, a part of the file whose other parts are beside it", path.display())]
+    MissingPart {
+        /// The part.
+        path: PathBuf,
     },
     /// The file does not hold what is read here.
     #[error("{}: {fault}", path.display())]
@@ -64,7 +77,7 @@ pub enum FormatFault {
     /// Nothing that faiss writes starts so.
     #[error(
         "starts with \"{found}\", which is no kind of faiss index; the later parts of a split file \
-         must be joined to the first with cat"
+         must stand beside the first"
     )]
     Foreign {
         /// The first four bytes, escaped.
@@ -73,7 +86,7 @@ pub enum FormatFault {
     /// The file ends too early.
     #[error(
         "{field} at byte {offset_bytes} takes {needed_bytes} bytes, but the file ends at byte \
-         {size_bytes}; the parts of a split file must be joined with cat"
+         {size_bytes}; the parts of a split file must stand side by side"
     )]
     Truncated {
         /// What was to be read.

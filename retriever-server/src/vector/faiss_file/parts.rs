@@ -1,63 +1,101 @@
-//! Files in parts, as `split` leaves them: they cannot be read in place, as a vector may lie across
-//! two of them, but the command that joins them can be named.
+//! Files in parts, as `split` leaves them. A vector may lie across two of them, so that they are
+//! mapped one behind the other; where that cannot be done, the command that joins them is named.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+
+use tantivy::directory::OwnedBytes;
+
+use super::{FaissError, joined};
 
 /// Letters that `split` ends the names of parts with.
 const SUFFIX_LETTERS: usize = 2;
 
-/// The command that joins the parts that `path` is one of; `None` if it is alone.
-pub(super) fn join_command(path: &Path) -> Option<String> {
-    let stem = stem(path)?;
-    let folder = path.parent()?;
-    let listed = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    let entries = fs::read_dir(listed).ok()?.flatten().map(|entry| folder.join(entry.file_name()));
-    let is_part = |other: &PathBuf| self::stem(other).is_some_and(|other| other == stem);
-    let mut parts: Vec<PathBuf> = entries.filter(is_part).collect();
-    parts.sort();
-    if parts.len() < 2 {
-        return None;
+/// All parts of a file, in order.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Parts(Vec<PathBuf>);
+
+impl Parts {
+    /// The parts that `path` is one of; `None` if it is alone.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        let (stem, _) = stem(path)?;
+        let folder = path.parent()?;
+        let listed = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let entries = fs::read_dir(listed).ok()?.flatten();
+        let entries = entries.map(|entry| folder.join(entry.file_name()));
+        let is_part = |other: &PathBuf| self::stem(other).is_some_and(|(other, _)| other == stem);
+        let mut parts: Vec<PathBuf> = entries.filter(is_part).collect();
+        parts.sort();
+        (parts.len() > 1).then_some(Self(parts))
     }
-    let whole = stem.trim_end_matches(['_', '-', '.']);
-    let whole = whole.strip_suffix("part").unwrap_or(whole).trim_end_matches(['_', '-', '.']);
-    let whole = folder.join(if whole.is_empty() { "whole.index" } else { whole });
-    let parts: Vec<String> = parts.iter().map(|part| part.display().to_string()).collect();
-    Some(format!("cat {} > {}", parts.join(" "), whole.display()))
+
+    /// The first, which has the header.
+    pub(super) fn first(&self) -> PathBuf {
+        self.0[0].clone()
+    }
+
+    /// Maps all parts, one behind the other.
+    pub(super) fn map(&self) -> Result<OwnedBytes, FaissError> {
+        if let Some(path) = self.missing() {
+            return Err(FaissError::MissingPart { path });
+        }
+        let files = self.0.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
+        let failed = |source| FaissError::Open { path: self.first(), source };
+        let page_bytes = joined::page_bytes().map_err(failed)?;
+        for (path, (_, bytes)) in self.0.iter().zip(&files) {
+            let is_last = self.0.last() == Some(path);
+            if *bytes == 0 || !(is_last || bytes.is_multiple_of(page_bytes)) {
+                let (path, bytes, command) = (path.clone(), *bytes, self.join_command());
+                return Err(FaissError::Part { path, bytes, page_bytes, command });
+            }
+        }
+        joined::map(&files).map_err(failed)
+    }
+
+    /// The first name that `split` would have used and that is not there.
+    fn missing(&self) -> Option<PathBuf> {
+        let number = |path: &PathBuf| stem(path).map(|(_, number)| number);
+        let place = self.0.iter().enumerate().position(|(place, path)| number(path) != Some(place));
+        let (stem, _) = stem(&self.0[0])?;
+        place.map(|place| self.0[0].with_file_name(format!("{stem}{}", letters(place))))
+    }
+
+    /// The command that joins them.
+    fn join_command(&self) -> String {
+        let stem = stem(&self.0[0]).map_or("", |(stem, _)| stem);
+        let whole = stem.trim_end_matches(['_', '-', '.']);
+        let whole = whole.strip_suffix("part").unwrap_or(whole).trim_end_matches(['_', '-', '.']);
+        let whole = self.0[0].with_file_name(if whole.is_empty() { "whole.index" } else { whole });
+        let parts: Vec<String> = self.0.iter().map(|part| part.display().to_string()).collect();
+        format!("cat {} > {}", parts.join(" "), whole.display())
+    }
 }
 
-/// The name without the letters of a part.
-fn stem(path: &Path) -> Option<&str> {
+/// A part with its size.
+fn open(path: &Path) -> Result<(File, usize), FaissError> {
+    let failed = |source| FaissError::Open { path: path.to_owned(), source };
+    // Looked at before it is opened, as opening a pipe waits for its writer.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(FaissError::NotAFile(path.to_owned()));
+    }
+    let file = File::open(path).map_err(failed)?;
+    let bytes = file.metadata().map_err(failed)?.len();
+    Ok((file, usize::try_from(bytes).unwrap_or(usize::MAX)))
+}
+
+/// The name without the letters of a part, and the number that they are.
+fn stem(path: &Path) -> Option<(&str, usize)> {
     let name = path.file_name()?.to_str()?;
     let (stem, letters) = name.split_at_checked(name.len().checked_sub(SUFFIX_LETTERS)?)?;
-    let is_part = letters.bytes().all(|letter| letter.is_ascii_lowercase());
-    (is_part && stem.ends_with(['_', '.', '-'])).then_some(stem)
+    let digit = |letter: u8| letter.is_ascii_lowercase().then(|| usize::from(letter - b'a'));
+    let number = letters.bytes().try_fold(0, |sum, letter| Some(26 * sum + digit(letter)?))?;
+    stem.ends_with(['_', '.', '-']).then_some((stem, number))
+}
+
+/// The letters of the part of that number.
+fn letters(number: usize) -> String {
+    [number / 26, number % 26].map(|digit| char::from(b'a' + (digit % 26) as u8)).iter().collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_parts_of_a_split_file_are_named_in_order() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        for name in ["part_ab", "part_aa", "part_ac", "e5.index.ab", "e5.index.aa", "x.index"] {
-            fs::write(at(name), b"").unwrap();
-        }
-        let shown = |name: &str| at(name).display().to_string();
-        let expected = [shown("part_aa"), shown("part_ab"), shown("part_ac")].join(" ");
-        let expected = format!("cat {expected} > {}", shown("whole.index"));
-        assert_eq!(join_command(&at("part_ab")), Some(expected));
-        let expected = format!(
-            "cat {} {} > {}",
-            shown("e5.index.aa"),
-            shown("e5.index.ab"),
-            shown("e5.index")
-        );
-        assert_eq!(join_command(&at("e5.index.aa")), Some(expected));
-        for alone in ["x.index", "part_aaa", "nothing_aa", "", "a"] {
-            assert_eq!(join_command(&at(alone)), None, "{alone}");
-        }
-    }
-}
+mod tests;

@@ -34,7 +34,7 @@ struct RecordedFile {
 }
 
 /// From the folder that `VECTORS_DIR` names if it has the recording, else from the project's copy.
-fn golden(file: &str) -> PathBuf {
+pub(super) fn golden(file: &str) -> PathBuf {
     let file = Path::new("faiss").join(file);
     let named = std::env::var_os("VECTORS_DIR").map(|folder| PathBuf::from(folder).join(&file));
     let copy = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(&file);
@@ -293,7 +293,7 @@ fn a_wrong_number_is_named_with_its_place() {
     assert_eq!(
         read(&bytes).unwrap_err().to_string(),
         "vectors at byte 45 takes 36893488121649299460 bytes, but the file ends at byte 17325; the \
-         parts of a split file must be joined with cat"
+         parts of a split file must stand side by side"
     );
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use shared::splitmix;
+use shared::splitmix::numbers;
 
 use super::*;
 use crate::vector::{self, Rows};
@@ -11,12 +11,6 @@ const DIMENSION: usize = 24;
 const COUNT: usize = 2000;
 const TOP_K: usize = 10;
 const SETTINGS: BuildSettings = BuildSettings { links: 16, ef: 128, seed: 1 };
-
-/// Numbers between -1 and 1.
-fn numbers(count: usize, mut seed: u64) -> Vec<f32> {
-    let draw = |_| splitmix::unit(splitmix::next(&mut seed)) as f32 * 2.0 - 1.0;
-    (0..count).map(draw).collect()
-}
 
 fn bytes(numbers: &[f32]) -> Vec<u8> {
     numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
@@ -34,9 +28,9 @@ fn built(rows: Rows<'_>, format: RowFormat, path: &Path) -> GraphShape {
 #[test]
 fn with_all_rows_in_sight_results_are_those_of_exact_search() {
     let folder = tempfile::tempdir().unwrap();
-    let stored = bytes(&numbers(COUNT * DIMENSION, 11));
+    let stored = bytes(&numbers(COUNT * DIMENSION, &mut 11));
     let rows = Rows::new(&stored, RowFormat::F32, DIMENSION).unwrap();
-    let queries = numbers(40 * DIMENSION, 12);
+    let queries = numbers(40 * DIMENSION, &mut 12);
     let expected = vector::top_k(&rows, &queries, TOP_K, 1, &|| false).unwrap();
     for format in [RowFormat::F32, RowFormat::F16, RowFormat::I8] {
         let path = folder.path().join(format.name());
@@ -54,7 +48,7 @@ fn with_all_rows_in_sight_results_are_those_of_exact_search() {
 fn an_interrupted_build_goes_on_to_all_rows() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("graph");
-    let stored = bytes(&numbers(700 * DIMENSION, 13));
+    let stored = bytes(&numbers(700 * DIMENSION, &mut 13));
     let rows = Rows::new(&stored, RowFormat::F32, DIMENSION).unwrap();
     for format in [RowFormat::F32, RowFormat::F16, RowFormat::I8] {
         let mut builder = UsearchBuilder::new(rows, format, SETTINGS, 2).unwrap();
@@ -83,7 +77,7 @@ fn an_interrupted_build_goes_on_to_all_rows() {
 fn searches_from_many_threads_wait_for_each_other() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("graph");
-    let stored = bytes(&numbers(500 * DIMENSION, 14));
+    let stored = bytes(&numbers(500 * DIMENSION, &mut 14));
     let rows = Rows::new(&stored, RowFormat::F32, DIMENSION).unwrap();
     let shape = built(rows, RowFormat::F32, &path);
     let file = UsearchFile::open(&path, shape, 200, 2).unwrap();
@@ -106,7 +100,7 @@ fn searches_from_many_threads_wait_for_each_other() {
 fn other_graphs_and_broken_files_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("graph");
-    let stored = bytes(&numbers(300 * DIMENSION, 15));
+    let stored = bytes(&numbers(300 * DIMENSION, &mut 15));
     let rows = Rows::new(&stored, RowFormat::F32, DIMENSION).unwrap();
     let shape = built(rows, RowFormat::F32, &path);
     let refusal = |shape| UsearchFile::open(&path, shape, 64, 1).unwrap_err().to_string();

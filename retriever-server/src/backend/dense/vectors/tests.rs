@@ -2,18 +2,13 @@
 
 use std::io::Write;
 
-use shared::splitmix;
+use shared::splitmix::numbers;
 
 use super::*;
 use crate::vector::faiss_file::FaissIndex;
 
 const DIMENSION: usize = 12;
 const ROWS: usize = 500;
-
-fn numbers(count: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed;
-    (0..count).map(|_| splitmix::unit(splitmix::next(&mut state)) as f32 - 0.5).collect()
-}
 
 /// A flat file as faiss writes it, of numbers that are not of length 1.
 fn flat_file(metric: Metric, rows: &[f32]) -> tempfile::NamedTempFile {
@@ -39,7 +34,7 @@ fn flat_file(metric: Metric, rows: &[f32]) -> tempfile::NamedTempFile {
 
 #[test]
 fn flat_files_of_both_metrics_are_ranked_exactly() {
-    let (rows, queries) = (numbers(ROWS * DIMENSION, 1), numbers(7 * DIMENSION, 2));
+    let (rows, queries) = (numbers(ROWS * DIMENSION, &mut 1), numbers(7 * DIMENSION, &mut 2));
     for metric in [Metric::InnerProduct, Metric::L2] {
         let file = flat_file(metric, &rows);
         let FaissIndex::Flat(flat) = FaissIndex::open(file.path()).unwrap() else {

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
 use crate::index::dense::fixture::{DenseWorld, vector};
+use crate::index::dense::formats;
 
 const KIND: GraphKind = GraphKind::Hnsw;
 /// After every batch.
@@ -109,6 +110,51 @@ fn damaged_graphs_are_refused_by_name() {
         open(&world.index, &other, Verification::Sizes),
         Err(IndexError::OtherVectors { .. })
     ));
+}
+
+/// The manifest of the vectors has no seal: each thing in it that decides what is read is compared
+/// with the index, the encoder or the bytes of a file. The rest is for people.
+#[test]
+fn no_bit_of_the_manifest_leads_to_other_vectors() {
+    let world = DenseWorld::of(20);
+    build_all(&world, 1);
+    let format = RowFormat::I8;
+    formats::build(&world.index, &world.source, format, &mut |_| {}).unwrap();
+    let read = || {
+        let rows = DenseRows::open(&world.index, &world.source, Verification::Digests)?;
+        let rows = rows.with_format(&world.index, &world.source, format, Verification::Digests)?;
+        let numbers = |rows: Rows<'_>| {
+            let mut numbers = vec![0.0; rows.count() * rows.dimension()];
+            for (row, numbers) in numbers.chunks_mut(rows.dimension()).enumerate() {
+                rows.read_row(row, numbers);
+            }
+            numbers
+        };
+        let (_, graph) = open_graph(&world)?;
+        Ok((numbers(rows.rows()?), numbers(rows.searched()?), graph.rows(), graph.inserted()))
+    };
+    let expected = read().unwrap_or_else(|error: IndexError| panic!("{error}"));
+    let path = world.file("manifest.json");
+    let whole = fs::read(&path).unwrap();
+    let mut refused = 0;
+    for place in 0..whole.len() {
+        for bit in [1, 1 << 5, 1 << 7] {
+            let mut flipped = whole.clone();
+            flipped[place] ^= bit;
+            fs::write(&path, flipped).unwrap();
+            match read() {
+                Ok(found) => assert!(found == expected, "byte {place}"),
+                Err(error) => {
+                    let error = error.to_string();
+                    let names_it = ["manifest.json", "vectors", "dense", "graph"];
+                    assert!(names_it.iter().any(|name| error.contains(name)), "{place}: {error}");
+                    refused += 1;
+                }
+            }
+        }
+    }
+    // Digests alone are more than a third of the text.
+    assert!(3 * refused > whole.len(), "{refused} of {}", whole.len());
 }
 
 #[test]

@@ -5,9 +5,9 @@ use std::cell::{Cell, RefCell};
 use shared::digest::Digest;
 
 use super::*;
-use crate::index::build::{BuildRequest, Outcome, build as build_index};
 use crate::index::dense::DenseRows;
-use crate::index::manifest::{Manifest, Verification};
+use crate::index::fixture::IndexWorld;
+use crate::index::manifest::Verification;
 use crate::vector;
 
 const DIMENSION: usize = 3;
@@ -38,37 +38,19 @@ impl PassageEncoder for Counting {
 }
 
 struct World {
-    _folder: tempfile::TempDir,
     index: PathBuf,
-    manifest: Manifest,
     passages: PassageStore,
+    base: IndexWorld,
 }
 
 impl World {
     fn of(count: usize) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let corpus = folder.path().join("corpus.jsonl");
-        let lines: Vec<String> = (0..count)
-            .map(|n| format!("{{\"id\":\"{n}\",\"contents\":\"passage {n}\"}}"))
-            .collect();
-        fs::write(&corpus, lines.join("\n")).unwrap();
-        let index = folder.path().join("index");
-        let request = BuildRequest {
-            corpus: vec![corpus],
-            index: index.clone(),
-            force: false,
-            threads: 1,
-            compact: false,
-        };
-        let Outcome::Built(manifest) = build_index(&request, &mut |_| {}).unwrap() else {
-            panic!("not built");
-        };
-        let passages = PassageStore::open(&index).unwrap();
-        Self { _folder: folder, index, manifest, passages }
+        let base = IndexWorld::of(count, |row| format!("passage {row}"), false);
+        Self { index: base.index.clone(), passages: base.passages(), base }
     }
 
     fn source(&self, encoder: &str) -> Source {
-        Source::new(&self.manifest, Digest::of_bytes(encoder.as_bytes()), DIMENSION)
+        Source::new(&self.base.manifest, Digest::of_bytes(encoder.as_bytes()), DIMENSION)
     }
 
     fn build(&self, encoder: &str, with: &Counting) -> Result<Vec<Progress>, IndexError> {
@@ -156,6 +138,48 @@ fn another_encoder_starts_anew_and_replaces_the_vectors_at_the_end() {
     world.build("third", &third).unwrap();
     assert_eq!(third.made.get(), 300, "nothing of another encoder is taken over");
     assert!(world.open("third").is_ok() && world.open("old").is_err());
+}
+
+/// A file system that cannot exchange names has a moment at which the old vectors are set aside.
+#[test]
+fn old_vectors_that_a_killed_build_has_set_aside_are_put_back() {
+    let world = World::of(20);
+    world.build("old", &Counting::new(20)).unwrap();
+    let dense = world.index.join(DENSE_FOLDER);
+    fs::rename(&dense, world.index.join(".dense.retired")).unwrap();
+    assert!(world.open("old").is_ok());
+    assert!(dense.try_exists().unwrap());
+}
+
+/// A build was killed right after old vectors and new ones had exchanged their names: under that of
+/// unfinished ones there are old ones, with half a graph over them.
+#[test]
+fn nothing_of_a_replaced_folder_is_gone_on_from() {
+    let world = World::of(20);
+    world.build("old", &Counting::new(20)).unwrap();
+    let partial = world.index.join(PARTIAL_FOLDER);
+    fs::rename(world.index.join(DENSE_FOLDER), &partial).unwrap();
+    fs::write(partial.join(".vectors.hnsw.partial"), "of other vectors").unwrap();
+    world.build("new", &Counting::new(20)).unwrap();
+    let entries = fs::read_dir(world.index.join(DENSE_FOLDER)).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, [MANIFEST_FILE, VECTORS_FILE]);
+}
+
+#[test]
+fn vectors_that_were_replaced_are_removed_and_unfinished_ones_are_not() {
+    let world = World::of(300);
+    world.build("old", &Counting::new(300)).unwrap();
+    assert!(world.build("new", &Counting::new(256)).is_err());
+    let (dense, partial) = (world.index.join(DENSE_FOLDER), world.index.join(PARTIAL_FOLDER));
+    let retired = world.index.join(".dense.retired");
+    fs::create_dir(&retired).unwrap();
+    remove_leftovers(&world.index).unwrap();
+    assert!(!retired.exists() && partial.exists() && dense.exists());
+    fs::remove_file(partial.join(SOURCE_FILE)).unwrap();
+    remove_leftovers(&world.index).unwrap();
+    assert!(!partial.exists() && world.open("old").is_ok());
 }
 
 #[test]

@@ -1,0 +1,73 @@
+//! Compresses the passages of an index that is there. A copy of the index is made whose other files
+//! are links to the same bytes; once its passages are compressed and compared with the old ones, it
+//! is put in the place of the index in one step.
+
+use std::fs;
+use std::path::Path;
+
+use shared::atomic_file::AtomicDir;
+
+use crate::corpus::compact::{self, COMPACT_FILE, DICTIONARY_FILE};
+use crate::corpus::store::{OFFSETS_FILE, PASSAGES_FILE, PassageStore};
+use crate::index::build::Progress;
+use crate::index::manifest::{FileEntry, MANIFEST_FILE, Manifest, Verification};
+use crate::index::{IndexError, dense, io_error};
+
+/// Whether the passages of an index are compressed.
+pub(super) fn is_compact(manifest: &Manifest) -> bool {
+    manifest.files.iter().any(|file| file.path == Path::new(COMPACT_FILE))
+}
+
+/// Compresses the passages of the index in the folder `index`, whose manifest is given; returns the
+/// new one. What else the index has stays, its vectors included.
+pub(super) fn compress(
+    index: &Path,
+    manifest: &Manifest,
+    report: &mut dyn FnMut(Progress),
+) -> Result<Manifest, IndexError> {
+    let folder = AtomicDir::create(index)?;
+    // Nobody adds vectors to a folder that is about to be replaced.
+    let _locks = dense::lock_all(index)?;
+    let is_of_lines = |path: &Path| [PASSAGES_FILE, OFFSETS_FILE].iter().any(|&name| path == name);
+    for entry in manifest.files.iter().filter(|entry| is_of_lines(&entry.path)) {
+        // Damage must not get a digest of its own.
+        entry.check(&index.join(&entry.path), Verification::Digests)?;
+    }
+    link_files(index, folder.path())?;
+    // The new manifest must not be written into the bytes of the old one.
+    let linked = folder.path().join(MANIFEST_FILE);
+    fs::remove_file(&linked).map_err(io_error(&linked))?;
+    report(Progress::Compressing);
+    compact::compress(folder.path())?;
+    compact::compare(&PassageStore::open(index)?, &PassageStore::open(folder.path())?)?;
+    report(Progress::Sealing);
+    let mut files: Vec<FileEntry> =
+        manifest.files.iter().filter(|entry| !is_of_lines(&entry.path)).cloned().collect();
+    for name in [COMPACT_FILE, DICTIONARY_FILE, OFFSETS_FILE] {
+        let path = folder.path().join(name);
+        let entry = FileEntry::of_file(&path).map_err(io_error(&path))?;
+        files.push(FileEntry { path: name.into(), ..entry });
+    }
+    files.sort_by(|one, other| one.path.cmp(&other.path));
+    let manifest = Manifest { files, ..manifest.clone() }.write(folder.path())?;
+    folder.commit()?;
+    Ok(manifest)
+}
+
+/// Gives the files below `from` names below `to`. Where a file system has no links, files are copied.
+fn link_files(from: &Path, to: &Path) -> Result<(), IndexError> {
+    for entry in fs::read_dir(from).map_err(io_error(from))? {
+        let entry = entry.map_err(io_error(from))?;
+        let (old, new) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type().map_err(io_error(&old))?.is_dir() {
+            fs::create_dir(&new).map_err(io_error(&new))?;
+            link_files(&old, &new)?;
+        } else if fs::hard_link(&old, &new).is_err() {
+            fs::copy(&old, &new).map_err(io_error(&old))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,46 @@
+//! An index of made-up passages, for tests.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::corpus::store::PassageStore;
+use crate::index::build::{self, BuildRequest, Outcome};
+use crate::index::manifest::Manifest;
+
+/// An index and its corpus, in a folder that goes away with this value.
+pub(super) struct IndexWorld {
+    folder: tempfile::TempDir,
+    pub(super) index: PathBuf,
+    pub(super) manifest: Manifest,
+}
+
+impl IndexWorld {
+    /// An index of so many passages, whose ids are their rows.
+    pub(super) fn of(count: usize, contents: impl Fn(usize) -> String, compact: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let line = |row| format!("{{\"id\":\"{row}\",\"contents\":\"{}\"}}", contents(row));
+        let lines: Vec<String> = (0..count).map(line).collect();
+        let corpus = folder.path().join("corpus.jsonl");
+        fs::write(&corpus, lines.join("\n")).unwrap();
+        let index = folder.path().join("index");
+        let request = BuildRequest {
+            corpus: vec![corpus],
+            index: index.clone(),
+            force: false,
+            threads: 1,
+            compact,
+        };
+        let Outcome::Built(manifest) = build::build(&request, &mut |_| {}).unwrap() else {
+            panic!("not built");
+        };
+        Self { folder, index, manifest }
+    }
+
+    pub(super) fn corpus(&self) -> PathBuf {
+        self.folder.path().join("corpus.jsonl")
+    }
+
+    pub(super) fn passages(&self) -> PassageStore {
+        PassageStore::open(&self.index).unwrap()
+    }
+}
