@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Records what `transformers` computes for small Llama checkpoints and for the converted model.
+"""Records what `transformers` computes for small checkpoints and for the converted model.
 
 Needs torch, transformers, safetensors and numpy; none of them is part of set-up. Run from the root
 of the checkout, with OMP_NUM_THREADS=1:
@@ -8,39 +8,88 @@ of the checkout, with OMP_NUM_THREADS=1:
     record_policy.py model FOLDER    makes tests/golden/smollm2-reference.json from a model folder
 
 How a configuration is written depends on the version: before 5, `rope_theta` stands at the top
-level; from 5 on, in `rope_parameters`. tests/golden/README.md names the version of each recording.
+level; from 5 on, in `rope_parameters`. tests/golden/README.md names the version of each recording;
+the names of other families than Llama, and of scaled rotary embeddings, need version 5.
 """
 
 import argparse
+import copy
 import json
 from pathlib import Path
 
 import torch
 import transformers
 from safetensors.torch import save_file
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 GOLDEN = Path("tests/golden")
 
-# Constructor arguments and the seed of the weights.
+# Dimensions of the checkpoints below that do not state their own.
+SMALL = {
+    "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "vocab_size": 96, "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-6,
+}
+
+# Seed of the weights, type of model and arguments of its configuration.
 TINY = {
-    "llama-tiny-tied": (11, {
+    "llama-tiny-tied": (11, "llama", {
         "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 128,
         "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "tie_word_embeddings": True,
         "rope_theta": 100000.0,
     }),
-    "llama-tiny-untied": (12, {
+    "llama-tiny-untied": (12, "llama", {
         "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 10, "vocab_size": 96,
         "max_position_embeddings": 64, "rms_norm_eps": 1e-6, "tie_word_embeddings": False,
         "rope_theta": 10000.0,
     }),
-    "llama-tiny-rope-parameters": (13, {
+    "llama-tiny-rope-parameters": (13, "llama", {
         "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1,
         "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 64,
         "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "tie_word_embeddings": True,
         "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
+    }),
+    "llama-tiny-llama3": (14, "llama", SMALL | {
+        "tie_word_embeddings": True,
+        "rope_parameters": {
+            "rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": 32,
+        },
+    }),
+    "llama-tiny-biases": (15, "llama", SMALL | {
+        "tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True,
+        "rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0},
+    }),
+    "qwen2-tiny": (16, "qwen2", SMALL | {
+        "tie_word_embeddings": True,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
+    }),
+    "qwen2-tiny-window": (17, "qwen2", SMALL | {
+        "tie_word_embeddings": False, "num_key_value_heads": 1,
+        "use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1,
+        "rope_parameters": {
+            "rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0,
+            "original_max_position_embeddings": 32,
+        },
+    }),
+    "qwen3-tiny": (18, "qwen3", SMALL | {
+        "tie_word_embeddings": True, "head_dim": 12,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
+    }),
+    "mistral-tiny": (19, "mistral", SMALL | {
+        "tie_word_embeddings": False, "head_dim": 10, "sliding_window": 7,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    }),
+    "smollm3-tiny": (20, "smollm3", SMALL | {
+        "num_hidden_layers": 4, "tie_word_embeddings": True, "no_rope_layer_interval": 4,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 50000.0},
+    }),
+    "smollm3-tiny-listed": (21, "smollm3", SMALL | {
+        "num_hidden_layers": 3, "intermediate_size": 24, "tie_word_embeddings": True,
+        "no_rope_layers": [0, 1, 0], "use_sliding_window": True, "sliding_window": 5,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 50000.0},
     }),
 }
 
@@ -67,18 +116,20 @@ def mean_nll(model, sequences):
 
 
 def record_tiny(name):
-    seed, arguments = TINY[name]
+    seed, model_type, arguments = TINY[name]
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        bos_token_id=1, eos_token_id=2, pad_token_id=None, attn_implementation="eager", **arguments
+    config = AutoConfig.for_model(
+        model_type, bos_token_id=1, eos_token_id=2, pad_token_id=None, **copy.deepcopy(arguments)
     )
-    model = LlamaForCausalLM(config).float()
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float()
     # The default initialisation gives nearly uniform logits: larger weights tell errors apart.
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter_name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.dim() == 1:
+            if parameter_name.endswith(".bias"):
+                parameter.copy_(0.5 * noise)
+            elif parameter.dim() == 1:
                 parameter.copy_(1.0 + 0.2 * noise)
             else:
                 parameter.copy_(noise * (0.8 / parameter.shape[1] ** 0.5 + 0.1))
@@ -108,7 +159,7 @@ def record_tiny(name):
 
 def record_model(source):
     tokenizer = AutoTokenizer.from_pretrained(source)
-    model = LlamaForCausalLM.from_pretrained(
+    model = AutoModelForCausalLM.from_pretrained(
         source, dtype=torch.float32, attn_implementation="eager"
     ).eval()
     cases = []

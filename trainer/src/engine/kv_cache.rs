@@ -3,9 +3,11 @@
 //! Layout of a layer: `[slots, tokens, kv_heads, head_dim]`, so that a prefill writes one
 //! contiguous run and a decode step reads the leading slots without a copy.
 
+use std::collections::BTreeMap;
+
 use tch::{Device, Kind, Tensor};
 
-use crate::policy::{Attention, ModelConfig};
+use crate::policy::{Attention, LayerSpan, ModelConfig, attend_one, repeat_heads};
 
 /// One slot per sequence, all layers.
 #[derive(Debug)]
@@ -26,7 +28,7 @@ impl KvCache {
         device: Device,
     ) -> Self {
         let shape = [slots as i64, tokens as i64, config.key_value_heads, config.head_dim];
-        let layer = || (0..config.layers).map(|_| Tensor::zeros(shape, (kind, device))).collect();
+        let layer = || config.layers.iter().map(|_| Tensor::zeros(shape, (kind, device))).collect();
         let query_heads_per_group = config.heads / config.key_value_heads;
         Self { keys: layer(), values: layer(), query_heads_per_group, kind, device }
     }
@@ -67,7 +69,7 @@ pub(super) struct PrefillRun {
 }
 
 impl Attention for PrefillAttention<'_> {
-    fn attend(&mut self, layer: usize, query: &Tensor, key: &Tensor, value: &Tensor) -> Tensor {
+    fn attend(&mut self, layer: LayerSpan, query: &Tensor, key: &Tensor, value: &Tensor) -> Tensor {
         let groups = self.cache.query_heads_per_group;
         let mut mixed = Vec::with_capacity(self.runs.len());
         let mut start = 0_i64;
@@ -77,16 +79,12 @@ impl Attention for PrefillAttention<'_> {
             let write = |cache: &Tensor, new: &Tensor| {
                 let slot = cache.select(0, run.slot as i64);
                 slot.narrow(0, run.past as i64, tokens).copy_(&new.narrow(0, start, tokens));
-                crate::policy::repeat_heads(&slot.narrow(0, 0, total), groups)
+                repeat_heads(&slot.narrow(0, 0, total), groups)
             };
-            let keys = write(&self.cache.keys[layer], key);
-            let values = write(&self.cache.values[layer], value);
-            let mask = (run.past > 0).then(|| {
-                let options = (Kind::Bool, self.cache.device);
-                Tensor::ones([tokens, total], options).tril(run.past as i64)
-            });
+            let keys = write(&self.cache.keys[layer.index], key);
+            let values = write(&self.cache.values[layer.index], value);
             let query = query.narrow(0, start, tokens);
-            mixed.push(crate::policy::attend_one(&query, &keys, &values, mask.as_ref()));
+            mixed.push(attend_one(&query, &keys, &values, layer.window));
             start += tokens;
         }
         Tensor::cat(&mixed, 0)
@@ -101,8 +99,8 @@ pub(super) struct DecodeAttention<'a> {
     longest: i64,
     row_index: Tensor,
     positions: Tensor,
-    /// `[rows, 1, 1, longest]`, 0 where a row has a token and -inf elsewhere, compute type.
-    mask: Tensor,
+    /// By the window of a layer, as the layers ask for them.
+    masks: BTreeMap<Option<i64>, Tensor>,
 }
 
 impl<'a> DecodeAttention<'a> {
@@ -111,26 +109,40 @@ impl<'a> DecodeAttention<'a> {
         let rows = lengths.len() as i64;
         let longest = lengths.iter().copied().max().unwrap_or(0) + 1;
         let positions = Tensor::from_slice(lengths).to_device(cache.device);
-        let columns = Tensor::arange(longest, (Kind::Int64, cache.device));
-        let hidden = columns.unsqueeze(0).gt_tensor(&positions.unsqueeze(1));
-        let mask = Tensor::zeros([rows, longest], (cache.kind, cache.device))
-            .masked_fill(&hidden, f64::NEG_INFINITY)
-            .view([rows, 1, 1, longest]);
         let row_index = Tensor::arange(rows, (Kind::Int64, cache.device));
-        Self { cache, rows, longest, row_index, positions, mask }
+        Self { cache, rows, longest, row_index, positions, masks: BTreeMap::new() }
+    }
+
+    /// `[rows, 1, 1, longest]`, 0 where a row has a token within the window and -inf elsewhere,
+    /// compute type.
+    fn mask(&mut self, window: Option<i64>) -> Tensor {
+        let made = self.masks.entry(window).or_insert_with(|| {
+            let columns =
+                Tensor::arange(self.longest, (Kind::Int64, self.cache.device)).unsqueeze(0);
+            let positions = self.positions.unsqueeze(1);
+            let mut hidden = columns.gt_tensor(&positions);
+            if let Some(window) = window {
+                hidden = hidden.logical_or(&columns.le_tensor(&(positions - window)));
+            }
+            Tensor::zeros([self.rows, self.longest], (self.cache.kind, self.cache.device))
+                .masked_fill(&hidden, f64::NEG_INFINITY)
+                .view([self.rows, 1, 1, self.longest])
+        });
+        made.shallow_clone()
     }
 }
 
 impl Attention for DecodeAttention<'_> {
-    fn attend(&mut self, layer: usize, query: &Tensor, key: &Tensor, value: &Tensor) -> Tensor {
+    fn attend(&mut self, layer: LayerSpan, query: &Tensor, key: &Tensor, value: &Tensor) -> Tensor {
         let read = |cache: &Tensor, new: &Tensor| {
             let index = [Some(&self.row_index), Some(&self.positions)];
             let mut cache = cache.shallow_clone();
             let _ = cache.index_put_(&index, new, false);
             cache.narrow(0, 0, self.rows).narrow(1, 0, self.longest).transpose(1, 2)
         };
-        let keys = read(&self.cache.keys[layer], key);
-        let values = read(&self.cache.values[layer], value);
+        let keys = read(&self.cache.keys[layer.index], key);
+        let values = read(&self.cache.values[layer.index], value);
+        let mask = self.mask(layer.window);
         let size = query.size();
         let groups = self.cache.query_heads_per_group;
         // The query heads of a group stand where query tokens would: keys are read once per group.
@@ -139,7 +151,7 @@ impl Attention for DecodeAttention<'_> {
             &query,
             &keys,
             &values,
-            Some(&self.mask),
+            Some(&mask),
             0.0,
             false,
             None::<f64>,

@@ -17,7 +17,7 @@ use super::{
     SequenceId, StopRule,
 };
 use crate::policy::tests::F32;
-use crate::policy::{Decoder, ModelConfig, Policy};
+use crate::policy::{Biases, Decoder, LayerConfig, ModelConfig, Policy, Rope, RopeScaling};
 use crate::token::Tokenizer;
 
 const CONFIG: BuiltinEngineConfig =
@@ -105,14 +105,16 @@ fn chain_model(ids: &[u32]) -> Policy {
         vocab_size: CHAIN_SIZE,
         hidden_size: CHAIN_SIZE,
         intermediate_size: 2,
-        layers: 1,
         heads: 2,
         key_value_heads: 1,
         head_dim: 4,
         rms_norm_epsilon: 1e-5,
-        rope_theta: 10_000.0,
+        rope: Rope { theta: 10_000.0, scaling: RopeScaling::Default },
         max_positions: 256,
         tied_embeddings: false,
+        biases: Biases::default(),
+        query_key_norm: false,
+        layers: vec![LayerConfig { rotary: true, window: None }],
         source: serde_json::Value::Null,
     };
     let options = (Kind::Float, F32.device);

@@ -7,6 +7,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use tch::{Kind, Tensor};
 
 use super::config::{ModelConfig, ModelConfigError};
+use super::parameters::expected_shapes;
 
 /// Why a model folder was refused or could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -25,38 +26,6 @@ pub enum WeightsError {
     Shape { path: PathBuf, name: String, found: Vec<usize>, expected: Vec<usize> },
     #[error("{path}: tensor {name} is stored as {dtype:?}; accepted: F32, F16, BF16")]
     Dtype { path: PathBuf, name: String, dtype: Dtype },
-}
-
-/// Names and shapes that the decoder needs, in a fixed order.
-pub(super) fn expected_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
-    let size = |value: i64| usize::try_from(value).unwrap_or(0);
-    let hidden = size(config.hidden_size);
-    let inner = size(config.intermediate_size);
-    let query = size(config.heads * config.head_dim);
-    let key = size(config.key_value_heads * config.head_dim);
-    let vocab = size(config.vocab_size);
-    let mut shapes = vec![("model.embed_tokens.weight".to_owned(), vec![vocab, hidden])];
-    for layer in 0..config.layers {
-        let parts: [(&str, Vec<usize>); 9] = [
-            ("input_layernorm", vec![hidden]),
-            ("self_attn.q_proj", vec![query, hidden]),
-            ("self_attn.k_proj", vec![key, hidden]),
-            ("self_attn.v_proj", vec![key, hidden]),
-            ("self_attn.o_proj", vec![hidden, query]),
-            ("post_attention_layernorm", vec![hidden]),
-            ("mlp.gate_proj", vec![inner, hidden]),
-            ("mlp.up_proj", vec![inner, hidden]),
-            ("mlp.down_proj", vec![hidden, inner]),
-        ];
-        for (part, shape) in parts {
-            shapes.push((format!("model.layers.{layer}.{part}.weight"), shape));
-        }
-    }
-    shapes.push(("model.norm.weight".to_owned(), vec![hidden]));
-    if !config.tied_embeddings {
-        shapes.push(("lm_head.weight".to_owned(), vec![vocab, hidden]));
-    }
-    shapes
 }
 
 /// Reads `folder/model.safetensors`, every tensor checked against the configuration.

@@ -1,26 +1,51 @@
-//! `config.json` of a Hugging Face model folder, as far as the decoder needs it.
+//! `config.json` of a Hugging Face model folder, as far as the decoder needs it. What differs from
+//! family to family is in `family`.
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use super::config_keys::Keys;
+use super::family;
+use super::rotary::Rope;
+use super::rotary_config;
 
-/// Dimensions and constants of a Llama-architecture decoder.
+/// Dimensions and constants of a decoder, whatever its family.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
     pub vocab_size: i64,
     pub hidden_size: i64,
     pub intermediate_size: i64,
-    pub layers: usize,
     pub heads: i64,
     pub key_value_heads: i64,
     pub head_dim: i64,
     pub rms_norm_epsilon: f64,
-    pub rope_theta: f64,
+    pub rope: Rope,
     pub max_positions: usize,
     /// The output head is the embedding matrix.
     pub tied_embeddings: bool,
+    pub biases: Biases,
+    /// Query and key heads are normed before they are turned.
+    pub query_key_norm: bool,
+    /// What differs between the layers, from the embedding on.
+    pub layers: Vec<LayerConfig>,
     /// The file as read, so that a saved checkpoint keeps every key.
     pub source: serde_json::Value,
+}
+
+/// Which linear maps have a bias.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Biases {
+    pub query_key_value: bool,
+    pub attention_output: bool,
+    pub feed_forward: bool,
+}
+
+/// One layer's own settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerConfig {
+    /// Queries and keys are turned by their position.
+    pub rotary: bool,
+    /// Tokens that a token attends to, itself among them; all before it if there is none.
+    pub window: Option<i64>,
 }
 
 /// Why a `config.json` was refused.
@@ -32,44 +57,10 @@ pub enum ModelConfigError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("{path} is not a model configuration: {source}")]
     Parse { path: PathBuf, source: serde_json::Error },
+    #[error("{path}: {key} is missing; accepted: {accepted}")]
+    Missing { path: PathBuf, key: String, accepted: String },
     #[error("{path}: {key} = {value} is not supported; accepted: {accepted}")]
-    Unsupported { path: PathBuf, key: &'static str, value: String, accepted: &'static str },
-}
-
-/// The keys as written by transformers, old (`rope_theta`) and new (`rope_parameters`).
-#[derive(Deserialize)]
-struct RawConfig {
-    model_type: String,
-    vocab_size: i64,
-    hidden_size: i64,
-    intermediate_size: i64,
-    num_hidden_layers: usize,
-    num_attention_heads: i64,
-    num_key_value_heads: Option<i64>,
-    head_dim: Option<i64>,
-    rms_norm_eps: f64,
-    rope_theta: Option<f64>,
-    rope_scaling: Option<serde_json::Value>,
-    rope_parameters: Option<RawRope>,
-    max_position_embeddings: usize,
-    #[serde(default)]
-    tie_word_embeddings: bool,
-    #[serde(default)]
-    attention_bias: bool,
-    #[serde(default)]
-    mlp_bias: bool,
-    #[serde(default = "default_activation")]
-    hidden_act: String,
-}
-
-#[derive(Deserialize)]
-struct RawRope {
-    rope_theta: Option<f64>,
-    rope_type: Option<String>,
-}
-
-fn default_activation() -> String {
-    "silu".to_owned()
+    Unsupported { path: PathBuf, key: String, value: String, accepted: String },
 }
 
 impl ModelConfig {
@@ -81,70 +72,66 @@ impl ModelConfig {
         let path = folder.join("config.json");
         let bytes = std::fs::read(&path)
             .map_err(|source| ModelConfigError::Read { path: path.clone(), source })?;
-        let parse = |source| ModelConfigError::Parse { path: path.clone(), source };
-        let source: serde_json::Value = serde_json::from_slice(&bytes).map_err(parse)?;
-        let raw: RawConfig = serde_json::from_value(source.clone()).map_err(parse)?;
-        raw.check(&path)?;
-        let rope = raw.rope_parameters.as_ref().and_then(|rope| rope.rope_theta);
+        let values: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&bytes)
+            .map_err(|source| ModelConfigError::Parse { path: path.clone(), source })?;
+        let mut config = Self::from_keys(&Keys::new(&path, &values))?;
+        config.source = serde_json::Value::Object(values);
+        Ok(config)
+    }
+
+    /// Everything but `source`.
+    fn from_keys(keys: &Keys<'_>) -> Result<Self, ModelConfigError> {
+        let family = family::of(keys)?;
+        check_common(keys)?;
+        let hidden_size = keys.count("hidden_size")?;
+        let heads = keys.count("num_attention_heads")?;
+        let key_value_heads = keys.optional_count("num_key_value_heads")?.unwrap_or(heads);
+        if heads % key_value_heads != 0 {
+            return Err(keys.refuse("num_key_value_heads", "a divisor of num_attention_heads"));
+        }
+        let head_dim = match keys.optional_count("head_dim")?.or(family.head_dim) {
+            Some(head_dim) => head_dim,
+            None if hidden_size % heads == 0 => hidden_size / heads,
+            None => return Err(keys.refuse("num_attention_heads", "a divisor of hidden_size")),
+        };
+        if head_dim % 2 != 0 {
+            return Err(keys.refuse("head_dim", "an even number (positions turn pairs)"));
+        }
+        let layers = keys.count("num_hidden_layers")? as usize;
+        let max_positions = keys.count("max_position_embeddings")?;
+        let features = (family.features)(keys, layers)?;
         Ok(Self {
-            vocab_size: raw.vocab_size,
-            hidden_size: raw.hidden_size,
-            intermediate_size: raw.intermediate_size,
-            layers: raw.num_hidden_layers,
-            heads: raw.num_attention_heads,
-            key_value_heads: raw.num_key_value_heads.unwrap_or(raw.num_attention_heads),
-            head_dim: raw.head_dim.unwrap_or(raw.hidden_size / raw.num_attention_heads),
-            rms_norm_epsilon: raw.rms_norm_eps,
-            rope_theta: rope.or(raw.rope_theta).unwrap_or(10_000.0),
-            max_positions: raw.max_position_embeddings,
-            tied_embeddings: raw.tie_word_embeddings,
-            source,
+            vocab_size: keys.count("vocab_size")?,
+            hidden_size,
+            intermediate_size: keys.count("intermediate_size")?,
+            heads,
+            key_value_heads,
+            head_dim,
+            rms_norm_epsilon: keys.positive("rms_norm_eps")?,
+            rope: rotary_config::read(keys, family.rope_theta, max_positions as f64)?,
+            max_positions: max_positions as usize,
+            tied_embeddings: keys.flag("tie_word_embeddings", family.tied_embeddings)?,
+            biases: features.biases,
+            query_key_norm: features.query_key_norm,
+            layers: features.layers,
+            source: serde_json::Value::Null,
         })
     }
 }
 
-impl RawConfig {
-    fn check(&self, path: &Path) -> Result<(), ModelConfigError> {
-        let refuse = |key, value: String, accepted| {
-            Err(ModelConfigError::Unsupported { path: path.to_owned(), key, value, accepted })
-        };
-        if self.model_type != "llama" {
-            return refuse("model_type", self.model_type.clone(), "llama");
-        }
-        if self.hidden_act != "silu" {
-            return refuse("hidden_act", self.hidden_act.clone(), "silu");
-        }
-        if self.attention_bias || self.mlp_bias {
-            return refuse("attention_bias or mlp_bias", "true".to_owned(), "false");
-        }
-        if let Some(scaling) = self.rope_scaling.as_ref().filter(|value| !value.is_null()) {
-            return refuse("rope_scaling", scaling.to_string(), "null");
-        }
-        let rope_type = self.rope_parameters.as_ref().and_then(|rope| rope.rope_type.as_deref());
-        if let Some(kind) = rope_type.filter(|&kind| kind != "default") {
-            return refuse("rope_parameters.rope_type", kind.to_owned(), "default");
-        }
-        let positive = [
-            ("vocab_size", self.vocab_size),
-            ("hidden_size", self.hidden_size),
-            ("intermediate_size", self.intermediate_size),
-            ("num_attention_heads", self.num_attention_heads),
-            ("num_key_value_heads", self.num_key_value_heads.unwrap_or(1)),
-            ("head_dim", self.head_dim.unwrap_or(2)),
-        ];
-        for (key, value) in positive {
-            if value < 1 {
-                return refuse(key, value.to_string(), "a number of at least 1");
-            }
-        }
-        let key_value_heads = self.num_key_value_heads.unwrap_or(self.num_attention_heads);
-        if self.num_attention_heads % key_value_heads != 0 {
-            let accepted = "a divisor of num_attention_heads";
-            return refuse("num_key_value_heads", key_value_heads.to_string(), accepted);
-        }
-        if self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads) % 2 != 0 {
-            return refuse("head_dim", "odd".to_owned(), "an even number (rotary halves)");
-        }
-        Ok(())
+/// Settings that mean the same in every family and that the decoder computes in one way only.
+fn check_common(keys: &Keys<'_>) -> Result<(), ModelConfigError> {
+    if keys.optional_text("hidden_act")?.is_some_and(|activation| activation != "silu") {
+        return Err(keys.refuse("hidden_act", "silu"));
     }
+    for (key, neutral) in [("attention_dropout", 0.0), ("partial_rotary_factor", 1.0)] {
+        if keys.value(key).is_some_and(|value| value.as_f64() != Some(neutral)) {
+            return Err(keys.refuse(key, &neutral.to_string()));
+        }
+    }
+    if keys.value("quantization_config").is_some() {
+        let accepted = "nothing (weights in F32, F16 or BF16)";
+        return Err(keys.refuse("quantization_config", accepted));
+    }
+    Ok(())
 }

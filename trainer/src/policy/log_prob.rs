@@ -2,7 +2,8 @@
 
 use tch::{Kind, Tensor};
 
-use super::llama::{Decoder, PackedCausalAttention, Weights};
+use super::attention::PackedCausalAttention;
+use super::decoder::{Decoder, Weights};
 
 /// Per-token results for the target tokens of a packed batch, in packing order.
 #[derive(Debug)]

@@ -3,20 +3,33 @@
 //! Owns: architecture, weights, numeric types. Refuses to know about text, episodes or losses.
 //! Invariant: master weights are f32; what computes is a cast of them ([`Weights`]).
 
-mod checkpoint_files;
 mod config;
+mod config_keys;
+mod family;
+mod rotary_config;
+
+mod attention;
+mod decoder;
+mod feed_forward;
+mod linear;
+mod norm;
+mod rotary;
+
+mod checkpoint_files;
 mod device;
-mod llama;
 mod log_prob;
+mod parameters;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use attention::{Attention, LayerSpan, PackedCausalAttention};
+pub(crate) use attention::{attend_one, repeat_heads};
 pub use checkpoint_files::{WeightsError, read_weights, write_weights};
-pub use config::{ModelConfig, ModelConfigError};
+pub use config::{Biases, LayerConfig, ModelConfig, ModelConfigError};
+pub use decoder::{Decoder, LayerWeights, Weights};
 pub use device::{Compute, DeviceError, select_compute, set_threads};
-pub use llama::{Attention, Decoder, LayerWeights, PackedCausalAttention, Weights};
-pub(crate) use llama::{attend_one, repeat_heads};
 pub use log_prob::{TokenStatistics, token_statistics};
+pub use rotary::{Rope, RopeScaling};
 
 use std::collections::BTreeMap;
 use std::path::Path;

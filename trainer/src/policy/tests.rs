@@ -1,7 +1,9 @@
 //! The decoder, its gradients and its files against what `transformers` computed.
 
+mod configurations;
 mod files;
 mod real_model;
+mod refusals;
 mod vectors;
 
 use tch::{Device, Kind, Tensor};
@@ -9,10 +11,22 @@ use tch::{Device, Kind, Tensor};
 use super::{Compute, Decoder, PackedCausalAttention, Policy};
 use crate::rollout::tests::golden;
 
-/// Recorded checkpoints: tied and untied embeddings, one query head a key head and several, both
-/// ways of writing rope_theta.
-pub(crate) const CHECKPOINTS: [&str; 3] =
-    ["llama-tiny-tied", "llama-tiny-untied", "llama-tiny-rope-parameters"];
+/// Recorded checkpoints: every family; tied and untied embeddings, one query head a key head and
+/// several, head widths of their own, biases, every way of turning heads, windows and layers without
+/// positions.
+pub(crate) const CHECKPOINTS: [&str; 11] = [
+    "llama-tiny-tied",
+    "llama-tiny-untied",
+    "llama-tiny-rope-parameters",
+    "llama-tiny-llama3",
+    "llama-tiny-biases",
+    "qwen2-tiny",
+    "qwen2-tiny-window",
+    "qwen3-tiny",
+    "mistral-tiny",
+    "smollm3-tiny",
+    "smollm3-tiny-listed",
+];
 
 pub(crate) const F32: Compute = Compute { device: Device::Cpu, kind: Kind::Float };
 pub(crate) const BF16: Compute = Compute { device: Device::Cpu, kind: Kind::BFloat16 };

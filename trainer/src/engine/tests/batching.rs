@@ -8,8 +8,12 @@ use crate::engine::{
     SamplingKey, SequenceId,
 };
 use crate::policy::Policy;
-use crate::policy::tests::{CHECKPOINTS, F32, tiny};
+use crate::policy::tests::{F32, tiny};
 use crate::token::Tokenizer;
+
+/// Recorded checkpoints whose attention differs: over everything, with normed heads, and within
+/// windows on some layers.
+const CHECKPOINTS: [&str; 3] = ["llama-tiny-tied", "qwen3-tiny", "smollm3-tiny-listed"];
 
 /// The turns of one sequence: what is appended and how many tokens are sampled.
 #[derive(Clone)]

@@ -1,0 +1,142 @@
+//! The decoder that all families share: norms before attention and feed-forward, each added to what
+//! went in.
+//!
+//! Tokens of several sequences lie packed in one row dimension, without padding: every linear
+//! layer sees `[tokens, hidden]`.
+
+use std::collections::BTreeMap;
+
+use tch::{Device, Kind, Tensor};
+
+use super::attention::{Attention, AttentionWeights, LayerSpan};
+use super::config::ModelConfig;
+use super::feed_forward::FeedForward;
+use super::linear::{Masters, deep_copy};
+use super::norm::RmsNorm;
+use super::rotary::RotaryTables;
+
+/// Weights of one decoder layer, in the compute type.
+#[derive(Debug)]
+pub struct LayerWeights {
+    input_norm: RmsNorm,
+    attention: AttentionWeights,
+    post_norm: RmsNorm,
+    feed_forward: FeedForward,
+}
+
+/// Everything a forward pass reads.
+#[derive(Debug)]
+pub struct Weights {
+    /// `[vocab, hidden]`, f32.
+    embedding: Tensor,
+    layers: Vec<LayerWeights>,
+    final_norm: RmsNorm,
+    /// `[vocab, hidden]`, compute type.
+    head: Tensor,
+    kind: Kind,
+}
+
+impl Weights {
+    /// Casts and joins the master weights; differentiable.
+    pub(super) fn from_parameters(
+        config: &ModelConfig,
+        parameters: &BTreeMap<String, Tensor>,
+        kind: Kind,
+    ) -> Self {
+        let masters = Masters { parameters, kind };
+        let norm = |name: &str| RmsNorm::new(masters.tensor(name), config.rms_norm_epsilon);
+        let layers = (0..config.layers.len())
+            .map(|layer| {
+                let part = |part: &str| format!("model.layers.{layer}.{part}");
+                LayerWeights {
+                    input_norm: norm(&part("input_layernorm.weight")),
+                    attention: AttentionWeights::new(masters, config, &part("self_attn")),
+                    post_norm: norm(&part("post_attention_layernorm.weight")),
+                    feed_forward: FeedForward::new(masters, config, &part("mlp")),
+                }
+            })
+            .collect();
+        let embedding = masters.tensor("model.embed_tokens.weight");
+        let head = if config.tied_embeddings {
+            embedding.to_kind(kind)
+        } else {
+            masters.tensor("lm_head.weight").to_kind(kind)
+        };
+        let final_norm = norm("model.norm.weight");
+        Self { embedding, layers, final_norm, head, kind }
+    }
+
+    /// Where the weights lie.
+    pub fn device(&self) -> Device {
+        self.head.device()
+    }
+
+    /// The compute type.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Storage of its own for every tensor.
+    pub(super) fn deep_copy(&self) -> Self {
+        let copy_layer = |layer: &LayerWeights| LayerWeights {
+            input_norm: layer.input_norm.deep_copy(),
+            attention: layer.attention.deep_copy(),
+            post_norm: layer.post_norm.deep_copy(),
+            feed_forward: layer.feed_forward.deep_copy(),
+        };
+        Self {
+            embedding: deep_copy(&self.embedding),
+            layers: self.layers.iter().map(copy_layer).collect(),
+            final_norm: self.final_norm.deep_copy(),
+            head: deep_copy(&self.head),
+            kind: self.kind,
+        }
+    }
+}
+
+/// The decoder's constants: configuration and rotary tables.
+#[derive(Debug)]
+pub struct Decoder {
+    pub config: ModelConfig,
+    rotary: RotaryTables,
+}
+
+impl Decoder {
+    /// Tables for `positions` tokens of context.
+    pub fn new(config: &ModelConfig, positions: usize, device: Device) -> Self {
+        let rotary = RotaryTables::new(&config.rope, config.head_dim, positions, device);
+        Self { config: config.clone(), rotary }
+    }
+
+    /// Hidden states after the final norm, `[tokens, hidden]` in the compute type.
+    ///
+    /// `ids` and `positions` are `[tokens]`, i64: the packed sequences and each token's place in
+    /// its own sequence.
+    pub fn hidden_states(
+        &self,
+        weights: &Weights,
+        ids: &Tensor,
+        positions: &Tensor,
+        attention: &mut dyn Attention,
+    ) -> Tensor {
+        let rotation = self.rotary.at(positions);
+        let mut residual = Tensor::embedding(&weights.embedding, ids, -1, false, false);
+        for (index, (layer, kind)) in weights.layers.iter().zip(&self.config.layers).enumerate() {
+            let normed = layer.input_norm.apply(&residual).to_kind(weights.kind);
+            let rotation = kind.rotary.then_some(&rotation);
+            let (query, key, value) = layer.attention.project(&normed, rotation);
+            let span = LayerSpan { index, window: kind.window };
+            let mixed = attention.attend(span, &query, &key, &value);
+            // Not in place: the norms keep what they read for the backward pass.
+            let attended = residual + layer.attention.output.apply(&mixed);
+            let normed = layer.post_norm.apply(&attended).to_kind(weights.kind);
+            residual = attended + layer.feed_forward.apply(&normed);
+        }
+        weights.final_norm.apply(&residual).to_kind(weights.kind)
+    }
+
+    /// Logits in f32 of the given hidden states, `[tokens, vocab]`.
+    pub fn logits(weights: &Weights, hidden: &Tensor) -> Tensor {
+        hidden.linear(&weights.head, None::<&Tensor>).to_kind(Kind::Float)
+    }
+}

@@ -1,0 +1,27 @@
+//! Llama 2, 3, 3.1 and 3.2, and SmolLM2, which has the same architecture.
+
+use super::{Family, Features, rotary};
+use crate::policy::config::{Biases, ModelConfigError};
+use crate::policy::config_keys::Keys;
+
+pub(super) const LLAMA: Family = Family {
+    model_type: "llama",
+    architecture: "LlamaForCausalLM",
+    rope_theta: 10_000.0,
+    tied_embeddings: false,
+    head_dim: None,
+    features,
+};
+
+fn features(keys: &Keys<'_>, layers: usize) -> Result<Features, ModelConfigError> {
+    let attention = keys.flag("attention_bias", false)?;
+    Ok(Features {
+        biases: Biases {
+            query_key_value: attention,
+            attention_output: attention,
+            feed_forward: keys.flag("mlp_bias", false)?,
+        },
+        query_key_norm: false,
+        layers: rotary(vec![None; layers]),
+    })
+}

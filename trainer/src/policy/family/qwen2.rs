@@ -1,0 +1,34 @@
+//! Qwen2 and Qwen2.5: biases on queries, keys and values.
+
+use super::{Family, Features, rotary, windows};
+use crate::policy::config::{Biases, ModelConfigError};
+use crate::policy::config_keys::Keys;
+
+pub(super) const QWEN2: Family = Family {
+    model_type: "qwen2",
+    architecture: "Qwen2ForCausalLM",
+    rope_theta: 10_000.0,
+    tied_embeddings: false,
+    head_dim: None,
+    features,
+};
+
+/// Layers without a window where `max_window_layers` is absent.
+const FULL_LAYERS: usize = 28;
+
+fn features(keys: &Keys<'_>, layers: usize) -> Result<Features, ModelConfigError> {
+    Ok(Features {
+        biases: Biases { query_key_value: true, ..Biases::default() },
+        query_key_norm: false,
+        layers: rotary(windows_above(keys, layers)?),
+    })
+}
+
+/// Windows from layer `max_window_layers` on, despite its name; Qwen3 has the same.
+pub(super) fn windows_above(
+    keys: &Keys<'_>,
+    layers: usize,
+) -> Result<Vec<Option<i64>>, ModelConfigError> {
+    let full = keys.optional_index("max_window_layers")?.unwrap_or(FULL_LAYERS);
+    windows(keys, layers, |layer| layer >= full)
+}

@@ -1,0 +1,28 @@
+//! Qwen3, dense: query and key heads are normed, and heads have a width of their own.
+
+use super::qwen2::windows_above;
+use super::{Family, Features, rotary};
+use crate::policy::config::{Biases, ModelConfigError};
+use crate::policy::config_keys::Keys;
+
+pub(super) const QWEN3: Family = Family {
+    model_type: "qwen3",
+    architecture: "Qwen3ForCausalLM",
+    rope_theta: 10_000.0,
+    tied_embeddings: false,
+    head_dim: Some(128),
+    features,
+};
+
+fn features(keys: &Keys<'_>, layers: usize) -> Result<Features, ModelConfigError> {
+    let attention = keys.flag("attention_bias", false)?;
+    Ok(Features {
+        biases: Biases {
+            query_key_value: attention,
+            attention_output: attention,
+            feed_forward: false,
+        },
+        query_key_norm: true,
+        layers: rotary(windows_above(keys, layers)?),
+    })
+}

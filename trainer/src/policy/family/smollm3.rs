@@ -1,0 +1,50 @@
+//! SmolLM3: every fourth layer sees no positions (NoPE).
+
+use super::{Family, Features, windows};
+use crate::policy::config::{Biases, LayerConfig, ModelConfigError};
+use crate::policy::config_keys::Keys;
+
+pub(super) const SMOLLM3: Family = Family {
+    model_type: "smollm3",
+    architecture: "SmolLM3ForCausalLM",
+    rope_theta: 2_000_000.0,
+    tied_embeddings: true,
+    head_dim: None,
+    features,
+};
+
+/// Every how many layers one is without positions where `no_rope_layer_interval` is absent.
+const INTERVAL: i64 = 4;
+
+fn features(keys: &Keys<'_>, layers: usize) -> Result<Features, ModelConfigError> {
+    let attention = keys.flag("attention_bias", false)?;
+    let rotary = rotary_layers(keys, layers)?;
+    let windows = windows(keys, layers, |layer| !rotary[layer])?;
+    let layers = rotary.iter().zip(windows);
+    Ok(Features {
+        biases: Biases {
+            query_key_value: attention,
+            attention_output: attention,
+            feed_forward: keys.flag("mlp_bias", false)?,
+        },
+        query_key_norm: false,
+        layers: layers.map(|(&rotary, window)| LayerConfig { rotary, window }).collect(),
+    })
+}
+
+/// Which layers turn queries and keys. `no_rope_layers` is 1 for those that do, despite its name.
+fn rotary_layers(keys: &Keys<'_>, layers: usize) -> Result<Vec<bool>, ModelConfigError> {
+    let Some(listed) = keys.optional_list("no_rope_layers")? else {
+        let interval = keys.optional_count("no_rope_layer_interval")?.unwrap_or(INTERVAL) as usize;
+        return Ok((1..=layers).map(|layer| layer % interval != 0).collect());
+    };
+    let flags = listed.iter().take(layers).map(|flag| match flag.as_i64() {
+        Some(0) => Some(false),
+        Some(1) => Some(true),
+        _ => None,
+    });
+    flags
+        .collect::<Option<Vec<bool>>>()
+        .filter(|flags| flags.len() == layers)
+        .ok_or_else(|| keys.refuse("no_rope_layers", "0 or 1 for each of num_hidden_layers"))
+}

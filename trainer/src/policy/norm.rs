@@ -1,0 +1,37 @@
+//! Root-mean-square normalisation (arXiv 1910.07467, equation 4), in f32.
+
+use tch::{Kind, Tensor};
+
+use super::linear::deep_copy;
+
+/// A norm over the last dimension with a weight.
+#[derive(Debug)]
+pub(super) struct RmsNorm {
+    /// `[width]`, or `[heads, width]` where every head has a weight of its own; f32.
+    weight: Tensor,
+    /// Added to the mean of the squares.
+    epsilon: f64,
+}
+
+impl RmsNorm {
+    pub(super) fn new(weight: Tensor, epsilon: f64) -> Self {
+        Self { weight, epsilon }
+    }
+
+    /// Normalises `[tokens, width]`; the result is f32 where the input is.
+    pub(super) fn apply(&self, input: &Tensor) -> Tensor {
+        input.rms_norm(self.weight.size(), Some(&self.weight), self.epsilon)
+    }
+
+    /// Normalises each head of `[tokens, heads, width]` by itself; the result is f32.
+    pub(super) fn apply_to_heads(&self, input: &Tensor) -> Tensor {
+        let width = self.weight.size()[1];
+        let normed = input.to_kind(Kind::Float).rms_norm([width], None::<&Tensor>, self.epsilon);
+        normed * &self.weight
+    }
+
+    /// Storage of its own.
+    pub(super) fn deep_copy(&self) -> Self {
+        Self { weight: deep_copy(&self.weight), epsilon: self.epsilon }
+    }
+}

@@ -1,0 +1,50 @@
+//! Names and shapes of the tensors of a model, as Hugging Face files hold them.
+
+use super::config::ModelConfig;
+
+/// Every tensor that the decoder needs, in a fixed order.
+pub(super) fn expected_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
+    let size = |value: i64| usize::try_from(value).unwrap_or(0);
+    let (hidden, vocab) = (size(config.hidden_size), size(config.vocab_size));
+    let mut shapes = vec![("model.embed_tokens.weight".to_owned(), vec![vocab, hidden])];
+    for layer in 0..config.layers.len() {
+        let named = |(part, shape)| (format!("model.layers.{layer}.{part}"), shape);
+        shapes.extend(layer_shapes(config).into_iter().map(named));
+    }
+    shapes.push(("model.norm.weight".to_owned(), vec![hidden]));
+    if !config.tied_embeddings {
+        shapes.push(("lm_head.weight".to_owned(), vec![vocab, hidden]));
+    }
+    shapes
+}
+
+fn layer_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
+    let size = |value: i64| usize::try_from(value).unwrap_or(0);
+    let (hidden, inner) = (size(config.hidden_size), size(config.intermediate_size));
+    let head = size(config.head_dim);
+    let query = size(config.heads) * head;
+    let key = size(config.key_value_heads) * head;
+    let biases = config.biases;
+    let maps = [
+        ("self_attn.q_proj", query, hidden, biases.query_key_value),
+        ("self_attn.k_proj", key, hidden, biases.query_key_value),
+        ("self_attn.v_proj", key, hidden, biases.query_key_value),
+        ("self_attn.o_proj", hidden, query, biases.attention_output),
+        ("mlp.gate_proj", inner, hidden, biases.feed_forward),
+        ("mlp.up_proj", inner, hidden, biases.feed_forward),
+        ("mlp.down_proj", hidden, inner, biases.feed_forward),
+    ];
+    let mut shapes = vec![("input_layernorm.weight".to_owned(), vec![hidden])];
+    for (module, outputs, inputs, biased) in maps {
+        shapes.push((format!("{module}.weight"), vec![outputs, inputs]));
+        if biased {
+            shapes.push((format!("{module}.bias"), vec![outputs]));
+        }
+    }
+    if config.query_key_norm {
+        shapes.push(("self_attn.q_norm.weight".to_owned(), vec![head]));
+        shapes.push(("self_attn.k_norm.weight".to_owned(), vec![head]));
+    }
+    shapes.push(("post_attention_layernorm.weight".to_owned(), vec![hidden]));
+    shapes
+}

@@ -1,0 +1,154 @@
+//! Rotary position embeddings (arXiv 2104.09864) and how models stretch them to longer contexts.
+
+use std::f64::consts::TAU;
+
+use tch::{Device, Tensor};
+
+/// How positions turn queries and keys.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rope {
+    /// Base of the wavelengths.
+    pub theta: f64,
+    /// How the frequencies differ from the plain ones.
+    pub scaling: RopeScaling,
+}
+
+/// Changes of the plain frequencies, by the names that configurations give them. `factor` says how
+/// many times longer the context has become.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RopeScaling {
+    /// `default`: as they are.
+    Default,
+    /// `linear`: all frequencies divided by the factor.
+    Linear { factor: f64 },
+    /// `llama3`: long wavelengths divided by the factor, short ones kept, those between blended
+    /// (`apply_scaling` in meta-llama/llama-models).
+    Llama3 {
+        factor: f64,
+        low_frequency_factor: f64,
+        high_frequency_factor: f64,
+        /// Positions of the first training.
+        original_positions: f64,
+    },
+    /// `yarn` (arXiv 2309.00071, section 3.2): a ramp over the dimensions between those that turn
+    /// `beta_slow` and `beta_fast` times in the first training's context, and queries and keys that
+    /// grow by `attention_factor`.
+    Yarn {
+        factor: f64,
+        attention_factor: f64,
+        beta_fast: f64,
+        beta_slow: f64,
+        original_positions: f64,
+        /// Whether the ramp begins and ends at whole dimensions.
+        truncate: bool,
+    },
+}
+
+impl Rope {
+    /// Angle per position of each pair of dimensions, `head_dim / 2` numbers in radians.
+    pub(super) fn frequencies(&self, head_dim: i64) -> Vec<f64> {
+        let width = head_dim as f64;
+        let plain = (0..head_dim / 2).map(|pair| self.theta.powf(-2.0 * pair as f64 / width));
+        match self.scaling {
+            RopeScaling::Default => plain.collect(),
+            RopeScaling::Linear { factor } => plain.map(|frequency| frequency / factor).collect(),
+            RopeScaling::Llama3 {
+                factor,
+                low_frequency_factor: low,
+                high_frequency_factor: high,
+                original_positions,
+            } => plain
+                .map(|frequency| {
+                    let turns = original_positions * frequency / TAU;
+                    if turns > high {
+                        frequency
+                    } else if turns < low {
+                        frequency / factor
+                    } else {
+                        let kept = (turns - low) / (high - low);
+                        (1.0 - kept) * frequency / factor + kept * frequency
+                    }
+                })
+                .collect(),
+            RopeScaling::Yarn { factor, .. } => {
+                let (first, last) = self.yarn_ramp(width);
+                plain
+                    .enumerate()
+                    .map(|(pair, frequency)| {
+                        let divided = ((pair as f64 - first) / (last - first)).clamp(0.0, 1.0);
+                        divided * frequency / factor + (1.0 - divided) * frequency
+                    })
+                    .collect()
+            }
+        }
+    }
+
+    /// The pairs of dimensions between which YaRN's ramp rises.
+    fn yarn_ramp(&self, width: f64) -> (f64, f64) {
+        let RopeScaling::Yarn { beta_fast, beta_slow, original_positions, truncate, .. } =
+            self.scaling
+        else {
+            return (0.0, 1.0);
+        };
+        let pair_of_turns = |turns: f64| {
+            width * (original_positions / (turns * TAU)).ln() / (2.0 * self.theta.ln())
+        };
+        let (first, last) = (pair_of_turns(beta_fast), pair_of_turns(beta_slow));
+        let (first, last) = if truncate { (first.floor(), last.ceil()) } else { (first, last) };
+        let (first, last) = (first.max(0.0), last.min(width - 1.0));
+        // A ramp of no length would divide by zero.
+        if last > first { (first, last) } else { (first, first + 0.001) }
+    }
+
+    /// What cosines and sines are multiplied by.
+    fn amplitude(&self) -> f64 {
+        match self.scaling {
+            RopeScaling::Yarn { attention_factor, .. } => attention_factor,
+            _ => 1.0,
+        }
+    }
+}
+
+/// Cosines and sines of every position, `[positions, head_dim]`, f32 (both halves equal).
+#[derive(Debug)]
+pub(super) struct RotaryTables {
+    cos: Tensor,
+    sin: Tensor,
+}
+
+impl RotaryTables {
+    pub(super) fn new(rope: &Rope, head_dim: i64, positions: usize, device: Device) -> Self {
+        // The angles are rounded as transformers rounds them: frequencies and products in f32.
+        let frequencies: Vec<f32> =
+            rope.frequencies(head_dim).into_iter().map(|frequency| frequency as f32).collect();
+        let frequencies = Tensor::from_slice(&frequencies).to_device(device);
+        let positions = Tensor::arange(positions as i64, (tch::Kind::Float, device));
+        let angles = positions.outer(&frequencies);
+        let angles = Tensor::cat(&[&angles, &angles], 1);
+        let amplitude = rope.amplitude();
+        Self { cos: angles.cos() * amplitude, sin: angles.sin() * amplitude }
+    }
+
+    /// The rows of `positions`, `[tokens]`.
+    pub(super) fn at(&self, positions: &Tensor) -> Rotation {
+        let rows = |table: &Tensor| table.index_select(0, positions).unsqueeze(1);
+        Rotation { cos: rows(&self.cos), sin: rows(&self.sin) }
+    }
+}
+
+/// How the heads of some tokens are turned: `[tokens, 1, head_dim]`, f32.
+#[derive(Debug)]
+pub(super) struct Rotation {
+    cos: Tensor,
+    sin: Tensor,
+}
+
+impl Rotation {
+    /// Turns `[tokens, heads, head_dim]` over halves, as in the Hugging Face layout:
+    /// `x cos + rotate_half(x) sin`. The result is f32.
+    pub(super) fn apply(&self, input: &Tensor) -> Tensor {
+        let halves = input.chunk(2, -1);
+        let rotated = Tensor::cat(&[&-&halves[1], &halves[0]], -1);
+        input * &self.cos + rotated * &self.sin
+    }
+}

@@ -1,0 +1,85 @@
+//! The keys of `config.json` that say how positions turn queries and keys: `rope_parameters` as
+//! transformers 5 writes them, `rope_theta` and `rope_scaling` as earlier versions did.
+
+use super::config::ModelConfigError;
+use super::config_keys::Keys;
+use super::rotary::{Rope, RopeScaling};
+
+const TYPES: &str = "default, linear, llama3 or yarn";
+/// Turns at which YaRN's ramp ends and begins where a configuration does not say (arXiv 2309.00071,
+/// section 3.2).
+const YARN_BETA_FAST: f64 = 32.0;
+const YARN_BETA_SLOW: f64 = 1.0;
+
+/// `theta` and `positions` are the family's base and the model's longest context, for keys that the
+/// file leaves out.
+pub(super) fn read(keys: &Keys<'_>, theta: f64, positions: f64) -> Result<Rope, ModelConfigError> {
+    let theta = keys.optional_positive("rope_theta")?.unwrap_or(theta);
+    // Where both stand in a file, transformers follows the older key.
+    let described = match keys.object("rope_scaling", "rope_scaling.")? {
+        Some(described) => Some(described),
+        None => keys.object("rope_parameters", "rope_parameters.")?,
+    };
+    let Some(described) = described else {
+        return Ok(Rope { theta, scaling: RopeScaling::Default });
+    };
+    let theta = described.optional_positive("rope_theta")?.unwrap_or(theta);
+    let partial = "partial_rotary_factor";
+    if described.value(partial).is_some_and(|value| value.as_f64() != Some(1.0)) {
+        return Err(described.refuse(partial, "1"));
+    }
+    // The oldest files call it `type`.
+    let key = if described.value("rope_type").is_some() { "rope_type" } else { "type" };
+    let scaling = match described.optional_text(key)?.unwrap_or("default") {
+        "default" => RopeScaling::Default,
+        "linear" => RopeScaling::Linear { factor: described.positive("factor")? },
+        "llama3" => llama3(&described, positions)?,
+        "yarn" => yarn(&described, positions)?,
+        _ => return Err(described.refuse(key, TYPES)),
+    };
+    Ok(Rope { theta, scaling })
+}
+
+fn llama3(keys: &Keys<'_>, positions: f64) -> Result<RopeScaling, ModelConfigError> {
+    let low_frequency_factor = keys.positive("low_freq_factor")?;
+    let high_frequency_factor = keys.positive("high_freq_factor")?;
+    if high_frequency_factor <= low_frequency_factor {
+        return Err(keys.refuse("high_freq_factor", "a number above low_freq_factor"));
+    }
+    Ok(RopeScaling::Llama3 {
+        factor: keys.positive("factor")?,
+        low_frequency_factor,
+        high_frequency_factor,
+        original_positions: original_positions(keys, positions)?,
+    })
+}
+
+fn yarn(keys: &Keys<'_>, positions: f64) -> Result<RopeScaling, ModelConfigError> {
+    let factor = keys.positive("factor")?;
+    // Section 3.4 of the paper: queries and keys grow by 0.1 ln(factor) + 1.
+    let growth = |scale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 };
+    let scales = (keys.optional_positive("mscale")?, keys.optional_positive("mscale_all_dim")?);
+    let attention_factor = match (keys.optional_positive("attention_factor")?, scales) {
+        (Some(given), _) => given,
+        (None, (Some(scale), Some(of_all))) => growth(scale) / growth(of_all),
+        (None, _) => growth(1.0),
+    };
+    let beta_fast = keys.optional_positive("beta_fast")?.unwrap_or(YARN_BETA_FAST);
+    let beta_slow = keys.optional_positive("beta_slow")?.unwrap_or(YARN_BETA_SLOW);
+    if beta_fast < beta_slow {
+        return Err(keys.refuse("beta_fast", "a number of at least beta_slow"));
+    }
+    Ok(RopeScaling::Yarn {
+        factor,
+        attention_factor,
+        beta_fast,
+        beta_slow,
+        original_positions: original_positions(keys, positions)?,
+        truncate: keys.flag("truncate", true)?,
+    })
+}
+
+/// The context of the first training; the model's own where the file does not say.
+fn original_positions(keys: &Keys<'_>, positions: f64) -> Result<f64, ModelConfigError> {
+    Ok(keys.optional_positive("original_max_position_embeddings")?.unwrap_or(positions))
+}
