@@ -16,6 +16,7 @@ pub use config::{ModelConfig, ModelConfigError};
 pub use device::{Compute, DeviceError, select_compute, set_threads};
 pub use llama::{Attention, Decoder, LayerWeights, PackedCausalAttention, Weights};
 pub(crate) use llama::{attend_one, repeat_heads};
+pub(crate) use log_prob::predicting_states;
 pub use log_prob::{TokenStatistics, token_statistics};
 
 use std::collections::BTreeMap;
