@@ -21,6 +21,7 @@ mod retrieve_lifecycle;
 mod retriever_corpus;
 mod stopping;
 mod tidy;
+mod train_algorithms;
 mod train_determinism;
 mod train_inputs;
 mod train_outage;

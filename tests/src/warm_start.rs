@@ -26,7 +26,7 @@ fn loss(model: &Path) -> f64 {
     let sequence = TrainSequence {
         token_ids: [prompt.clone(), turn.clone()].concat(),
         mask: [vec![false; prompt.len()], vec![true; turn.len()]].concat(),
-        advantage: 0.0,
+        advantages: Vec::new(),
         weight: 0.0,
         old_log_probs: None,
         reference_log_probs: None,

@@ -13,6 +13,7 @@ pub mod rollout;
 pub mod reward;
 pub mod algo;
 pub mod update;
+pub mod critic;
 pub mod checkpoint;
 pub mod eval;
 pub mod track;

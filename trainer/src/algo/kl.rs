@@ -14,6 +14,9 @@ pub enum KlEstimator {
     K2,
     /// `e^(ref - lp) - (ref - lp) - 1`, clamped to ±10 as in Search-R1's `kl_penalty`.
     K3,
+    /// The value of K3 with the gradient of K2, which is that of the divergence itself (veRL's
+    /// `kl_penalty` for names that end with a plus).
+    K3Plus,
 }
 
 /// The estimate for each token; differentiable in `log_probs`. Both are `[tokens]`.
@@ -23,11 +26,18 @@ pub fn kl_estimate(estimator: KlEstimator, log_probs: &Tensor, reference: &Tenso
         KlEstimator::K1 => difference,
         KlEstimator::Abs => difference.abs(),
         KlEstimator::K2 => difference.square() * 0.5,
-        KlEstimator::K3 => {
-            // Beyond this the value is at its bound anyway, but the exponential would overflow and
-            // make the gradient 0 times infinity, which is NaN.
-            let difference = difference.clamp(-20.0, 20.0);
-            (-&difference).exp().g_add(&(difference - 1.0)).clamp(-10.0, 10.0)
+        KlEstimator::K3 => third_estimate(&difference),
+        KlEstimator::K3Plus => {
+            let leading = difference.square() * 0.5;
+            let value = third_estimate(&difference).detach();
+            &leading - leading.detach() + value
         }
     }
+}
+
+fn third_estimate(difference: &Tensor) -> Tensor {
+    // Beyond this the value is at its bound anyway, but the exponential would overflow and make the
+    // gradient 0 times infinity, which is NaN.
+    let difference = difference.clamp(-20.0, 20.0);
+    (-&difference).exp().g_add(&(difference - 1.0)).clamp(-10.0, 10.0)
 }

@@ -1,18 +1,42 @@
 //! Advantages, divergences and losses as functions of values: no model, no I/O, no state.
 //!
-//! Golden values recorded from Search-R1's `core_algos` and `torch_functional` pin every formula
-//! (`tests/golden/algorithms.json`).
+//! Golden values recorded from Search-R1 (`tests/golden/algorithms.json`) and from veRL and ZeroSearch
+//! (`tests/golden/algorithms-extended.json`) pin every formula.
 
-mod advantage;
+mod aggregation;
+mod clipped;
+mod correction;
+mod entropy;
+mod gae;
+mod group;
 mod kl;
-mod loss;
+mod kl_controller;
+mod layout;
+mod likelihood;
 mod masked;
+mod objective;
+mod returns;
+mod sequence_ratio;
+mod shaping;
+mod soft_clip;
 #[cfg(test)]
 mod tests;
+mod value;
 
-pub use advantage::{GROUP_STD_EPSILON, group_advantages};
-pub use kl::{KlEstimator, kl_estimate};
-pub use loss::{
-    Aggregation, ClipRange, PolicyLoss, clipped_policy_loss, entropy_of_logits, token_weights,
+pub use aggregation::{Aggregation, token_weights};
+pub use correction::truncated_importance;
+pub use entropy::entropy_of_logits;
+pub use gae::{Discount, Estimates, GaeSteps, generalised_advantages};
+pub use group::{
+    GROUP_STD_EPSILON, Singleton, group_advantages, leave_one_out, length_weighted,
+    rescaled_by_nonzero, uniform_groups,
 };
+pub use kl::{KlEstimator, kl_estimate};
+pub use kl_controller::{KlTarget, adapted_coefficient};
+pub use layout::TokenLayout;
+pub use likelihood::{LikelihoodGate, likelihood_loss};
 pub use masked::{TooFewTokens, masked_mean, masked_whiten};
+pub use objective::{ClipRange, Objective, PolicyInputs, PolicyLoss, policy_loss};
+pub use returns::{batch_centred, discounted_returns, whiten};
+pub use shaping::{OverlongPenalty, overlong_penalty};
+pub use value::{ValueLoss, value_loss};

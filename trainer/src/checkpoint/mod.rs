@@ -14,6 +14,8 @@ use crate::policy::{Policy, WeightsError, write_weights};
 use crate::update::AdamW;
 
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+const CRITIC_FILE: &str = "critic.safetensors";
+const CRITIC_OPTIMIZER_FILE: &str = "critic_optimizer.safetensors";
 const STATE_FILE: &str = "trainer_state.json";
 /// Files that describe the model and its tokenizer, copied as they are if they are there.
 const COPIED_FILES: [&str; 7] = [
@@ -27,13 +29,32 @@ const COPIED_FILES: [&str; 7] = [
 ];
 
 /// Where a run stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrainerState {
     /// Training steps completed.
     pub step: u64,
     /// Optimizer updates made.
     pub updates: u64,
     pub seed: u64,
+    /// Questions drawn so far, where that is not the same number every step.
+    #[serde(default)]
+    pub questions_drawn: Option<u64>,
+    /// Optimizer updates of the critic.
+    #[serde(default)]
+    pub critic_updates: u64,
+    /// The bits of the divergence's weight, where a controller has changed it: decimal text need not
+    /// read back to the same number.
+    #[serde(default)]
+    pub kl_coefficient_bits: Option<u64>,
+}
+
+/// What a run needs to go on, beside the policy.
+#[derive(Clone, Copy, Debug)]
+pub struct ResumeParts<'r> {
+    pub optimizer: &'r AdamW,
+    /// The critic's parameters and optimizer, where there is one.
+    pub critic: Option<(&'r BTreeMap<String, Tensor>, &'r AdamW)>,
+    pub state: TrainerState,
 }
 
 /// Why a checkpoint could not be written or read.
@@ -63,13 +84,17 @@ pub fn save(
     folder: &Path,
     policy: &Policy,
     source: &Path,
-    resume: Option<(&AdamW, TrainerState)>,
+    resume: Option<ResumeParts<'_>>,
 ) -> Result<(), CheckpointError> {
     let new = AtomicDir::create(folder)?;
     let partial = new.path();
     write_model(partial, policy, source)?;
-    if let Some((optimizer, state)) = resume {
+    if let Some(ResumeParts { optimizer, critic, state }) = resume {
         write_moments(&partial.join(OPTIMIZER_FILE), optimizer)?;
+        if let Some((parameters, optimizer)) = critic {
+            write_tensors(&partial.join(CRITIC_FILE), &named("", parameters))?;
+            write_moments(&partial.join(CRITIC_OPTIMIZER_FILE), optimizer)?;
+        }
         let text = serde_json::to_vec_pretty(&state)
             .map_err(|error| damaged(partial, &error.to_string()))?;
         let path = partial.join(STATE_FILE);
@@ -116,16 +141,22 @@ fn damaged(path: &Path, reason: &str) -> CheckpointError {
     CheckpointError::Damaged { path: path.to_owned(), reason: reason.to_owned() }
 }
 
+/// Every tensor with `prefix` before its name.
+fn named(prefix: &str, tensors: &BTreeMap<String, Tensor>) -> Vec<(String, Tensor)> {
+    tensors
+        .iter()
+        .map(|(name, tensor)| (format!("{prefix}{name}"), tensor.shallow_clone()))
+        .collect()
+}
+
 fn write_moments(path: &Path, optimizer: &AdamW) -> Result<(), CheckpointError> {
-    let named = |prefix: &'static str, moments: &BTreeMap<String, Tensor>| {
-        moments
-            .iter()
-            .map(move |(name, tensor)| (format!("{prefix}.{name}"), tensor.shallow_clone()))
-            .collect::<Vec<_>>()
-    };
-    let mut tensors = named("first", &optimizer.first);
-    tensors.extend(named("second", &optimizer.second));
-    Tensor::write_safetensors(&tensors, path).map_err(|error| damaged(path, &error.to_string()))
+    let mut tensors = named("first.", &optimizer.first);
+    tensors.extend(named("second.", &optimizer.second));
+    write_tensors(path, &tensors)
+}
+
+fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<(), CheckpointError> {
+    Tensor::write_safetensors(tensors, path).map_err(|error| damaged(path, &error.to_string()))
 }
 
 /// The newest whole checkpoint of `run_dir` that a run can go on from.
@@ -167,29 +198,64 @@ pub fn restore_moments(
     state: TrainerState,
     optimizer: &mut AdamW,
 ) -> Result<(), CheckpointError> {
-    let path = folder.join(OPTIMIZER_FILE);
+    read_moments(&folder.join(OPTIMIZER_FILE), optimizer)?;
+    optimizer.updates = state.updates;
+    Ok(())
+}
+
+/// Puts the saved critic of `folder` and its moments into `parameters` and `optimizer`.
+///
+/// # Errors
+/// A missing or damaged file, or a critic of another model.
+pub fn restore_critic(
+    folder: &Path,
+    state: TrainerState,
+    parameters: &mut BTreeMap<String, Tensor>,
+    optimizer: &mut AdamW,
+) -> Result<(), CheckpointError> {
+    let path = folder.join(CRITIC_FILE);
     let tensors =
         Tensor::read_safetensors(&path).map_err(|error| damaged(&path, &error.to_string()))?;
+    if tensors.len() != parameters.len() {
+        let reason = format!("{} tensors instead of {}", tensors.len(), parameters.len());
+        return Err(damaged(&path, &reason));
+    }
+    for (name, tensor) in tensors {
+        let Some(parameter) = parameters.get_mut(&name) else {
+            return Err(damaged(&path, &format!("unknown tensor {name}")));
+        };
+        if parameter.size() != tensor.size() {
+            return Err(damaged(&path, &format!("{name} has shape {:?}", tensor.size())));
+        }
+        tch::no_grad(|| parameter.copy_(&tensor));
+    }
+    read_moments(&folder.join(CRITIC_OPTIMIZER_FILE), optimizer)?;
+    optimizer.updates = state.critic_updates;
+    Ok(())
+}
+
+fn read_moments(path: &Path, optimizer: &mut AdamW) -> Result<(), CheckpointError> {
+    let tensors =
+        Tensor::read_safetensors(path).map_err(|error| damaged(path, &error.to_string()))?;
     let mut restored = 0;
     for (name, tensor) in tensors {
         let (moments, parameter) = match name.split_once('.') {
             Some(("first", parameter)) => (&mut optimizer.first, parameter),
             Some(("second", parameter)) => (&mut optimizer.second, parameter),
-            _ => return Err(damaged(&path, &format!("unknown tensor {name}"))),
+            _ => return Err(damaged(path, &format!("unknown tensor {name}"))),
         };
         let Some(moment) = moments.get_mut(parameter) else {
-            return Err(damaged(&path, &format!("moments of unknown parameter {parameter}")));
+            return Err(damaged(path, &format!("moments of unknown parameter {parameter}")));
         };
         if moment.size() != tensor.size() {
-            return Err(damaged(&path, &format!("{name} has shape {:?}", tensor.size())));
+            return Err(damaged(path, &format!("{name} has shape {:?}", tensor.size())));
         }
         moment.copy_(&tensor);
         restored += 1;
     }
     let expected = optimizer.first.len() + optimizer.second.len();
     if restored != expected {
-        return Err(damaged(&path, &format!("{restored} moments instead of {expected}")));
+        return Err(damaged(path, &format!("{restored} moments instead of {expected}")));
     }
-    optimizer.updates = state.updates;
     Ok(())
 }

@@ -21,7 +21,7 @@ pub struct Arguments {
 pub enum Command {
     /// Warm-start a model on demonstrations of the questions in `data.train`
     Sft(CommonArguments),
-    /// Train a model by GRPO through the retriever
+    /// Train a model by reinforcement learning through the retriever
     Train(CommonArguments),
     /// Ask a model the questions in `data.test` and score its answers
     Eval(EvalArguments),

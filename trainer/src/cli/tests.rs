@@ -50,11 +50,11 @@ fn wrong_command_lines_exit_64() {
 #[test]
 fn wrong_configuration_exits_64_with_every_problem() {
     let (code, out, errors) =
-        run(&["train", "--set", "grpo.lerning_rate=1", "--set", "grpo.group_size=1"]);
+        run(&["train", "--set", "grpo.lerning_rate=1", "--set", "grpo.group_size=0"]);
     assert_eq!((code, out.as_str()), (EXIT_USAGE, ""));
     assert!(errors.starts_with("error: 2 problems in the configuration\n"), "{errors}");
     assert!(errors.contains("did you mean `grpo.learning_rate`?"), "{errors}");
-    assert!(errors.contains("did you mean 2?"), "{errors}");
+    assert!(errors.contains("did you mean 1?"), "{errors}");
 }
 
 #[test]
@@ -122,14 +122,14 @@ fn variables_stand_between_file_and_arguments() {
 #[test]
 fn one_message_names_the_problems_of_environment_arguments_and_log() {
     let variables = [("TRAINER_GRPO_STEPS", "none"), ("TRAINER_LOG", "trainer=loudly")];
-    let (code, out, errors) = run_with(&variables, &["train", "--set", "grpo.group_size=1"]);
+    let (code, out, errors) = run_with(&variables, &["train", "--set", "grpo.group_size=0"]);
     assert_eq!((code, out.as_str()), (EXIT_USAGE, ""));
     let expected = [
         "error: 3 problems in the configuration",
         "  TRAINER_GRPO_STEPS: `grpo.steps` takes an integer, at least 1, not \"none\"",
         "  TRAINER_LOG: expected a filter such as info or info,trainer=debug, not \"trainer=loudly\"",
-        "  --set grpo.group_size=1: `grpo.group_size` takes an integer, at least 2, not 1; did you \
-         mean 2?",
+        "  --set grpo.group_size=0: `grpo.group_size` takes an integer, at least 1, not 0; did you \
+         mean 1?",
     ];
     assert_eq!(errors.lines().collect::<Vec<_>>(), expected);
     // Commands without a configuration log too.

@@ -92,6 +92,8 @@ choices! {
         K2 = "k2",
         /// `q / p - log(q / p) - 1`, never negative and unbiased.
         K3 = "k3",
+        /// The value of `k3` with the gradient of `k2`.
+        K3Plus = "k3+",
     }
 
     /// How per-token losses become one number.
@@ -102,6 +104,74 @@ choices! {
         SeqMeanTokenMean = "seq-mean-token-mean",
         /// Mean over trajectories of each one's sum over its tokens.
         SeqMeanTokenSum = "seq-mean-token-sum",
+        /// The same over a constant, so that length does not weigh.
+        SeqMeanTokenSumNorm = "seq-mean-token-sum-norm",
+        /// Sum over all trained tokens of the update.
+        TokenSum = "token-sum",
+    }
+
+    /// How rewards become advantages.
+    pub enum AdvantageEstimator {
+        /// Distance from the group's mean, in units of its standard deviation.
+        Grpo = "grpo",
+        /// Distance from the group's mean.
+        DrGrpo = "dr-grpo",
+        /// Distance from the mean of the others of the group.
+        Rloo = "rloo",
+        /// Distance from the group's mean, weighted by length.
+        Opo = "opo",
+        /// Distance from the group's mean, scaled by the share of scores that are not 0.
+        Gpg = "gpg",
+        /// The reward.
+        Reinforce = "reinforce",
+        /// The reward less its mean over the step.
+        ReinforceBaseline = "reinforce-baseline",
+        /// The discounted return, whitened over the step.
+        ReinforcePlusPlus = "reinforce++",
+        /// Distance from the group's mean, whitened over the step.
+        ReinforcePlusPlusBaseline = "reinforce++-baseline",
+        /// Generalised advantage estimation from a critic: PPO.
+        Gae = "gae",
+    }
+
+    /// The loss of one token, or of a trajectory spread over its tokens.
+    pub enum PolicyLossKind {
+        /// PPO's clipped ratio.
+        Clip = "clip",
+        /// The ratio of whole trajectories.
+        Gspo = "gspo",
+        /// Clipped ratios as weights of the log-prob.
+        Cispo = "cispo",
+        /// Soft gates in place of the clip.
+        Sapo = "sapo",
+        /// The geometric mean of clipped ratios.
+        Gmpo = "gmpo",
+        /// Advantage times log-prob, without a ratio.
+        Reinforce = "reinforce",
+    }
+
+    /// What the divergence from the reference is part of.
+    pub enum KlPlacement {
+        /// The loss.
+        Loss = "loss",
+        /// The reward of each token.
+        Reward = "reward",
+    }
+
+    /// What happens to the weight of the divergence during a run.
+    pub enum KlControllerKind {
+        /// It stays.
+        Fixed = "fixed",
+        /// It is steered towards a target divergence.
+        Adaptive = "adaptive",
+    }
+
+    /// What must have become less likely for the likelihood term to hold a token.
+    pub enum LikelihoodGateKind {
+        /// The action that the token belongs to.
+        Action = "action",
+        /// The whole trajectory.
+        Response = "response",
     }
 }
 
@@ -113,6 +183,30 @@ pub enum DeviceChoice {
     Cpu,
     /// The CUDA device of this number.
     Cuda(usize),
+}
+
+impl AdvantageEstimator {
+    /// Whether a trajectory is compared with others of its question.
+    pub fn compares_groups(self) -> bool {
+        match self {
+            Self::Grpo
+            | Self::DrGrpo
+            | Self::Rloo
+            | Self::Opo
+            | Self::Gpg
+            | Self::ReinforcePlusPlusBaseline => true,
+            Self::Reinforce | Self::ReinforceBaseline | Self::ReinforcePlusPlus | Self::Gae => {
+                false
+            }
+        }
+    }
+}
+
+impl PolicyLossKind {
+    /// Whether the loss is one of whole trajectories.
+    pub fn is_of_sequences(self) -> bool {
+        matches!(self, Self::Gspo | Self::Sapo | Self::Gmpo)
+    }
 }
 
 impl fmt::Display for DeviceChoice {

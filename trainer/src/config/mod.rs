@@ -18,21 +18,22 @@ mod write;
 mod tests;
 
 pub use choice::{
-    Compat, ComputeDtype, DeviceChoice, KlEstimator, LossAggregation, RewardKind, TemplateChoice,
+    AdvantageEstimator, Compat, ComputeDtype, DeviceChoice, KlControllerKind, KlEstimator,
+    KlPlacement, LikelihoodGateKind, LossAggregation, PolicyLossKind, RewardKind, TemplateChoice,
 };
 pub use environment::{Environment, LOG, Variable, environment, log_filter, unknown_variables};
 pub use problem::{ConfigError, Origin, Problem, ProblemKind};
 pub use section::KeySpec;
 pub use sections::{
-    Config, DataConfig, EvalConfig, GrpoConfig, ModelConfig, OptimizerConfig, RetrieverConfig,
-    RewardConfig, RolloutConfig, SftConfig, UpdateConfig,
+    AlgorithmConfig, Config, CriticConfig, DataConfig, EvalConfig, GrpoConfig, ModelConfig,
+    OptimizerConfig, RetrieverConfig, RewardConfig, RolloutConfig, SftConfig, UpdateConfig,
 };
 
 use section::Section;
 
 impl Config {
     /// Every section in file order, the keys before the first one included.
-    fn sections(&self) -> [&dyn Section; 11] {
+    fn sections(&self) -> [&dyn Section; 13] {
         [
             self,
             &self.model,
@@ -43,6 +44,8 @@ impl Config {
             &self.optimizer,
             &self.sft,
             &self.grpo,
+            &self.algorithm,
+            &self.critic,
             &self.update,
             &self.eval,
         ]
@@ -56,7 +59,7 @@ impl Config {
         if name.is_empty() {
             return Some(self);
         }
-        let sections: [&mut dyn Section; 10] = [
+        let sections: [&mut dyn Section; 12] = [
             &mut self.model,
             &mut self.retriever,
             &mut self.data,
@@ -65,6 +68,8 @@ impl Config {
             &mut self.optimizer,
             &mut self.sft,
             &mut self.grpo,
+            &mut self.algorithm,
+            &mut self.critic,
             &mut self.update,
             &mut self.eval,
         ];

@@ -1,5 +1,7 @@
 //! What must hold between keys, beyond what each one's own range says.
 
+mod algorithm;
+
 use super::problem::ProblemKind;
 use super::sections::Config;
 use super::value::quoted;
@@ -63,6 +65,7 @@ pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
             Some(rollout.max_observation_tokens.to_string()),
         ));
     }
+    found.extend(algorithm::conflicts(config));
     if !has_http_scheme(&retriever.url) {
         let host = retriever.url.rsplit("//").next().unwrap_or_default();
         found.push(conflict(
@@ -97,6 +100,7 @@ impl Config {
                 self.update.tokens_per_micro_batch, self.rollout.max_response_tokens
             ));
         }
+        warnings.extend(algorithm::warnings(self));
         warnings
     }
 }

@@ -5,7 +5,8 @@
 use std::path::PathBuf;
 
 use super::choice::{
-    Compat, ComputeDtype, DeviceChoice, KlEstimator, LossAggregation, RewardKind, TemplateChoice,
+    AdvantageEstimator, Compat, ComputeDtype, DeviceChoice, KlControllerKind, KlEstimator,
+    KlPlacement, LikelihoodGateKind, LossAggregation, PolicyLossKind, RewardKind, TemplateChoice,
 };
 use super::section::section;
 use super::value::Range;
@@ -33,6 +34,8 @@ section! {
         optimizer: OptimizerConfig,
         sft: SftConfig,
         grpo: GrpoConfig,
+        algorithm: AlgorithmConfig,
+        critic: CriticConfig,
         update: UpdateConfig,
         eval: EvalConfig,
     }
@@ -127,7 +130,7 @@ section! {
 }
 
 section! {
-    /// AdamW, for the warm start and for GRPO.
+    /// AdamW, for the warm start, for the policy and for the critic.
     pub struct OptimizerConfig in "optimizer" {
         /// Decay of the mean of the gradients.
         beta1: f64 = 0.9, Range::from_below(0.0, 1.0);
@@ -161,14 +164,14 @@ section! {
 }
 
 section! {
-    /// Reinforcement learning by group-relative advantages.
+    /// Reinforcement learning, whatever the algorithm: sizes of a step, learning rate, loss.
     pub struct GrpoConfig in "grpo" {
         /// Training steps: rollout, scoring and update of one batch of questions.
         steps: usize ["steps"] = 100, Range::at_least(1.0);
         /// Questions per step.
         prompts_per_step: usize ["questions"] = 32, Range::at_least(1.0);
-        /// Trajectories per question, which are compared with each other.
-        group_size: usize ["trajectories"] = 8, Range::at_least(2.0);
+        /// Trajectories per question; algorithms that compare them with each other need 2.
+        group_size: usize ["trajectories"] = 8, Range::at_least(1.0);
         /// Trajectories per optimizer step; 0 takes the whole step's.
         trajectories_per_update: usize ["trajectories"] = 0;
         /// Times that each trajectory is trained on.
@@ -181,7 +184,8 @@ section! {
         clip_low: f64 = 0.2, Range::between(0.0, 1.0);
         /// How far the probability ratio may rise above 1 before it is clipped.
         clip_high: f64 = 0.2, Range::at_least(0.0);
-        /// Weight of the divergence from the starting model in the loss; 0 does without.
+        /// Weight of the divergence from the starting model, in the loss or in the reward (see
+        /// `algorithm.kl_placement`); 0 does without.
         kl_coefficient: f64 = 1e-3, Range::at_least(0.0);
         /// How that divergence is estimated.
         kl_estimator: KlEstimator = KlEstimator::K3;
@@ -190,7 +194,8 @@ section! {
         /// Leaves out the trajectories of groups in which all rewards are equal: their advantage is 0,
         /// so that they would only add to the divergence term.
         skip_uniform_groups: bool = false;
-        /// Divides advantages by the standard deviation of their group.
+        /// `algorithm.advantage` = "grpo": divides advantages by the standard deviation of their
+        /// group.
         normalise_by_std: bool = true;
         /// How the losses of the tokens become one number.
         loss_aggregation: LossAggregation = LossAggregation::TokenMean;
@@ -202,6 +207,72 @@ section! {
         resume: bool = true;
         /// Share of a step's trajectories lost to failed searches above which the run stops.
         max_failed_search_fraction: f64 = 0.5, Range::between(0.0, 1.0);
+    }
+}
+
+section! {
+    /// Which algorithm: how rewards become advantages, and advantages a loss.
+    pub struct AlgorithmConfig in "algorithm" {
+        /// How rewards become advantages; "gae" is PPO and trains a critic.
+        advantage: AdvantageEstimator = AdvantageEstimator::Grpo;
+        /// The loss of a token.
+        policy_loss: PolicyLossKind = PolicyLossKind::Clip;
+        /// `policy_loss` = "clip": most that a token of negative advantage costs, in multiples of that
+        /// advantage; 0 sets no bound.
+        dual_clip: f64 = 0.0, Range::at_least(0.0);
+        /// `policy_loss` = "sapo": steepness of the gate of tokens with a positive advantage.
+        sapo_positive: f64 = 1.0, Range::above(0.0);
+        /// `policy_loss` = "sapo": steepness of the gate of all other tokens.
+        sapo_negative: f64 = 1.05, Range::above(0.0);
+        /// `grpo.loss_aggregation` = "seq-mean-token-sum-norm": the constant that sums are divided by; 0
+        /// takes the tokens that an episode can sample.
+        norm_tokens: usize ["tokens"] = 0;
+        /// Discount of a reward one token later, for "gae" and "reinforce++".
+        gamma: f64 = 1.0, Range::above_up_to(0.0, 1.0);
+        /// Discount of the estimate one token later, for "gae".
+        lambda: f64 = 1.0, Range::between(0.0, 1.0);
+        /// What the divergence from the starting model is part of.
+        kl_placement: KlPlacement = KlPlacement::Loss;
+        /// What happens to `grpo.kl_coefficient` during a run.
+        kl_controller: KlControllerKind = KlControllerKind::Fixed;
+        /// `kl_controller` = "adaptive": divergence wished for, in nats per token.
+        kl_target: f64 = 0.1, Range::above(0.0);
+        /// `kl_controller` = "adaptive": trajectories over which the weight may change by its own size.
+        kl_horizon: usize ["trajectories"] = 10_000, Range::at_least(1.0);
+        /// Largest weight that corrects a token where the sampler's probability was another than the
+        /// trainer's (truncated importance sampling); 0 does not correct.
+        importance_most: f64 = 2.0, Range::at_least(0.0);
+        /// Weight of the term that keeps the likelihood of trajectories without a negative advantage
+        /// (LLDS), against collapse; 0 does without.
+        likelihood_coefficient: f64 = 0.0, Range::at_least(0.0);
+        /// What must have become less likely for that term to hold a token.
+        likelihood_gate: LikelihoodGateKind = LikelihoodGateKind::Action;
+        /// Rolls out further questions in place of those whose trajectories all have one reward.
+        dynamic_sampling: bool = false;
+        /// `dynamic_sampling`: most rollouts of a step; what they have found by then is trained on.
+        sampling_rounds: usize ["rollouts"] = 4, Range::between(1.0, 64.0);
+        /// Sampled tokens before `overlong_limit_tokens` over which a penalty for length grows; 0 does
+        /// without it.
+        overlong_buffer_tokens: usize ["tokens"] = 0;
+        /// Sampled tokens of a trajectory at which that penalty is whole; 0 takes as many as an episode
+        /// can sample.
+        overlong_limit_tokens: usize ["tokens"] = 0;
+        /// The whole penalty.
+        overlong_penalty: f64 = 1.0, Range::above(0.0);
+    }
+}
+
+section! {
+    /// The critic of PPO (`algorithm.advantage` = "gae"): a copy of the model with a value head.
+    pub struct CriticConfig in "critic" {
+        /// Learning rate after the warm-up.
+        learning_rate: f64 = 1e-5, Range::above(0.0);
+        /// Optimizer steps over which the learning rate rises from 0.
+        warmup_updates: usize ["updates"] = 4;
+        /// Steps at the beginning in which the critic learns alone.
+        warmup_steps: usize ["steps"] = 0;
+        /// How far a value may move within a step before its loss no longer shrinks.
+        clip: f64 = 0.5, Range::above(0.0);
     }
 }
 

@@ -94,7 +94,7 @@ fn misspelt_keys_name_the_nearest() {
         "learning_rate = 1e-6\n",
         &[],
         &["run.toml:1: unknown key `learning_rate`; did you mean `sft.learning_rate` or \
-           `grpo.learning_rate`?"],
+           `grpo.learning_rate` or `critic.learning_rate`?"],
     );
     check(
         "",
@@ -124,17 +124,15 @@ fn wrong_values_name_what_is_accepted_and_the_nearest() {
     check(
         "[grpo]\n\nkl_estimator = \"k33\"\n",
         &[],
-        &[
-            "run.toml:3: `grpo.kl_estimator` takes \"k1\", \"abs\", \"k2\" or \"k3\", not \"k33\"; did \
-         you mean \"k3\"?",
-        ],
+        &["run.toml:3: `grpo.kl_estimator` takes \"k1\", \"abs\", \"k2\", \"k3\" or \"k3+\", not \
+         \"k33\"; did you mean \"k3\"?"],
     );
     check(
         "",
-        &["grpo.group_size=1"],
+        &["grpo.group_size=0"],
         &[
-            "--set grpo.group_size=1: `grpo.group_size` takes an integer, at least 2, not 1; did you \
-         mean 2?",
+            "--set grpo.group_size=0: `grpo.group_size` takes an integer, at least 1, not 0; did you \
+         mean 1?",
         ],
     );
     check(
@@ -249,6 +247,67 @@ fn conflicting_keys_are_refused_where_they_were_set() {
     );
 }
 
+/// Lines with which each of these settings alone, beside `with`, is refused.
+#[test]
+fn algorithms_whose_parts_do_not_fit_are_refused_by_name() {
+    for (setting, with, parts) in [
+        ("grpo.group_size=1", "", &["`algorithm.advantage` = \"grpo\"", "did you mean 2?"][..]),
+        ("grpo.group_size=1", "algorithm.advantage=rloo", &["\"rloo\" compares"]),
+        (
+            "algorithm.dynamic_sampling=true",
+            "algorithm.advantage=gae",
+            &["goes by groups", "\"gae\"", "did you mean false?"],
+        ),
+        ("grpo.skip_uniform_groups=true", "algorithm.advantage=reinforce", &["\"reinforce\""]),
+        (
+            "grpo.loss_aggregation=token-mean",
+            "algorithm.policy_loss=gspo",
+            &["`algorithm.policy_loss` = \"gspo\"", "did you mean \"seq-mean-token-mean\"?"],
+        ),
+        ("grpo.loss_aggregation=token-sum", "algorithm.policy_loss=sapo", &["\"sapo\""]),
+        ("grpo.loss_aggregation=token-sum", "algorithm.policy_loss=gmpo", &["\"gmpo\""]),
+        (
+            "algorithm.dual_clip=3",
+            "algorithm.policy_loss=cispo",
+            &["\"clip\" alone, not \"cispo\""],
+        ),
+        ("algorithm.dual_clip=0.5", "", &["above 1, or 0", "did you mean 3.0?"]),
+        ("algorithm.norm_tokens=9", "", &["\"seq-mean-token-sum-norm\" alone"]),
+        (
+            "algorithm.kl_placement=reward",
+            "grpo.kl_coefficient=0",
+            &["needs `grpo.kl_coefficient` above 0"],
+        ),
+        ("algorithm.kl_controller=adaptive", "", &["`algorithm.kl_placement` = \"reward\""]),
+        ("critic.warmup_steps=2", "", &["needs a critic", "\"grpo\" has not", "did you mean 0?"]),
+        (
+            "critic.warmup_steps=100",
+            "algorithm.advantage=gae",
+            &["leaves the policy untrained", "did you mean 99?"],
+        ),
+        ("algorithm.overlong_buffer_tokens=9999", "", &["2500 tokens", "did you mean 2500?"]),
+    ] {
+        let overrides: Vec<&str> =
+            [with, setting].into_iter().filter(|setting| !setting.is_empty()).collect();
+        let lines = problems("", &overrides);
+        assert_eq!(lines.len(), 1, "{setting}: {lines:?}");
+        let start = format!("--set {setting}: `{}` = ", setting.split('=').next().unwrap());
+        assert!(lines[0].starts_with(&start), "{lines:?}");
+        for part in parts {
+            assert!(lines[0].contains(part), "{part:?} is not in {:?}", lines[0]);
+        }
+    }
+    for fitting in [
+        &["algorithm.advantage=reinforce", "grpo.group_size=1"][..],
+        &["algorithm.advantage=gae", "grpo.group_size=1", "critic.warmup_steps=5"],
+        &["algorithm.policy_loss=gspo", "grpo.loss_aggregation=seq-mean-token-mean"],
+        &["algorithm.kl_placement=reward", "algorithm.kl_controller=adaptive"],
+        &["algorithm.dual_clip=3", "algorithm.dynamic_sampling=true"],
+    ] {
+        assert!(load("", fitting).is_ok(), "{fitting:?}");
+    }
+}
+
 #[test]
 fn text_that_is_not_toml_names_its_line() {
     let lines = problems("seed = 1\n[grpo\nsteps = 3\n", &[]);
@@ -283,4 +342,9 @@ fn risky_settings_are_warned_of() {
     let config = load("", &["rollout.top_p=0.9"]).unwrap();
     assert_eq!(config.warnings().len(), 1);
     assert!(config.warnings()[0].contains("`rollout.top_p` = 0.9"));
+    let config = load("", &["algorithm.likelihood_coefficient=0.1"]).unwrap();
+    assert_eq!(config.warnings().len(), 1);
+    assert!(config.warnings()[0].contains("has no effect with one update a step"));
+    let config = load("", &["algorithm.policy_loss=reinforce", "grpo.epochs_per_step=2"]).unwrap();
+    assert_eq!(config.warnings().len(), 1);
 }

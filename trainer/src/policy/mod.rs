@@ -28,6 +28,7 @@ pub use checkpoint_files::{WeightsError, read_weights, write_weights};
 pub use config::{Biases, LayerConfig, ModelConfig, ModelConfigError};
 pub use decoder::{Decoder, LayerWeights, Weights};
 pub use device::{Compute, DeviceError, select_compute, set_threads};
+pub(crate) use log_prob::predicting_states;
 pub use log_prob::{TokenStatistics, token_statistics};
 pub use rotary::{Rope, RopeScaling};
 

@@ -3,7 +3,7 @@ use std::path::Path;
 use super::*;
 use crate::eval::{EvalRow, Searches};
 use crate::rollout::{EndReason, SearchRecord, Segment, SegmentKind, Trajectory};
-use crate::track::{StepSeconds, record_phase};
+use crate::track::{AlgorithmMetrics, StepSeconds, record_phase};
 
 fn segment(kind: SegmentKind, text: &str) -> Segment {
     Segment {
@@ -101,6 +101,7 @@ fn step(step: u64) -> StepMetrics {
         grad_norm: 0.5 + ripple,
         learning_rate: 1e-6,
         log_prob_gap: 1e-4 * (1.0 + ripple),
+        algorithm: AlgorithmMetrics::default(),
         tokens_per_second: 210.0 + 90.0 * ripple,
         seconds: StepSeconds {
             rollout: 14.0,

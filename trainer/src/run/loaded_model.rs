@@ -196,8 +196,20 @@ pub(super) fn episode_jobs(
     seed: u64,
     step: u64,
 ) -> Vec<EpisodeJob> {
+    episode_jobs_from(0, examples, samples, seed, step)
+}
+
+/// As [`episode_jobs`], with prompt numbers from `first` on.
+pub(super) fn episode_jobs_from(
+    first: usize,
+    examples: &[&Example],
+    samples: usize,
+    seed: u64,
+    step: u64,
+) -> Vec<EpisodeJob> {
     let mut jobs = Vec::with_capacity(examples.len() * samples);
-    for (prompt, example) in examples.iter().enumerate() {
+    for (place, example) in examples.iter().enumerate() {
+        let prompt = first + place;
         for sample in 0..samples {
             jobs.push(EpisodeJob {
                 prompt,

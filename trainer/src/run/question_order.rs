@@ -10,9 +10,13 @@ pub(super) fn step_questions(
     per_step: usize,
     questions: usize,
 ) -> Vec<usize> {
-    let first = step * per_step as u64;
+    questions_from(seed, step * per_step as u64, per_step, questions)
+}
+
+/// As [`step_questions`], from the place `first` in that endless order on.
+pub(super) fn questions_from(seed: u64, first: u64, count: usize, questions: usize) -> Vec<usize> {
     let mut order: Option<(u64, Vec<usize>)> = None;
-    (first..first + per_step as u64)
+    (first..first + count as u64)
         .map(|position| {
             let epoch = position / questions as u64;
             if order.as_ref().is_none_or(|(known, _)| *known != epoch) {

@@ -1,5 +1,7 @@
-//! `trainer train`: GRPO. Every stage of a step stands here by name, in order.
+//! `trainer train`: reinforcement learning. Every stage of a step stands here by name, in order.
 
+mod advantages;
+mod collecting;
 mod updates;
 
 use std::fs;
@@ -9,34 +11,36 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use shared::atomic_file;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::evaluation::evaluate;
-use super::loaded_model::{
-    EpisodeProgress, LoadedModel, episode_jobs, http_searcher, reward_config, rollout_config,
-};
+use super::loaded_model::{LoadedModel, http_searcher};
 use super::manifest::write_manifest;
 use super::memory;
-use super::question_order::step_questions;
 use super::warm_start::optimizer_config;
 use super::{end_stopped, is_done, signals};
-use crate::algo::group_advantages;
-use crate::checkpoint::{self, TrainerState};
-use crate::config::Config;
+use crate::algo::{KlTarget, adapted_coefficient};
+use crate::checkpoint::{self, ResumeParts, TrainerState};
+use crate::config::{AdvantageEstimator, Config, KlControllerKind};
+use crate::critic::Critic;
 use crate::data::Example;
-use crate::engine::{BuiltinEngine, Sampling};
+use crate::engine::BuiltinEngine;
 use crate::eval::Searches;
 use crate::policy::Weights;
 use crate::report::evaluation_path;
-use crate::reward::{Reward, reward};
-use crate::rollout::scheduler::{Rollout, roll_out};
-use crate::rollout::trajectory::{EndReason, Trajectory};
+use crate::reward::Reward;
+use crate::rollout::trajectory::Trajectory;
 use crate::search::http::HttpSearcher;
 use crate::stop::StopFlag;
-use crate::track::{MetricsFile, Progress, StepMetrics, StepSeconds, record_phase};
-use crate::update::{AdamW, TrainSequence};
+use crate::track::{
+    AlgorithmMetrics, MetricsFile, Progress, StepMetrics, StepSeconds, record_phase,
+};
+use crate::update::AdamW;
+use advantages::TrainBatch;
+use collecting::Collected;
+use updates::StepUpdates;
 
-/// Trains `model.path` by GRPO through the retriever until it is done or a signal stops it; goes on
+/// Trains `model.path` by reinforcement learning through the retriever until it is done or a signal stops it; goes on
 /// from the run directory's last checkpoint unless `grpo.resume` is off.
 ///
 /// # Errors
@@ -73,17 +77,29 @@ struct TrainingRun<'c> {
     searcher: HttpSearcher,
     questions: Vec<Example>,
     optimizer: AdamW,
+    critic: Option<TrainedCritic>,
     metrics: MetricsFile,
     state: TrainerState,
+    /// Place in the order of the questions at which the next step begins.
+    next_question: u64,
     saved_step: Option<u64>,
     /// The present step is to be evaluated before the next one begins.
     owes_evaluation: bool,
 }
 
-/// What a step learned from its trajectories before it updates.
-struct Scored {
-    rewards: Vec<Reward>,
-    sequences: Vec<TrainSequence>,
+/// PPO's critic with its optimizer.
+struct TrainedCritic {
+    model: Critic,
+    optimizer: AdamW,
+}
+
+impl TrainedCritic {
+    /// A new one, made of the policy as it stands.
+    fn start(config: &Config, loaded: &LoadedModel) -> Self {
+        let model = Critic::of_policy(&loaded.policy, config.seed);
+        let optimizer = AdamW::new(&model.model.parameters, optimizer_config(config));
+        Self { model, optimizer }
+    }
 }
 
 impl<'c> TrainingRun<'c> {
@@ -97,7 +113,7 @@ impl<'c> TrainingRun<'c> {
             loaded.questions(config, &config.data.train, config.data.max_train_questions)?;
         // The reference is where training began, also when a run is resumed.
         let reference = (config.grpo.kl_coefficient > 0.0).then(|| loaded.policy.frozen_weights());
-        let mut state = TrainerState { step: 0, updates: 0, seed: config.seed };
+        let mut state = TrainerState { seed: config.seed, ..TrainerState::default() };
         let latest = checkpoint::latest(&config.run_dir)?.filter(|_| config.grpo.resume);
         if let Some((folder, saved)) = &latest {
             anyhow::ensure!(
@@ -115,6 +131,13 @@ impl<'c> TrainingRun<'c> {
         let mut optimizer = AdamW::new(&loaded.policy.parameters, optimizer_config(config));
         if let Some((folder, saved)) = &latest {
             checkpoint::restore_moments(folder, *saved, &mut optimizer)?;
+        }
+        let mut critic = (config.algorithm.advantage == AdvantageEstimator::Gae)
+            .then(|| TrainedCritic::start(config, &loaded));
+        if let (Some((folder, saved)), Some(critic)) = (&latest, &mut critic) {
+            let TrainedCritic { model, optimizer } = critic;
+            let parameters = &mut model.model.parameters;
+            checkpoint::restore_critic(folder, *saved, parameters, optimizer)?;
         }
         let mut engine = loaded.engine(config.rollout.max_sequences);
         // Versions count steps, also across the steps that an earlier process did.
@@ -134,8 +157,10 @@ impl<'c> TrainingRun<'c> {
             searcher,
             questions,
             optimizer,
+            critic,
             metrics,
             state,
+            next_question: 0,
             saved_step,
             owes_evaluation,
         })
@@ -166,114 +191,75 @@ impl<'c> TrainingRun<'c> {
         Ok(())
     }
 
-    /// One step: rollout, reward, advantage, log-probs, update, metrics.
+    /// One step: rollout, reward, log-probs, advantage, updates, metrics.
     fn step(&mut self, stop: &StopFlag) -> anyhow::Result<StepMetrics> {
         let started = Instant::now();
-        let grpo = &self.config.grpo;
-        let chosen = step_questions(
-            self.config.seed,
-            self.state.step,
-            grpo.prompts_per_step,
-            self.questions.len(),
-        );
-        let rollout = self.roll_out(&chosen, stop)?;
+        let config = self.config;
+        let collected = self.collect(stop)?;
         let rollout_seconds = started.elapsed().as_secs_f64();
-        let Scored { rewards, sequences } = self.score(&chosen, &rollout)?;
-        self.write_trajectories(&rollout.trajectories)?;
+        self.write_trajectories(&collected.trajectories)?;
 
         let log_probs_started = Instant::now();
-        let sequences = self.with_log_probs(sequences, stop)?;
+        let without_uniform = config.algorithm.dynamic_sampling || config.grpo.skip_uniform_groups;
+        let batch = TrainBatch::of(&collected, without_uniform);
+        let batch = self.with_log_probs(batch, stop)?;
+        let batch = self.with_advantages(batch, stop)?;
         let log_prob_seconds = log_probs_started.elapsed().as_secs_f64();
 
         let update_started = Instant::now();
-        let (update, grad_norm, learning_rate) = self.update(&sequences, stop)?;
+        let updates = self.update(&batch, stop)?;
         let update_seconds = update_started.elapsed().as_secs_f64();
 
-        self.state.step += 1;
-        self.state.updates = self.optimizer.updates;
-        self.engine.set_weights(self.loaded.policy.detached_weights(), self.state.step);
         let seconds = StepSeconds {
             rollout: rollout_seconds,
-            search: rollout.times.search_only.as_secs_f64(),
+            search: collected.search_seconds,
             log_probs: log_prob_seconds,
             update: update_seconds,
             total: started.elapsed().as_secs_f64(),
         };
-        let mut metrics = step_metrics(self.state.step, &rollout, &rewards, seconds);
-        metrics.entropy = update.entropy;
-        metrics.kl = update.kl;
-        metrics.clip_fraction = update.clip_fraction;
-        metrics.policy_loss = update.policy_loss;
-        metrics.log_prob_gap = update.log_prob_gap;
-        metrics.grad_norm = grad_norm;
-        metrics.learning_rate = learning_rate;
+        let mut metrics = step_metrics(self.state.step + 1, &collected, &updates, seconds);
+        metrics.algorithm.kl_coefficient = self.kl_coefficient();
+        self.finish_step(&batch);
         self.metrics.append(&metrics)?;
-        if is_due(grpo.save_every_steps, self.state.step) {
+        if is_due(config.grpo.save_every_steps, self.state.step) {
             self.save()?;
         }
-        self.owes_evaluation = is_due(grpo.eval_every_steps, self.state.step);
+        self.owes_evaluation = is_due(config.grpo.eval_every_steps, self.state.step);
         Ok(metrics)
     }
 
-    fn roll_out(&mut self, chosen: &[usize], stop: &StopFlag) -> anyhow::Result<Rollout> {
-        let config = self.config;
-        let examples: Vec<&Example> = chosen.iter().map(|&index| &self.questions[index]).collect();
-        let jobs = episode_jobs(&examples, config.grpo.group_size, config.seed, self.state.step);
-        let sampling = Sampling {
-            temperature: config.rollout.temperature as f32,
-            top_p: config.rollout.top_p as f32,
-        };
-        let rollout = rollout_config(config, sampling, config.rollout.max_sequences, stop);
-        let label = format!("rollout {}", self.state.step + 1);
-        let mut observer =
-            EpisodeProgress(Progress::start(&label, jobs.len() as u64, "trajectories"));
-        let tokenizer = &self.loaded.tokenizer;
-        let (engine, searcher) = (&mut self.engine, &mut self.searcher);
-        let rollout = roll_out(engine, searcher, tokenizer, jobs, &rollout, &mut observer)?;
-        observer.0.finish();
-        Ok(rollout)
+    /// Moves the position of the run to after the step.
+    fn finish_step(&mut self, batch: &TrainBatch) {
+        self.state.step += 1;
+        self.state.updates = self.optimizer.updates;
+        if self.config.algorithm.dynamic_sampling {
+            self.state.questions_drawn = Some(self.next_question);
+        }
+        if let Some(critic) = &self.critic {
+            self.state.critic_updates = critic.optimizer.updates;
+        }
+        let algorithm = &self.config.algorithm;
+        if let (KlControllerKind::Adaptive, Some(found)) =
+            (algorithm.kl_controller, batch.divergence)
+        {
+            let target =
+                KlTarget { divergence: algorithm.kl_target, horizon: algorithm.kl_horizon as f64 };
+            let trajectories = batch.sequences.len();
+            let next = adapted_coefficient(self.kl_coefficient(), target, found, trajectories);
+            self.state.kl_coefficient_bits = Some(next.to_bits());
+        }
+        self.engine.set_weights(self.loaded.policy.detached_weights(), self.state.step);
     }
 
-    /// Rewards and advantages; trajectories without their passages are left out of both.
-    fn score(&self, chosen: &[usize], rollout: &Rollout) -> anyhow::Result<Scored> {
-        let total = rollout.trajectories.len();
-        let failed = rollout.ended(EndReason::SearchFailed);
-        if failed > 0 {
-            let reason = rollout.last_search_failure.as_deref().unwrap_or("unknown");
-            warn!(failed, total, reason, "trajectories dropped: their searches failed");
+    /// The divergence's weight as a controller has left it.
+    fn kl_coefficient(&self) -> f64 {
+        let configured = self.config.grpo.kl_coefficient;
+        match self.config.algorithm.kl_controller {
+            KlControllerKind::Fixed => configured,
+            KlControllerKind::Adaptive => {
+                self.state.kl_coefficient_bits.map_or(configured, f64::from_bits)
+            }
         }
-        let limit = self.config.grpo.max_failed_search_fraction;
-        anyhow::ensure!(
-            failed as f64 <= limit * total as f64,
-            "searches failed in {failed} of {total} trajectories, more than \
-             grpo.max_failed_search_fraction = {limit} allows; last failure: {}",
-            rollout.last_search_failure.as_deref().unwrap_or("unknown")
-        );
-        let scoring = reward_config(self.config);
-        let kept: Vec<&Trajectory> =
-            rollout.trajectories.iter().filter(|one| one.end.is_trainable()).collect();
-        let rewards: Vec<Reward> = kept
-            .iter()
-            .map(|one| {
-                let golden = &self.questions[chosen[one.prompt]].golden_answers;
-                reward(one, golden, &scoring)
-            })
-            .collect();
-        let scores: Vec<f64> = rewards.iter().map(|reward| reward.score).collect();
-        let groups: Vec<usize> = kept.iter().map(|one| one.prompt).collect();
-        let advantages = group_advantages(&scores, &groups, self.config.grpo.normalise_by_std);
-        let mut sequences: Vec<TrainSequence> =
-            kept.iter().map(|one| TrainSequence::of(one)).collect();
-        for ((sequence, advantage), group) in sequences.iter_mut().zip(advantages).zip(&groups) {
-            // What is left of a group that lost all others to failed searches has nothing to be
-            // compared with: its raw score would only pull towards itself.
-            let compared = groups.iter().filter(|&other| other == group).count() > 1;
-            sequence.advantage = if compared { advantage } else { 0.0 };
-        }
-        if self.config.grpo.skip_uniform_groups {
-            sequences.retain(|sequence| sequence.advantage != 0.0);
-        }
-        Ok(Scored { rewards, sequences })
     }
 
     /// Keeps every trajectory of the step, compressed.
@@ -307,8 +293,14 @@ impl<'c> TrainingRun<'c> {
         let name = format!("step-{}", self.state.step);
         let folder = self.config.run_dir.join("checkpoints").join(name);
         if self.saved_step != Some(self.state.step) {
-            let resume = Some((&self.optimizer, self.state));
-            checkpoint::save(&folder, &self.loaded.policy, &self.config.model.path, resume)?;
+            let critic = self.critic.as_ref();
+            let resume = ResumeParts {
+                optimizer: &self.optimizer,
+                critic: critic.map(|one| (&one.model.model.parameters, &one.optimizer)),
+                state: self.state,
+            };
+            let source = &self.config.model.path;
+            checkpoint::save(&folder, &self.loaded.policy, source, Some(resume))?;
             self.saved_step = Some(self.state.step);
         }
         Ok(folder)
@@ -327,18 +319,20 @@ fn step_evaluation(config: &Config, step: u64) -> PathBuf {
 
 fn step_metrics(
     step: u64,
-    rollout: &Rollout,
-    rewards: &[Reward],
+    collected: &Collected,
+    updates: &StepUpdates,
     seconds: StepSeconds,
 ) -> StepMetrics {
-    let trajectories = &rollout.trajectories;
+    let trajectories = &collected.trajectories;
+    let rewards = collected.kept_rewards();
     let mean = |value: &dyn Fn(&Reward) -> f64| {
-        rewards.iter().map(value).sum::<f64>() / rewards.len() as f64
+        rewards.iter().map(|reward| value(reward)).sum::<f64>() / rewards.len() as f64
     };
     let per_trajectory = |value: &dyn Fn(&Trajectory) -> usize| {
         trajectories.iter().map(value).sum::<usize>() as f64 / trajectories.len().max(1) as f64
     };
     let sampled = per_trajectory(&Trajectory::sampled_tokens);
+    let policy = &updates.policy;
     StepMetrics {
         step,
         reward_mean: mean(&|reward| reward.score),
@@ -348,13 +342,23 @@ fn step_metrics(
         trajectories: trajectories.len() as u64,
         dropped_trajectories: (trajectories.len() - rewards.len()) as u64,
         response_tokens: sampled,
-        entropy: 0.0,
-        kl: 0.0,
-        clip_fraction: 0.0,
-        policy_loss: 0.0,
-        grad_norm: 0.0,
-        learning_rate: 0.0,
-        log_prob_gap: 0.0,
+        entropy: policy.entropy,
+        kl: policy.kl,
+        clip_fraction: policy.clip_fraction,
+        policy_loss: policy.policy_loss,
+        grad_norm: updates.grad_norm,
+        learning_rate: updates.learning_rate,
+        log_prob_gap: policy.log_prob_gap,
+        algorithm: AlgorithmMetrics {
+            uniform_groups: collected.uniform.len() as u64,
+            kl_coefficient: 0.0,
+            importance: policy.importance,
+            positive_log_prob: policy.positive_log_prob,
+            likelihood_loss: policy.likelihood_loss,
+            value_loss: updates.critic.value_loss,
+            value_clip_fraction: updates.critic.clip_fraction,
+            critic_grad_norm: updates.critic_grad_norm,
+        },
         tokens_per_second: sampled * trajectories.len() as f64 / seconds.rollout.max(1e-9),
         seconds,
         peak_memory_mib: memory::peak_mib(),

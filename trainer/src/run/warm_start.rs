@@ -1,9 +1,11 @@
 //! `trainer sft`: a supervised warm start on demonstrations.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use tch::Tensor;
 use tracing::info;
 
 use super::demonstrations::{DemonstrationEngine, Habit, demonstration_turns};
@@ -130,7 +132,8 @@ fn train_on(
         let budget = config.update.tokens_per_micro_batch;
         let loss = supervised_gradient(&loaded.policy, &loaded.decoder, &batch, budget, stop)?;
         let rate = warmed_up(config.sft.learning_rate, config.sft.warmup_updates, update);
-        let norm = apply_gradient(config, loaded, &mut optimizer, rate)?;
+        let parameters = &mut loaded.policy.parameters;
+        let norm = apply_gradient(config, parameters, &mut optimizer, rate)?;
         if !loss.is_finite() {
             return Err(UpdateError::NotFinite { what: "loss", update, value: loss }.into());
         }
@@ -158,15 +161,15 @@ pub(super) fn optimizer_config(config: &Config) -> AdamWConfig {
 /// A norm that is not finite; the weights are then left as they were.
 pub(super) fn apply_gradient(
     config: &Config,
-    loaded: &mut LoadedModel,
+    parameters: &mut BTreeMap<String, Tensor>,
     optimizer: &mut AdamW,
     learning_rate: f64,
 ) -> Result<f64, UpdateError> {
-    let norm = clip_gradients(&loaded.policy.parameters, config.optimizer.max_grad_norm);
+    let norm = clip_gradients(parameters, config.optimizer.max_grad_norm);
     if !norm.is_finite() {
         let update = optimizer.updates;
         return Err(UpdateError::NotFinite { what: "gradient norm", update, value: norm });
     }
-    optimizer.step(&mut loaded.policy.parameters, learning_rate);
+    optimizer.step(parameters, learning_rate);
     Ok(norm)
 }

@@ -24,6 +24,35 @@ pub struct StepSeconds {
     pub total: f64,
 }
 
+/// What only some algorithms have, 0 elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AlgorithmMetrics {
+    /// Groups of trajectories of one and the same reward.
+    pub uniform_groups: u64,
+    /// Weight of the divergence from the reference model, as the step used it.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub kl_coefficient: f64,
+    /// Mean weight that corrects trained tokens for the sampler; 1 where nothing is corrected.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub importance: f64,
+    /// Mean log-prob of the tokens of positive advantage, in nats: it falls before a collapse.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub positive_log_prob: f64,
+    /// The term that keeps likelihoods, before its coefficient.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub likelihood_loss: f64,
+    /// Of the critic.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub value_loss: f64,
+    /// Share of the critic's tokens whose value was clipped.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub value_clip_fraction: f64,
+    /// L2 norm of the critic's gradient before it was clipped, mean over the step's updates.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub critic_grad_norm: f64,
+}
+
 /// One training step. A number that could not be computed is NaN, `null` in the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepMetrics {
@@ -67,6 +96,9 @@ pub struct StepMetrics {
     /// Mean absolute difference of the sampler's and the trainer's log-probs, in nats.
     #[serde(deserialize_with = "nan_if_null")]
     pub log_prob_gap: f64,
+    /// What only some algorithms have.
+    #[serde(default)]
+    pub algorithm: AlgorithmMetrics,
     /// Sampled tokens over the seconds of the rollout.
     #[serde(deserialize_with = "nan_if_null")]
     pub tokens_per_second: f64,
@@ -220,6 +252,7 @@ pub(crate) mod tests {
             grad_norm: 0.7,
             learning_rate: 1e-6,
             log_prob_gap: 1e-4,
+            algorithm: AlgorithmMetrics::default(),
             tokens_per_second: 120.0,
             seconds: StepSeconds {
                 rollout: 10.0,

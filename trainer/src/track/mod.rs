@@ -5,6 +5,8 @@ mod metrics;
 mod phases;
 mod progress;
 
-pub use metrics::{MetricsError, MetricsFile, StepMetrics, StepSeconds, read_metrics};
+pub use metrics::{
+    AlgorithmMetrics, MetricsError, MetricsFile, StepMetrics, StepSeconds, read_metrics,
+};
 pub use phases::{Phase, read_phases, record_phase};
 pub use progress::{LogWriter, Progress};

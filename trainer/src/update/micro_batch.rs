@@ -8,8 +8,8 @@ pub struct TrainSequence {
     pub token_ids: Vec<u32>,
     /// True where a token was sampled, as long as `token_ids`.
     pub mask: Vec<bool>,
-    /// Advantage of every trained token; unused in supervised training.
-    pub advantage: f64,
+    /// Advantage of each trained token; empty in supervised training.
+    pub advantages: Vec<f32>,
     /// Weight of each trained token's loss in the update; unused in supervised training.
     pub weight: f64,
     /// Log-probs of the trained tokens under the policy that the ratio is taken against; `None` if
@@ -22,12 +22,12 @@ pub struct TrainSequence {
 }
 
 impl TrainSequence {
-    /// What a trajectory gives to train on, with advantage and weight still 0.
+    /// What a trajectory gives to train on, still without advantages and weight.
     pub fn of(trajectory: &Trajectory) -> Self {
         Self {
             token_ids: trajectory.token_ids(),
             mask: trajectory.sampled_mask(),
-            advantage: 0.0,
+            advantages: Vec::new(),
             weight: 0.0,
             old_log_probs: None,
             reference_log_probs: None,
@@ -38,6 +38,27 @@ impl TrainSequence {
     /// Tokens that are trained: sampled, and with a context (never the very first token).
     pub fn trained_tokens(&self) -> usize {
         self.mask.iter().skip(1).filter(|&&sampled| sampled).count()
+    }
+
+    /// True at every token after the prompt, observations included.
+    pub fn response_mask(&self) -> Vec<bool> {
+        let first = self.mask.iter().position(|&sampled| sampled).unwrap_or(self.mask.len());
+        (0..self.mask.len()).map(|position| position >= first).collect()
+    }
+
+    /// Trained tokens of each action, which is what was sampled between two tokens that were not.
+    pub fn action_tokens(&self) -> Vec<usize> {
+        let mut actions = Vec::new();
+        let mut before = false;
+        for &sampled in self.mask.iter().skip(1) {
+            match actions.last_mut() {
+                Some(count) if sampled && before => *count += 1,
+                _ if sampled => actions.push(1),
+                _ => {}
+            }
+            before = sampled;
+        }
+        actions
     }
 
     /// Ids and mask, as log-probs are computed from them.
@@ -72,6 +93,23 @@ pub fn micro_batches(lengths: &[usize], max_tokens: usize) -> Vec<Vec<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn actions_are_runs_of_trained_tokens() {
+        let mut sequence = TrainSequence {
+            token_ids: vec![7; 8],
+            mask: vec![true, true, true, false, true, false, false, true],
+            advantages: Vec::new(),
+            weight: 0.0,
+            old_log_probs: None,
+            reference_log_probs: None,
+            sampler_log_probs: Vec::new(),
+        };
+        assert_eq!(sequence.action_tokens(), [2, 1, 1]);
+        assert_eq!(sequence.action_tokens().iter().sum::<usize>(), sequence.trained_tokens());
+        sequence.mask.fill(false);
+        assert!(sequence.action_tokens().is_empty());
+    }
 
     #[test]
     fn every_sequence_once_and_none_over_the_budget_but_alone() {

@@ -13,7 +13,7 @@ mod tests;
 pub use micro_batch::{TrainSequence, micro_batches};
 pub use optimizer::{AdamW, AdamWConfig, clip_gradients};
 pub use policy_update::{
-    PolicyUpdateConfig, PolicyUpdateStatistics, policy_gradient, sequence_log_probs,
+    LikelihoodTerm, PolicyUpdateConfig, PolicyUpdateStatistics, policy_gradient, sequence_log_probs,
 };
 pub use schedule::warmed_up;
 pub use supervised::supervised_gradient;

@@ -1,28 +1,44 @@
 //! The gradient of one policy update.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::micro_batch::{TrainSequence, micro_batches};
-use crate::algo::{ClipRange, KlEstimator, clipped_policy_loss, kl_estimate};
-use crate::policy::{Decoder, Policy, Weights, token_statistics};
+use crate::algo::{
+    KlEstimator, LikelihoodGate, Objective, PolicyInputs, TokenLayout, kl_estimate,
+    likelihood_loss, policy_loss, truncated_importance,
+};
+use crate::policy::{Decoder, Policy, TokenStatistics, Weights, token_statistics};
 use crate::stop::{StopFlag, Stopped};
+
+/// How strongly the likelihood of good trajectories is kept, and what opens the gate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LikelihoodTerm {
+    pub coefficient: f64,
+    pub gate: LikelihoodGate,
+}
 
 /// What the loss is made of.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PolicyUpdateConfig {
-    pub clip: ClipRange,
+    pub objective: Objective,
+    /// Weight of the divergence from the reference in the loss; 0 where it is taken off the rewards.
     pub kl_coefficient: f64,
     pub kl_estimator: KlEstimator,
     pub entropy_coefficient: f64,
+    /// Largest weight that corrects a token for its sampler; `None` does without.
+    pub importance_most: Option<f64>,
+    pub likelihood: Option<LikelihoodTerm>,
     /// The sampler's; logits are divided by it here as well.
     pub temperature: f64,
     pub tokens_per_micro_batch: usize,
 }
 
-/// Means over the trained tokens of one update, but for the loss.
+/// Means over the trained tokens of one update, but for the losses.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PolicyUpdateStatistics {
     pub policy_loss: f64,
+    /// The term that keeps likelihoods, before its coefficient.
+    pub likelihood_loss: f64,
     /// Divergence from the frozen reference; 0 without a KL term.
     pub kl: f64,
     /// In nats.
@@ -30,15 +46,63 @@ pub struct PolicyUpdateStatistics {
     pub clip_fraction: f64,
     /// Mean of |trainer's log-prob - sampler's|.
     pub log_prob_gap: f64,
+    /// Mean weight by which tokens were corrected for the sampler; 1 where none were.
+    pub importance: f64,
+    /// Mean log-prob of the tokens with a positive advantage; 0 where there are none.
+    pub positive_log_prob: f64,
     pub trained_tokens: usize,
+    /// Trained tokens with a positive advantage.
+    pub positive_tokens: usize,
     /// All tokens passed forward and backward.
     pub tokens: usize,
 }
 
+impl PolicyUpdateStatistics {
+    /// The first part of the loss that is not a finite number, by its name.
+    pub fn not_finite(&self) -> Option<(&'static str, f64)> {
+        [
+            ("policy loss", self.policy_loss),
+            ("divergence from the reference", self.kl),
+            ("entropy", self.entropy),
+            ("likelihood term", self.likelihood_loss),
+        ]
+        .into_iter()
+        .find(|(_, value)| !value.is_finite())
+    }
+
+    fn add(&mut self, pass: &Self) {
+        self.policy_loss += pass.policy_loss;
+        self.likelihood_loss += pass.likelihood_loss;
+        self.kl += pass.kl;
+        self.entropy += pass.entropy;
+        self.clip_fraction += pass.clip_fraction;
+        self.log_prob_gap += pass.log_prob_gap;
+        self.importance += pass.importance;
+        self.positive_log_prob += pass.positive_log_prob;
+        self.positive_tokens += pass.positive_tokens;
+    }
+
+    /// Turns sums over tokens into means.
+    fn divide(&mut self) {
+        let count = self.trained_tokens.max(1) as f64;
+        for sum in [
+            &mut self.kl,
+            &mut self.entropy,
+            &mut self.clip_fraction,
+            &mut self.log_prob_gap,
+            &mut self.importance,
+        ] {
+            *sum /= count;
+        }
+        self.positive_log_prob /= self.positive_tokens.max(1) as f64;
+    }
+}
+
 /// Adds the gradient of the update over `sequences` to the parameters.
 ///
-/// Loss: `Σ w (policy loss + kl_coefficient · KL - entropy_coefficient · H)` with each
-/// sequence's own token weight `w` (see [`crate::algo::token_weights`]).
+/// Loss: `Σ w (importance · policy loss + kl_coefficient · KL - entropy_coefficient · H)` with each
+/// sequence's own token weight `w` (see [`crate::algo::token_weights`]), plus the likelihood term over
+/// all trained tokens of the update.
 ///
 /// # Errors
 /// [`Stopped`] between two micro-batches: the gradient is then that of a part and of no use.
@@ -62,75 +126,150 @@ pub fn policy_gradient(
         }
         stop.check()?;
         let members: Vec<&TrainSequence> = batch.iter().map(|&index| &sequences[index]).collect();
-        let pass = micro_batch_pass(policy, decoder, &members, config);
-        statistics.policy_loss += pass.policy_loss;
-        statistics.kl += pass.kl;
-        statistics.entropy += pass.entropy;
-        statistics.clip_fraction += pass.clip_fraction;
-        statistics.log_prob_gap += pass.log_prob_gap;
+        let packed = PackedTokens::of(&members, policy.compute.device);
+        let terms = packed.loss(policy, decoder, config, statistics.trained_tokens);
+        terms.loss.backward();
+        statistics.add(&terms.statistics);
     }
-    let count = statistics.trained_tokens.max(1) as f64;
-    statistics.kl /= count;
-    statistics.entropy /= count;
-    statistics.clip_fraction /= count;
-    statistics.log_prob_gap /= count;
+    statistics.divide();
     Ok(statistics)
 }
 
-/// One forward and backward pass; everything but the loss is summed over tokens.
-fn micro_batch_pass(
-    policy: &Policy,
-    decoder: &Decoder,
-    members: &[&TrainSequence],
-    config: &PolicyUpdateConfig,
-) -> PolicyUpdateStatistics {
-    let device = policy.compute.device;
-    let packed: Vec<_> = members.iter().map(|sequence| sequence.packed()).collect();
-    let with_entropy = config.entropy_coefficient != 0.0;
-    let weights = policy.weights();
-    let scored = token_statistics(decoder, &weights, &packed, config.temperature, with_entropy);
-    let per_token = |value: fn(&TrainSequence) -> f64| {
-        let values: Vec<f32> = members
+/// The trained tokens of one micro-batch; every tensor is `[tokens]`.
+pub(super) struct PackedTokens<'s> {
+    members: &'s [&'s TrainSequence],
+    layout: TokenLayout,
+    advantages: Tensor,
+    weights: Tensor,
+    old: Option<Tensor>,
+    reference: Option<Tensor>,
+    sampler: Option<Tensor>,
+    device: Device,
+}
+
+/// The loss of a micro-batch and what is told of it; everything but the losses is summed over tokens.
+pub(super) struct LossTerms {
+    pub(super) loss: Tensor,
+    pub(super) statistics: PolicyUpdateStatistics,
+}
+
+impl<'s> PackedTokens<'s> {
+    pub(super) fn of(members: &'s [&'s TrainSequence], device: Device) -> Self {
+        let trained: Vec<usize> = members.iter().map(|one| one.trained_tokens()).collect();
+        let joined = |part: &dyn Fn(&TrainSequence) -> Option<&Vec<f32>>| {
+            let parts: Option<Vec<&Vec<f32>>> =
+                members.iter().map(|sequence| part(sequence)).collect();
+            let values: Option<Vec<f32>> =
+                parts.map(|parts| parts.into_iter().flatten().copied().collect());
+            values.map(|values| Tensor::from_slice(&values).to_device(device))
+        };
+        let advantages: Vec<f32> =
+            members.iter().flat_map(|one| one.advantages.iter().copied()).collect();
+        let weights: Vec<f32> = members
             .iter()
-            .flat_map(|sequence| {
-                std::iter::repeat_n(value(sequence) as f32, sequence.trained_tokens())
-            })
+            .zip(&trained)
+            .flat_map(|(one, &count)| std::iter::repeat_n(one.weight as f32, count))
             .collect();
-        Tensor::from_slice(&values).to_device(device)
-    };
-    let joined = |part: &dyn Fn(&TrainSequence) -> Option<&Vec<f32>>| {
-        let parts: Option<Vec<&Vec<f32>>> = members.iter().map(|sequence| part(sequence)).collect();
-        let values: Option<Vec<f32>> =
-            parts.map(|parts| parts.into_iter().flatten().copied().collect());
-        values.map(|values| Tensor::from_slice(&values).to_device(device))
-    };
-    let old = joined(&|sequence| sequence.old_log_probs.as_ref())
-        .unwrap_or_else(|| scored.log_probs.detach());
-    let advantages = per_token(|sequence| sequence.advantage);
-    let loss = clipped_policy_loss(&scored.log_probs, &old, &advantages, config.clip);
-    let mut penalties = loss.losses.zeros_like();
-    let mut kl_sum = 0.0;
-    if let Some(reference) = joined(&|sequence| sequence.reference_log_probs.as_ref()) {
-        let kl = kl_estimate(config.kl_estimator, &scored.log_probs, &reference);
-        kl_sum = kl.sum(Kind::Float).double_value(&[]);
-        penalties += kl * config.kl_coefficient;
+        Self {
+            members,
+            layout: TokenLayout::new(&trained, device),
+            advantages: Tensor::from_slice(&advantages).to_device(device),
+            weights: Tensor::from_slice(&weights).to_device(device),
+            old: joined(&|sequence| sequence.old_log_probs.as_ref()),
+            reference: joined(&|sequence| sequence.reference_log_probs.as_ref()),
+            sampler: joined(&|sequence| {
+                let known = sequence.sampler_log_probs.len() == sequence.trained_tokens();
+                known.then_some(&sequence.sampler_log_probs)
+            }),
+            device,
+        }
     }
-    if with_entropy {
-        penalties -= &scored.entropies * config.entropy_coefficient;
+
+    /// One forward pass; `update_tokens` are the trained tokens of the whole update.
+    pub(super) fn loss(
+        &self,
+        policy: &Policy,
+        decoder: &Decoder,
+        config: &PolicyUpdateConfig,
+        update_tokens: usize,
+    ) -> LossTerms {
+        let sequences: Vec<_> = self.members.iter().map(|sequence| sequence.packed()).collect();
+        let with_entropy = config.entropy_coefficient != 0.0;
+        let weights = policy.weights();
+        let scored =
+            token_statistics(decoder, &weights, &sequences, config.temperature, with_entropy);
+        self.loss_of(&scored, config, update_tokens)
     }
-    let token_weight = per_token(|sequence| sequence.weight);
-    ((&loss.losses + penalties) * &token_weight).sum(Kind::Float).backward();
-    let sum = |tensor: &Tensor| tensor.sum(Kind::Float).double_value(&[]);
-    let sampler = joined(&|sequence| Some(&sequence.sampler_log_probs));
-    let gap = sampler.map_or(0.0, |sampler| sum(&(scored.log_probs.detach() - sampler).abs()));
-    PolicyUpdateStatistics {
-        policy_loss: sum(&(loss.losses.detach() * token_weight)),
-        kl: kl_sum,
-        entropy: sum(&scored.entropies.detach()),
-        clip_fraction: sum(&loss.clipped),
-        log_prob_gap: gap,
-        trained_tokens: 0,
-        tokens: 0,
+
+    /// The loss of tokens that have been scored.
+    fn loss_of(
+        &self,
+        scored: &TokenStatistics,
+        config: &PolicyUpdateConfig,
+        update_tokens: usize,
+    ) -> LossTerms {
+        let sum = |tensor: &Tensor| tensor.sum(Kind::Float).double_value(&[]);
+        let new = &scored.log_probs;
+        // With one update a step the policy as it stands is the old one.
+        let old = self.old.as_ref().map_or_else(|| new.detach(), Tensor::shallow_clone);
+        let importance = match (config.importance_most, &self.sampler) {
+            (Some(most), Some(sampler)) => Some(truncated_importance(&old, sampler, most)),
+            _ => None,
+        };
+        let inputs = PolicyInputs {
+            log_probs: new,
+            old_log_probs: &old,
+            advantages: &self.advantages,
+            layout: &self.layout,
+        };
+        let loss = policy_loss(config.objective, &inputs, importance.as_ref());
+        let positive = self.advantages.gt(0.0).to_kind(Kind::Float);
+        let mut statistics = PolicyUpdateStatistics {
+            policy_loss: sum(&(loss.losses.detach() * &self.weights)),
+            entropy: sum(&scored.entropies.detach()),
+            clip_fraction: sum(&loss.clipped),
+            importance: importance.as_ref().map_or(new.numel() as f64, sum),
+            positive_log_prob: sum(&(new.detach() * &positive)),
+            positive_tokens: sum(&positive) as usize,
+            ..PolicyUpdateStatistics::default()
+        };
+        if let Some(sampler) = &self.sampler {
+            statistics.log_prob_gap = sum(&(new.detach() - sampler).abs());
+        }
+        let mut losses = loss.losses;
+        if let Some(reference) = &self.reference {
+            let kl = kl_estimate(config.kl_estimator, new, reference);
+            statistics.kl = sum(&kl.detach());
+            if config.kl_coefficient != 0.0 {
+                losses += kl * config.kl_coefficient;
+            }
+        }
+        if config.entropy_coefficient != 0.0 {
+            losses -= &scored.entropies * config.entropy_coefficient;
+        }
+        let mut total = (losses * &self.weights).sum(Kind::Float);
+        if let Some(term) = config.likelihood {
+            let kept = self.likelihood(new, &old, term.gate) / update_tokens.max(1) as f64;
+            statistics.likelihood_loss = kept.double_value(&[]);
+            total += kept * term.coefficient;
+        }
+        LossTerms { loss: total, statistics }
+    }
+
+    /// The sum of the likelihood term over the micro-batch.
+    fn likelihood(&self, new: &Tensor, old: &Tensor, gate: LikelihoodGate) -> Tensor {
+        let preserved = self.layout.means(&self.advantages).ge(0.0).to_kind(Kind::Float);
+        let preserved = self.layout.spread(&preserved);
+        let losses = match gate {
+            LikelihoodGate::Response => likelihood_loss(new, old, &preserved, &self.layout),
+            LikelihoodGate::Action => {
+                let actions: Vec<usize> =
+                    self.members.iter().flat_map(|sequence| sequence.action_tokens()).collect();
+                let actions = TokenLayout::new(&actions, self.device);
+                likelihood_loss(new, old, &preserved, &actions)
+            }
+        };
+        losses.sum(Kind::Float)
     }
 }
 
@@ -154,7 +293,7 @@ pub fn sequence_log_probs(
             let packed: Vec<_> = batch.iter().map(|&index| sequences[index].packed()).collect();
             let scored = token_statistics(decoder, weights, &packed, temperature, false);
             let mut values = vec![0.0_f32; scored.log_probs.numel()];
-            let host = scored.log_probs.to_device(tch::Device::Cpu).contiguous();
+            let host = scored.log_probs.to_device(Device::Cpu).contiguous();
             host.copy_data(&mut values, scored.log_probs.numel());
             let mut rest = values.as_slice();
             for &index in &batch {

@@ -7,17 +7,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use shared::shutdown::Shutdown;
 use tch::{Kind, Tensor};
 
-use super::{PolicyUpdateConfig, PolicyUpdateStatistics, TrainSequence};
-use crate::algo::{Aggregation, ClipRange, KlEstimator, token_weights};
+use super::{LikelihoodTerm, PolicyUpdateConfig, PolicyUpdateStatistics, TrainSequence};
+use crate::algo::{Aggregation, ClipRange, KlEstimator, LikelihoodGate, Objective, token_weights};
 use crate::policy::tests::{CHECKPOINTS, F32, gap, packed_logits, tiny};
 use crate::policy::{Decoder, Policy, Weights};
 use crate::stop::{StopFlag, Stopped};
 
+const CLIP: ClipRange = ClipRange { low: 0.2, high: 0.2 };
+
 const CONFIG: PolicyUpdateConfig = PolicyUpdateConfig {
-    clip: ClipRange { low: 0.2, high: 0.2 },
+    objective: Objective::Clipped { clip: CLIP, dual: None },
     kl_coefficient: 0.0,
     kl_estimator: KlEstimator::K3,
     entropy_coefficient: 0.0,
+    importance_most: None,
+    likelihood: None,
     temperature: 1.0,
     tokens_per_micro_batch: 1000,
 };
@@ -70,7 +74,7 @@ fn sequences() -> Vec<TrainSequence> {
             token_ids: (0..mask.len()).map(token).collect(),
             sampler_log_probs: vec![-1.0; mask.iter().filter(|&&sampled| sampled).count()],
             mask,
-            advantage: 0.0,
+            advantages: Vec::new(),
             weight: 0.0,
             old_log_probs: None,
             reference_log_probs: None,
@@ -97,7 +101,7 @@ fn prepared(policy: &Policy, decoder: &Decoder) -> Vec<TrainSequence> {
                 .map(|(at, value)| value + size * (at as f32 * 1.7).sin())
                 .collect()
         };
-        sequence.advantage = [1.5, -0.5, 0.75][index % 3];
+        sequence.advantages = vec![[1.5, -0.5, 0.75][index % 3]; own.len()];
         sequence.weight = weights[index];
         sequence.old_log_probs = Some(moved(0.3));
         sequence.reference_log_probs = Some(moved(-0.8));
@@ -146,6 +150,9 @@ fn check_statistics(found: &PolicyUpdateStatistics, expected: &PolicyUpdateStati
     assert!(close(found.entropy, expected.entropy), "{found:?} {expected:?}");
     assert!(close(found.clip_fraction, expected.clip_fraction), "{found:?} {expected:?}");
     assert!(close(found.log_prob_gap, expected.log_prob_gap), "{found:?} {expected:?}");
+    assert!(close(found.importance, expected.importance), "{found:?} {expected:?}");
+    assert!(close(found.likelihood_loss, expected.likelihood_loss), "{found:?} {expected:?}");
+    assert!(close(found.positive_log_prob, expected.positive_log_prob), "{found:?}");
     assert_eq!(found.trained_tokens, expected.trained_tokens);
     assert_eq!(found.tokens, expected.tokens);
 }
@@ -175,6 +182,59 @@ fn an_update_is_the_same_however_it_is_cut() {
     }
 }
 
+/// Every loss, also those of whole sequences and of actions.
+#[test]
+fn every_objective_is_the_same_however_it_is_cut() {
+    let (policy, decoder) = tiny(CHECKPOINTS[1], F32);
+    let sequences = prepared(&policy, &decoder);
+    let likelihood = |gate| Some(LikelihoodTerm { coefficient: 0.5, gate });
+    let cases = [
+        (Objective::Clipped { clip: CLIP, dual: Some(3.0) }, likelihood(LikelihoodGate::Action)),
+        (Objective::SequenceRatio { clip: CLIP }, likelihood(LikelihoodGate::Response)),
+        (Objective::ClippedWeight { clip: CLIP }, None),
+        (Objective::SoftGate { positive: 1.0, negative: 1.05 }, None),
+        (Objective::GeometricMean { clip: CLIP }, None),
+        (Objective::Plain, None),
+    ];
+    for (objective, likelihood) in cases {
+        let of = |tokens_per_micro_batch: usize| {
+            let config = PolicyUpdateConfig {
+                objective,
+                likelihood,
+                importance_most: Some(2.0),
+                tokens_per_micro_batch,
+                ..CONFIG
+            };
+            gradients(&policy, || policy_gradient(&policy, &decoder, &sequences, &config))
+        };
+        let (whole, expected) = of(1000);
+        assert!(whole.importance > 0.0 && whole.importance < 2.0, "{whole:?}");
+        assert_eq!(likelihood.is_some(), whole.likelihood_loss > 0.0, "{whole:?}");
+        for tokens in MICRO_BATCHES {
+            let (statistics, found) = of(tokens);
+            check_gradients(&found, &expected, &format!("{objective:?}, {tokens}"));
+            check_statistics(&statistics, &whole);
+        }
+    }
+}
+
+/// A number that is not finite is told by the part of the loss that it came from.
+#[test]
+fn a_loss_that_is_not_finite_is_named() {
+    let (policy, decoder) = tiny(CHECKPOINTS[1], F32);
+    let sequences = prepared(&policy, &decoder);
+    let config = PolicyUpdateConfig { kl_coefficient: 0.1, ..CONFIG };
+    assert_eq!(policy_gradient(&policy, &decoder, &sequences, &config).not_finite(), None);
+    let mut poisoned = sequences.clone();
+    poisoned[3].advantages[0] = f32::NAN;
+    let found = policy_gradient(&policy, &decoder, &poisoned, &config);
+    assert_eq!(found.not_finite().unwrap().0, "policy loss");
+    let mut poisoned = sequences;
+    poisoned[3].reference_log_probs.as_mut().unwrap()[0] = f32::NAN;
+    let found = policy_gradient(&policy, &decoder, &poisoned, &config);
+    assert_eq!(found.not_finite().unwrap().0, "divergence from the reference");
+}
+
 #[test]
 fn scores_are_the_same_however_they_are_cut() {
     let (policy, decoder) = tiny(CHECKPOINTS[1], F32);
@@ -197,7 +257,7 @@ fn without_an_advantage_there_is_nothing_to_learn() {
     let (policy, decoder) = tiny(CHECKPOINTS[0], F32);
     let mut sequences = prepared(&policy, &decoder);
     for sequence in &mut sequences {
-        sequence.advantage = 0.0;
+        sequence.advantages.fill(0.0);
     }
     let of = |config: &PolicyUpdateConfig, sequences: &[TrainSequence]| {
         let compute = || policy_gradient(&policy, &decoder, sequences, config);
@@ -207,7 +267,7 @@ fn without_an_advantage_there_is_nothing_to_learn() {
     assert!(of(&CONFIG, &sequences).abs() < f64::EPSILON);
     // With a divergence to reduce there is.
     assert!(of(&PolicyUpdateConfig { kl_coefficient: 0.1, ..CONFIG }, &sequences) > 1e-3);
-    sequences[3].advantage = 1.0;
+    sequences[3].advantages.fill(1.0);
     assert!(of(&CONFIG, &sequences) > 1e-3);
 }
 
@@ -220,7 +280,8 @@ fn equal_advantages_give_the_supervised_gradient() {
     let trained: Vec<usize> = sequences.iter().map(TrainSequence::trained_tokens).collect();
     let weights = token_weights(Aggregation::TokenMean, &trained);
     for (sequence, weight) in sequences.iter_mut().zip(weights) {
-        (sequence.advantage, sequence.weight) = (1.0, weight);
+        sequence.advantages = vec![1.0; sequence.trained_tokens()];
+        sequence.weight = weight;
     }
     let update = || policy_gradient(&policy, &decoder, &sequences, &CONFIG);
     let (statistics, found) = gradients(&policy, update);

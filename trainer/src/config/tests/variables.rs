@@ -97,7 +97,7 @@ fn all_problems_come_at_once_and_name_where_they_come_from() {
         "run.toml:2: `sft.epochs` takes an integer, at least 1, not 0; did you mean 1?",
         "TRAINER_ROLLOUT_MAX_TURNS: `rollout.max_turns` takes an integer, at least 1 and at most \
          64, not 0; did you mean 1?",
-        "TRAINER_GRPO_KL_ESTIMATOR: `grpo.kl_estimator` takes \"k1\", \"abs\", \"k2\" or \"k3\", not \
+        "TRAINER_GRPO_KL_ESTIMATOR: `grpo.kl_estimator` takes \"k1\", \"abs\", \"k2\", \"k3\" or \"k3+\", not \
          \"k33\"; did you mean \"k3\"?",
         "TRAINER_LOG: expected a filter such as info or info,trainer=debug, not \"trainer=loudly\"",
         "--set grpo.steps=no: `grpo.steps` takes an integer, at least 1, not \"no\"",

@@ -1,44 +1,66 @@
-//! The part of a step that turns scored trajectories into new weights: log-probs, then updates.
+//! The part of a step that turns scored trajectories into new weights: log-probs, then updates of the
+//! critic and of the policy.
 
 use super::TrainingRun;
-use crate::algo::{Aggregation, ClipRange, KlEstimator, token_weights};
-use crate::config::{Config, KlEstimator as KlChoice, LossAggregation};
+use super::advantages::TrainBatch;
+use crate::algo::{Aggregation, ClipRange, KlEstimator, LikelihoodGate, Objective, token_weights};
+use crate::config::{
+    Config, KlEstimator as KlChoice, KlPlacement, LikelihoodGateKind, LossAggregation,
+    PolicyLossKind,
+};
+use crate::critic::{CriticConfig, CriticStatistics, critic_gradient};
 use crate::run::loaded_model::LoadedModel;
 use crate::run::warm_start::apply_gradient;
 use crate::stop::{StopFlag, Stopped};
 use crate::update::{
-    PolicyUpdateConfig, PolicyUpdateStatistics, TrainSequence, policy_gradient, sequence_log_probs,
-    warmed_up,
+    LikelihoodTerm, PolicyUpdateConfig, PolicyUpdateStatistics, TrainSequence, UpdateError,
+    policy_gradient, sequence_log_probs, warmed_up,
 };
 
+/// What the updates of a step were like.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct StepUpdates {
+    /// Means over the updates.
+    pub(super) policy: PolicyUpdateStatistics,
+    /// Mean norm of the gradient.
+    pub(super) grad_norm: f64,
+    /// Of the last update.
+    pub(super) learning_rate: f64,
+    /// Means over the updates; zeros without a critic.
+    pub(super) critic: CriticStatistics,
+    pub(super) critic_grad_norm: f64,
+}
+
 impl TrainingRun<'_> {
-    /// Adds the reference's log-probs, and the old ones where a step has several updates: with one
-    /// update the policy as it stands is the one that sampled.
+    /// Adds the reference's log-probs, and the old ones where something needs them before the first
+    /// update: with one update the policy as it stands is the one that sampled.
     pub(super) fn with_log_probs(
         &self,
-        mut sequences: Vec<TrainSequence>,
+        mut batch: TrainBatch,
         stop: &StopFlag,
-    ) -> Result<Vec<TrainSequence>, Stopped> {
+    ) -> Result<TrainBatch, Stopped> {
+        let sequences = &mut batch.sequences;
         let budget = self.config.update.tokens_per_micro_batch;
         let temperature = self.config.rollout.temperature;
         let decoder = &self.loaded.decoder;
         if let Some(reference) = &self.reference {
             let found =
-                sequence_log_probs(decoder, reference, &sequences, temperature, budget, stop)?;
+                sequence_log_probs(decoder, reference, sequences, temperature, budget, stop)?;
             for (sequence, log_probs) in sequences.iter_mut().zip(found) {
                 sequence.reference_log_probs = Some(log_probs);
             }
         }
         let per_update = self.trajectories_per_update(sequences.len());
-        if per_update < sequences.len() || self.config.grpo.epochs_per_step > 1 {
+        let several = per_update < sequences.len() || self.config.grpo.epochs_per_step > 1;
+        if several || self.config.algorithm.kl_placement == KlPlacement::Reward {
             let weights = self.loaded.policy.detached_weights();
             let found =
-                sequence_log_probs(decoder, &weights, &sequences, temperature, budget, stop)?;
+                sequence_log_probs(decoder, &weights, sequences, temperature, budget, stop)?;
             for (sequence, log_probs) in sequences.iter_mut().zip(found) {
                 sequence.old_log_probs = Some(log_probs);
             }
         }
-        Ok(sequences)
+        Ok(batch)
     }
 
     fn trajectories_per_update(&self, available: usize) -> usize {
@@ -48,75 +70,188 @@ impl TrainingRun<'_> {
         }
     }
 
-    /// All updates of a step; returns mean statistics, mean gradient norm and last learning rate.
-    /// Stops only before the first one is made: no run could go on from weights between two.
+    /// All updates of a step. Stops only before the first one is made: no run could go on from weights
+    /// between two.
     pub(super) fn update(
         &mut self,
-        sequences: &[TrainSequence],
+        batch: &TrainBatch,
         stop: &StopFlag,
-    ) -> anyhow::Result<(PolicyUpdateStatistics, f64, f64)> {
-        let config = self.config;
-        let update_config = policy_update_config(config);
-        let per_update = self.trajectories_per_update(sequences.len());
-        let mut mean = PolicyUpdateStatistics::default();
-        let (mut norms, mut learning_rate, mut updates) = (0.0, 0.0, 0.0);
+    ) -> anyhow::Result<StepUpdates> {
         let mut stop = stop.clone();
+        let mut done = StepUpdates::default();
+        self.update_critic(batch, &mut stop, &mut done)?;
+        if self.critic.is_none() || self.state.step >= self.config.critic.warmup_steps as u64 {
+            self.update_policy(&batch.sequences, &mut stop, &mut done)?;
+        }
+        Ok(done)
+    }
+
+    fn update_critic(
+        &mut self,
+        batch: &TrainBatch,
+        stop: &mut StopFlag,
+        done: &mut StepUpdates,
+    ) -> anyhow::Result<()> {
+        let config = self.config;
+        let per_update = self.trajectories_per_update(batch.for_critic.len());
+        let Some(critic) = &mut self.critic else { return Ok(()) };
+        let critic_config = CriticConfig {
+            clip: config.critic.clip,
+            tokens_per_micro_batch: config.update.tokens_per_micro_batch,
+        };
+        let mut updates = 0.0;
         for _ in 0..config.grpo.epochs_per_step {
-            for batch in sequences.chunks(per_update) {
-                let mut batch = batch.to_vec();
-                let trained: Vec<usize> = batch.iter().map(TrainSequence::trained_tokens).collect();
-                let weights = token_weights(aggregation(config), &trained);
-                for (sequence, weight) in batch.iter_mut().zip(weights) {
-                    sequence.weight = weight;
+            for part in batch.for_critic.chunks(per_update) {
+                let decoder = &self.loaded.decoder;
+                let found = critic_gradient(&critic.model, decoder, part, &critic_config, stop)?;
+                let update = critic.optimizer.updates;
+                if !found.value_loss.is_finite() {
+                    let value = found.value_loss;
+                    return Err(UpdateError::NotFinite { what: "value loss", update, value }.into());
                 }
-                let LoadedModel { policy, decoder, .. } = &self.loaded;
-                let statistics = policy_gradient(policy, decoder, &batch, &update_config, &stop)?;
-                let update = self.optimizer.updates;
-                learning_rate =
-                    warmed_up(config.grpo.learning_rate, config.grpo.warmup_updates, update);
-                norms +=
-                    apply_gradient(config, &mut self.loaded, &mut self.optimizer, learning_rate)?;
-                stop = StopFlag::never();
-                if updates == 0.0 {
-                    // Later updates have moved away from the sampler: only here is it a gap.
-                    mean.log_prob_gap = statistics.log_prob_gap;
-                }
-                mean.policy_loss += statistics.policy_loss;
-                mean.kl += statistics.kl;
-                mean.entropy += statistics.entropy;
-                mean.clip_fraction += statistics.clip_fraction;
+                let rate =
+                    warmed_up(config.critic.learning_rate, config.critic.warmup_updates, update);
+                let parameters = &mut critic.model.model.parameters;
+                let norm = apply_gradient(config, parameters, &mut critic.optimizer, rate)?;
+                *stop = StopFlag::never();
+                done.critic.value_loss += found.value_loss;
+                done.critic.clip_fraction += found.clip_fraction;
+                done.critic_grad_norm += norm;
                 updates += 1.0;
             }
         }
         if updates > 0.0 {
-            for sum in [
-                &mut mean.policy_loss,
-                &mut mean.kl,
-                &mut mean.entropy,
-                &mut mean.clip_fraction,
-                &mut norms,
-            ] {
-                *sum /= updates;
+            done.critic.value_loss /= updates;
+            done.critic.clip_fraction /= updates;
+            done.critic_grad_norm /= updates;
+        }
+        Ok(())
+    }
+
+    fn update_policy(
+        &mut self,
+        sequences: &[TrainSequence],
+        stop: &mut StopFlag,
+        done: &mut StepUpdates,
+    ) -> anyhow::Result<()> {
+        let config = self.config;
+        let update_config = policy_update_config(config);
+        let per_update = self.trajectories_per_update(sequences.len());
+        let mut updates = 0.0;
+        for _ in 0..config.grpo.epochs_per_step {
+            for part in sequences.chunks(per_update) {
+                let part = weighted(config, part);
+                let LoadedModel { policy, decoder, .. } = &self.loaded;
+                let found = policy_gradient(policy, decoder, &part, &update_config, stop)?;
+                let update = self.optimizer.updates;
+                if let Some((what, value)) = found.not_finite() {
+                    return Err(UpdateError::NotFinite { what, update, value }.into());
+                }
+                done.learning_rate =
+                    warmed_up(config.grpo.learning_rate, config.grpo.warmup_updates, update);
+                let parameters = &mut self.loaded.policy.parameters;
+                let rate = done.learning_rate;
+                done.grad_norm += apply_gradient(config, parameters, &mut self.optimizer, rate)?;
+                *stop = StopFlag::never();
+                add_means(&mut done.policy, &found, updates > 0.0);
+                updates += 1.0;
             }
         }
-        Ok((mean, norms, learning_rate))
+        if updates > 0.0 {
+            divide_means(&mut done.policy, updates);
+            done.grad_norm /= updates;
+        }
+        Ok(())
+    }
+}
+
+/// The sequences of one update with the weights of their tokens.
+fn weighted(config: &Config, part: &[TrainSequence]) -> Vec<TrainSequence> {
+    let mut part = part.to_vec();
+    let trained: Vec<usize> = part.iter().map(TrainSequence::trained_tokens).collect();
+    let weights = token_weights(aggregation(config), &trained);
+    for (sequence, weight) in part.iter_mut().zip(weights) {
+        sequence.weight = weight;
+    }
+    part
+}
+
+fn add_means(sum: &mut PolicyUpdateStatistics, found: &PolicyUpdateStatistics, is_later: bool) {
+    if !is_later {
+        // Later updates have moved away from the sampler: only here is it a gap.
+        sum.log_prob_gap = found.log_prob_gap;
+    }
+    sum.policy_loss += found.policy_loss;
+    sum.likelihood_loss += found.likelihood_loss;
+    sum.kl += found.kl;
+    sum.entropy += found.entropy;
+    sum.clip_fraction += found.clip_fraction;
+    sum.importance += found.importance;
+    sum.positive_log_prob += found.positive_log_prob;
+}
+
+fn divide_means(sum: &mut PolicyUpdateStatistics, updates: f64) {
+    for value in [
+        &mut sum.policy_loss,
+        &mut sum.likelihood_loss,
+        &mut sum.kl,
+        &mut sum.entropy,
+        &mut sum.clip_fraction,
+        &mut sum.importance,
+        &mut sum.positive_log_prob,
+    ] {
+        *value /= updates;
     }
 }
 
 fn policy_update_config(config: &Config) -> PolicyUpdateConfig {
-    let grpo = &config.grpo;
-    PolicyUpdateConfig {
-        clip: ClipRange { low: grpo.clip_low, high: grpo.clip_high },
-        kl_coefficient: grpo.kl_coefficient,
-        kl_estimator: match grpo.kl_estimator {
-            KlChoice::K1 => KlEstimator::K1,
-            KlChoice::Abs => KlEstimator::Abs,
-            KlChoice::K2 => KlEstimator::K2,
-            KlChoice::K3 => KlEstimator::K3,
+    let (grpo, algorithm) = (&config.grpo, &config.algorithm);
+    let in_loss = algorithm.kl_placement == KlPlacement::Loss;
+    let likelihood = LikelihoodTerm {
+        coefficient: algorithm.likelihood_coefficient,
+        gate: match algorithm.likelihood_gate {
+            LikelihoodGateKind::Action => LikelihoodGate::Action,
+            LikelihoodGateKind::Response => LikelihoodGate::Response,
         },
+    };
+    PolicyUpdateConfig {
+        objective: objective(config),
+        kl_coefficient: if in_loss { grpo.kl_coefficient } else { 0.0 },
+        kl_estimator: kl_estimator(config),
         entropy_coefficient: grpo.entropy_coefficient,
+        importance_most: (algorithm.importance_most > 0.0).then_some(algorithm.importance_most),
+        likelihood: (likelihood.coefficient > 0.0).then_some(likelihood),
         temperature: config.rollout.temperature,
         tokens_per_micro_batch: config.update.tokens_per_micro_batch,
+    }
+}
+
+fn objective(config: &Config) -> Objective {
+    let clip = ClipRange { low: config.grpo.clip_low, high: config.grpo.clip_high };
+    let algorithm = &config.algorithm;
+    match algorithm.policy_loss {
+        PolicyLossKind::Clip => {
+            let dual = (algorithm.dual_clip > 0.0).then_some(algorithm.dual_clip);
+            Objective::Clipped { clip, dual }
+        }
+        PolicyLossKind::Gspo => Objective::SequenceRatio { clip },
+        PolicyLossKind::Cispo => Objective::ClippedWeight { clip },
+        PolicyLossKind::Sapo => Objective::SoftGate {
+            positive: algorithm.sapo_positive,
+            negative: algorithm.sapo_negative,
+        },
+        PolicyLossKind::Gmpo => Objective::GeometricMean { clip },
+        PolicyLossKind::Reinforce => Objective::Plain,
+    }
+}
+
+pub(super) fn kl_estimator(config: &Config) -> KlEstimator {
+    match config.grpo.kl_estimator {
+        KlChoice::K1 => KlEstimator::K1,
+        KlChoice::Abs => KlEstimator::Abs,
+        KlChoice::K2 => KlEstimator::K2,
+        KlChoice::K3 => KlEstimator::K3,
+        KlChoice::K3Plus => KlEstimator::K3Plus,
     }
 }
 
@@ -125,5 +260,9 @@ fn aggregation(config: &Config) -> Aggregation {
         LossAggregation::TokenMean => Aggregation::TokenMean,
         LossAggregation::SeqMeanTokenMean => Aggregation::SequenceMeanTokenMean,
         LossAggregation::SeqMeanTokenSum => Aggregation::SequenceMeanTokenSum,
+        LossAggregation::SeqMeanTokenSumNorm => {
+            Aggregation::SequenceMeanTokenSumNorm { tokens: config.norm_tokens() }
+        }
+        LossAggregation::TokenSum => Aggregation::TokenSum,
     }
 }

@@ -1,0 +1,159 @@
+//! Every algorithm trains: two steps change the weights, and a run that was stopped between them ends
+//! with the very same bits.
+
+use std::fs;
+use std::path::Path;
+
+use trainer::run::train;
+
+use crate::harness::retriever::RetrieverHandle;
+use crate::harness::run_dir::{checkpoint, comparable_metrics, metrics, weights};
+use crate::harness::tiny_world::TinyWorld;
+
+/// A warm-started world with its retriever.
+struct Trained {
+    world: TinyWorld,
+    retriever: RetrieverHandle,
+}
+
+impl Trained {
+    fn start() -> Self {
+        let world = TinyWorld::build();
+        let retriever = RetrieverHandle::start(&world.index());
+        world.warm_start(&retriever);
+        Self { world, retriever }
+    }
+
+    fn train(&self, run: &str, steps: &str, settings: &[&str]) {
+        let settings: Vec<&str> =
+            ["grpo.prompts_per_step=3", steps].iter().chain(settings).copied().collect();
+        let config = self.world.config(&self.retriever.url(), run, &settings);
+        train(&config, &mut Vec::new()).unwrap();
+    }
+
+    /// Two steps in one run and in two, compared.
+    fn check(&self, name: &str, settings: &[&str]) {
+        let (whole, halved) = (format!("{name}-whole"), format!("{name}-halved"));
+        self.train(&whole, "grpo.steps=2", settings);
+        self.train(&halved, "grpo.steps=1", settings);
+        self.train(&halved, "grpo.steps=2", settings);
+        let [whole, halved] = [whole, halved].map(|run| self.world.run_dir(&run));
+        assert_eq!(comparable_metrics(&whole), comparable_metrics(&halved), "{name}");
+        assert_eq!(metrics(&whole).len(), 2, "{name}");
+        let [first, second] = [&whole, &halved].map(|run| checkpoint(run, 2));
+        for entry in fs::read_dir(&first).unwrap() {
+            let file = entry.unwrap().file_name();
+            let read = |folder: &Path| fs::read(folder.join(&file)).unwrap();
+            assert!(read(&first) == read(&second), "{name}: {} differs", file.display());
+        }
+        assert!(weights(&first) != weights(&self.world.model()), "{name} has learned nothing");
+        for row in metrics(&whole) {
+            let numbers = [row.policy_loss, row.grad_norm, row.kl, row.entropy];
+            assert!(numbers.iter().all(|number| number.is_finite()), "{name}: {row:?}");
+        }
+    }
+}
+
+const SEVERAL_UPDATES: &str = "grpo.trajectories_per_update=6";
+const SEQUENCE_MEAN: &str = "grpo.loss_aggregation=seq-mean-token-mean";
+
+#[test]
+fn every_advantage_trains_and_resumes_to_the_bit() {
+    let trained = Trained::start();
+    for (name, settings) in [
+        ("dr-grpo", &["grpo.loss_aggregation=seq-mean-token-sum-norm"][..]),
+        ("rloo", &["algorithm.policy_loss=reinforce"]),
+        ("opo", &["grpo.loss_aggregation=seq-mean-token-sum"]),
+        ("gpg", &["algorithm.policy_loss=reinforce", "grpo.loss_aggregation=token-sum"]),
+        ("reinforce", &["grpo.group_size=1", "grpo.prompts_per_step=8"]),
+        ("reinforce-baseline", &["grpo.group_size=2"]),
+        ("reinforce++", &["algorithm.gamma=0.95", "algorithm.kl_placement=reward"]),
+        ("reinforce++-baseline", &[]),
+    ] {
+        let advantage = format!("algorithm.advantage={name}");
+        let settings: Vec<&str> = [advantage.as_str()].iter().chain(settings).copied().collect();
+        trained.check(name, &settings);
+    }
+}
+
+#[test]
+fn every_policy_loss_trains_and_resumes_to_the_bit() {
+    let trained = Trained::start();
+    for (name, settings) in [
+        ("clip", &["algorithm.dual_clip=3", "grpo.clip_high=0.28"][..]),
+        ("gspo", &[SEQUENCE_MEAN]),
+        ("cispo", &["grpo.entropy_coefficient=0.001"]),
+        ("sapo", &[SEQUENCE_MEAN]),
+        ("gmpo", &[SEQUENCE_MEAN]),
+    ] {
+        let loss = format!("algorithm.policy_loss={name}");
+        let settings: Vec<&str> =
+            [SEVERAL_UPDATES, &loss].iter().chain(settings).copied().collect();
+        trained.check(name, &settings);
+    }
+    let llds = ["algorithm.likelihood_coefficient=0.1", "grpo.epochs_per_step=3"];
+    trained.check("llds", &llds);
+    let rows = metrics(&trained.world.run_dir("llds-whole"));
+    assert!(rows.iter().any(|row| row.algorithm.likelihood_loss > 0.0), "{rows:?}");
+}
+
+#[test]
+fn ppo_trains_critic_and_policy_and_resumes_to_the_bit() {
+    let trained = Trained::start();
+    let gae = ["algorithm.advantage=gae", SEVERAL_UPDATES, "critic.learning_rate=0.001"];
+    for (name, settings) in [
+        ("ppo", &["algorithm.lambda=0.95", "critic.warmup_updates=0"][..]),
+        ("search-r1", &["compat=search-r1", "algorithm.kl_placement=reward"]),
+    ] {
+        let settings: Vec<&str> = gae.iter().chain(settings).copied().collect();
+        trained.check(name, &settings);
+        let run = trained.world.run_dir(&format!("{name}-halved"));
+        let critic = |step| fs::read(checkpoint(&run, step).join("critic.safetensors")).unwrap();
+        assert!(critic(1) != critic(2), "{name}: the critic has learned nothing");
+        for row in metrics(&run) {
+            let of_critic = row.algorithm;
+            assert!(of_critic.value_loss > 0.0 && of_critic.critic_grad_norm > 0.0, "{row:?}");
+        }
+    }
+    // While the critic learns alone the policy stays.
+    let warm: Vec<&str> = gae.iter().copied().chain(["critic.warmup_steps=1"]).collect();
+    trained.train("warm-critic", "grpo.steps=2", &warm);
+    let rows = metrics(&trained.world.run_dir("warm-critic"));
+    assert!(rows[0].grad_norm.abs() < f64::EPSILON && rows[1].grad_norm > 0.0, "{rows:?}");
+    assert!(rows[0].algorithm.value_loss > 0.0, "{rows:?}");
+}
+
+#[test]
+fn dapo_asks_on_and_an_adaptive_divergence_is_steered() {
+    let trained = Trained::start();
+    let dapo = [
+        "algorithm.dynamic_sampling=true",
+        "algorithm.sampling_rounds=3",
+        "algorithm.overlong_buffer_tokens=60",
+        "algorithm.overlong_limit_tokens=80",
+        "grpo.clip_high=0.28",
+        "grpo.kl_coefficient=0",
+        "grpo.group_size=2",
+    ];
+    trained.check("dapo", &dapo);
+    let rows = metrics(&trained.world.run_dir("dapo-whole"));
+    // Every question asked beyond the three takes the place of one of one reward.
+    assert!(rows.iter().any(|row| row.trajectories > 6), "{rows:?}");
+    for row in &rows {
+        let asked = row.trajectories / 2;
+        assert!(asked - row.algorithm.uniform_groups <= 3, "{row:?}");
+        assert!(asked <= 3 + row.algorithm.uniform_groups, "{row:?}");
+    }
+    let adaptive = [
+        "algorithm.kl_placement=reward",
+        "algorithm.kl_controller=adaptive",
+        "algorithm.kl_horizon=100",
+        "grpo.kl_estimator=k1",
+    ];
+    trained.check("adaptive", &adaptive);
+    let rows = metrics(&trained.world.run_dir("adaptive-whole"));
+    let used: Vec<f64> = rows.iter().map(|row| row.algorithm.kl_coefficient).collect();
+    // The first step diverges by nothing, so the weight falls by the most that one step allows.
+    assert!((used[0] - 1e-3).abs() < 1e-12, "{used:?}");
+    assert!((used[1] - 1e-3 * (1.0 - 0.2 * 12.0 / 100.0)).abs() < 1e-12, "{used:?}");
+}

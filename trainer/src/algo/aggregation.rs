@@ -1,0 +1,57 @@
+//! The weights by which the losses of tokens add up to one number.
+
+/// How per-token losses become one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aggregation {
+    /// Mean over all trained tokens of the update (DAPO, arXiv 2503.14476, equation 8).
+    TokenMean,
+    /// Mean over trajectories of each one's token mean (GRPO's paper, equation 3).
+    SequenceMeanTokenMean,
+    /// Mean over trajectories of each one's token sum.
+    SequenceMeanTokenSum,
+    /// The same over a constant number of tokens, so that length does not weigh (Dr.GRPO, arXiv
+    /// 2503.20783, section 3.2).
+    SequenceMeanTokenSumNorm { tokens: usize },
+    /// Sum over all trained tokens of the update.
+    TokenSum,
+}
+
+/// The weight of each token of each trajectory, given the trained tokens of every trajectory of the
+/// update; the weighted sum of the per-token losses is the loss. The normaliser is the whole
+/// update's, so that micro-batches of different sizes add up to the same gradient.
+pub fn token_weights(aggregation: Aggregation, tokens_of_trajectories: &[usize]) -> Vec<f64> {
+    let trajectories = tokens_of_trajectories.len().max(1) as f64;
+    let tokens = tokens_of_trajectories.iter().sum::<usize>().max(1) as f64;
+    tokens_of_trajectories
+        .iter()
+        .map(|&own| match aggregation {
+            Aggregation::TokenMean => 1.0 / tokens,
+            Aggregation::SequenceMeanTokenMean => 1.0 / (trajectories * own.max(1) as f64),
+            Aggregation::SequenceMeanTokenSum => 1.0 / trajectories,
+            Aggregation::SequenceMeanTokenSumNorm { tokens } => {
+                1.0 / (trajectories * tokens.max(1) as f64)
+            }
+            Aggregation::TokenSum => 1.0,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_of_every_aggregation() {
+        let close = |weights: Vec<f64>, expected: [f64; 2]| {
+            for (weight, expected) in weights.iter().zip(expected) {
+                assert!((weight - expected).abs() < 1e-12, "{weights:?}");
+            }
+        };
+        close(token_weights(Aggregation::TokenMean, &[1, 3]), [0.25, 0.25]);
+        close(token_weights(Aggregation::SequenceMeanTokenMean, &[1, 4]), [0.5, 0.125]);
+        close(token_weights(Aggregation::SequenceMeanTokenSum, &[1, 4]), [0.5, 0.5]);
+        let norm = Aggregation::SequenceMeanTokenSumNorm { tokens: 10 };
+        close(token_weights(norm, &[1, 4]), [0.05, 0.05]);
+        close(token_weights(Aggregation::TokenSum, &[1, 4]), [1.0, 1.0]);
+    }
+}

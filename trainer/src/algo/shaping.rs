@@ -1,0 +1,34 @@
+//! What a reward loses for its length.
+
+/// From which length on, and how much.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OverlongPenalty {
+    /// Sampled tokens at which the whole penalty is due.
+    pub limit_tokens: usize,
+    /// Tokens below the limit over which the penalty grows from 0.
+    pub buffer_tokens: usize,
+    /// The whole penalty, above 0.
+    pub most: f64,
+}
+
+/// DAPO's soft overlong punishment (arXiv 2503.14476, equation 13): 0 up to `limit - buffer` sampled
+/// tokens, then linearly down to `-most` at the limit and beyond. To be added to the reward.
+pub fn overlong_penalty(penalty: OverlongPenalty, sampled_tokens: usize) -> f64 {
+    let free = penalty.limit_tokens.saturating_sub(penalty.buffer_tokens);
+    let over = sampled_tokens.saturating_sub(free) as f64;
+    -penalty.most * (over / penalty.buffer_tokens.max(1) as f64).min(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_penalty_grows_over_the_buffer_alone() {
+        let penalty = OverlongPenalty { limit_tokens: 100, buffer_tokens: 40, most: 0.5 };
+        for (tokens, expected) in [(0, 0.0), (60, 0.0), (70, -0.125), (100, -0.5), (500, -0.5)] {
+            let found = overlong_penalty(penalty, tokens);
+            assert!((found - expected).abs() < 1e-12, "{tokens}: {found}");
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Algorithms whose parts do not go together.
+
+use super::super::choice::{
+    AdvantageEstimator, KlControllerKind, KlPlacement, LossAggregation, PolicyLossKind,
+};
+use super::super::sections::Config;
+use super::super::value::quoted;
+use super::{KeyConflict, conflict};
+
+/// As [`super::conflicts`], of the algorithm alone.
+pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
+    let mut found = Vec::new();
+    groups(config, &mut found);
+    losses(config, &mut found);
+    divergence(config, &mut found);
+    critic(config, &mut found);
+    overlong(config, &mut found);
+    found
+}
+
+fn groups(config: &Config, found: &mut Vec<KeyConflict>) {
+    let advantage = config.algorithm.advantage;
+    if advantage.compares_groups() {
+        if config.grpo.group_size < 2 {
+            found.push(conflict(
+                "grpo.group_size",
+                &config.grpo.group_size,
+                format!(
+                    "leaves nothing to compare: `algorithm.advantage` = {} compares the \
+                     trajectories of a question",
+                    quoted(advantage.as_str())
+                ),
+                Some("2".to_owned()),
+            ));
+        }
+        return;
+    }
+    let reason = format!(
+        "goes by groups, which `algorithm.advantage` = {} does not compare",
+        quoted(advantage.as_str())
+    );
+    for (key, is_on) in [
+        ("algorithm.dynamic_sampling", config.algorithm.dynamic_sampling),
+        ("grpo.skip_uniform_groups", config.grpo.skip_uniform_groups),
+    ] {
+        if is_on {
+            found.push(conflict(key, &true, reason.clone(), Some("false".to_owned())));
+        }
+    }
+}
+
+fn losses(config: &Config, found: &mut Vec<KeyConflict>) {
+    let algorithm = &config.algorithm;
+    let loss = algorithm.policy_loss;
+    let aggregation = config.grpo.loss_aggregation;
+    if loss.is_of_sequences() && aggregation != LossAggregation::SeqMeanTokenMean {
+        found.push(conflict(
+            "grpo.loss_aggregation",
+            &quoted(aggregation.as_str()),
+            format!(
+                "does not go with `algorithm.policy_loss` = {}, a loss of whole trajectories",
+                quoted(loss.as_str())
+            ),
+            Some(quoted(LossAggregation::SeqMeanTokenMean.as_str())),
+        ));
+    }
+    if algorithm.dual_clip > 0.0 && loss != PolicyLossKind::Clip {
+        found.push(conflict(
+            "algorithm.dual_clip",
+            &algorithm.dual_clip,
+            format!(
+                "is for `algorithm.policy_loss` = \"clip\" alone, not {}",
+                quoted(loss.as_str())
+            ),
+            Some("0.0".to_owned()),
+        ));
+    }
+    if algorithm.dual_clip > 0.0 && algorithm.dual_clip <= 1.0 {
+        found.push(conflict(
+            "algorithm.dual_clip",
+            &algorithm.dual_clip,
+            "would bound losses of unchanged probabilities; it takes a number above 1, or 0"
+                .to_owned(),
+            Some("3.0".to_owned()),
+        ));
+    }
+    if algorithm.norm_tokens > 0 && aggregation != LossAggregation::SeqMeanTokenSumNorm {
+        found.push(conflict(
+            "algorithm.norm_tokens",
+            &algorithm.norm_tokens,
+            format!(
+                "is for `grpo.loss_aggregation` = \"seq-mean-token-sum-norm\" alone, not {}",
+                quoted(aggregation.as_str())
+            ),
+            Some("0".to_owned()),
+        ));
+    }
+}
+
+fn divergence(config: &Config, found: &mut Vec<KeyConflict>) {
+    let algorithm = &config.algorithm;
+    if algorithm.kl_placement == KlPlacement::Reward && config.grpo.kl_coefficient <= 0.0 {
+        found.push(conflict(
+            "algorithm.kl_placement",
+            &quoted("reward"),
+            "needs `grpo.kl_coefficient` above 0: there is no divergence to take off".to_owned(),
+            Some(quoted("loss")),
+        ));
+    }
+    if algorithm.kl_controller == KlControllerKind::Adaptive
+        && algorithm.kl_placement != KlPlacement::Reward
+    {
+        found.push(conflict(
+            "algorithm.kl_controller",
+            &quoted("adaptive"),
+            "steers the divergence in the reward: it needs `algorithm.kl_placement` = \"reward\""
+                .to_owned(),
+            Some(quoted("fixed")),
+        ));
+    }
+}
+
+fn critic(config: &Config, found: &mut Vec<KeyConflict>) {
+    let steps = config.critic.warmup_steps;
+    let advantage = config.algorithm.advantage;
+    if steps > 0 && advantage != AdvantageEstimator::Gae {
+        found.push(conflict(
+            "critic.warmup_steps",
+            &steps,
+            format!(
+                "needs a critic, which `algorithm.advantage` = {} has not; \"gae\" has one",
+                quoted(advantage.as_str())
+            ),
+            Some("0".to_owned()),
+        ));
+    } else if steps >= config.grpo.steps {
+        found.push(conflict(
+            "critic.warmup_steps",
+            &steps,
+            format!("leaves the policy untrained: `grpo.steps` = {}", config.grpo.steps),
+            Some((config.grpo.steps - 1).to_string()),
+        ));
+    }
+}
+
+fn overlong(config: &Config, found: &mut Vec<KeyConflict>) {
+    let algorithm = &config.algorithm;
+    let limit = config.overlong_limit_tokens();
+    if algorithm.overlong_buffer_tokens > limit {
+        found.push(conflict(
+            "algorithm.overlong_buffer_tokens",
+            &algorithm.overlong_buffer_tokens,
+            format!("exceeds the limit that it lies before, {limit} tokens"),
+            Some(limit.to_string()),
+        ));
+    }
+}
+
+/// As [`Config::warnings`], of the algorithm alone.
+pub(super) fn warnings(config: &Config) -> Vec<String> {
+    let algorithm = &config.algorithm;
+    let grpo = &config.grpo;
+    let mut warnings = Vec::new();
+    let one_update = grpo.trajectories_per_update == 0 && grpo.epochs_per_step == 1;
+    if algorithm.likelihood_coefficient > 0.0 && one_update {
+        warnings.push(
+            "`algorithm.likelihood_coefficient` has no effect with one update a step: nothing has \
+             become less likely yet; set `grpo.trajectories_per_update` or `grpo.epochs_per_step`"
+                .to_owned(),
+        );
+    }
+    if config.algorithm.policy_loss == PolicyLossKind::Reinforce && !one_update {
+        warnings.push(
+            "`algorithm.policy_loss` = \"reinforce\" takes no ratio: all updates of a step but the \
+             first are biased"
+                .to_owned(),
+        );
+    }
+    warnings
+}
+
+impl Config {
+    /// Tokens that an episode can sample.
+    pub fn sampled_tokens_most(&self) -> usize {
+        (self.rollout.max_turns + 1) * self.rollout.max_response_tokens
+    }
+
+    /// Sampled tokens at which the penalty for length is whole.
+    pub fn overlong_limit_tokens(&self) -> usize {
+        match self.algorithm.overlong_limit_tokens {
+            0 => self.sampled_tokens_most(),
+            limit => limit,
+        }
+    }
+
+    /// The constant of "seq-mean-token-sum-norm".
+    pub fn norm_tokens(&self) -> usize {
+        match self.algorithm.norm_tokens {
+            0 => self.sampled_tokens_most(),
+            tokens => tokens,
+        }
+    }
+}

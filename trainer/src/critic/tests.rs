@@ -1,0 +1,91 @@
+//! A critic's gradient is the same however it is cut, and its head is its own.
+
+use std::collections::BTreeMap;
+
+use tch::{Kind, Tensor};
+
+use super::*;
+use crate::policy::tests::{CHECKPOINTS, F32, gap, tiny};
+
+/// A prompt, sampled tokens, an observation and again sampled tokens, of several lengths.
+fn sequences() -> Vec<CriticSequence> {
+    (0..5_usize)
+        .map(|index| {
+            let mask: Vec<bool> = (0..12 + 3 * index).map(|at| at > 3 && at % 5 != 0).collect();
+            let valued = valued_tokens(&mask);
+            let wave = |scale: f32| -> Vec<f32> {
+                (0..valued).map(|at| scale * ((at + index) as f32 * 1.3).sin()).collect()
+            };
+            CriticSequence {
+                token_ids: (0..mask.len()).map(|at| ((at * 13 + index * 7) % 60) as u32).collect(),
+                mask,
+                old_values: wave(0.4),
+                returns: wave(-0.9),
+            }
+        })
+        .collect()
+}
+
+fn gradients(critic: &Critic, decoder: &Decoder, tokens: usize) -> BTreeMap<String, Tensor> {
+    for parameter in critic.model.parameters.values() {
+        let mut gradient = parameter.grad();
+        if gradient.defined() {
+            let _ = gradient.zero_();
+        }
+    }
+    let config = CriticConfig { clip: 0.5, tokens_per_micro_batch: tokens };
+    let found =
+        critic_gradient(critic, decoder, &sequences(), &config, &StopFlag::never()).unwrap();
+    assert!(found.value_loss > 0.0 && found.tokens > 0, "{found:?}");
+    let copy = |(name, parameter): (&String, &Tensor)| (name.clone(), parameter.grad().copy());
+    critic.model.parameters.iter().map(copy).collect()
+}
+
+#[test]
+fn a_critic_update_is_the_same_however_it_is_cut() {
+    for checkpoint in CHECKPOINTS {
+        let (policy, decoder) = tiny(checkpoint, F32);
+        let critic = Critic::of_policy(&policy, 3);
+        let expected = gradients(&critic, &decoder, 1000);
+        for tokens in [1, 30, 50] {
+            for (name, found) in gradients(&critic, &decoder, tokens) {
+                let scale = expected[&name].abs().max().double_value(&[]);
+                assert!(scale > 1e-8, "{checkpoint}: {name} has no gradient");
+                assert!(gap(&found, &expected[&name]) / scale < 1e-4, "{checkpoint}: {name}");
+            }
+        }
+        for parameter in policy.parameters.values() {
+            assert!(!parameter.grad().defined(), "the policy is not touched");
+        }
+    }
+}
+
+#[test]
+fn values_do_not_depend_on_their_neighbours() {
+    let (policy, decoder) = tiny(CHECKPOINTS[1], F32);
+    let critic = Critic::of_policy(&policy, 3);
+    let sequences = sequences();
+    let packed: Vec<_> = sequences.iter().map(|one| (&one.token_ids[..], &one.mask[..])).collect();
+    let of =
+        |tokens| critic.sequence_values(&decoder, &packed, tokens, &StopFlag::never()).unwrap();
+    let whole = of(1000);
+    for (alone, together) in of(1).iter().flatten().zip(whole.iter().flatten()) {
+        assert!((alone - together).abs() < 1e-5, "{alone} {together}");
+    }
+    assert_eq!(whole[1].len(), valued_tokens(&sequences[1].mask));
+}
+
+#[test]
+fn a_new_head_is_small_and_its_seed_decides() {
+    let (policy, _) = tiny(CHECKPOINTS[0], F32);
+    let head = |seed| Critic::of_policy(&policy, seed).model.parameters[HEAD_WEIGHT].copy();
+    assert!(Tensor::equal(&head(1), &head(1)) && !Tensor::equal(&head(1), &head(2)));
+    let deviation = head(1).std(true).double_value(&[]);
+    assert!((0.01..0.04).contains(&deviation), "{deviation}");
+    let mean = head(1).mean(Kind::Float).double_value(&[]);
+    assert!(mean.abs() < 0.02, "{mean}");
+    let untied = tiny(CHECKPOINTS[1], F32).0;
+    let critic = Critic::of_policy(&untied, 1);
+    assert!(untied.parameters.contains_key("lm_head.weight"));
+    assert!(!critic.model.parameters.contains_key("lm_head.weight"));
+}
