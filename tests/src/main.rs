@@ -23,6 +23,7 @@ mod stopping;
 mod tidy;
 mod train_algorithms;
 mod train_determinism;
+mod train_failed_update;
 mod train_inputs;
 mod train_outage;
 mod train_resume;

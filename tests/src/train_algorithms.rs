@@ -25,10 +25,14 @@ impl Trained {
     }
 
     fn train(&self, run: &str, steps: &str, settings: &[&str]) {
+        self.try_train(run, steps, settings).unwrap();
+    }
+
+    fn try_train(&self, run: &str, steps: &str, settings: &[&str]) -> Result<(), String> {
         let settings: Vec<&str> =
             ["grpo.prompts_per_step=3", steps].iter().chain(settings).copied().collect();
         let config = self.world.config(&self.retriever.url(), run, &settings);
-        train(&config, &mut Vec::new()).unwrap();
+        train(&config, &mut Vec::new()).map_err(|error| format!("{error:#}"))
     }
 
     /// Two steps in one run and in two, compared.
@@ -121,6 +125,12 @@ fn ppo_trains_critic_and_policy_and_resumes_to_the_bit() {
     let rows = metrics(&trained.world.run_dir("warm-critic"));
     assert!(rows[0].grad_norm.abs() < f64::EPSILON && rows[1].grad_norm > 0.0, "{rows:?}");
     assert!(rows[0].algorithm.value_loss > 0.0, "{rows:?}");
+    // A run without a critic cannot go on with one.
+    trained.train("plain", "grpo.steps=1", &[]);
+    let message = trained.try_train("plain", "grpo.steps=2", &gae).unwrap_err();
+    for part in ["critic.safetensors", "algorithm.advantage", "grpo.resume = false"] {
+        assert!(message.contains(part), "{part:?} is not in {message:?}");
+    }
 }
 
 #[test]

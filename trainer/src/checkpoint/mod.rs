@@ -214,6 +214,11 @@ pub fn restore_critic(
     optimizer: &mut AdamW,
 ) -> Result<(), CheckpointError> {
     let path = folder.join(CRITIC_FILE);
+    if !path.is_file() {
+        let reason = "it is not there: the run was begun without algorithm.advantage = \"gae\"; use \
+                      another run_dir, or grpo.resume = false";
+        return Err(damaged(&path, reason));
+    }
     let tensors =
         Tensor::read_safetensors(&path).map_err(|error| damaged(&path, &error.to_string()))?;
     if tensors.len() != parameters.len() {

@@ -29,6 +29,8 @@ pub enum Command {
     Chat(ChatArguments),
     /// Turn a quantised GGUF file into a folder in Hugging Face layout
     Convert(ConvertArguments),
+    /// Compute a failed update again and say where its first NaN or infinity arises
+    Replay(ReplayArguments),
     /// Build report.html from what a run has measured
     Report(ReportArguments),
     /// Print the resolved configuration, or the reference of all keys
@@ -89,6 +91,12 @@ pub struct ConvertArguments {
     /// Number format of the weights written
     #[arg(long, value_enum, default_value = "bf16")]
     pub dtype: Dtype,
+}
+
+#[derive(Debug, Args)]
+pub struct ReplayArguments {
+    /// Folder failed-batch-step-N of a run
+    pub folder: PathBuf,
 }
 
 #[derive(Debug, Args)]

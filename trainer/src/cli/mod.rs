@@ -25,7 +25,7 @@ pub use tuning::restart_tuned;
 
 pub use arguments::{
     Arguments, ChatArguments, Command, CommonArguments, ConfigArguments, ConvertArguments,
-    EvalArguments, ReportArguments,
+    EvalArguments, ReplayArguments, ReportArguments,
 };
 
 /// Everything went well.
@@ -118,6 +118,10 @@ fn execute(command: Command, environment: &Environment, out: &mut dyn Write) -> 
         Command::Convert(arguments) => {
             start_log(environment)?;
             run::convert(&arguments.gguf, &arguments.folder, arguments.dtype, out)
+        }
+        Command::Replay(arguments) => {
+            start_log(environment)?;
+            run::replay(&arguments.folder, out)
         }
         Command::Report(arguments) => {
             start_log(environment)?;

@@ -54,6 +54,24 @@ macro_rules! choices {
 }
 
 choices! {
+    /// A set of values that takes the place of the defaults.
+    pub enum Preset {
+        /// The project's fixed defaults.
+        None = "none",
+        /// PPO as in the main table of the Search-R1 paper.
+        Paper = "paper",
+        /// The GRPO script of Search-R1's first release.
+        SearchR1V01 = "search-r1-v0.1",
+        /// The GRPO script of its second release.
+        SearchR1V02 = "search-r1-v0.2",
+        /// The GRPO script of its third release.
+        SearchR1V03 = "search-r1-v0.3",
+        /// The same with the reward for structure.
+        SearchR1V03Format = "search-r1-v0.3-format",
+        /// What the project would start from.
+        Recommended = "recommended",
+    }
+
     /// Whose defaults are followed where the project's own differ.
     pub enum Compat {
         /// The project's fixed defaults.

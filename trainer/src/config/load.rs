@@ -1,4 +1,4 @@
-//! From a file, the environment and `--set` arguments, each over the one before, to a checked
+//! From a preset, a file, the environment and `--set` arguments, each over the one before, to a checked
 //! configuration. Every problem is collected before any is reported.
 
 use std::collections::HashMap;
@@ -6,12 +6,13 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
+use super::choice::Preset;
 use super::environment::{self, Environment};
 use super::problem::{ConfigError, Origin, Problem, ProblemKind};
 use super::section::{KeySpec, Section, joined};
 use super::sections::Config;
 use super::value::{RawValue, nearest_word};
-use super::{key_table, relations};
+use super::{key_table, presets, relations};
 
 /// A configuration being put together.
 #[derive(Debug, Default)]
@@ -49,13 +50,14 @@ impl Config {
         environment: &Environment,
         overrides: &[String],
     ) -> Result<Self, ConfigError> {
+        // Any of the sources may name the preset that all of them go over.
         let mut loader = Loader::default();
-        if let Some((path, text)) = source {
-            loader.read_file(path, text);
-        }
-        loader.read_environment(environment);
-        for argument in overrides {
-            loader.read_override(argument);
+        loader.read(source, environment, overrides);
+        let preset = loader.config.preset;
+        if preset != Preset::None {
+            loader = Loader::default();
+            loader.read_preset(preset);
+            loader.read(source, environment, overrides);
         }
         // A relation between values that are themselves wrong would only add noise.
         if loader.problems.is_empty() {
@@ -76,6 +78,28 @@ impl Config {
 impl Loader {
     fn origin(&self, key: &str) -> Origin {
         self.origins.get(key).cloned().unwrap_or(Origin::Default)
+    }
+
+    /// All sources, each over the one before.
+    fn read(
+        &mut self,
+        source: Option<(&Path, &str)>,
+        environment: &Environment,
+        overrides: &[String],
+    ) {
+        if let Some((path, text)) = source {
+            self.read_file(path, text);
+        }
+        self.read_environment(environment);
+        for argument in overrides {
+            self.read_override(argument);
+        }
+    }
+
+    fn read_preset(&mut self, preset: Preset) {
+        for (path, value) in presets::values(preset) {
+            self.set(path, &parse_text(value), Origin::Preset(preset.as_str()));
+        }
     }
 
     fn read_file(&mut self, path: &Path, text: &str) {

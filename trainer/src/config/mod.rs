@@ -7,6 +7,8 @@
 mod choice;
 mod environment;
 mod load;
+mod objective;
+mod presets;
 mod problem;
 mod relations;
 mod section;
@@ -19,7 +21,8 @@ mod tests;
 
 pub use choice::{
     AdvantageEstimator, Compat, ComputeDtype, DeviceChoice, KlControllerKind, KlEstimator,
-    KlPlacement, LikelihoodGateKind, LossAggregation, PolicyLossKind, RewardKind, TemplateChoice,
+    KlPlacement, LikelihoodGateKind, LossAggregation, PolicyLossKind, Preset, RewardKind,
+    TemplateChoice,
 };
 pub use environment::{Environment, LOG, Variable, environment, log_filter, unknown_variables};
 pub use problem::{ConfigError, Origin, Problem, ProblemKind};

@@ -13,6 +13,8 @@ pub enum Origin {
     Variable(String),
     /// The command line, with the argument as it was given.
     Argument(String),
+    /// A preset, by its name.
+    Preset(&'static str),
     /// Nothing set it.
     Default,
 }
@@ -23,6 +25,7 @@ impl fmt::Display for Origin {
             Self::File { path, line } => write!(formatter, "{}:{line}: ", path.display()),
             Self::Variable(name) => write!(formatter, "{name}: "),
             Self::Argument(argument) => write!(formatter, "{argument}: "),
+            Self::Preset(name) => write!(formatter, "preset = \"{name}\": "),
             Self::Default => Ok(()),
         }
     }

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use super::choice::{
     AdvantageEstimator, Compat, ComputeDtype, DeviceChoice, KlControllerKind, KlEstimator,
-    KlPlacement, LikelihoodGateKind, LossAggregation, PolicyLossKind, RewardKind, TemplateChoice,
+    KlPlacement, LikelihoodGateKind, LossAggregation, PolicyLossKind, Preset, RewardKind,
+    TemplateChoice,
 };
 use super::section::section;
 use super::value::Range;
@@ -14,6 +15,9 @@ use super::value::Range;
 section! {
     /// What concerns the whole run.
     pub struct Config in "" {
+        /// Values that take the place of the defaults, listed in docs/algorithms.md; every key that is
+        /// set wins over them.
+        preset: Preset = Preset::None;
         /// Seed of every random draw of the run.
         seed: u64 = 0;
         /// Folder that the run writes to: configuration, metrics, trajectories, checkpoints.

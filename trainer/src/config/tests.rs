@@ -309,6 +309,67 @@ fn algorithms_whose_parts_do_not_fit_are_refused_by_name() {
 }
 
 #[test]
+fn presets_take_the_place_of_defaults_and_lose_against_every_key() {
+    for name in Preset::WORDS {
+        let setting = format!("preset={name}");
+        let config = load("", &[&setting]).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(config.preset.as_str(), *name);
+        assert_eq!(load(&config.to_toml(), &[]).unwrap(), config, "{name}");
+        let values = presets::values(config.preset);
+        assert_eq!(values.is_empty(), config.preset == Preset::None, "{name}");
+        for (path, _) in values {
+            assert!(key_table().iter().any(|spec| spec.path() == path), "{name}: {path}");
+        }
+    }
+    let updates = |config: &Config| {
+        let grpo = &config.grpo;
+        grpo.prompts_per_step * grpo.group_size / grpo.trajectories_per_update
+    };
+    for (name, expected, advantage, warmup_steps) in [
+        ("paper", 2, AdvantageEstimator::Gae, 142),
+        ("search-r1-v0.1", 10, AdvantageEstimator::Reinforce, 289),
+        ("search-r1-v0.2", 10, AdvantageEstimator::Grpo, 286),
+        ("search-r1-v0.3", 10, AdvantageEstimator::Grpo, 286),
+        ("search-r1-v0.3-format", 10, AdvantageEstimator::Grpo, 286),
+        ("recommended", 4, AdvantageEstimator::Grpo, 10),
+    ] {
+        let config = load("", &[&format!("preset={name}")]).unwrap();
+        assert_eq!(updates(&config), expected, "{name}");
+        assert_eq!(config.algorithm.advantage, advantage, "{name}");
+        assert_eq!(config.grpo.warmup_updates, expected * warmup_steps, "{name}");
+    }
+    // The file stands before the preset that an argument names.
+    let config =
+        load("[grpo]\ngroup_size = 7\n", &["preset=search-r1-v0.3", "grpo.steps=9"]).unwrap();
+    assert_eq!((config.grpo.group_size, config.grpo.steps), (7, 9));
+    assert_eq!((config.grpo.prompts_per_step, config.compat), (512, Compat::SearchR1));
+    let lines = problems("preset = \"paper\"\n", &["algorithm.advantage=rloo"]);
+    assert_eq!(lines.len(), 1);
+    assert!(lines[0].starts_with("preset = \"paper\": `grpo.group_size` = 1 leaves"), "{lines:?}");
+    let lines = problems("preset = \"papers\"\n", &[]);
+    assert!(lines[0].ends_with("did you mean \"paper\"?"), "{lines:?}");
+}
+
+#[test]
+fn the_objective_is_told_with_every_coefficient_that_is_on() {
+    let of = |overrides: &[&str]| load("", overrides).unwrap().objective_in_words();
+    assert_eq!(
+        of(&[]),
+        "advantage grpo; loss clip, ratio from 1 - 0.2 to 1 + 0.2; token-mean; + 0.001 divergence (k3) \
+         in the loss; corrected for the sampler by at most 2; 1 updates of 256 trajectories a step"
+    );
+    assert_eq!(
+        of(&["preset=paper"]),
+        "advantage gae; loss clip, ratio from 1 - 0.2 to 1 + 0.2; token-mean; - 0.001 divergence (k1, \
+         fixed) in the reward; - 0.001 entropy; 2 updates of 256 trajectories a step"
+    );
+    let sapo = ["algorithm.policy_loss=sapo", "grpo.loss_aggregation=seq-mean-token-mean"];
+    assert!(of(&sapo).contains("loss sapo, steepness 1 and 1.05; seq-mean-token-mean;"));
+    let other = ["algorithm.likelihood_coefficient=0.1", "algorithm.importance_most=0"];
+    assert!(of(&other).contains("+ 0.1 lost likelihood (LLDS); 1 updates"));
+}
+
+#[test]
 fn text_that_is_not_toml_names_its_line() {
     let lines = problems("seed = 1\n[grpo\nsteps = 3\n", &[]);
     assert!(!lines.is_empty());

@@ -5,10 +5,12 @@
 mod conversation;
 mod demonstrations;
 mod evaluation;
+mod failed_batch;
 mod manifest;
 mod memory;
 mod question_order;
 mod loaded_model;
+mod replay;
 mod training;
 mod warm_start;
 
@@ -20,6 +22,7 @@ use shared::shutdown::Shutdown;
 
 pub use conversation::chat;
 pub use evaluation::{eval, eval_until};
+pub use replay::replay;
 pub use training::{train, train_until};
 pub use warm_start::{sft, sft_until};
 

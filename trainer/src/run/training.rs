@@ -40,6 +40,8 @@ use advantages::TrainBatch;
 use collecting::Collected;
 use updates::StepUpdates;
 
+pub(super) use updates::policy_update_config;
+
 /// Trains `model.path` by reinforcement learning through the retriever until it is done or a signal stops it; goes on
 /// from the run directory's last checkpoint unless `grpo.resume` is off.
 ///
@@ -108,6 +110,7 @@ impl<'c> TrainingRun<'c> {
             .with_context(|| format!("run_dir = {}", config.run_dir.display()))?;
         atomic_file::write(&config.run_dir.join("config.toml"), config.to_toml().as_bytes())?;
         write_manifest(config)?;
+        info!(objective = config.objective_in_words(), "training");
         let mut loaded = LoadedModel::open(config, &config.model.path)?;
         let questions =
             loaded.questions(config, &config.data.train, config.data.max_train_questions)?;

@@ -2,6 +2,7 @@
 //!
 //! Invariant: every trained token weighs the same however the batch is cut into micro-batches.
 
+mod diagnosis;
 mod micro_batch;
 mod optimizer;
 mod policy_update;
@@ -10,6 +11,10 @@ mod supervised;
 #[cfg(test)]
 mod tests;
 
+pub use diagnosis::{
+    NotFiniteAt, first_in, first_in_gradients, first_in_parameters, first_not_finite,
+    largest_gradient,
+};
 pub use micro_batch::{TrainSequence, micro_batches};
 pub use optimizer::{AdamW, AdamWConfig, clip_gradients};
 pub use policy_update::{

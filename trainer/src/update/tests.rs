@@ -1,5 +1,7 @@
 //! Gradients of updates: the same however they are cut, and of sampled tokens only.
 
+mod recorded;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,14 +1,15 @@
 //! The part of a step that turns scored trajectories into new weights: log-probs, then updates of the
 //! critic and of the policy.
 
-use super::TrainingRun;
 use super::advantages::TrainBatch;
+use super::{TrainedCritic, TrainingRun};
 use crate::algo::{Aggregation, ClipRange, KlEstimator, LikelihoodGate, Objective, token_weights};
 use crate::config::{
     Config, KlEstimator as KlChoice, KlPlacement, LikelihoodGateKind, LossAggregation,
     PolicyLossKind,
 };
 use crate::critic::{CriticConfig, CriticStatistics, critic_gradient};
+use crate::run::failed_batch::{self, Batch};
 use crate::run::loaded_model::LoadedModel;
 use crate::run::warm_start::apply_gradient;
 use crate::stop::{StopFlag, Stopped};
@@ -104,15 +105,13 @@ impl TrainingRun<'_> {
             for part in batch.for_critic.chunks(per_update) {
                 let decoder = &self.loaded.decoder;
                 let found = critic_gradient(&critic.model, decoder, part, &critic_config, stop)?;
-                let update = critic.optimizer.updates;
-                if !found.value_loss.is_finite() {
-                    let value = found.value_loss;
-                    return Err(UpdateError::NotFinite { what: "value loss", update, value }.into());
-                }
-                let rate =
-                    warmed_up(config.critic.learning_rate, config.critic.warmup_updates, update);
-                let parameters = &mut critic.model.model.parameters;
-                let norm = apply_gradient(config, parameters, &mut critic.optimizer, rate)?;
+                let norm = match apply_critic(config, critic, &found) {
+                    Ok(norm) => norm,
+                    Err(error) => {
+                        let batch = Batch::Critic(&critic.model, part);
+                        return Err(failed(config, &self.loaded, self.state.step, &batch, error));
+                    }
+                };
                 *stop = StopFlag::never();
                 done.critic.value_loss += found.value_loss;
                 done.critic.clip_fraction += found.clip_fraction;
@@ -143,15 +142,16 @@ impl TrainingRun<'_> {
                 let part = weighted(config, part);
                 let LoadedModel { policy, decoder, .. } = &self.loaded;
                 let found = policy_gradient(policy, decoder, &part, &update_config, stop)?;
-                let update = self.optimizer.updates;
-                if let Some((what, value)) = found.not_finite() {
-                    return Err(UpdateError::NotFinite { what, update, value }.into());
+                match self.apply_policy(&found) {
+                    Ok((norm, rate)) => {
+                        done.grad_norm += norm;
+                        done.learning_rate = rate;
+                    }
+                    Err(error) => {
+                        let batch = Batch::Policy(&part);
+                        return Err(failed(config, &self.loaded, self.state.step, &batch, error));
+                    }
                 }
-                done.learning_rate =
-                    warmed_up(config.grpo.learning_rate, config.grpo.warmup_updates, update);
-                let parameters = &mut self.loaded.policy.parameters;
-                let rate = done.learning_rate;
-                done.grad_norm += apply_gradient(config, parameters, &mut self.optimizer, rate)?;
                 *stop = StopFlag::never();
                 add_means(&mut done.policy, &found, updates > 0.0);
                 updates += 1.0;
@@ -163,6 +163,58 @@ impl TrainingRun<'_> {
         }
         Ok(())
     }
+}
+
+impl TrainingRun<'_> {
+    /// Applies the policy's gradient; returns its norm and the learning rate.
+    fn apply_policy(&mut self, found: &PolicyUpdateStatistics) -> Result<(f64, f64), UpdateError> {
+        let grpo = &self.config.grpo;
+        let update = self.optimizer.updates;
+        if let Some((what, value)) = found.not_finite() {
+            return Err(UpdateError::NotFinite { what, update, value });
+        }
+        let rate = warmed_up(grpo.learning_rate, grpo.warmup_updates, update);
+        let parameters = &mut self.loaded.policy.parameters;
+        Ok((apply_gradient(self.config, parameters, &mut self.optimizer, rate)?, rate))
+    }
+}
+
+/// Applies the critic's gradient; returns its norm.
+fn apply_critic(
+    config: &Config,
+    critic: &mut TrainedCritic,
+    found: &CriticStatistics,
+) -> Result<f64, UpdateError> {
+    let update = critic.optimizer.updates;
+    if !found.value_loss.is_finite() {
+        let value = found.value_loss;
+        return Err(UpdateError::NotFinite { what: "value loss", update, value });
+    }
+    let rate = warmed_up(config.critic.learning_rate, config.critic.warmup_updates, update);
+    apply_gradient(config, &mut critic.model.model.parameters, &mut critic.optimizer, rate)
+}
+
+/// Keeps the batch of an update that came out not finite, and says what to do. `step` counts the steps
+/// that are done.
+fn failed(
+    config: &Config,
+    loaded: &LoadedModel,
+    step: u64,
+    batch: &Batch<'_>,
+    error: UpdateError,
+) -> anyhow::Error {
+    let step = step + 1;
+    let kept = match failed_batch::save(config, &loaded.policy, step, batch, &error) {
+        Ok(folder) => {
+            let folder = folder.display();
+            format!("its batch is kept: `trainer replay {folder}` says where the number arises")
+        }
+        Err(reason) => format!("its batch could not be kept: {reason:#}"),
+    };
+    let advice = "to go on from the last checkpoint, run the same command with a lower \
+                  grpo.learning_rate (or critic.learning_rate), a lower optimizer.max_grad_norm or \
+                  model.dtype = \"f32\"";
+    anyhow::Error::new(error).context(format!("step {step} failed; {kept}; {advice}"))
 }
 
 /// The sequences of one update with the weights of their tokens.
@@ -204,7 +256,7 @@ fn divide_means(sum: &mut PolicyUpdateStatistics, updates: f64) {
     }
 }
 
-fn policy_update_config(config: &Config) -> PolicyUpdateConfig {
+pub(in crate::run) fn policy_update_config(config: &Config) -> PolicyUpdateConfig {
     let (grpo, algorithm) = (&config.grpo, &config.algorithm);
     let in_loss = algorithm.kl_placement == KlPlacement::Loss;
     let likelihood = LikelihoodTerm {

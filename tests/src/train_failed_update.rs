@@ -1,0 +1,54 @@
+//! An update that comes out as NaN ends the run with a message that says what to do, and its batch can be
+//! computed again.
+
+use trainer::run::{replay, train};
+
+use crate::harness::retriever::RetrieverHandle;
+use crate::harness::tiny_world::TinyWorld;
+
+/// The first update throws the weights so far that the second one cannot be computed.
+fn check(settings: &[&str], what: &str, place: &str) {
+    let world = TinyWorld::build();
+    let retriever = RetrieverHandle::start(&world.index());
+    world.warm_start(&retriever);
+    let settings: Vec<&str> =
+        ["grpo.epochs_per_step=2", "grpo.steps=1"].iter().chain(settings).copied().collect();
+    let config = world.config(&retriever.url(), "run", &settings);
+    let error = train(&config, &mut Vec::new()).unwrap_err();
+    let message = format!("{error:#}");
+    let folder = world.run_dir("run").join("failed-batch-step-1");
+    let command = format!("trainer replay {}", folder.display());
+    for part in ["step 1 failed", what, "of update 1", &command, "learning_rate", "model.dtype"] {
+        assert!(message.contains(part), "{part:?} is not in {message:?}");
+    }
+    assert!(!world.run_dir("run").join("checkpoints").exists(), "nothing was saved of it");
+
+    let mut out = Vec::new();
+    replay(&folder, &mut out).unwrap();
+    let out = String::from_utf8(out).unwrap();
+    assert!(out.starts_with("step 1, update 1 of the "), "{out}");
+    assert!(out.contains("first number that is not finite: "), "{out}");
+    assert!(out.contains(place), "{place:?} is not in {out}");
+}
+
+#[test]
+fn a_policy_update_that_is_nan_is_kept_and_replayed() {
+    check(&["grpo.learning_rate=1e30"], "gradient norm", "of the gradient of");
+}
+
+#[test]
+fn a_critic_update_that_is_nan_is_kept_and_replayed() {
+    let settings =
+        ["algorithm.advantage=gae", "critic.learning_rate=1e30", "critic.warmup_updates=0"];
+    check(&settings, "value loss", "the value loss of valued token");
+}
+
+#[test]
+fn a_folder_without_a_failure_is_refused_by_its_name() {
+    let world = TinyWorld::build();
+    let message = format!("{:#}", replay(world.path(), &mut Vec::new()).unwrap_err());
+    assert!(
+        message.contains("failure.json") && message.contains("failed-batch-step-N"),
+        "{message}"
+    );
+}

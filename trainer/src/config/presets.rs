@@ -1,0 +1,129 @@
+//! Sets of values that a name stands for. They take the place of the defaults: whatever a file, a
+//! variable or an argument says wins over them.
+//!
+//! Where the values come from, and what is not known of them, is said in docs/algorithms.md.
+
+use super::choice::Preset;
+
+type Values = &'static [(&'static str, &'static str)];
+
+/// What all scripts of Search-R1 share.
+const SEARCH_R1: Values = &[
+    ("compat", "\"search-r1\""),
+    ("retriever.top_k", "3"),
+    ("rollout.max_prompt_tokens", "2048"),
+    ("rollout.max_response_tokens", "500"),
+    ("rollout.max_observation_tokens", "500"),
+    ("rollout.max_context_tokens", "4096"),
+    ("rollout.temperature", "1.0"),
+    ("reward.kind", "\"em\""),
+    ("optimizer.weight_decay", "0.01"),
+    ("optimizer.max_grad_norm", "1.0"),
+    ("grpo.prompts_per_step", "512"),
+    ("grpo.trajectories_per_update", "256"),
+    ("grpo.epochs_per_step", "1"),
+    ("grpo.learning_rate", "1e-6"),
+    ("grpo.clip_low", "0.2"),
+    ("grpo.clip_high", "0.2"),
+    ("grpo.kl_coefficient", "0.001"),
+    ("grpo.entropy_coefficient", "0.001"),
+    ("grpo.loss_aggregation", "\"token-mean\""),
+    ("algorithm.policy_loss", "\"clip\""),
+    ("algorithm.importance_most", "0.0"),
+    ("grpo.save_every_steps", "100"),
+];
+
+/// Its GRPO scripts: five trajectories a question, ten updates a step.
+const SEARCH_R1_GRPO: Values = &[
+    ("algorithm.advantage", "\"grpo\""),
+    ("algorithm.kl_placement", "\"loss\""),
+    ("grpo.group_size", "5"),
+    ("grpo.kl_estimator", "\"k3\""),
+    // Inherited by the scripts from the defaults that they do not set.
+    ("rollout.top_p", "0.95"),
+];
+
+/// PPO as in the paper's main table: one trajectory a question, two updates a step.
+const PAPER: Values = &[
+    ("algorithm.advantage", "\"gae\""),
+    ("algorithm.gamma", "1.0"),
+    ("algorithm.lambda", "1.0"),
+    ("algorithm.kl_placement", "\"reward\""),
+    ("algorithm.kl_controller", "\"fixed\""),
+    ("critic.learning_rate", "1e-5"),
+    // .015 and .285 of 500 steps, two updates each.
+    ("critic.warmup_updates", "14"),
+    ("grpo.warmup_updates", "284"),
+    ("grpo.steps", "500"),
+    ("grpo.group_size", "1"),
+    ("grpo.kl_estimator", "\"k1\""),
+    ("rollout.max_turns", "4"),
+    ("rollout.top_p", "1.0"),
+];
+
+const V0_1: Values = &[
+    // Its groups had one member each, so that an advantage was the score.
+    ("algorithm.advantage", "\"reinforce\""),
+    ("grpo.steps", "305"),
+    // .95 of 305 steps, ten updates each.
+    ("grpo.warmup_updates", "2890"),
+    ("rollout.max_turns", "2"),
+];
+
+const V0_2: Values = &[
+    ("grpo.steps", "1005"),
+    // .285 of 1005 steps, ten updates each.
+    ("grpo.warmup_updates", "2860"),
+    ("rollout.max_turns", "2"),
+];
+
+const V0_3: Values =
+    &[("grpo.steps", "1005"), ("grpo.warmup_updates", "2860"), ("rollout.max_turns", "4")];
+
+const V0_3_FORMAT: Values = &[
+    ("grpo.learning_rate", "5e-7"),
+    ("reward.kind", "\"structured\""),
+    ("reward.structure_format_score", "0.2"),
+    ("reward.final_format_score", "0.1"),
+    ("reward.retrieval_score", "0.1"),
+];
+
+/// Ours: more trajectories a question, and what is known against collapse.
+const RECOMMENDED: Values = &[
+    ("algorithm.advantage", "\"grpo\""),
+    ("algorithm.policy_loss", "\"clip\""),
+    ("algorithm.importance_most", "2.0"),
+    ("algorithm.likelihood_coefficient", "0.1"),
+    ("algorithm.likelihood_gate", "\"action\""),
+    ("grpo.steps", "200"),
+    ("grpo.prompts_per_step", "128"),
+    ("grpo.group_size", "16"),
+    ("grpo.trajectories_per_update", "512"),
+    ("grpo.learning_rate", "1e-6"),
+    // Ten steps of four updates.
+    ("grpo.warmup_updates", "40"),
+    ("grpo.clip_low", "0.2"),
+    ("grpo.clip_high", "0.28"),
+    ("grpo.kl_coefficient", "0.001"),
+    ("grpo.kl_estimator", "\"k3\""),
+    ("grpo.entropy_coefficient", "0.0"),
+    ("grpo.loss_aggregation", "\"token-mean\""),
+    ("grpo.skip_uniform_groups", "true"),
+    ("rollout.max_turns", "4"),
+    ("rollout.temperature", "1.0"),
+    ("rollout.top_p", "1.0"),
+];
+
+/// Keys and their values as TOML; later ones win.
+pub(super) fn values(preset: Preset) -> Vec<(&'static str, &'static str)> {
+    let lists: &[Values] = match preset {
+        Preset::None => &[],
+        Preset::Paper => &[SEARCH_R1, PAPER],
+        Preset::SearchR1V01 => &[SEARCH_R1, SEARCH_R1_GRPO, V0_1],
+        Preset::SearchR1V02 => &[SEARCH_R1, SEARCH_R1_GRPO, V0_2],
+        Preset::SearchR1V03 => &[SEARCH_R1, SEARCH_R1_GRPO, V0_3],
+        Preset::SearchR1V03Format => &[SEARCH_R1, SEARCH_R1_GRPO, V0_3, V0_3_FORMAT],
+        Preset::Recommended => &[RECOMMENDED],
+    };
+    lists.iter().copied().flatten().copied().collect()
+}

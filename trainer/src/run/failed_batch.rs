@@ -1,0 +1,232 @@
+//! What is kept of an update that came out as a number that is not finite: the batch, the weights and
+//! the configuration, so that `trainer replay` can compute it again.
+//!
+//! Invariant: `failure.json` is written last; a folder without it is not whole.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use shared::atomic_file;
+use tch::{Kind, Tensor};
+
+use crate::checkpoint;
+use crate::config::Config;
+use crate::critic::{Critic, CriticSequence};
+use crate::policy::Policy;
+use crate::update::{TrainSequence, UpdateError};
+
+const BATCH_FILE: &str = "batch.safetensors";
+const CRITIC_FILE: &str = "critic.safetensors";
+const FAILURE_FILE: &str = "failure.json";
+/// Folder of the policy's weights.
+pub(super) const MODEL_FOLDER: &str = "model";
+pub(super) const CONFIG_FILE: &str = "config.toml";
+
+/// The batch of one update.
+pub(super) enum Batch<'b> {
+    Policy(&'b [TrainSequence]),
+    Critic(&'b Critic, &'b [CriticSequence]),
+}
+
+/// What went wrong, as it stands in `failure.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Failure {
+    /// Counts from 1.
+    pub(super) step: u64,
+    /// Optimizer updates made before.
+    pub(super) update: u64,
+    /// "policy" or "critic".
+    pub(super) part: String,
+    /// What was not finite.
+    pub(super) what: String,
+    /// Its value, in words: JSON has no NaN.
+    pub(super) value: String,
+}
+
+/// Where the batch of a step that failed is kept.
+pub(super) fn folder_of(run_dir: &Path, step: u64) -> PathBuf {
+    run_dir.join(format!("failed-batch-step-{step}"))
+}
+
+/// Keeps the batch of `step` (from 1) with the weights as they are; returns the folder.
+///
+/// # Errors
+/// The file system's.
+pub(super) fn save(
+    config: &Config,
+    policy: &Policy,
+    step: u64,
+    batch: &Batch<'_>,
+    error: &UpdateError,
+) -> anyhow::Result<PathBuf> {
+    let folder = folder_of(&config.run_dir, step);
+    if folder.is_dir() {
+        fs::remove_dir_all(&folder)
+            .with_context(|| format!("cannot replace {}", folder.display()))?;
+    }
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    checkpoint::save(&folder.join(MODEL_FOLDER), policy, &config.model.path, None)?;
+    atomic_file::write(&folder.join(CONFIG_FILE), config.to_toml().as_bytes())?;
+    let (part, tensors) = match batch {
+        Batch::Policy(sequences) => ("policy", policy_tensors(sequences)),
+        Batch::Critic(critic, sequences) => {
+            let parameters: Vec<(&String, &Tensor)> = critic.model.parameters.iter().collect();
+            Tensor::write_safetensors(&parameters, folder.join(CRITIC_FILE))?;
+            ("critic", critic_tensors(sequences))
+        }
+    };
+    Tensor::write_safetensors(&tensors, folder.join(BATCH_FILE))?;
+    let UpdateError::NotFinite { what, update, value } = error;
+    let failure = Failure {
+        step,
+        update: *update,
+        part: part.to_owned(),
+        what: (*what).to_owned(),
+        value: value.to_string(),
+    };
+    atomic_file::write(&folder.join(FAILURE_FILE), &serde_json::to_vec_pretty(&failure)?)?;
+    Ok(folder)
+}
+
+/// What `folder` says of the failure.
+///
+/// # Errors
+/// A folder that is none, or not whole.
+pub(super) fn read_failure(folder: &Path) -> anyhow::Result<Failure> {
+    let path = folder.join(FAILURE_FILE);
+    let bytes = fs::read(&path).with_context(|| {
+        format!("cannot read {}: it takes a folder failed-batch-step-N of a run", path.display())
+    })?;
+    serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))
+}
+
+fn named(index: usize, parts: Vec<(&'static str, Tensor)>) -> Vec<(String, Tensor)> {
+    let full = |(part, tensor): (&'static str, Tensor)| (format!("{index:06}.{part}"), tensor);
+    // Nothing is kept of what a trajectory does not have.
+    parts.into_iter().filter(|(_, tensor)| tensor.numel() > 0).map(full).collect()
+}
+
+fn tokens_and_mask(token_ids: &[u32], mask: &[bool]) -> Vec<(&'static str, Tensor)> {
+    let ids: Vec<i64> = token_ids.iter().map(|&id| i64::from(id)).collect();
+    let flags: Vec<i64> = mask.iter().map(|&flag| i64::from(flag)).collect();
+    vec![("ids", Tensor::from_slice(&ids)), ("mask", Tensor::from_slice(&flags))]
+}
+
+fn policy_tensors(sequences: &[TrainSequence]) -> Vec<(String, Tensor)> {
+    let mut tensors = Vec::new();
+    for (index, one) in sequences.iter().enumerate() {
+        let mut parts = tokens_and_mask(&one.token_ids, &one.mask);
+        parts.push(("weight", Tensor::from_slice(&[one.weight])));
+        parts.push(("advantages", Tensor::from_slice(&one.advantages)));
+        parts.push(("sampler", Tensor::from_slice(&one.sampler_log_probs)));
+        let optional = [("old", &one.old_log_probs), ("reference", &one.reference_log_probs)];
+        for (name, values) in optional {
+            if let Some(values) = values {
+                parts.push((name, Tensor::from_slice(values)));
+            }
+        }
+        tensors.extend(named(index, parts));
+    }
+    tensors
+}
+
+fn critic_tensors(sequences: &[CriticSequence]) -> Vec<(String, Tensor)> {
+    let mut tensors = Vec::new();
+    for (index, one) in sequences.iter().enumerate() {
+        let mut parts = tokens_and_mask(&one.token_ids, &one.mask);
+        parts.push(("values", Tensor::from_slice(&one.old_values)));
+        parts.push(("returns", Tensor::from_slice(&one.returns)));
+        tensors.extend(named(index, parts));
+    }
+    tensors
+}
+
+/// The tensors of each sequence by their parts' names.
+struct Stored(Vec<BTreeMap<String, Tensor>>);
+
+impl Stored {
+    fn read(folder: &Path) -> anyhow::Result<Self> {
+        let path = folder.join(BATCH_FILE);
+        let tensors = Tensor::read_safetensors(&path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        let mut sequences: BTreeMap<String, BTreeMap<String, Tensor>> = BTreeMap::new();
+        for (name, tensor) in tensors {
+            let (index, part) = name
+                .split_once('.')
+                .with_context(|| format!("{}: unknown tensor {name}", path.display()))?;
+            sequences.entry(index.to_owned()).or_default().insert(part.to_owned(), tensor);
+        }
+        Ok(Self(sequences.into_values().collect()))
+    }
+}
+
+fn floats(parts: &BTreeMap<String, Tensor>, name: &str) -> anyhow::Result<Option<Vec<f32>>> {
+    parts.get(name).map(|tensor| Ok(Vec::<f32>::try_from(tensor.to_kind(Kind::Float))?)).transpose()
+}
+
+fn ids_and_mask(parts: &BTreeMap<String, Tensor>) -> anyhow::Result<(Vec<u32>, Vec<bool>)> {
+    let integers = |name: &str| -> anyhow::Result<Vec<i64>> {
+        let tensor = parts.get(name).with_context(|| format!("a sequence has no {name}"))?;
+        Ok(Vec::<i64>::try_from(tensor)?)
+    };
+    let ids = integers("ids")?.into_iter().map(|id| id as u32).collect();
+    Ok((ids, integers("mask")?.into_iter().map(|flag| flag != 0).collect()))
+}
+
+/// The sequences of a failed policy update.
+///
+/// # Errors
+/// A missing or damaged file.
+pub(super) fn read_policy_batch(folder: &Path) -> anyhow::Result<Vec<TrainSequence>> {
+    let sequence = |parts: BTreeMap<String, Tensor>| {
+        let (token_ids, mask) = ids_and_mask(&parts)?;
+        Ok(TrainSequence {
+            token_ids,
+            mask,
+            advantages: floats(&parts, "advantages")?.unwrap_or_default(),
+            weight: parts.get("weight").map_or(0.0, |weight| weight.double_value(&[0])),
+            old_log_probs: floats(&parts, "old")?,
+            reference_log_probs: floats(&parts, "reference")?,
+            sampler_log_probs: floats(&parts, "sampler")?.unwrap_or_default(),
+        })
+    };
+    Stored::read(folder)?.0.into_iter().map(sequence).collect()
+}
+
+/// The critic of a failed update and its sequences; `policy` gives the architecture.
+///
+/// # Errors
+/// A missing or damaged file.
+pub(super) fn read_critic_batch(
+    folder: &Path,
+    policy: &Policy,
+) -> anyhow::Result<(Critic, Vec<CriticSequence>)> {
+    let path = folder.join(CRITIC_FILE);
+    let mut critic = Critic::of_policy(policy, 0);
+    let tensors = Tensor::read_safetensors(&path)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    for (name, tensor) in tensors {
+        let parameter = critic
+            .model
+            .parameters
+            .get_mut(&name)
+            .with_context(|| format!("{}: unknown tensor {name}", path.display()))?;
+        tch::no_grad(|| parameter.f_copy_(&tensor))
+            .with_context(|| format!("{}: tensor {name}", path.display()))?;
+    }
+    let sequence = |parts: BTreeMap<String, Tensor>| {
+        let (token_ids, mask) = ids_and_mask(&parts)?;
+        Ok(CriticSequence {
+            token_ids,
+            mask,
+            old_values: floats(&parts, "values")?.unwrap_or_default(),
+            returns: floats(&parts, "returns")?.unwrap_or_default(),
+        })
+    };
+    let sequences: anyhow::Result<Vec<CriticSequence>> =
+        Stored::read(folder)?.0.into_iter().map(sequence).collect();
+    Ok((critic, sequences?))
+}
