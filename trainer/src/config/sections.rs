@@ -9,6 +9,7 @@ use super::choice::{
 };
 use super::section::section;
 use super::value::Range;
+use crate::token::ChatDate;
 
 section! {
     /// What concerns the whole run.
@@ -48,6 +49,8 @@ section! {
         dtype: ComputeDtype = ComputeDtype::Auto;
         /// Device that the model computes on; `auto` is the first CUDA device, else the CPU.
         device: DeviceChoice = DeviceChoice::Auto;
+        /// Day that a chat template takes for today, so that prompts do not change from day to day.
+        chat_date: ChatDate = ChatDate::default();
     }
 }
 
@@ -78,7 +81,8 @@ section! {
         corpus: Option<PathBuf> = None;
         /// How a question becomes a prompt.
         template: TemplateChoice = TemplateChoice::SearchR1;
-        /// Puts the prompt into the model's chat template as the user's message.
+        /// Puts the prompt into the model's chat template as the user's message; a model without one is
+        /// asked plainly.
         chat: bool = true;
         /// Most training questions used, evenly spread over the file; 0 takes all.
         max_train_questions: usize ["questions"] = 0;

@@ -1,9 +1,19 @@
-//! Chat templates of model folders, rendered as the Python library renders them.
+//! Chat templates of model folders, rendered as the Python library renders them: what it adds to
+//! Jinja is here, and what differs between its Jinja and ours.
 
-use minijinja::value::Value;
-use minijinja::{Environment, Error, ErrorKind};
+mod date;
+mod generation_tags;
+#[cfg(test)]
+mod tests;
+mod to_json;
+
+use std::collections::BTreeMap;
+
+use minijinja::value::{Kwargs, Value};
+use minijinja::{Environment, Error, ErrorKind, Output, State, escape_formatter};
 use serde::{Deserialize, Serialize};
 
+pub use self::date::{ChatDate, NotADate};
 use super::TokenError;
 
 /// One message of a conversation.
@@ -28,40 +38,58 @@ const TEMPLATE: &str = "chat";
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
-    start_text: String,
-    end_text: String,
+    /// Text of each special token by its name, such as `bos_token`.
+    tokens: BTreeMap<String, String>,
 }
 
 impl ChatTemplate {
-    /// Compiles Jinja `source`; `start_text` and `end_text` are its `bos_token` and `eos_token`.
-    pub fn new(source: String, start_text: String, end_text: String) -> Result<Self, TokenError> {
+    /// Compiles Jinja `source`. `tokens` are the special tokens that the model has, by their names;
+    /// `today` is what the template takes for the day on which it is rendered.
+    ///
+    /// # Errors
+    /// A template that is no Jinja.
+    pub fn new(
+        source: &str,
+        tokens: BTreeMap<String, String>,
+        today: ChatDate,
+    ) -> Result<Self, TokenError> {
         let mut environment = Environment::new();
         // The settings under which these templates are written.
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
         environment
             .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_formatter(write_as_python);
         environment.add_function("raise_exception", raise_exception);
-        environment.add_filter("tojson", to_json);
-        // `strftime_now` stays undefined on purpose: templates that would write today's date fall
-        // back to a fixed one, so that a prompt does not change from day to day.
+        environment.add_function("strftime_now", move |format: String| {
+            let refused = |error| Error::new(ErrorKind::InvalidOperation, error);
+            today.format(&format).map_err(refused)
+        });
+        environment.add_filter("tojson", |value: Value, options: Kwargs| {
+            to_json::to_json(&value, &options)
+        });
         environment
-            .add_template_owned(TEMPLATE, source)
+            .add_template_owned(TEMPLATE, generation_tags::replace(source))
             .map_err(|error| TokenError::ChatTemplate(error.to_string()))?;
-        Ok(Self { environment, start_text, end_text })
+        Ok(Self { environment, tokens })
     }
 
     /// The conversation as text, ending where the assistant's turn begins.
+    ///
+    /// # Errors
+    /// A conversation that the template refuses, or a template that cannot be rendered.
     pub fn render(&self, messages: &[ChatMessage]) -> Result<String, TokenError> {
-        let context = minijinja::context! {
+        let given = minijinja::context! {
             messages => messages,
             add_generation_prompt => true,
-            bos_token => self.start_text,
-            eos_token => self.end_text,
+            // Given and empty, not undefined: templates ask whether they are none.
+            tools => Value::from(()),
+            documents => Value::from(()),
         };
+        let tokens = Value::from_serialize(&self.tokens);
         self.environment
             .get_template(TEMPLATE)
-            .and_then(|template| template.render(context))
+            .and_then(|template| template.render(minijinja::context! { ..given, ..tokens }))
             .map_err(|error| TokenError::ChatTemplate(error.to_string()))
     }
 }
@@ -70,41 +98,18 @@ fn raise_exception(message: String) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message))
 }
 
-/// JSON as Python's `json.dumps` writes it: a space after `,` and `:`, other characters as they are.
-fn to_json(value: &Value) -> Result<Value, Error> {
-    let failed =
-        |error: serde_json::Error| Error::new(ErrorKind::BadSerialization, error.to_string());
-    let mut bytes = Vec::new();
-    let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, SpacedFormatter);
-    value.serialize(&mut serializer).map_err(failed)?;
-    let text = String::from_utf8(bytes)
-        .map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
-    Ok(Value::from_safe_string(text))
-}
-
-struct SpacedFormatter;
-
-impl serde_json::ser::Formatter for SpacedFormatter {
-    fn begin_array_value<W: ?Sized + std::io::Write>(
-        &mut self,
-        writer: &mut W,
-        first: bool,
-    ) -> std::io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
-    }
-
-    fn begin_object_key<W: ?Sized + std::io::Write>(
-        &mut self,
-        writer: &mut W,
-        first: bool,
-    ) -> std::io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
-    }
-
-    fn begin_object_value<W: ?Sized + std::io::Write>(
-        &mut self,
-        writer: &mut W,
-    ) -> std::io::Result<()> {
-        writer.write_all(b": ")
-    }
+/// `None`, `True` and `False`, which Jinja in Rust writes in lower case.
+fn write_as_python(
+    out: &mut Output<'_>,
+    state: &State<'_, '_>,
+    value: &Value,
+) -> Result<(), Error> {
+    let python = if value.is_none() {
+        Some(Value::from("None"))
+    } else if value.kind() == minijinja::value::ValueKind::Bool {
+        Some(Value::from(if value.is_true() { "True" } else { "False" }))
+    } else {
+        None
+    };
+    escape_formatter(out, state, python.as_ref().unwrap_or(value))
 }
