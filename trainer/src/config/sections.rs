@@ -42,7 +42,8 @@ section! {
 section! {
     /// The language model that is trained or asked.
     pub struct ModelConfig in "model" {
-        /// Folder of the model in Hugging Face layout: config.json, tokenizer.json, safetensors.
+        /// Folder of the model in Hugging Face layout (config.json, tokenizer.json, safetensors), or its
+        /// name on the hub, `org/name` or `org/name@revision`, to be downloaded.
         path: PathBuf = PathBuf::new();
         /// Number format that the model computes in; `auto` is bf16 where the hardware multiplies it
         /// faster than f32 (CUDA, CPUs with AVX-512 BF16 or AMX), else f32.
