@@ -10,6 +10,7 @@ mod dense;
 mod encoder;
 mod eval_command;
 mod held_out;
+mod hub;
 mod hybrid;
 mod index_command;
 mod index_killed;

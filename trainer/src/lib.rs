@@ -6,6 +6,7 @@ pub mod config;
 pub mod stop;
 pub mod data;
 pub mod token;
+pub mod hub;
 pub mod policy;
 pub mod engine;
 pub mod search;

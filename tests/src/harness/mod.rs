@@ -1,6 +1,7 @@
 //! What the tests share: services to start and stop, data to feed them, requests to send.
 
 pub(crate) mod corpus;
+pub(crate) mod fake_hub;
 pub(crate) mod http;
 pub(crate) mod program;
 pub(crate) mod relay;

@@ -2,6 +2,9 @@
 //!
 //! Invariant: a folder `step-N` is whole or absent.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use shared::atomic_file::{AtomicDir, AtomicError};
 use tch::{Kind, Tensor};
 
-use crate::policy::{Policy, WeightsError, write_weights};
+use crate::policy::{Policy, SHARD_BYTES_MAX, WeightsError, write_weights};
 use crate::update::AdamW;
 
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
@@ -18,7 +21,7 @@ const CRITIC_FILE: &str = "critic.safetensors";
 const CRITIC_OPTIMIZER_FILE: &str = "critic_optimizer.safetensors";
 const STATE_FILE: &str = "trainer_state.json";
 /// Files that describe the model and its tokenizer, copied as they are if they are there.
-const COPIED_FILES: [&str; 7] = [
+const COPIED_FILES: [&str; 9] = [
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -26,6 +29,8 @@ const COPIED_FILES: [&str; 7] = [
     "chat_template.jinja",
     "vocab.json",
     "merges.txt",
+    "added_tokens.json",
+    "tokenizer.model",
 ];
 
 /// Where a run stands.
@@ -117,7 +122,7 @@ fn share_like_config(folder: &Path) -> Result<(), CheckpointError> {
 }
 
 fn write_model(folder: &Path, policy: &Policy, source: &Path) -> Result<(), CheckpointError> {
-    write_weights(folder, &policy.parameters, Kind::Float)?;
+    write_weights(folder, &policy.parameters, Kind::Float, SHARD_BYTES_MAX)?;
     let mut config = policy.config.source.clone();
     if let Some(keys) = config.as_object_mut() {
         // transformers 5 calls the key dtype, earlier ones torch_dtype.

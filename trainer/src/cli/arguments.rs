@@ -56,7 +56,7 @@ pub struct CommonArguments {
 pub struct EvalArguments {
     #[command(flatten)]
     pub common: CommonArguments,
-    /// Model to ask: short for --set model.path=DIR
+    /// Model to ask, a folder or a name such as org/name: short for --set model.path=DIR
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
     /// What answers the searches
@@ -74,7 +74,7 @@ pub struct EvalArguments {
 pub struct ChatArguments {
     #[command(flatten)]
     pub common: CommonArguments,
-    /// Model to ask: short for --set model.path=DIR
+    /// Model to ask, a folder or a name such as org/name: short for --set model.path=DIR
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
     /// Ask this and end, instead of reading questions from the terminal

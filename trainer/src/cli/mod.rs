@@ -17,6 +17,7 @@ use tracing::warn;
 
 use crate::config::{self, Config, ConfigError, Environment};
 use crate::eval::Searches;
+use crate::hub::{self, HubSettings, ModelName};
 use crate::report;
 use crate::run::{self, ChatOptions, EvalOptions, Interrupted};
 use crate::track::LogWriter;
@@ -96,11 +97,11 @@ fn execute(command: Command, environment: &Environment, out: &mut dyn Write) -> 
     match command {
         Command::Sft(common) => {
             let config = configure("trainer sft", &common, None, &["model.path", "data.train"])?;
-            run::sft(&config, out)
+            run::sft(&with_model(config, environment)?, out)
         }
         Command::Train(common) => {
             let config = configure("trainer train", &common, None, &["model.path", "data.train"])?;
-            run::train(&config, out)
+            run::train(&with_model(config, environment)?, out)
         }
         Command::Eval(arguments) => {
             let model = arguments.model.as_deref();
@@ -108,12 +109,13 @@ fn execute(command: Command, environment: &Environment, out: &mut dyn Write) -> 
             let config = configure("trainer eval", &arguments.common, model, keys)?;
             let name = arguments.name.unwrap_or_else(|| folder_name(&config.model.path));
             let options = EvalOptions { name, searches: arguments.searches, out: arguments.out };
-            run::eval(&config, &options, out)
+            run::eval(&with_model(config, environment)?, &options, out)
         }
         Command::Chat(arguments) => {
             let model = arguments.model.as_deref();
             let config = configure("trainer chat", &arguments.common, model, &["model.path"])?;
-            run::chat(&config, &ChatOptions { question: arguments.question }, out)
+            let options = ChatOptions { question: arguments.question };
+            run::chat(&with_model(config, environment)?, &options, out)
         }
         Command::Convert(arguments) => {
             start_log(environment)?;
@@ -146,6 +148,15 @@ fn keys_of_eval(searches: Searches) -> &'static [&'static str] {
         Searches::Random => &["model.path", "data.test", "data.corpus"],
         Searches::Retriever | Searches::None => &["model.path", "data.test"],
     }
+}
+
+/// The configuration with a folder for `model.path`: a model that is named as the hub names it is
+/// looked for in the cache, and downloaded where it is not there.
+fn with_model(mut config: Config, environment: &Environment) -> anyhow::Result<Config> {
+    if let Some(name) = ModelName::parse(&config.model.path) {
+        config.model.path = hub::fetch(&name, &HubSettings::from_environment(environment))?;
+    }
+    Ok(config)
 }
 
 /// The last part of a path, or the path itself where it has none.

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use super::value::{ConfigValue, Range, RawValue, Rejection, nearest_word, quoted};
+use crate::token::ChatDate;
 
 /// Declares an enum whose variants are written as the given words.
 macro_rules! choices {
@@ -258,6 +259,23 @@ impl ConfigValue for DeviceChoice {
             other => nearest_word(other, ["auto", "cpu", "cuda", "cuda:0"]),
         };
         Err(Rejection { nearest: nearest.map(quoted) })
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(quoted(&self.to_string()))
+    }
+}
+
+impl ConfigValue for ChatDate {
+    fn accepts(_range: &Range) -> String {
+        "a day, such as \"2024-07-26\"".to_owned()
+    }
+
+    fn parse(raw: &RawValue, _range: &Range) -> Result<Self, Rejection> {
+        let (RawValue::Text(text) | RawValue::Date(text)) = raw else {
+            return Err(Rejection::default());
+        };
+        text.parse().map_err(|_| Rejection::default())
     }
 
     fn to_toml(&self) -> Option<String> {

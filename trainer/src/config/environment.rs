@@ -37,6 +37,18 @@ pub const LOG: Variable = Variable {
     meaning: "What is logged.",
 };
 
+/// Variables of other programs that are followed: where models are downloaded from and kept.
+const FOLLOWED: [&str; 8] = [
+    "HF_ENDPOINT",
+    "HF_TOKEN",
+    "HF_TOKEN_PATH",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HF_HUB_OFFLINE",
+    "XDG_CACHE_HOME",
+    "HOME",
+];
+
 /// The variables of this process that concern the trainer. Bytes that are not UTF-8 become
 /// replacement characters, which no variable accepts where it matters.
 pub fn environment() -> Environment {
@@ -44,7 +56,7 @@ pub fn environment() -> Environment {
         .map(|(name, value)| {
             (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
         })
-        .filter(|(name, _)| name.starts_with(PREFIX))
+        .filter(|(name, _)| name.starts_with(PREFIX) || FOLLOWED.contains(&name.as_str()))
         .collect()
 }
 
@@ -89,6 +101,7 @@ pub fn unknown_variables(environment: &Environment) -> Vec<(&str, Option<String>
         known.iter().map(|name| name[PREFIX.len()..].to_lowercase()).collect();
     environment
         .keys()
+        .filter(|name| name.starts_with(PREFIX))
         .filter(|name| value_of(environment, name).is_some() && !is_foreign(name))
         .map(|name| {
             let ending = name.strip_prefix(PREFIX).unwrap_or(name);

@@ -11,6 +11,7 @@ use super::choice::{
 };
 use super::section::section;
 use super::value::Range;
+use crate::token::ChatDate;
 
 section! {
     /// What concerns the whole run.
@@ -48,13 +49,16 @@ section! {
 section! {
     /// The language model that is trained or asked.
     pub struct ModelConfig in "model" {
-        /// Folder of the model in Hugging Face layout: config.json, tokenizer.json, safetensors.
+        /// Folder of the model in Hugging Face layout (config.json, tokenizer.json, safetensors), or its
+        /// name on the hub, `org/name` or `org/name@revision`, to be downloaded.
         path: PathBuf = PathBuf::new();
         /// Number format that the model computes in; `auto` is bf16 where the hardware multiplies it
         /// faster than f32 (CUDA, CPUs with AVX-512 BF16 or AMX), else f32.
         dtype: ComputeDtype = ComputeDtype::Auto;
         /// Device that the model computes on; `auto` is the first CUDA device, else the CPU.
         device: DeviceChoice = DeviceChoice::Auto;
+        /// Day that a chat template takes for today, so that prompts do not change from day to day.
+        chat_date: ChatDate = ChatDate::default();
     }
 }
 
@@ -85,7 +89,8 @@ section! {
         corpus: Option<PathBuf> = None;
         /// How a question becomes a prompt.
         template: TemplateChoice = TemplateChoice::SearchR1;
-        /// Puts the prompt into the model's chat template as the user's message.
+        /// Puts the prompt into the model's chat template as the user's message; a model without one is
+        /// asked plainly.
         chat: bool = true;
         /// Most training questions used, evenly spread over the file; 0 takes all.
         max_train_questions: usize ["questions"] = 0;

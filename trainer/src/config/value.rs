@@ -12,7 +12,9 @@ pub(super) enum RawValue {
     Integer(i128),
     Float(f64),
     Bool(bool),
-    /// A list, a table or a date: no key takes one. Holds the name of its type.
+    /// A day or a time, as TOML writes it without quotes.
+    Date(String),
+    /// A list or a table: no key takes one. Holds the name of its type.
     Other(&'static str),
 }
 
@@ -32,7 +34,7 @@ impl RawValue {
                 Err(_) => Self::Other("a number out of range"),
             },
             DeValue::Boolean(flag) => Self::Bool(*flag),
-            DeValue::Datetime(_) => Self::Other("a date"),
+            DeValue::Datetime(date) => Self::Date(date.to_string()),
             DeValue::Array(_) => Self::Other("a list"),
             DeValue::Table(_) => Self::Other("a table"),
         }
@@ -45,6 +47,7 @@ impl RawValue {
             Self::Integer(integer) => integer.to_string(),
             Self::Float(float) => float.to_string(),
             Self::Bool(flag) => flag.to_string(),
+            Self::Date(date) => date.clone(),
             Self::Other(name) => (*name).to_owned(),
         }
     }
@@ -170,7 +173,7 @@ fn number_in_quotes(raw: &RawValue) -> Option<f64> {
         RawValue::Text(text) => text.trim().replace('_', "").parse().ok(),
         RawValue::Float(float) => Some(*float),
         RawValue::Integer(integer) => Some(*integer as f64),
-        RawValue::Bool(_) | RawValue::Other(_) => None,
+        RawValue::Bool(_) | RawValue::Date(_) | RawValue::Other(_) => None,
     }
 }
 
@@ -217,7 +220,7 @@ impl ConfigValue for f64 {
         let number = match raw {
             RawValue::Float(float) => Some(*float),
             RawValue::Integer(integer) => Some(*integer as Self),
-            RawValue::Text(_) | RawValue::Bool(_) | RawValue::Other(_) => None,
+            RawValue::Text(_) | RawValue::Bool(_) | RawValue::Date(_) | RawValue::Other(_) => None,
         };
         if let Some(number) = number
             && range.contains(number)
@@ -252,7 +255,9 @@ impl ConfigValue for bool {
             },
             RawValue::Integer(0) => Some("false"),
             RawValue::Integer(1) => Some("true"),
-            RawValue::Integer(_) | RawValue::Float(_) | RawValue::Other(_) => None,
+            RawValue::Integer(_) | RawValue::Float(_) | RawValue::Date(_) | RawValue::Other(_) => {
+                None
+            }
         };
         Err(Rejection { nearest: nearest.map(str::to_owned) })
     }
@@ -271,7 +276,7 @@ impl ConfigValue for String {
         match raw {
             RawValue::Text(text) => Ok(text.clone()),
             RawValue::Other(_) => Err(Rejection::default()),
-            RawValue::Integer(_) | RawValue::Float(_) | RawValue::Bool(_) => {
+            RawValue::Integer(_) | RawValue::Float(_) | RawValue::Bool(_) | RawValue::Date(_) => {
                 Err(Rejection { nearest: Some(quoted(&raw.shown())) })
             }
         }

@@ -1,13 +1,23 @@
-//! Weights in Hugging Face safetensors files.
+//! Weights in Hugging Face safetensors files: one file, or several with an index that says which
+//! tensor is where.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use tch::{Kind, Tensor};
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
 
 use super::config::{ModelConfig, ModelConfigError};
 use super::parameters::expected_shapes;
+
+/// Size above which a model is written in several files, in bytes: that of transformers before
+/// version 5, which every loader takes.
+pub const SHARD_BYTES_MAX: usize = 5_000_000_000;
+
+const SINGLE_FILE: &str = "model.safetensors";
+const INDEX_FILE: &str = "model.safetensors.index.json";
 
 /// Why a model folder was refused or could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -19,7 +29,9 @@ pub enum WeightsError {
     #[error("cannot write {path}: {source}")]
     Write { path: PathBuf, source: std::io::Error },
     #[error("{path} is not a safetensors file: {source}")]
-    Format { path: PathBuf, source: safetensors::SafeTensorError },
+    Format { path: PathBuf, source: SafeTensorError },
+    #[error("{path} is not an index of safetensors files: {reason}")]
+    Index { path: PathBuf, reason: String },
     #[error("{path}: tensor {name} is missing")]
     Missing { path: PathBuf, name: String },
     #[error("{path}: tensor {name} has shape {found:?}, config.json asks for {expected:?}")]
@@ -28,42 +40,135 @@ pub enum WeightsError {
     Dtype { path: PathBuf, name: String, dtype: Dtype },
 }
 
-/// Reads `folder/model.safetensors`, every tensor checked against the configuration.
+/// `model.safetensors.index.json`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Index {
+    #[serde(default)]
+    metadata: IndexMetadata,
+    /// File of each tensor, beside the index.
+    weight_map: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct IndexMetadata {
+    /// Bytes of all tensors.
+    #[serde(default)]
+    total_size: u64,
+}
+
+/// Where a folder keeps its tensors.
+enum Location {
+    Single(PathBuf),
+    Shards { index: PathBuf, weight_map: BTreeMap<String, String> },
+}
+
+impl Location {
+    /// The single file where there is one, as transformers looks for it, or else the index.
+    fn find(folder: &Path) -> Result<Self, WeightsError> {
+        let single = folder.join(SINGLE_FILE);
+        let index = folder.join(INDEX_FILE);
+        if single.is_file() || !index.is_file() {
+            return Ok(Self::Single(single));
+        }
+        let bytes = std::fs::read(&index)
+            .map_err(|source| WeightsError::Read { path: index.clone(), source })?;
+        let refuse = |reason: String| WeightsError::Index { path: index.clone(), reason };
+        let Index { weight_map, .. } =
+            serde_json::from_slice(&bytes).map_err(|error| refuse(error.to_string()))?;
+        let beside =
+            |file: &&String| Path::new(file).file_name().is_none_or(|name| name != file.as_str());
+        if let Some(elsewhere) = weight_map.values().find(beside) {
+            let reason = format!("it names {elsewhere:?}; accepted: files in the same folder");
+            return Err(refuse(reason));
+        }
+        Ok(Self::Shards { index, weight_map })
+    }
+
+    /// The file that holds the tensor `name`.
+    fn file_of(&self, name: &str) -> Result<PathBuf, WeightsError> {
+        match self {
+            Self::Single(path) => Ok(path.clone()),
+            Self::Shards { index, weight_map } => match weight_map.get(name) {
+                Some(file) => Ok(index.with_file_name(file)),
+                None => Err(WeightsError::Missing { path: index.clone(), name: name.to_owned() }),
+            },
+        }
+    }
+}
+
+/// The safetensors files of a model folder, in order; for one without any, the one that is missing.
+///
+/// # Errors
+/// An index that cannot be read.
+pub fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, WeightsError> {
+    Ok(match Location::find(folder)? {
+        Location::Single(path) => vec![path],
+        Location::Shards { weight_map, .. } => {
+            let files: BTreeSet<String> = weight_map.into_values().collect();
+            files.into_iter().map(|file| folder.join(file)).collect()
+        }
+    })
+}
+
+/// Reads the weights of `folder` as f32 tensors on `device`, every one checked against the
+/// configuration. One file at a time is held beside them; tensors that the model has no use for are
+/// passed over.
 ///
 /// # Errors
 /// A missing file or tensor, a wrong shape, or a type other than F32, F16 and BF16.
 pub fn read_weights(
     folder: &Path,
     config: &ModelConfig,
+    device: Device,
 ) -> Result<BTreeMap<String, Tensor>, WeightsError> {
-    let path = folder.join("model.safetensors");
-    let bytes =
-        std::fs::read(&path).map_err(|source| WeightsError::Read { path: path.clone(), source })?;
-    let file = SafeTensors::deserialize(&bytes)
-        .map_err(|source| WeightsError::Format { path: path.clone(), source })?;
+    let location = Location::find(folder)?;
+    let mut wanted: BTreeMap<PathBuf, Vec<(String, Vec<usize>)>> = BTreeMap::new();
+    for (name, shape) in expected_shapes(config) {
+        wanted.entry(location.file_of(&name)?).or_default().push((name, shape));
+    }
     let mut weights = BTreeMap::new();
-    for (name, expected) in expected_shapes(config) {
-        let view = file
-            .tensor(&name)
-            .map_err(|_| WeightsError::Missing { path: path.clone(), name: name.clone() })?;
-        if view.shape() != expected {
-            let found = view.shape().to_vec();
-            return Err(WeightsError::Shape { path, name, found, expected });
+    for (path, tensors) in wanted {
+        let bytes = std::fs::read(&path)
+            .map_err(|source| WeightsError::Read { path: path.clone(), source })?;
+        let file = SafeTensors::deserialize(&bytes)
+            .map_err(|source| WeightsError::Format { path: path.clone(), source })?;
+        for (name, shape) in tensors {
+            let stored = read_tensor(&file, &path, &name, shape)?;
+            weights.insert(name, stored.to_device(device).to_kind(Kind::Float));
         }
-        let kind = match view.dtype() {
-            Dtype::F32 => Kind::Float,
-            Dtype::F16 => Kind::Half,
-            Dtype::BF16 => Kind::BFloat16,
-            dtype => return Err(WeightsError::Dtype { path, name, dtype }),
-        };
-        let shape: Vec<i64> = expected.iter().map(|&size| size as i64).collect();
-        weights.insert(name, Tensor::from_data_size(view.data(), &shape, kind));
     }
     Ok(weights)
 }
 
-/// Writes `folder/model.safetensors` with every tensor cast to `kind`: f16, bf16, or else f32. The
-/// file is not synced: the caller makes the whole folder durable at once.
+/// A tensor as it is stored.
+fn read_tensor(
+    file: &SafeTensors<'_>,
+    path: &Path,
+    name: &str,
+    expected: Vec<usize>,
+) -> Result<Tensor, WeightsError> {
+    let (path, name) = (path.to_owned(), name.to_owned());
+    let Ok(view) = file.tensor(&name) else {
+        return Err(WeightsError::Missing { path, name });
+    };
+    if view.shape() != expected {
+        let found = view.shape().to_vec();
+        return Err(WeightsError::Shape { path, name, found, expected });
+    }
+    let kind = match view.dtype() {
+        Dtype::F32 => Kind::Float,
+        Dtype::F16 => Kind::Half,
+        Dtype::BF16 => Kind::BFloat16,
+        dtype => return Err(WeightsError::Dtype { path, name, dtype }),
+    };
+    let shape: Vec<i64> = expected.iter().map(|&size| size as i64).collect();
+    Ok(Tensor::from_data_size(view.data(), &shape, kind))
+}
+
+/// Writes the weights into `folder` with every tensor cast to `kind`: f16, bf16, or else f32. What
+/// fits into `shard_bytes_max` is one file; else each file holds at most that many bytes of tensors,
+/// or one tensor, and an index is written beside them. Nothing is synced: the caller makes the whole
+/// folder durable at once.
 ///
 /// # Errors
 /// The file system's.
@@ -71,28 +176,74 @@ pub fn write_weights(
     folder: &Path,
     parameters: &BTreeMap<String, Tensor>,
     kind: Kind,
+    shard_bytes_max: usize,
 ) -> Result<(), WeightsError> {
-    let path = folder.join("model.safetensors");
     let (dtype, width) = match kind {
         Kind::Half => (Dtype::F16, 2),
         Kind::BFloat16 => (Dtype::BF16, 2),
         _ => (Dtype::F32, 4),
     };
-    let kind = if dtype == Dtype::F32 { Kind::Float } else { kind };
-    let mut buffers = Vec::with_capacity(parameters.len());
+    let shards = split(parameters, width, shard_bytes_max);
+    if let [all] = &shards[..] {
+        return write_file(&folder.join(SINGLE_FILE), all, dtype);
+    }
+    let mut weight_map = BTreeMap::new();
+    for (index, shard) in shards.iter().enumerate() {
+        let name = format!("model-{:05}-of-{:05}.safetensors", index + 1, shards.len());
+        write_file(&folder.join(&name), shard, dtype)?;
+        weight_map.extend(shard.iter().map(|(tensor, _)| ((*tensor).to_owned(), name.clone())));
+    }
+    let total: usize = parameters.values().map(|tensor| tensor.numel() * width).sum();
+    let index = Index { metadata: IndexMetadata { total_size: total as u64 }, weight_map };
+    let path = folder.join(INDEX_FILE);
+    let text = serde_json::to_vec_pretty(&index)
+        .map_err(|error| WeightsError::Index { path: path.clone(), reason: error.to_string() })?;
+    std::fs::write(&path, text).map_err(|source| WeightsError::Write { path, source })
+}
+
+/// The parameters in their order, cut where the next one would not fit; at least one part.
+fn split(
+    parameters: &BTreeMap<String, Tensor>,
+    width: usize,
+    shard_bytes_max: usize,
+) -> Vec<Vec<(&str, &Tensor)>> {
+    let mut shards = vec![Vec::new()];
+    let mut filled = 0;
     for (name, tensor) in parameters {
-        let stored = tch::no_grad(|| tensor.to_kind(kind).to_device(tch::Device::Cpu).contiguous());
+        let bytes = tensor.numel() * width;
+        if filled > 0 && filled + bytes > shard_bytes_max {
+            shards.push(Vec::new());
+            filled = 0;
+        }
+        filled += bytes;
+        if let Some(shard) = shards.last_mut() {
+            shard.push((name.as_str(), tensor));
+        }
+    }
+    shards
+}
+
+fn write_file(path: &Path, tensors: &[(&str, &Tensor)], dtype: Dtype) -> Result<(), WeightsError> {
+    let (kind, width) = match dtype {
+        Dtype::F16 => (Kind::Half, 2),
+        Dtype::BF16 => (Kind::BFloat16, 2),
+        _ => (Kind::Float, 4),
+    };
+    let mut buffers = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        let stored = tch::no_grad(|| tensor.to_kind(kind).to_device(Device::Cpu).contiguous());
         let mut bytes = vec![0_u8; stored.numel() * width];
         stored.copy_data_u8(&mut bytes, stored.numel());
         let shape: Vec<usize> = stored.size().iter().map(|&size| size as usize).collect();
-        buffers.push((name.as_str(), shape, bytes));
+        buffers.push((*name, shape, bytes));
     }
-    let format = |source| WeightsError::Format { path: path.clone(), source };
+    let format = |source| WeightsError::Format { path: path.to_owned(), source };
     let views = buffers
         .iter()
         .map(|(name, shape, bytes)| Ok((*name, TensorView::new(dtype, shape.clone(), bytes)?)))
-        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
+        .collect::<Result<Vec<_>, SafeTensorError>>()
         .map_err(format)?;
+    // What loaders look for before they trust a file.
     let metadata = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::serialize_to_file(views, Some(metadata), &path).map_err(format)
+    safetensors::serialize_to_file(views, Some(metadata), path).map_err(format)
 }

@@ -24,7 +24,9 @@ pub(crate) mod tests;
 
 pub use attention::{Attention, LayerSpan, PackedCausalAttention};
 pub(crate) use attention::{attend_one, repeat_heads};
-pub use checkpoint_files::{WeightsError, read_weights, write_weights};
+pub use checkpoint_files::{
+    SHARD_BYTES_MAX, WeightsError, read_weights, weight_files, write_weights,
+};
 pub use config::{Biases, LayerConfig, ModelConfig, ModelConfigError};
 pub use decoder::{Decoder, LayerWeights, Weights};
 pub use device::{Compute, DeviceError, select_compute, set_threads};
@@ -35,7 +37,7 @@ pub use rotary::{Rope, RopeScaling};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 /// A trainable model: its configuration, its f32 master weights and how it computes.
 #[derive(Debug)]
@@ -47,18 +49,15 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Reads a Hugging Face model folder (`config.json`, `model.safetensors`).
+    /// Reads a Hugging Face model folder: `config.json` and weights in one safetensors file or several.
     ///
     /// # Errors
     /// Names the file and what is missing or unsupported.
     pub fn load(folder: &Path, compute: Compute) -> Result<Self, WeightsError> {
         let config = ModelConfig::read(folder)?;
-        let parameters = read_weights(folder, &config)?
+        let parameters = read_weights(folder, &config, compute.device)?
             .into_iter()
-            .map(|(name, tensor)| {
-                let leaf = tensor.to_device(compute.device).to_kind(Kind::Float);
-                (name, leaf.detach().set_requires_grad(true))
-            })
+            .map(|(name, tensor)| (name, tensor.set_requires_grad(true)))
             .collect();
         Ok(Self { config, compute, parameters })
     }

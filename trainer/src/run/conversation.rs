@@ -54,7 +54,8 @@ fn answer<W: Write>(
     conversation: &RefCell<Conversation<W>>,
     question: &str,
 ) -> anyhow::Result<()> {
-    let (prompt_text, prompt_ids) = prompt_template(config)?.render(question, &loaded.tokenizer)?;
+    let template = prompt_template(config, &loaded.tokenizer)?;
+    let (prompt_text, prompt_ids) = template.render(question, &loaded.tokenizer)?;
     let limit = config.rollout.max_prompt_tokens;
     anyhow::ensure!(
         prompt_ids.len() <= limit,

@@ -45,12 +45,17 @@ impl LoadedModel {
     pub(super) fn open(config: &Config, folder: &Path) -> anyhow::Result<Self> {
         set_threads(if config.deterministic { 1 } else { config.threads });
         let compute = compute_of(config)?;
-        let tokenizer = Tokenizer::from_folder(folder)
+        let tokenizer = Tokenizer::from_folder_on(folder, config.model.chat_date)
             .with_context(|| format!("model.path = {}", folder.display()))?;
         let policy = Policy::load(folder, compute)
             .with_context(|| format!("model.path = {}", folder.display()))?;
         let context_tokens = context_tokens(config, policy.config.max_positions);
         let decoder = Decoder::new(&policy.config, context_tokens, compute.device);
+        if config.data.chat && !tokenizer.has_chat_template() {
+            info!(
+                "the model has no chat template: prompts are plain text, as with data.chat = false"
+            );
+        }
         info!(
             model = %folder.display(),
             parameters = policy.parameter_count(),
@@ -103,7 +108,7 @@ impl LoadedModel {
             });
         }
         anyhow::ensure!(!records.is_empty(), "{} has no questions to ask", path.display());
-        let template = prompt_template(config)?;
+        let template = prompt_template(config, &self.tokenizer)?;
         let limit = config.rollout.max_prompt_tokens;
         Ok(examples(&records, &template, &self.tokenizer, limit)?)
     }
@@ -125,8 +130,17 @@ fn context_tokens(config: &Config, model_limit: usize) -> usize {
     wanted.min(model_limit)
 }
 
-pub(super) fn prompt_template(config: &Config) -> anyhow::Result<PromptTemplate> {
-    let style = if config.data.chat { PromptStyle::Chat } else { PromptStyle::Plain };
+/// How questions are asked of the model with this tokenizer: a base model has no chat template and is
+/// asked plainly.
+pub(super) fn prompt_template(
+    config: &Config,
+    tokenizer: &Tokenizer,
+) -> anyhow::Result<PromptTemplate> {
+    let style = if config.data.chat && tokenizer.has_chat_template() {
+        PromptStyle::Chat
+    } else {
+        PromptStyle::Plain
+    };
     Ok(PromptTemplate::new(config.data.template.as_str(), style)?)
 }
 

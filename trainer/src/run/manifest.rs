@@ -7,21 +7,28 @@ use shared::atomic_file;
 use shared::digest::Digest;
 
 use crate::config::Config;
+use crate::policy::weight_files;
 
 /// Writes the digests of model, tokenizer and questions and the version of the program into the run
 /// directory.
 pub(super) fn write_manifest(config: &Config) -> anyhow::Result<()> {
     let model = &config.model.path;
-    let files = [
-        ("model", model.join("model.safetensors")),
-        ("tokenizer", model.join("tokenizer.json")),
-        ("training questions", config.data.train.clone()),
-        ("held-out questions", config.data.test.clone()),
+    let mut files = vec![
+        ("tokenizer".to_owned(), model.join("tokenizer.json")),
+        ("training questions".to_owned(), config.data.train.clone()),
+        ("held-out questions".to_owned(), config.data.test.clone()),
     ];
+    let weights = weight_files(model)?;
+    let count = weights.len();
+    files.extend(weights.into_iter().enumerate().map(|(index, path)| {
+        let name =
+            if count == 1 { "model".to_owned() } else { format!("model, file {}", index + 1) };
+        (name, path)
+    }));
     let mut facts = Map::new();
     facts.insert("version".to_owned(), Value::from(env!("CARGO_PKG_VERSION")));
     for (name, path) in files.iter().filter(|(_, path)| path.is_file()) {
-        facts.insert((*name).to_owned(), Value::from(fact(path)?));
+        facts.insert(name.clone(), Value::from(fact(path)?));
     }
     let text = serde_json::to_vec_pretty(&facts)?;
     Ok(atomic_file::write(&config.run_dir.join("manifest.json"), &text)?)

@@ -12,7 +12,7 @@ mod text_stream;
 
 use std::path::{Path, PathBuf};
 
-pub use self::chat_template::{ChatMessage, ChatTemplate};
+pub use self::chat_template::{ChatDate, ChatMessage, ChatTemplate, NotADate};
 pub use self::text_stream::TextStream;
 
 /// End-of-sequence id of [`Tokenizer::characters`]: the first number that is no character.
@@ -83,6 +83,11 @@ impl Tokenizer {
     /// Reads tokenizer.json of a Hugging Face model folder, the end-of-sequence ids that
     /// tokenizer_config.json, generation_config.json and config.json name, and the chat template.
     pub fn from_folder(folder: &Path) -> Result<Self, TokenError> {
+        Self::from_folder_on(folder, ChatDate::default())
+    }
+
+    /// The same, with a chat template that takes `today` for the day on which it is rendered.
+    pub fn from_folder_on(folder: &Path, today: ChatDate) -> Result<Self, TokenError> {
         let path = folder.join("tokenizer.json");
         let bytes = std::fs::read(&path).map_err(|error| TokenError::File {
             path: path.clone(),
@@ -90,7 +95,7 @@ impl Tokenizer {
         })?;
         let for_templates = tokenizers::Tokenizer::from_bytes(&bytes)
             .map_err(|error| TokenError::File { path, reason: error.to_string() })?;
-        let special = special_tokens::read(folder, &for_templates)?;
+        let special = special_tokens::read(folder, &for_templates, today)?;
         Ok(Self::new(for_templates, special.end_ids, special.chat_template))
     }
 
@@ -182,6 +187,11 @@ impl Tokenizer {
             Vocabulary::HuggingFace(both) => both.for_text.get_vocab_size(true),
             Vocabulary::Characters => CHARACTERS_END_ID as usize + 1,
         }
+    }
+
+    /// True for a model with a chat template; a base model has none.
+    pub fn has_chat_template(&self) -> bool {
+        self.chat_template.is_some()
     }
 
     /// `messages` in the model's chat template, ending where the assistant's turn begins.

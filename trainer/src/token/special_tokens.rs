@@ -1,10 +1,11 @@
 //! Reads the files beside tokenizer.json: which ids end a sequence, and the chat template.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value;
 
-use super::{ChatTemplate, TokenError};
+use super::{ChatDate, ChatTemplate, TokenError};
 
 /// What the files beside tokenizer.json say.
 pub(super) struct SpecialTokens {
@@ -14,11 +15,16 @@ pub(super) struct SpecialTokens {
 
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
+/// Keys of that file whose tokens templates may name.
+const TOKEN_KEYS: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
 /// The end ids are the union over the three files: an instruction-tuned model often names its
 /// end-of-turn token in one of them and its end-of-text token in another.
 pub(super) fn read(
     folder: &Path,
     tokenizer: &tokenizers::Tokenizer,
+    today: ChatDate,
 ) -> Result<SpecialTokens, TokenError> {
     let tokenizer_config = read_json(folder, TOKENIZER_CONFIG)?;
     let mut end_ids = Vec::new();
@@ -48,8 +54,10 @@ pub(super) fn read(
     }
     let chat_template = match template_source(folder, &tokenizer_config)? {
         Some(source) => {
-            let start_text = token_text(&tokenizer_config, "bos_token").unwrap_or_default();
-            Some(ChatTemplate::new(source, start_text, end_text.unwrap_or_default())?)
+            let named = |key: &str| Some((key.to_owned(), token_text(&tokenizer_config, key)?));
+            let tokens: BTreeMap<String, String> =
+                TOKEN_KEYS.into_iter().filter_map(named).collect();
+            Some(ChatTemplate::new(&source, tokens, today)?)
         }
         None => None,
     };

@@ -4,14 +4,16 @@ use std::path::Path;
 
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 use tempfile::TempDir;
 
 use super::{CHECKPOINTS, F32, tiny};
-use crate::policy::{Policy, write_weights};
+use crate::policy::{Policy, weight_files, write_weights};
 use crate::rollout::tests::golden;
 
 const SAMPLE: &str = "llama-tiny-tied";
+const INDEX: &str = "model.safetensors.index.json";
 
 /// A copy of a recorded checkpoint.
 fn copy() -> TempDir {
@@ -56,44 +58,98 @@ fn with_tensor(name: &str, stored: Option<(Dtype, Vec<usize>)>) -> TempDir {
     folder
 }
 
+/// Sizes of the files that weights are split into, and how many files that makes at least.
+const SHARDS: [(usize, usize); 3] = [(usize::MAX, 1), (5_000, 2), (1, 10)];
+
 #[test]
 fn weights_are_read_as_they_were_written() {
     for checkpoint in CHECKPOINTS {
         let (policy, _) = tiny(checkpoint, F32);
-        for kind in [Kind::Float, Kind::BFloat16] {
-            let folder = TempDir::new().unwrap();
-            let config = golden::path(checkpoint).join("config.json");
-            std::fs::copy(config, folder.path().join("config.json")).unwrap();
-            write_weights(folder.path(), &policy.parameters, kind).unwrap();
-            let again = Policy::load(folder.path(), F32).unwrap();
-            assert!(again.parameters.keys().eq(policy.parameters.keys()), "{checkpoint}");
-            assert_eq!(again.parameter_count(), policy.parameter_count());
-            for (name, parameter) in &policy.parameters {
-                let stored = parameter.to_kind(kind).to_kind(Kind::Float);
-                let read = &again.parameters[name];
-                assert_eq!(read.kind(), Kind::Float, "masters are f32");
-                assert!(read.requires_grad() && read.is_leaf(), "{name} can be trained");
-                assert!(Tensor::equal(read, &stored), "{checkpoint}: {name} in {kind:?}");
+        for kind in [Kind::Float, Kind::BFloat16, Kind::Half] {
+            for (shard_bytes_max, files) in SHARDS {
+                let folder = TempDir::new().unwrap();
+                let config = golden::path(checkpoint).join("config.json");
+                std::fs::copy(config, folder.path().join("config.json")).unwrap();
+                write_weights(folder.path(), &policy.parameters, kind, shard_bytes_max).unwrap();
+                let found = weight_files(folder.path()).unwrap().len();
+                assert!(found >= files && (files > 1 || found == 1), "{checkpoint}: {found}");
+                let again = Policy::load(folder.path(), F32).unwrap();
+                check_cast(&again, &policy, kind, checkpoint);
             }
         }
     }
 }
 
+/// `again` holds the weights of `policy` as `kind` rounds them.
+fn check_cast(again: &Policy, policy: &Policy, kind: Kind, name: &str) {
+    assert!(again.parameters.keys().eq(policy.parameters.keys()), "{name}");
+    assert_eq!(again.parameter_count(), policy.parameter_count());
+    for (parameter, original) in &policy.parameters {
+        let stored = original.to_kind(kind).to_kind(Kind::Float);
+        let read = &again.parameters[parameter];
+        assert_eq!(read.kind(), Kind::Float, "masters are f32");
+        assert!(read.requires_grad() && read.is_leaf(), "{parameter} can be trained");
+        assert!(Tensor::equal(read, &stored), "{name}: {parameter} in {kind:?}");
+    }
+}
+
+/// As transformers writes them: `model-00001-of-00002.safetensors` and so on, none above the limit.
 #[test]
-fn weights_keep_every_bit_of_the_recorded_file() {
+fn split_weights_are_indexed() {
     let (policy, _) = tiny(SAMPLE, F32);
     let folder = TempDir::new().unwrap();
-    write_weights(folder.path(), &policy.parameters, Kind::Float).unwrap();
-    let read = |path: &Path| std::fs::read(path.join("model.safetensors")).unwrap();
-    let (written, recorded) = (read(folder.path()), read(&golden::path(SAMPLE)));
-    let written = SafeTensors::deserialize(&written).unwrap();
-    let recorded = SafeTensors::deserialize(&recorded).unwrap();
-    assert_eq!(written.len(), recorded.len());
-    for (name, view) in recorded.tensors() {
-        let found = written.tensor(&name).unwrap();
-        assert_eq!((found.dtype(), found.shape()), (view.dtype(), view.shape()), "{name}");
-        assert!(found.data() == view.data(), "{name} differs");
+    write_weights(folder.path(), &policy.parameters, Kind::Float, 30_000).unwrap();
+    let index = std::fs::read(folder.path().join(INDEX)).unwrap();
+    let index: Value = serde_json::from_slice(&index).unwrap();
+    assert_eq!(index["metadata"]["total_size"], 4 * policy.parameter_count());
+    let files = weight_files(folder.path()).unwrap();
+    let mut named = 0;
+    for (number, path) in files.iter().enumerate() {
+        let name = format!("model-{:05}-of-{:05}.safetensors", number + 1, files.len());
+        assert_eq!(path, &folder.path().join(&name));
+        let bytes = std::fs::read(path).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        assert!(file.tensors().iter().map(|(_, view)| view.data().len()).sum::<usize>() <= 30_000);
+        for tensor in file.names() {
+            assert_eq!(index["weight_map"][tensor], json!(name));
+            named += 1;
+        }
     }
+    assert_eq!(named, policy.parameters.len());
+}
+
+/// A copy whose weights are in several files, with an index changed by `change`.
+fn with_index(change: impl FnOnce(&mut Value)) -> TempDir {
+    let (policy, _) = tiny(SAMPLE, F32);
+    let folder = copy();
+    std::fs::remove_file(folder.path().join("model.safetensors")).unwrap();
+    write_weights(folder.path(), &policy.parameters, Kind::Float, 30_000).unwrap();
+    let path = folder.path().join(INDEX);
+    let mut index: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    change(&mut index);
+    std::fs::write(path, index.to_string()).unwrap();
+    folder
+}
+
+#[test]
+fn an_index_that_does_not_fit_its_files_is_refused() {
+    let name = "model.layers.1.mlp.down_proj.weight";
+    let without = with_index(|index| {
+        index["weight_map"].as_object_mut().unwrap().remove(name).unwrap();
+    });
+    check_refusal(&without, &[INDEX, &format!("tensor {name} is missing")]);
+    let elsewhere = with_index(|index| index["weight_map"][name] = json!("../other.safetensors"));
+    check_refusal(&elsewhere, &[INDEX, "../other.safetensors", "files in the same folder"]);
+    let absent = with_index(|index| index["weight_map"][name] = json!("absent.safetensors"));
+    check_refusal(&absent, &["cannot read", "absent.safetensors"]);
+    let first = "model-00001-of-00004.safetensors";
+    let wrong = with_index(|index| {
+        assert_ne!(index["weight_map"][name], json!(first));
+        index["weight_map"][name] = json!(first);
+    });
+    check_refusal(&wrong, &[first, &format!("tensor {name} is missing")]);
+    let text = with_index(|index| *index = json!("weights"));
+    check_refusal(&text, &[INDEX, "is not an index of safetensors files"]);
 }
 
 #[test]

@@ -1,0 +1,259 @@
+//! A hub on this machine that speaks the protocol of the real one: a list of files, small files from
+//! the hub itself, large ones by a redirect to a store at another address, which knows ranges.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use serde_json::json;
+use sha1::{Digest as _, Sha1};
+use shared::digest::Digest;
+
+use crate::harness::http::PATIENCE;
+
+pub(crate) const REPOSITORY: &str = "tiny/world";
+/// A name that the repository once had.
+pub(crate) const OLD_NAME: &str = "tiny/globe";
+pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// What the hub does other than it should.
+#[derive(Default)]
+pub(crate) struct Faults {
+    /// Bytes after which the store breaks off its answers, one answer after the other.
+    pub(crate) cuts: VecDeque<usize>,
+    /// Answers 503 that come before any other.
+    pub(crate) busy: usize,
+    /// The store sends all of a file whatever part is asked for.
+    pub(crate) without_ranges: bool,
+    /// The store turns over a bit of this file.
+    pub(crate) damaged: Option<String>,
+    /// Only who sends this token may read files.
+    pub(crate) token: Option<String>,
+}
+
+/// A request as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// `GET /path`
+    pub(crate) line: String,
+    pub(crate) token: Option<String>,
+    pub(crate) range: Option<String>,
+    pub(crate) at_store: bool,
+}
+
+struct State {
+    files: BTreeMap<String, Vec<u8>>,
+    faults: Faults,
+    seen: Vec<Seen>,
+}
+
+/// A running hub and its store.
+pub(crate) struct FakeHub {
+    hub: SocketAddr,
+    store: SocketAddr,
+    state: Arc<Mutex<State>>,
+    ended: Arc<AtomicBool>,
+}
+
+impl FakeHub {
+    /// A hub whose only repository holds the files of `folder`.
+    pub(crate) fn start(folder: &Path, faults: Faults) -> Self {
+        let read = |entry: fs::DirEntry| {
+            (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())
+        };
+        let files = fs::read_dir(folder).unwrap().map(|entry| read(entry.unwrap())).collect();
+        let state = Arc::new(Mutex::new(State { files, faults, seen: Vec::new() }));
+        let ended = Arc::new(AtomicBool::new(false));
+        let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let (hub, store) = (listen(), listen());
+        let (hub_addr, store_addr) = (hub.local_addr().unwrap(), store.local_addr().unwrap());
+        for (listener, at_store) in [(hub, false), (store, true)] {
+            let (state, ended) = (Arc::clone(&state), Arc::clone(&ended));
+            std::thread::spawn(move || {
+                for connection in listener.incoming() {
+                    if ended.load(Ordering::Acquire) {
+                        return;
+                    }
+                    if let Ok(connection) = connection {
+                        serve(&connection, &state, at_store, store_addr);
+                    }
+                }
+            });
+        }
+        Self { hub: hub_addr, store: store_addr, state, ended }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.hub)
+    }
+
+    /// Requests since the last call.
+    pub(crate) fn take_seen(&self) -> Vec<Seen> {
+        std::mem::take(&mut self.state.lock().unwrap().seen)
+    }
+}
+
+impl Drop for FakeHub {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Release);
+        // Wakes the threads, which then see the flag.
+        for addr in [self.hub, self.store] {
+            let _ = TcpStream::connect(addr);
+        }
+    }
+}
+
+/// True for files that the hub keeps in its store.
+pub(crate) fn is_large(file: &str) -> bool {
+    file.ends_with(".safetensors") || file == "tokenizer.json"
+}
+
+/// What the hub calls a file by: SHA-256 in the store, git's name elsewhere.
+pub(crate) fn digest(file: &str, bytes: &[u8]) -> String {
+    if is_large(file) {
+        return Digest::of_bytes(bytes).to_string();
+    }
+    let mut hasher = Sha1::new();
+    hasher.update(format!("blob {}\0", bytes.len()));
+    hasher.update(bytes);
+    let digest: [u8; 20] = hasher.finalize().into();
+    digest.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// One request a connection.
+fn serve(connection: &TcpStream, state: &Mutex<State>, at_store: bool, store: SocketAddr) {
+    let Some(seen) = read_request(connection, at_store) else { return };
+    let mut state = state.lock().unwrap();
+    state.seen.push(seen.clone());
+    if state.faults.busy > 0 {
+        state.faults.busy -= 1;
+        answer(connection, "503 Service Unavailable", &[], b"");
+        return;
+    }
+    let path = seen.line.split_once(' ').unwrap().1;
+    if at_store {
+        let file = path.trim_start_matches("/store/").to_owned();
+        serve_stored(connection, &mut state, &file, seen.range.as_deref());
+    } else if let Some(rest) = path.strip_prefix("/api/models/") {
+        serve_list(connection, &state, rest);
+    } else {
+        serve_file(connection, &state, &seen, store);
+    }
+}
+
+fn serve_list(connection: &TcpStream, state: &State, path: &str) {
+    let (repository, revision) = path.split_once("/revision/").unwrap();
+    if repository == OLD_NAME {
+        let location = format!("/api/models/{REPOSITORY}/revision/{revision}");
+        answer(connection, "307 Temporary Redirect", &[("Location", &location)], b"");
+    } else if repository != REPOSITORY {
+        refuse(connection, "401 Unauthorized", "RepoNotFound");
+    } else if revision == "main" || revision == COMMIT {
+        let siblings: Vec<_> =
+            state.files.keys().map(|file| json!({ "rfilename": file })).collect();
+        let list = json!({"id": REPOSITORY, "sha": COMMIT, "siblings": siblings}).to_string();
+        answer(connection, "200 OK", &[], list.as_bytes());
+    } else {
+        refuse(connection, "404 Not Found", "RevisionNotFound");
+    }
+}
+
+fn serve_file(connection: &TcpStream, state: &State, seen: &Seen, store: SocketAddr) {
+    let (method, path) = seen.line.split_once(' ').unwrap();
+    let path = path.replace(OLD_NAME, REPOSITORY);
+    let file = path.strip_prefix(&format!("/{REPOSITORY}/resolve/{COMMIT}/")).unwrap();
+    if state.faults.token.is_some() && state.faults.token != seen.token {
+        refuse(connection, "403 Forbidden", "GatedRepo");
+        return;
+    }
+    let Some(bytes) = state.files.get(file) else {
+        refuse(connection, "404 Not Found", "EntryNotFound");
+        return;
+    };
+    let etag = format!("\"{}\"", digest(file, bytes));
+    if is_large(file) {
+        let (size, location) = (bytes.len().to_string(), format!("http://{store}/store/{file}"));
+        let headers = [
+            ("X-Linked-Etag", etag.as_str()),
+            ("X-Linked-Size", &size),
+            ("Location", &location),
+            ("ETag", "\"of the redirect\""),
+        ];
+        answer(connection, "302 Found", &headers, b"");
+    } else if method == "HEAD" {
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nETag: W/{etag}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            bytes.len()
+        );
+        let _ = (&mut &*connection).write_all(head.as_bytes());
+    } else {
+        answer(connection, "200 OK", &[("ETag", &etag)], bytes);
+    }
+}
+
+fn serve_stored(mut connection: &TcpStream, state: &mut State, file: &str, range: Option<&str>) {
+    let cut = state.faults.cuts.pop_front();
+    let mut bytes = state.files[file].clone();
+    if state.faults.damaged.as_deref() == Some(file) {
+        bytes[0] ^= 1;
+    }
+    let start = range
+        .filter(|_| !state.faults.without_ranges)
+        .map(|range| range.trim_start_matches("bytes=").trim_end_matches('-').parse().unwrap());
+    let part = &bytes[start.unwrap_or(0)..];
+    let mut head = match start {
+        Some(start) => format!(
+            "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {start}-{}/{}\r\n",
+            bytes.len() - 1,
+            bytes.len()
+        ),
+        None => "HTTP/1.1 200 OK\r\n".to_owned(),
+    };
+    let _ = write!(head, "Content-Length: {}\r\nConnection: close\r\n\r\n", part.len());
+    let sent = cut.map_or(part.len(), |cut| cut.min(part.len()));
+    // A client that has enough may go away.
+    let _ = connection.write_all(head.as_bytes());
+    let _ = connection.write_all(&part[..sent]);
+}
+
+fn refuse(connection: &TcpStream, status: &str, code: &str) {
+    let message = format!("said of {code}");
+    answer(connection, status, &[("X-Error-Code", code), ("X-Error-Message", &message)], b"");
+}
+
+fn answer(mut connection: &TcpStream, status: &str, headers: &[(&str, &str)], body: &[u8]) {
+    let mut head = format!("HTTP/1.1 {status}\r\n");
+    for (name, value) in headers {
+        let _ = write!(head, "{name}: {value}\r\n");
+    }
+    let _ = write!(head, "Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    let _ = connection.write_all(head.as_bytes());
+    let _ = connection.write_all(body);
+}
+
+/// The parts of a request that matter; none when the connection only woke the thread.
+fn read_request(connection: &TcpStream, at_store: bool) -> Option<Seen> {
+    connection.set_read_timeout(Some(PATIENCE)).ok()?;
+    let mut lines = BufReader::new(connection).lines();
+    let first = lines.next()?.ok()?;
+    let line = first.rsplit_once(' ')?.0.to_owned();
+    let mut seen = Seen { line, token: None, range: None, at_store };
+    for header in lines {
+        let header = header.ok()?;
+        let Some((name, value)) = header.split_once(": ") else { break };
+        match name.to_ascii_lowercase().as_str() {
+            "authorization" => seen.token = value.strip_prefix("Bearer ").map(str::to_owned),
+            "range" => seen.range = Some(value.to_owned()),
+            _ => {}
+        }
+    }
+    Some(seen)
+}

@@ -1,0 +1,82 @@
+//! Saved checkpoints against what transformers wrote.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use safetensors::SafeTensors;
+use safetensors::tensor::Dtype;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::save;
+use crate::policy::tests::{CHECKPOINTS, F32, tiny};
+use crate::policy::{Policy, weight_files};
+use crate::rollout::tests::golden;
+
+/// Type, shape and bytes of every tensor of a folder.
+fn tensors(folder: &Path) -> BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> {
+    let mut tensors = BTreeMap::new();
+    for path in weight_files(folder).unwrap() {
+        let bytes = fs::read(path).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        for (name, view) in file.tensors() {
+            tensors.insert(name, (view.dtype(), view.shape().to_vec(), view.data().to_vec()));
+        }
+    }
+    tensors
+}
+
+fn config(folder: &Path) -> Value {
+    serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap()
+}
+
+/// Every file of a folder by its name.
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    entries
+        .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
+        .collect()
+}
+
+#[test]
+fn a_saved_checkpoint_is_what_transformers_wrote() {
+    for checkpoint in CHECKPOINTS {
+        let recorded = golden::path(checkpoint);
+        let (policy, _) = tiny(checkpoint, F32);
+        let run = TempDir::new().unwrap();
+        let (first, second) = (run.path().join("step-1"), run.path().join("step-2"));
+        save(&first, &policy, &recorded, None).unwrap();
+        assert_eq!(config(&first), config(&recorded), "{checkpoint}");
+        let (found, expected) = (tensors(&first), tensors(&recorded));
+        assert!(found.keys().eq(expected.keys()), "{checkpoint}: {:?}", found.keys());
+        for (name, tensor) in &expected {
+            assert!(&found[name] == tensor, "{checkpoint}: {name}");
+        }
+        let again = Policy::load(&first, F32).unwrap();
+        save(&second, &again, &first, None).unwrap();
+        assert!(files(&first) == files(&second), "{checkpoint} changes when it is saved again");
+    }
+}
+
+/// Keys that this project has no use for stay; the type of the weights is what was written.
+#[test]
+fn a_saved_configuration_keeps_what_was_read() {
+    let source = TempDir::new().unwrap();
+    let recorded = golden::path(CHECKPOINTS[0]);
+    fs::copy(recorded.join("model.safetensors"), source.path().join("model.safetensors")).unwrap();
+    for key in ["dtype", "torch_dtype"] {
+        let mut written = config(&recorded);
+        let keys = written.as_object_mut().unwrap();
+        keys.remove("dtype");
+        keys.remove("torch_dtype");
+        keys.insert(key.to_owned(), json!("bfloat16"));
+        keys.insert("of_another_program".to_owned(), json!({"kept": [1, null]}));
+        fs::write(source.path().join("config.json"), written.to_string()).unwrap();
+        let policy = Policy::load(source.path(), F32).unwrap();
+        let saved = source.path().join("step-1");
+        save(&saved, &policy, source.path(), None).unwrap();
+        written[key] = json!("float32");
+        assert_eq!(config(&saved), written);
+    }
+}

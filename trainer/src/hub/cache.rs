@@ -1,0 +1,142 @@
+//! The cache on disk, in the layout of the hub's own clients: `blobs` named by digest, and for every
+//! commit a folder in `snapshots` of links to them; `refs` says which commit a branch stands for.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use sha1::{Digest as _, Sha1};
+use shared::atomic_file;
+use shared::digest::Digest;
+
+use super::error::{HubError, io as failed};
+
+/// The part of the cache that belongs to one repository.
+#[derive(Debug)]
+pub(super) struct Cache {
+    folder: PathBuf,
+    locks: PathBuf,
+}
+
+impl Cache {
+    pub(super) fn new(root: &Path, repository: &str) -> Self {
+        let name = format!("models--{}", repository.replace('/', "--"));
+        Self { folder: root.join(&name), locks: root.join(".locks").join(name) }
+    }
+
+    /// The folder of a commit.
+    pub(super) fn snapshot(&self, commit: &str) -> PathBuf {
+        self.folder.join("snapshots").join(commit)
+    }
+
+    /// Where a file of a commit lies once it is whole.
+    pub(super) fn file(&self, commit: &str, file: &str) -> PathBuf {
+        self.snapshot(commit).join(file)
+    }
+
+    /// The bytes of the file with this digest.
+    pub(super) fn blob(&self, digest: &str) -> PathBuf {
+        self.folder.join("blobs").join(digest)
+    }
+
+    /// What has come of that file so far.
+    pub(super) fn incomplete(&self, digest: &str) -> PathBuf {
+        self.folder.join("blobs").join(format!("{digest}.incomplete"))
+    }
+
+    /// Waits until no other process downloads the file with this digest; until the result is dropped.
+    pub(super) fn lock(&self, digest: &str) -> Result<File, HubError> {
+        let blobs = self.folder.join("blobs");
+        for folder in [&blobs, &self.locks] {
+            fs::create_dir_all(folder).map_err(failed("create", folder))?;
+        }
+        let path = self.locks.join(format!("{digest}.lock"));
+        let file = File::create(&path).map_err(failed("create", &path))?;
+        file.lock().map_err(failed("lock", &path))?;
+        Ok(file)
+    }
+
+    /// Puts a whole file in its place in the folder of `commit`.
+    pub(super) fn link(&self, commit: &str, file: &str, digest: &str) -> Result<(), HubError> {
+        let path = self.file(commit, file);
+        let folder = self.snapshot(commit);
+        fs::create_dir_all(&folder).map_err(failed("create", &folder))?;
+        match symlink(Path::new("../../blobs").join(digest), &path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_file() => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // A link to a blob that somebody has deleted.
+                fs::remove_file(&path).map_err(failed("remove", &path))?;
+                symlink(Path::new("../../blobs").join(digest), &path).map_err(failed("link", &path))
+            }
+            linked => linked.map_err(failed("link", &path)),
+        }
+    }
+
+    /// Notes that `revision` stands for `commit`.
+    pub(super) fn name_revision(&self, revision: &str, commit: &str) -> Result<(), HubError> {
+        if revision == commit {
+            return Ok(());
+        }
+        let folder = self.folder.join("refs");
+        fs::create_dir_all(&folder).map_err(failed("create", &folder))?;
+        let path = folder.join(revision);
+        atomic_file::write(&path, commit.as_bytes())
+            .map_err(|error| failed("write", &path)(io::Error::other(error.to_string())))
+    }
+
+    /// The folder that `revision` stood for when it was last downloaded whole.
+    pub(super) fn whole_snapshot(&self, revision: &str) -> Option<PathBuf> {
+        let named = fs::read_to_string(self.folder.join("refs").join(revision));
+        let commit = named.unwrap_or_else(|_| revision.to_owned());
+        let commit = commit.trim();
+        let folder = is_plain(commit).then(|| self.snapshot(commit))?;
+        let has = |file: &str| folder.join(file).is_file();
+        let has_shards = || {
+            let index = folder.join(super::INDEX_FILE);
+            super::shards(&index).is_ok_and(|files| files.iter().all(|file| has(file)))
+        };
+        (has("config.json") && (has(super::SINGLE_FILE) || has_shards())).then_some(folder)
+    }
+}
+
+/// True for the name of a file in the same folder.
+pub(super) fn is_plain(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['/', '\\', '\0']) && name != "." && name != ".."
+}
+
+/// What the hub would call a file: SHA-256 of large ones (64 digits), git's name of others (40).
+/// None for digests of another length, which say nothing about the content.
+pub(super) fn digest_like(expected: &str, path: &Path) -> Result<Option<String>, HubError> {
+    if !expected.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(None);
+    }
+    match expected.len() {
+        64 => Digest::of_file(path)
+            .map(|digest| Some(digest.to_string()))
+            .map_err(failed("read", path)),
+        40 => git_name(path).map(Some).map_err(failed("read", path)),
+        _ => Ok(None),
+    }
+}
+
+/// SHA-1 of `blob`, the length and the content, as git names a file.
+fn git_name(path: &Path) -> io::Result<String> {
+    use std::fmt::Write as _;
+
+    let mut file = File::open(path)?;
+    let mut hasher = Sha1::new();
+    hasher.update(format!("blob {}\0", file.metadata()?.len()));
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        let count = file.read(&mut piece)?;
+        if count == 0 {
+            break;
+        }
+        hasher.update(&piece[..count]);
+    }
+    Ok(hasher.finalize().iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    }))
+}

@@ -1,0 +1,195 @@
+//! Models by name: what of a repository of the Hugging Face hub a model folder needs, downloaded into
+//! the cache that the hub's own clients share.
+//!
+//! Invariant: a file appears under its name only when it is whole and has the digest that the hub
+//! states; a download that was cut off goes on where it stopped.
+
+mod cache;
+mod client;
+mod error;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+use shared::retry::RetryPolicy;
+use tracing::{info, warn};
+
+use self::cache::Cache;
+use self::client::HubClient;
+pub use self::error::HubError;
+use crate::config::Environment;
+
+/// Where models are unless `HF_ENDPOINT` says otherwise.
+const ENDPOINT: &str = "https://huggingface.co";
+const REVISION: &str = "main";
+const SINGLE_FILE: &str = "model.safetensors";
+const INDEX_FILE: &str = "model.safetensors.index.json";
+/// What is taken beside the weights, where a repository has it.
+const SMALL_FILES: [&str; 10] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "tokenizer.model",
+];
+
+/// A repository and a branch, tag or commit of it: `org/name` or `org/name@revision`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelName {
+    pub repository: String,
+    pub revision: String,
+}
+
+impl ModelName {
+    /// Reads a value of `model.path` as a name; none if it is a path: anything that is there, lies in
+    /// a folder that is there, or is not two words with a slash between them.
+    pub fn parse(path: &Path) -> Option<Self> {
+        let text = path.to_str()?;
+        let (repository, revision) = text.split_once('@').unwrap_or((text, REVISION));
+        let (owner, name) = repository.split_once('/')?;
+        let is_word = |word: &str| {
+            let is_letter = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+            !word.is_empty() && !word.starts_with('.') && word.chars().all(is_letter)
+        };
+        let is_name = is_word(owner) && is_word(name) && is_word(revision);
+        let is_there = path.symlink_metadata().is_ok() || Path::new(owner).is_dir();
+        (is_name && !is_there)
+            .then(|| Self { repository: repository.to_owned(), revision: revision.to_owned() })
+    }
+}
+
+impl std::fmt::Display for ModelName {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}@{}", self.repository, self.revision)
+    }
+}
+
+/// Where the hub is and where its files are kept.
+#[derive(Clone)]
+pub struct HubSettings {
+    /// Scheme and host, without a slash at the end.
+    pub endpoint: String,
+    /// Sent to the endpoint alone.
+    pub token: Option<String>,
+    /// Folder of the cache.
+    pub cache: PathBuf,
+    /// Nothing is asked of the hub: the cache has to do.
+    pub offline: bool,
+    /// Pauses after a download that was cut off, and how long one may stand still.
+    pub retry: RetryPolicy,
+}
+
+impl std::fmt::Debug for HubSettings {
+    // The token is nobody's business.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { endpoint, cache, offline, .. } = self;
+        write!(formatter, "HubSettings {{ {endpoint}, {}, offline: {offline} }}", cache.display())
+    }
+}
+
+impl HubSettings {
+    /// By the variables that the hub's own clients read: `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_CACHE`,
+    /// `HF_HOME`, `XDG_CACHE_HOME`, `HF_HUB_OFFLINE`, and the token that they save.
+    pub fn from_environment(environment: &Environment) -> Self {
+        let value = |name: &str| {
+            environment.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
+        };
+        let home = PathBuf::from(value("HOME").unwrap_or("."));
+        let hf_home = value("HF_HOME").map_or_else(
+            || {
+                let caches = value("XDG_CACHE_HOME").map_or(home.join(".cache"), PathBuf::from);
+                caches.join("huggingface")
+            },
+            PathBuf::from,
+        );
+        let token_path = value("HF_TOKEN_PATH").map_or(hf_home.join("token"), PathBuf::from);
+        let saved = || std::fs::read_to_string(token_path).ok();
+        let token = value("HF_TOKEN").map(str::to_owned).or_else(saved);
+        let endpoint = value("HF_ENDPOINT").unwrap_or(ENDPOINT);
+        let offline = value("HF_HUB_OFFLINE").map(str::to_ascii_lowercase);
+        Self {
+            endpoint: endpoint.trim_end_matches('/').to_owned(),
+            token: token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()),
+            cache: value("HF_HUB_CACHE").map_or(hf_home.join("hub"), PathBuf::from),
+            offline: offline.is_some_and(|value| ["1", "true", "yes", "on"].contains(&&*value)),
+            retry: RetryPolicy { deadline: Duration::from_mins(5), ..RetryPolicy::default() },
+        }
+    }
+}
+
+/// The folder of the model `name`, in the layout of a local one; downloads what the cache lacks. Where
+/// the hub cannot be reached, the newest whole copy in the cache does.
+///
+/// # Errors
+/// A name, revision or token that the hub does not accept, a repository without safetensors, a
+/// download that fails for good, a file with another digest than the hub states.
+pub fn fetch(name: &ModelName, settings: &HubSettings) -> Result<PathBuf, HubError> {
+    let cache = Cache::new(&settings.cache, &name.repository);
+    if settings.offline {
+        return cache.whole_snapshot(&name.revision).ok_or_else(|| HubError::Offline {
+            name: name.to_string(),
+            cache: settings.cache.clone(),
+        });
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| HubError::Io { action: "start", path: "a runtime".into(), source })?;
+    match runtime.block_on(download(name, settings, &cache)) {
+        Err(HubError::Unreachable { url, reason, .. })
+            if cache.whole_snapshot(&name.revision).is_some() =>
+        {
+            warn!(url, reason, "the hub cannot be reached: using the copy in the cache");
+            Ok(cache.whole_snapshot(&name.revision).unwrap_or_default())
+        }
+        other => other,
+    }
+}
+
+async fn download(
+    name: &ModelName,
+    settings: &HubSettings,
+    cache: &Cache,
+) -> Result<PathBuf, HubError> {
+    let client = HubClient::new(name, settings)?;
+    let repository = client.repository().await?;
+    let has = |file: &str| repository.files.iter().any(|found| found == file);
+    let mut wanted: Vec<String> =
+        SMALL_FILES.into_iter().filter(|file| has(file)).map(str::to_owned).collect();
+    if has(SINGLE_FILE) {
+        wanted.push(SINGLE_FILE.to_owned());
+    } else if has(INDEX_FILE) {
+        client.fetch(cache, &repository.commit, INDEX_FILE).await?;
+        wanted.extend(shards(&cache.file(&repository.commit, INDEX_FILE))?);
+    } else {
+        return Err(HubError::NoWeights { name: name.to_string() });
+    }
+    for file in &wanted {
+        client.fetch(cache, &repository.commit, file).await?;
+    }
+    cache.name_revision(&name.revision, &repository.commit)?;
+    let folder = cache.snapshot(&repository.commit);
+    info!(model = %name, commit = repository.commit, folder = %folder.display(), "model is in the cache");
+    Ok(folder)
+}
+
+/// The files that an index of weights names, each once.
+fn shards(index: &Path) -> Result<Vec<String>, HubError> {
+    let bytes = std::fs::read(index).map_err(error::io("read", index))?;
+    let refuse = |reason: String| HubError::Answer { url: index.display().to_string(), reason };
+    let index: Value = serde_json::from_slice(&bytes).map_err(|error| refuse(error.to_string()))?;
+    let named = index["weight_map"].as_object().into_iter().flat_map(|map| map.values());
+    let mut files: Vec<String> = named.filter_map(Value::as_str).map(str::to_owned).collect();
+    files.sort_unstable();
+    files.dedup();
+    match files.iter().find(|file| !cache::is_plain(file)) {
+        Some(file) => Err(refuse(format!("{file:?} is no plain file name"))),
+        None => Ok(files),
+    }
+}
