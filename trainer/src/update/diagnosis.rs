@@ -7,7 +7,9 @@ use tch::{Kind, Tensor};
 
 use super::micro_batch::TrainSequence;
 use super::policy_update::{PackedTokens, PolicyUpdateConfig};
-use crate::policy::{Attention, Decoder, PackedCausalAttention, Policy, Weights, token_statistics};
+use crate::policy::{
+    Attention, Decoder, LayerSpan, PackedCausalAttention, Policy, Weights, token_statistics,
+};
 
 /// The first number that is not finite.
 #[derive(Clone, Debug, PartialEq)]
@@ -134,7 +136,7 @@ struct Watched {
 }
 
 impl Attention for Watched {
-    fn attend(&mut self, layer: usize, query: &Tensor, key: &Tensor, value: &Tensor) -> Tensor {
+    fn attend(&mut self, layer: LayerSpan, query: &Tensor, key: &Tensor, value: &Tensor) -> Tensor {
         let mixed = self.inner.attend(layer, query, key, value);
         for (what, tensor) in
             [("query", query), ("key", key), ("value", value), ("attention's output", &mixed)]
@@ -143,7 +145,7 @@ impl Attention for Watched {
                 && let Some((place, number)) = first_in(tensor)
             {
                 let token = place / (tensor.numel() / tensor.size()[0] as usize).max(1);
-                self.first = Some((layer, what, token, number));
+                self.first = Some((layer.index, what, token, number));
             }
         }
         mixed
