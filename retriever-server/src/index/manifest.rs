@@ -107,10 +107,15 @@ impl Manifest {
             }
             Err(error) => return Err(io_error(&path)(error)),
         };
+        Self::read(path, &bytes)
+    }
+
+    /// The manifest that stands in these bytes of the file at `path`.
+    pub(super) fn read(path: PathBuf, bytes: &[u8]) -> Result<Self, IndexError> {
         let manifest: Self =
-            serde_json::from_slice(&bytes).map_err(|error| unreadable(&path, &bytes, &error))?;
+            serde_json::from_slice(bytes).map_err(|error| unreadable(&path, bytes, &error))?;
         manifest.check_compatible(path.clone())?;
-        if !manifest.is_unchanged(&bytes) {
+        if !manifest.is_unchanged(bytes) {
             let reason = "its text is not the one that was sealed".to_owned();
             return Err(IndexError::Corrupt { path, reason });
         }
