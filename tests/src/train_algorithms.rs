@@ -167,3 +167,43 @@ fn dapo_asks_on_and_an_adaptive_divergence_is_steered() {
     assert!((used[0] - 1e-3).abs() < 1e-12, "{used:?}");
     assert!((used[1] - 1e-3 * (1.0 - 0.2 * 12.0 / 100.0)).abs() < 1e-12, "{used:?}");
 }
+
+/// A reward that falls with every token teaches any algorithm whose signs are right to be brief.
+#[test]
+fn every_algorithm_learns_what_it_is_rewarded_for() {
+    let trained = Trained::start();
+    let several = "grpo.trajectories_per_update=12";
+    for (name, settings) in [
+        ("grpo", &["algorithm.likelihood_coefficient=0.1"][..]),
+        ("dr-grpo", &["grpo.loss_aggregation=seq-mean-token-sum-norm"]),
+        ("rloo", &["algorithm.policy_loss=reinforce"]),
+        ("opo", &["grpo.loss_aggregation=seq-mean-token-sum"]),
+        ("gpg", &["algorithm.policy_loss=reinforce"]),
+        ("reinforce", &[]),
+        ("reinforce-baseline", &[]),
+        ("reinforce++", &["algorithm.kl_placement=reward"]),
+        ("reinforce++-baseline", &["algorithm.dual_clip=3"]),
+        ("gae", &[several, "critic.learning_rate=0.003", "critic.warmup_updates=0"]),
+        ("grpo", &[several, SEQUENCE_MEAN, "algorithm.policy_loss=gspo"]),
+        ("grpo", &[several, "algorithm.policy_loss=cispo"]),
+        ("grpo", &[several, SEQUENCE_MEAN, "algorithm.policy_loss=sapo"]),
+        ("grpo", &[several, SEQUENCE_MEAN, "algorithm.policy_loss=gmpo"]),
+    ] {
+        let advantage = format!("algorithm.advantage={name}");
+        let mut all = vec![
+            "grpo.resume=false",
+            "grpo.learning_rate=0.002",
+            "grpo.group_size=8",
+            "algorithm.overlong_buffer_tokens=60",
+            "algorithm.overlong_limit_tokens=60",
+            advantage.as_str(),
+        ];
+        all.extend(settings);
+        trained.train("learning", "grpo.steps=10", &all);
+        let rows = metrics(&trained.world.run_dir("learning"));
+        let lengths: Vec<f64> = rows.iter().map(|row| row.response_tokens).collect();
+        assert_eq!(lengths.len(), 10);
+        assert!(lengths[0] > 20.0, "{name}, {settings:?}: {lengths:?}");
+        assert!(lengths[9] < 0.6 * lengths[0], "{name}, {settings:?}: {lengths:?}");
+    }
+}

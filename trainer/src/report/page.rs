@@ -34,7 +34,7 @@ pub(super) fn page(record: &RunRecord) -> String {
 fn summary(record: &RunRecord) -> String {
     let mut parts = Vec::new();
     if let Some(last) = record.metrics.last() {
-        parts.push(format!("{} steps of GRPO against a live retriever", last.step));
+        parts.push(format!("{} training steps against a live retriever", last.step));
     }
     if let Some(questions) = record.evaluations.iter().map(|(_, result)| result.rows.len()).max() {
         parts.push(format!("evaluated on {questions} held-out questions"));
