@@ -14,6 +14,7 @@ use reqwest::{Client, Response, StatusCode, Url, header};
 use serde_json::json;
 use tokio::time::Instant;
 
+use crate::http;
 pub use crate::passage::Passage;
 use crate::retry::{Backoff, RetryPolicy};
 
@@ -52,7 +53,7 @@ impl ClientConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The address is not one that can be asked.
-    #[error("retriever url {url:?}: {reason}; accepted is http://host:port")]
+    #[error("retriever url {url:?}: {reason}; accepted is http://host:port or https://host")]
     Url { url: String, reason: String },
     /// The HTTP client itself.
     #[error("cannot set up an http client: {0}")]
@@ -104,7 +105,7 @@ impl RetrieveClient {
     /// Checks the configuration; does not connect yet.
     pub fn new(config: ClientConfig) -> Result<Self, ConfigError> {
         let endpoint = endpoint(&config.url)?;
-        let http = Client::builder()
+        let http = http::client_builder()
             .connect_timeout(config.connect_timeout)
             .timeout(config.attempt_timeout)
             // Retrievers are addressed directly: a proxy that is set for downloads is not for them.
@@ -229,7 +230,7 @@ impl RetrieveClient {
 fn endpoint(url: &str) -> Result<Url, ConfigError> {
     let refuse = |reason: String| ConfigError::Url { url: url.to_owned(), reason };
     let mut endpoint = Url::parse(url).map_err(|error| refuse(error.to_string()))?;
-    if endpoint.scheme() != "http" {
+    if !http::SCHEMES.contains(&endpoint.scheme()) {
         return Err(refuse(format!("the scheme {:?} is not supported", endpoint.scheme())));
     }
     if !endpoint.path().ends_with("/retrieve") {

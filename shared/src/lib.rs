@@ -1,6 +1,6 @@
 //! What `retriever-server` and `trainer` must agree on, and nothing else: the wire types of
-//! `/retrieve` and their client, passages and dataset records, retry and deadlines, telemetry,
-//! digests, atomic files, the normalisation of answers, the form of `.env.example`. It names neither
+//! `/retrieve` and their client, HTTP clients, passages and dataset records, retry and deadlines,
+//! telemetry, digests, atomic files, the normalisation of answers, the form of `.env.example`. It names neither
 //! axum nor tch.
 
 pub mod answer;
@@ -9,6 +9,7 @@ pub mod client;
 pub mod dataset;
 pub mod digest;
 pub mod env_example;
+pub mod http;
 pub mod jsonl;
 pub mod passage;
 pub mod retry;

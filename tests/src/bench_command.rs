@@ -98,7 +98,7 @@ fn what_cannot_be_measured_is_refused_with_what_is_accepted() {
     for (arguments, expected) in [
         (vec!["--queries", "/nowhere"], "--queries: /nowhere:0: cannot be read"),
         (vec!["--queries", &queries, "--batch", "9"], "--batch is 9: expected at most 8, the"),
-        (vec!["--queries", &queries, "--url", "https://host"], "accepted is http://host:port"),
+        (vec!["--queries", &queries, "--url", "ftp://host"], "accepted is http://host:port"),
         (vec!["--queries", &queries, "--clients", "0"], "0 is not in 1..=4096"),
         (vec!["--queries", &queries, "--rate", "-1"], "expected a number above 0"),
         (vec!["--queries", &queries, "--rate", "9", "--clients", "2"], "cannot be used with"),

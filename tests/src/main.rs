@@ -22,6 +22,7 @@ mod retrieve_lifecycle;
 mod retriever_corpus;
 mod stopping;
 mod tidy;
+mod tls;
 mod train_algorithms;
 mod train_determinism;
 mod train_failed_update;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::corpus::{IndexedCorpus, PASSAGE_COUNT};
-use crate::harness::http::{Reply, post, post_bytes};
+use crate::harness::http::{self, Reply, post, post_bytes};
 use crate::harness::retriever::RetrieverHandle;
 
 struct Fixture {
@@ -195,7 +195,7 @@ async fn the_content_type_of_a_request_does_not_matter() {
     let fixture = start(&[]);
     let body = json!({"queries": ["town2"], "topk": 1}).to_string();
     let bare = post_bytes(&fixture.retriever.url(), body.clone().into_bytes()).await;
-    let client = reqwest::Client::new();
+    let client = http::client();
     for content_type in ["application/json", "text/plain", "application/x-www-form-urlencoded"] {
         let request = client
             .post(format!("{}/retrieve", fixture.retriever.url()))

@@ -6,7 +6,7 @@ use retriever_server::Drained;
 use serde_json::json;
 
 use crate::harness::corpus::{IndexedCorpus, PASSAGE_COUNT};
-use crate::harness::http::{HeldRequest, get, post};
+use crate::harness::http::{self, HeldRequest, get, post};
 use crate::harness::retriever::RetrieverHandle;
 
 #[tokio::test]
@@ -102,7 +102,7 @@ async fn an_idle_server_drains_at_once() {
     let retriever = RetrieverHandle::start(&corpus.index());
     let url = retriever.url();
     // Its connection stays open, which must not hold up the end.
-    let client = reqwest::Client::new();
+    let client = http::client();
     client.get(format!("{url}/livez")).send().await.unwrap().text().await.unwrap();
     assert_eq!(retriever.drain(), Drained::Complete);
     assert!(client.get(format!("{url}/livez")).send().await.is_err());
@@ -126,7 +126,7 @@ async fn a_killed_server_comes_back_on_its_port() {
     let body = json!({"queries": ["town1"], "topk": 1});
     let before = post(&url, &body).await.body;
     retriever.stop();
-    assert!(reqwest::Client::new().get(format!("{url}/livez")).send().await.is_err());
+    assert!(http::client().get(format!("{url}/livez")).send().await.is_err());
     let _again = RetrieverHandle::start_with(&corpus.index(), port, &[]);
     assert_eq!(post(&url, &body).await.body, before);
 }

@@ -8,6 +8,7 @@ use reqwest::{Client, Response, StatusCode, Url, header};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
+use shared::http;
 use shared::wire::RetrieveRequest;
 
 use crate::bench::BenchError;
@@ -105,7 +106,7 @@ pub struct Asker {
 impl Asker {
     /// Does not connect yet. Requests are given up after `timeout`.
     pub fn new(endpoint: Url, batch_queries: usize, timeout: Duration) -> Result<Self, BenchError> {
-        let http = Client::builder()
+        let http = http::client_builder()
             .connect_timeout(CONNECT_LIMIT.min(timeout))
             .timeout(timeout)
             .no_proxy()

@@ -316,11 +316,12 @@ fn the_url_is_checked_and_completed() {
         ("http://host:8000/", "http://host:8000/retrieve"),
         ("http://host/v1/", "http://host/v1/retrieve"),
         ("http://host/retrieve", "http://host/retrieve"),
+        ("https://host", "https://host/retrieve"),
     ] {
         let client = RetrieveClient::new(ClientConfig::new(url)).unwrap();
         assert_eq!(client.endpoint().as_str(), endpoint);
     }
-    for url in ["", "host:8000", "https://host", "ftp://host"] {
+    for url in ["", "host:8000", "ftp://host"] {
         let error = RetrieveClient::new(ClientConfig::new(url)).unwrap_err().to_string();
         assert!(error.contains(&format!("{url:?}")), "{error}");
         assert!(error.contains("http://host:port"), "{error}");

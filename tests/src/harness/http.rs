@@ -18,6 +18,11 @@ pub(crate) struct Reply {
     pub(crate) body: Value,
 }
 
+/// A client without limits.
+pub(crate) fn client() -> reqwest::Client {
+    shared::http::client_builder().build().unwrap()
+}
+
 /// Sends a body as it is, without a `Content-Type`.
 pub(crate) async fn post_bytes(url: &str, body: Vec<u8>) -> Reply {
     post_bytes_to(url, "/retrieve", body).await
@@ -25,7 +30,7 @@ pub(crate) async fn post_bytes(url: &str, body: Vec<u8>) -> Reply {
 
 /// Like [`post_bytes`], to any path.
 pub(crate) async fn post_bytes_to(url: &str, path: &str, body: Vec<u8>) -> Reply {
-    let client = reqwest::Client::new();
+    let client = client();
     reply(client.post(format!("{url}{path}")).timeout(PATIENCE).body(body)).await
 }
 
@@ -36,7 +41,7 @@ pub(crate) async fn post(url: &str, body: &Value) -> Reply {
 
 /// Asks for a path.
 pub(crate) async fn get(url: &str, path: &str) -> Reply {
-    reply(reqwest::Client::new().get(format!("{url}{path}")).timeout(PATIENCE)).await
+    reply(client().get(format!("{url}{path}")).timeout(PATIENCE)).await
 }
 
 async fn reply(request: reqwest::RequestBuilder) -> Reply {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use reqwest::header::{self, HeaderMap};
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde_json::Value;
+use shared::http;
 use shared::retry::{Backoff, RetryPolicy};
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -19,9 +20,6 @@ use super::cache::{Cache, digest_like, is_plain};
 use super::error::{HubError, io};
 use super::{HubSettings, ModelName};
 
-/// The HTTP client is built without TLS: a hub at `https` is asked through a mirror or a proxy that
-/// speaks plain HTTP on this side.
-const SCHEMES: [&str; 1] = ["http"];
 const REDIRECTS_MAX: usize = 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest silence of a connection.
@@ -68,10 +66,10 @@ impl<'a> HubClient<'a> {
             HubError::Endpoint { name, endpoint, reason }
         };
         let endpoint = Url::parse(&settings.endpoint).map_err(|error| refuse(error.to_string()))?;
-        if !SCHEMES.contains(&endpoint.scheme()) {
+        if !http::SCHEMES.contains(&endpoint.scheme()) {
             return Err(refuse(format!("the scheme {:?} is not supported", endpoint.scheme())));
         }
-        let http = Client::builder()
+        let http = http::client_builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())

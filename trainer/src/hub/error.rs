@@ -10,7 +10,7 @@ pub enum HubError {
     Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error(
         "model.path = {name} is no folder here, and the hub cannot be asked: HF_ENDPOINT = \
-         {endpoint:?}: {reason}; accepted is http://host"
+         {endpoint:?}: {reason}; accepted is http://host or https://host"
     )]
     Endpoint { name: String, endpoint: String, reason: String },
     #[error(
