@@ -90,7 +90,7 @@ fn rate_lines(config: &Config) -> Vec<String> {
     let plan = plan(config);
     let warmup = config.grpo.warmup_updates;
     let share = 100.0 * (warmup as f64 / plan.updates.max(1) as f64).min(1.0);
-    let [first, warmed, last] = plan.rates;
+    let [first, warmed, last] = plan.rates.map(rounded);
     vec![
         format!("warms up over {warmup} of {} updates, {share:.1} % of the run", plan.updates),
         format!("{first:e} at the first update, {warmed:e} after the warm-up, {last:e} at the end"),
@@ -144,7 +144,7 @@ fn memory_lines(config: &Config, model: &ModelFacts) -> Vec<String> {
     let checkpoint = Memory::total(&memory.checkpoint);
     let mut lines = vec![format!("rollout {}: held throughout", size(held))];
     lines.extend(memory.held.iter().map(row));
-    lines.push(format!("update {}: in addition, while a micro-batch is computed", size(update)));
+    lines.push(format!("update {}: this and, while a micro-batch is computed,", size(update)));
     lines.extend(memory.update.iter().map(row));
     let checkpoints = plan(config).checkpoints;
     let all = checkpoint.saturating_mul(checkpoints);
@@ -184,6 +184,11 @@ fn time_line(config: &Config, facts: &Facts) -> String {
         measured.step_seconds * left as f64 / 3600.0,
         measured.peak_mib
     )
+}
+
+/// The three digits that matter.
+fn rounded(rate: f64) -> f64 {
+    format!("{rate:.2e}").parse().unwrap_or(rate)
 }
 
 /// Bytes in decimal units.
