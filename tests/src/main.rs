@@ -14,6 +14,7 @@ mod hub;
 mod hybrid;
 mod index_command;
 mod index_killed;
+mod lint_command;
 mod plan_command;
 mod rerank;
 mod retrieve;

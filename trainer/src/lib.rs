@@ -21,5 +21,6 @@ pub mod track;
 pub mod report;
 pub mod chat;
 pub mod convert;
+pub mod lint;
 pub mod run;
 pub mod cli;

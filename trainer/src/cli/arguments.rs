@@ -33,6 +33,8 @@ pub enum Command {
     Replay(ReplayArguments),
     /// Build report.html from what a run has measured
     Report(ReportArguments),
+    /// Say what a configuration means before anything is loaded: updates, lengths, memory, time
+    Lint(CommonArguments),
     /// Print the resolved configuration, or the reference of all keys
     Config(ConfigArguments),
 }

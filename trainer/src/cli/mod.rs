@@ -130,6 +130,12 @@ fn execute(command: Command, environment: &Environment, out: &mut dyn Write) -> 
             report::write_report(&arguments.run_dir, arguments.title.as_deref(), out)?;
             Ok(())
         }
+        Command::Lint(common) => {
+            // Its warnings are part of what it prints.
+            let config = configured("trainer lint", &common, None, environment, &[])?;
+            start_log(environment)?;
+            run::lint(&config, out)
+        }
         Command::Config(arguments) if arguments.reference => {
             let text =
                 if arguments.env { Config::reference_env() } else { Config::reference_markdown() };

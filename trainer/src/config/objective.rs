@@ -53,13 +53,28 @@ impl Config {
                 algorithm.importance_most
             ));
         }
-        let trajectories = grpo.prompts_per_step * grpo.group_size;
-        let per_update = match grpo.trajectories_per_update {
-            0 => trajectories,
-            limit => limit,
-        };
-        let updates = trajectories.div_ceil(per_update.max(1)) * grpo.epochs_per_step;
+        let per_update = self.update_trajectories();
+        let updates = self.step_updates();
         parts.push(format!("{updates} updates of {per_update} trajectories a step"));
         parts.join("; ")
+    }
+
+    /// Trajectories of a step.
+    pub fn step_trajectories(&self) -> usize {
+        self.grpo.prompts_per_step.saturating_mul(self.grpo.group_size)
+    }
+
+    /// Trajectories of an update, but for what is left over for a step's last one.
+    pub fn update_trajectories(&self) -> usize {
+        match self.grpo.trajectories_per_update {
+            0 => self.step_trajectories(),
+            limit => limit,
+        }
+    }
+
+    /// Updates of a step whose trajectories are all trained on.
+    pub fn step_updates(&self) -> usize {
+        let parts = self.step_trajectories().div_ceil(self.update_trajectories().max(1));
+        parts.saturating_mul(self.grpo.epochs_per_step)
     }
 }

@@ -65,6 +65,18 @@ pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
             Some(rollout.max_observation_tokens.to_string()),
         ));
     }
+    let context = rollout.max_context_tokens;
+    if context > 0 && context <= rollout.max_prompt_tokens {
+        found.push(conflict(
+            "rollout.max_context_tokens",
+            &context,
+            format!(
+                "leaves no room after a prompt of `rollout.max_prompt_tokens` = {}",
+                rollout.max_prompt_tokens
+            ),
+            Some("0".to_owned()),
+        ));
+    }
     found.extend(algorithm::conflicts(config));
     if !has_http_scheme(&retriever.url) {
         let host = retriever.url.rsplit("//").next().unwrap_or_default();

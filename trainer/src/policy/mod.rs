@@ -17,6 +17,7 @@ mod rotary;
 
 mod checkpoint_files;
 mod device;
+mod headers;
 mod log_prob;
 mod parameters;
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub use checkpoint_files::{
 pub use config::{Biases, LayerConfig, ModelConfig, ModelConfigError};
 pub use decoder::{Decoder, LayerWeights, Weights};
 pub use device::{Compute, DeviceError, select_compute, set_threads};
+pub use headers::stored_bytes;
 pub(crate) use log_prob::predicting_states;
 pub use log_prob::{TokenStatistics, token_statistics};
 pub use rotary::{Rope, RopeScaling};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use shared::client::ClientConfig;
-use shared::dataset::read_qa_records;
+use shared::dataset::{QaRecord, read_qa_records};
 use tch::Device;
 use tracing::info;
 
@@ -49,7 +49,7 @@ impl LoadedModel {
             .with_context(|| format!("model.path = {}", folder.display()))?;
         let policy = Policy::load(folder, compute)
             .with_context(|| format!("model.path = {}", folder.display()))?;
-        let context_tokens = context_tokens(config, policy.config.max_positions);
+        let context_tokens = config.context_tokens(policy.config.max_positions);
         let decoder = Decoder::new(&policy.config, context_tokens, compute.device);
         if config.data.chat && !tokenizer.has_chat_template() {
             info!(
@@ -83,31 +83,14 @@ impl LoadedModel {
         self.policy.compute.device
     }
 
-    /// The questions of a file, in its order, as prompts; a `limit` other than 0 takes as many, evenly
-    /// spread over the file, which may be sorted by kind.
+    /// The questions of a file as prompts; those that [`question_records`] chooses.
     pub(super) fn questions(
         &self,
         config: &Config,
         path: &Path,
         limit: usize,
     ) -> anyhow::Result<Vec<Example>> {
-        let mut records = read_qa_records(path)?;
-        if config.data.max_hops > 0 {
-            let within = |hops: &serde_json::Value| {
-                hops.as_u64().is_none_or(|hops| hops <= config.data.max_hops as u64)
-            };
-            records.retain(|record| record.extra.get("hops").is_none_or(within));
-        }
-        if limit > 0 && limit < records.len() {
-            let count = records.len();
-            let mut position = 0;
-            records.retain(|_| {
-                let chosen = (position + 1) * limit / count > position * limit / count;
-                position += 1;
-                chosen
-            });
-        }
-        anyhow::ensure!(!records.is_empty(), "{} has no questions to ask", path.display());
+        let records = question_records(config, path, limit)?;
         let template = prompt_template(config, &self.tokenizer)?;
         let limit = config.rollout.max_prompt_tokens;
         Ok(examples(&records, &template, &self.tokenizer, limit)?)
@@ -119,15 +102,31 @@ fn compute_of(config: &Config) -> anyhow::Result<Compute> {
     Ok(select_compute(&device, config.model.dtype.as_str())?)
 }
 
-/// Tokens that an episode may need, within what the model was made for.
-fn context_tokens(config: &Config, model_limit: usize) -> usize {
-    let rollout = &config.rollout;
-    let turns = rollout.max_turns;
-    let worst = rollout.max_prompt_tokens
-        + (turns + 1) * rollout.max_response_tokens
-        + turns * rollout.max_observation_tokens;
-    let wanted = if rollout.max_context_tokens > 0 { rollout.max_context_tokens } else { worst };
-    wanted.min(model_limit)
+/// The records of a question file that are asked, in its order; a `limit` other than 0 takes as many,
+/// evenly spread over the file, which may be sorted by kind.
+pub(super) fn question_records(
+    config: &Config,
+    path: &Path,
+    limit: usize,
+) -> anyhow::Result<Vec<QaRecord>> {
+    let mut records = read_qa_records(path)?;
+    if config.data.max_hops > 0 {
+        let within = |hops: &serde_json::Value| {
+            hops.as_u64().is_none_or(|hops| hops <= config.data.max_hops as u64)
+        };
+        records.retain(|record| record.extra.get("hops").is_none_or(within));
+    }
+    if limit > 0 && limit < records.len() {
+        let count = records.len();
+        let mut position = 0;
+        records.retain(|_| {
+            let chosen = (position + 1) * limit / count > position * limit / count;
+            position += 1;
+            chosen
+        });
+    }
+    anyhow::ensure!(!records.is_empty(), "{} has no questions to ask", path.display());
+    Ok(records)
 }
 
 /// How questions are asked of the model with this tokenizer: a base model has no chat template and is

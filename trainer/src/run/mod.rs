@@ -9,6 +9,7 @@ mod failed_batch;
 mod manifest;
 mod memory;
 mod question_order;
+mod lint;
 mod loaded_model;
 mod replay;
 mod training;
@@ -22,6 +23,7 @@ use shared::shutdown::Shutdown;
 
 pub use conversation::chat;
 pub use evaluation::{eval, eval_until};
+pub use lint::lint;
 pub use replay::replay;
 pub use training::{train, train_until};
 pub use warm_start::{sft, sft_until};

@@ -182,7 +182,26 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
 impl Config {
     /// Tokens that an episode can sample.
     pub fn sampled_tokens_most(&self) -> usize {
-        (self.rollout.max_turns + 1) * self.rollout.max_response_tokens
+        (self.rollout.max_turns + 1).saturating_mul(self.rollout.max_response_tokens)
+    }
+
+    /// Tokens of the longest episode that the limits of its parts allow.
+    pub fn episode_tokens_most(&self) -> usize {
+        let rollout = &self.rollout;
+        let observations = rollout.max_turns.saturating_mul(rollout.max_observation_tokens);
+        rollout
+            .max_prompt_tokens
+            .saturating_add(self.sampled_tokens_most())
+            .saturating_add(observations)
+    }
+
+    /// Tokens of context that an episode gets from a model made for `model_limit` of them.
+    pub fn context_tokens(&self, model_limit: usize) -> usize {
+        match self.rollout.max_context_tokens {
+            0 => self.episode_tokens_most(),
+            limit => limit,
+        }
+        .min(model_limit)
     }
 
     /// Sampled tokens at which the penalty for length is whole.

@@ -1,0 +1,108 @@
+//! `trainer lint` foretells what a run then writes, and refuses what cannot work.
+
+use std::fs;
+use std::path::Path;
+
+use trainer::cli::{EXIT_SUCCESS, EXIT_USAGE, run_command_line};
+use trainer::config::{Config, Environment};
+use trainer::lint::{ModelFacts, memory, plan};
+use trainer::policy::{ModelConfig, stored_bytes};
+use trainer::run::train;
+
+use crate::harness::retriever::RetrieverHandle;
+use crate::harness::run_dir::{checkpoint, metrics};
+use crate::harness::tiny_world::TinyWorld;
+
+/// Exit code, standard output and complaints of `trainer lint` with these settings.
+fn lint(settings: &[String]) -> (u8, String, String) {
+    let mut arguments = vec!["trainer".to_owned(), "lint".to_owned()];
+    for setting in settings {
+        arguments.extend(["--set".to_owned(), setting.clone()]);
+    }
+    let (mut out, mut errors) = (Vec::new(), Vec::new());
+    let code = run_command_line(arguments, &Environment::new(), &mut out, &mut errors);
+    (code, String::from_utf8(out).unwrap(), String::from_utf8(errors).unwrap())
+}
+
+/// Bytes of the tensors of a safetensors file.
+fn tensor_bytes(path: &Path) -> u64 {
+    let file = fs::read(path).unwrap();
+    file.len() as u64 - 8 - u64::from_le_bytes(file[..8].try_into().unwrap())
+}
+
+#[test]
+fn what_lint_foretells_is_what_training_writes() {
+    let world = TinyWorld::build();
+    let retriever = RetrieverHandle::start(&world.index());
+    world.warm_start(&retriever);
+    let more = [
+        "algorithm.advantage=gae",
+        "grpo.steps=2",
+        "grpo.trajectories_per_update=8",
+        "grpo.save_every_steps=1",
+        "grpo.warmup_updates=4",
+    ];
+    let settings = world.settings(&retriever.url(), "run", &more);
+    let (code, before, errors) = lint(&settings);
+    assert_eq!((code, errors.as_str()), (EXIT_SUCCESS, ""));
+    for part in [
+        "4 questions x 4 = 16 trajectories",
+        "2 updates of 8 trajectories",
+        "2 steps, 4 updates of the policy, 4 of the critic",
+        "8 questions asked, 0.22 times all 36 there are",
+        "2.5e-4 at the first update, 1e-3 after the warm-up",
+        "not known until a step has run",
+    ] {
+        assert!(before.contains(part), "{part:?} is not in {before}");
+    }
+
+    let config = Config::load(None, &Environment::new(), &settings).unwrap();
+    train(&config, &mut Vec::new()).unwrap();
+    let rates: Vec<f64> =
+        metrics(&world.run_dir("run")).iter().map(|row| row.learning_rate).collect();
+    assert!((rates[1] - plan(&config).rates[2]).abs() < 1e-12, "{rates:?}");
+
+    let model = ModelConfig::read(&world.model()).unwrap();
+    let stored_bytes = stored_bytes(&world.model(), &model).unwrap();
+    let foretold = memory(&config, &ModelFacts { config: model, stored_bytes, compute_bytes: 4 });
+    let foretold: Vec<u64> = foretold.checkpoint.iter().map(|part| part.bytes).collect();
+    let folder = checkpoint(&world.run_dir("run"), 2);
+    let written = |name: &str| tensor_bytes(&folder.join(format!("{name}.safetensors")));
+    let critic = written("critic") + written("critic_optimizer");
+    assert_eq!(foretold, [written("model"), written("optimizer"), critic]);
+    assert_eq!(stored_bytes, written("model"), "the warm start is stored in f32 as well");
+    let kept = fs::read_dir(world.run_dir("run").join("checkpoints")).unwrap().count();
+    assert_eq!(kept as u64, plan(&config).checkpoints);
+
+    let (code, after, _) = lint(&settings);
+    assert_eq!(code, EXIT_SUCCESS);
+    assert!(after.contains("s a step by the latest of 2, 0.0 h for the 0 left"), "{after}");
+}
+
+#[test]
+fn what_cannot_work_ends_with_64_and_a_doubt_with_0() {
+    let world = TinyWorld::build();
+    let settings = |more: &[&str]| {
+        let model = format!("model.path={}", world.untrained_model().display());
+        let more: Vec<&str> = [model.as_str()].iter().chain(more).copied().collect();
+        world.settings("http://127.0.0.1:9/retrieve", "run", &more)
+    };
+    let (code, out, errors) = lint(&settings(&["rollout.max_prompt_tokens=100000"]));
+    assert_eq!((code, out.as_str()), (EXIT_USAGE, ""));
+    assert!(errors.contains("`rollout.max_prompt_tokens` = 100000 leaves no room"), "{errors}");
+    let (code, _, errors) = lint(&settings(&["rollout.max_context_tokens=64"]));
+    assert_eq!(code, EXIT_USAGE);
+    assert!(errors.contains("`rollout.max_context_tokens` = 64 leaves no room"), "{errors}");
+
+    let (code, out, errors) = lint(&settings(&["grpo.warmup_updates=50", "rollout.top_p=0.9"]));
+    assert_eq!((code, errors.as_str()), (EXIT_SUCCESS, ""));
+    assert!(out.contains("`grpo.warmup_updates` = 50 is longer than the run, 3 updates"), "{out}");
+    assert!(out.contains("`rollout.top_p` = 0.9"), "{out}");
+
+    let (code, out, _) = lint(&settings(&["model.path=\"no/such\""]));
+    assert_eq!(code, EXIT_SUCCESS);
+    assert!(
+        out.contains("memory      not known: model.path = no/such is a name on the hub"),
+        "{out}"
+    );
+}

@@ -1,0 +1,179 @@
+use super::*;
+use crate::config::{Config, Environment};
+use crate::policy::stored_bytes;
+use crate::policy::tests::{CHECKPOINTS, F32, tiny};
+use crate::rollout::tests::golden;
+
+const SETTINGS: [&str; 10] = [
+    "rollout.max_turns=2",
+    "rollout.max_prompt_tokens=32",
+    "rollout.max_response_tokens=16",
+    "rollout.max_observation_tokens=24",
+    "rollout.max_passage_tokens=8",
+    "grpo.steps=10",
+    "grpo.prompts_per_step=4",
+    "grpo.group_size=6",
+    "grpo.trajectories_per_update=8",
+    "update.tokens_per_micro_batch=256",
+];
+
+fn config(more: &[&str]) -> Config {
+    let settings: Vec<String> =
+        SETTINGS.iter().chain(more).map(|setting| (*setting).to_owned()).collect();
+    Config::load(None, &Environment::new(), &settings).unwrap()
+}
+
+fn model(name: &str, compute_bytes: u64) -> ModelFacts {
+    let folder = golden::path(name);
+    let config = ModelConfig::read(&folder).unwrap();
+    let stored_bytes = stored_bytes(&folder, &config).unwrap();
+    ModelFacts { config, stored_bytes, compute_bytes }
+}
+
+fn facts(model: ModelFacts) -> Facts {
+    let model = ModelSource::Known(Box::new(model));
+    Facts { model, questions: Some(100), measured: None, warnings: Vec::new() }
+}
+
+fn bytes(parts: &[Part]) -> Vec<(&'static str, u64)> {
+    parts.iter().map(|part| (part.name, part.bytes)).collect()
+}
+
+#[test]
+fn parameters_and_stored_bytes_are_those_of_every_checkpoint() {
+    for name in CHECKPOINTS {
+        let (policy, _) = tiny(name, F32);
+        let facts = model(name, 4);
+        assert_eq!(facts.config.parameter_count(), policy.parameter_count() as u64, "{name}");
+        let file = std::fs::read(golden::path(name).join("model.safetensors")).unwrap();
+        let header = u64::from_le_bytes(file[..8].try_into().unwrap());
+        assert_eq!(facts.stored_bytes, file.len() as u64 - 8 - header, "{name}");
+    }
+}
+
+#[test]
+fn updates_rates_and_checkpoints_are_counted() {
+    let more = ["grpo.learning_rate=1e-6", "grpo.warmup_updates=4", "grpo.epochs_per_step=2"];
+    let found = plan(&config(&more));
+    assert_eq!((found.step_trajectories, found.update_trajectories), (24, 8));
+    assert_eq!((found.step_updates, found.updates, found.critic_updates), (6, 60, 0));
+    assert_eq!((found.searches_most, found.generations_most), (2, 3));
+    for (rate, expected) in found.rates.into_iter().zip([0.25e-6, 1e-6, 1e-6]) {
+        assert!((rate - expected).abs() < 1e-18, "{rate}");
+    }
+    for (every, expected) in [("0", 1), ("4", 3), ("5", 2)] {
+        let save = format!("grpo.save_every_steps={every}");
+        assert_eq!(plan(&config(&[&save])).checkpoints, expected, "{every}");
+    }
+    let gae = ["algorithm.advantage=gae", "critic.warmup_steps=3"];
+    let found = plan(&config(&gae));
+    assert_eq!((found.updates, found.critic_updates), (21, 30));
+}
+
+#[test]
+fn memory_is_the_sum_of_its_parts() {
+    // 128 words of 32 numbers, and two layers of 9216 numbers in matrices and 64 in norms.
+    let found = memory(&config(&[]), &model("llama-tiny-tied", 4));
+    let held = [
+        ("weights", 4 * 22_688),
+        ("gradients", 4 * 22_688),
+        ("moments", 8 * 22_688),
+        ("sampler", 4 * 12_288),
+        ("reference", 4 * (4096 + 160) + 4 * (18_432 + 4096)),
+        // Keys and values of 2 layers, 2 heads of 8 numbers, 64 episodes of 128 tokens.
+        ("cache", 2 * 2 * 16 * 64 * 128 * 4),
+    ];
+    assert_eq!(bytes(&found.held), held);
+    let update = [
+        ("compute copy", 4 * 12_288),
+        ("activations", 256 * 2 * (16 * 32 + 4 * (3 * 32 + 4 * 16 + 4 * 64))),
+        ("logits", 256 * 128 * 12),
+    ];
+    assert_eq!(bytes(&found.update), update);
+    assert_eq!(bytes(&found.checkpoint), [("model", 90_752), ("optimizer", 181_504)]);
+
+    let more = ["algorithm.advantage=gae", "grpo.kl_coefficient=0"];
+    let found = memory(&config(&more), &model("llama-tiny-tied", 2));
+    let sampler = 2 * (18_432 + 4096);
+    assert_eq!(bytes(&found.held)[3..5], [("sampler", sampler), ("critic", 16 * 22_721)]);
+    assert_eq!(found.held.last().unwrap().bytes, 2 * 2 * 16 * 64 * 128 * 2);
+    assert_eq!(found.checkpoint.last().unwrap().bytes, 12 * 22_721);
+}
+
+#[test]
+fn work_counts_every_pass() {
+    // 24 trajectories of 100 tokens, 10 parameters: one pass forward is 48000 operations.
+    let one_update = config(&["grpo.trajectories_per_update=0", "grpo.kl_coefficient=0"]);
+    let found = tokens(&one_update, 10, 100);
+    let operations = |found: Tokens| {
+        [found.rollout_operations, found.scoring_operations, found.update_operations]
+            .map(|count| count as u64)
+    };
+    assert_eq!((found.rollout, operations(found)), (2400, [48_000, 0, 144_000]));
+    // Reference, old log-probs and values; a critic beside the policy.
+    let found = tokens(&config(&["algorithm.advantage=gae"]), 10, 100);
+    assert_eq!(operations(found), [48_000, 144_000, 288_000]);
+}
+
+#[test]
+fn what_the_model_cannot_hold_is_refused_with_key_and_value() {
+    let facts = facts(model("llama-tiny-tied", 4));
+    assert_eq!(problems(&config(&[]), &facts), []);
+    for (setting, message) in [
+        (
+            "rollout.max_prompt_tokens=128",
+            "`rollout.max_prompt_tokens` = 128 leaves no room for a turn within the positions of the \
+             model (max_position_embeddings = 128); did you mean 64?",
+        ),
+        (
+            "rollout.max_context_tokens=129",
+            "`rollout.max_context_tokens` = 129 exceeds the positions of the model \
+             (max_position_embeddings = 128); did you mean 128?",
+        ),
+    ] {
+        let found = problems(&config(&[setting]), &facts);
+        let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(found, [message]);
+    }
+}
+
+#[test]
+fn warnings_name_key_value_and_remedy() {
+    let facts = facts(model("llama-tiny-tied", 4));
+    // 24 trajectories in updates of 8, an episode of 128 tokens, which the model just holds.
+    assert_eq!(warnings(&config(&["retriever.top_k=3"]), &facts), Vec::<String>::new());
+    for (setting, parts) in [
+        ("grpo.warmup_updates=31", ["`grpo.warmup_updates` = 31", "take at most 30"]),
+        ("grpo.trajectories_per_update=7", ["`grpo.trajectories_per_update` = 7", "divisor"]),
+        ("grpo.prompts_per_step=101", ["`grpo.prompts_per_step` = 101", "at most 100"]),
+        ("rollout.max_context_tokens=100", ["`rollout.max_context_tokens` = 100", "128 tokens"]),
+        ("rollout.max_turns=3", ["max_position_embeddings = 128", "lower `rollout.max_turns`"]),
+        ("retriever.top_k=4", ["`rollout.max_observation_tokens` = 24", "32"]),
+    ] {
+        let found = warnings(&config(&[setting]), &facts).join("\n");
+        let count = found.lines().filter(|line| line.contains(parts[0])).count();
+        assert_eq!(count, 1, "{setting}: {found}");
+        assert!(found.contains(parts[1]), "{setting}: {found}");
+    }
+    let gae = ["algorithm.advantage=gae", "critic.warmup_updates=99"];
+    let found = warnings(&config(&gae), &facts).join("\n");
+    assert!(found.contains("`critic.warmup_updates` = 99"), "{found}");
+}
+
+#[test]
+fn the_report_says_what_is_not_known() {
+    let model = ModelSource::Unknown("model.path is not set".to_owned());
+    let facts = Facts { model, questions: None, measured: None, warnings: Vec::new() };
+    let text = report(&config(&[]), &facts);
+    for part in [
+        "memory      not known: model.path is not set\n",
+        "time        not known until a step has run\n",
+        "data.train is not there to be counted",
+        "3 updates of 8 trajectories",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+    let measured = Some(Measured { steps: 4, step_seconds: 600.0, peak_mib: 512 });
+    let text = report(&config(&[]), &Facts { measured, ..facts });
+    assert!(text.contains("600.0 s a step by the latest of 4, 1.0 h for the 6 left"), "{text}");
+}

@@ -1,0 +1,106 @@
+//! What a model folder holds, from `config.json` and the headers of its safetensors files alone.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use safetensors::SafeTensorError;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::checkpoint_files::{WeightsError, weight_files};
+use super::config::ModelConfig;
+use super::parameters::expected_shapes;
+
+/// A longer header is refused, as by the safetensors library itself; bytes.
+const HEADER_BYTES_MAX: u64 = 100_000_000;
+
+/// One tensor of a header.
+#[derive(Debug, Deserialize)]
+struct StoredTensor {
+    shape: Vec<usize>,
+    /// First byte and the one after the last.
+    data_offsets: (u64, u64),
+}
+
+impl ModelConfig {
+    /// Numbers in the tensors that training moves.
+    pub fn parameter_count(&self) -> u64 {
+        expected_shapes(self).iter().map(|(_, shape)| numbers(shape)).fold(0, u64::saturating_add)
+    }
+
+    /// Of these, the numbers in the matrices of the layers: what is multiplied with every token, but
+    /// for the vocabulary's head.
+    pub fn layer_matrix_count(&self) -> u64 {
+        self.matrices(|_| true)
+    }
+
+    /// Of these, the numbers in matrices that compute as one (query, key and value; gate and up).
+    pub fn joined_matrix_count(&self) -> u64 {
+        const JOINED: [&str; 5] = ["q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"];
+        self.matrices(|name| JOINED.iter().any(|part| name.contains(part)))
+    }
+
+    /// Numbers in the vocabulary's matrix: of the embedding, and as many of the head.
+    pub fn vocabulary_count(&self) -> u64 {
+        numbers(&[self.vocab_size as usize, self.hidden_size as usize])
+    }
+
+    fn matrices(&self, is_wanted: impl Fn(&str) -> bool) -> u64 {
+        let shapes = expected_shapes(self);
+        let of_layers = shapes.iter().filter(|(name, shape)| {
+            name.starts_with("model.layers.") && shape.len() == 2 && is_wanted(name)
+        });
+        of_layers.map(|(_, shape)| numbers(shape)).fold(0, u64::saturating_add)
+    }
+}
+
+fn numbers(shape: &[usize]) -> u64 {
+    shape.iter().fold(1, |product, &size| product.saturating_mul(size as u64))
+}
+
+/// Bytes of the tensors of `folder` that the model needs, as they are stored. Reads headers alone, and
+/// checks that every tensor is there in the shape that `config` asks for.
+///
+/// # Errors
+/// A missing file or tensor, a wrong shape, or a file that is no safetensors.
+pub fn stored_bytes(folder: &Path, config: &ModelConfig) -> Result<u64, WeightsError> {
+    let files = weight_files(folder)?;
+    let mut stored = BTreeMap::new();
+    for path in &files {
+        stored.extend(read_header(path)?);
+    }
+    let mut total = 0;
+    for (name, expected) in expected_shapes(config) {
+        let path = files.first().cloned().unwrap_or_else(|| folder.to_owned());
+        let Some(tensor) = stored.get(&name) else {
+            return Err(WeightsError::Missing { path, name });
+        };
+        if tensor.shape != expected {
+            let found = tensor.shape.clone();
+            return Err(WeightsError::Shape { path, name, found, expected });
+        }
+        let (first, end) = tensor.data_offsets;
+        total += end.saturating_sub(first);
+    }
+    Ok(total)
+}
+
+fn read_header(path: &Path) -> Result<BTreeMap<String, StoredTensor>, WeightsError> {
+    let failed = |source| WeightsError::Read { path: path.to_owned(), source };
+    let refuse = |source| WeightsError::Format { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(failed)?;
+    let mut length = [0; 8];
+    file.read_exact(&mut length).map_err(failed)?;
+    let length = u64::from_le_bytes(length);
+    if length > HEADER_BYTES_MAX {
+        return Err(refuse(SafeTensorError::HeaderTooLarge));
+    }
+    let mut header = vec![0; length as usize];
+    file.read_exact(&mut header).map_err(failed)?;
+    let parse = |error| refuse(SafeTensorError::InvalidHeaderDeserialization(error));
+    let entries: BTreeMap<String, Value> = serde_json::from_slice(&header).map_err(parse)?;
+    let tensors = entries.into_iter().filter(|(name, _)| name != "__metadata__");
+    tensors.map(|(name, entry)| Ok((name, serde_json::from_value(entry).map_err(parse)?))).collect()
+}

@@ -1,0 +1,87 @@
+//! `trainer lint`: finds out what is there (headers, counts, earlier steps) and prints what the
+//! configuration means. Loads no tensor.
+
+use std::io::Write;
+
+use tch::Kind;
+
+use super::loaded_model::question_records;
+use crate::config::{ComputeDtype, Config, ConfigError};
+use crate::hub::ModelName;
+use crate::lint::{Facts, Measured, ModelFacts, ModelSource, problems, report};
+use crate::policy::{ModelConfig, select_compute, stored_bytes};
+use crate::track::read_metrics;
+
+/// Steps that the expected time is the mean of, the latest ones.
+const MEASURED_STEPS: usize = 10;
+
+/// Prints what `config` means.
+///
+/// # Errors
+/// [`ConfigError`] where it cannot work with the model or the questions; a file that is there and cannot
+/// be read.
+pub fn lint(config: &Config, out: &mut dyn Write) -> anyhow::Result<()> {
+    let facts = facts(config)?;
+    let problems = problems(config, &facts);
+    if !problems.is_empty() {
+        return Err(ConfigError::Invalid(problems).into());
+    }
+    Ok(out.write_all(report(config, &facts).as_bytes())?)
+}
+
+fn facts(config: &Config) -> anyhow::Result<Facts> {
+    let questions = if config.data.train.is_file() {
+        let limit = config.data.max_train_questions;
+        Some(question_records(config, &config.data.train, limit)?.len())
+    } else {
+        None
+    };
+    let mut warnings = config.warnings();
+    let kind = match select_compute(&config.model.device.to_string(), config.model.dtype.as_str()) {
+        Ok(compute) => compute.kind,
+        Err(error) => {
+            warnings.push(format!("{error}: what follows is for a machine that has it"));
+            match config.model.dtype {
+                ComputeDtype::F32 => Kind::Float,
+                ComputeDtype::Auto | ComputeDtype::Bf16 => Kind::BFloat16,
+            }
+        }
+    };
+    let compute_bytes = if kind == Kind::Float { 4 } else { 2 };
+    Ok(Facts {
+        model: model(config, compute_bytes)?,
+        questions,
+        measured: measured(config)?,
+        warnings,
+    })
+}
+
+fn model(config: &Config, compute_bytes: u64) -> anyhow::Result<ModelSource> {
+    let folder = &config.model.path;
+    if folder.as_os_str().is_empty() {
+        return Ok(ModelSource::Unknown("model.path is not set".to_owned()));
+    }
+    if ModelName::parse(folder).is_some() {
+        let reason = format!("model.path = {} is a name on the hub", folder.display());
+        return Ok(ModelSource::Unknown(reason));
+    }
+    if !folder.is_dir() {
+        let reason = format!("model.path = {} is not there", folder.display());
+        return Ok(ModelSource::Unknown(reason));
+    }
+    let model = ModelConfig::read(folder)?;
+    let stored_bytes = stored_bytes(folder, &model)?;
+    Ok(ModelSource::Known(Box::new(ModelFacts { config: model, stored_bytes, compute_bytes })))
+}
+
+fn measured(config: &Config) -> anyhow::Result<Option<Measured>> {
+    let path = config.run_dir.join("metrics.jsonl");
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let rows = read_metrics(&path)?;
+    let latest = &rows[rows.len().saturating_sub(MEASURED_STEPS)..];
+    let seconds = latest.iter().map(|row| row.seconds.total).sum::<f64>() / latest.len() as f64;
+    let peak_mib = latest.iter().map(|row| row.peak_memory_mib).max().unwrap_or_default();
+    Ok(rows.last().map(|row| Measured { steps: row.step, step_seconds: seconds, peak_mib }))
+}
