@@ -101,6 +101,16 @@ fn read_header(path: &Path) -> Result<BTreeMap<String, StoredTensor>, WeightsErr
     file.read_exact(&mut header).map_err(failed)?;
     let parse = |error| refuse(SafeTensorError::InvalidHeaderDeserialization(error));
     let entries: BTreeMap<String, Value> = serde_json::from_slice(&header).map_err(parse)?;
-    let tensors = entries.into_iter().filter(|(name, _)| name != "__metadata__");
-    tensors.map(|(name, entry)| Ok((name, serde_json::from_value(entry).map_err(parse)?))).collect()
+    let data_bytes = file.metadata().map_err(failed)?.len().saturating_sub(8 + length);
+    let mut tensors = BTreeMap::new();
+    for (name, entry) in entries.into_iter().filter(|(name, _)| name != "__metadata__") {
+        let tensor: StoredTensor = serde_json::from_value(entry).map_err(parse)?;
+        let (first, end) = tensor.data_offsets;
+        // A number takes a byte at least, so that what is claimed is bounded by what is there.
+        if end > data_bytes || end.saturating_sub(first) < numbers(&tensor.shape) {
+            return Err(refuse(SafeTensorError::InvalidOffset(name)));
+        }
+        tensors.insert(name, tensor);
+    }
+    Ok(tensors)
 }

@@ -68,7 +68,7 @@ fn an_interrupted_build_goes_on_to_all_rows() {
         assert_eq!(found.len(), hits.len(), "{format:?}: no row twice");
         assert!(found.iter().all(|&row| row < 700));
         // A graph leads to nearly all rows; to which not depends on the order of the threads.
-        assert!(found.len() >= 680, "{format:?}: {} of 700 rows are found", found.len());
+        assert!(found.len() >= 630, "{format:?}: {} of 700 rows are found", found.len());
     }
 }
 

@@ -29,6 +29,14 @@ fn best(graph: &UsearchFile, text: &str) -> u32 {
     graph.search(&vector(text), 3, &|| false).unwrap().unwrap()[0].row
 }
 
+/// A graph leads to nearly all rows; to which not depends on the order of the threads.
+#[track_caller]
+fn check_rows(graph: &UsearchFile, rows: usize) {
+    let lost = (0..rows as u32).filter(|row| best(graph, &format!("passage {row}")) != *row);
+    let lost = lost.count();
+    assert!(lost <= rows / 10, "{lost} of {rows} rows are not the nearest to themselves");
+}
+
 #[test]
 fn a_graph_is_built_measured_and_searched_in_every_format() {
     let world = DenseWorld::of(900);
@@ -46,7 +54,7 @@ fn a_graph_is_built_measured_and_searched_in_every_format() {
         assert_eq!(found, entry);
         let recalls: Vec<f64> = entry.recall_at_10.iter().map(|one| one.recall).collect();
         assert!(recalls[0] > 0.3 && recalls[4] > 0.95, "{format:?} {recalls:?}");
-        assert_eq!(best(&graph, "passage 345"), 345, "{format:?}");
+        check_rows(&graph, 900);
     }
     // Each has its own file, beside the others and this program's graph.
     let expected = [
@@ -81,9 +89,7 @@ fn a_killed_build_goes_on_to_all_rows() {
         assert!((killed_at..700).contains(&done_before), "{done_before} of {killed_at}");
         assert_eq!(world.names().len(), 3, "{:?}", world.names());
         let (_, graph) = open_graph(&world, format).unwrap();
-        // A graph leads to nearly all rows; to which not depends on the order of the threads.
-        let lost = (0..700).filter(|row| best(&graph, &format!("passage {row}")) != *row).count();
-        assert!(lost <= 20, "{format:?}: {lost} rows are not the nearest to themselves");
+        check_rows(&graph, 700);
     }
 }
 
@@ -104,7 +110,7 @@ fn what_was_left_is_not_used_if_it_is_damaged_or_foreign() {
         fs::write(world.file(&partial_file(format)), left).unwrap();
         let (_, reports) = build_all(&world, format);
         assert!(matches!(reports[0], Progress::Rows { done_before: 0, .. }), "{:?}", reports[0]);
-        assert_eq!(best(&open_graph(&world, format).unwrap().1, "passage 123"), 123);
+        check_rows(&open_graph(&world, format).unwrap().1, count);
     }
     let world = DenseWorld::of(300);
     fs::write(world.file(&partial_file(RowFormat::F32)), &sealed).unwrap();
