@@ -5,6 +5,8 @@
 //! cuts off, so rows are rounded here instead, all by one scale: their order by inner product stays
 //! right for rows of any length.
 
+#![expect(unsafe_code, reason = "the library keeps a pointer to bytes that are mapped here")]
+
 mod build;
 mod gate;
 
@@ -15,12 +17,13 @@ use std::fmt;
 use std::path::Path;
 
 use ::usearch::{Index, IndexOptions, MetricKind, ScalarKind};
+use tantivy::directory::OwnedBytes;
 use thiserror::Error;
 
 pub use build::UsearchBuilder;
 
-use super::RowFormat;
 use super::hnsw::BuildSettings;
+use super::{RowFormat, faiss_file};
 use crate::backend::Hit;
 use gate::Gate;
 
@@ -111,7 +114,9 @@ fn utf8(path: &Path) -> Result<&str, UsearchError> {
 
 /// A complete graph in a mapped file.
 pub struct UsearchFile {
+    /// Goes before the bytes that it points to.
     index: Index,
+    _bytes: OwnedBytes,
     shape: GraphShape,
     /// The library refuses more searches at once than room was made for.
     gate: Gate,
@@ -129,8 +134,13 @@ impl UsearchFile {
         ef: usize,
         threads: usize,
     ) -> Result<Self, UsearchError> {
+        // Not by `view`: the library closes what it has mapped twice, the second time as the file
+        // descriptor 0, whatever that is by then (seen in 2.26).
+        let bytes = faiss_file::map(path).map_err(refused)?;
+        // Declared after the bytes, so that it goes before them where opening fails.
         let index = shape.empty()?;
-        index.view(utf8(path)?).map_err(refused)?;
+        // SAFETY: the mapped bytes stay where they are, unchanged, until the index is gone.
+        unsafe { index.view_from_buffer(&bytes) }.map_err(refused)?;
         shape.check(&index)?;
         if index.size() != shape.rows {
             let (found, expected) = (index.size().to_string(), shape.rows.to_string());
@@ -139,7 +149,7 @@ impl UsearchFile {
         let threads = threads.max(1);
         index.reserve_capacity_and_threads(shape.rows, threads).map_err(refused)?;
         index.change_expansion_search(ef);
-        Ok(Self { index, shape, gate: Gate::new(threads) })
+        Ok(Self { index, _bytes: bytes, shape, gate: Gate::new(threads) })
     }
 
     /// Format of the graph's own rows.

@@ -96,6 +96,26 @@ fn searches_from_many_threads_wait_for_each_other() {
     assert!(file.search(&query, TOP_K, &|| true).unwrap().is_none());
 }
 
+/// The library's own maps end with the file descriptor 0 closed, whoever has it.
+#[test]
+fn no_file_of_others_is_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("graph");
+    let stored = bytes(&numbers(300 * DIMENSION, &mut 16));
+    let rows = Rows::new(&stored, RowFormat::F32, DIMENSION).unwrap();
+    let shape = built(rows, RowFormat::F32, &path);
+    let first = || std::fs::read_link("/proc/self/fd/0").ok();
+    let before = first();
+    for _ in 0..2 {
+        drop(UsearchFile::open(&path, shape, 64, 1).unwrap());
+        UsearchFile::open(&path, GraphShape { rows: 301, ..shape }, 64, 1).unwrap_err();
+        assert_eq!(first(), before);
+    }
+    std::fs::write(&path, b"usearch").unwrap();
+    UsearchFile::open(&path, shape, 64, 1).unwrap_err();
+    assert_eq!(first(), before);
+}
+
 #[test]
 fn other_graphs_and_broken_files_are_refused() {
     let folder = tempfile::tempdir().unwrap();
