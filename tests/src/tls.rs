@@ -64,7 +64,7 @@ fn report(url: &str) {
     let client = RetrieveClient::new(ClientConfig { retry, ..ClientConfig::new(url) }).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let answer = runtime.block_on(client.retrieve(&["Ulm".to_owned()], 1));
-    writeln!(std::io::stdout(), "{answer:?}").unwrap();
+    std::io::stdout().write_all(format!("{answer:?}\n").as_bytes()).unwrap();
 }
 
 #[test]
