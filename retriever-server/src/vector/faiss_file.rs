@@ -20,18 +20,18 @@ mod parts;
 #[cfg(test)]
 mod tests;
 
-use std::fs;
 use std::path::Path;
 
-use tantivy::directory::{Directory, MmapDirectory, OwnedBytes};
+use tantivy::directory::OwnedBytes;
 
 use cursor::Cursor;
-pub use error::{FaissError, FormatFault};
+pub use error::{FaissError, FormatFault, MapError};
 pub use flat::FlatFile;
 pub use hnsw::HnswFile;
 use parts::Parts;
 
 pub use super::gather::Metric;
+use super::mapped;
 
 /// An index file of a kind that is read here.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl FaissIndex {
     /// Maps the file and checks that its parts fit each other. Of a file that was split, any part
     /// stands for all.
     pub fn open(path: &Path) -> Result<Self, FaissError> {
-        let bytes = map(path)?;
+        let bytes = mapped::map(path)?;
         Self::read(bytes).or_else(|fault| {
             let is_partial =
                 matches!(fault, FormatFault::Truncated { .. } | FormatFault::Foreign { .. });
@@ -76,20 +76,4 @@ impl FaissIndex {
         cursor.finish()?;
         Ok(index)
     }
-}
-
-/// The map is tantivy's, which keeps this crate free of unsafe code.
-pub(super) fn map(path: &Path) -> Result<OwnedBytes, FaissError> {
-    let open = |source| FaissError::Open { path: path.to_owned(), source };
-    let file = path.canonicalize().map_err(open)?;
-    let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else {
-        return Err(FaissError::NotAFile(path.to_owned()));
-    };
-    if !fs::metadata(&file).map_err(open)?.is_file() {
-        return Err(FaissError::NotAFile(path.to_owned()));
-    }
-    let directory = MmapDirectory::open(folder)
-        .map_err(|source| FaissError::Folder { folder: folder.to_owned(), source })?;
-    let mapped = directory.open_read(Path::new(name))?;
-    mapped.read_bytes().map_err(open)
 }

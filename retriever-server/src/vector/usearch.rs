@@ -23,7 +23,7 @@ use thiserror::Error;
 pub use build::UsearchBuilder;
 
 use super::hnsw::BuildSettings;
-use super::{RowFormat, faiss_file};
+use super::{RowFormat, mapped};
 use crate::backend::Hit;
 use gate::Gate;
 
@@ -136,7 +136,7 @@ impl UsearchFile {
     ) -> Result<Self, UsearchError> {
         // Not by `view`: the library closes what it has mapped twice, the second time as the file
         // descriptor 0, whatever that is by then (seen in 2.26).
-        let bytes = faiss_file::map(path).map_err(refused)?;
+        let bytes = mapped::map(path).map_err(refused)?;
         // Declared after the bytes, so that it goes before them where opening fails.
         let index = shape.empty()?;
         // SAFETY: the mapped bytes stay where they are, unchanged, until the index is gone.

@@ -13,25 +13,13 @@ use serde::{Deserialize, Serialize};
 use shared::atomic_file::{AtomicDir, AtomicError};
 use tch::{Kind, Tensor};
 
-use crate::policy::{Policy, SHARD_BYTES_MAX, WeightsError, write_weights};
+use crate::policy::{DESCRIBING_FILES, Policy, SHARD_BYTES_MAX, WeightsError, write_weights};
 use crate::update::AdamW;
 
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const CRITIC_FILE: &str = "critic.safetensors";
 const CRITIC_OPTIMIZER_FILE: &str = "critic_optimizer.safetensors";
 const STATE_FILE: &str = "trainer_state.json";
-/// Files that describe the model and its tokenizer, copied as they are if they are there.
-const COPIED_FILES: [&str; 9] = [
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "vocab.json",
-    "merges.txt",
-    "added_tokens.json",
-    "tokenizer.model",
-];
 
 /// Where a run stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,7 +121,7 @@ fn write_model(folder: &Path, policy: &Policy, source: &Path) -> Result<(), Chec
         serde_json::to_vec_pretty(&config).map_err(|error| damaged(folder, &error.to_string()))?;
     let path = folder.join("config.json");
     fs::write(&path, text).map_err(io("write", &path))?;
-    for name in COPIED_FILES {
+    for name in DESCRIBING_FILES {
         let from = source.join(name);
         if from.is_file() {
             fs::copy(&from, folder.join(name)).map_err(io("copy", &from))?;

@@ -11,6 +11,7 @@ use shared::atomic_file;
 use shared::digest::Digest;
 
 use super::error::{HubError, io as failed};
+use crate::policy::{INDEX_FILE, SINGLE_FILE};
 
 /// The part of the cache that belongs to one repository.
 #[derive(Debug)]
@@ -93,10 +94,10 @@ impl Cache {
         let folder = is_plain(commit).then(|| self.snapshot(commit))?;
         let has = |file: &str| folder.join(file).is_file();
         let has_shards = || {
-            let index = folder.join(super::INDEX_FILE);
+            let index = folder.join(INDEX_FILE);
             super::shards(&index).is_ok_and(|files| files.iter().all(|file| has(file)))
         };
-        (has("config.json") && (has(super::SINGLE_FILE) || has_shards())).then_some(folder)
+        (has("config.json") && (has(SINGLE_FILE) || has_shards())).then_some(folder)
     }
 }
 

@@ -8,6 +8,7 @@ mod cache;
 mod client;
 mod error;
 
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,26 +20,11 @@ use self::cache::Cache;
 use self::client::HubClient;
 pub use self::error::HubError;
 use crate::config::Environment;
+use crate::policy::{DESCRIBING_FILES, INDEX_FILE, SINGLE_FILE};
 
 /// Where models are unless `HF_ENDPOINT` says otherwise.
 const ENDPOINT: &str = "https://huggingface.co";
 const REVISION: &str = "main";
-const SINGLE_FILE: &str = "model.safetensors";
-const INDEX_FILE: &str = "model.safetensors.index.json";
-/// What is taken beside the weights, where a repository has it.
-const SMALL_FILES: [&str; 10] = [
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "vocab.json",
-    "merges.txt",
-    "added_tokens.json",
-    "tokenizer.model",
-];
-
 /// A repository and a branch, tag or commit of it: `org/name` or `org/name@revision`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelName {
@@ -160,8 +146,11 @@ async fn download(
     let client = HubClient::new(name, settings)?;
     let repository = client.repository().await?;
     let has = |file: &str| repository.files.iter().any(|found| found == file);
-    let mut wanted: Vec<String> =
-        SMALL_FILES.into_iter().filter(|file| has(file)).map(str::to_owned).collect();
+    let mut wanted: Vec<String> = iter::once("config.json")
+        .chain(DESCRIBING_FILES)
+        .filter(|file| has(file))
+        .map(str::to_owned)
+        .collect();
     if has(SINGLE_FILE) {
         wanted.push(SINGLE_FILE.to_owned());
     } else if has(INDEX_FILE) {

@@ -16,8 +16,20 @@ use super::parameters::expected_shapes;
 /// version 5, which every loader takes.
 pub const SHARD_BYTES_MAX: usize = 5_000_000_000;
 
-const SINGLE_FILE: &str = "model.safetensors";
-const INDEX_FILE: &str = "model.safetensors.index.json";
+pub(crate) const SINGLE_FILE: &str = "model.safetensors";
+pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
+/// Files of a model folder, as far as it has them, that describe generation and the tokenizer.
+pub(crate) const DESCRIBING_FILES: [&str; 9] = [
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "tokenizer.model",
+];
 
 /// Why a model folder was refused or could not be written.
 #[derive(Debug, thiserror::Error)]

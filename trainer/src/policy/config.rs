@@ -39,6 +39,13 @@ pub struct Biases {
     pub feed_forward: bool,
 }
 
+impl Biases {
+    /// The same for all of attention.
+    pub(super) fn of(attention: bool, feed_forward: bool) -> Self {
+        Self { query_key_value: attention, attention_output: attention, feed_forward }
+    }
+}
+
 /// One layer's own settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayerConfig {

@@ -25,6 +25,7 @@ pub(crate) mod tests;
 
 pub use attention::{Attention, LayerSpan, PackedCausalAttention};
 pub(crate) use attention::{attend_one, repeat_heads};
+pub(crate) use checkpoint_files::{DESCRIBING_FILES, INDEX_FILE, SINGLE_FILE};
 pub use checkpoint_files::{
     SHARD_BYTES_MAX, WeightsError, read_weights, weight_files, write_weights,
 };

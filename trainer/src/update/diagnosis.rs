@@ -196,8 +196,8 @@ fn in_log_probs(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::algo::{ClipRange, KlEstimator, Objective};
     use crate::policy::tests::{CHECKPOINTS, F32, tiny};
+    use crate::update::tests::CONFIG;
 
     fn sequence() -> TrainSequence {
         TrainSequence {
@@ -213,16 +213,7 @@ mod tests {
 
     /// What is found after `spoil` has been at work.
     fn found(spoil: impl Fn(&mut Policy, &mut TrainSequence)) -> Option<String> {
-        let config = PolicyUpdateConfig {
-            objective: Objective::Clipped { clip: ClipRange { low: 0.2, high: 0.2 }, dual: None },
-            kl_coefficient: 0.0,
-            kl_estimator: KlEstimator::K3,
-            entropy_coefficient: 0.0,
-            importance_most: None,
-            likelihood: None,
-            temperature: 1.0,
-            tokens_per_micro_batch: 100,
-        };
+        let config = PolicyUpdateConfig { tokens_per_micro_batch: 100, ..CONFIG };
         let (mut policy, decoder) = tiny(CHECKPOINTS[1], F32);
         let mut second = sequence();
         spoil(&mut policy, &mut second);

@@ -70,7 +70,8 @@ impl PolicyUpdateStatistics {
         .find(|(_, value)| !value.is_finite())
     }
 
-    fn add(&mut self, pass: &Self) {
+    /// Adds what another pass or update has found, but not its counts of all tokens.
+    pub fn add(&mut self, pass: &Self) {
         self.policy_loss += pass.policy_loss;
         self.likelihood_loss += pass.likelihood_loss;
         self.kl += pass.kl;

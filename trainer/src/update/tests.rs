@@ -17,7 +17,7 @@ use crate::stop::{StopFlag, Stopped};
 
 const CLIP: ClipRange = ClipRange { low: 0.2, high: 0.2 };
 
-const CONFIG: PolicyUpdateConfig = PolicyUpdateConfig {
+pub(super) const CONFIG: PolicyUpdateConfig = PolicyUpdateConfig {
     objective: Objective::Clipped { clip: CLIP, dual: None },
     kl_coefficient: 0.0,
     kl_estimator: KlEstimator::K3,

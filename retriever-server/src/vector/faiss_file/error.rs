@@ -1,34 +1,15 @@
-use std::io;
 use std::path::PathBuf;
 
-use tantivy::directory::error::{OpenDirectoryError, OpenReadError};
 use thiserror::Error;
+
+pub use crate::vector::mapped::MapError;
 
 /// A faiss index file cannot be read.
 #[derive(Debug, Error)]
 pub enum FaissError {
-    /// The file cannot be opened.
-    #[error("cannot open {}: {source}", path.display())]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// Something that is no regular file.
-    #[error("cannot open {}: not a file", .0.display())]
-    NotAFile(PathBuf),
-    /// The folder of the file cannot be opened.
-    #[error("cannot open {}: {source}", folder.display())]
-    Folder {
-        /// The folder.
-        folder: PathBuf,
-        /// Why not.
-        source: OpenDirectoryError,
-    },
     /// The file cannot be mapped.
-    #[error("cannot map an index: {0}")]
-    Map(#[from] OpenReadError),
+    #[error(transparent)]
+    Map(#[from] MapError),
     /// The file is one part of several, and cannot be mapped behind the one before it.
     #[error(
         "{} has {bytes} bytes: to be read in place, every part of a file but the last must be of \

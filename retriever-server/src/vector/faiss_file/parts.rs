@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tantivy::directory::OwnedBytes;
 
-use super::{FaissError, joined};
+use super::{FaissError, MapError, joined};
 
 /// Letters that `split` ends the names of parts with.
 const SUFFIX_LETTERS: usize = 2;
@@ -40,7 +40,7 @@ impl Parts {
             return Err(FaissError::MissingPart { path });
         }
         let files = self.0.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
-        let failed = |source| FaissError::Open { path: self.first(), source };
+        let failed = |source| FaissError::from(MapError::Open { path: self.first(), source });
         let page_bytes = joined::page_bytes().map_err(failed)?;
         for (path, (_, bytes)) in self.0.iter().zip(&files) {
             let is_last = self.0.last() == Some(path);
@@ -73,10 +73,10 @@ impl Parts {
 
 /// A part with its size.
 fn open(path: &Path) -> Result<(File, usize), FaissError> {
-    let failed = |source| FaissError::Open { path: path.to_owned(), source };
+    let failed = |source| FaissError::from(MapError::Open { path: path.to_owned(), source });
     // Looked at before it is opened, as opening a pipe waits for its writer.
     if !fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(FaissError::NotAFile(path.to_owned()));
+        return Err(MapError::NotAFile(path.to_owned()).into());
     }
     let file = File::open(path).map_err(failed)?;
     let bytes = file.metadata().map_err(failed)?.len();

@@ -17,11 +17,7 @@ pub(super) const QWEN3: Family = Family {
 fn features(keys: &Keys<'_>, layers: usize) -> Result<Features, ModelConfigError> {
     let attention = keys.flag("attention_bias", false)?;
     Ok(Features {
-        biases: Biases {
-            query_key_value: attention,
-            attention_output: attention,
-            feed_forward: false,
-        },
+        biases: Biases::of(attention, false),
         query_key_norm: true,
         layers: rotary(windows_above(keys, layers)?),
     })

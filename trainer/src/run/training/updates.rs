@@ -229,17 +229,10 @@ fn weighted(config: &Config, part: &[TrainSequence]) -> Vec<TrainSequence> {
 }
 
 fn add_means(sum: &mut PolicyUpdateStatistics, found: &PolicyUpdateStatistics, is_later: bool) {
-    if !is_later {
-        // Later updates have moved away from the sampler: only here is it a gap.
-        sum.log_prob_gap = found.log_prob_gap;
-    }
-    sum.policy_loss += found.policy_loss;
-    sum.likelihood_loss += found.likelihood_loss;
-    sum.kl += found.kl;
-    sum.entropy += found.entropy;
-    sum.clip_fraction += found.clip_fraction;
-    sum.importance += found.importance;
-    sum.positive_log_prob += found.positive_log_prob;
+    // Later updates have moved away from the sampler: only the first one's is a gap.
+    let gap = if is_later { sum.log_prob_gap } else { found.log_prob_gap };
+    sum.add(found);
+    sum.log_prob_gap = gap;
 }
 
 fn divide_means(sum: &mut PolicyUpdateStatistics, updates: f64) {

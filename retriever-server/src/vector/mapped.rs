@@ -1,0 +1,51 @@
+//! Files in memory, as others wrote them.
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use tantivy::directory::error::{OpenDirectoryError, OpenReadError};
+use tantivy::directory::{Directory, MmapDirectory, OwnedBytes};
+use thiserror::Error;
+
+/// A file cannot be mapped.
+#[derive(Debug, Error)]
+pub enum MapError {
+    /// The file cannot be opened.
+    #[error("cannot open {}: {source}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Something that is no regular file.
+    #[error("cannot open {}: not a file", .0.display())]
+    NotAFile(PathBuf),
+    /// The folder of the file cannot be opened.
+    #[error("cannot open {}: {source}", folder.display())]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// Why not.
+        source: OpenDirectoryError,
+    },
+    /// The file cannot be mapped.
+    #[error("cannot map an index: {0}")]
+    Map(#[from] OpenReadError),
+}
+
+/// The map is tantivy's, which keeps most of this crate free of unsafe code.
+pub(super) fn map(path: &Path) -> Result<OwnedBytes, MapError> {
+    let open = |source| MapError::Open { path: path.to_owned(), source };
+    let file = path.canonicalize().map_err(open)?;
+    let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else {
+        return Err(MapError::NotAFile(path.to_owned()));
+    };
+    if !fs::metadata(&file).map_err(open)?.is_file() {
+        return Err(MapError::NotAFile(path.to_owned()));
+    }
+    let directory = MmapDirectory::open(folder)
+        .map_err(|source| MapError::Folder { folder: folder.to_owned(), source })?;
+    let mapped = directory.open_read(Path::new(name))?;
+    mapped.read_bytes().map_err(open)
+}
