@@ -42,7 +42,8 @@ fn passages_are_found_along_a_graph_and_in_every_format() {
     let world = World::new();
     assert_eq!(world.run("index", &[]).0, EXIT_SUCCESS);
     assert!(refusal(&world, &ann(&world, &[])).contains("--backend ann --ann hnsw"));
-    let (code, out, err) = world.run("index", &[("--backend", "ann"), ("--vector-format", "f16")]);
+    // Along a graph f16 is what is searched unless another format is named.
+    let (code, out, err) = world.run("index", &[("--backend", "ann")]);
     assert_eq!((code, err.as_str()), (EXIT_SUCCESS, ""), "{out}");
     for line in ["up to date, 4 vectors", "converted 4 vectors to f16", "linked 4 vectors in"] {
         assert!(out.contains(line), "{line:?} is not in {out}");
@@ -51,7 +52,9 @@ fn passages_are_found_along_a_graph_and_in_every_format() {
     assert!(out.contains("up to date, hnsw graph over 4 vectors") && !out.contains("converted"));
 
     assert_finds(&world, &ann(&world, &[]));
-    assert_finds(&world, &ann(&world, &[("RETRIEVER_VECTOR_FORMAT", "f16")]));
+    for format in ["f32", "f16"] {
+        assert_finds(&world, &ann(&world, &[("RETRIEVER_VECTOR_FORMAT", format)]));
+    }
     let i8 = ann(&world, &[("RETRIEVER_VECTOR_FORMAT", "i8")]);
     assert!(refusal(&world, &i8).contains("--vector-format i8"), "{}", refusal(&world, &i8));
     // A corpus that is named says that what is missing may be made.
@@ -96,12 +99,12 @@ fn passages_are_found_along_a_graph_of_usearch() {
     // The graph has its own rows; only the exact search reads the index's.
     let rows = world.place("index").join("dense").join("vectors.f16");
     assert!(!rows.exists());
-    let f32 = ann(&world, &[("RETRIEVER_ANN", "usearch")]);
-    let mut f16 = f32.clone();
-    f16.push(("RETRIEVER_VECTOR_FORMAT", "f16"));
+    let f16 = ann(&world, &[("RETRIEVER_ANN", "usearch")]);
+    let f32 = ann(&world, &[("RETRIEVER_ANN", "usearch"), ("RETRIEVER_VECTOR_FORMAT", "f32")]);
     assert_finds(&world, &f16);
     assert!(refusal(&world, &f32).contains("--ann usearch --vector-format f32"));
-    assert!(refusal(&world, &ann(&world, &[])).contains("no hnsw graph"));
+    let own = ann(&world, &[("RETRIEVER_VECTOR_FORMAT", "f32")]);
+    assert!(refusal(&world, &own).contains("no hnsw graph"));
     let path = world.place("index").join("dense").join("vectors.f16.usearch");
     let whole = fs::read(&path).unwrap();
     fs::write(&path, &whole[..whole.len() - 1]).unwrap();
@@ -215,5 +218,5 @@ fn files_of_faiss_are_served_by_either_metric() {
     fs::write(world.place("e5_Flat.index.part_ab"), &whole[4096..]).unwrap();
     assert_finds(&world, &variables);
     let (code, _, err) = run(&["check", "--vector-format", "f64", "--index", "x"]);
-    assert!(code != EXIT_SUCCESS && err.contains("expected f32, f16 or i8"), "{err}");
+    assert!(code != EXIT_SUCCESS && err.contains("expected auto, f32, f16 or i8"), "{err}");
 }

@@ -31,15 +31,20 @@ use crate::state::AppState;
 use crate::ticket::Ticket;
 
 /// Variables that concern the server around a back end, or that have a flag of `eval`'s own.
-const NOT_TAKEN: [Variable; 7] = [
+const NOT_TAKEN: [Variable; 8] = [
     var::BACKEND,
     var::ADDR,
     var::TOP_K,
+    var::DEADLINE_MS,
     var::MAX_BODY_BYTES,
     var::MAX_REQUESTS,
     var::MAX_CONNECTIONS,
     var::GRACE_PERIOD_MS,
 ];
+
+/// Longest time of a batch. Nobody waits for its answer, and a slow re-ranker must not end an evaluation:
+/// the deadline of a server's requests does not hold here.
+const PATIENCE: Duration = Duration::from_hours(24);
 
 /// What `eval` is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -214,7 +219,6 @@ fn answer(
     arguments: &EvaluateArguments,
     tally: &mut Tally<'_>,
 ) -> anyhow::Result<Duration> {
-    let limit = config.request.deadline;
     let state = AppState::new(config)?;
     let loaded = loading::open(&state)?;
     info!(backend = loaded.info.backend, queries = queries.len(), "evaluating");
@@ -222,7 +226,7 @@ fn answer(
     let mut elapsed = Duration::ZERO;
     for batch in queries.chunks(arguments.batch_queries) {
         let started = Instant::now();
-        let lists = runtime.block_on(ask(&loaded.pipeline, batch, arguments.top_k, limit))?;
+        let lists = runtime.block_on(ask(&loaded.pipeline, batch, arguments.top_k))?;
         elapsed += started.elapsed();
         for (query, found) in batch.iter().zip(&lists) {
             tally.add(query, found);
@@ -236,11 +240,10 @@ async fn ask(
     pipeline: &Pipeline,
     batch: &[EvaluationQuery],
     top_k: usize,
-    limit: Duration,
 ) -> anyhow::Result<Vec<Vec<Passage>>> {
     let texts: Vec<String> = batch.iter().map(|query| query.text.clone()).collect();
     let asked = QueryBatch { queries: Arc::from(texts), top_k };
-    let answers = pipeline.answer(asked, Ticket::new(limit, None)).await;
+    let answers = pipeline.answer(asked, Ticket::new(PATIENCE, None)).await;
     let found = batch.iter().zip(answers).map(|(query, answer)| {
         let answer =
             answer.map_err(|fault| anyhow::anyhow!("query {:?} failed: {fault}", query.id))?;

@@ -281,7 +281,7 @@ impl PlanConfig {
     pub fn resolve(source: &dyn Source) -> Result<Self, ConfigError> {
         let mut vars = Reader::new(source);
         let backends = vars.backends();
-        let vector_format = vars.take(&var::VECTOR_FORMAT, RowFormat::parse);
+        let vector_format = vars.take(&var::VECTOR_FORMAT, backend::vector_format);
         let graph = vars.take(&var::ANN, GraphKind::parse);
         let index = vars.take(&var::INDEX, path);
         let corpus = vars.take_optional(&var::CORPUS, paths);
@@ -295,7 +295,7 @@ impl PlanConfig {
                 needs_vectors: backends.iter().any(BackendConfig::needs_encoder),
                 reads_rows: backend::reads_rows(&backends, graph),
                 graph,
-                vector_format: vector_format?,
+                vector_format: backend::format_searched(vector_format?, graph),
                 index: index?,
                 corpus: corpus?,
                 model: model?,

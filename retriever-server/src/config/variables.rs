@@ -69,8 +69,8 @@ variables! {
         "Library of ONNX Runtime; without it ORT_DYLIB_PATH, then ../lib beside the program, then .cache/onnxruntime/lib.";
     VECTORS = "VECTORS", "vectors", None, "", "the path of a file that faiss wrote (IndexFlatIP, IndexFlatL2 or IndexHNSWFlat), or of its first part where `split` made parts of it",
         "Vectors of the passages for the dense and ann back ends, in the order of the corpus; without it those in the index.";
-    VECTOR_FORMAT = "VECTOR_FORMAT", "vector-format", Some("f32"), "", "f32, f16 or i8",
-        "Format of the vectors in the index that are searched: f16 takes half the memory of f32 and i8 a quarter. Hits are scored again in f32, which needs the exact vectors on disk and few of them in memory.";
+    VECTOR_FORMAT = "VECTOR_FORMAT", "vector-format", Some("auto"), "", "auto, f32, f16 or i8",
+        "Format of the vectors in the index that are searched: auto takes f16 along a graph and f32 without one; f16 takes half the memory of f32 and i8 a quarter. Hits are scored again in f32, which needs the exact vectors on disk and few of them in memory.";
     ANN = "ANN", "ann", Some("hnsw"), "", "hnsw or usearch",
         "Graph that the ann back end follows: hnsw is this program's own; usearch is that of the library, with its own copy of the vectors in their format.";
     HNSW_EF = "HNSW_EF", "hnsw-ef", Some("128"), "rows", COUNT,

@@ -66,11 +66,7 @@ impl<'a> Opening<'a> {
     /// The graph over the vectors in the index, which is made now if a corpus is named.
     fn open_graph(&mut self, encoder: &EncoderConfig) -> Result<Vectors, ServeError> {
         let (kind, format) = (encoder.graph.unwrap_or(GraphKind::Hnsw), encoder.vector_format);
-        let rows = match kind {
-            GraphKind::Hnsw => self.open_vectors()?,
-            // Those in other formats are the graph's own.
-            GraphKind::Usearch => self.open_exact_vectors()?,
-        };
+        let rows = self.open_exact_vectors()?;
         let ServeConfig { index, corpus, threads, verification, .. } = self.config;
         let source = Source::of(self.manifest, &*self.encoder()?)?;
         if !corpus.is_empty() && !ann::is_there(index, &source, kind, format)? {
@@ -82,8 +78,10 @@ impl<'a> Opening<'a> {
         let (entry, vectors) = match kind {
             GraphKind::Hnsw => {
                 let (entry, graph) = ann::open(index, &source, *verification)?;
+                let rows = self.in_searched_format(rows)?;
                 (entry, Vectors::Graph { rows, graph, ef })
             }
+            // Rows in other formats are the graph's own.
             GraphKind::Usearch => {
                 let how = (ef, *threads);
                 let (entry, graph) =
@@ -115,6 +113,11 @@ impl<'a> Opening<'a> {
     /// named.
     pub(super) fn open_vectors(&mut self) -> Result<DenseRows, ServeError> {
         let rows = self.open_exact_vectors()?;
+        self.in_searched_format(rows)
+    }
+
+    /// The vectors with rows in the format that is searched, which are made now if a corpus is named.
+    fn in_searched_format(&mut self, rows: DenseRows) -> Result<DenseRows, ServeError> {
         let config = self.config;
         let source = Source::of(self.manifest, &*self.encoder()?)?;
         let format = self.encoder_config()?.vector_format;
