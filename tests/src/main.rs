@@ -30,5 +30,6 @@ mod train_failed_update;
 mod train_inputs;
 mod train_outage;
 mod train_resume;
+mod train_timeline;
 mod trainer_eval;
 mod warm_start;

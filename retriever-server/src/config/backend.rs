@@ -252,7 +252,7 @@ impl Reader<'_> {
     ) -> Result<Option<EncoderConfig>, Noted> {
         let vectors = self.take_optional(&var::VECTORS, |text| path(text).map(Some));
         let hnsw_ef = self.count(&var::HNSW_EF);
-        let vector_format = self.take(&var::VECTOR_FORMAT, vector_format);
+        let vector_format = self.take(&var::VECTOR_FORMAT, FormatChoice::parse);
         let graph = self.take(&var::ANN, GraphKind::parse);
         let backend = backend.map_err(|noted| *noted)?;
         if !backend.needs_encoder() {
@@ -265,22 +265,36 @@ impl Reader<'_> {
             runtime: runtime.map_err(|noted| *noted)?.clone(),
             vectors: vectors?,
             hnsw_ef: hnsw_ef?,
-            vector_format: format_searched(vector_format?, graph),
+            vector_format: vector_format?.resolved(graph),
             reads_rows: reads_rows(std::slice::from_ref(backend), graph),
             graph,
         }))
     }
 }
 
-/// A format by its name; `None` leaves the choice to [`format_searched`].
-pub(super) fn vector_format(name: &str) -> Option<Option<RowFormat>> {
-    if name == "auto" { Some(None) } else { RowFormat::parse(name).map(Some) }
+/// Which format of the vectors is searched.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum FormatChoice {
+    /// What is fastest.
+    Auto,
+    Named(RowFormat),
 }
 
-/// The format that is searched. Along a graph half precision is faster at equal recall, as hits are scored again
-/// by the exact vectors; a scan of every row needs no second format.
-pub(super) fn format_searched(chosen: Option<RowFormat>, graph: Option<GraphKind>) -> RowFormat {
-    chosen.unwrap_or(if graph.is_some() { RowFormat::F16 } else { RowFormat::F32 })
+impl FormatChoice {
+    /// The choice of that name.
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        if name == "auto" { Some(Self::Auto) } else { RowFormat::parse(name).map(Self::Named) }
+    }
+
+    /// The format itself. Along a graph half precision is faster at equal recall, as hits are scored again by
+    /// the exact vectors; a scan of every row needs no second format.
+    pub(super) fn resolved(self, graph: Option<GraphKind>) -> RowFormat {
+        match self {
+            Self::Named(format) => format,
+            Self::Auto if graph.is_some() => RowFormat::F16,
+            Self::Auto => RowFormat::F32,
+        }
+    }
 }
 
 /// Whether rows in the format that is searched are read: a graph of usearch has its own.

@@ -17,6 +17,7 @@ use shared::telemetry::{self, LogFormat};
 use thiserror::Error;
 
 use crate::batcher::BatchLimits;
+use crate::config::backend::FormatChoice;
 use crate::config::reader::{Reader, path, paths, threads};
 use crate::config::source::Source;
 use crate::config::variables::{self as var, Variable};
@@ -281,7 +282,7 @@ impl PlanConfig {
     pub fn resolve(source: &dyn Source) -> Result<Self, ConfigError> {
         let mut vars = Reader::new(source);
         let backends = vars.backends();
-        let vector_format = vars.take(&var::VECTOR_FORMAT, backend::vector_format);
+        let vector_format = vars.take(&var::VECTOR_FORMAT, FormatChoice::parse);
         let graph = vars.take(&var::ANN, GraphKind::parse);
         let index = vars.take(&var::INDEX, path);
         let corpus = vars.take_optional(&var::CORPUS, paths);
@@ -295,7 +296,7 @@ impl PlanConfig {
                 needs_vectors: backends.iter().any(BackendConfig::needs_encoder),
                 reads_rows: backend::reads_rows(&backends, graph),
                 graph,
-                vector_format: backend::format_searched(vector_format?, graph),
+                vector_format: vector_format?.resolved(graph),
                 index: index?,
                 corpus: corpus?,
                 model: model?,

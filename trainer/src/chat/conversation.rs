@@ -225,7 +225,9 @@ impl<W: Write> RolloutObserver for ChatObserver<'_, W> {
                 SegmentKind::Prompt | SegmentKind::Observation => {}
             },
             // The query was shown as the model wrote it.
-            RolloutEvent::Searching { .. } => {}
+            RolloutEvent::Searching { .. }
+            | RolloutEvent::Stepped { .. }
+            | RolloutEvent::Waited { .. } => {}
             RolloutEvent::Found { passages, .. } => conversation.found(passages),
             RolloutEvent::SearchFailed { reason, .. } => conversation.search_failed(reason),
             RolloutEvent::Finished { trajectory, .. } => conversation.finished(trajectory),

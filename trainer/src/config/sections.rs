@@ -29,6 +29,9 @@ section! {
         compat: Compat = Compat::None;
         /// Threads that the model computes on; 0 takes one per core.
         threads: usize ["threads"] = 0, Range::between(0.0, 1024.0);
+        /// Training steps between timelines, `trace/step-N.json` in the run folder, which Perfetto opens;
+        /// 0 writes none.
+        trace_every_steps: usize ["steps"] = 1;
     }
     sections {
         model: ModelConfig,

@@ -91,6 +91,7 @@ fn step_times(metrics: &[StepMetrics]) -> Vec<(String, String)> {
     }
     let rollout = sum(|row| row.seconds.rollout);
     let search = sum(|row| row.seconds.search);
+    let generation = sum(|row| row.seconds.generation);
     let log_probs = sum(|row| row.seconds.log_probs);
     let update = sum(|row| row.seconds.update);
     let other = (total - rollout - log_probs - update).max(0.0);
@@ -99,6 +100,7 @@ fn step_times(metrics: &[StepMetrics]) -> Vec<(String, String)> {
     };
     vec![
         shown("Rollout", rollout),
+        shown("of it generating", generation),
         shown("of it waiting for passages", search),
         shown("Log-probs", log_probs),
         shown("Update", update),

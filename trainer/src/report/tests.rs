@@ -106,6 +106,7 @@ fn step(step: u64) -> StepMetrics {
         seconds: StepSeconds {
             rollout: 14.0,
             search: 0.6,
+            generation: 13.0,
             log_probs: 3.0,
             update: 9.0,
             total: 27.0,

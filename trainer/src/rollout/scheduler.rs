@@ -76,6 +76,10 @@ pub enum RolloutEvent<'a> {
     Found { job: usize, passages: &'a [Passage] },
     /// A search failed for good.
     SearchFailed { job: usize, reason: &'a str },
+    /// The engine has computed from `started` on for `took`; `ended` turns are over.
+    Stepped { started: Instant, took: Duration, ended: usize },
+    /// From `started` on there was nothing to do for `took` but wait for passages.
+    Waited { started: Instant, took: Duration },
     /// An episode ended; `done` of all `total` have.
     Finished { job: usize, trajectory: &'a Trajectory, done: usize, total: usize },
 }
@@ -320,6 +324,7 @@ impl Scheduler<'_> {
         let waited = started.elapsed();
         self.outcome.times.search += waited;
         self.outcome.times.search_only += waited;
+        self.observer.observe(RolloutEvent::Waited { started, took: waited });
         self.count_outcomes(&outcomes)?;
         Ok(outcomes)
     }
@@ -371,6 +376,8 @@ impl Scheduler<'_> {
         if self.searching > 0 {
             self.outcome.times.search += took;
         }
+        let ended = generations.len();
+        self.observer.observe(RolloutEvent::Stepped { started, took, ended });
         Ok(generations)
     }
 

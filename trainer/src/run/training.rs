@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Context as _;
+use serde_json::json;
 use shared::atomic_file;
 use tracing::info;
 
@@ -33,7 +34,7 @@ use crate::rollout::trajectory::Trajectory;
 use crate::search::http::HttpSearcher;
 use crate::stop::StopFlag;
 use crate::track::{
-    AlgorithmMetrics, MetricsFile, Progress, StepMetrics, StepSeconds, record_phase,
+    AlgorithmMetrics, MetricsFile, Progress, StepMetrics, StepSeconds, Trace, Track, record_phase,
 };
 use crate::update::AdamW;
 use advantages::TrainBatch;
@@ -87,6 +88,8 @@ struct TrainingRun<'c> {
     saved_step: Option<u64>,
     /// The present step is to be evaluated before the next one begins.
     owes_evaluation: bool,
+    /// The timeline of the step in progress, if it is one that is traced.
+    trace: Option<Trace>,
 }
 
 /// PPO's critic with its optimizer.
@@ -166,6 +169,7 @@ impl<'c> TrainingRun<'c> {
             next_question: 0,
             saved_step,
             owes_evaluation,
+            trace: None,
         })
     }
 
@@ -198,8 +202,9 @@ impl<'c> TrainingRun<'c> {
     fn step(&mut self, stop: &StopFlag) -> anyhow::Result<StepMetrics> {
         let started = Instant::now();
         let config = self.config;
+        self.trace = is_due(config.trace_every_steps, self.state.step + 1).then(Trace::start);
         let collected = self.collect(stop)?;
-        let rollout_seconds = started.elapsed().as_secs_f64();
+        let rollout_seconds = self.end_phase("rollout", started);
         self.write_trajectories(&collected.trajectories)?;
 
         let log_probs_started = Instant::now();
@@ -207,28 +212,43 @@ impl<'c> TrainingRun<'c> {
         let batch = TrainBatch::of(&collected, without_uniform);
         let batch = self.with_log_probs(batch, stop)?;
         let batch = self.with_advantages(batch, stop)?;
-        let log_prob_seconds = log_probs_started.elapsed().as_secs_f64();
+        let log_prob_seconds = self.end_phase("log-probs and advantages", log_probs_started);
 
         let update_started = Instant::now();
         let updates = self.update(&batch, stop)?;
-        let update_seconds = update_started.elapsed().as_secs_f64();
+        let update_seconds = self.end_phase("update", update_started);
 
         let seconds = StepSeconds {
             rollout: rollout_seconds,
             search: collected.search_seconds,
+            generation: collected.generation_seconds,
             log_probs: log_prob_seconds,
             update: update_seconds,
             total: started.elapsed().as_secs_f64(),
         };
         let mut metrics = step_metrics(self.state.step + 1, &collected, &updates, seconds);
         metrics.algorithm.kl_coefficient = self.kl_coefficient();
+        let finished = Instant::now();
         self.finish_step(&batch);
         self.metrics.append(&metrics)?;
+        self.end_phase("weights to the engine", finished);
+        if let Some(trace) = self.trace.take() {
+            trace.write(&config.run_dir, self.state.step)?;
+        }
         if is_due(config.grpo.save_every_steps, self.state.step) {
             self.save()?;
         }
         self.owes_evaluation = is_due(config.grpo.eval_every_steps, self.state.step);
         Ok(metrics)
+    }
+
+    /// Notes in the timeline what began at `started` and ends now; returns its seconds.
+    fn end_phase(&mut self, name: &str, started: Instant) -> f64 {
+        let took = started.elapsed();
+        if let Some(trace) = &mut self.trace {
+            trace.span(Track::Step, name, (started, took), &json!({}));
+        }
+        took.as_secs_f64()
     }
 
     /// Moves the position of the run to after the step.

@@ -16,6 +16,9 @@ pub struct StepSeconds {
     pub rollout: f64,
     /// The part of `rollout` in which nothing could be done but wait for passages.
     pub search: f64,
+    /// The part of `rollout` in which the engine computed.
+    #[serde(default)]
+    pub generation: f64,
     /// Log-probs of the trainer and of the reference model.
     pub log_probs: f64,
     /// Forward, backward and optimizer.
@@ -257,6 +260,7 @@ pub(crate) mod tests {
             seconds: StepSeconds {
                 rollout: 10.0,
                 search: 1.0,
+                generation: 8.0,
                 log_probs: 2.0,
                 update: 5.0,
                 total: 17.0,

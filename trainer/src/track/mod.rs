@@ -1,12 +1,14 @@
-//! What a run tells about itself while it goes: one metrics row a step, the time of each phase,
-//! and progress on the terminal. Draws no conclusions; `report` does.
+//! What a run tells about itself while it goes: one metrics row and one timeline a step, the time of
+//! each phase, and progress on the terminal. Draws no conclusions; `report` does.
 
 mod metrics;
 mod phases;
 mod progress;
+mod trace;
 
 pub use metrics::{
     AlgorithmMetrics, MetricsError, MetricsFile, StepMetrics, StepSeconds, read_metrics,
 };
 pub use phases::{Phase, read_phases, record_phase};
 pub use progress::{LogWriter, Progress};
+pub use trace::{Trace, Track};

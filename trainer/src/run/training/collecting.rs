@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::json;
 use tracing::warn;
 
 use super::TrainingRun;
@@ -10,11 +11,12 @@ use crate::data::Example;
 use crate::engine::Sampling;
 use crate::reward::{Reward, reward};
 use crate::rollout::scheduler::{Rollout, roll_out};
-use crate::rollout::trajectory::{EndReason, Trajectory};
+use crate::rollout::trajectory::{EndReason, SegmentKind, Trajectory};
+use crate::rollout::{RolloutEvent, RolloutObserver};
 use crate::run::loaded_model::{EpisodeProgress, episode_jobs_from, reward_config, rollout_config};
 use crate::run::question_order::questions_from;
 use crate::stop::StopFlag;
-use crate::track::Progress;
+use crate::track::{Progress, Trace, Track};
 
 /// What a step has played.
 #[derive(Default)]
@@ -28,6 +30,8 @@ pub(super) struct Collected {
     pub(super) uniform: BTreeSet<usize>,
     /// Seconds in which there was nothing to do but wait for passages.
     pub(super) search_seconds: f64,
+    /// Seconds in which the engine computed.
+    pub(super) generation_seconds: f64,
     /// Questions asked so far.
     questions: usize,
 }
@@ -98,6 +102,7 @@ impl TrainingRun<'_> {
             .collect();
         collected.uniform.extend((offset..offset + count).filter(|group| !varied.contains(group)));
         collected.search_seconds += rollout.times.search_only.as_secs_f64();
+        collected.generation_seconds += rollout.times.generation.as_secs_f64();
         collected.trajectories.extend(rollout.trajectories);
         collected.questions += count;
         Ok(())
@@ -132,12 +137,18 @@ impl TrainingRun<'_> {
         };
         let rollout = rollout_config(config, sampling, config.rollout.max_sequences, stop);
         let label = format!("rollout {}", self.state.step + 1);
-        let mut observer =
-            EpisodeProgress(Progress::start(&label, jobs.len() as u64, "trajectories"));
+        let episodes = jobs.len();
+        let mut observer = TracedProgress {
+            progress: EpisodeProgress(Progress::start(&label, episodes as u64, "trajectories")),
+            trace: self.trace.as_mut(),
+        };
         let tokenizer = &self.loaded.tokenizer;
         let (engine, searcher) = (&mut self.engine, &mut self.searcher);
         let rollout = roll_out(engine, searcher, tokenizer, jobs, &rollout, &mut observer)?;
-        observer.0.finish();
+        observer.progress.0.finish();
+        if let Some(trace) = &mut self.trace {
+            trace.next_rollout(episodes);
+        }
         Ok(rollout)
     }
 
@@ -157,5 +168,50 @@ impl TrainingRun<'_> {
             rollout.last_search_failure.as_deref().unwrap_or("unknown")
         );
         Ok(())
+    }
+}
+
+/// Shows how many episodes have ended, and notes the timeline of a step that is traced.
+struct TracedProgress<'t> {
+    progress: EpisodeProgress,
+    trace: Option<&'t mut Trace>,
+}
+
+impl RolloutObserver for TracedProgress<'_> {
+    fn observe(&mut self, event: RolloutEvent<'_>) {
+        self.progress.observe(event);
+        let Some(trace) = self.trace.as_deref_mut() else { return };
+        match event {
+            RolloutEvent::Appended { job, segment } => {
+                if segment.kind == SegmentKind::Prompt {
+                    trace.begin(job, "episode", &json!({"prompt_tokens": segment.token_ids.len()}));
+                }
+            }
+            RolloutEvent::Searching { job, query } => {
+                trace.begin(job, "search", &json!({"query": query}));
+            }
+            RolloutEvent::Found { job, passages } => {
+                trace.end(job, "search", &json!({"passages": passages.len()}));
+            }
+            RolloutEvent::SearchFailed { job, reason } => {
+                trace.end(job, "search", &json!({"failed": reason}));
+            }
+            RolloutEvent::Stepped { started, took, ended } => {
+                let details = json!({"turns_ended": ended});
+                trace.span(Track::Engine, "pass", (started, took), &details);
+            }
+            RolloutEvent::Waited { started, took } => {
+                let details = json!({});
+                trace.span(Track::Engine, "wait for passages", (started, took), &details);
+            }
+            RolloutEvent::Finished { job, trajectory, .. } => {
+                let details = json!({
+                    "searches": trajectory.searches.len(),
+                    "sampled_tokens": trajectory.sampled_tokens(),
+                    "end": trajectory.end,
+                });
+                trace.end(job, "episode", &details);
+            }
+        }
     }
 }
