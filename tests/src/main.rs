@@ -25,6 +25,7 @@ mod stopping;
 mod tidy;
 mod tls;
 mod train_algorithms;
+mod train_carried;
 mod train_determinism;
 mod train_failed_update;
 mod train_inputs;

@@ -124,6 +124,9 @@ section! {
         top_p: f64 = 1.0, Range::above_up_to(0.0, 1.0);
         /// Most episodes that generate at once.
         max_sequences: usize ["episodes"] = 64, Range::between(1.0, 65_536.0);
+        /// Groups that a training step plays beyond its own and does not wait for: the slowest go on in
+        /// the next step, and their finished turns stay those of the policy that sampled them.
+        carried_groups: usize ["groups"] = 0;
     }
 }
 

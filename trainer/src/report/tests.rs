@@ -93,6 +93,7 @@ fn step(step: u64) -> StepMetrics {
         invalid_actions: (30.0 * (1.0 - at) + 40.0 * ripple.abs()) as u64,
         trajectories: 64,
         dropped_trajectories: u64::from(step == 31),
+        stale_trajectories: 0,
         response_tokens: 62.0 - 18.0 * at + 20.0 * ripple,
         entropy: 0.9 - 0.5 * at + ripple,
         kl: 2e-4 + 6e-3 * at * at + 0.004 * ripple.abs(),

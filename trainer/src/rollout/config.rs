@@ -27,6 +27,9 @@ pub struct RolloutConfig {
     pub stop: StopRule,
     /// Turns in lock step: all running episodes generate, then all of them search.
     pub deterministic: bool,
+    /// Prompts whose episodes are waited for: the rollout ends as soon as as many are done, and hands the rest
+    /// back. `None` waits for all.
+    pub enough_prompts: Option<usize>,
     /// Ends the rollout before it is done.
     pub stop_flag: StopFlag,
 }

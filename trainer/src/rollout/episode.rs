@@ -167,6 +167,28 @@ impl Episode {
         }
     }
 
+    /// Asks again for what the episode waits for, of an engine that has seen none of its context and of a
+    /// searcher that has forgotten the query. A turn in progress begins anew.
+    pub fn ask_again(&mut self) -> Action {
+        match &self.state {
+            State::Done => Action::Finish,
+            State::Ready | State::Generating => {
+                self.unseen = self.trajectory.token_ids();
+                self.generate_or_end()
+            }
+            State::Searching { query } => {
+                let query = query.clone();
+                self.unseen = self.trajectory.token_ids();
+                Action::Search { query }
+            }
+        }
+    }
+
+    /// Gives the episode another place in its batch.
+    pub fn set_prompt(&mut self, prompt: usize) {
+        self.trajectory.prompt = prompt;
+    }
+
     /// What has happened so far; complete once [`Action::Finish`] was returned.
     pub fn trajectory(&self) -> &Trajectory {
         &self.trajectory

@@ -11,6 +11,7 @@ pub mod trajectory;
 
 pub use self::episode::{EpisodeJob, EpisodeLimits};
 pub use self::scheduler::{
-    Rollout, RolloutConfig, RolloutError, RolloutEvent, RolloutObserver, RolloutTimes, roll_out,
+    CarriedEpisode, Rollout, RolloutConfig, RolloutError, RolloutEvent, RolloutObserver,
+    RolloutTimes, RolloutWork, roll_out,
 };
 pub use self::trajectory::{EndReason, SearchRecord, Segment, SegmentKind, Trajectory};

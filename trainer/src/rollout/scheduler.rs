@@ -19,11 +19,56 @@ use crate::token::Tokenizer;
 /// Longest wait for searches without a look at the stop flag.
 const WAIT_SLICE: Duration = Duration::from_millis(200);
 
+/// What is to be rolled out: episodes that an earlier rollout did not wait for, and new ones.
+#[derive(Clone, Debug, Default)]
+pub struct RolloutWork {
+    /// They come first in the order of the rollout.
+    pub carried: Vec<CarriedEpisode>,
+    /// New ones.
+    pub jobs: Vec<EpisodeJob>,
+}
+
+impl From<Vec<EpisodeJob>> for RolloutWork {
+    fn from(jobs: Vec<EpisodeJob>) -> Self {
+        Self { carried: Vec::new(), jobs }
+    }
+}
+
+/// An episode in the middle. Its finished turns stay as they were sampled, with the version of their policy;
+/// the one in progress is sampled anew.
+#[derive(Clone, Debug)]
+pub struct CarriedEpisode {
+    episode: Episode,
+    key: SamplingKey,
+}
+
+impl CarriedEpisode {
+    /// What has happened so far.
+    pub fn trajectory(&self) -> &Trajectory {
+        self.episode.trajectory()
+    }
+
+    /// Index of its prompt in the batch.
+    pub fn prompt(&self) -> usize {
+        self.episode.trajectory().prompt
+    }
+
+    /// Gives it another place in its batch.
+    #[must_use]
+    pub fn with_prompt(mut self, prompt: usize) -> Self {
+        self.episode.set_prompt(prompt);
+        self
+    }
+}
+
 /// Finished episodes and where the time went.
 #[derive(Clone, Debug)]
 pub struct Rollout {
-    /// In the order of the jobs.
+    /// In the order of the work.
     pub trajectories: Vec<Trajectory>,
+    /// Those that were not waited for, in the same order; none without
+    /// [`RolloutConfig::enough_prompts`].
+    pub carried: Vec<CarriedEpisode>,
     /// Where the time went.
     pub times: RolloutTimes,
     /// Searches that failed for good, each the end of its episode.
@@ -95,7 +140,7 @@ impl RolloutObserver for () {
     fn observe(&mut self, _: RolloutEvent<'_>) {}
 }
 
-/// Rolls out all `jobs` and returns their trajectories in the same order.
+/// Rolls out all of `work` and returns the trajectories in the same order.
 ///
 /// On an error every sequence is released, so that the engine can be used again. The stop flag is
 /// looked at before every step of the engine and while searches are waited for.
@@ -103,11 +148,12 @@ pub fn roll_out(
     engine: &mut dyn Engine,
     searcher: &mut dyn Searcher,
     tokenizer: &Tokenizer,
-    jobs: Vec<EpisodeJob>,
+    work: impl Into<RolloutWork>,
     config: &RolloutConfig,
     observer: &mut dyn RolloutObserver,
 ) -> Result<Rollout, RolloutError> {
-    let total = jobs.len();
+    let RolloutWork { carried, jobs } = work.into();
+    let total = carried.len() + jobs.len();
     let limits = EpisodeLimits {
         max_turns: config.max_turns,
         max_turn_tokens: config.max_turn_tokens.max(1),
@@ -115,14 +161,25 @@ pub fn roll_out(
         observation: config.observation,
         max_context_tokens: config.max_context_tokens.min(engine.max_context_tokens()),
     };
+    let key_and_episode = |job: EpisodeJob| CarriedEpisode {
+        key: job.key,
+        episode: Episode::new(job, limits.clone()),
+    };
+    let episodes: Vec<CarriedEpisode> =
+        carried.into_iter().chain(jobs.into_iter().map(key_and_episode)).collect();
+    let mut unfinished = BTreeMap::new();
+    for episode in &episodes {
+        *unfinished.entry(episode.prompt()).or_insert(0) += 1;
+    }
     let mut scheduler = Scheduler {
         engine,
         searcher,
         tokenizer,
         config,
         observer,
-        limits,
-        waiting: jobs.into_iter().enumerate().collect(),
+        waiting: episodes.into_iter().enumerate().collect(),
+        unfinished,
+        finished_prompts: 0,
         running: BTreeMap::new(),
         finished: (0..total).map(|_| None).collect(),
         ready_searches: Vec::new(),
@@ -132,17 +189,19 @@ pub fn roll_out(
     let started = Instant::now();
     let result =
         if config.deterministic { scheduler.run_in_lock_step() } else { scheduler.run_apart() };
-    scheduler.give_everything_back();
+    let carried = scheduler.give_everything_back();
     result?;
     let mut outcome = scheduler.outcome;
     outcome.times.total = started.elapsed();
     let trajectories: Vec<Trajectory> = scheduler.finished.into_iter().flatten().collect();
-    if trajectories.len() != total {
-        let reason = format!("{} of {total} episodes did not finish", total - trajectories.len());
+    if trajectories.len() + carried.len() != total {
+        let lost = total - trajectories.len() - carried.len();
+        let reason = format!("{lost} of {total} episodes were lost");
         return Err(RolloutError::Protocol(reason));
     }
     Ok(Rollout {
         trajectories,
+        carried,
         times: outcome.times,
         failed_searches: outcome.failed_searches,
         last_search_failure: outcome.last_search_failure,
@@ -172,8 +231,10 @@ struct Scheduler<'a> {
     tokenizer: &'a Tokenizer,
     config: &'a RolloutConfig,
     observer: &'a mut dyn RolloutObserver,
-    limits: EpisodeLimits,
-    waiting: VecDeque<(usize, EpisodeJob)>,
+    waiting: VecDeque<(usize, CarriedEpisode)>,
+    /// Episodes of each prompt that are not over; no entry once all of them are.
+    unfinished: BTreeMap<usize, usize>,
+    finished_prompts: usize,
     running: BTreeMap<usize, Running>,
     finished: Vec<Option<Trajectory>>,
     ready_searches: Vec<SearchRequest>,
@@ -188,7 +249,7 @@ impl Scheduler<'_> {
         loop {
             self.start_episodes()?;
             self.submit_searches()?;
-            if self.running.is_empty() {
+            if self.running.is_empty() || self.is_enough() {
                 return Ok(());
             }
             let outcomes = self.collect_outcomes()?;
@@ -202,7 +263,7 @@ impl Scheduler<'_> {
     fn run_in_lock_step(&mut self) -> Result<(), RolloutError> {
         loop {
             self.start_episodes()?;
-            if self.running.is_empty() {
+            if self.running.is_empty() || self.is_enough() {
                 return Ok(());
             }
             let mut generations = Vec::new();
@@ -230,11 +291,13 @@ impl Scheduler<'_> {
 
     fn start_episodes(&mut self) -> Result<(), RolloutError> {
         while self.running.len() < self.config.max_running_episodes.max(1) {
-            let Some((index, job)) = self.waiting.pop_front() else { return Ok(()) };
-            let key = job.key;
-            let episode = Episode::new(job, self.limits.clone());
-            self.running.insert(index, Running { episode, key, observed: 0 });
-            self.step_episode(index, Event::Started)?;
+            let Some((index, CarriedEpisode { episode, key })) = self.waiting.pop_front() else {
+                return Ok(());
+            };
+            let running =
+                self.running.entry(index).or_insert(Running { episode, key, observed: 0 });
+            let action = running.episode.ask_again();
+            self.act(index, action)?;
         }
         Ok(())
     }
@@ -246,6 +309,12 @@ impl Scheduler<'_> {
             return Err(RolloutError::Protocol(reason));
         };
         let action = running.episode.step(event, self.tokenizer)?;
+        self.act(job, action)
+    }
+
+    /// Does what an episode wants, once the observer has seen what is new in it.
+    fn act(&mut self, job: usize, action: Action) -> Result<(), RolloutError> {
+        let Some(running) = self.running.get_mut(&job) else { return Ok(()) };
         let segments = &running.episode.trajectory().segments;
         for segment in &segments[running.observed..] {
             self.observer.observe(RolloutEvent::Appended { job, segment });
@@ -277,11 +346,23 @@ impl Scheduler<'_> {
         let Some(running) = self.running.remove(&job) else { return };
         self.engine.release(job as u64);
         let trajectory = running.episode.into_trajectory();
+        if let Some(left) = self.unfinished.get_mut(&trajectory.prompt) {
+            *left -= 1;
+            if *left == 0 {
+                self.unfinished.remove(&trajectory.prompt);
+                self.finished_prompts += 1;
+            }
+        }
         let total = self.finished.len();
         let done = total - self.waiting.len() - self.running.len();
         let event = RolloutEvent::Finished { job, trajectory: &trajectory, done, total };
         self.observer.observe(event);
         self.finished[job] = Some(trajectory);
+    }
+
+    /// Whether the rest is not waited for.
+    fn is_enough(&self) -> bool {
+        self.config.enough_prompts.is_some_and(|enough| self.finished_prompts >= enough)
     }
 
     /// One request for all queries that are ready.
@@ -381,13 +462,17 @@ impl Scheduler<'_> {
         Ok(generations)
     }
 
-    fn give_everything_back(&mut self) {
-        for job in self.running.keys() {
-            self.engine.release(*job as u64);
+    /// Frees engine and searcher; returns the episodes that are not over, in the order of the work.
+    fn give_everything_back(&mut self) -> Vec<CarriedEpisode> {
+        let mut unfinished: Vec<(usize, CarriedEpisode)> = self.waiting.drain(..).collect();
+        for (job, Running { episode, key, .. }) in std::mem::take(&mut self.running) {
+            self.engine.release(job as u64);
+            unfinished.push((job, CarriedEpisode { episode, key }));
         }
-        self.running.clear();
+        unfinished.sort_by_key(|(job, _)| *job);
         // A ticket is used again in the next rollout: no outcome may outlive this one.
         self.searcher.cancel();
+        unfinished.into_iter().map(|(_, episode)| episode).collect()
     }
 }
 

@@ -116,6 +116,13 @@ impl Trajectory {
         self.segments.iter().flat_map(|segment| segment.log_probs.iter().copied()).collect()
     }
 
+    /// Whether a part was sampled by a version of the policy before `version`.
+    pub fn is_older_than(&self, version: u64) -> bool {
+        self.segments
+            .iter()
+            .any(|segment| segment.kind == SegmentKind::Sampled && segment.policy_version < version)
+    }
+
     /// How many tokens the policy wrote.
     pub fn sampled_tokens(&self) -> usize {
         self.segments

@@ -177,6 +177,7 @@ pub(super) fn rollout_config(
             Compat::SearchR1 => reference_stop_rule(),
         },
         deterministic: config.deterministic,
+        enough_prompts: None,
         stop_flag: stop.clone(),
     }
 }

@@ -38,7 +38,7 @@ use crate::track::{
 };
 use crate::update::AdamW;
 use advantages::TrainBatch;
-use collecting::Collected;
+use collecting::{Collected, UnfinishedGroup};
 use updates::StepUpdates;
 
 pub(super) use updates::policy_update_config;
@@ -88,6 +88,8 @@ struct TrainingRun<'c> {
     saved_step: Option<u64>,
     /// The present step is to be evaluated before the next one begins.
     owes_evaluation: bool,
+    /// Groups that the last step did not wait for.
+    unfinished: Vec<UnfinishedGroup>,
     /// The timeline of the step in progress, if it is one that is traced.
     trace: Option<Trace>,
 }
@@ -169,6 +171,7 @@ impl<'c> TrainingRun<'c> {
             next_question: 0,
             saved_step,
             owes_evaluation,
+            unfinished: Vec::new(),
             trace: None,
         })
     }
@@ -255,7 +258,7 @@ impl<'c> TrainingRun<'c> {
     fn finish_step(&mut self, batch: &TrainBatch) {
         self.state.step += 1;
         self.state.updates = self.optimizer.updates;
-        if self.config.algorithm.dynamic_sampling {
+        if self.config.algorithm.dynamic_sampling || self.config.rollout.carried_groups > 0 {
             self.state.questions_drawn = Some(self.next_question);
         }
         if let Some(critic) = &self.critic {
@@ -317,10 +320,16 @@ impl<'c> TrainingRun<'c> {
         let folder = self.config.run_dir.join("checkpoints").join(name);
         if self.saved_step != Some(self.state.step) {
             let critic = self.critic.as_ref();
+            // What is in the middle is not saved: a run that goes on asks from there again, so that no question
+            // is left out.
+            let mut state = self.state;
+            if let Some(place) = self.unfinished.iter().map(|group| group.place).min() {
+                state.questions_drawn = Some(place);
+            }
             let resume = ResumeParts {
                 optimizer: &self.optimizer,
                 critic: critic.map(|one| (&one.model.model.parameters, &one.optimizer)),
-                state: self.state,
+                state,
             };
             let source = &self.config.model.path;
             checkpoint::save(&folder, &self.loaded.policy, source, Some(resume))?;
@@ -364,6 +373,7 @@ fn step_metrics(
         invalid_actions: trajectories.iter().map(|one| one.invalid_actions as u64).sum(),
         trajectories: trajectories.len() as u64,
         dropped_trajectories: (trajectories.len() - rewards.len()) as u64,
+        stale_trajectories: collected.stale_trajectories as u64,
         response_tokens: sampled,
         entropy: policy.entropy,
         kl: policy.kl,

@@ -76,6 +76,9 @@ pub struct StepMetrics {
     pub trajectories: u64,
     /// Trajectories left out because a search of theirs never succeeded.
     pub dropped_trajectories: u64,
+    /// Trajectories of which a part was sampled before the policy's last update.
+    #[serde(default)]
+    pub stale_trajectories: u64,
     /// Mean count of sampled tokens per trajectory.
     #[serde(deserialize_with = "nan_if_null")]
     pub response_tokens: f64,
@@ -247,6 +250,7 @@ pub(crate) mod tests {
             invalid_actions: 3,
             trajectories: 32,
             dropped_trajectories: 0,
+            stale_trajectories: 0,
             response_tokens: 61.5,
             entropy: 0.8,
             kl: 0.001,

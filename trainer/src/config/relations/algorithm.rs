@@ -11,6 +11,7 @@ use super::{KeyConflict, conflict};
 pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
     let mut found = Vec::new();
     groups(config, &mut found);
+    carried(config, &mut found);
     losses(config, &mut found);
     divergence(config, &mut found);
     critic(config, &mut found);
@@ -45,6 +46,26 @@ fn groups(config: &Config, found: &mut Vec<KeyConflict>) {
     ] {
         if is_on {
             found.push(conflict(key, &true, reason.clone(), Some("false".to_owned())));
+        }
+    }
+}
+
+/// Which groups are carried depends on which are slow.
+fn carried(config: &Config, found: &mut Vec<KeyConflict>) {
+    if config.rollout.carried_groups == 0 {
+        return;
+    }
+    for (is_on, reason) in [
+        (config.deterministic, "depends on time, and `deterministic` = true does not"),
+        (
+            config.algorithm.dynamic_sampling,
+            "ends a rollout early, and `algorithm.dynamic_sampling` = true begins further ones",
+        ),
+    ] {
+        if is_on {
+            let value = &config.rollout.carried_groups;
+            let remedy = Some("0".to_owned());
+            found.push(conflict("rollout.carried_groups", value, reason.to_owned(), remedy));
         }
     }
 }

@@ -288,6 +288,7 @@ pub(crate) fn config(deterministic: bool) -> RolloutConfig {
         sampling: Sampling { temperature: 1.0, top_p: 1.0 },
         stop: crate::rollout::scheduler::default_stop_rule(),
         deterministic,
+        enough_prompts: None,
         stop_flag: StopFlag::never(),
     }
 }

@@ -10,9 +10,11 @@ use crate::algo::{OverlongPenalty, overlong_penalty, uniform_groups};
 use crate::data::Example;
 use crate::engine::Sampling;
 use crate::reward::{Reward, reward};
-use crate::rollout::scheduler::{Rollout, roll_out};
+use crate::rollout::scheduler::roll_out;
 use crate::rollout::trajectory::{EndReason, SegmentKind, Trajectory};
-use crate::rollout::{RolloutEvent, RolloutObserver};
+use crate::rollout::{
+    CarriedEpisode, EpisodeJob, Rollout, RolloutConfig, RolloutEvent, RolloutObserver, RolloutWork,
+};
 use crate::run::loaded_model::{EpisodeProgress, episode_jobs_from, reward_config, rollout_config};
 use crate::run::question_order::questions_from;
 use crate::stop::StopFlag;
@@ -32,8 +34,12 @@ pub(super) struct Collected {
     pub(super) search_seconds: f64,
     /// Seconds in which the engine computed.
     pub(super) generation_seconds: f64,
+    /// Trajectories of which a part was sampled before the policy's last update.
+    pub(super) stale_trajectories: usize,
     /// Questions asked so far.
     questions: usize,
+    /// What the last search that failed for good failed of.
+    last_search_failure: Option<String>,
 }
 
 impl Collected {
@@ -42,10 +48,28 @@ impl Collected {
         self.rewards.iter().flatten().collect()
     }
 
+    fn take_times(&mut self, rollout: &Rollout) {
+        self.search_seconds += rollout.times.search_only.as_secs_f64();
+        self.generation_seconds += rollout.times.generation.as_secs_f64();
+        if rollout.last_search_failure.is_some() {
+            self.last_search_failure.clone_from(&rollout.last_search_failure);
+        }
+    }
+
     /// Groups that can be learned from.
     fn varied_groups(&self) -> usize {
         self.questions - self.uniform.len()
     }
+}
+
+/// The episodes of one question that a step did not wait for.
+pub(super) struct UnfinishedGroup {
+    /// Place of the question in their order, which a run that is resumed asks again from.
+    pub(super) place: u64,
+    /// Index of the question.
+    question: usize,
+    finished: Vec<Trajectory>,
+    episodes: Vec<CarriedEpisode>,
 }
 
 impl TrainingRun<'_> {
@@ -58,6 +82,10 @@ impl TrainingRun<'_> {
         let per_step = wanted as u64;
         let drawn = self.state.questions_drawn.unwrap_or(self.state.step * per_step);
         let mut collected = Collected::default();
+        if self.config.rollout.carried_groups > 0 {
+            self.collect_enough(&mut collected, drawn, stop)?;
+            return Ok(collected);
+        }
         for _ in 0..rounds {
             let missing = wanted - collected.varied_groups();
             if missing == 0 {
@@ -79,12 +107,70 @@ impl TrainingRun<'_> {
         stop: &StopFlag,
     ) -> anyhow::Result<()> {
         let chosen = questions_from(self.config.seed, first, count, self.questions.len());
-        let offset = collected.questions;
-        let rollout = self.roll_out(offset, &chosen, stop)?;
-        self.check_failed_searches(&rollout)?;
+        let jobs = self.jobs(collected.questions, &chosen);
+        let rollout = self.roll_out(jobs.into(), None, stop)?;
+        collected.take_times(&rollout);
+        self.take_groups(collected, &chosen, rollout.trajectories)
+    }
+
+    /// One rollout of more groups than the step needs, which ends once enough of them are whole; the others
+    /// are kept for the next step. Groups begin anew where a run is resumed.
+    fn collect_enough(
+        &mut self,
+        collected: &mut Collected,
+        drawn: u64,
+        stop: &StopFlag,
+    ) -> anyhow::Result<()> {
+        let wanted = self.config.grpo.prompts_per_step;
+        let mut groups = std::mem::take(&mut self.unfinished);
+        let fresh = (wanted + self.config.rollout.carried_groups).saturating_sub(groups.len());
+        let chosen = questions_from(self.config.seed, drawn, fresh, self.questions.len());
+        let jobs = self.jobs(groups.len(), &chosen);
+        let mut carried = Vec::new();
+        for (prompt, group) in groups.iter_mut().enumerate() {
+            let episodes = group.episodes.drain(..);
+            carried.extend(episodes.map(|episode| episode.with_prompt(prompt)));
+        }
+        groups.extend(chosen.iter().zip(drawn..).map(|(&question, place)| UnfinishedGroup {
+            place,
+            question,
+            finished: Vec::new(),
+            episodes: Vec::new(),
+        }));
+        let rollout = self.roll_out(RolloutWork { carried, jobs }, Some(wanted), stop)?;
+        collected.take_times(&rollout);
+        for trajectory in rollout.trajectories {
+            groups[trajectory.prompt].finished.push(trajectory);
+        }
+        for episode in rollout.carried {
+            groups[episode.prompt()].episodes.push(episode);
+        }
+        let (whole, unfinished): (Vec<_>, Vec<_>) =
+            groups.into_iter().partition(|group| group.episodes.is_empty());
+        self.unfinished = unfinished;
+        self.next_question = drawn + fresh as u64;
+        let questions: Vec<usize> = whole.iter().map(|group| group.question).collect();
+        let mut trajectories = Vec::new();
+        for (prompt, group) in whole.into_iter().enumerate() {
+            let mut finished = group.finished;
+            finished.sort_by_key(|trajectory| trajectory.sample);
+            trajectories.extend(finished.into_iter().map(|one| Trajectory { prompt, ..one }));
+        }
+        self.take_groups(collected, &questions, trajectories)
+    }
+
+    /// Scores whole groups and adds them to what the step has; `chosen` are their questions.
+    fn take_groups(
+        &mut self,
+        collected: &mut Collected,
+        chosen: &[usize],
+        trajectories: Vec<Trajectory>,
+    ) -> anyhow::Result<()> {
+        let (offset, count) = (collected.questions, chosen.len());
+        self.check_failed_searches(&trajectories, collected.last_search_failure.as_deref())?;
         let scoring = reward_config(self.config);
         let (mut scores, mut groups) = (Vec::new(), Vec::new());
-        for trajectory in &rollout.trajectories {
+        for trajectory in &trajectories {
             let golden = &self.questions[chosen[trajectory.prompt - offset]].golden_answers;
             let found = trajectory.end.is_trainable().then(|| reward(trajectory, golden, &scoring));
             if let Some(found) = &found {
@@ -101,9 +187,10 @@ impl TrainingRun<'_> {
             .filter_map(|(group, uniform)| (!uniform).then_some(group))
             .collect();
         collected.uniform.extend((offset..offset + count).filter(|group| !varied.contains(group)));
-        collected.search_seconds += rollout.times.search_only.as_secs_f64();
-        collected.generation_seconds += rollout.times.generation.as_secs_f64();
-        collected.trajectories.extend(rollout.trajectories);
+        let present = self.state.step;
+        collected.stale_trajectories +=
+            trajectories.iter().filter(|one| one.is_older_than(present)).count();
+        collected.trajectories.extend(trajectories);
         collected.questions += count;
         Ok(())
     }
@@ -121,30 +208,36 @@ impl TrainingRun<'_> {
         overlong_penalty(penalty, trajectory.sampled_tokens())
     }
 
+    /// Episodes of the questions, whose prompts are numbered from `first` on.
+    fn jobs(&self, first: usize, chosen: &[usize]) -> Vec<EpisodeJob> {
+        let examples: Vec<&Example> = chosen.iter().map(|&index| &self.questions[index]).collect();
+        let samples = self.config.grpo.group_size;
+        episode_jobs_from(first, &examples, samples, self.config.seed, self.state.step)
+    }
+
     fn roll_out(
         &mut self,
-        offset: usize,
-        chosen: &[usize],
+        work: RolloutWork,
+        enough_prompts: Option<usize>,
         stop: &StopFlag,
     ) -> anyhow::Result<Rollout> {
         let config = self.config;
-        let examples: Vec<&Example> = chosen.iter().map(|&index| &self.questions[index]).collect();
-        let (samples, step) = (config.grpo.group_size, self.state.step);
-        let jobs = episode_jobs_from(offset, &examples, samples, config.seed, step);
         let sampling = Sampling {
             temperature: config.rollout.temperature as f32,
             top_p: config.rollout.top_p as f32,
         };
-        let rollout = rollout_config(config, sampling, config.rollout.max_sequences, stop);
+        let running = config.rollout.max_sequences;
+        let rollout =
+            RolloutConfig { enough_prompts, ..rollout_config(config, sampling, running, stop) };
         let label = format!("rollout {}", self.state.step + 1);
-        let episodes = jobs.len();
+        let episodes = work.jobs.len() + work.carried.len();
         let mut observer = TracedProgress {
             progress: EpisodeProgress(Progress::start(&label, episodes as u64, "trajectories")),
             trace: self.trace.as_mut(),
         };
         let tokenizer = &self.loaded.tokenizer;
         let (engine, searcher) = (&mut self.engine, &mut self.searcher);
-        let rollout = roll_out(engine, searcher, tokenizer, jobs, &rollout, &mut observer)?;
+        let rollout = roll_out(engine, searcher, tokenizer, work, &rollout, &mut observer)?;
         observer.progress.0.finish();
         if let Some(trace) = &mut self.trace {
             trace.next_rollout(episodes);
@@ -153,19 +246,22 @@ impl TrainingRun<'_> {
     }
 
     /// Warns of trajectories without their passages, and refuses to go on with too many of them.
-    fn check_failed_searches(&self, rollout: &Rollout) -> anyhow::Result<()> {
-        let total = rollout.trajectories.len();
-        let failed = rollout.ended(EndReason::SearchFailed);
+    fn check_failed_searches(
+        &self,
+        trajectories: &[Trajectory],
+        last_failure: Option<&str>,
+    ) -> anyhow::Result<()> {
+        let total = trajectories.len();
+        let failed = trajectories.iter().filter(|one| one.end == EndReason::SearchFailed).count();
+        let reason = last_failure.unwrap_or("unknown");
         if failed > 0 {
-            let reason = rollout.last_search_failure.as_deref().unwrap_or("unknown");
             warn!(failed, total, reason, "trajectories dropped: their searches failed");
         }
         let limit = self.config.grpo.max_failed_search_fraction;
         anyhow::ensure!(
             failed as f64 <= limit * total as f64,
             "searches failed in {failed} of {total} trajectories, more than \
-             grpo.max_failed_search_fraction = {limit} allows; last failure: {}",
-            rollout.last_search_failure.as_deref().unwrap_or("unknown")
+             grpo.max_failed_search_fraction = {limit} allows; last failure: {reason}"
         );
         Ok(())
     }

@@ -1,0 +1,79 @@
+//! Steps that do not wait for their slowest groups.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use trainer::run::train;
+
+use crate::harness::retriever::RetrieverHandle;
+use crate::harness::run_dir::{metrics, trajectories};
+use crate::harness::tiny_world::TinyWorld;
+
+const GROUP: usize = 4;
+
+/// Questions of a step; every group is whole.
+fn questions(run: &std::path::Path, step: u64) -> BTreeSet<String> {
+    let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    let mut asked = BTreeSet::new();
+    for trajectory in trajectories(run, step) {
+        groups.entry(trajectory.prompt).or_default().push(trajectory.sample);
+        asked.insert(trajectory.example_id.clone());
+        let versions: Vec<u64> = trajectory
+            .segments
+            .iter()
+            .filter(|segment| !segment.log_probs.is_empty())
+            .map(|segment| segment.policy_version)
+            .collect();
+        assert!(versions.is_sorted() && versions.iter().all(|&one| one < step), "{versions:?}");
+    }
+    assert_eq!(groups.len(), asked.len());
+    assert!(groups.keys().copied().eq(0..groups.len()), "{groups:?}");
+    for samples in groups.values() {
+        assert_eq!(*samples, (0..GROUP).collect::<Vec<_>>());
+    }
+    asked
+}
+
+#[test]
+fn groups_that_are_not_waited_for_come_whole_in_a_later_step() {
+    let world = TinyWorld::build();
+    let retriever = RetrieverHandle::start(&world.index());
+    world.warm_start(&retriever);
+    // Fewer episodes at once than a step has, so that some of them have not begun when it ends.
+    let settings = [
+        "deterministic=false",
+        "rollout.carried_groups=3",
+        "rollout.max_sequences=12",
+        "grpo.save_every_steps=2",
+    ];
+    let run = |steps: &str| {
+        let settings = [&settings[..], &[steps]].concat();
+        train(&world.config(&retriever.url(), "run", &settings), &mut Vec::new()).unwrap();
+    };
+    run("grpo.steps=4");
+    let folder = world.run_dir("run");
+    let mut seen = BTreeSet::new();
+    for (step, row) in (1..).zip(metrics(&folder)) {
+        let asked = questions(&folder, step);
+        assert!(asked.len() >= 4, "a step has all the groups that it needs");
+        assert_eq!(row.trajectories as usize, asked.len() * GROUP);
+        assert!(row.stale_trajectories <= row.trajectories);
+        assert!(asked.is_disjoint(&seen), "a question was asked twice: {asked:?}");
+        seen.extend(asked);
+    }
+    // A run that goes on asks the questions that were in the middle again: none is left out. Of the
+    // first 27 places in their order no more than the seven of one step can be missing.
+    run("grpo.steps=6");
+    for step in 5..=6 {
+        seen.extend(questions(&folder, step));
+    }
+    assert!(seen.len() >= 24, "{}", seen.len());
+
+    let refused = world.settings(&retriever.url(), "run", &["rollout.carried_groups=1"]);
+    let message =
+        trainer::config::Config::load(None, &trainer::config::Environment::new(), &refused)
+            .unwrap_err()
+            .to_string();
+    for part in ["rollout.carried_groups", "deterministic", "did you mean 0"] {
+        assert!(message.contains(part), "{part:?} is not in {message}");
+    }
+}
