@@ -33,4 +33,5 @@ mod train_outage;
 mod train_resume;
 mod train_timeline;
 mod trainer_eval;
+mod trainer_serve;
 mod warm_start;

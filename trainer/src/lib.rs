@@ -20,6 +20,7 @@ pub mod eval;
 pub mod track;
 pub mod report;
 pub mod chat;
+pub mod serve;
 pub mod convert;
 pub mod lint;
 pub mod run;

@@ -12,7 +12,7 @@ use crate::harness::retriever::RetrieverHandle;
 use crate::harness::tiny_model::write_tiny_model;
 
 const PEOPLE: usize = 48;
-const TRAIN_QUESTIONS: usize = 36;
+pub(crate) const TRAIN_QUESTIONS: usize = 36;
 /// Held-out questions.
 pub(crate) const TEST_QUESTIONS: usize = PEOPLE - TRAIN_QUESTIONS;
 /// Few, so that an untrained model is right now and then, and has something to learn from.

@@ -226,6 +226,7 @@ impl<W: Write> RolloutObserver for ChatObserver<'_, W> {
             },
             // The query was shown as the model wrote it.
             RolloutEvent::Searching { .. }
+            | RolloutEvent::Sampling { .. }
             | RolloutEvent::Stepped { .. }
             | RolloutEvent::Waited { .. } => {}
             RolloutEvent::Found { passages, .. } => conversation.found(passages),

@@ -13,7 +13,8 @@ use std::io::{self, BufRead, Read, Write};
 
 pub use conversation::{ChatObserver, Conversation};
 pub use paint::Paint;
-pub use stream::{PartialTokens, StreamingEngine};
+pub use stream::StreamingEngine;
+pub(crate) use tags::{TagSplitter, Voice};
 
 /// Longest question that is read, in bytes; the rest of a longer line is refused with it.
 pub const QUESTION_LIMIT_BYTES: u64 = 64 * 1024;

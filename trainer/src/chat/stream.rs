@@ -8,26 +8,18 @@ use super::conversation::Conversation;
 use crate::engine::{Engine, EngineError, GenerateRequest, Generation, SequenceId};
 use crate::token::{TextStream, Tokenizer};
 
-/// Reads the tokens that the current turn of a sequence has sampled so far from an engine.
-pub type PartialTokens<E> = fn(&E, SequenceId) -> &[u32];
-
 /// An engine with a conversation watching it. Meant for one sequence at a time.
 #[derive(Debug)]
 pub struct StreamingEngine<'a, E, W> {
     inner: &'a mut E,
-    partial: PartialTokens<E>,
     conversation: &'a RefCell<Conversation<W>>,
     /// The sequence that is generating, and its text so far.
     current: Option<(SequenceId, TextStream)>,
 }
 
 impl<'a, E: Engine, W: Write> StreamingEngine<'a, E, W> {
-    pub fn new(
-        inner: &'a mut E,
-        partial: PartialTokens<E>,
-        conversation: &'a RefCell<Conversation<W>>,
-    ) -> Self {
-        Self { inner, partial, conversation, current: None }
+    pub fn new(inner: &'a mut E, conversation: &'a RefCell<Conversation<W>>) -> Self {
+        Self { inner, conversation, current: None }
     }
 }
 
@@ -42,7 +34,7 @@ impl<E: Engine, W: Write> Engine for StreamingEngine<'_, E, W> {
     fn step(&mut self, tokenizer: &Tokenizer) -> Result<Vec<Generation>, EngineError> {
         let ended = self.inner.step(tokenizer)?;
         if let Some((sequence, text)) = &mut self.current {
-            let tokens = (self.partial)(self.inner, *sequence);
+            let tokens = self.inner.partial_tokens(*sequence);
             let known = text.ids().len();
             for &token in tokens.iter().skip(known) {
                 let new = text.push(tokenizer, token)?;

@@ -3,7 +3,7 @@
 
 /// What a stretch of text is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Voice {
+pub(crate) enum Voice {
     #[default]
     Thought,
     Search,
@@ -15,7 +15,7 @@ const TAG_LIMIT_BYTES: usize = 32;
 
 /// Text on its way through the splitter.
 #[derive(Debug, Default)]
-pub(super) struct TagSplitter {
+pub(crate) struct TagSplitter {
     voice: Voice,
     /// Begins with `<` and may become a tag; empty otherwise.
     pending: String,
@@ -23,7 +23,7 @@ pub(super) struct TagSplitter {
 
 impl TagSplitter {
     /// Takes more text; returns the stretches that are certain, in order.
-    pub(super) fn push(&mut self, text: &str) -> Vec<(Voice, String)> {
+    pub(crate) fn push(&mut self, text: &str) -> Vec<(Voice, String)> {
         let mut stretches = Vec::new();
         let mut rest = std::mem::take(&mut self.pending) + text;
         while let Some(start) = rest.find('<') {
@@ -59,7 +59,7 @@ impl TagSplitter {
     }
 
     /// Ends the turn: what could have become a tag is text after all.
-    pub(super) fn finish(&mut self) -> Vec<(Voice, String)> {
+    pub(crate) fn finish(&mut self) -> Vec<(Voice, String)> {
         let mut stretches = Vec::new();
         let pending = std::mem::take(&mut self.pending);
         add(&mut stretches, self.voice, &pending);

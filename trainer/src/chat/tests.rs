@@ -234,6 +234,10 @@ impl Engine for Speaker {
         Ok(if self.rest.is_empty() { vec![ended] } else { Vec::new() })
     }
 
+    fn partial_tokens(&self, _: SequenceId) -> &[u32] {
+        &self.sampled
+    }
+
     fn release(&mut self, _: SequenceId) {}
 
     fn is_idle(&self) -> bool {
@@ -261,8 +265,7 @@ fn request(says: &str) -> GenerateRequest {
 fn text_is_shown_while_it_is_written() {
     let conversation = RefCell::new(Conversation::new(Vec::new(), Paint::Plain));
     let mut speaker = Speaker::default();
-    let partial: PartialTokens<Speaker> = |speaker, _| &speaker.sampled;
-    let mut engine = StreamingEngine::new(&mut speaker, partial, &conversation);
+    let mut engine = StreamingEngine::new(&mut speaker, &conversation);
     let tokenizer = Tokenizer::characters();
     for (says, shown) in [
         ("So: <search>Ada</search>", "thinks    So:\nsearches  Ada"),

@@ -27,6 +27,8 @@ pub enum Command {
     Eval(EvalArguments),
     /// Ask a model questions in the terminal and watch it think and search
     Chat(ChatArguments),
+    /// Answer chat completions as OpenAI's protocol has them, searching on the way
+    Serve(ServeArguments),
     /// Turn a quantised GGUF file into a folder in Hugging Face layout
     Convert(ConvertArguments),
     /// Compute a failed update again and say where its first NaN or infinity arises
@@ -82,6 +84,18 @@ pub struct ChatArguments {
     /// Ask this and end, instead of reading questions from the terminal
     #[arg(long)]
     pub question: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct ServeArguments {
+    #[command(flatten)]
+    pub common: CommonArguments,
+    /// Model to serve, a folder or a name such as org/name: short for --set model.path=DIR
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Address and port to listen at: short for --set serve.addr=ADDR
+    #[arg(long)]
+    pub addr: Option<String>,
 }
 
 #[derive(Debug, Args)]

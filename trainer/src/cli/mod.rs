@@ -26,7 +26,7 @@ pub use tuning::restart_tuned;
 
 pub use arguments::{
     Arguments, ChatArguments, Command, CommonArguments, ConfigArguments, ConvertArguments,
-    EvalArguments, ReplayArguments, ReportArguments,
+    EvalArguments, ReplayArguments, ReportArguments, ServeArguments,
 };
 
 /// Everything went well.
@@ -116,6 +116,14 @@ fn execute(command: Command, environment: &Environment, out: &mut dyn Write) -> 
             let config = configure("trainer chat", &arguments.common, model, &["model.path"])?;
             let options = ChatOptions { question: arguments.question };
             run::chat(&with_model(config, environment)?, &options, out)
+        }
+        Command::Serve(arguments) => {
+            let model = arguments.model.as_deref();
+            let mut config = configure("trainer serve", &arguments.common, model, &["model.path"])?;
+            if let Some(addr) = arguments.addr {
+                config.serve.addr = addr;
+            }
+            run::serve(&with_model(config, environment)?, out)
         }
         Command::Convert(arguments) => {
             start_log(environment)?;

@@ -29,14 +29,15 @@ pub use problem::{ConfigError, Origin, Problem, ProblemKind};
 pub use section::KeySpec;
 pub use sections::{
     AlgorithmConfig, Config, CriticConfig, DataConfig, EvalConfig, GrpoConfig, ModelConfig,
-    OptimizerConfig, RetrieverConfig, RewardConfig, RolloutConfig, SftConfig, UpdateConfig,
+    OptimizerConfig, RetrieverConfig, RewardConfig, RolloutConfig, ServeConfig, SftConfig,
+    UpdateConfig,
 };
 
 use section::Section;
 
 impl Config {
     /// Every section in file order, the keys before the first one included.
-    fn sections(&self) -> [&dyn Section; 13] {
+    fn sections(&self) -> [&dyn Section; 14] {
         [
             self,
             &self.model,
@@ -51,6 +52,7 @@ impl Config {
             &self.critic,
             &self.update,
             &self.eval,
+            &self.serve,
         ]
     }
 
@@ -62,7 +64,7 @@ impl Config {
         if name.is_empty() {
             return Some(self);
         }
-        let sections: [&mut dyn Section; 12] = [
+        let sections: [&mut dyn Section; 13] = [
             &mut self.model,
             &mut self.retriever,
             &mut self.data,
@@ -75,6 +77,7 @@ impl Config {
             &mut self.critic,
             &mut self.update,
             &mut self.eval,
+            &mut self.serve,
         ];
         sections.into_iter().find(|section| section.name() == name)
     }

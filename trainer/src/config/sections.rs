@@ -46,6 +46,7 @@ section! {
         critic: CriticConfig,
         update: UpdateConfig,
         eval: EvalConfig,
+        serve: ServeConfig,
     }
 }
 
@@ -308,5 +309,21 @@ section! {
         temperature: f64 = 0.0, Range::at_least(0.0);
         /// Most episodes that generate at once.
         batch: usize ["episodes"] = 64, Range::between(1.0, 65_536.0);
+    }
+}
+
+section! {
+    /// The chat endpoint of `trainer serve`.
+    pub struct ServeConfig in "serve" {
+        /// Address and port to listen at.
+        addr: String = "127.0.0.1:8100".to_owned();
+        /// What the model is called in requests; empty takes the name of its folder.
+        name: String = String::new();
+        /// Most questions that wait for a place among `rollout.max_sequences`; one more is answered 503.
+        max_waiting: usize ["questions"] = 64, Range::between(0.0, 65_536.0);
+        /// Largest body of a request.
+        max_body_bytes: usize ["bytes"] = 1_048_576, Range::at_least(1.0);
+        /// Longest time that questions under way are waited for once a stop is wished.
+        grace_period_ms: u64 ["ms"] = 30_000;
     }
 }

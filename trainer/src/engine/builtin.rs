@@ -90,12 +90,6 @@ impl BuiltinEngine {
         self.counters
     }
 
-    /// What the running turn of a sequence has sampled so far; empty between turns.
-    pub fn partial_tokens(&self, sequence: SequenceId) -> &[u32] {
-        let turn = self.sequences.get(&sequence).and_then(|sequence| sequence.turn.as_ref());
-        turn.map_or(&[], |turn| &turn.token_ids)
-    }
-
     /// Sequences whose turn is running, by slot.
     fn running(&self) -> Vec<(usize, SequenceId)> {
         let running = |(slot, id): (usize, &Option<SequenceId>)| {
@@ -342,6 +336,11 @@ impl Engine for BuiltinEngine {
             self.decode();
             self.collect(tokenizer)
         })
+    }
+
+    fn partial_tokens(&self, sequence: SequenceId) -> &[u32] {
+        let turn = self.sequences.get(&sequence).and_then(|sequence| sequence.turn.as_ref());
+        turn.map_or(&[], |turn| &turn.token_ids)
     }
 
     fn release(&mut self, sequence: SequenceId) {

@@ -88,6 +88,10 @@ pub trait Engine {
     fn submit(&mut self, request: GenerateRequest) -> Result<(), EngineError>;
     /// Advances every running sequence by at most one token; returns the turns that ended.
     fn step(&mut self, tokenizer: &Tokenizer) -> Result<Vec<Generation>, EngineError>;
+    /// What the running turn of a sequence has sampled so far, where the engine tells; empty between turns.
+    fn partial_tokens(&self, _sequence: SequenceId) -> &[u32] {
+        &[]
+    }
     /// Forgets a sequence and frees its cache.
     fn release(&mut self, sequence: SequenceId);
     /// True when no turn is queued or running.

@@ -51,6 +51,8 @@ pub struct EpisodeLimits {
     pub observation: ObservationBudget,
     /// Prompt, turns and observations together.
     pub max_context_tokens: usize,
+    /// Of all turns together.
+    pub max_sampled_tokens: usize,
 }
 
 /// What happened to an episode.
@@ -184,6 +186,11 @@ impl Episode {
         }
     }
 
+    /// Whether it waits for passages.
+    pub fn is_searching(&self) -> bool {
+        matches!(self.state, State::Searching { .. })
+    }
+
     /// Gives the episode another place in its batch.
     pub fn set_prompt(&mut self, prompt: usize) {
         self.trajectory.prompt = prompt;
@@ -271,14 +278,15 @@ impl Episode {
 
     /// The next turn, if the context has room for one.
     fn generate_or_end(&mut self) -> Action {
+        let left = self.limits.max_sampled_tokens.saturating_sub(self.trajectory.sampled_tokens());
         let room = self.room();
-        if room < self.limits.min_turn_tokens.max(1) {
+        if room < self.limits.min_turn_tokens.max(1) || left == 0 {
             return self.finish(EndReason::ContextLimit);
         }
         self.state = State::Generating;
         Action::Generate {
             append: std::mem::take(&mut self.unseen),
-            max_new_tokens: self.limits.max_turn_tokens.min(room),
+            max_new_tokens: self.limits.max_turn_tokens.min(room).min(left),
         }
     }
 

@@ -11,7 +11,7 @@ pub mod trajectory;
 
 pub use self::episode::{EpisodeJob, EpisodeLimits};
 pub use self::scheduler::{
-    CarriedEpisode, Rollout, RolloutConfig, RolloutError, RolloutEvent, RolloutObserver,
-    RolloutTimes, RolloutWork, roll_out,
+    Arrival, Arrivals, CarriedEpisode, Rollout, RolloutConfig, RolloutError, RolloutEvent,
+    RolloutObserver, RolloutTimes, RolloutWork, roll_out, roll_out_as_they_come,
 };
 pub use self::trajectory::{EndReason, SearchRecord, Segment, SegmentKind, Trajectory};

@@ -5,19 +5,21 @@
 //! mode the episodes take their turns in lock step instead, as the reference does, so that the
 //! batches that the engine sees do not depend on how long searches take.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 pub use super::config::{RolloutConfig, default_stop_rule, reference_stop_rule};
 use super::episode::{Action, Episode, EpisodeError, EpisodeJob, EpisodeLimits, Event};
 use super::trajectory::{EndReason, Segment, Trajectory};
-use crate::engine::{Engine, EngineError, GenerateRequest, Generation, SamplingKey};
+use crate::engine::{Engine, EngineError, GenerateRequest, Generation, Sampling, SamplingKey};
 use crate::search::{Passage, SearchOutcome, SearchRequest, Searcher, SearcherError};
 use crate::stop::Stopped;
 use crate::token::Tokenizer;
 
 /// Longest wait for searches without a look at the stop flag.
 const WAIT_SLICE: Duration = Duration::from_millis(200);
+/// Longest wait for searches without a look at what has come.
+const ARRIVAL_SLICE: Duration = Duration::from_millis(10);
 
 /// What is to be rolled out: episodes that an earlier rollout did not wait for, and new ones.
 #[derive(Clone, Debug, Default)]
@@ -121,12 +123,38 @@ pub enum RolloutEvent<'a> {
     Found { job: usize, passages: &'a [Passage] },
     /// A search failed for good.
     SearchFailed { job: usize, reason: &'a str },
+    /// What a turn that is running has sampled so far; told where episodes are rolled out as they come.
+    Sampling { job: usize, token_ids: &'a [u32] },
     /// The engine has computed from `started` on for `took`; `ended` turns are over.
     Stepped { started: Instant, took: Duration, ended: usize },
     /// From `started` on there was nothing to do for `took` but wait for passages.
     Waited { started: Instant, took: Duration },
     /// An episode ended; `done` of all `total` have.
     Finished { job: usize, trajectory: &'a Trajectory, done: usize, total: usize },
+}
+
+/// A change in what is to be rolled out.
+#[derive(Clone, Debug)]
+pub enum Arrival {
+    /// Another episode.
+    Job {
+        /// Names it in events; not given twice.
+        id: usize,
+        job: EpisodeJob,
+        /// How its tokens are chosen.
+        sampling: Sampling,
+        /// Of all its turns together.
+        max_sampled_tokens: usize,
+    },
+    /// Nobody waits for this one any more. One that is over already is passed over.
+    Cancel { id: usize },
+}
+
+/// Where episodes come from while others run.
+pub trait Arrivals {
+    /// What has come since the last call; if nothing has, waits for at most `patience`. `None`: nothing more
+    /// will come.
+    fn take(&mut self, patience: Duration) -> Option<Vec<Arrival>>;
 }
 
 /// Watches a rollout: a progress bar, a conversation in the terminal.
@@ -154,13 +182,7 @@ pub fn roll_out(
 ) -> Result<Rollout, RolloutError> {
     let RolloutWork { carried, jobs } = work.into();
     let total = carried.len() + jobs.len();
-    let limits = EpisodeLimits {
-        max_turns: config.max_turns,
-        max_turn_tokens: config.max_turn_tokens.max(1),
-        min_turn_tokens: config.min_turn_tokens.max(1),
-        observation: config.observation,
-        max_context_tokens: config.max_context_tokens.min(engine.max_context_tokens()),
-    };
+    let limits = episode_limits(config, engine);
     let key_and_episode = |job: EpisodeJob| CarriedEpisode {
         key: job.key,
         episode: Episode::new(job, limits.clone()),
@@ -181,7 +203,11 @@ pub fn roll_out(
         unfinished,
         finished_prompts: 0,
         running: BTreeMap::new(),
-        finished: (0..total).map(|_| None).collect(),
+        total,
+        done: 0,
+        finished: Some(BTreeMap::new()),
+        settings: BTreeMap::new(),
+        cancelled: BTreeSet::new(),
         ready_searches: Vec::new(),
         searching: 0,
         outcome: Outcome::default(),
@@ -193,7 +219,8 @@ pub fn roll_out(
     result?;
     let mut outcome = scheduler.outcome;
     outcome.times.total = started.elapsed();
-    let trajectories: Vec<Trajectory> = scheduler.finished.into_iter().flatten().collect();
+    let finished = scheduler.finished.unwrap_or_default();
+    let trajectories: Vec<Trajectory> = finished.into_values().collect();
     if trajectories.len() + carried.len() != total {
         let lost = total - trajectories.len() - carried.len();
         let reason = format!("{lost} of {total} episodes were lost");
@@ -206,6 +233,55 @@ pub fn roll_out(
         failed_searches: outcome.failed_searches,
         last_search_failure: outcome.last_search_failure,
     })
+}
+
+/// Rolls out episodes as they come, until no more will come and all are over. Trajectories go to the observer
+/// alone, which is told after every step of the engine what each running turn has sampled.
+///
+/// # Errors
+/// Those of [`roll_out`]; a stop ends the episodes that run.
+pub fn roll_out_as_they_come(
+    engine: &mut dyn Engine,
+    searcher: &mut dyn Searcher,
+    tokenizer: &Tokenizer,
+    arrivals: &mut dyn Arrivals,
+    config: &RolloutConfig,
+    observer: &mut dyn RolloutObserver,
+) -> Result<(), RolloutError> {
+    let limits = episode_limits(config, engine);
+    let mut scheduler = Scheduler {
+        engine,
+        searcher,
+        tokenizer,
+        config,
+        observer,
+        waiting: VecDeque::new(),
+        unfinished: BTreeMap::new(),
+        finished_prompts: 0,
+        running: BTreeMap::new(),
+        total: 0,
+        done: 0,
+        finished: None,
+        settings: BTreeMap::new(),
+        cancelled: BTreeSet::new(),
+        ready_searches: Vec::new(),
+        searching: 0,
+        outcome: Outcome::default(),
+    };
+    let result = scheduler.run_as_they_come(arrivals, &limits);
+    scheduler.give_everything_back();
+    result
+}
+
+fn episode_limits(config: &RolloutConfig, engine: &dyn Engine) -> EpisodeLimits {
+    EpisodeLimits {
+        max_turns: config.max_turns,
+        max_turn_tokens: config.max_turn_tokens.max(1),
+        min_turn_tokens: config.min_turn_tokens.max(1),
+        observation: config.observation,
+        max_context_tokens: config.max_context_tokens.min(engine.max_context_tokens()),
+        max_sampled_tokens: usize::MAX,
+    }
 }
 
 /// An episode with what the scheduler needs beside it.
@@ -236,7 +312,16 @@ struct Scheduler<'a> {
     unfinished: BTreeMap<usize, usize>,
     finished_prompts: usize,
     running: BTreeMap<usize, Running>,
-    finished: Vec<Option<Trajectory>>,
+    /// Episodes that have come so far.
+    total: usize,
+    /// Those of them that are over.
+    done: usize,
+    /// Trajectories by job; `None` where only the observer is told of them.
+    finished: Option<BTreeMap<usize, Trajectory>>,
+    /// How tokens are chosen in jobs that have it their own way.
+    settings: BTreeMap<usize, Sampling>,
+    /// Jobs that nobody wants any more and whose query is still under way.
+    cancelled: BTreeSet<usize>,
     ready_searches: Vec<SearchRequest>,
     /// Queries that were submitted and have not come back.
     searching: usize,
@@ -255,6 +340,77 @@ impl Scheduler<'_> {
             let outcomes = self.collect_outcomes()?;
             self.take_outcomes(outcomes)?;
             self.step_engine()?;
+        }
+    }
+
+    /// As [`Self::run_apart`], with a look at what has come before every step.
+    fn run_as_they_come(
+        &mut self,
+        arrivals: &mut dyn Arrivals,
+        limits: &EpisodeLimits,
+    ) -> Result<(), RolloutError> {
+        let mut more_will_come = true;
+        loop {
+            self.config.stop_flag.check()?;
+            let is_idle = self.running.is_empty() && self.waiting.is_empty();
+            if more_will_come {
+                let patience = if is_idle { WAIT_SLICE } else { Duration::ZERO };
+                match arrivals.take(patience) {
+                    Some(arrived) => self.take_arrivals(arrived, limits),
+                    None => more_will_come = false,
+                }
+            } else if is_idle {
+                return Ok(());
+            }
+            self.start_episodes()?;
+            self.submit_searches()?;
+            let outcomes = if self.searching > 0 && self.engine.is_idle() {
+                self.searcher.wait(ARRIVAL_SLICE)?.unwrap_or_default()
+            } else if self.searching > 0 {
+                self.searcher.poll()?
+            } else {
+                Vec::new()
+            };
+            self.count_outcomes(&outcomes)?;
+            self.take_outcomes(outcomes)?;
+            self.step_engine()?;
+            for &job in self.running.keys() {
+                let token_ids = self.engine.partial_tokens(job as u64);
+                if !token_ids.is_empty() {
+                    self.observer.observe(RolloutEvent::Sampling { job, token_ids });
+                }
+            }
+        }
+    }
+
+    fn take_arrivals(&mut self, arrived: Vec<Arrival>, limits: &EpisodeLimits) {
+        for arrival in arrived {
+            match arrival {
+                Arrival::Job { id, job, sampling, max_sampled_tokens } => {
+                    let key = job.key;
+                    let limits = EpisodeLimits { max_sampled_tokens, ..limits.clone() };
+                    let episode = Episode::new(job, limits);
+                    self.settings.insert(id, sampling);
+                    self.waiting.push_back((id, CarriedEpisode { episode, key }));
+                    self.total += 1;
+                }
+                Arrival::Cancel { id } => self.cancel(id),
+            }
+        }
+    }
+
+    /// Gives up an episode that nobody waits for any more.
+    fn cancel(&mut self, job: usize) {
+        self.waiting.retain(|(waiting, _)| *waiting != job);
+        self.settings.remove(&job);
+        let unsent = self.ready_searches.len();
+        self.ready_searches.retain(|request| request.ticket != job as u64);
+        let was_unsent = self.ready_searches.len() < unsent;
+        if let Some(Running { episode, .. }) = self.running.remove(&job) {
+            self.engine.release(job as u64);
+            if episode.is_searching() && !was_unsent {
+                self.cancelled.insert(job);
+            }
         }
     }
 
@@ -323,12 +479,13 @@ impl Scheduler<'_> {
         match action {
             Action::Generate { append, max_new_tokens } => {
                 let key = running.key;
+                let sampling = self.settings.get(&job).copied().unwrap_or(self.config.sampling);
                 self.engine.submit(GenerateRequest {
                     sequence: job as u64,
                     append,
                     max_new_tokens,
                     stop: self.config.stop.clone(),
-                    sampling: self.config.sampling,
+                    sampling,
                     key,
                 })?;
             }
@@ -353,11 +510,14 @@ impl Scheduler<'_> {
                 self.finished_prompts += 1;
             }
         }
-        let total = self.finished.len();
-        let done = total - self.waiting.len() - self.running.len();
+        self.done += 1;
+        self.settings.remove(&job);
+        let (done, total) = (self.done, self.total);
         let event = RolloutEvent::Finished { job, trajectory: &trajectory, done, total };
         self.observer.observe(event);
-        self.finished[job] = Some(trajectory);
+        if let Some(finished) = &mut self.finished {
+            finished.insert(job, trajectory);
+        }
     }
 
     /// Whether the rest is not waited for.
@@ -420,6 +580,9 @@ impl Scheduler<'_> {
     fn take_outcomes(&mut self, outcomes: Vec<SearchOutcome>) -> Result<(), RolloutError> {
         for SearchOutcome { ticket, result } in outcomes {
             let job = ticket as usize;
+            if self.cancelled.remove(&job) {
+                continue;
+            }
             let event = match result {
                 Ok(passages) => {
                     self.observer.observe(RolloutEvent::Found { job, passages: &passages });

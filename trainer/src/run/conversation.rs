@@ -72,7 +72,7 @@ fn answer<W: Write>(
     let jobs = episode_jobs(&[&example], 1, config.seed, 0);
     let sampling = Sampling { temperature: config.eval.temperature as f32, top_p: 1.0 };
     let rollout = rollout_config(config, sampling, 1, &StopFlag::never());
-    let mut streaming = StreamingEngine::new(engine, BuiltinEngine::partial_tokens, conversation);
+    let mut streaming = StreamingEngine::new(engine, conversation);
     let mut observer = ChatObserver(conversation);
     roll_out(&mut streaming, searcher, &loaded.tokenizer, jobs, &rollout, &mut observer)?;
     match conversation.borrow_mut().take_error() {

@@ -12,6 +12,7 @@ mod question_order;
 mod lint;
 mod loaded_model;
 mod replay;
+mod serve;
 mod training;
 mod warm_start;
 
@@ -25,6 +26,7 @@ pub use conversation::chat;
 pub use evaluation::{eval, eval_until};
 pub use lint::lint;
 pub use replay::replay;
+pub use serve::{serve, serve_on};
 pub use training::{train, train_until};
 pub use warm_start::{sft, sft_until};
 

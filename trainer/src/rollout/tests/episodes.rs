@@ -118,6 +118,7 @@ fn limits() -> EpisodeLimits {
         min_turn_tokens: 1,
         observation: ObservationBudget { max_tokens: 100, max_passage_tokens: 100 },
         max_context_tokens: 1000,
+        max_sampled_tokens: usize::MAX,
     }
 }
 

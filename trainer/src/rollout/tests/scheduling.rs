@@ -217,7 +217,9 @@ fn the_observer_sees_what_happens_in_order() {
                 RolloutEvent::SearchFailed { reason, .. } => format!("failed {reason}"),
                 RolloutEvent::Finished { done, total, .. } => format!("finished {done}/{total}"),
                 // How often there is something to compute or to wait for is the engine's affair.
-                RolloutEvent::Stepped { .. } | RolloutEvent::Waited { .. } => return,
+                RolloutEvent::Stepped { .. }
+                | RolloutEvent::Sampling { .. }
+                | RolloutEvent::Waited { .. } => return,
             });
         }
     }

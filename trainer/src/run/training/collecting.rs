@@ -292,6 +292,7 @@ impl RolloutObserver for TracedProgress<'_> {
             RolloutEvent::SearchFailed { job, reason } => {
                 trace.end(job, "search", &json!({"failed": reason}));
             }
+            RolloutEvent::Sampling { .. } => {}
             RolloutEvent::Stepped { started, took, ended } => {
                 let details = json!({"turns_ended": ended});
                 trace.span(Track::Engine, "pass", (started, took), &details);
