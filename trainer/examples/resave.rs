@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use tch::Kind;
-use trainer::checkpoint;
-use trainer::policy::{Policy, select_compute, weight_files, write_weights};
+use trainer::checkpoint::{self, SaveForm};
+use trainer::policy::{ModelPlace, Policy, select_compute, weight_files, write_weights};
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args_os().skip(1);
@@ -16,7 +16,8 @@ fn main() -> Result<()> {
     };
     let (from, to) = (folder("FROM")?, folder("TO")?);
     let policy = Policy::load(&from, select_compute("cpu", "f32")?)?;
-    checkpoint::save(&to, &policy, &from, None)?;
+    let place = ModelPlace::find(&from, None)?;
+    checkpoint::save(&to, &policy, &place, SaveForm::WHOLE, None)?;
     if let Some(shard_bytes) = arguments.next() {
         let shard_bytes = shard_bytes.to_string_lossy().parse().context("SHARD_BYTES")?;
         for file in weight_files(&to)? {
