@@ -28,6 +28,7 @@ mod train_algorithms;
 mod train_determinism;
 mod train_failed_update;
 mod train_inputs;
+mod train_lora;
 mod train_outage;
 mod train_resume;
 mod trainer_eval;

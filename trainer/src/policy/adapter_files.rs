@@ -20,7 +20,7 @@ pub const ADAPTER_FILE: &str = "adapter_model.safetensors";
 /// What PEFT puts before the name of a module.
 const PREFIX: &str = "base_model.model.";
 /// Keys that ask for something else, with the values that do not.
-const PLAIN_KEYS: [(&str, &[&str]); 12] = [
+const PLAIN_KEYS: [(&str, &[&str]); 19] = [
     ("peft_type", &["\"LORA\""]),
     ("bias", &["\"none\""]),
     ("use_dora", &["false"]),
@@ -30,6 +30,13 @@ const PLAIN_KEYS: [(&str, &[&str]); 12] = [
     ("alpha_pattern", &["{}"]),
     ("modules_to_save", &["[]"]),
     ("layers_to_transform", &[]),
+    ("layer_replication", &[]),
+    ("exclude_modules", &["[]"]),
+    ("alora_invocation_tokens", &[]),
+    ("arrow_config", &[]),
+    ("kasa_config", &[]),
+    ("use_bdlora", &["false"]),
+    ("use_qalora", &["false"]),
     ("target_parameters", &["[]"]),
     ("trainable_token_indices", &["[]", "{}"]),
     // Others begin with a changed base.
