@@ -154,7 +154,7 @@ impl AdapterFolder {
         let wanted = |name: &str| {
             name.strip_prefix(PREFIX).is_some_and(|name| parameters.contains_key(name))
         };
-        if let Some(name) = file.names().into_iter().find(|name| !wanted(name)) {
+        if let Some(name) = file.names().into_iter().filter(|name| !wanted(name)).min() {
             return Err(WeightsError::Adapter {
                 path,
                 key: "a tensor".to_owned(),

@@ -92,8 +92,8 @@ impl LoadedModel {
         let named = || format!("model.path = {}", folder.display());
         let place = ModelPlace::find(folder, config.model.base.as_deref()).with_context(named)?;
         let tokenizer = place.folder_with("tokenizer.json");
-        let tokenizer =
-            Tokenizer::from_folder_on(tokenizer, config.model.chat_date).with_context(named)?;
+        let tokenizer = Tokenizer::from_folders(tokenizer, &place.base, config.model.chat_date)
+            .with_context(named)?;
         let mut policy = Policy::load_base(&place, compute).with_context(named)?;
         adapt(&mut policy, &place).with_context(named)?;
         let context_tokens = config.context_tokens(policy.config.max_positions);

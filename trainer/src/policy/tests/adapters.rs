@@ -218,7 +218,7 @@ fn adapters_of_another_kind_are_refused_by_name() {
         ("init_lora_weights", json!("pissa"), &["init_lora_weights is \"pissa\""]),
         ("modules_to_save", json!(["lm_head"]), &["modules_to_save is [\"lm_head\"]"]),
         ("r", json!(0), &["r is 0", "at least 1"]),
-        ("r", json!(4), &["lora_A.weight has shape [3, 32]", "[4, 32]"]),
+        ("r", json!(4), &["lora_A.weight has shape [3, 24]", "[4, 24]"]),
         ("lora_alpha", Value::Null, &["lora_alpha is null", "above 0"]),
         ("target_modules", json!(["q_proj", "lm_head"]), &["lm_head", "k_proj", "all-linear"]),
         ("target_modules", json!(["q_proj"]), &["a tensor is base_model.model.model.layers.0."]),
