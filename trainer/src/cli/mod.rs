@@ -131,11 +131,11 @@ fn execute(command: Command, environment: &Environment, out: &mut dyn Write) -> 
             report::write_report(&arguments.run_dir, arguments.title.as_deref(), out)?;
             Ok(())
         }
-        Command::Lint(common) => {
+        Command::Lint(arguments) => {
             // Its warnings are part of what it prints.
-            let config = configured("trainer lint", &common, None, environment, &[])?;
+            let config = configured("trainer lint", &arguments.common, None, environment, &[])?;
             start_log(environment)?;
-            run::lint(&config, out)
+            run::lint(&config, arguments.json, out)
         }
         Command::Config(arguments) if arguments.reference => {
             let text =

@@ -135,8 +135,8 @@ impl Lora {
             let mut state = splitmix::finalise(seed.wrapping_add(splitmix::INCREMENT))
                 .wrapping_add(splitmix::finalise(index as u64));
             let bound = 1.0 / (inputs as f32).sqrt();
-            let mut values = splitmix::numbers(config.rank * inputs, &mut state);
-            values.iter_mut().for_each(|value| *value *= bound);
+            let draws = splitmix::numbers(config.rank * inputs, &mut state);
+            let values: Vec<f32> = draws.into_iter().map(|draw| draw * bound).collect();
             let rank = config.rank as i64;
             let down = Tensor::from_slice(&values).view([rank, inputs as i64]);
             let up = Tensor::zeros([outputs as i64, rank], (Kind::Float, tch::Device::Cpu));
@@ -156,6 +156,7 @@ impl Lora {
     }
 
     /// Storage of its own, outside the graph.
+    #[must_use]
     pub fn deep_copy(&self) -> Self {
         let copy = |(name, tensor): (&String, &Tensor)| (name.clone(), deep_copy(tensor));
         let parameters = self.parameters.iter().map(copy).collect();

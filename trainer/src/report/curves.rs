@@ -45,7 +45,7 @@ const ALGORITHM_CHARTS: [(&str, Figure, bool, f64); 7] = [
 /// Whether a run has a figure that is `elsewhere` in runs of other algorithms. Rows that were written
 /// before there was such a figure hold 0.
 fn has(metrics: &[StepMetrics], figure: Figure, elsewhere: f64) -> bool {
-    let is_own = |value: f64| value != 0.0 && value != elsewhere;
+    let is_own = |value: f64| value != 0.0 && (value - elsewhere).abs() > f64::EPSILON;
     metrics.iter().any(|row| is_own(figure(row)))
 }
 

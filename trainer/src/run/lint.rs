@@ -9,23 +9,26 @@ use tch::Kind;
 use super::loaded_model::question_records;
 use crate::config::{ComputeDtype, Config, ConfigError};
 use crate::hub::ModelName;
-use crate::lint::{Facts, Measured, ModelFacts, ModelSource, problems, report};
+use crate::lint::{Facts, Measured, ModelFacts, ModelSource, problems, report, report_json};
 use crate::policy::{AdapterFolder, ModelConfig, ModelPlace, select_compute, stored_bytes};
 use crate::track::read_metrics;
 
 /// Steps that the expected time is the mean of, the latest ones.
 const MEASURED_STEPS: usize = 10;
 
-/// Prints what `config` means.
+/// Prints what `config` means, in words or as JSON.
 ///
 /// # Errors
 /// [`ConfigError`] where it cannot work with the model or the questions; a file that is there and cannot
 /// be read.
-pub fn lint(config: &Config, out: &mut dyn Write) -> anyhow::Result<()> {
+pub fn lint(config: &Config, as_json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
     let facts = facts(config)?;
     let problems = problems(config, &facts);
     if !problems.is_empty() {
         return Err(ConfigError::Invalid(problems).into());
+    }
+    if as_json {
+        return Ok(writeln!(out, "{:#}", report_json(config, &facts))?);
     }
     Ok(out.write_all(report(config, &facts).as_bytes())?)
 }
