@@ -29,6 +29,7 @@ mod train_carried;
 mod train_determinism;
 mod train_failed_update;
 mod train_inputs;
+mod train_lora;
 mod train_outage;
 mod train_resume;
 mod train_timeline;

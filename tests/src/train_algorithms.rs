@@ -2,61 +2,9 @@
 //! with the very same bits.
 
 use std::fs;
-use std::path::Path;
 
-use trainer::run::train;
-
-use crate::harness::retriever::RetrieverHandle;
-use crate::harness::run_dir::{checkpoint, comparable_metrics, metrics, weights};
-use crate::harness::tiny_world::TinyWorld;
-
-/// A warm-started world with its retriever.
-struct Trained {
-    world: TinyWorld,
-    retriever: RetrieverHandle,
-}
-
-impl Trained {
-    fn start() -> Self {
-        let world = TinyWorld::build();
-        let retriever = RetrieverHandle::start(&world.index());
-        world.warm_start(&retriever);
-        Self { world, retriever }
-    }
-
-    fn train(&self, run: &str, steps: &str, settings: &[&str]) {
-        self.try_train(run, steps, settings).unwrap();
-    }
-
-    fn try_train(&self, run: &str, steps: &str, settings: &[&str]) -> Result<(), String> {
-        let settings: Vec<&str> =
-            ["grpo.prompts_per_step=3", steps].iter().chain(settings).copied().collect();
-        let config = self.world.config(&self.retriever.url(), run, &settings);
-        train(&config, &mut Vec::new()).map_err(|error| format!("{error:#}"))
-    }
-
-    /// Two steps in one run and in two, compared.
-    fn check(&self, name: &str, settings: &[&str]) {
-        let (whole, halved) = (format!("{name}-whole"), format!("{name}-halved"));
-        self.train(&whole, "grpo.steps=2", settings);
-        self.train(&halved, "grpo.steps=1", settings);
-        self.train(&halved, "grpo.steps=2", settings);
-        let [whole, halved] = [whole, halved].map(|run| self.world.run_dir(&run));
-        assert_eq!(comparable_metrics(&whole), comparable_metrics(&halved), "{name}");
-        assert_eq!(metrics(&whole).len(), 2, "{name}");
-        let [first, second] = [&whole, &halved].map(|run| checkpoint(run, 2));
-        for entry in fs::read_dir(&first).unwrap() {
-            let file = entry.unwrap().file_name();
-            let read = |folder: &Path| fs::read(folder.join(&file)).unwrap();
-            assert!(read(&first) == read(&second), "{name}: {} differs", file.display());
-        }
-        assert!(weights(&first) != weights(&self.world.model()), "{name} has learned nothing");
-        for row in metrics(&whole) {
-            let numbers = [row.policy_loss, row.grad_norm, row.kl, row.entropy];
-            assert!(numbers.iter().all(|number| number.is_finite()), "{name}: {row:?}");
-        }
-    }
-}
+use crate::harness::run_dir::{checkpoint, metrics};
+use crate::harness::trained::Trained;
 
 const SEVERAL_UPDATES: &str = "grpo.trajectories_per_update=6";
 const SEQUENCE_MEAN: &str = "grpo.loss_aggregation=seq-mean-token-mean";

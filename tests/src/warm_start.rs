@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use trainer::policy::{Compute, Decoder, Policy, select_compute};
+use trainer::policy::{Compute, Decoder, ModelPlace, Policy, select_compute};
 use trainer::run::sft;
 use trainer::stop::StopFlag;
-use trainer::token::Tokenizer;
+use trainer::token::{ChatDate, Tokenizer};
 use trainer::update::{TrainSequence, sequence_log_probs};
 
 use crate::harness::retriever::RetrieverHandle;
@@ -17,8 +17,9 @@ const FIRST_TURN: &str =
     "<think>I should look this up.</think>\n<search>Where does Person3 live</search>";
 
 /// Mean loss of a demonstration's first turn, in nats per token.
-fn loss(model: &Path) -> f64 {
-    let tokenizer = Tokenizer::from_folder(model).unwrap();
+pub(crate) fn loss(model: &Path) -> f64 {
+    let base = ModelPlace::find(model, None).unwrap().base;
+    let tokenizer = Tokenizer::from_folders(model, &base, ChatDate::default()).unwrap();
     let compute: Compute = select_compute("cpu", "f32").unwrap();
     let policy = Policy::load(model, compute).unwrap();
     let prompt = tokenizer.encode(PROMPT).unwrap();

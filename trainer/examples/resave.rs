@@ -1,13 +1,14 @@
-//! Loads a model folder and saves it as training does: `resave FROM TO [SHARD_BYTES]`, with weights in
-//! files of at most that many bytes where it is given. `scripts/check-saved-models` asks transformers
-//! what it makes of the result.
+//! Loads a model folder and saves it as training does: `resave FROM TO [SHARD_BYTES | adapters]`, with
+//! weights in files of at most that many bytes where it is given. A folder of adapters is merged, or saved
+//! as adapters alone. `scripts/check-saved-models` asks transformers and PEFT what they make of the
+//! result.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use tch::Kind;
-use trainer::checkpoint;
-use trainer::policy::{Policy, select_compute, weight_files, write_weights};
+use trainer::checkpoint::{self, SaveForm};
+use trainer::policy::{ModelPlace, Policy, select_compute, weight_files, write_weights};
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args_os().skip(1);
@@ -15,10 +16,20 @@ fn main() -> Result<()> {
         arguments.next().map(PathBuf::from).with_context(|| format!("{name} is missing"))
     };
     let (from, to) = (folder("FROM")?, folder("TO")?);
-    let policy = Policy::load(&from, select_compute("cpu", "f32")?)?;
-    checkpoint::save(&to, &policy, &from, None)?;
-    if let Some(shard_bytes) = arguments.next() {
-        let shard_bytes = shard_bytes.to_string_lossy().parse().context("SHARD_BYTES")?;
+    let compute = select_compute("cpu", "f32")?;
+    let place = ModelPlace::find(&from, None)?;
+    let form = arguments.next().map(|argument| argument.to_string_lossy().into_owned());
+    if form.as_deref() == Some("adapters") {
+        let adapters = place.adapters.as_ref().context("FROM holds no adapters")?;
+        let mut policy = Policy::load_base(&place, compute)?;
+        policy.adapt(adapters.read(&policy.config)?);
+        let alone = SaveForm { merged: false, ..SaveForm::WHOLE };
+        return Ok(checkpoint::save(&to, &policy, &place, alone, None)?);
+    }
+    let policy = Policy::load(&from, compute)?;
+    checkpoint::save(&to, &policy, &place, SaveForm::WHOLE, None)?;
+    if let Some(shard_bytes) = form {
+        let shard_bytes = shard_bytes.parse().context("SHARD_BYTES")?;
         for file in weight_files(&to)? {
             std::fs::remove_file(file)?;
         }

@@ -9,3 +9,4 @@ pub(crate) mod retriever;
 pub(crate) mod run_dir;
 pub(crate) mod tiny_model;
 pub(crate) mod tiny_world;
+pub(crate) mod trained;

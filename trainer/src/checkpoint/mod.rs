@@ -1,9 +1,13 @@
-//! Checkpoints: a Hugging Face model folder, and beside it what a run needs to go on.
+//! Checkpoints: a Hugging Face model folder or one of adapters, and beside it what a run needs to go on.
 //!
 //! Invariant: a folder `step-N` is whole or absent.
+//! Invariant: what a run goes on from has all bits of f32, in whatever format the model is saved.
 
+mod restore;
 #[cfg(test)]
 mod tests;
+
+pub use restore::{restore_critic, restore_moments, restore_policy};
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,12 +17,21 @@ use serde::{Deserialize, Serialize};
 use shared::atomic_file::{AtomicDir, AtomicError};
 use tch::{Kind, Tensor};
 
-use crate::policy::{DESCRIBING_FILES, Policy, SHARD_BYTES_MAX, WeightsError, write_weights};
+use crate::policy::{
+    ADAPTER_CONFIG_FILE, DESCRIBING_FILES, ModelPlace, Policy, SHARD_BYTES_MAX, WeightsError,
+    write_adapters, write_weights,
+};
 use crate::update::AdamW;
+
+/// Adapters beside the model that they are merged into.
+pub const ADAPTER_FOLDER: &str = "adapter";
+/// The weights in f32, where the model is saved in fewer bits.
+const MASTERS_FILE: &str = "masters.safetensors";
 
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const CRITIC_FILE: &str = "critic.safetensors";
 const CRITIC_OPTIMIZER_FILE: &str = "critic_optimizer.safetensors";
+const CONFIG_FILE: &str = "config.json";
 const STATE_FILE: &str = "trainer_state.json";
 
 /// Where a run stands.
@@ -39,6 +52,20 @@ pub struct TrainerState {
     /// read back to the same number.
     #[serde(default)]
     pub kl_coefficient_bits: Option<u64>,
+}
+
+/// How a model is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SaveForm {
+    /// Number format of the weights: f32, or else bf16. Adapters are always written in f32.
+    pub kind: Kind,
+    /// Whether adapters are merged into a whole model and written beside it, or are all that is written.
+    pub merged: bool,
+}
+
+impl SaveForm {
+    /// A whole model in f32.
+    pub const WHOLE: Self = Self { kind: Kind::Float, merged: true };
 }
 
 /// What a run needs to go on, beside the policy.
@@ -68,21 +95,36 @@ fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Check
     move |source| CheckpointError::Io { action, path, source }
 }
 
-/// Writes `policy` to `folder` with the model files of `source`, and, if given, optimizer moments
-/// and state. An older `folder` of the same name is replaced.
+/// Writes `policy` to `folder` with the describing files of `source`, which it was loaded from, and, if
+/// given, optimizer moments and state. An older `folder` of the same name is replaced.
 ///
 /// # Errors
 /// The file system's; `folder` is then as it was before.
 pub fn save(
     folder: &Path,
     policy: &Policy,
-    source: &Path,
+    source: &ModelPlace,
+    form: SaveForm,
     resume: Option<ResumeParts<'_>>,
 ) -> Result<(), CheckpointError> {
     let new = AtomicDir::create(folder)?;
     let partial = new.path();
-    write_model(partial, policy, source)?;
+    match &policy.lora {
+        Some(lora) if !form.merged => write_adapters(partial, lora)?,
+        Some(lora) => {
+            write_model(partial, policy, form.kind)?;
+            let beside = partial.join(ADAPTER_FOLDER);
+            fs::create_dir(&beside).map_err(io("create", &beside))?;
+            write_adapters(&beside, lora)?;
+            share_like(&beside.join(ADAPTER_CONFIG_FILE), &beside)?;
+        }
+        None => write_model(partial, policy, form.kind)?,
+    }
+    copy_describing(partial, source)?;
     if let Some(ResumeParts { optimizer, critic, state }) = resume {
+        if policy.lora.is_none() && form.kind != Kind::Float {
+            write_tensors(&partial.join(MASTERS_FILE), &named("", &policy.parameters))?;
+        }
         write_moments(&partial.join(OPTIMIZER_FILE), optimizer)?;
         if let Some((parameters, optimizer)) = critic {
             write_tensors(&partial.join(CRITIC_FILE), &named("", parameters))?;
@@ -93,36 +135,44 @@ pub fn save(
         let path = partial.join(STATE_FILE);
         fs::write(&path, text).map_err(io("write", &path))?;
     }
-    share_like_config(partial)?;
+    let has_model = policy.lora.is_none() || form.merged;
+    share_like(&partial.join(if has_model { CONFIG_FILE } else { ADAPTER_CONFIG_FILE }), partial)?;
     Ok(new.commit()?)
 }
 
-/// Gives every file the access rights of `config.json`: the safetensors writer makes its own
+/// Gives every file of `folder` the access rights of `model`: the safetensors writer makes its own
 /// readable to the owner alone.
-fn share_like_config(folder: &Path) -> Result<(), CheckpointError> {
-    let config = folder.join("config.json");
-    let permissions = fs::metadata(&config).map_err(io("read", &config))?.permissions();
+fn share_like(model: &Path, folder: &Path) -> Result<(), CheckpointError> {
+    let permissions = fs::metadata(model).map_err(io("read", model))?.permissions();
     for entry in fs::read_dir(folder).map_err(io("list", folder))? {
         let path = entry.map_err(io("list", folder))?.path();
-        fs::set_permissions(&path, permissions.clone()).map_err(io("share", &path))?;
+        if path.is_file() {
+            fs::set_permissions(&path, permissions.clone()).map_err(io("share", &path))?;
+        }
     }
     Ok(())
 }
 
-fn write_model(folder: &Path, policy: &Policy, source: &Path) -> Result<(), CheckpointError> {
-    write_weights(folder, &policy.parameters, Kind::Float, SHARD_BYTES_MAX)?;
+/// Weights, adapters among them, and configuration.
+fn write_model(folder: &Path, policy: &Policy, kind: Kind) -> Result<(), CheckpointError> {
+    write_weights(folder, &policy.merged_parameters(), kind, SHARD_BYTES_MAX)?;
     let mut config = policy.config.source.clone();
     if let Some(keys) = config.as_object_mut() {
         // transformers 5 calls the key dtype, earlier ones torch_dtype.
         let key = if keys.contains_key("dtype") { "dtype" } else { "torch_dtype" };
-        keys.insert(key.to_owned(), "float32".into());
+        let word = if kind == Kind::Float { "float32" } else { "bfloat16" };
+        keys.insert(key.to_owned(), word.into());
     }
     let text =
         serde_json::to_vec_pretty(&config).map_err(|error| damaged(folder, &error.to_string()))?;
-    let path = folder.join("config.json");
-    fs::write(&path, text).map_err(io("write", &path))?;
+    let path = folder.join(CONFIG_FILE);
+    fs::write(&path, text).map_err(io("write", &path))
+}
+
+/// The files of the tokenizer and of generation, so that the folder can be used alone.
+fn copy_describing(folder: &Path, source: &ModelPlace) -> Result<(), CheckpointError> {
     for name in DESCRIBING_FILES {
-        let from = source.join(name);
+        let from = source.folder_with(name).join(name);
         if from.is_file() {
             fs::copy(&from, folder.join(name)).map_err(io("copy", &from))?;
         }
@@ -180,80 +230,4 @@ pub fn latest(run_dir: &Path) -> Result<Option<(PathBuf, TrainerState)>, Checkpo
         }
     }
     Ok(newest)
-}
-
-/// Puts the saved moments of `folder` into `optimizer`.
-///
-/// # Errors
-/// A missing or damaged file, or moments of another model.
-pub fn restore_moments(
-    folder: &Path,
-    state: TrainerState,
-    optimizer: &mut AdamW,
-) -> Result<(), CheckpointError> {
-    read_moments(&folder.join(OPTIMIZER_FILE), optimizer)?;
-    optimizer.updates = state.updates;
-    Ok(())
-}
-
-/// Puts the saved critic of `folder` and its moments into `parameters` and `optimizer`.
-///
-/// # Errors
-/// A missing or damaged file, or a critic of another model.
-pub fn restore_critic(
-    folder: &Path,
-    state: TrainerState,
-    parameters: &mut BTreeMap<String, Tensor>,
-    optimizer: &mut AdamW,
-) -> Result<(), CheckpointError> {
-    let path = folder.join(CRITIC_FILE);
-    if !path.is_file() {
-        let reason = "it is not there: the run was begun without algorithm.advantage = \"gae\"; use \
-                      another run_dir, or grpo.resume = false";
-        return Err(damaged(&path, reason));
-    }
-    let tensors =
-        Tensor::read_safetensors(&path).map_err(|error| damaged(&path, &error.to_string()))?;
-    if tensors.len() != parameters.len() {
-        let reason = format!("{} tensors instead of {}", tensors.len(), parameters.len());
-        return Err(damaged(&path, &reason));
-    }
-    for (name, tensor) in tensors {
-        let Some(parameter) = parameters.get_mut(&name) else {
-            return Err(damaged(&path, &format!("unknown tensor {name}")));
-        };
-        if parameter.size() != tensor.size() {
-            return Err(damaged(&path, &format!("{name} has shape {:?}", tensor.size())));
-        }
-        tch::no_grad(|| parameter.copy_(&tensor));
-    }
-    read_moments(&folder.join(CRITIC_OPTIMIZER_FILE), optimizer)?;
-    optimizer.updates = state.critic_updates;
-    Ok(())
-}
-
-fn read_moments(path: &Path, optimizer: &mut AdamW) -> Result<(), CheckpointError> {
-    let tensors =
-        Tensor::read_safetensors(path).map_err(|error| damaged(path, &error.to_string()))?;
-    let mut restored = 0;
-    for (name, tensor) in tensors {
-        let (moments, parameter) = match name.split_once('.') {
-            Some(("first", parameter)) => (&mut optimizer.first, parameter),
-            Some(("second", parameter)) => (&mut optimizer.second, parameter),
-            _ => return Err(damaged(path, &format!("unknown tensor {name}"))),
-        };
-        let Some(moment) = moments.get_mut(parameter) else {
-            return Err(damaged(path, &format!("moments of unknown parameter {parameter}")));
-        };
-        if moment.size() != tensor.size() {
-            return Err(damaged(path, &format!("{name} has shape {:?}", tensor.size())));
-        }
-        moment.copy_(&tensor);
-        restored += 1;
-    }
-    let expected = optimizer.first.len() + optimizer.second.len();
-    if restored != expected {
-        return Err(damaged(path, &format!("{restored} moments instead of {expected}")));
-    }
-    Ok(())
 }

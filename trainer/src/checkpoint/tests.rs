@@ -9,9 +9,9 @@ use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::save;
+use super::{SaveForm, save};
 use crate::policy::tests::{CHECKPOINTS, F32, tiny};
-use crate::policy::{Policy, weight_files};
+use crate::policy::{ModelPlace, Policy, weight_files};
 use crate::rollout::tests::golden;
 
 /// Type, shape and bytes of every tensor of a folder.
@@ -25,6 +25,10 @@ fn tensors(folder: &Path) -> BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> {
         }
     }
     tensors
+}
+
+fn place(folder: &Path) -> ModelPlace {
+    ModelPlace::find(folder, None).unwrap()
 }
 
 fn config(folder: &Path) -> Value {
@@ -46,7 +50,7 @@ fn a_saved_checkpoint_is_what_transformers_wrote() {
         let (policy, _) = tiny(checkpoint, F32);
         let run = TempDir::new().unwrap();
         let (first, second) = (run.path().join("step-1"), run.path().join("step-2"));
-        save(&first, &policy, &recorded, None).unwrap();
+        save(&first, &policy, &place(&recorded), SaveForm::WHOLE, None).unwrap();
         assert_eq!(config(&first), config(&recorded), "{checkpoint}");
         let (found, expected) = (tensors(&first), tensors(&recorded));
         assert!(found.keys().eq(expected.keys()), "{checkpoint}: {:?}", found.keys());
@@ -54,7 +58,7 @@ fn a_saved_checkpoint_is_what_transformers_wrote() {
             assert!(&found[name] == tensor, "{checkpoint}: {name}");
         }
         let again = Policy::load(&first, F32).unwrap();
-        save(&second, &again, &first, None).unwrap();
+        save(&second, &again, &place(&first), SaveForm::WHOLE, None).unwrap();
         assert!(files(&first) == files(&second), "{checkpoint} changes when it is saved again");
     }
 }
@@ -75,7 +79,7 @@ fn a_saved_configuration_keeps_what_was_read() {
         fs::write(source.path().join("config.json"), written.to_string()).unwrap();
         let policy = Policy::load(source.path(), F32).unwrap();
         let saved = source.path().join("step-1");
-        save(&saved, &policy, source.path(), None).unwrap();
+        save(&saved, &policy, &place(source.path()), SaveForm::WHOLE, None).unwrap();
         written[key] = json!("float32");
         assert_eq!(config(&saved), written);
     }

@@ -36,7 +36,7 @@ pub enum Command {
     /// Build report.html from what a run has measured
     Report(ReportArguments),
     /// Say what a configuration means before anything is loaded: updates, lengths, memory, time
-    Lint(CommonArguments),
+    Lint(LintArguments),
     /// Print the resolved configuration, or the reference of all keys
     Config(ConfigArguments),
 }
@@ -72,6 +72,15 @@ pub struct EvalArguments {
     /// File for the result [default: RUN_DIR/eval/NAME.json]
     #[arg(long, value_name = "FILE.json")]
     pub out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct LintArguments {
+    #[command(flatten)]
+    pub common: CommonArguments,
+    /// Print the same as JSON, in bytes, tokens and seconds
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -18,6 +18,7 @@ use tracing::warn;
 use crate::config::{self, Config, ConfigError, Environment};
 use crate::eval::Searches;
 use crate::hub::{self, HubSettings, ModelName};
+use crate::policy::AdapterFolder;
 use crate::report;
 use crate::run::{self, ChatOptions, EvalOptions, Interrupted};
 use crate::track::LogWriter;
@@ -138,11 +139,11 @@ fn execute(command: Command, environment: &Environment, out: &mut dyn Write) -> 
             report::write_report(&arguments.run_dir, arguments.title.as_deref(), out)?;
             Ok(())
         }
-        Command::Lint(common) => {
+        Command::Lint(arguments) => {
             // Its warnings are part of what it prints.
-            let config = configured("trainer lint", &common, None, environment, &[])?;
+            let config = configured("trainer lint", &arguments.common, None, environment, &[])?;
             start_log(environment)?;
-            run::lint(&config, out)
+            run::lint(&config, arguments.json, out)
         }
         Command::Config(arguments) if arguments.reference => {
             let text =
@@ -165,10 +166,20 @@ fn keys_of_eval(searches: Searches) -> &'static [&'static str] {
 }
 
 /// The configuration with a folder for `model.path`: a model that is named as the hub names it is
-/// looked for in the cache, and downloaded where it is not there.
+/// looked for in the cache, and downloaded where it is not there; so is the base of adapters.
 fn with_model(mut config: Config, environment: &Environment) -> anyhow::Result<Config> {
+    let settings = HubSettings::from_environment(environment);
     if let Some(name) = ModelName::parse(&config.model.path) {
-        config.model.path = hub::fetch(&name, &HubSettings::from_environment(environment))?;
+        config.model.path = hub::fetch(&name, &settings)?;
+    }
+    if config.model.base.is_none()
+        && let Some(AdapterFolder { base, .. }) = AdapterFolder::find(&config.model.path)?
+    {
+        let named = base.revision.map_or(base.name.clone(), |at| format!("{}@{at}", base.name));
+        config.model.base = ModelName::parse(Path::new(&named)).map(|_| named.into());
+    }
+    if let Some(name) = config.model.base.as_deref().and_then(ModelName::parse) {
+        config.model.base = Some(hub::fetch(&name, &settings)?);
     }
     Ok(config)
 }

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use super::value::{ConfigValue, Range, RawValue, Rejection, nearest_word, quoted};
+use crate::policy::{LORA_MODULES, LoraTargets};
 use crate::token::ChatDate;
 
 /// Declares an enum whose variants are written as the given words.
@@ -85,6 +86,12 @@ choices! {
     pub enum ComputeDtype {
         /// bf16 where the hardware multiplies it faster than f32, else f32.
         Auto = "auto",
+        F32 = "f32",
+        Bf16 = "bf16",
+    }
+
+    /// Number format of saved models.
+    pub enum CheckpointDtype {
         F32 = "f32",
         Bf16 = "bf16",
     }
@@ -259,6 +266,33 @@ impl ConfigValue for DeviceChoice {
             other => nearest_word(other, ["auto", "cpu", "cuda", "cuda:0"]),
         };
         Err(Rejection { nearest: nearest.map(quoted) })
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(quoted(&self.to_string()))
+    }
+}
+
+impl ConfigValue for LoraTargets {
+    fn accepts(_range: &Range) -> String {
+        let words = LORA_MODULES.join(", ");
+        format!("{}, or names with commas between them, of {words}", quoted(Self::ALL_WORD))
+    }
+
+    fn parse(raw: &RawValue, _range: &Range) -> Result<Self, Rejection> {
+        let RawValue::Text(text) = raw else { return Err(Rejection::default()) };
+        if text == Self::ALL_WORD {
+            return Ok(Self::ALL);
+        }
+        let names: Vec<&str> = text.split(',').map(str::trim).collect();
+        Self::of(names.iter().copied()).map_err(|wrong| {
+            let known = LORA_MODULES.into_iter().chain([Self::ALL_WORD]);
+            let nearest = nearest_word(wrong, known).map(|right| {
+                let put = |&name: &&str| if name == wrong { right } else { name }.to_owned();
+                quoted(&names.iter().map(put).collect::<Vec<_>>().join(","))
+            });
+            Rejection { nearest }
+        })
     }
 
     fn to_toml(&self) -> Option<String> {

@@ -20,24 +20,24 @@ mod write;
 mod tests;
 
 pub use choice::{
-    AdvantageEstimator, Compat, ComputeDtype, DeviceChoice, KlControllerKind, KlEstimator,
-    KlPlacement, LikelihoodGateKind, LossAggregation, PolicyLossKind, Preset, RewardKind,
-    TemplateChoice,
+    AdvantageEstimator, CheckpointDtype, Compat, ComputeDtype, DeviceChoice, KlControllerKind,
+    KlEstimator, KlPlacement, LikelihoodGateKind, LossAggregation, PolicyLossKind, Preset,
+    RewardKind, TemplateChoice,
 };
 pub use environment::{Environment, LOG, Variable, environment, log_filter, unknown_variables};
 pub use problem::{ConfigError, Origin, Problem, ProblemKind};
 pub use section::KeySpec;
 pub use sections::{
-    AlgorithmConfig, Config, CriticConfig, DataConfig, EvalConfig, GrpoConfig, ModelConfig,
-    OptimizerConfig, RetrieverConfig, RewardConfig, RolloutConfig, ServeConfig, SftConfig,
-    UpdateConfig,
+    AlgorithmConfig, CheckpointConfig, Config, CriticConfig, DataConfig, EvalConfig, GrpoConfig,
+    LoraConfig, ModelConfig, OptimizerConfig, RetrieverConfig, RewardConfig, RolloutConfig,
+    ServeConfig, SftConfig, UpdateConfig,
 };
 
 use section::Section;
 
 impl Config {
     /// Every section in file order, the keys before the first one included.
-    fn sections(&self) -> [&dyn Section; 14] {
+    fn sections(&self) -> [&dyn Section; 16] {
         [
             self,
             &self.model,
@@ -45,12 +45,14 @@ impl Config {
             &self.data,
             &self.rollout,
             &self.reward,
+            &self.lora,
             &self.optimizer,
             &self.sft,
             &self.grpo,
             &self.algorithm,
             &self.critic,
             &self.update,
+            &self.checkpoint,
             &self.eval,
             &self.serve,
         ]
@@ -64,18 +66,20 @@ impl Config {
         if name.is_empty() {
             return Some(self);
         }
-        let sections: [&mut dyn Section; 13] = [
+        let sections: [&mut dyn Section; 15] = [
             &mut self.model,
             &mut self.retriever,
             &mut self.data,
             &mut self.rollout,
             &mut self.reward,
+            &mut self.lora,
             &mut self.optimizer,
             &mut self.sft,
             &mut self.grpo,
             &mut self.algorithm,
             &mut self.critic,
             &mut self.update,
+            &mut self.checkpoint,
             &mut self.eval,
             &mut self.serve,
         ];

@@ -3,8 +3,8 @@
 mod algorithm;
 
 use super::problem::ProblemKind;
-use super::sections::Config;
-use super::value::quoted;
+use super::sections::{Config, LoraConfig};
+use super::value::{ConfigValue, quoted};
 
 /// A key and what conflicts with its value.
 pub(super) type KeyConflict = (&'static str, ProblemKind);
@@ -78,6 +78,7 @@ pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
         ));
     }
     found.extend(algorithm::conflicts(config));
+    adapters(config, &mut found);
     if !has_http_scheme(&retriever.url) {
         let host = retriever.url.rsplit("//").next().unwrap_or_default();
         found.push(conflict(
@@ -88,6 +89,37 @@ pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
         ));
     }
     found
+}
+
+/// Without adapters nothing that is said of them can hold.
+fn adapters(config: &Config, found: &mut Vec<KeyConflict>) {
+    let (lora, default) = (&config.lora, LoraConfig::default());
+    if lora.rank > 0 {
+        return;
+    }
+    let alpha = changed(&lora.alpha, &default.alpha);
+    let targets = changed(&lora.targets, &default.targets);
+    let rslora = changed(&lora.rslora, &default.rslora);
+    let merged = changed(&lora.merge_on_save, &default.merge_on_save);
+    for (key, values) in [
+        ("lora.alpha", alpha),
+        ("lora.targets", targets),
+        ("lora.rslora", rslora),
+        ("lora.merge_on_save", merged),
+    ] {
+        if let Some((value, nearest)) = values {
+            let reason = "needs adapters, and `lora.rank` = 0 trains none".to_owned();
+            found.push(conflict(key, &value, reason, Some(nearest)));
+        }
+    }
+}
+
+/// A value and its default as TOML, if they differ.
+fn changed<V: ConfigValue + PartialEq>(value: &V, default: &V) -> Option<(String, String)> {
+    (value != default).then(|| {
+        let shown = |value: &V| value.to_toml().unwrap_or_default();
+        (shown(value), shown(default))
+    })
 }
 
 fn has_http_scheme(url: &str) -> bool {

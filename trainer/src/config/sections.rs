@@ -5,12 +5,13 @@
 use std::path::PathBuf;
 
 use super::choice::{
-    AdvantageEstimator, Compat, ComputeDtype, DeviceChoice, KlControllerKind, KlEstimator,
-    KlPlacement, LikelihoodGateKind, LossAggregation, PolicyLossKind, Preset, RewardKind,
-    TemplateChoice,
+    AdvantageEstimator, CheckpointDtype, Compat, ComputeDtype, DeviceChoice, KlControllerKind,
+    KlEstimator, KlPlacement, LikelihoodGateKind, LossAggregation, PolicyLossKind, Preset,
+    RewardKind, TemplateChoice,
 };
 use super::section::section;
 use super::value::Range;
+use crate::policy::LoraTargets;
 use crate::token::ChatDate;
 
 section! {
@@ -39,12 +40,14 @@ section! {
         data: DataConfig,
         rollout: RolloutConfig,
         reward: RewardConfig,
+        lora: LoraConfig,
         optimizer: OptimizerConfig,
         sft: SftConfig,
         grpo: GrpoConfig,
         algorithm: AlgorithmConfig,
         critic: CriticConfig,
         update: UpdateConfig,
+        checkpoint: CheckpointConfig,
         eval: EvalConfig,
         serve: ServeConfig,
     }
@@ -56,6 +59,9 @@ section! {
         /// Folder of the model in Hugging Face layout (config.json, tokenizer.json, safetensors), or its
         /// name on the hub, `org/name` or `org/name@revision`, to be downloaded.
         path: PathBuf = PathBuf::new();
+        /// Where `model.path` is a folder of adapters (adapter_config.json): folder or name of the
+        /// model that they belong to, in place of the one that the file names.
+        base: Option<PathBuf> = None;
         /// Number format that the model computes in; `auto` is bf16 where the hardware multiplies it
         /// faster than f32 (CUDA, CPUs with AVX-512 BF16 or AMX), else f32.
         dtype: ComputeDtype = ComputeDtype::Auto;
@@ -142,6 +148,25 @@ section! {
         final_format_score: f64 = 0.1, Range::between(0.0, 1.0);
         /// `structured`: added when a golden answer was among the passages.
         retrieval_score: f64 = 0.1, Range::between(0.0, 1.0);
+    }
+}
+
+section! {
+    /// Low-rank adapters (LoRA, arXiv 2106.09685) for the warm start, the policy and the critic: the
+    /// model's own weights are frozen, and small matrices beside them are trained.
+    pub struct LoraConfig in "lora" {
+        /// Rank of the adapters; 0 trains the model's weights themselves.
+        rank: usize ["rows"] = 0, Range::between(0.0, 4096.0);
+        /// What adapters add is multiplied by this over the rank.
+        alpha: f64 = 32.0, Range::above(0.0);
+        /// Linear modules that get adapters in every layer.
+        targets: LoraTargets = LoraTargets::ALL;
+        /// Divides `alpha` by the square root of the rank instead of the rank, so that larger ranks
+        /// learn no slower.
+        rslora: bool = false;
+        /// Checkpoints are whole models with the adapters merged into them, and the adapters beside in
+        /// `adapter/`; without it checkpoints are folders of adapters alone, in PEFT's layout.
+        merge_on_save: bool = true;
     }
 }
 
@@ -297,6 +322,15 @@ section! {
     pub struct UpdateConfig in "update" {
         /// Tokens in one forward and backward pass; a longer trajectory goes alone.
         tokens_per_micro_batch: usize ["tokens"] = 8192, Range::at_least(1.0);
+    }
+}
+
+section! {
+    /// Checkpoints: what training writes.
+    pub struct CheckpointConfig in "checkpoint" {
+        /// Number format of a saved model. A run that is gone on with needs all bits of f32: with
+        /// "bf16" the checkpoints of `trainer train` keep them in a file of their own.
+        dtype: CheckpointDtype = CheckpointDtype::F32;
     }
 }
 

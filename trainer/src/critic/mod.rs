@@ -12,7 +12,7 @@ pub use gradient::{CriticConfig, CriticSequence, CriticStatistics, critic_gradie
 use shared::splitmix;
 use tch::{Device, Kind, Tensor};
 
-use crate::policy::{Decoder, Policy, predicting_states};
+use crate::policy::{Decoder, Lora, Policy, predicting_states};
 use crate::stop::{StopFlag, Stopped};
 use crate::update::micro_batches;
 
@@ -23,22 +23,31 @@ pub const HEAD_BIAS: &str = "value_head.bias";
 /// Standard deviation of a new head's weights, as in `transformers`' heads for tokens.
 const HEAD_DEVIATION: f64 = 0.02;
 
+/// Sets the draws of the critic's adapters apart from those of the policy's.
+const ADAPTERS_STREAM: u64 = 0x6372_6974_6963;
+
 /// A model that values tokens.
 #[derive(Debug)]
 pub struct Critic {
-    /// The policy's architecture without its vocabulary head; its parameters hold the value head's.
+    /// The policy's architecture without its vocabulary head; what is trained of it holds the value
+    /// head.
     pub model: Policy,
 }
 
 impl Critic {
-    /// A copy of `policy` with a new value head, which `seed` decides.
+    /// A copy of `policy` with a new value head, which `seed` decides. Beside a policy with adapters it
+    /// has adapters of its own, of the same sizes, over the same frozen weights, which are not copied.
     pub fn of_policy(policy: &Policy, seed: u64) -> Self {
         let leaf = |tensor: &Tensor| tensor.detach().copy().set_requires_grad(true);
-        let mut parameters: std::collections::BTreeMap<String, Tensor> = policy
+        let of_model = |tensor: &Tensor| match policy.lora {
+            Some(_) => tensor.shallow_clone(),
+            None => leaf(tensor),
+        };
+        let parameters: std::collections::BTreeMap<String, Tensor> = policy
             .parameters
             .iter()
             .filter(|(name, _)| name.as_str() != "lm_head.weight")
-            .map(|(name, tensor)| (name.clone(), leaf(tensor)))
+            .map(|(name, tensor)| (name.clone(), of_model(tensor)))
             .collect();
         let mut config = policy.config.clone();
         // No head of the vocabulary is computed: the embedding stands in for one that is not there.
@@ -47,16 +56,22 @@ impl Critic {
         let weight = normal_values(config.hidden_size as usize, seed);
         let weight = Tensor::from_slice(&weight).unsqueeze(0).to_device(device);
         let bias = Tensor::zeros([1], (Kind::Float, device));
-        parameters.insert(HEAD_WEIGHT.to_owned(), leaf(&weight));
-        parameters.insert(HEAD_BIAS.to_owned(), leaf(&bias));
-        Self { model: Policy { config, compute: policy.compute, parameters } }
+        let mut model = Policy { config, compute: policy.compute, parameters, lora: None };
+        if let Some(Lora { config, base, .. }) = &policy.lora {
+            let adapters_seed = splitmix::finalise(seed ^ ADAPTERS_STREAM);
+            model.adapt(Lora::new(&model.config, *config, base.clone(), adapters_seed));
+        }
+        let trained = model.trained_mut();
+        trained.insert(HEAD_WEIGHT.to_owned(), leaf(&weight));
+        trained.insert(HEAD_BIAS.to_owned(), leaf(&bias));
+        Self { model }
     }
 
     /// Values before the tokens at which each sequence's mask is true (never the first), in packing
     /// order, `[targets]`, f32; differentiable.
     pub fn values(&self, decoder: &Decoder, sequences: &[(&[u32], &[bool])]) -> Tensor {
         let states = predicting_states(decoder, &self.model.weights(), sequences);
-        let parameter = |name: &str| &self.model.parameters[name];
+        let parameter = |name: &str| &self.model.trained()[name];
         let hidden = states.hidden.to_kind(Kind::Float);
         hidden.linear(parameter(HEAD_WEIGHT), Some(parameter(HEAD_BIAS))).squeeze_dim(1)
     }

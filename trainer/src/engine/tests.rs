@@ -141,5 +141,5 @@ fn chain_model(ids: &[u32]) -> Policy {
         ("model.norm.weight".to_owned(), ones()),
         ("lm_head.weight".to_owned(), head),
     ]);
-    Policy { config, compute: F32, parameters }
+    Policy { config, compute: F32, parameters, lora: None }
 }

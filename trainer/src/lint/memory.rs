@@ -1,7 +1,8 @@
 //! What a run holds in memory and leaves on disk, in bytes.
 
 use super::ModelFacts;
-use crate::config::{AdvantageEstimator, Config};
+use crate::config::{AdvantageEstimator, CheckpointDtype, Config, KlPlacement};
+use crate::policy::LoraTargets;
 
 /// One thing that takes memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,9 @@ pub struct Part {
 pub struct Memory {
     /// Held from the first update on; the rollout needs little more.
     pub held: Vec<Part>,
+    /// Held in addition while log-probs and values are computed before the updates, at most; empty
+    /// where none are.
+    pub scoring: Vec<Part>,
     /// Held in addition while a micro-batch is computed, at most.
     pub update: Vec<Part>,
     /// Tensors of one checkpoint.
@@ -39,24 +43,95 @@ fn product(factors: &[u64]) -> u64 {
     factors.iter().fold(1, |product, &factor| product.saturating_mul(factor))
 }
 
+/// Numbers that are trained, which take a gradient and two moments.
+struct Trained {
+    policy: u64,
+    /// Of a critic, if there is one.
+    critic: Option<u64>,
+}
+
+impl Trained {
+    fn of(config: &Config, model: &ModelFacts) -> Self {
+        let (shape, lora) = (&model.config, &config.lora);
+        let (policy, of_critic) = if lora.rank > 0 {
+            let adapters = shape.adapter_count(lora.rank, lora.targets);
+            (adapters, adapters)
+        } else {
+            let head = if shape.tied_embeddings { 0 } else { shape.vocabulary_count() };
+            (shape.parameter_count(), shape.parameter_count() - head)
+        };
+        let has_critic = config.algorithm.advantage == AdvantageEstimator::Gae;
+        let value_head = shape.hidden_size as u64 + 1;
+        Self { policy, critic: has_critic.then_some(of_critic + value_head) }
+    }
+}
+
 /// The parts of a run of `config` with `model`. Parameters, moments, caches and checkpoints are exact;
 /// what the backward pass keeps is an estimate from the architecture.
 pub fn memory(config: &Config, model: &ModelFacts) -> Memory {
     let shape = &model.config;
-    let parameters = shape.parameter_count();
     let width = model.compute_bytes;
-    let critic = (config.algorithm.advantage == AdvantageEstimator::Gae).then(|| {
-        let head = if shape.tied_embeddings { 0 } else { shape.vocabulary_count() };
-        parameters - head + shape.hidden_size as u64 + 1
-    });
+    let trained = Trained::of(config, model);
     let copy = compute_copy(model);
-    let mut held = vec![
-        part("weights", 4 * parameters, format!("f32, {parameters} parameters")),
-        part("gradients", 4 * parameters, "f32"),
-        part("moments", 8 * parameters, "two of AdamW, f32"),
-        part("sampler", copy, "what computes and is not the weights' own memory"),
-    ];
-    if config.grpo.kl_coefficient > 0.0 {
+    let context = config.context_tokens(shape.max_positions) as u64;
+    let tokens = (config.update.tokens_per_micro_batch as u64).max(context);
+    let vocabulary = shape.vocab_size as u64;
+    let activations = part(
+        "activations",
+        product(&[tokens, shape.layers.len() as u64, layer_token_bytes(model)]),
+        format!("estimate: {tokens} tokens a pass"),
+    );
+    let logits = |count: u64, what: &str| {
+        let how = format!("at most: {what} of {tokens} x {vocabulary} in f32, every token sampled");
+        part("logits", product(&[tokens, vocabulary, 4 * count]), how)
+    };
+    let update =
+        vec![part("compute copy", copy, "inside the graph"), activations, logits(3, "three")];
+    let has_old = config.step_updates() > 1 || config.algorithm.kl_placement == KlPlacement::Reward;
+    let mut scoring = Vec::new();
+    if has_old || config.grpo.kl_coefficient > 0.0 {
+        // A frozen copy computes by itself; the policy's weights are cast, and so are those of the base.
+        if has_old || config.lora.rank > 0 {
+            scoring.push(part("compute copy", copy, "of what is scored"));
+        }
+        scoring.push(logits(4, "four"));
+    } else if trained.critic.is_some() {
+        scoring.push(part("compute copy", copy, "of the critic"));
+    }
+    let cache_row =
+        [2, shape.layers.len() as u64, shape.key_value_heads as u64, shape.head_dim as u64];
+    let slots = config.rollout.max_sequences as u64;
+    let cache = product(&[product(&cache_row), slots, context, width]);
+    let mut held = held(config, model, &trained);
+    held.push(part("cache", cache, format!("{slots} episodes of {context} tokens, when full")));
+    Memory { held, scoring, update, checkpoint: checkpoint(config, model, &trained) }
+}
+
+/// What is held whatever is computed, but for the sampler's cache.
+fn held(config: &Config, model: &ModelFacts, trained: &Trained) -> Vec<Part> {
+    let (shape, width) = (&model.config, model.compute_bytes);
+    let parameters = shape.parameter_count();
+    let is_adapted = config.lora.rank > 0;
+    let frozen = if is_adapted { ", frozen" } else { "" };
+    let mut held =
+        vec![part("weights", 4 * parameters, format!("f32, {parameters} parameters{frozen}"))];
+    if is_adapted {
+        let how = format!("f32, {} parameters", trained.policy);
+        held.push(part("adapters", 4 * trained.policy, how));
+    }
+    held.push(part("gradients", 4 * trained.policy, "f32"));
+    held.push(part("moments", 8 * trained.policy, "two of AdamW, f32"));
+    let (sampler, how) = if is_adapted {
+        (
+            merged_copy(config, model),
+            "weights with the adapters in them, where not the weights' own",
+        )
+    } else {
+        (compute_copy(model), "what computes and is not the weights' own memory")
+    };
+    held.push(part("sampler", sampler, how));
+    // Beside adapters the reference is the frozen weights.
+    if config.grpo.kl_coefficient > 0.0 && !is_adapted {
         let norms_and_biases = parameters
             - shape.layer_matrix_count()
             - shape.vocabulary_count() * if shape.tied_embeddings { 1 } else { 2 };
@@ -64,37 +139,48 @@ pub fn memory(config: &Config, model: &ModelFacts) -> Memory {
             + width * (shape.layer_matrix_count() + shape.vocabulary_count());
         held.push(part("reference", bytes, "a frozen copy, for the divergence"));
     }
-    if let Some(critic) = critic {
-        let how = format!("weights, gradients, moments of {critic} parameters, f32");
-        held.push(part("critic", 16 * critic, how));
+    if let Some(critic) = trained.critic {
+        let what = if is_adapted { "adapters and head" } else { "weights" };
+        held.push(part("critic", 4 * critic, format!("{what}, f32, {critic} parameters")));
+        held.push(part("its gradients", 4 * critic, "f32"));
+        held.push(part("its moments", 8 * critic, "two of AdamW, f32"));
     }
-    let context = config.context_tokens(shape.max_positions) as u64;
-    let slots = config.rollout.max_sequences as u64;
-    let row = [2, shape.layers.len() as u64, shape.key_value_heads as u64, shape.head_dim as u64];
-    let cache = product(&[product(&row), slots, context, width]);
-    held.push(part("cache", cache, format!("{slots} episodes of {context} tokens, when full")));
+    held
+}
 
-    let tokens = (config.update.tokens_per_micro_batch as u64).max(context);
-    let vocabulary = shape.vocab_size as u64;
-    let update = vec![
-        part("compute copy", copy, "inside the graph"),
-        part(
-            "activations",
-            product(&[tokens, shape.layers.len() as u64, layer_token_bytes(model)]),
-            format!("estimate: {tokens} tokens a pass"),
-        ),
-        part(
-            "logits",
-            product(&[tokens, vocabulary, 12]),
-            format!("at most: three of {tokens} x {vocabulary} in f32, every token sampled"),
-        ),
-    ];
-    let mut checkpoint =
-        vec![part("model", 4 * parameters, "f32"), part("optimizer", 8 * parameters, "f32")];
-    if let Some(critic) = critic {
-        checkpoint.push(part("critic", 12 * critic, "with its optimizer, f32"));
+/// Tensors of one checkpoint.
+fn checkpoint(config: &Config, model: &ModelFacts, trained: &Trained) -> Vec<Part> {
+    let parameters = model.config.parameter_count();
+    let is_adapted = config.lora.rank > 0;
+    let (width, format) = match config.checkpoint.dtype {
+        CheckpointDtype::F32 => (4, "f32"),
+        CheckpointDtype::Bf16 => (2, "bf16"),
+    };
+    let mut parts = Vec::new();
+    if !is_adapted || config.lora.merge_on_save {
+        parts.push(part("model", width * parameters, format));
     }
-    Memory { held, update, checkpoint }
+    if is_adapted {
+        parts.push(part("adapters", 4 * trained.policy, "f32"));
+    } else if config.checkpoint.dtype == CheckpointDtype::Bf16 {
+        parts.push(part("masters", 4 * parameters, "f32, to go on from"));
+    }
+    parts.push(part("optimizer", 8 * trained.policy, "f32"));
+    if let Some(critic) = trained.critic {
+        parts.push(part("critic", 12 * critic, "with its optimizer, f32"));
+    }
+    parts
+}
+
+/// Bytes of weights with adapters merged that share no memory with the masters: in f32 the matrices
+/// that are joined or adapted, else as without adapters.
+fn merged_copy(config: &Config, model: &ModelFacts) -> u64 {
+    let single = |name: &&str| ["o_proj", "down_proj"].contains(name);
+    let adapted = LoraTargets::of(config.lora.targets.names().filter(single));
+    match (model.compute_bytes, adapted) {
+        (4, Ok(adapted)) => compute_copy(model) + 4 * model.config.target_count(adapted),
+        _ => compute_copy(model),
+    }
 }
 
 /// Bytes of the weights that compute and share no memory with the masters: in f32 the matrices that are

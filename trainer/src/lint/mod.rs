@@ -1,6 +1,7 @@
 //! What a configuration means, from the configuration and a few facts about model, data and run:
 //! functions of values that read nothing themselves.
 
+mod json;
 mod memory;
 mod plan;
 mod text;
@@ -9,6 +10,7 @@ mod warnings;
 #[cfg(test)]
 mod tests;
 
+pub use json::report_json;
 pub use memory::{Memory, Part, memory};
 pub use plan::{Plan, Tokens, plan, tokens};
 pub use text::report;

@@ -90,14 +90,72 @@ fn memory_is_the_sum_of_its_parts() {
         ("logits", 256 * 128 * 12),
     ];
     assert_eq!(bytes(&found.update), update);
+    // Several updates a step: the policy's own log-probs and the reference's.
+    let scoring = [("compute copy", 4 * 12_288), ("logits", 256 * 128 * 16)];
+    assert_eq!(bytes(&found.scoring), scoring);
     assert_eq!(bytes(&found.checkpoint), [("model", 90_752), ("optimizer", 181_504)]);
 
     let more = ["algorithm.advantage=gae", "grpo.kl_coefficient=0"];
     let found = memory(&config(&more), &model("llama-tiny-tied", 2));
     let sampler = 2 * (18_432 + 4096);
-    assert_eq!(bytes(&found.held)[3..5], [("sampler", sampler), ("critic", 16 * 22_721)]);
+    let critic = [("critic", 4), ("its gradients", 4), ("its moments", 8)];
+    let critic = critic.map(|(name, width)| (name, width * 22_721));
+    assert_eq!(bytes(&found.held)[3..7], [&[("sampler", sampler)], &critic[..]].concat());
     assert_eq!(found.held.last().unwrap().bytes, 2 * 2 * 16 * 64 * 128 * 2);
     assert_eq!(found.checkpoint.last().unwrap().bytes, 12 * 22_721);
+}
+
+#[test]
+fn adapters_take_gradients_moments_and_no_reference() {
+    let model = model("llama-tiny-tied", 4);
+    // Of a layer: 32 in and out for queries and the output, 16 out for keys and values.
+    let more = ["lora.rank=2", "lora.targets=q_proj,v_proj,o_proj", "algorithm.advantage=gae"];
+    let adapters = 2 * 2 * (64 + 48 + 64);
+    let found = memory(&config(&more), &model);
+    let critic = adapters + 33;
+    let held = [
+        ("weights", 4 * 22_688),
+        ("adapters", 4 * adapters),
+        ("gradients", 4 * adapters),
+        ("moments", 8 * adapters),
+        ("sampler", 4 * (12_288 + 2 * 32 * 32)),
+        ("critic", 4 * critic),
+        ("its gradients", 4 * critic),
+        ("its moments", 8 * critic),
+    ];
+    assert_eq!(bytes(&found.held)[..8], held);
+    let checkpoint = [
+        ("model", 90_752),
+        ("adapters", 4 * adapters),
+        ("optimizer", 8 * adapters),
+        ("critic", 12 * critic),
+    ];
+    assert_eq!(bytes(&found.checkpoint), checkpoint);
+    let alone = [&more[..2], &["lora.merge_on_save=false"]].concat();
+    let found = memory(&config(&alone), &model);
+    assert_eq!(bytes(&found.checkpoint), [("adapters", 4 * adapters), ("optimizer", 8 * adapters)]);
+    let found = memory(&config(&["checkpoint.dtype=bf16"]), &model);
+    let rounded = [("model", 45_376), ("masters", 90_752), ("optimizer", 181_504)];
+    assert_eq!(bytes(&found.checkpoint), rounded);
+}
+
+#[test]
+fn the_report_for_programs_has_the_same_numbers() {
+    let config = config(&["retriever.top_k=4"]);
+    let facts = facts(model("llama-tiny-tied", 4));
+    let found = report_json(&config, &facts);
+    assert_eq!(found["step"]["updates"], 3);
+    assert_eq!(found["run"]["questions"], 100);
+    assert_eq!(found["memory_bytes"]["held"]["weights"], 4 * 22_688);
+    assert_eq!(found["memory_bytes"]["log_probs"]["compute_copy"], 4 * 12_288);
+    assert_eq!(found["warnings"].as_array().unwrap().len(), warnings(&config, &facts).len());
+    assert!(found["measured"].is_null() && found["model_unknown"].is_null(), "{found}");
+    let unknown = Facts { model: ModelSource::Unknown("why".to_owned()), ..facts };
+    let found = report_json(&config, &unknown);
+    assert_eq!(
+        (&found["memory_bytes"], &found["model_unknown"]),
+        (&serde_json::Value::Null, &serde_json::json!("why"))
+    );
 }
 
 #[test]

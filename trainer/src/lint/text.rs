@@ -144,7 +144,15 @@ fn memory_lines(config: &Config, model: &ModelFacts) -> Vec<String> {
     let checkpoint = Memory::total(&memory.checkpoint);
     let mut lines = vec![format!("rollout {}: held throughout", size(held))];
     lines.extend(memory.held.iter().map(row));
-    lines.push(format!("update {}: this and, while a micro-batch is computed,", size(update)));
+    if !memory.scoring.is_empty() {
+        let scoring = held.saturating_add(Memory::total(&memory.scoring));
+        lines.push(format!("log-probs {}: this and, while they are computed,", size(scoring)));
+        lines.extend(memory.scoring.iter().map(row));
+    }
+    lines.push(format!(
+        "update {}: what is held and, while a micro-batch is computed,",
+        size(update)
+    ));
     lines.extend(memory.update.iter().map(row));
     let checkpoints = plan(config).checkpoints;
     let all = checkpoint.saturating_mul(checkpoints);

@@ -44,6 +44,8 @@ pub enum WeightsError {
     Format { path: PathBuf, source: SafeTensorError },
     #[error("{path} is not an index of safetensors files: {reason}")]
     Index { path: PathBuf, reason: String },
+    #[error("{path}: {key} is {found}; accepted: {accepted}")]
+    Adapter { path: PathBuf, key: String, found: String, accepted: String },
     #[error("{path}: tensor {name} is missing")]
     Missing { path: PathBuf, name: String },
     #[error("{path}: tensor {name} has shape {found:?}, config.json asks for {expected:?}")]
@@ -153,7 +155,7 @@ pub fn read_weights(
 }
 
 /// A tensor as it is stored.
-fn read_tensor(
+pub(super) fn read_tensor(
     file: &SafeTensors<'_>,
     path: &Path,
     name: &str,
@@ -235,7 +237,11 @@ fn split(
     shards
 }
 
-fn write_file(path: &Path, tensors: &[(&str, &Tensor)], dtype: Dtype) -> Result<(), WeightsError> {
+pub(super) fn write_file(
+    path: &Path,
+    tensors: &[(&str, &Tensor)],
+    dtype: Dtype,
+) -> Result<(), WeightsError> {
     let (kind, width) = match dtype {
         Dtype::F16 => (Kind::Half, 2),
         Dtype::BF16 => (Kind::BFloat16, 2),

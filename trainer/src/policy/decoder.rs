@@ -11,7 +11,7 @@ use tch::{Device, Kind, Tensor};
 use super::attention::{Attention, AttentionWeights, LayerSpan};
 use super::config::ModelConfig;
 use super::feed_forward::FeedForward;
-use super::linear::{Masters, deep_copy};
+use super::linear::{Adapters, Masters, deep_copy};
 use super::norm::RmsNorm;
 use super::rotary::RotaryTables;
 
@@ -41,9 +41,10 @@ impl Weights {
     pub(super) fn from_parameters(
         config: &ModelConfig,
         parameters: &BTreeMap<String, Tensor>,
+        adapters: Adapters<'_>,
         kind: Kind,
     ) -> Self {
-        let masters = Masters { parameters, kind };
+        let masters = Masters { parameters, adapters, kind };
         let norm = |name: &str| RmsNorm::new(masters.tensor(name), config.rms_norm_epsilon);
         let layers = (0..config.layers.len())
             .map(|layer| {

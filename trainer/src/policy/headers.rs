@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use super::checkpoint_files::{WeightsError, weight_files};
 use super::config::ModelConfig;
-use super::parameters::expected_shapes;
+use super::lora::LoraTargets;
+use super::parameters::{adaptable_shapes, expected_shapes};
 
 /// A longer header is refused, as by the safetensors library itself; bytes.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
@@ -40,6 +41,17 @@ impl ModelConfig {
     pub fn joined_matrix_count(&self) -> u64 {
         const JOINED: [&str; 5] = ["q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"];
         self.matrices(|name| JOINED.iter().any(|part| name.contains(part)))
+    }
+
+    /// Numbers in the matrices of the layers that are among `targets`.
+    pub fn target_count(&self, targets: LoraTargets) -> u64 {
+        self.matrices(|name| targets.contains(name.strip_suffix(".weight").unwrap_or(name)))
+    }
+
+    /// Numbers in adapters of this rank on `targets`: a row of A and a column of B a rank.
+    pub fn adapter_count(&self, rank: usize, targets: LoraTargets) -> u64 {
+        let adapted = adaptable_shapes(self).into_iter().filter(|(name, _)| targets.contains(name));
+        adapted.map(|(_, [outputs, inputs])| (rank * (outputs + inputs)) as u64).sum()
     }
 
     /// Numbers in the vocabulary's matrix: of the embedding, and as many of the head.

@@ -18,24 +18,40 @@ pub(super) fn expected_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)>
     shapes
 }
 
-fn layer_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
+/// Every linear module of every layer with its outputs and inputs, in a fixed order.
+pub(super) fn adaptable_shapes(config: &ModelConfig) -> Vec<(String, [usize; 2])> {
+    let of_layer = |layer: usize| {
+        layer_maps(config)
+            .into_iter()
+            .map(move |(part, shape, _)| (format!("model.layers.{layer}.{part}"), shape))
+    };
+    (0..config.layers.len()).flat_map(of_layer).collect()
+}
+
+/// The linear modules of a layer: name, outputs and inputs, whether there is a bias.
+fn layer_maps(config: &ModelConfig) -> [(&'static str, [usize; 2], bool); 7] {
     let size = |value: i64| usize::try_from(value).unwrap_or(0);
     let (hidden, inner) = (size(config.hidden_size), size(config.intermediate_size));
     let head = size(config.head_dim);
     let query = size(config.heads) * head;
     let key = size(config.key_value_heads) * head;
     let biases = config.biases;
-    let maps = [
-        ("self_attn.q_proj", query, hidden, biases.query_key_value),
-        ("self_attn.k_proj", key, hidden, biases.query_key_value),
-        ("self_attn.v_proj", key, hidden, biases.query_key_value),
-        ("self_attn.o_proj", hidden, query, biases.attention_output),
-        ("mlp.gate_proj", inner, hidden, biases.feed_forward),
-        ("mlp.up_proj", inner, hidden, biases.feed_forward),
-        ("mlp.down_proj", hidden, inner, biases.feed_forward),
-    ];
+    [
+        ("self_attn.q_proj", [query, hidden], biases.query_key_value),
+        ("self_attn.k_proj", [key, hidden], biases.query_key_value),
+        ("self_attn.v_proj", [key, hidden], biases.query_key_value),
+        ("self_attn.o_proj", [hidden, query], biases.attention_output),
+        ("mlp.gate_proj", [inner, hidden], biases.feed_forward),
+        ("mlp.up_proj", [inner, hidden], biases.feed_forward),
+        ("mlp.down_proj", [hidden, inner], biases.feed_forward),
+    ]
+}
+
+fn layer_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
+    let size = |value: i64| usize::try_from(value).unwrap_or(0);
+    let (hidden, head) = (size(config.hidden_size), size(config.head_dim));
     let mut shapes = vec![("input_layernorm.weight".to_owned(), vec![hidden])];
-    for (module, outputs, inputs, biased) in maps {
+    for (module, [outputs, inputs], biased) in layer_maps(config) {
         shapes.push((format!("{module}.weight"), vec![outputs, inputs]));
         if biased {
             shapes.push((format!("{module}.bias"), vec![outputs]));

@@ -1,5 +1,6 @@
 //! The decoder, its gradients and its files against what `transformers` computed.
 
+pub(crate) mod adapters;
 mod configurations;
 mod files;
 mod real_model;

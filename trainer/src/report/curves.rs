@@ -30,6 +30,25 @@ const SMALL_CHARTS: [(&str, Figure, bool); 9] = [
     ("Sampled tokens per second", |row| row.tokens_per_second, true),
 ];
 
+/// Charts of figures that only some algorithms have: title, figure, whether 0 stays in view, and what the
+/// figure is in every step of a run without it.
+const ALGORITHM_CHARTS: [(&str, Figure, bool, f64); 7] = [
+    ("Weight of the KL", |row| row.algorithm.kl_coefficient, true, 0.0),
+    ("Log-prob of tokens of positive advantage", |row| row.algorithm.positive_log_prob, false, 0.0),
+    ("Loss of kept likelihoods", |row| row.algorithm.likelihood_loss, true, 0.0),
+    ("Value loss of the critic", |row| row.algorithm.value_loss, true, 0.0),
+    ("Share of clipped values", |row| row.algorithm.value_clip_fraction, true, 0.0),
+    ("Gradient norm of the critic", |row| row.algorithm.critic_grad_norm, true, 0.0),
+    ("Weight that corrects for the sampler", |row| row.algorithm.importance, false, 1.0),
+];
+
+/// Whether a run has a figure that is `elsewhere` in runs of other algorithms. Rows that were written
+/// before there was such a figure hold 0.
+fn has(metrics: &[StepMetrics], figure: Figure, elsewhere: f64) -> bool {
+    let is_own = |value: f64| value != 0.0 && (value - elsewhere).abs() > f64::EPSILON;
+    metrics.iter().any(|row| is_own(figure(row)))
+}
+
 fn series(metrics: &[StepMetrics], name: &str, class: &'static str, figure: Figure) -> Series {
     let points = metrics.iter().map(|row| (row.step as f64, figure(row))).collect();
     Series { name: name.to_owned(), class, points }
@@ -44,7 +63,11 @@ pub(super) fn section(metrics: &[StepMetrics]) -> String {
     let _ = write!(html, "<p class=lead>{}</p>", lead(metrics));
     html.push_str(&main_chart(metrics));
     html.push_str("<div class=charts>");
-    for (title, figure, from_zero) in SMALL_CHARTS {
+    let own = ALGORITHM_CHARTS
+        .into_iter()
+        .filter(|&(_, figure, _, elsewhere)| has(metrics, figure, elsewhere))
+        .map(|(title, figure, from_zero, _)| (title, figure, from_zero));
+    for (title, figure, from_zero) in SMALL_CHARTS.into_iter().chain(own) {
         let chart = Chart {
             title: title.to_owned(),
             series: vec![series(metrics, title, "a", figure)],

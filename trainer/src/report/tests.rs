@@ -191,6 +191,38 @@ fn a_run_becomes_one_page_and_one_table() {
     assert!(html.contains("1 was dropped"));
 }
 
+/// Only a run whose algorithm has a figure has its chart.
+#[test]
+fn figures_of_an_algorithm_are_shown_where_there_are_some() {
+    let charts = |change: fn(&mut AlgorithmMetrics)| {
+        let row = |index| {
+            let mut row = step(index);
+            change(&mut row.algorithm);
+            row
+        };
+        let rows: Vec<StepMetrics> = (1..=3).map(row).collect();
+        let html = super::curves::section(&rows);
+        let count = html.matches("<svg").count() - 11;
+        (count, html)
+    };
+    assert_eq!(charts(|_| {}).0, 0);
+    // What a run without corrections writes.
+    assert_eq!(charts(|own| own.importance = 1.0).0, 0);
+    for (change, title) in [
+        ((|own| own.kl_coefficient = 1e-3) as fn(&mut AlgorithmMetrics), "Weight of the KL"),
+        (|own| own.importance = 0.97, "Weight that corrects for the sampler"),
+        (|own| own.positive_log_prob = -1.5, "Log-prob of tokens of positive advantage"),
+        (|own| own.likelihood_loss = 0.1, "Loss of kept likelihoods"),
+        (|own| own.value_loss = 0.1, "Value loss of the critic"),
+        (|own| own.value_clip_fraction = 0.1, "Share of clipped values"),
+        (|own| own.critic_grad_norm = 2.0, "Gradient norm of the critic"),
+    ] {
+        let (count, html) = charts(change);
+        assert_eq!(count, 1, "{title}");
+        assert!(html.contains(title), "{title}");
+    }
+}
+
 #[test]
 fn elements_are_closed_in_order() {
     let dir = tempfile::tempdir().unwrap();

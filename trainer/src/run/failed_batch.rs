@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use shared::atomic_file;
 use tch::{Kind, Tensor};
 
-use crate::checkpoint;
+use super::loaded_model::LoadedModel;
+use crate::checkpoint::{self, SaveForm};
 use crate::config::Config;
 use crate::critic::{Critic, CriticSequence};
 use crate::policy::Policy;
@@ -57,7 +58,7 @@ pub(super) fn folder_of(run_dir: &Path, step: u64) -> PathBuf {
 /// The file system's.
 pub(super) fn save(
     config: &Config,
-    policy: &Policy,
+    loaded: &LoadedModel,
     step: u64,
     batch: &Batch<'_>,
     error: &UpdateError,
@@ -68,12 +69,15 @@ pub(super) fn save(
             .with_context(|| format!("cannot replace {}", folder.display()))?;
     }
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    checkpoint::save(&folder.join(MODEL_FOLDER), policy, &config.model.path, None)?;
+    // All bits, and adapters apart from their base: the failure may need both.
+    let form = SaveForm { kind: Kind::Float, merged: false };
+    let LoadedModel { policy, place, .. } = loaded;
+    checkpoint::save(&folder.join(MODEL_FOLDER), policy, place, form, None)?;
     atomic_file::write(&folder.join(CONFIG_FILE), config.to_toml().as_bytes())?;
     let (part, tensors) = match batch {
         Batch::Policy(sequences) => ("policy", policy_tensors(sequences)),
         Batch::Critic(critic, sequences) => {
-            let parameters: Vec<(&String, &Tensor)> = critic.model.parameters.iter().collect();
+            let parameters: Vec<(&String, &Tensor)> = critic.model.trained().iter().collect();
             Tensor::write_safetensors(&parameters, folder.join(CRITIC_FILE))?;
             ("critic", critic_tensors(sequences))
         }
@@ -211,7 +215,7 @@ pub(super) fn read_critic_batch(
     for (name, tensor) in tensors {
         let parameter = critic
             .model
-            .parameters
+            .trained_mut()
             .get_mut(&name)
             .with_context(|| format!("{}: unknown tensor {name}", path.display()))?;
         tch::no_grad(|| parameter.f_copy_(&tensor))

@@ -2,29 +2,33 @@
 //! configuration means. Loads no tensor.
 
 use std::io::Write;
+use std::path::PathBuf;
 
 use tch::Kind;
 
 use super::loaded_model::question_records;
 use crate::config::{ComputeDtype, Config, ConfigError};
 use crate::hub::ModelName;
-use crate::lint::{Facts, Measured, ModelFacts, ModelSource, problems, report};
-use crate::policy::{ModelConfig, select_compute, stored_bytes};
+use crate::lint::{Facts, Measured, ModelFacts, ModelSource, problems, report, report_json};
+use crate::policy::{AdapterFolder, ModelConfig, ModelPlace, select_compute, stored_bytes};
 use crate::track::read_metrics;
 
 /// Steps that the expected time is the mean of, the latest ones.
 const MEASURED_STEPS: usize = 10;
 
-/// Prints what `config` means.
+/// Prints what `config` means, in words or as JSON.
 ///
 /// # Errors
 /// [`ConfigError`] where it cannot work with the model or the questions; a file that is there and cannot
 /// be read.
-pub fn lint(config: &Config, out: &mut dyn Write) -> anyhow::Result<()> {
+pub fn lint(config: &Config, as_json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
     let facts = facts(config)?;
     let problems = problems(config, &facts);
     if !problems.is_empty() {
         return Err(ConfigError::Invalid(problems).into());
+    }
+    if as_json {
+        return Ok(writeln!(out, "{:#}", report_json(config, &facts))?);
     }
     Ok(out.write_all(report(config, &facts).as_bytes())?)
 }
@@ -69,8 +73,16 @@ fn model(config: &Config, compute_bytes: u64) -> anyhow::Result<ModelSource> {
         let reason = format!("model.path = {} is not there", folder.display());
         return Ok(ModelSource::Unknown(reason));
     }
-    let model = ModelConfig::read(folder)?;
-    let stored_bytes = stored_bytes(folder, &model)?;
+    let named = AdapterFolder::find(folder)?.map(|adapters| PathBuf::from(adapters.base.name));
+    let base = config.model.base.clone().or(named);
+    if let Some(name) = base.as_deref().and_then(ModelName::parse) {
+        let reason =
+            format!("the base of model.path = {}, {name}, is on the hub", folder.display());
+        return Ok(ModelSource::Unknown(reason));
+    }
+    let ModelPlace { base, .. } = ModelPlace::find(folder, config.model.base.as_deref())?;
+    let model = ModelConfig::read(&base)?;
+    let stored_bytes = stored_bytes(&base, &model)?;
     Ok(ModelSource::Known(Box::new(ModelFacts { config: model, stored_bytes, compute_bytes })))
 }
 

@@ -7,13 +7,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 use shared::client::ClientConfig;
 use shared::dataset::{QaRecord, read_qa_records};
-use tch::Device;
+use tch::{Device, Kind};
 use tracing::info;
 
-use crate::config::{Compat, Config, RewardKind as RewardChoice};
+use crate::checkpoint::SaveForm;
+use crate::config::{CheckpointDtype, Compat, Config, RewardKind as RewardChoice};
 use crate::data::{Example, PromptStyle, PromptTemplate, examples};
 use crate::engine::{BuiltinEngine, BuiltinEngineConfig, Sampling, SamplingKey};
-use crate::policy::{Compute, Decoder, Policy, select_compute, set_threads};
+use crate::policy::{
+    Compute, Decoder, Lora, LoraConfig, ModelPlace, Policy, base_name, select_compute, set_threads,
+};
 use crate::reward::{RewardConfig, RewardKind, RewardReading, StructuredScores};
 use crate::rollout::episode::EpisodeJob;
 use crate::rollout::observation::ObservationBudget;
@@ -34,6 +37,8 @@ const PREFILL_PASS_TOKENS: usize = 2048;
 /// A model ready to be rolled out and trained.
 #[derive(Debug)]
 pub(super) struct LoadedModel {
+    /// What `policy` was read from.
+    pub(super) place: ModelPlace,
     pub(super) tokenizer: Tokenizer,
     pub(super) policy: Policy,
     pub(super) decoder: Decoder,
@@ -41,14 +46,56 @@ pub(super) struct LoadedModel {
 }
 
 impl LoadedModel {
-    /// Loads tokenizer and weights of `folder`.
+    /// Loads tokenizer and weights of `folder` to be asked; adapters are merged into their base.
     pub(super) fn open(config: &Config, folder: &Path) -> anyhow::Result<Self> {
+        Self::open_with(config, folder, |policy, place| {
+            if let Some(adapters) = &place.adapters {
+                policy.adapt(adapters.read(&policy.config)?);
+                policy.merge();
+            }
+            Ok(())
+        })
+    }
+
+    /// Loads tokenizer and weights of `model.path` to be trained: with the adapters that the folder
+    /// holds, or new ones, where `lora.rank` asks for them.
+    pub(super) fn open_for_training(config: &Config) -> anyhow::Result<Self> {
+        let Some(wanted) = lora_config(config) else {
+            return Self::open(config, &config.model.path);
+        };
+        Self::open_with(config, &config.model.path, |policy, place| {
+            let lora = match &place.adapters {
+                Some(found) => {
+                    anyhow::ensure!(
+                        found.config == wanted,
+                        "its adapters have {}, the section [lora] asks for {wanted}: set the same \
+                         values, or merge them first by lora.rank = 0",
+                        found.config
+                    );
+                    found.read(&policy.config)?
+                }
+                None => Lora::new(&policy.config, wanted, base_name(&place.base), config.seed),
+            };
+            policy.adapt(lora);
+            info!(rank = wanted.rank, trained = policy.trained_count(), "training adapters");
+            Ok(())
+        })
+    }
+
+    fn open_with(
+        config: &Config,
+        folder: &Path,
+        adapt: impl FnOnce(&mut Policy, &ModelPlace) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
         set_threads(if config.deterministic { 1 } else { config.threads });
         let compute = compute_of(config)?;
-        let tokenizer = Tokenizer::from_folder_on(folder, config.model.chat_date)
-            .with_context(|| format!("model.path = {}", folder.display()))?;
-        let policy = Policy::load(folder, compute)
-            .with_context(|| format!("model.path = {}", folder.display()))?;
+        let named = || format!("model.path = {}", folder.display());
+        let place = ModelPlace::find(folder, config.model.base.as_deref()).with_context(named)?;
+        let tokenizer = place.folder_with("tokenizer.json");
+        let tokenizer = Tokenizer::from_folders(tokenizer, &place.base, config.model.chat_date)
+            .with_context(named)?;
+        let mut policy = Policy::load_base(&place, compute).with_context(named)?;
+        adapt(&mut policy, &place).with_context(named)?;
         let context_tokens = config.context_tokens(policy.config.max_positions);
         let decoder = Decoder::new(&policy.config, context_tokens, compute.device);
         if config.data.chat && !tokenizer.has_chat_template() {
@@ -65,7 +112,7 @@ impl LoadedModel {
             context_tokens,
             "model loaded"
         );
-        Ok(Self { tokenizer, policy, decoder, context_tokens })
+        Ok(Self { place, tokenizer, policy, decoder, context_tokens })
     }
 
     /// An engine over the policy's present weights.
@@ -95,6 +142,26 @@ impl LoadedModel {
         let limit = config.rollout.max_prompt_tokens;
         Ok(examples(&records, &template, &self.tokenizer, limit)?)
     }
+}
+
+/// The adapters that `config` asks for.
+pub(super) fn lora_config(config: &Config) -> Option<LoraConfig> {
+    let lora = &config.lora;
+    (lora.rank > 0).then_some(LoraConfig {
+        rank: lora.rank,
+        alpha: lora.alpha,
+        rank_stabilised: lora.rslora,
+        targets: lora.targets,
+    })
+}
+
+/// How `config` wants models to be saved.
+pub(super) fn save_form(config: &Config) -> SaveForm {
+    let kind = match config.checkpoint.dtype {
+        CheckpointDtype::F32 => Kind::Float,
+        CheckpointDtype::Bf16 => Kind::BFloat16,
+    };
+    SaveForm { kind, merged: config.lora.merge_on_save }
 }
 
 fn compute_of(config: &Config) -> anyhow::Result<Compute> {

@@ -7,18 +7,22 @@ use shared::atomic_file;
 use shared::digest::Digest;
 
 use crate::config::Config;
-use crate::policy::weight_files;
+use crate::policy::{ADAPTER_FILE, ModelPlace, weight_files};
 
 /// Writes the digests of model, tokenizer and questions and the version of the program into the run
 /// directory.
 pub(super) fn write_manifest(config: &Config) -> anyhow::Result<()> {
-    let model = &config.model.path;
+    let place = ModelPlace::find(&config.model.path, config.model.base.as_deref())?;
+    let tokenizer = "tokenizer.json";
     let mut files = vec![
-        ("tokenizer".to_owned(), model.join("tokenizer.json")),
+        ("tokenizer".to_owned(), place.folder_with(tokenizer).join(tokenizer)),
         ("training questions".to_owned(), config.data.train.clone()),
         ("held-out questions".to_owned(), config.data.test.clone()),
     ];
-    let weights = weight_files(model)?;
+    if let Some(adapters) = &place.adapters {
+        files.push(("adapters".to_owned(), adapters.folder.join(ADAPTER_FILE)));
+    }
+    let weights = weight_files(&place.base)?;
     let count = weights.len();
     files.extend(weights.into_iter().enumerate().map(|(index, path)| {
         let name =

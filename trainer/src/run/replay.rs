@@ -27,8 +27,9 @@ use crate::update::{
 /// A folder that is none of a failed update, or damaged.
 pub fn replay(folder: &Path, out: &mut dyn Write) -> anyhow::Result<()> {
     let failure = read_failure(folder)?;
-    let config = Config::load(Some(&folder.join(CONFIG_FILE)), &Environment::new(), &[])?;
-    let loaded = LoadedModel::open(&config, &folder.join(MODEL_FOLDER))?;
+    let mut config = Config::load(Some(&folder.join(CONFIG_FILE)), &Environment::new(), &[])?;
+    config.model.path = folder.join(MODEL_FOLDER);
+    let loaded = LoadedModel::open_for_training(&config)?;
     writeln!(
         out,
         "step {}, update {} of the {}: the {} was {}",

@@ -15,7 +15,7 @@ use shared::atomic_file;
 use tracing::info;
 
 use super::evaluation::evaluate;
-use super::loaded_model::{LoadedModel, http_searcher};
+use super::loaded_model::{LoadedModel, http_searcher, save_form};
 use super::manifest::write_manifest;
 use super::memory;
 use super::warm_start::optimizer_config;
@@ -27,7 +27,7 @@ use crate::critic::Critic;
 use crate::data::Example;
 use crate::engine::BuiltinEngine;
 use crate::eval::Searches;
-use crate::policy::Weights;
+use crate::policy::{Lora, Policy, Weights};
 use crate::report::evaluation_path;
 use crate::reward::Reward;
 use crate::rollout::trajectory::Trajectory;
@@ -75,7 +75,7 @@ pub fn train_until(config: &Config, stop: &StopFlag, out: &mut dyn Write) -> any
 struct TrainingRun<'c> {
     config: &'c Config,
     loaded: LoadedModel,
-    reference: Option<Weights>,
+    reference: Option<Reference>,
     engine: BuiltinEngine,
     searcher: HttpSearcher,
     questions: Vec<Example>,
@@ -94,6 +94,24 @@ struct TrainingRun<'c> {
     trace: Option<Trace>,
 }
 
+/// The model as it was where training began, which the divergence is measured from.
+enum Reference {
+    /// A copy of its weights.
+    Frozen(Weights),
+    /// The frozen weights that the policy computes with as well, and the adapters that were there, if
+    /// they changed anything: nothing large is kept a second time.
+    OverBase(Option<Lora>),
+}
+
+impl Reference {
+    fn of(policy: &Policy) -> Self {
+        match &policy.lora {
+            Some(lora) => Self::OverBase((!lora.is_zero()).then(|| lora.deep_copy())),
+            None => Self::Frozen(policy.frozen_weights()),
+        }
+    }
+}
+
 /// PPO's critic with its optimizer.
 struct TrainedCritic {
     model: Critic,
@@ -104,7 +122,7 @@ impl TrainedCritic {
     /// A new one, made of the policy as it stands.
     fn start(config: &Config, loaded: &LoadedModel) -> Self {
         let model = Critic::of_policy(&loaded.policy, config.seed);
-        let optimizer = AdamW::new(&model.model.parameters, optimizer_config(config));
+        let optimizer = AdamW::new(model.model.trained(), optimizer_config(config));
         Self { model, optimizer }
     }
 }
@@ -116,11 +134,11 @@ impl<'c> TrainingRun<'c> {
         atomic_file::write(&config.run_dir.join("config.toml"), config.to_toml().as_bytes())?;
         write_manifest(config)?;
         info!(objective = config.objective_in_words(), "training");
-        let mut loaded = LoadedModel::open(config, &config.model.path)?;
+        let mut loaded = LoadedModel::open_for_training(config)?;
         let questions =
             loaded.questions(config, &config.data.train, config.data.max_train_questions)?;
         // The reference is where training began, also when a run is resumed.
-        let reference = (config.grpo.kl_coefficient > 0.0).then(|| loaded.policy.frozen_weights());
+        let reference = (config.grpo.kl_coefficient > 0.0).then(|| Reference::of(&loaded.policy));
         let mut state = TrainerState { seed: config.seed, ..TrainerState::default() };
         let latest = checkpoint::latest(&config.run_dir)?.filter(|_| config.grpo.resume);
         if let Some((folder, saved)) = &latest {
@@ -134,9 +152,9 @@ impl<'c> TrainingRun<'c> {
             );
             info!(checkpoint = %folder.display(), step = saved.step, "going on");
             state = *saved;
-            loaded = LoadedModel::open(config, folder)?;
+            checkpoint::restore_policy(folder, &mut loaded.policy)?;
         }
-        let mut optimizer = AdamW::new(&loaded.policy.parameters, optimizer_config(config));
+        let mut optimizer = AdamW::new(loaded.policy.trained(), optimizer_config(config));
         if let Some((folder, saved)) = &latest {
             checkpoint::restore_moments(folder, *saved, &mut optimizer)?;
         }
@@ -144,7 +162,7 @@ impl<'c> TrainingRun<'c> {
             .then(|| TrainedCritic::start(config, &loaded));
         if let (Some((folder, saved)), Some(critic)) = (&latest, &mut critic) {
             let TrainedCritic { model, optimizer } = critic;
-            let parameters = &mut model.model.parameters;
+            let parameters = model.model.trained_mut();
             checkpoint::restore_critic(folder, *saved, parameters, optimizer)?;
         }
         let mut engine = loaded.engine(config.rollout.max_sequences);
@@ -328,11 +346,11 @@ impl<'c> TrainingRun<'c> {
             }
             let resume = ResumeParts {
                 optimizer: &self.optimizer,
-                critic: critic.map(|one| (&one.model.model.parameters, &one.optimizer)),
+                critic: critic.map(|one| (one.model.model.trained(), &one.optimizer)),
                 state,
             };
-            let source = &self.config.model.path;
-            checkpoint::save(&folder, &self.loaded.policy, source, Some(resume))?;
+            let LoadedModel { policy, place, .. } = &self.loaded;
+            checkpoint::save(&folder, policy, place, save_form(self.config), Some(resume))?;
             self.saved_step = Some(self.state.step);
         }
         Ok(folder)

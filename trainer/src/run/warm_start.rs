@@ -10,7 +10,7 @@ use tracing::info;
 
 use super::demonstrations::{DemonstrationEngine, Habit, demonstration_turns};
 use super::loaded_model::{
-    EpisodeProgress, LoadedModel, episode_jobs, http_searcher, rollout_config,
+    EpisodeProgress, LoadedModel, episode_jobs, http_searcher, rollout_config, save_form,
 };
 use super::memory;
 use super::question_order::{shuffled, step_questions};
@@ -63,14 +63,14 @@ fn demonstrate_and_save(
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     let started = Instant::now();
-    let mut loaded = LoadedModel::open(config, &config.model.path)?;
+    let mut loaded = LoadedModel::open_for_training(config)?;
     let questions =
         loaded.questions(config, &config.data.train, config.data.max_train_questions)?;
     let trajectories = demonstrations(config, &loaded, &questions, stop)?;
     let sequences: Vec<TrainSequence> = trajectories.iter().map(TrainSequence::of).collect();
     train_on(config, &mut loaded, &sequences, stop)?;
     let folder = warm_start_folder(config);
-    checkpoint::save(&folder, &loaded.policy, &config.model.path, None)?;
+    checkpoint::save(&folder, &loaded.policy, &loaded.place, save_form(config), None)?;
     record_phase(&config.run_dir, "warm start", started.elapsed().as_secs_f64())?;
     writeln!(out, "{}: warm start on {} demonstrations", folder.display(), sequences.len())?;
     Ok(())
@@ -121,7 +121,7 @@ fn train_on(
     sequences: &[TrainSequence],
     stop: &StopFlag,
 ) -> anyhow::Result<()> {
-    let mut optimizer = AdamW::new(&loaded.policy.parameters, optimizer_config(config));
+    let mut optimizer = AdamW::new(loaded.policy.trained(), optimizer_config(config));
     let per_update = config.sft.trajectories_per_update.min(sequences.len());
     let updates = (config.sft.epochs * sequences.len()).div_ceil(per_update) as u64;
     let mut progress = Progress::start("warm start", updates, "updates");
@@ -132,7 +132,7 @@ fn train_on(
         let budget = config.update.tokens_per_micro_batch;
         let loss = supervised_gradient(&loaded.policy, &loaded.decoder, &batch, budget, stop)?;
         let rate = warmed_up(config.sft.learning_rate, config.sft.warmup_updates, update);
-        let parameters = &mut loaded.policy.parameters;
+        let parameters = loaded.policy.trained_mut();
         let norm = apply_gradient(config, parameters, &mut optimizer, rate)?;
         if !loss.is_finite() {
             return Err(UpdateError::NotFinite { what: "loss", update, value: loss }.into());

@@ -83,11 +83,12 @@ impl Tokenizer {
     /// Reads tokenizer.json of a Hugging Face model folder, the end-of-sequence ids that
     /// tokenizer_config.json, generation_config.json and config.json name, and the chat template.
     pub fn from_folder(folder: &Path) -> Result<Self, TokenError> {
-        Self::from_folder_on(folder, ChatDate::default())
+        Self::from_folders(folder, folder, ChatDate::default())
     }
 
-    /// The same, with a chat template that takes `today` for the day on which it is rendered.
-    pub fn from_folder_on(folder: &Path, today: ChatDate) -> Result<Self, TokenError> {
+    /// The tokenizer of `folder` for the model of another folder, which may be the same; its chat
+    /// template takes `today` for the day on which it is rendered.
+    pub fn from_folders(folder: &Path, model: &Path, today: ChatDate) -> Result<Self, TokenError> {
         let path = folder.join("tokenizer.json");
         let bytes = std::fs::read(&path).map_err(|error| TokenError::File {
             path: path.clone(),
@@ -95,7 +96,7 @@ impl Tokenizer {
         })?;
         let for_templates = tokenizers::Tokenizer::from_bytes(&bytes)
             .map_err(|error| TokenError::File { path, reason: error.to_string() })?;
-        let special = special_tokens::read(folder, &for_templates, today)?;
+        let special = special_tokens::read(folder, model, &for_templates, today)?;
         Ok(Self::new(for_templates, special.end_ids, special.chat_template))
     }
 

@@ -20,9 +20,11 @@ const TOKEN_KEYS: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// The end ids are the union over the three files: an instruction-tuned model often names its
-/// end-of-turn token in one of them and its end-of-text token in another.
+/// end-of-turn token in one of them and its end-of-text token in another. Of `model`, the folder of the
+/// weights, only what the model's own files say counts.
 pub(super) fn read(
     folder: &Path,
+    model: &Path,
     tokenizer: &tokenizers::Tokenizer,
     today: ChatDate,
 ) -> Result<SpecialTokens, TokenError> {
@@ -36,11 +38,13 @@ pub(super) fn read(
         })?;
         end_ids.push(id);
     }
-    for file in ["generation_config.json", "config.json"] {
-        let config = read_json(folder, file)?;
-        for id in ids(folder, file, &config["eos_token_id"])? {
-            if !end_ids.contains(&id) {
-                end_ids.push(id);
+    for folder in [folder, model] {
+        for file in ["generation_config.json", "config.json"] {
+            let config = read_json(folder, file)?;
+            for id in ids(folder, file, &config["eos_token_id"])? {
+                if !end_ids.contains(&id) {
+                    end_ids.push(id);
+                }
             }
         }
     }

@@ -40,7 +40,8 @@ pub fn first_in(tensor: &Tensor) -> Option<(usize, f64)> {
 
 /// The first parameter of a model that holds a number that is not finite.
 pub fn first_in_parameters(policy: &Policy) -> Option<NotFiniteAt> {
-    policy.parameters.iter().find_map(|(name, tensor)| {
+    let adapters = policy.lora.iter().flat_map(|lora| &lora.parameters);
+    policy.parameters.iter().chain(adapters).find_map(|(name, tensor)| {
         let (place, value) = first_in(tensor)?;
         Some(NotFiniteAt { place: format!("number {place} of parameter {name}"), value })
     })
@@ -48,7 +49,7 @@ pub fn first_in_parameters(policy: &Policy) -> Option<NotFiniteAt> {
 
 /// The first gradient, by its parameter's name, that is not finite.
 pub fn first_in_gradients(policy: &Policy) -> Option<NotFiniteAt> {
-    policy.parameters.iter().find_map(|(name, tensor)| {
+    policy.trained().iter().find_map(|(name, tensor)| {
         let gradient = tensor.grad();
         let (place, value) = gradient.defined().then(|| first_in(&gradient)).flatten()?;
         Some(NotFiniteAt { place: format!("number {place} of the gradient of {name}"), value })
@@ -57,7 +58,7 @@ pub fn first_in_gradients(policy: &Policy) -> Option<NotFiniteAt> {
 
 /// A gradient whose numbers are finite, but too large for the norm over all of them.
 pub fn largest_gradient(policy: &Policy) -> Option<NotFiniteAt> {
-    let largest = policy.parameters.iter().filter_map(|(name, tensor)| {
+    let largest = policy.trained().iter().filter_map(|(name, tensor)| {
         let gradient = tensor.grad();
         let largest =
             gradient.defined().then(|| gradient.detach().abs().max().double_value(&[]))?;

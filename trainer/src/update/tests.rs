@@ -113,7 +113,7 @@ fn prepared(policy: &Policy, decoder: &Decoder) -> Vec<TrainSequence> {
 
 /// The gradient of each parameter that `compute` leaves, starting from none.
 fn gradients<T>(policy: &Policy, compute: impl FnOnce() -> T) -> (T, BTreeMap<String, Tensor>) {
-    for parameter in policy.parameters.values() {
+    for parameter in policy.trained().values() {
         let mut gradient = parameter.grad();
         if gradient.defined() {
             let _ = gradient.zero_();
@@ -125,7 +125,7 @@ fn gradients<T>(policy: &Policy, compute: impl FnOnce() -> T) -> (T, BTreeMap<St
         let gradient = if gradient.defined() { gradient.copy() } else { parameter.zeros_like() };
         (name.clone(), gradient.detach())
     };
-    (result, policy.parameters.iter().map(copy).collect())
+    (result, policy.trained().iter().map(copy).collect())
 }
 
 /// Differences are measured in units of a parameter's largest gradient.

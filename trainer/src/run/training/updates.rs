@@ -2,7 +2,7 @@
 //! critic and of the policy.
 
 use super::advantages::TrainBatch;
-use super::{TrainedCritic, TrainingRun};
+use super::{Reference, TrainedCritic, TrainingRun};
 use crate::algo::{Aggregation, ClipRange, KlEstimator, LikelihoodGate, Objective, token_weights};
 use crate::config::{
     Config, KlEstimator as KlChoice, KlPlacement, LikelihoodGateKind, LossAggregation,
@@ -45,6 +45,15 @@ impl TrainingRun<'_> {
         let temperature = self.config.rollout.temperature;
         let decoder = &self.loaded.decoder;
         if let Some(reference) = &self.reference {
+            let over_base;
+            let reference = match reference {
+                Reference::Frozen(weights) => weights,
+                Reference::OverBase(adapters) => {
+                    let policy = &self.loaded.policy;
+                    over_base = tch::no_grad(|| policy.weights_with(adapters.as_ref()));
+                    &over_base
+                }
+            };
             let found =
                 sequence_log_probs(decoder, reference, sequences, temperature, budget, stop)?;
             for (sequence, log_probs) in sequences.iter_mut().zip(found) {
@@ -54,7 +63,8 @@ impl TrainingRun<'_> {
         let per_update = self.trajectories_per_update(sequences.len());
         let several = per_update < sequences.len() || self.config.grpo.epochs_per_step > 1;
         if several || self.config.algorithm.kl_placement == KlPlacement::Reward {
-            let weights = self.loaded.policy.detached_weights();
+            // As the update computes them, adapters beside the weights, not as they are rolled out.
+            let weights = tch::no_grad(|| self.loaded.policy.weights());
             let found =
                 sequence_log_probs(decoder, &weights, sequences, temperature, budget, stop)?;
             for (sequence, log_probs) in sequences.iter_mut().zip(found) {
@@ -174,7 +184,7 @@ impl TrainingRun<'_> {
             return Err(UpdateError::NotFinite { what, update, value });
         }
         let rate = warmed_up(grpo.learning_rate, grpo.warmup_updates, update);
-        let parameters = &mut self.loaded.policy.parameters;
+        let parameters = self.loaded.policy.trained_mut();
         Ok((apply_gradient(self.config, parameters, &mut self.optimizer, rate)?, rate))
     }
 }
@@ -191,7 +201,7 @@ fn apply_critic(
         return Err(UpdateError::NotFinite { what: "value loss", update, value });
     }
     let rate = warmed_up(config.critic.learning_rate, config.critic.warmup_updates, update);
-    apply_gradient(config, &mut critic.model.model.parameters, &mut critic.optimizer, rate)
+    apply_gradient(config, critic.model.model.trained_mut(), &mut critic.optimizer, rate)
 }
 
 /// Keeps the batch of an update that came out not finite, and says what to do. `step` counts the steps
@@ -204,7 +214,7 @@ fn failed(
     error: UpdateError,
 ) -> anyhow::Error {
     let step = step + 1;
-    let kept = match failed_batch::save(config, &loaded.policy, step, batch, &error) {
+    let kept = match failed_batch::save(config, loaded, step, batch, &error) {
         Ok(folder) => {
             let folder = folder.display();
             format!("its batch is kept: `trainer replay {folder}` says where the number arises")

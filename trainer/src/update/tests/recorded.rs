@@ -11,6 +11,7 @@ use crate::algo::{Aggregation, ClipRange, KlEstimator, LikelihoodGate, Objective
 use crate::critic::{
     Critic, CriticConfig, CriticSequence, HEAD_BIAS, HEAD_WEIGHT, critic_gradient,
 };
+use crate::policy::tests::adapters::adapted;
 use crate::policy::tests::{F32, gap, tiny};
 use crate::rollout::tests::golden;
 use crate::stop::StopFlag;
@@ -152,6 +153,28 @@ fn policy_updates_have_the_gradients_of_autograd() {
             check(&found, &tensors, name);
         }
     }
+}
+
+/// Beside frozen weights; of every update as above, recorded over the same batch.
+#[test]
+fn updates_of_adapters_have_the_gradients_of_autograd() {
+    let (recorded, _) = recording();
+    let (policy, decoder, adapters) = adapted("lora-tiny-llama", F32);
+    assert_eq!(adapters.checkpoint, recorded.checkpoint);
+    for (name, aggregation, config) in cases(recorded.temperature) {
+        let batch = &recorded.batch;
+        let advantages = if name == "ppo" { &batch.token_advantages } else { &batch.advantages };
+        let sequences = batch.sequences(advantages, aggregation);
+        for tokens_per_micro_batch in [1000, 30] {
+            let config = PolicyUpdateConfig { tokens_per_micro_batch, ..config };
+            let update = || policy_gradient(&policy, &decoder, &sequences, &config);
+            let (statistics, found) = gradients(&policy, update);
+            let gap = (statistics.policy_loss - adapters.losses[name]).abs();
+            assert!(gap < 1e-5, "{name}: {statistics:?}");
+            check(&found, &adapters.tensors, &format!("update.{name}"));
+        }
+    }
+    assert!(policy.parameters.values().all(|frozen| !frozen.grad().defined()));
 }
 
 #[test]
