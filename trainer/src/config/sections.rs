@@ -121,6 +121,13 @@ section! {
         top_p: f64 = 1.0, Range::above_up_to(0.0, 1.0);
         /// Most episodes that generate at once.
         max_sequences: usize ["episodes"] = 64, Range::between(1.0, 65_536.0);
+        /// Most tokens of prompts and passages that are read in one pass, beside the token that each
+        /// running episode goes on with: fewer keep these from waiting.
+        max_prefill_tokens: usize ["tokens"] = 512, Range::between(16.0, 65_536.0);
+        /// Memory for keys and values of all episodes; never less than one whole episode takes. 0 takes
+        /// what `rollout.max_sequences` episodes can need. With less, episodes that find no room wait, or
+        /// are read again.
+        kv_cache_mib: usize ["MiB"] = 0, Range::between(0.0, 16_777_216.0);
     }
 }
 

@@ -6,9 +6,11 @@ use super::{Sampling, SamplingKey};
 
 /// A chosen token and its log-prob before top-p.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Choice {
-    pub(super) token: u32,
-    pub(super) log_prob: f32,
+pub struct Choice {
+    /// Its id.
+    pub token: u32,
+    /// Under the distribution at the sampling temperature.
+    pub log_prob: f32,
 }
 
 /// Chooses from one row of log-probs (already divided by the temperature) and their exponentials.

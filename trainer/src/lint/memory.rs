@@ -2,6 +2,7 @@
 
 use super::ModelFacts;
 use crate::config::{AdvantageEstimator, Config};
+use crate::engine::{BLOCK_TOKENS, BuiltinEngineConfig, cache_tokens};
 
 /// One thing that takes memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,10 +70,9 @@ pub fn memory(config: &Config, model: &ModelFacts) -> Memory {
         held.push(part("critic", 16 * critic, how));
     }
     let context = config.context_tokens(shape.max_positions) as u64;
-    let slots = config.rollout.max_sequences as u64;
-    let row = [2, shape.layers.len() as u64, shape.key_value_heads as u64, shape.head_dim as u64];
-    let cache = product(&[product(&row), slots, context, width]);
-    held.push(part("cache", cache, format!("{slots} episodes of {context} tokens, when full")));
+    let (blocks, how) = cache_blocks(config, context as usize, shape.cached_token_bytes(width));
+    let block = [BLOCK_TOKENS as u64, shape.cached_token_bytes(width)];
+    held.push(part("cache", product(&[blocks, product(&block)]), how));
 
     let tokens = (config.update.tokens_per_micro_batch as u64).max(context);
     let vocabulary = shape.vocab_size as u64;
@@ -95,6 +95,21 @@ pub fn memory(config: &Config, model: &ModelFacts) -> Memory {
         checkpoint.push(part("critic", 12 * critic, "with its optimizer, f32"));
     }
     Memory { held, update, checkpoint }
+}
+
+/// Blocks of keys and values in the pool, and what they hold.
+fn cache_blocks(config: &Config, context: usize, token_bytes: u64) -> (u64, String) {
+    let rollout = &config.rollout;
+    let engine = BuiltinEngineConfig {
+        max_sequences: rollout.max_sequences,
+        max_context_tokens: context,
+        max_prefill_tokens: rollout.max_prefill_tokens,
+        cache_tokens: cache_tokens(rollout.kv_cache_mib, token_bytes),
+        share_prompts: true,
+    };
+    let blocks = engine.pool_blocks();
+    let episodes = blocks / context.div_ceil(BLOCK_TOKENS).max(1);
+    (blocks as u64, format!("{episodes} episodes of {context} tokens, when full"))
 }
 
 /// Bytes of the weights that compute and share no memory with the masters: in f32 the matrices that are

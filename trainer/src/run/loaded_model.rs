@@ -12,7 +12,7 @@ use tracing::info;
 
 use crate::config::{Compat, Config, RewardKind as RewardChoice};
 use crate::data::{Example, PromptStyle, PromptTemplate, examples};
-use crate::engine::{BuiltinEngine, BuiltinEngineConfig, Sampling, SamplingKey};
+use crate::engine::{BuiltinEngine, BuiltinEngineConfig, Sampling, SamplingKey, cache_tokens};
 use crate::policy::{Compute, Decoder, Policy, select_compute, set_threads};
 use crate::reward::{RewardConfig, RewardKind, RewardReading, StructuredScores};
 use crate::rollout::episode::EpisodeJob;
@@ -27,9 +27,6 @@ use crate::track::Progress;
 
 /// An episode with less room than this for a turn ends instead.
 const MIN_TURN_TOKENS: usize = 8;
-/// New tokens of one prefill pass: enough to fill the matrix units, little enough to keep running
-/// sequences waiting for fractions of a second.
-const PREFILL_PASS_TOKENS: usize = 2048;
 
 /// A model ready to be rolled out and trained.
 #[derive(Debug)]
@@ -68,12 +65,17 @@ impl LoadedModel {
         Ok(Self { tokenizer, policy, decoder, context_tokens })
     }
 
-    /// An engine over the policy's present weights.
-    pub(super) fn engine(&self, max_sequences: usize) -> BuiltinEngine {
+    /// An engine over the policy's present weights, for at most `max_sequences` episodes at one time.
+    pub(super) fn engine(&self, config: &Config, max_sequences: usize) -> BuiltinEngine {
+        let rollout = &config.rollout;
+        let width = self.policy.compute.kind.elt_size_in_bytes() as u64;
+        let token_bytes = self.policy.config.cached_token_bytes(width);
         let config = BuiltinEngineConfig {
             max_sequences,
             max_context_tokens: self.context_tokens,
-            max_prefill_tokens: PREFILL_PASS_TOKENS,
+            max_prefill_tokens: rollout.max_prefill_tokens,
+            cache_tokens: cache_tokens(rollout.kv_cache_mib, token_bytes),
+            share_prompts: true,
         };
         let decoder = Decoder::new(&self.policy.config, self.context_tokens, self.device());
         BuiltinEngine::new(decoder, self.policy.detached_weights(), config)

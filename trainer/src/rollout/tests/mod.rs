@@ -1,5 +1,6 @@
 //! Tests of the loop with a scripted model and a scripted retriever.
 
+mod crowd;
 mod episodes;
 pub(crate) mod golden;
 mod observations;
