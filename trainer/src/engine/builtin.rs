@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::eager::EagerRunner;
+use super::eager::eager_runner;
 use super::roster::Roster;
 use super::runner::{BLOCK_TOKENS, Pass, Runner, Span};
 use super::{Engine, EngineError, GenerateRequest, Generation, SequenceId};
@@ -88,12 +88,12 @@ impl BuiltinEngine {
     /// `decoder` must hold positions for `config.max_context_tokens`.
     pub fn new(decoder: Decoder, weights: Weights, config: BuiltinEngineConfig) -> Self {
         let vocabulary = decoder.config.vocab_size as u64;
-        let runner = EagerRunner::new(decoder, weights, config.pool_blocks());
-        Self::with_runner(Box::new(runner), vocabulary, config)
+        let runner = eager_runner(decoder, weights, config.pool_blocks());
+        Self::with_runner(runner, vocabulary, config)
     }
 
     /// Over a runner whose pool holds `config.pool_blocks()` and whose model knows `vocabulary` tokens.
-    pub(crate) fn with_runner(
+    pub fn with_runner(
         runner: Box<dyn Runner>,
         vocabulary: u64,
         config: BuiltinEngineConfig,

@@ -14,6 +14,11 @@ use crate::policy::{
     Attention, Decoder, LayerSpan, ModelConfig, Weights, attend_one, repeat_heads,
 };
 
+/// A runner of eager tensor operations with a pool of `blocks`, on the weights' device.
+pub fn eager_runner(decoder: Decoder, weights: Weights, blocks: usize) -> Box<dyn Runner> {
+    Box::new(EagerRunner::new(decoder, weights, blocks))
+}
+
 /// A decoder with its weights and its pool.
 #[derive(Debug)]
 pub(super) struct EagerRunner {

@@ -16,6 +16,7 @@ pub(crate) mod tests;
 mod turn;
 
 pub use builtin::{BuiltinEngine, BuiltinEngineConfig, EngineCounters, cache_tokens};
+pub use eager::eager_runner;
 pub use runner::{BLOCK_TOKENS, Draw, Pass, Runner, Span};
 pub use sample::Choice;
 

@@ -128,13 +128,13 @@ fn crowd() -> Vec<EpisodeJob> {
     (0..EPISODES).map(job).collect()
 }
 
-/// A pool for a sixth of what all episodes together can need.
+/// A pool for a sixteenth of what all episodes together can need.
 fn crowded_engine() -> BuiltinEngine {
     let config = BuiltinEngineConfig {
         max_sequences: EPISODES,
         max_context_tokens: 400,
         max_prefill_tokens: 4096,
-        cache_tokens: EPISODES * 64,
+        cache_tokens: EPISODES * 24,
         share_prompts: true,
     };
     let runner = RecallRunner::new(config.pool_blocks(), next_character);
