@@ -5,12 +5,17 @@
 
 mod builtin;
 mod kv_cache;
+mod native;
+mod runner;
 mod sample;
 #[cfg(test)]
 pub(crate) mod tests;
 mod turn;
 
 pub use builtin::{BuiltinEngine, BuiltinEngineConfig, EngineCounters};
+pub use native::{Instructions, NativeConfig, NativeRunner, WeightFormat};
+pub use runner::{BLOCK_TOKENS, Draw, Pass, Runner, Span};
+pub use sample::Choice;
 
 use crate::token::Tokenizer;
 
