@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::choice::{
     AdvantageEstimator, Compat, ComputeDtype, DeviceChoice, KlControllerKind, KlEstimator,
     KlPlacement, LikelihoodGateKind, LossAggregation, PolicyLossKind, Preset, RewardKind,
-    TemplateChoice,
+    RolloutRunner, RolloutWeights, TemplateChoice,
 };
 use super::section::section;
 use super::value::Range;
@@ -124,6 +124,10 @@ section! {
         /// Most tokens of prompts and passages that are read in one pass, beside the token that each
         /// running episode goes on with: fewer keep these from waiting.
         max_prefill_tokens: usize ["tokens"] = 512, Range::between(16.0, 65_536.0);
+        /// What computes rollouts.
+        runner: RolloutRunner = RolloutRunner::Auto;
+        /// What rollouts keep weights as; other than `auto` for the native runner alone.
+        weights: RolloutWeights = RolloutWeights::Auto;
         /// Memory for keys and values of all episodes; never less than one whole episode takes. 0 takes
         /// what `rollout.max_sequences` episodes can need. With less, episodes that find no room wait, or
         /// are read again.

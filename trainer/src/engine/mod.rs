@@ -5,7 +5,9 @@
 
 mod blocks;
 mod builtin;
+mod choice;
 mod eager;
+mod native;
 mod prompts;
 mod roster;
 mod runner;
@@ -16,7 +18,9 @@ pub(crate) mod tests;
 mod turn;
 
 pub use builtin::{BuiltinEngine, BuiltinEngineConfig, EngineCounters, cache_tokens};
+pub use choice::{RunnerChoice, RunnerKind, cached_number_bytes, runner};
 pub use eager::eager_runner;
+pub use native::{Instructions, NativeConfig, NativeRunner, WeightFormat};
 pub use runner::{BLOCK_TOKENS, Draw, Pass, Runner, Span};
 pub use sample::Choice;
 

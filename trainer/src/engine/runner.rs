@@ -2,7 +2,7 @@
 //! asks for one.
 //!
 //! A runner owns weights and the pool of keys and values; it knows blocks, never sequences. Which
-//! block holds what is decided by [`blocks`](super::blocks).
+//! block holds what is its caller's to decide.
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -11,8 +11,8 @@ use super::sample::Choice;
 use super::{EngineError, Sampling, SamplingKey};
 use crate::policy::Weights;
 
-/// Tokens of one block of the pool.
-pub const BLOCK_TOKENS: usize = 16;
+/// Tokens of one block of the pool: as many as a matrix product computes columns at a time.
+pub const BLOCK_TOKENS: usize = 32;
 
 /// New tokens of several sequences that go through the model together: prefill chunks and decoded
 /// tokens alike.

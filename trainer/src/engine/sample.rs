@@ -106,7 +106,7 @@ fn choose_top_p(probabilities: &[f32], top_p: f64, draw: f64) -> usize {
 }
 
 /// Uniform in [0, 1), a function of the counters alone.
-fn uniform(key: SamplingKey, position: u64) -> f64 {
+pub(super) fn uniform(key: SamplingKey, position: u64) -> f64 {
     let mut state = splitmix::INCREMENT;
     for counter in [key.seed, key.step, key.prompt, key.sample, position] {
         state = splitmix::finalise(state ^ counter).wrapping_add(splitmix::INCREMENT);

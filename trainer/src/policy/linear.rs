@@ -40,7 +40,7 @@ pub(super) struct Linear {
     /// `[outputs, inputs]`, compute type.
     pub(super) weight: Tensor,
     /// `[outputs]`, compute type.
-    bias: Option<Tensor>,
+    pub(super) bias: Option<Tensor>,
 }
 
 impl Linear {

@@ -10,9 +10,12 @@ use shared::dataset::{QaRecord, read_qa_records};
 use tch::Device;
 use tracing::info;
 
-use crate::config::{Compat, Config, RewardKind as RewardChoice};
+use crate::config::{Compat, Config, RewardKind as RewardChoice, RolloutRunner, RolloutWeights};
 use crate::data::{Example, PromptStyle, PromptTemplate, examples};
-use crate::engine::{BuiltinEngine, BuiltinEngineConfig, Sampling, SamplingKey, cache_tokens};
+use crate::engine::{
+    BuiltinEngine, BuiltinEngineConfig, RunnerChoice, RunnerKind, Sampling, SamplingKey,
+    WeightFormat, cache_tokens, cached_number_bytes, runner,
+};
 use crate::policy::{Compute, Decoder, Policy, select_compute, set_threads};
 use crate::reward::{RewardConfig, RewardKind, RewardReading, StructuredScores};
 use crate::rollout::episode::EpisodeJob;
@@ -66,10 +69,15 @@ impl LoadedModel {
     }
 
     /// An engine over the policy's present weights, for at most `max_sequences` episodes at one time.
-    pub(super) fn engine(&self, config: &Config, max_sequences: usize) -> BuiltinEngine {
+    pub(super) fn engine(
+        &self,
+        config: &Config,
+        max_sequences: usize,
+    ) -> anyhow::Result<BuiltinEngine> {
         let rollout = &config.rollout;
-        let width = self.policy.compute.kind.elt_size_in_bytes() as u64;
-        let token_bytes = self.policy.config.cached_token_bytes(width);
+        let (choice, kind) = (runner_choice(config), self.policy.compute.kind);
+        let format = choice.native_format(self.device(), kind)?;
+        let token_bytes = self.policy.config.cached_token_bytes(cached_number_bytes(format, kind));
         let config = BuiltinEngineConfig {
             max_sequences,
             max_context_tokens: self.context_tokens,
@@ -78,7 +86,10 @@ impl LoadedModel {
             share_prompts: true,
         };
         let decoder = Decoder::new(&self.policy.config, self.context_tokens, self.device());
-        BuiltinEngine::new(decoder, self.policy.detached_weights(), config)
+        let vocabulary = decoder.config.vocab_size as u64;
+        let weights = self.policy.detached_weights();
+        let runner = runner(decoder, weights, config.pool_blocks(), choice)?;
+        Ok(BuiltinEngine::with_runner(runner, vocabulary, config))
     }
 
     pub(super) fn device(&self) -> Device {
@@ -96,6 +107,22 @@ impl LoadedModel {
         let template = prompt_template(config, &self.tokenizer)?;
         let limit = config.rollout.max_prompt_tokens;
         Ok(examples(&records, &template, &self.tokenizer, limit)?)
+    }
+}
+
+fn runner_choice(config: &Config) -> RunnerChoice {
+    RunnerChoice {
+        kind: match config.rollout.runner {
+            RolloutRunner::Auto => RunnerKind::Auto,
+            RolloutRunner::Native => RunnerKind::Native,
+            RolloutRunner::Eager => RunnerKind::Eager,
+        },
+        format: match config.rollout.weights {
+            RolloutWeights::Auto => None,
+            RolloutWeights::F32 => Some(WeightFormat::F32),
+            RolloutWeights::Bf16 => Some(WeightFormat::Bf16),
+            RolloutWeights::Int8 => Some(WeightFormat::Int8),
+        },
     }
 }
 

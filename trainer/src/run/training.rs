@@ -142,7 +142,7 @@ impl<'c> TrainingRun<'c> {
             let parameters = &mut model.model.parameters;
             checkpoint::restore_critic(folder, *saved, parameters, optimizer)?;
         }
-        let mut engine = loaded.engine(config, config.rollout.max_sequences);
+        let mut engine = loaded.engine(config, config.rollout.max_sequences)?;
         // Versions count steps, also across the steps that an earlier process did.
         engine.set_weights(loaded.policy.detached_weights(), state.step);
         let searcher = http_searcher(config)?;

@@ -220,15 +220,15 @@ fn samples_share_a_prefill_whatever_its_budget() {
 
 #[test]
 fn prompts_share_what_they_begin_with() {
-    let long: Vec<u32> = PROMPT.iter().chain(&PROMPT).copied().collect();
+    let long = PROMPT.repeat(3);
     let mut requests = samples(0, 4, 3);
     let ends = [&[1, 2, 3][..], &[4], &[5, 6]];
     for (request, end) in requests.iter_mut().zip(ends) {
         request.append = [&long, end].concat();
     }
     let counters = check_shared(CONFIG, requests);
-    assert_eq!(counters.prefill_tokens, 27 + 1 + 2);
-    assert_eq!((counters.shared_tokens, counters.naive_prefill_tokens), (48, 78));
+    assert_eq!(counters.prefill_tokens, 39 + 1 + 2);
+    assert_eq!((counters.shared_tokens, counters.naive_prefill_tokens), (72, 114));
 }
 
 /// Less than a block would have to be copied: it is computed again instead.

@@ -203,7 +203,7 @@ fn a_group_of_samples_prefills_its_prompt_once_and_turns_go_on() {
         let turns = 32 * 2 * 41;
         let prompts = counters.prefill_tokens - turns;
         // Of the second question nothing but what differs, and a token of each sample that came later.
-        assert!((124..=124 + 16).contains(&prompts), "{max_prefill_tokens}: {counters:?}");
+        assert!((124..=124 + 20).contains(&prompts), "{max_prefill_tokens}: {counters:?}");
         assert!(prompts * 8 <= 32 * 112);
         assert!(counters.prefill_tokens * 5 <= naive);
         assert_eq!(counters.decoded_tokens, 32 * 3 * 9);
@@ -223,7 +223,7 @@ fn a_dry_pool_costs_work_and_no_token() {
     let counters = engine.take_counters();
     check_sum(&counters);
     assert!(counters.preemptions > 0 && counters.recomputed_tokens > 0, "{counters:?}");
-    assert_eq!((counters.most_blocks, counters.pool_blocks), (48, 48));
+    assert_eq!((counters.most_blocks, counters.pool_blocks), (24, 24));
 }
 
 /// A long prompt is read in chunks beside those that generate, which get a token in each of its passes.
