@@ -89,6 +89,11 @@ bench-retrieval: setup ## Measure the retriever beside its peers, and write docs
 	cargo build $(CARGO_FLAGS) --workspace --examples
 	scripts/bench-retrieval
 
+.PHONY: bench-rollout
+bench-rollout: setup ## Measure rollouts beside transformers, and write docs/benchmarks.md
+	cargo build $(CARGO_FLAGS) --workspace --examples
+	scripts/bench-rollout
+
 .PHONY: bench-quality
 bench-quality: setup ## Score every back end on questions with known passages, and write docs/benchmarks.md
 	scripts/bench-quality $(BENCH_QUALITY_FOLDERS)

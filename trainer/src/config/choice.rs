@@ -90,6 +90,27 @@ choices! {
         Bf16 = "bf16",
     }
 
+    /// What computes rollouts.
+    pub enum RolloutRunner {
+        /// `native` on a CPU that has the instructions for it, else `eager`.
+        Auto = "auto",
+        /// Kernels of our own, on the CPU alone.
+        Native = "native",
+        /// Tensor operations, on any device.
+        Eager = "eager",
+    }
+
+    /// What rollouts keep weights as, where kernels of our own compute them.
+    pub enum RolloutWeights {
+        /// The type that the model computes in.
+        Auto = "auto",
+        F32 = "f32",
+        Bf16 = "bf16",
+        /// 8 bits and a scale for each output: quickest, another policy by rounding, which truncated
+        /// importance sampling corrects.
+        Int8 = "int8",
+    }
+
     /// Number format of saved models.
     pub enum CheckpointDtype {
         F32 = "f32",

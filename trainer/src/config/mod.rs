@@ -22,7 +22,7 @@ mod tests;
 pub use choice::{
     AdvantageEstimator, CheckpointDtype, Compat, ComputeDtype, DeviceChoice, KlControllerKind,
     KlEstimator, KlPlacement, LikelihoodGateKind, LossAggregation, PolicyLossKind, Preset,
-    RewardKind, TemplateChoice,
+    RewardKind, RolloutRunner, RolloutWeights, TemplateChoice,
 };
 pub use environment::{Environment, LOG, Variable, environment, log_filter, unknown_variables};
 pub use problem::{ConfigError, Origin, Problem, ProblemKind};

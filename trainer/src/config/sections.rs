@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::choice::{
     AdvantageEstimator, CheckpointDtype, Compat, ComputeDtype, DeviceChoice, KlControllerKind,
     KlEstimator, KlPlacement, LikelihoodGateKind, LossAggregation, PolicyLossKind, Preset,
-    RewardKind, TemplateChoice,
+    RewardKind, RolloutRunner, RolloutWeights, TemplateChoice,
 };
 use super::section::section;
 use super::value::Range;
@@ -134,6 +134,17 @@ section! {
         /// Groups that a training step plays beyond its own and does not wait for: the slowest go on in
         /// the next step, and their finished turns stay those of the policy that sampled them.
         carried_groups: usize ["groups"] = 0;
+        /// Most tokens of prompts and passages that are read in one pass, beside the token that each
+        /// running episode goes on with: fewer keep these from waiting.
+        max_prefill_tokens: usize ["tokens"] = 512, Range::between(16.0, 65_536.0);
+        /// What computes rollouts.
+        runner: RolloutRunner = RolloutRunner::Auto;
+        /// What rollouts keep weights as; other than `auto` for the native runner alone.
+        weights: RolloutWeights = RolloutWeights::Auto;
+        /// Memory for keys and values of all episodes; never less than one whole episode takes. 0 takes
+        /// what `rollout.max_sequences` episodes can need. With less, episodes that find no room wait, or
+        /// are read again.
+        kv_cache_mib: usize ["MiB"] = 0, Range::between(0.0, 16_777_216.0);
     }
 }
 

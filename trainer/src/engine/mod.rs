@@ -3,14 +3,26 @@
 //! Invariant: tokens in, tokens out. An engine is handed the tokens to append and keeps the
 //! context of each sequence itself (its key/value cache); nothing is ever tokenised again.
 
+mod blocks;
 mod builtin;
-mod kv_cache;
+mod choice;
+mod eager;
+mod native;
+mod prompts;
+mod roster;
+mod runner;
 mod sample;
+mod sequence;
 #[cfg(test)]
 pub(crate) mod tests;
 mod turn;
 
-pub use builtin::{BuiltinEngine, BuiltinEngineConfig, EngineCounters};
+pub use builtin::{BuiltinEngine, BuiltinEngineConfig, EngineCounters, cache_tokens};
+pub use choice::{RunnerChoice, RunnerKind, cached_number_bytes, runner};
+pub use eager::eager_runner;
+pub use native::{Instructions, NativeConfig, NativeRunner, WeightFormat};
+pub use runner::{BLOCK_TOKENS, Draw, Pass, Runner, Span};
+pub use sample::Choice;
 
 use crate::token::Tokenizer;
 

@@ -6,9 +6,11 @@ use super::{Sampling, SamplingKey};
 
 /// A chosen token and its log-prob before top-p.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Choice {
-    pub(super) token: u32,
-    pub(super) log_prob: f32,
+pub struct Choice {
+    /// Its id.
+    pub token: u32,
+    /// Under the distribution at the sampling temperature.
+    pub log_prob: f32,
 }
 
 /// Chooses from one row of log-probs (already divided by the temperature) and their exponentials.
@@ -104,7 +106,7 @@ fn choose_top_p(probabilities: &[f32], top_p: f64, draw: f64) -> usize {
 }
 
 /// Uniform in [0, 1), a function of the counters alone.
-fn uniform(key: SamplingKey, position: u64) -> f64 {
+pub(super) fn uniform(key: SamplingKey, position: u64) -> f64 {
     let mut state = splitmix::INCREMENT;
     for counter in [key.seed, key.step, key.prompt, key.sample, position] {
         state = splitmix::finalise(state ^ counter).wrapping_add(splitmix::INCREMENT);

@@ -6,6 +6,8 @@
 mod batching;
 mod cache;
 mod limits;
+mod paging;
+pub(crate) mod recall;
 mod stops;
 
 use std::collections::BTreeMap;
@@ -20,8 +22,13 @@ use crate::policy::tests::F32;
 use crate::policy::{Biases, Decoder, LayerConfig, ModelConfig, Policy, Rope, RopeScaling};
 use crate::token::Tokenizer;
 
-const CONFIG: BuiltinEngineConfig =
-    BuiltinEngineConfig { max_sequences: 8, max_context_tokens: 64, max_prefill_tokens: 256 };
+const CONFIG: BuiltinEngineConfig = BuiltinEngineConfig {
+    max_sequences: 8,
+    max_context_tokens: 64,
+    max_prefill_tokens: 256,
+    cache_tokens: 0,
+    share_prompts: true,
+};
 
 const NO_STOP: StopRule = StopRule { stop_at: Vec::new(), cut_after: Vec::new() };
 

@@ -1,8 +1,6 @@
-//! One turn of one sequence: the tokens sampled so far, when it ends, and the choice of the next.
+//! One turn of one sequence: the tokens sampled so far, and when it ends.
 
-use tch::{Kind, Tensor};
-
-use super::sample::{Choice, choose};
+use super::sample::Choice;
 use super::{EngineError, GenerateRequest, StopReason, StopRule};
 use crate::token::Tokenizer;
 
@@ -73,39 +71,4 @@ impl Turn {
         }
         Ok((stop, 0))
     }
-}
-
-/// Two samples of one prompt: the same counters but for the sample, and the same tokens.
-pub(super) fn shares_prompt(one: &GenerateRequest, other: &GenerateRequest) -> bool {
-    one.key.prompt == other.key.prompt
-        && one.key.step == other.key.step
-        && one.append == other.append
-}
-
-/// Chooses a token for each row of `[rows, vocab]` logits.
-pub(super) fn choose_rows(logits: &Tensor, turns: &[(&Turn, u64)]) -> Vec<Choice> {
-    let vocab = logits.size()[1] as usize;
-    let temperatures: Vec<f32> = turns
-        .iter()
-        .map(|(turn, _)| turn.request.sampling.temperature)
-        .map(|temperature| if temperature > 0.0 { temperature } else { 1.0 })
-        .collect();
-    let temperatures = Tensor::from_slice(&temperatures).to_device(logits.device()).unsqueeze(1);
-    let log_probs = (logits / temperatures).log_softmax(-1, Kind::Float);
-    let probabilities = host_values(&log_probs.exp());
-    let log_probs = host_values(&log_probs);
-    turns
-        .iter()
-        .zip(log_probs.chunks(vocab).zip(probabilities.chunks(vocab)))
-        .map(|((turn, position), (log_probs, probabilities))| {
-            let Turn { request, .. } = turn;
-            choose(log_probs, probabilities, request.sampling, request.key, *position)
-        })
-        .collect()
-}
-
-fn host_values(tensor: &Tensor) -> Vec<f32> {
-    let mut values = vec![0.0_f32; tensor.numel()];
-    tensor.to_device(tch::Device::Cpu).contiguous().copy_data(&mut values, tensor.numel());
-    values
 }

@@ -2,6 +2,7 @@
 
 use super::ModelFacts;
 use crate::config::{AdvantageEstimator, CheckpointDtype, Config, KlPlacement};
+use crate::engine::{BLOCK_TOKENS, BuiltinEngineConfig, cache_tokens};
 use crate::policy::LoraTargets;
 
 /// One thing that takes memory.
@@ -98,12 +99,11 @@ pub fn memory(config: &Config, model: &ModelFacts) -> Memory {
     } else if trained.critic.is_some() {
         scoring.push(part("compute copy", copy, "of the critic"));
     }
-    let cache_row =
-        [2, shape.layers.len() as u64, shape.key_value_heads as u64, shape.head_dim as u64];
-    let slots = config.rollout.max_sequences as u64;
-    let cache = product(&[product(&cache_row), slots, context, width]);
+    let token_bytes = shape.cached_token_bytes(width);
+    let (blocks, how) = cache_blocks(config, context as usize, token_bytes);
+    let cache = product(&[blocks, BLOCK_TOKENS as u64, token_bytes]);
     let mut held = held(config, model, &trained);
-    held.push(part("cache", cache, format!("{slots} episodes of {context} tokens, when full")));
+    held.push(part("cache", cache, how));
     Memory { held, scoring, update, checkpoint: checkpoint(config, model, &trained) }
 }
 
@@ -181,6 +181,21 @@ fn merged_copy(config: &Config, model: &ModelFacts) -> u64 {
         (4, Ok(adapted)) => compute_copy(model) + 4 * model.config.target_count(adapted),
         _ => compute_copy(model),
     }
+}
+
+/// Blocks of keys and values in the pool, and what they hold.
+fn cache_blocks(config: &Config, context: usize, token_bytes: u64) -> (u64, String) {
+    let rollout = &config.rollout;
+    let engine = BuiltinEngineConfig {
+        max_sequences: rollout.max_sequences,
+        max_context_tokens: context,
+        max_prefill_tokens: rollout.max_prefill_tokens,
+        cache_tokens: cache_tokens(rollout.kv_cache_mib, token_bytes),
+        share_prompts: true,
+    };
+    let blocks = engine.pool_blocks();
+    let episodes = blocks / context.div_ceil(BLOCK_TOKENS).max(1);
+    (blocks as u64, format!("{episodes} episodes of {context} tokens, when full"))
 }
 
 /// Bytes of the weights that compute and share no memory with the masters: in f32 the matrices that are

@@ -23,9 +23,9 @@ struct HeadShape {
 pub(super) struct AttentionWeights {
     shape: HeadShape,
     /// Query, key and value rows one below the other: `[(heads + 2 kv_heads) * head_dim, hidden]`.
-    query_key_value: Linear,
+    pub(super) query_key_value: Linear,
     /// Norm of each query and key head before it is turned, `[heads + kv_heads, head_dim]`.
-    query_key_norm: Option<RmsNorm>,
+    pub(super) query_key_norm: Option<RmsNorm>,
     /// `[hidden, heads * head_dim]`
     pub(super) output: Linear,
 }

@@ -18,21 +18,21 @@ use super::rotary::RotaryTables;
 /// Weights of one decoder layer, in the compute type.
 #[derive(Debug)]
 pub struct LayerWeights {
-    input_norm: RmsNorm,
-    attention: AttentionWeights,
-    post_norm: RmsNorm,
-    feed_forward: FeedForward,
+    pub(super) input_norm: RmsNorm,
+    pub(super) attention: AttentionWeights,
+    pub(super) post_norm: RmsNorm,
+    pub(super) feed_forward: FeedForward,
 }
 
 /// Everything a forward pass reads.
 #[derive(Debug)]
 pub struct Weights {
     /// `[vocab, hidden]`, f32.
-    embedding: Tensor,
-    layers: Vec<LayerWeights>,
-    final_norm: RmsNorm,
+    pub(super) embedding: Tensor,
+    pub(super) layers: Vec<LayerWeights>,
+    pub(super) final_norm: RmsNorm,
     /// `[vocab, hidden]`, compute type.
-    head: Tensor,
+    pub(super) head: Tensor,
     kind: Kind,
 }
 
@@ -99,7 +99,7 @@ impl Weights {
 #[derive(Debug)]
 pub struct Decoder {
     pub config: ModelConfig,
-    rotary: RotaryTables,
+    pub(super) rotary: RotaryTables,
 }
 
 impl Decoder {

@@ -61,6 +61,11 @@ pub fn set_threads(threads: usize) {
     }
 }
 
+/// The threads of one tensor operation.
+pub fn threads() -> usize {
+    usize::try_from(tch::get_num_threads()).unwrap_or(1).max(1)
+}
+
 #[cfg(target_arch = "x86_64")]
 fn cpu_multiplies_bf16() -> bool {
     std::is_x86_feature_detected!("avx512bf16")

@@ -9,9 +9,9 @@ use super::linear::{Linear, Masters};
 #[derive(Debug)]
 pub(super) struct FeedForward {
     /// Gate and up rows one below the other: `[2 * intermediate, hidden]`.
-    gate_up: Linear,
+    pub(super) gate_up: Linear,
     /// `[hidden, intermediate]`
-    down: Linear,
+    pub(super) down: Linear,
 }
 
 impl FeedForward {

@@ -54,6 +54,12 @@ impl ModelConfig {
         adapted.map(|(_, [outputs, inputs])| (rank * (outputs + inputs)) as u64).sum()
     }
 
+    /// Bytes of the keys and values of one token in all layers, `width` bytes a number.
+    pub fn cached_token_bytes(&self, width: u64) -> u64 {
+        let row = [self.layers.len(), self.key_value_heads as usize, self.head_dim as usize];
+        2 * width * numbers(&row)
+    }
+
     /// Numbers in the vocabulary's matrix: of the embedding, and as many of the head.
     pub fn vocabulary_count(&self) -> u64 {
         numbers(&[self.vocab_size as usize, self.hidden_size as usize])

@@ -71,7 +71,7 @@ pub(super) struct Linear {
     /// `[outputs, inputs]`, compute type.
     pub(super) weight: Tensor,
     /// `[outputs]`, compute type.
-    bias: Option<Tensor>,
+    pub(super) bias: Option<Tensor>,
     /// Only where adapters are trained: what rolls out has them merged.
     adapter: Option<Adapter>,
 }

@@ -20,6 +20,7 @@ mod adapter_files;
 mod checkpoint_files;
 mod device;
 mod headers;
+mod host;
 mod log_prob;
 mod parameters;
 #[cfg(test)]
@@ -36,8 +37,9 @@ pub use checkpoint_files::{
 };
 pub use config::{Biases, LayerConfig, ModelConfig, ModelConfigError};
 pub use decoder::{Decoder, LayerWeights, Weights};
-pub use device::{Compute, DeviceError, select_compute, set_threads};
+pub use device::{Compute, DeviceError, select_compute, set_threads, threads};
 pub use headers::stored_bytes;
+pub(crate) use host::{HostLayer, HostLinear, HostMatrix, HostModel, HostRotations, HostWeights};
 pub(crate) use log_prob::predicting_states;
 pub use log_prob::{TokenStatistics, token_statistics};
 pub use lora::{BaseName, LORA_MODULES, Lora, LoraConfig, LoraTargets};

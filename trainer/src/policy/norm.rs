@@ -8,7 +8,7 @@ use super::linear::deep_copy;
 #[derive(Debug)]
 pub(super) struct RmsNorm {
     /// `[width]`, or `[heads, width]` where every head has a weight of its own; f32.
-    weight: Tensor,
+    pub(super) weight: Tensor,
     /// Added to the mean of the squares.
     epsilon: f64,
 }

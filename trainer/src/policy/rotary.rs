@@ -129,6 +129,11 @@ impl RotaryTables {
         Self { cos: angles.cos() * amplitude, sin: angles.sin() * amplitude }
     }
 
+    /// Cosines and sines, `[positions, head_dim]`.
+    pub(super) fn tables(&self) -> [&Tensor; 2] {
+        [&self.cos, &self.sin]
+    }
+
     /// The rows of `positions`, `[tokens]`.
     pub(super) fn at(&self, positions: &Tensor) -> Rotation {
         let rows = |table: &Tensor| table.index_select(0, positions).unsqueeze(1);

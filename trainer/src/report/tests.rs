@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::engine::EngineCounters;
 use crate::eval::{EvalRow, Searches};
 use crate::rollout::{EndReason, SearchRecord, Segment, SegmentKind, Trajectory};
 use crate::track::{AlgorithmMetrics, StepSeconds, record_phase};
@@ -103,6 +104,7 @@ fn step(step: u64) -> StepMetrics {
         learning_rate: 1e-6,
         log_prob_gap: 1e-4 * (1.0 + ripple),
         algorithm: AlgorithmMetrics::default(),
+        generation: EngineCounters::default(),
         tokens_per_second: 210.0 + 90.0 * ripple,
         seconds: StepSeconds {
             rollout: 14.0,

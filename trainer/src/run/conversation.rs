@@ -25,7 +25,7 @@ use crate::stop::{self, StopFlag};
 pub fn chat(config: &Config, options: &ChatOptions, out: &mut dyn Write) -> anyhow::Result<()> {
     stop::end_at_signal().context("cannot listen for signals")?;
     let loaded = LoadedModel::open(config, &config.model.path)?;
-    let mut engine = loaded.engine(1);
+    let mut engine = loaded.engine(config, 1)?;
     let mut searcher = http_searcher(config)?;
     let conversation = RefCell::new(Conversation::new(out, Paint::for_stdout()));
     let mut ask = |question: &str| {

@@ -89,7 +89,7 @@ pub(super) fn evaluate(
         Searches::None => Box::new(RandomPassages::none()),
     };
     let running = config.eval.batch.min(questions.len());
-    let mut engine = loaded.engine(running);
+    let mut engine = loaded.engine(config, running)?;
     let sampling = Sampling { temperature: config.eval.temperature as f32, top_p: 1.0 };
     let rollout = rollout_config(config, sampling, running, stop);
     let asked: Vec<&Example> = questions.iter().collect();

@@ -11,9 +11,14 @@ use tch::{Device, Kind};
 use tracing::info;
 
 use crate::checkpoint::SaveForm;
-use crate::config::{CheckpointDtype, Compat, Config, RewardKind as RewardChoice};
+use crate::config::{
+    CheckpointDtype, Compat, Config, RewardKind as RewardChoice, RolloutRunner, RolloutWeights,
+};
 use crate::data::{Example, PromptStyle, PromptTemplate, examples};
-use crate::engine::{BuiltinEngine, BuiltinEngineConfig, Sampling, SamplingKey};
+use crate::engine::{
+    BuiltinEngine, BuiltinEngineConfig, RunnerChoice, RunnerKind, Sampling, SamplingKey,
+    WeightFormat, cache_tokens, cached_number_bytes, runner,
+};
 use crate::policy::{
     Compute, Decoder, Lora, LoraConfig, ModelPlace, Policy, base_name, select_compute, set_threads,
 };
@@ -30,9 +35,6 @@ use crate::track::Progress;
 
 /// An episode with less room than this for a turn ends instead.
 const MIN_TURN_TOKENS: usize = 8;
-/// New tokens of one prefill pass: enough to fill the matrix units, little enough to keep running
-/// sequences waiting for fractions of a second.
-const PREFILL_PASS_TOKENS: usize = 2048;
 
 /// A model ready to be rolled out and trained.
 #[derive(Debug)]
@@ -115,15 +117,28 @@ impl LoadedModel {
         Ok(Self { place, tokenizer, policy, decoder, context_tokens })
     }
 
-    /// An engine over the policy's present weights.
-    pub(super) fn engine(&self, max_sequences: usize) -> BuiltinEngine {
+    /// An engine over the policy's present weights, for at most `max_sequences` episodes at one time.
+    pub(super) fn engine(
+        &self,
+        config: &Config,
+        max_sequences: usize,
+    ) -> anyhow::Result<BuiltinEngine> {
+        let rollout = &config.rollout;
+        let (choice, kind) = (runner_choice(config), self.policy.compute.kind);
+        let format = choice.native_format(self.device(), kind)?;
+        let token_bytes = self.policy.config.cached_token_bytes(cached_number_bytes(format, kind));
         let config = BuiltinEngineConfig {
             max_sequences,
             max_context_tokens: self.context_tokens,
-            max_prefill_tokens: PREFILL_PASS_TOKENS,
+            max_prefill_tokens: rollout.max_prefill_tokens,
+            cache_tokens: cache_tokens(rollout.kv_cache_mib, token_bytes),
+            share_prompts: true,
         };
         let decoder = Decoder::new(&self.policy.config, self.context_tokens, self.device());
-        BuiltinEngine::new(decoder, self.policy.detached_weights(), config)
+        let vocabulary = decoder.config.vocab_size as u64;
+        let weights = self.policy.detached_weights();
+        let runner = runner(decoder, weights, config.pool_blocks(), choice)?;
+        Ok(BuiltinEngine::with_runner(runner, vocabulary, config))
     }
 
     pub(super) fn device(&self) -> Device {
@@ -141,6 +156,22 @@ impl LoadedModel {
         let template = prompt_template(config, &self.tokenizer)?;
         let limit = config.rollout.max_prompt_tokens;
         Ok(examples(&records, &template, &self.tokenizer, limit)?)
+    }
+}
+
+fn runner_choice(config: &Config) -> RunnerChoice {
+    RunnerChoice {
+        kind: match config.rollout.runner {
+            RolloutRunner::Auto => RunnerKind::Auto,
+            RolloutRunner::Native => RunnerKind::Native,
+            RolloutRunner::Eager => RunnerKind::Eager,
+        },
+        format: match config.rollout.weights {
+            RolloutWeights::Auto => None,
+            RolloutWeights::F32 => Some(WeightFormat::F32),
+            RolloutWeights::Bf16 => Some(WeightFormat::Bf16),
+            RolloutWeights::Int8 => Some(WeightFormat::Int8),
+        },
     }
 }
 

@@ -50,7 +50,7 @@ pub fn serve_on(
     let folder = &config.model.path;
     let loaded = LoadedModel::open(config, folder)?;
     let running = config.rollout.max_sequences;
-    let mut engine = loaded.engine(running);
+    let mut engine = loaded.engine(config, running)?;
     let mut searcher = http_searcher(config)?;
     let sampling = Sampling { temperature: config.eval.temperature as f32, top_p: 1.0 };
     let name = if config.serve.name.is_empty() {
@@ -60,7 +60,12 @@ pub fn serve_on(
     };
     let settings = ServerSettings {
         name: name.clone(),
-        tokenizer: Tokenizer::from_folder_on(folder, config.model.chat_date)?,
+        // Its own, as requests are read on other threads.
+        tokenizer: Tokenizer::from_folders(
+            loaded.place.folder_with("tokenizer.json"),
+            &loaded.place.base,
+            config.model.chat_date,
+        )?,
         template: prompt_template(config, &loaded.tokenizer)?,
         max_prompt_tokens: config.rollout.max_prompt_tokens,
         max_body_bytes: config.serve.max_body_bytes,

@@ -25,7 +25,7 @@ use crate::checkpoint::{self, ResumeParts, TrainerState};
 use crate::config::{AdvantageEstimator, Config, KlControllerKind};
 use crate::critic::Critic;
 use crate::data::Example;
-use crate::engine::BuiltinEngine;
+use crate::engine::{BuiltinEngine, EngineCounters};
 use crate::eval::Searches;
 use crate::policy::{Lora, Policy, Weights};
 use crate::report::evaluation_path;
@@ -165,7 +165,7 @@ impl<'c> TrainingRun<'c> {
             let parameters = model.model.trained_mut();
             checkpoint::restore_critic(folder, *saved, parameters, optimizer)?;
         }
-        let mut engine = loaded.engine(config.rollout.max_sequences);
+        let mut engine = loaded.engine(config, config.rollout.max_sequences)?;
         // Versions count steps, also across the steps that an earlier process did.
         engine.set_weights(loaded.policy.detached_weights(), state.step);
         let searcher = http_searcher(config)?;
@@ -248,6 +248,7 @@ impl<'c> TrainingRun<'c> {
             total: started.elapsed().as_secs_f64(),
         };
         let mut metrics = step_metrics(self.state.step + 1, &collected, &updates, seconds);
+        metrics.generation = self.engine.take_counters();
         metrics.algorithm.kl_coefficient = self.kl_coefficient();
         let finished = Instant::now();
         self.finish_step(&batch);
@@ -410,6 +411,7 @@ fn step_metrics(
             value_clip_fraction: updates.critic.clip_fraction,
             critic_grad_norm: updates.critic_grad_norm,
         },
+        generation: EngineCounters::default(),
         tokens_per_second: sampled * trajectories.len() as f64 / seconds.rollout.max(1e-9),
         seconds,
         peak_memory_mib: memory::peak_mib(),

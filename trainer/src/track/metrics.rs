@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::engine::EngineCounters;
+
 /// Where the wall time of a step went, in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepSeconds {
@@ -105,6 +107,9 @@ pub struct StepMetrics {
     /// What only some algorithms have.
     #[serde(default)]
     pub algorithm: AlgorithmMetrics,
+    /// What the built-in engine computed, and what it was spared.
+    #[serde(default)]
+    pub generation: EngineCounters,
     /// Sampled tokens over the seconds of the rollout.
     #[serde(deserialize_with = "nan_if_null")]
     pub tokens_per_second: f64,
@@ -260,6 +265,7 @@ pub(crate) mod tests {
             learning_rate: 1e-6,
             log_prob_gap: 1e-4,
             algorithm: AlgorithmMetrics::default(),
+            generation: EngineCounters::default(),
             tokens_per_second: 120.0,
             seconds: StepSeconds {
                 rollout: 10.0,

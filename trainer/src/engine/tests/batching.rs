@@ -194,14 +194,15 @@ fn check_shared(config: BuiltinEngineConfig, requests: Vec<GenerateRequest>) -> 
         distinct.insert(own[&id].token_ids.clone());
     }
     assert_eq!(distinct.len(), found.len(), "samples differ");
-    together.counters()
+    together.take_counters()
 }
 
 #[test]
 fn samples_of_one_prompt_share_its_prefill() {
     let counters = check_shared(CONFIG, samples(0, 4, 5));
-    let expected = EngineCounters { prefill_tokens: 12, shared_tokens: 48, decoded_tokens: 25 };
-    assert_eq!(counters, expected);
+    let EngineCounters { prefill_tokens, shared_tokens, decoded_tokens, .. } = counters;
+    assert_eq!((prefill_tokens, shared_tokens, decoded_tokens), (12, 48, 25));
+    assert_eq!((counters.naive_prefill_tokens, counters.preemptions), (60, 0));
 }
 
 /// A sample that costs no prefill is not put off because its prompt would not fit once more.
@@ -210,21 +211,48 @@ fn samples_share_a_prefill_whatever_its_budget() {
     for max_prefill_tokens in [1, 13, 20] {
         let config = BuiltinEngineConfig { max_prefill_tokens, ..CONFIG };
         let mut requests = samples(0, 4, 4);
+        // What belongs together is in the tokens, not in the numbers of prompts.
         requests.extend(samples(10, 5, 4));
         let counters = check_shared(config, requests);
-        assert_eq!((counters.prefill_tokens, counters.shared_tokens), (24, 72));
+        assert_eq!((counters.prefill_tokens, counters.shared_tokens), (12, 84));
     }
 }
 
 #[test]
-fn other_prompts_and_steps_share_nothing() {
-    let mut requests = samples(0, 4, 1);
-    requests.extend(samples(10, 5, 1));
-    let mut stepped = samples(20, 4, 1);
-    stepped[0].key.step = 3;
-    requests.extend(stepped);
+fn prompts_share_what_they_begin_with() {
+    let long = PROMPT.repeat(3);
+    let mut requests = samples(0, 4, 3);
+    let ends = [&[1, 2, 3][..], &[4], &[5, 6]];
+    for (request, end) in requests.iter_mut().zip(ends) {
+        request.append = [&long, end].concat();
+    }
+    let counters = check_shared(CONFIG, requests);
+    assert_eq!(counters.prefill_tokens, 39 + 1 + 2);
+    assert_eq!((counters.shared_tokens, counters.naive_prefill_tokens), (72, 114));
+}
+
+/// Less than a block would have to be copied: it is computed again instead.
+#[test]
+fn short_beginnings_are_not_shared() {
+    let mut requests = samples(0, 4, 3);
+    requests[1].append[11] = 60;
+    requests[2].append[0] = 60;
     let counters = check_shared(CONFIG, requests);
     assert_eq!((counters.prefill_tokens, counters.shared_tokens), (36, 0));
+}
+
+/// New weights say something else of the same prompt.
+#[test]
+fn what_other_weights_computed_is_not_shared() {
+    let (policy, _) = tiny(CHECKPOINTS[0], F32);
+    let mut engine = engine(&policy, CONFIG);
+    let tokenizer = Tokenizer::characters();
+    let mut prefilled = |version: u64| {
+        engine.set_weights(policy.detached_weights(), version);
+        generate(&mut engine, &tokenizer, samples(10 * version, 4, 2));
+        engine.take_counters().prefill_tokens
+    };
+    assert_eq!((prefilled(1), prefilled(2)), (12, 12));
 }
 
 /// What is appended in a later turn may be equal to another sequence's prompt.

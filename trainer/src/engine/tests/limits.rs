@@ -86,6 +86,7 @@ fn releasing_forgets_a_sequence_and_frees_its_slot() {
     assert!(engine.step(&tokenizer).unwrap().is_empty());
     assert!(!engine.is_idle());
     engine.release(1);
+    assert!(engine.step(&tokenizer).unwrap().is_empty());
     let found = engine.step(&tokenizer).unwrap();
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].token_ids, vec![61, 62]);
@@ -112,5 +113,5 @@ fn a_prompt_longer_than_a_prefill_pass_goes_alone() {
     let found = generate(&mut engine, &Tokenizer::characters(), requests);
     assert_eq!(found[&1].token_ids, vec![10, 11]);
     assert_eq!(found[&2].token_ids, vec![20, 21]);
-    assert_eq!(engine.counters().prefill_tokens, 40);
+    assert_eq!(engine.take_counters().prefill_tokens, 40);
 }

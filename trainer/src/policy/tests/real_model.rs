@@ -93,6 +93,8 @@ fn check_continuations(policy: &Policy, decoder: Decoder, cases: &[Case], tokeni
         max_sequences: cases.len(),
         max_context_tokens: 64,
         max_prefill_tokens: 64,
+        cache_tokens: 0,
+        share_prompts: true,
     };
     let mut engine = BuiltinEngine::new(decoder, policy.detached_weights(), config);
     let requests = cases

@@ -2,6 +2,7 @@
 
 mod arrivals;
 mod carried;
+mod crowd;
 mod episodes;
 pub(crate) mod golden;
 mod observations;

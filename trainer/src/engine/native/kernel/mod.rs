@@ -1,0 +1,239 @@
+//! Matrix products and element-wise loops in the instructions of this processor.
+//!
+//! A [`Instructions`] exists only for instructions that the processor has, which makes calling them safe;
+//! every kernel checks the lengths of its slices once. The order in which a sum is taken depends on
+//! its length and on the instructions, never on how many rows are computed together.
+
+#![expect(clippy::inline_always, reason = "a body takes the instructions of who it is put into")]
+
+pub(super) mod lanes;
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod tiles_x86;
+#[cfg(target_arch = "x86_64")]
+mod vectors_x86;
+
+use std::fmt;
+use std::marker::PhantomData;
+
+/// Columns of a panel: what a product computes for some rows at a time.
+pub(super) const PANEL: usize = 32;
+
+/// Numbers of each row that one step of a product multiplies.
+pub(super) const STEP: usize = 32;
+
+/// Rows that a product may compute at a time.
+pub(super) const ROWS_MAX: usize = 32;
+
+/// Rows that are always readable and writable together, since tiles have as many.
+pub(super) const ROWS_UNIT: usize = 16;
+
+/// A 16-bit brain float: the upper half of an `f32`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub(super) struct Bf16(pub(super) u16);
+
+impl Bf16 {
+    /// Rounds to the nearest, ties to even; what is no number stays none.
+    #[inline(always)]
+    pub(super) fn round(number: f32) -> Self {
+        let bits = number.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+        Self(if number.is_nan() { 0x7fc0 } else { rounded as u16 })
+    }
+
+    #[inline(always)]
+    pub(super) fn widen(self) -> f32 {
+        f32::from_bits(u32::from(self.0) << 16)
+    }
+}
+
+/// What activations, keys, values and weights are multiplied as.
+pub(super) trait Number: Copy + Default + Send + Sync + fmt::Debug + 'static {
+    /// Numbers of a column of a right-hand matrix that lie side by side.
+    const PAIR: usize;
+
+    fn round(number: f32) -> Self;
+    fn widen(self) -> f32;
+    fn multiply(engaged: &Engaged, product: &mut Product<'_, Self>);
+}
+
+impl Number for f32 {
+    const PAIR: usize = 1;
+
+    #[inline(always)]
+    fn round(number: f32) -> Self {
+        number
+    }
+
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+
+    fn multiply(engaged: &Engaged, product: &mut Product<'_, Self>) {
+        product.check();
+        match engaged.level {
+            #[cfg(target_arch = "x86_64")]
+            Level::Amx | Level::Avx512Bf16 | Level::Avx512 => vectors_x86::multiply_f32(product),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => vectors_x86::multiply_f32_avx2(product),
+            Level::Portable => portable::multiply(product),
+        }
+    }
+}
+
+impl Number for Bf16 {
+    const PAIR: usize = 2;
+
+    #[inline(always)]
+    fn round(number: f32) -> Self {
+        Self::round(number)
+    }
+
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self.widen()
+    }
+
+    fn multiply(engaged: &Engaged, product: &mut Product<'_, Self>) {
+        product.check();
+        match engaged.level {
+            #[cfg(target_arch = "x86_64")]
+            Level::Amx => tiles_x86::multiply(product),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Bf16 => vectors_x86::multiply_bf16(product),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 | Level::Avx2 => vectors_x86::multiply_bf16_avx2(product),
+            Level::Portable => portable::multiply(product),
+        }
+    }
+}
+
+/// Where the number of row `depth` and column `column` of a right-hand matrix with `columns` columns
+/// lies: rows of `PAIR` depths, in which the depths of a column lie side by side.
+#[inline(always)]
+pub(super) fn place<T: Number>(depth: usize, column: usize, columns: usize) -> usize {
+    (depth / T::PAIR * columns + column) * T::PAIR + depth % T::PAIR
+}
+
+/// Where the numbers of one step begin.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(super) struct Step {
+    pub(super) left: usize,
+    pub(super) right: usize,
+}
+
+/// The product of some rows with a panel of [`PANEL`] columns:
+/// `sums[r][c] = sum over steps and d < STEP of left[r][d] * right[d][c]`.
+#[derive(Debug)]
+pub(super) struct Product<'a, T> {
+    pub(super) steps: &'a [Step],
+    /// Row `r` of a step lies at `step.left + r * left_stride`.
+    pub(super) left: &'a [T],
+    pub(super) left_stride: usize,
+    /// Placed by [`place`], with `right_columns` columns.
+    pub(super) right: &'a [T],
+    pub(super) right_columns: usize,
+    pub(super) rows: usize,
+    /// Row `r` lies at `r * sums_stride`.
+    pub(super) sums: &'a mut [f32],
+    pub(super) sums_stride: usize,
+    /// Whether the products are added to what `sums` holds.
+    pub(super) adds: bool,
+}
+
+impl<T: Number> Product<'_, T> {
+    /// That all that is read and written is there, up to whole units of rows.
+    fn check(&self) {
+        assert!(self.rows <= ROWS_MAX, "rows of a product");
+        let rows = self.rows.next_multiple_of(ROWS_UNIT).max(ROWS_UNIT);
+        let (mut left, mut right) = (0, 0);
+        for step in self.steps {
+            left = left.max(step.left);
+            right = right.max(step.right);
+        }
+        let left_end = left.checked_add((rows - 1) * self.left_stride + STEP);
+        assert!(left_end.is_some_and(|end| end <= self.left.len()), "numbers on the left");
+        let last = place::<T>(STEP - 1, PANEL - 1, self.right_columns);
+        let right_end = right.checked_add(last + 1);
+        assert!(right_end.is_some_and(|end| end <= self.right.len()), "numbers on the right");
+        let end = (rows - 1) * self.sums_stride + PANEL;
+        assert!(end <= self.sums.len(), "sums of a product");
+    }
+}
+
+/// The instructions of a processor, from the fewest on; each level has those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16,
+    #[cfg(target_arch = "x86_64")]
+    Amx,
+}
+
+/// Proof that the processor has these instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instructions(Level);
+
+impl Instructions {
+    /// The fastest that this processor has.
+    pub fn detect() -> Self {
+        Self::available()[0]
+    }
+
+    /// All that this processor has, fastest first; the last is portable.
+    pub fn available() -> Vec<Self> {
+        let mut found = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        found.extend(vectors_x86::levels().into_iter().map(Self));
+        found.push(Self(Level::Portable));
+        found
+    }
+
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Level::Amx => "AMX and AVX-512",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Bf16 => "AVX-512 BF16",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => "AVX-512",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => "AVX2",
+            Level::Portable => "portable",
+        }
+    }
+
+    /// Makes the calling thread ready to compute.
+    pub(super) fn engage(self) -> Engaged {
+        #[cfg(target_arch = "x86_64")]
+        if self.0 == Level::Amx {
+            tiles_x86::configure();
+        }
+        Engaged { level: self.0, here: PhantomData }
+    }
+}
+
+/// A thread that is ready to compute: its tiles are configured where there are any.
+#[derive(Debug)]
+pub(super) struct Engaged {
+    level: Level,
+    /// The configuration is the thread's own.
+    here: PhantomData<*const ()>,
+}
+
+impl Drop for Engaged {
+    fn drop(&mut self) {
+        #[cfg(target_arch = "x86_64")]
+        if self.level == Level::Amx {
+            tiles_x86::release();
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! Products in vectors: AVX-512, its dot products of bfloat16, and AVX2.
+//!
+//! Every sum is taken depth by depth in a lane of its own, so that a row's sums do not depend on the
+//! rows beside it.
+
+#![expect(unsafe_code, reason = "instructions chosen at run time")]
+
+use std::arch::x86_64::{
+    __m256, __m256i, __m512, __m512bh, __m512i, _mm256_and_si256, _mm256_castsi256_ps,
+    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_set1_epi32, _mm256_set1_ps,
+    _mm256_setzero_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_storeu_ps,
+};
+use std::mem::transmute;
+
+use super::{Bf16, Level, PANEL, Product, STEP, tiles_x86};
+
+/// Vectors of a panel.
+const HALVES: usize = 2;
+const QUARTERS: usize = 4;
+
+/// The levels above the portable one that this processor has, fastest first.
+pub(super) fn levels() -> Vec<Level> {
+    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    let avx512 = avx2
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl");
+    let dot = avx512 && is_x86_feature_detected!("avx512bf16");
+    let found = [
+        (dot && tiles_x86::are_there(), Level::Amx),
+        (dot, Level::Avx512Bf16),
+        (avx512, Level::Avx512),
+        (avx2, Level::Avx2),
+    ];
+    found.into_iter().filter(|(has, _)| *has).map(|(_, level)| level).collect()
+}
+
+/// Cuts the rows of a product into blocks that a kernel with as many accumulators computes.
+macro_rules! in_blocks {
+    ($product:ident, $kernel:ident, [$($rows:literal),+]) => {{
+        let mut row = 0;
+        while row < $product.rows {
+            let left = $product.rows - row;
+            $(
+                if left >= $rows {
+                    // SAFETY: the level proves the instructions; the lengths were checked, and the
+                    // block lies within the rows.
+                    unsafe { $kernel::<$rows>($product, row) };
+                    row += $rows;
+                    continue;
+                }
+            )+
+        }
+    }};
+}
+
+pub(super) fn multiply_f32(product: &mut Product<'_, f32>) {
+    in_blocks!(product, rows_f32, [12, 8, 4, 2, 1]);
+}
+
+pub(super) fn multiply_bf16(product: &mut Product<'_, Bf16>) {
+    in_blocks!(product, rows_bf16, [12, 8, 4, 2, 1]);
+}
+
+pub(super) fn multiply_f32_avx2(product: &mut Product<'_, f32>) {
+    in_blocks!(product, rows_f32_avx2, [3, 2, 1]);
+}
+
+pub(super) fn multiply_bf16_avx2(product: &mut Product<'_, Bf16>) {
+    in_blocks!(product, rows_bf16_avx2, [2, 1]);
+}
+
+/// SAFETY: the lengths of the product were checked, and it has `ROWS` rows from `row` on.
+#[target_feature(enable = "avx512f")]
+unsafe fn rows_f32<const ROWS: usize>(product: &mut Product<'_, f32>, row: usize) {
+    // SAFETY: for all of this function, offsets stay within what the checked lengths allow.
+    unsafe {
+        let place = product.sums.as_mut_ptr().add(row * product.sums_stride);
+        let mut sums = load_sums::<ROWS>(place, product.sums_stride, product.adds);
+        for step in product.steps {
+            let left = product.left.as_ptr().add(step.left + row * product.left_stride);
+            let right = product.right.as_ptr().add(step.right);
+            for depth in 0..STEP {
+                let right = right.add(depth * product.right_columns);
+                let numbers = [_mm512_loadu_ps(right), _mm512_loadu_ps(right.add(PANEL / HALVES))];
+                for (index, sums) in sums.iter_mut().enumerate() {
+                    let factor = _mm512_set1_ps(*left.add(index * product.left_stride + depth));
+                    for (sum, number) in sums.iter_mut().zip(numbers) {
+                        *sum = _mm512_fmadd_ps(factor, number, *sum);
+                    }
+                }
+            }
+        }
+        store_sums(&sums, place, product.sums_stride);
+    }
+}
+
+/// SAFETY: as for [`rows_f32`].
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn rows_bf16<const ROWS: usize>(product: &mut Product<'_, Bf16>, row: usize) {
+    // SAFETY: for all of this function, offsets stay within what the checked lengths allow.
+    unsafe {
+        let place = product.sums.as_mut_ptr().add(row * product.sums_stride);
+        let mut sums = load_sums::<ROWS>(place, product.sums_stride, product.adds);
+        for step in product.steps {
+            let left = product.left.as_ptr().add(step.left + row * product.left_stride);
+            let right = product.right.as_ptr().add(step.right);
+            for pair in 0..STEP / 2 {
+                let right = right.add(pair * 2 * product.right_columns);
+                let numbers = [
+                    transmute::<__m512i, __m512bh>(_mm512_loadu_si512(right.cast())),
+                    transmute::<__m512i, __m512bh>(_mm512_loadu_si512(right.add(PANEL).cast())),
+                ];
+                for (index, sums) in sums.iter_mut().enumerate() {
+                    let factors = left.add(index * product.left_stride + 2 * pair);
+                    let factors = _mm512_set1_epi32(factors.cast::<i32>().read_unaligned());
+                    let factors = transmute::<__m512i, __m512bh>(factors);
+                    for (sum, numbers) in sums.iter_mut().zip(numbers) {
+                        *sum = _mm512_dpbf16_ps(*sum, factors, numbers);
+                    }
+                }
+            }
+        }
+        store_sums(&sums, place, product.sums_stride);
+    }
+}
+
+/// SAFETY: `ROWS` rows of sums lie at `place`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn load_sums<const ROWS: usize>(
+    place: *const f32,
+    stride: usize,
+    adds: bool,
+) -> [[__m512; HALVES]; ROWS] {
+    let mut sums = [[_mm512_setzero_ps(); HALVES]; ROWS];
+    if adds {
+        for (index, sums) in sums.iter_mut().enumerate() {
+            for (half, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: a row of sums has a whole panel.
+                *sum =
+                    unsafe { _mm512_loadu_ps(place.add(index * stride + half * PANEL / HALVES)) };
+            }
+        }
+    }
+    sums
+}
+
+/// SAFETY: `ROWS` rows of sums lie at `place`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn store_sums<const ROWS: usize>(
+    sums: &[[__m512; HALVES]; ROWS],
+    place: *mut f32,
+    stride: usize,
+) {
+    for (index, sums) in sums.iter().enumerate() {
+        for (half, sum) in sums.iter().enumerate() {
+            // SAFETY: a row of sums has a whole panel.
+            unsafe { _mm512_storeu_ps(place.add(index * stride + half * PANEL / HALVES), *sum) };
+        }
+    }
+}
+
+/// SAFETY: as for [`rows_f32`].
+#[target_feature(enable = "avx2,fma")]
+unsafe fn rows_f32_avx2<const ROWS: usize>(product: &mut Product<'_, f32>, row: usize) {
+    // SAFETY: for all of this function, offsets stay within what the checked lengths allow.
+    unsafe {
+        let place = product.sums.as_mut_ptr().add(row * product.sums_stride);
+        let mut sums = load_quarters::<ROWS>(place, product.sums_stride, product.adds);
+        for step in product.steps {
+            let left = product.left.as_ptr().add(step.left + row * product.left_stride);
+            let right = product.right.as_ptr().add(step.right);
+            for depth in 0..STEP {
+                let right = right.add(depth * product.right_columns);
+                let factors: [__m256; ROWS] = std::array::from_fn(|index| {
+                    _mm256_set1_ps(*left.add(index * product.left_stride + depth))
+                });
+                for quarter in 0..QUARTERS {
+                    let numbers = _mm256_loadu_ps(right.add(quarter * PANEL / QUARTERS));
+                    for (sums, factor) in sums.iter_mut().zip(factors) {
+                        sums[quarter] = _mm256_fmadd_ps(factor, numbers, sums[quarter]);
+                    }
+                }
+            }
+        }
+        store_quarters(&sums, place, product.sums_stride);
+    }
+}
+
+/// SAFETY: as for [`rows_f32`].
+#[target_feature(enable = "avx2,fma")]
+unsafe fn rows_bf16_avx2<const ROWS: usize>(product: &mut Product<'_, Bf16>, row: usize) {
+    let upper = _mm256_set1_epi32(0xffff_0000_u32.cast_signed());
+    let widen = |pairs: __m256i| {
+        [_mm256_slli_epi32::<16>(pairs), _mm256_and_si256(pairs, upper)]
+            .map(|half| _mm256_castsi256_ps(half))
+    };
+    // SAFETY: for all of this function, offsets stay within what the checked lengths allow.
+    unsafe {
+        let place = product.sums.as_mut_ptr().add(row * product.sums_stride);
+        let mut sums = load_quarters::<ROWS>(place, product.sums_stride, product.adds);
+        for step in product.steps {
+            let left = product.left.as_ptr().add(step.left + row * product.left_stride);
+            let right = product.right.as_ptr().add(step.right);
+            for pair in 0..STEP / 2 {
+                let right = right.add(pair * 2 * product.right_columns);
+                let factors: [[__m256; 2]; ROWS] = std::array::from_fn(|index| {
+                    let factors = left.add(index * product.left_stride + 2 * pair);
+                    widen(_mm256_set1_epi32(factors.cast::<i32>().read_unaligned()))
+                });
+                for quarter in 0..QUARTERS {
+                    let numbers = widen(_mm256_loadu_si256(right.add(quarter * PANEL / 2).cast()));
+                    for (sums, factors) in sums.iter_mut().zip(factors) {
+                        for (factor, number) in factors.into_iter().zip(numbers) {
+                            sums[quarter] = _mm256_fmadd_ps(factor, number, sums[quarter]);
+                        }
+                    }
+                }
+            }
+        }
+        store_quarters(&sums, place, product.sums_stride);
+    }
+}
+
+/// SAFETY: `ROWS` rows of sums lie at `place`.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn load_quarters<const ROWS: usize>(
+    place: *const f32,
+    stride: usize,
+    adds: bool,
+) -> [[__m256; QUARTERS]; ROWS] {
+    let mut sums = [[_mm256_setzero_ps(); QUARTERS]; ROWS];
+    if adds {
+        for (index, sums) in sums.iter_mut().enumerate() {
+            for (quarter, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: a row of sums has a whole panel.
+                *sum = unsafe {
+                    _mm256_loadu_ps(place.add(index * stride + quarter * PANEL / QUARTERS))
+                };
+            }
+        }
+    }
+    sums
+}
+
+/// SAFETY: `ROWS` rows of sums lie at `place`.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn store_quarters<const ROWS: usize>(
+    sums: &[[__m256; QUARTERS]; ROWS],
+    place: *mut f32,
+    stride: usize,
+) {
+    for (index, sums) in sums.iter().enumerate() {
+        for (quarter, sum) in sums.iter().enumerate() {
+            // SAFETY: a row of sums has a whole panel.
+            unsafe {
+                _mm256_storeu_ps(place.add(index * stride + quarter * PANEL / QUARTERS), *sum);
+            }
+        }
+    }
+}
