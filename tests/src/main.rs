@@ -26,6 +26,7 @@ mod tidy;
 mod tls;
 mod train_algorithms;
 mod train_determinism;
+mod train_external;
 mod train_failed_update;
 mod train_inputs;
 mod train_outage;

@@ -2,8 +2,11 @@
 //!
 //! Invariant: a folder `step-N` is whole or absent.
 
+mod rollout;
 #[cfg(test)]
 mod tests;
+
+pub use rollout::save_for_rollouts;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -110,12 +113,28 @@ fn share_like_config(folder: &Path) -> Result<(), CheckpointError> {
 }
 
 fn write_model(folder: &Path, policy: &Policy, source: &Path) -> Result<(), CheckpointError> {
-    write_weights(folder, &policy.parameters, Kind::Float, SHARD_BYTES_MAX)?;
-    let mut config = policy.config.source.clone();
+    let config = policy.config.source.clone();
+    write_model_as(folder, &policy.parameters, config, Kind::Float, source)
+}
+
+/// Writes weights in `kind`, the `config` of their model, and the describing files of `source`.
+fn write_model_as(
+    folder: &Path,
+    parameters: &BTreeMap<String, Tensor>,
+    mut config: serde_json::Value,
+    kind: Kind,
+    source: &Path,
+) -> Result<(), CheckpointError> {
+    write_weights(folder, parameters, kind, SHARD_BYTES_MAX)?;
+    let name = match kind {
+        Kind::BFloat16 => "bfloat16",
+        Kind::Half => "float16",
+        _ => "float32",
+    };
     if let Some(keys) = config.as_object_mut() {
         // transformers 5 calls the key dtype, earlier ones torch_dtype.
         let key = if keys.contains_key("dtype") { "dtype" } else { "torch_dtype" };
-        keys.insert(key.to_owned(), "float32".into());
+        keys.insert(key.to_owned(), name.into());
     }
     let text =
         serde_json::to_vec_pretty(&config).map_err(|error| damaged(folder, &error.to_string()))?;

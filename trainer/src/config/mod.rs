@@ -20,29 +20,31 @@ mod write;
 mod tests;
 
 pub use choice::{
-    AdvantageEstimator, Compat, ComputeDtype, DeviceChoice, KlControllerKind, KlEstimator,
-    KlPlacement, LikelihoodGateKind, LossAggregation, PolicyLossKind, Preset, RewardKind,
-    TemplateChoice,
+    AdvantageEstimator, Compat, ComputeDtype, DeviceChoice, EngineKind, KlControllerKind,
+    KlEstimator, KlPlacement, LikelihoodGateKind, LossAggregation, PolicyLossKind, Preset,
+    RewardKind, TemplateChoice,
 };
 pub use environment::{Environment, LOG, Variable, environment, log_filter, unknown_variables};
 pub use problem::{ConfigError, Origin, Problem, ProblemKind};
 pub use section::KeySpec;
 pub use sections::{
-    AlgorithmConfig, Config, CriticConfig, DataConfig, EvalConfig, GrpoConfig, ModelConfig,
-    OptimizerConfig, RetrieverConfig, RewardConfig, RolloutConfig, SftConfig, UpdateConfig,
+    AlgorithmConfig, Config, CriticConfig, DataConfig, EngineConfig, EvalConfig, GrpoConfig,
+    ModelConfig, OptimizerConfig, RetrieverConfig, RewardConfig, RolloutConfig, SftConfig,
+    UpdateConfig,
 };
 
 use section::Section;
 
 impl Config {
     /// Every section in file order, the keys before the first one included.
-    fn sections(&self) -> [&dyn Section; 13] {
+    fn sections(&self) -> [&dyn Section; 14] {
         [
             self,
             &self.model,
             &self.retriever,
             &self.data,
             &self.rollout,
+            &self.engine,
             &self.reward,
             &self.optimizer,
             &self.sft,
@@ -62,11 +64,12 @@ impl Config {
         if name.is_empty() {
             return Some(self);
         }
-        let sections: [&mut dyn Section; 12] = [
+        let sections: [&mut dyn Section; 13] = [
             &mut self.model,
             &mut self.retriever,
             &mut self.data,
             &mut self.rollout,
+            &mut self.engine,
             &mut self.reward,
             &mut self.optimizer,
             &mut self.sft,

@@ -5,9 +5,9 @@
 use std::path::PathBuf;
 
 use super::choice::{
-    AdvantageEstimator, Compat, ComputeDtype, DeviceChoice, KlControllerKind, KlEstimator,
-    KlPlacement, LikelihoodGateKind, LossAggregation, PolicyLossKind, Preset, RewardKind,
-    TemplateChoice,
+    AdvantageEstimator, Compat, ComputeDtype, DeviceChoice, EngineKind, KlControllerKind,
+    KlEstimator, KlPlacement, LikelihoodGateKind, LossAggregation, PolicyLossKind, Preset,
+    RewardKind, TemplateChoice,
 };
 use super::section::section;
 use super::value::Range;
@@ -35,6 +35,7 @@ section! {
         retriever: RetrieverConfig,
         data: DataConfig,
         rollout: RolloutConfig,
+        engine: EngineConfig,
         reward: RewardConfig,
         optimizer: OptimizerConfig,
         sft: SftConfig,
@@ -121,6 +122,25 @@ section! {
         top_p: f64 = 1.0, Range::above_up_to(0.0, 1.0);
         /// Most episodes that generate at once.
         max_sequences: usize ["episodes"] = 64, Range::between(1.0, 65_536.0);
+    }
+}
+
+section! {
+    /// Who samples the turns of training: this process, or servers of vLLM or SGLang.
+    pub struct EngineConfig in "engine" {
+        /// The engine; the other keys of the section are for servers only.
+        kind: EngineKind = EngineKind::Builtin;
+        /// Base addresses of the servers, one a replica, with commas between them.
+        urls: String = String::new();
+        /// `RUN_DIR/rollout-weights` as the servers see it, where that is another path than here, such
+        /// as in a container; without it the same.
+        weights_dir: Option<PathBuf> = None;
+        /// Longest wait for one answer of a server, in milliseconds.
+        attempt_timeout_ms: u64 ["ms"] = 600_000, Range::at_least(1.0);
+        /// Longest wait for a turn with all its attempts, in milliseconds: as long as a server may be away.
+        deadline_ms: u64 ["ms"] = 1_800_000, Range::at_least(1.0);
+        /// Most turns under way at one server.
+        max_in_flight: usize ["turns"] = 256, Range::between(1.0, 65_536.0);
     }
 }
 

@@ -4,6 +4,7 @@
 //! context of each sequence itself (its key/value cache); nothing is ever tokenised again.
 
 mod builtin;
+mod external;
 mod kv_cache;
 mod sample;
 #[cfg(test)]
@@ -11,6 +12,7 @@ pub(crate) mod tests;
 mod turn;
 
 pub use builtin::{BuiltinEngine, BuiltinEngineConfig, EngineCounters};
+pub use external::{Dialect, ExternalEngine, ExternalEngineConfig};
 
 use crate::token::Tokenizer;
 
@@ -86,7 +88,8 @@ pub struct Generation {
 pub trait Engine {
     /// Queues one turn. A sequence is known from its first request until `release`.
     fn submit(&mut self, request: GenerateRequest) -> Result<(), EngineError>;
-    /// Advances every running sequence by at most one token; returns the turns that ended.
+    /// Advances every running sequence by at most one token, or, where others compute, waits for
+    /// them for a few milliseconds; returns the turns that ended.
     fn step(&mut self, tokenizer: &Tokenizer) -> Result<Vec<Generation>, EngineError>;
     /// Forgets a sequence and frees its cache.
     fn release(&mut self, sequence: SequenceId);

@@ -17,6 +17,7 @@ use super::evaluation::evaluate;
 use super::loaded_model::{LoadedModel, http_searcher};
 use super::manifest::write_manifest;
 use super::memory;
+use super::rollout_engine::RolloutEngine;
 use super::warm_start::optimizer_config;
 use super::{end_stopped, is_done, signals};
 use crate::algo::{KlTarget, adapted_coefficient};
@@ -24,7 +25,6 @@ use crate::checkpoint::{self, ResumeParts, TrainerState};
 use crate::config::{AdvantageEstimator, Config, KlControllerKind};
 use crate::critic::Critic;
 use crate::data::Example;
-use crate::engine::BuiltinEngine;
 use crate::eval::Searches;
 use crate::policy::Weights;
 use crate::report::evaluation_path;
@@ -75,7 +75,7 @@ struct TrainingRun<'c> {
     config: &'c Config,
     loaded: LoadedModel,
     reference: Option<Weights>,
-    engine: BuiltinEngine,
+    engine: RolloutEngine,
     searcher: HttpSearcher,
     questions: Vec<Example>,
     optimizer: AdamW,
@@ -142,9 +142,8 @@ impl<'c> TrainingRun<'c> {
             let parameters = &mut model.model.parameters;
             checkpoint::restore_critic(folder, *saved, parameters, optimizer)?;
         }
-        let mut engine = loaded.engine(config.rollout.max_sequences);
         // Versions count steps, also across the steps that an earlier process did.
-        engine.set_weights(loaded.policy.detached_weights(), state.step);
+        let engine = RolloutEngine::open(config, &loaded, state.step)?;
         let searcher = http_searcher(config)?;
         let metrics = MetricsFile::open(&config.run_dir.join("metrics.jsonl"), state.step)?;
         let saved_step = latest.map(|(_, state)| state.step);
@@ -222,7 +221,7 @@ impl<'c> TrainingRun<'c> {
         };
         let mut metrics = step_metrics(self.state.step + 1, &collected, &updates, seconds);
         metrics.algorithm.kl_coefficient = self.kl_coefficient();
-        self.finish_step(&batch);
+        self.finish_step(&batch)?;
         self.metrics.append(&metrics)?;
         if is_due(config.grpo.save_every_steps, self.state.step) {
             self.save()?;
@@ -232,7 +231,7 @@ impl<'c> TrainingRun<'c> {
     }
 
     /// Moves the position of the run to after the step.
-    fn finish_step(&mut self, batch: &TrainBatch) {
+    fn finish_step(&mut self, batch: &TrainBatch) -> anyhow::Result<()> {
         self.state.step += 1;
         self.state.updates = self.optimizer.updates;
         if self.config.algorithm.dynamic_sampling {
@@ -251,7 +250,7 @@ impl<'c> TrainingRun<'c> {
             let next = adapted_coefficient(self.kl_coefficient(), target, found, trajectories);
             self.state.kl_coefficient_bits = Some(next.to_bits());
         }
-        self.engine.set_weights(self.loaded.policy.detached_weights(), self.state.step);
+        self.engine.set_policy(&self.loaded, self.state.step)
     }
 
     /// The divergence's weight as a controller has left it.

@@ -135,7 +135,7 @@ impl TrainingRun<'_> {
         let mut observer =
             EpisodeProgress(Progress::start(&label, jobs.len() as u64, "trajectories"));
         let tokenizer = &self.loaded.tokenizer;
-        let (engine, searcher) = (&mut self.engine, &mut self.searcher);
+        let (engine, searcher) = (self.engine.as_engine(), &mut self.searcher);
         let rollout = roll_out(engine, searcher, tokenizer, jobs, &rollout, &mut observer)?;
         observer.0.finish();
         Ok(rollout)
