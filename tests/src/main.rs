@@ -27,6 +27,7 @@ mod tls;
 mod train_algorithms;
 mod train_carried;
 mod train_determinism;
+mod train_external;
 mod train_failed_update;
 mod train_inputs;
 mod train_lora;

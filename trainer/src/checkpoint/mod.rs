@@ -4,10 +4,12 @@
 //! Invariant: what a run goes on from has all bits of f32, in whatever format the model is saved.
 
 mod restore;
+mod rollout;
 #[cfg(test)]
 mod tests;
 
 pub use restore::{restore_critic, restore_moments, restore_policy};
+pub use rollout::save_for_rollouts;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -155,12 +157,26 @@ fn share_like(model: &Path, folder: &Path) -> Result<(), CheckpointError> {
 
 /// Weights, adapters among them, and configuration.
 fn write_model(folder: &Path, policy: &Policy, kind: Kind) -> Result<(), CheckpointError> {
-    write_weights(folder, &policy.merged_parameters(), kind, SHARD_BYTES_MAX)?;
-    let mut config = policy.config.source.clone();
+    let config = policy.config.source.clone();
+    write_model_as(folder, &policy.merged_parameters(), config, kind)
+}
+
+/// Writes weights in `kind` and the `config` of their model.
+fn write_model_as(
+    folder: &Path,
+    parameters: &BTreeMap<String, Tensor>,
+    mut config: serde_json::Value,
+    kind: Kind,
+) -> Result<(), CheckpointError> {
+    write_weights(folder, parameters, kind, SHARD_BYTES_MAX)?;
+    let word = match kind {
+        Kind::BFloat16 => "bfloat16",
+        Kind::Half => "float16",
+        _ => "float32",
+    };
     if let Some(keys) = config.as_object_mut() {
         // transformers 5 calls the key dtype, earlier ones torch_dtype.
         let key = if keys.contains_key("dtype") { "dtype" } else { "torch_dtype" };
-        let word = if kind == Kind::Float { "float32" } else { "bfloat16" };
         keys.insert(key.to_owned(), word.into());
     }
     let text =

@@ -157,6 +157,16 @@ choices! {
         TokenSum = "token-sum",
     }
 
+    /// Who samples the turns of training.
+    pub enum EngineKind {
+        /// This process.
+        Builtin = "builtin",
+        /// Servers of vLLM.
+        Vllm = "vllm",
+        /// Servers of SGLang.
+        Sglang = "sglang",
+    }
+
     /// How rewards become advantages.
     pub enum AdvantageEstimator {
         /// Distance from the group's mean, in units of its standard deviation.

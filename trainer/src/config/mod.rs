@@ -20,30 +20,31 @@ mod write;
 mod tests;
 
 pub use choice::{
-    AdvantageEstimator, CheckpointDtype, Compat, ComputeDtype, DeviceChoice, KlControllerKind,
-    KlEstimator, KlPlacement, LikelihoodGateKind, LossAggregation, PolicyLossKind, Preset,
-    RewardKind, RolloutRunner, RolloutWeights, TemplateChoice,
+    AdvantageEstimator, CheckpointDtype, Compat, ComputeDtype, DeviceChoice, EngineKind,
+    KlControllerKind, KlEstimator, KlPlacement, LikelihoodGateKind, LossAggregation,
+    PolicyLossKind, Preset, RewardKind, RolloutRunner, RolloutWeights, TemplateChoice,
 };
 pub use environment::{Environment, LOG, Variable, environment, log_filter, unknown_variables};
 pub use problem::{ConfigError, Origin, Problem, ProblemKind};
 pub use section::KeySpec;
 pub use sections::{
-    AlgorithmConfig, CheckpointConfig, Config, CriticConfig, DataConfig, EvalConfig, GrpoConfig,
-    LoraConfig, ModelConfig, OptimizerConfig, RetrieverConfig, RewardConfig, RolloutConfig,
-    ServeConfig, SftConfig, UpdateConfig,
+    AlgorithmConfig, CheckpointConfig, Config, CriticConfig, DataConfig, EngineConfig, EvalConfig,
+    GrpoConfig, LoraConfig, ModelConfig, OptimizerConfig, RetrieverConfig, RewardConfig,
+    RolloutConfig, ServeConfig, SftConfig, UpdateConfig,
 };
 
 use section::Section;
 
 impl Config {
     /// Every section in file order, the keys before the first one included.
-    fn sections(&self) -> [&dyn Section; 16] {
+    fn sections(&self) -> [&dyn Section; 17] {
         [
             self,
             &self.model,
             &self.retriever,
             &self.data,
             &self.rollout,
+            &self.engine,
             &self.reward,
             &self.lora,
             &self.optimizer,
@@ -66,11 +67,12 @@ impl Config {
         if name.is_empty() {
             return Some(self);
         }
-        let sections: [&mut dyn Section; 15] = [
+        let sections: [&mut dyn Section; 16] = [
             &mut self.model,
             &mut self.retriever,
             &mut self.data,
             &mut self.rollout,
+            &mut self.engine,
             &mut self.reward,
             &mut self.lora,
             &mut self.optimizer,

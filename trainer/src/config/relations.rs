@@ -1,6 +1,7 @@
 //! What must hold between keys, beyond what each one's own range says.
 
 mod algorithm;
+mod engine;
 
 use super::problem::ProblemKind;
 use super::sections::{Config, LoraConfig};
@@ -79,6 +80,7 @@ pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
     }
     found.extend(algorithm::conflicts(config));
     adapters(config, &mut found);
+    found.extend(engine::conflicts(config));
     if !has_http_scheme(&retriever.url) {
         let host = retriever.url.rsplit("//").next().unwrap_or_default();
         found.push(conflict(
@@ -145,6 +147,7 @@ impl Config {
             ));
         }
         warnings.extend(algorithm::warnings(self));
+        warnings.extend(engine::warnings(self));
         warnings
     }
 }

@@ -5,9 +5,9 @@
 use std::path::PathBuf;
 
 use super::choice::{
-    AdvantageEstimator, CheckpointDtype, Compat, ComputeDtype, DeviceChoice, KlControllerKind,
-    KlEstimator, KlPlacement, LikelihoodGateKind, LossAggregation, PolicyLossKind, Preset,
-    RewardKind, RolloutRunner, RolloutWeights, TemplateChoice,
+    AdvantageEstimator, CheckpointDtype, Compat, ComputeDtype, DeviceChoice, EngineKind,
+    KlControllerKind, KlEstimator, KlPlacement, LikelihoodGateKind, LossAggregation,
+    PolicyLossKind, Preset, RewardKind, RolloutRunner, RolloutWeights, TemplateChoice,
 };
 use super::section::section;
 use super::value::Range;
@@ -39,6 +39,7 @@ section! {
         retriever: RetrieverConfig,
         data: DataConfig,
         rollout: RolloutConfig,
+        engine: EngineConfig,
         reward: RewardConfig,
         lora: LoraConfig,
         optimizer: OptimizerConfig,
@@ -145,6 +146,25 @@ section! {
         /// what `rollout.max_sequences` episodes can need. With less, episodes that find no room wait, or
         /// are read again.
         kv_cache_mib: usize ["MiB"] = 0, Range::between(0.0, 16_777_216.0);
+    }
+}
+
+section! {
+    /// Who samples the turns of training: this process, or servers of vLLM or SGLang.
+    pub struct EngineConfig in "engine" {
+        /// The engine; the other keys of the section are for servers only.
+        kind: EngineKind = EngineKind::Builtin;
+        /// Base addresses of the servers, one a replica, with commas between them.
+        urls: String = String::new();
+        /// `RUN_DIR/rollout-weights` as the servers see it, where that is another path than here, such
+        /// as in a container; without it the same.
+        weights_dir: Option<PathBuf> = None;
+        /// Longest wait for one answer of a server, in milliseconds.
+        attempt_timeout_ms: u64 ["ms"] = 600_000, Range::at_least(1.0);
+        /// Longest wait for a turn with all its attempts, in milliseconds: as long as a server may be away.
+        deadline_ms: u64 ["ms"] = 1_800_000, Range::at_least(1.0);
+        /// Most turns under way at one server.
+        max_in_flight: usize ["turns"] = 256, Range::between(1.0, 65_536.0);
     }
 }
 

@@ -7,6 +7,7 @@ mod blocks;
 mod builtin;
 mod choice;
 mod eager;
+mod external;
 mod native;
 mod prompts;
 mod roster;
@@ -20,6 +21,7 @@ mod turn;
 pub use builtin::{BuiltinEngine, BuiltinEngineConfig, EngineCounters, cache_tokens};
 pub use choice::{RunnerChoice, RunnerKind, cached_number_bytes, runner};
 pub use eager::eager_runner;
+pub use external::{Dialect, ExternalEngine, ExternalEngineConfig};
 pub use native::{Instructions, NativeConfig, NativeRunner, WeightFormat};
 pub use runner::{BLOCK_TOKENS, Draw, Pass, Runner, Span};
 pub use sample::Choice;
@@ -98,7 +100,8 @@ pub struct Generation {
 pub trait Engine {
     /// Queues one turn. A sequence is known from its first request until `release`.
     fn submit(&mut self, request: GenerateRequest) -> Result<(), EngineError>;
-    /// Advances every running sequence by at most one token; returns the turns that ended.
+    /// Advances every running sequence by at most one token, or, where others compute, waits for
+    /// them for a few milliseconds; returns the turns that ended.
     fn step(&mut self, tokenizer: &Tokenizer) -> Result<Vec<Generation>, EngineError>;
     /// What the running turn of a sequence has sampled so far, where the engine tells; empty between turns.
     fn partial_tokens(&self, _sequence: SequenceId) -> &[u32] {

@@ -12,6 +12,7 @@ mod question_order;
 mod lint;
 mod loaded_model;
 mod replay;
+mod rollout_engine;
 mod serve;
 mod training;
 mod warm_start;

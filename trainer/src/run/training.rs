@@ -18,6 +18,7 @@ use super::evaluation::evaluate;
 use super::loaded_model::{LoadedModel, http_searcher, save_form};
 use super::manifest::write_manifest;
 use super::memory;
+use super::rollout_engine::RolloutEngine;
 use super::warm_start::optimizer_config;
 use super::{end_stopped, is_done, signals};
 use crate::algo::{KlTarget, adapted_coefficient};
@@ -25,7 +26,7 @@ use crate::checkpoint::{self, ResumeParts, TrainerState};
 use crate::config::{AdvantageEstimator, Config, KlControllerKind};
 use crate::critic::Critic;
 use crate::data::Example;
-use crate::engine::{BuiltinEngine, EngineCounters};
+use crate::engine::EngineCounters;
 use crate::eval::Searches;
 use crate::policy::{Lora, Policy, Weights};
 use crate::report::evaluation_path;
@@ -76,7 +77,7 @@ struct TrainingRun<'c> {
     config: &'c Config,
     loaded: LoadedModel,
     reference: Option<Reference>,
-    engine: BuiltinEngine,
+    engine: RolloutEngine,
     searcher: HttpSearcher,
     questions: Vec<Example>,
     optimizer: AdamW,
@@ -165,9 +166,8 @@ impl<'c> TrainingRun<'c> {
             let parameters = model.model.trained_mut();
             checkpoint::restore_critic(folder, *saved, parameters, optimizer)?;
         }
-        let mut engine = loaded.engine(config, config.rollout.max_sequences)?;
         // Versions count steps, also across the steps that an earlier process did.
-        engine.set_weights(loaded.policy.detached_weights(), state.step);
+        let engine = RolloutEngine::open(config, &loaded, state.step)?;
         let searcher = http_searcher(config)?;
         let metrics = MetricsFile::open(&config.run_dir.join("metrics.jsonl"), state.step)?;
         let saved_step = latest.map(|(_, state)| state.step);
@@ -251,7 +251,7 @@ impl<'c> TrainingRun<'c> {
         metrics.generation = self.engine.take_counters();
         metrics.algorithm.kl_coefficient = self.kl_coefficient();
         let finished = Instant::now();
-        self.finish_step(&batch);
+        self.finish_step(&batch)?;
         self.metrics.append(&metrics)?;
         self.end_phase("weights to the engine", finished);
         if let Some(trace) = self.trace.take() {
@@ -274,7 +274,7 @@ impl<'c> TrainingRun<'c> {
     }
 
     /// Moves the position of the run to after the step.
-    fn finish_step(&mut self, batch: &TrainBatch) {
+    fn finish_step(&mut self, batch: &TrainBatch) -> anyhow::Result<()> {
         self.state.step += 1;
         self.state.updates = self.optimizer.updates;
         if self.config.algorithm.dynamic_sampling || self.config.rollout.carried_groups > 0 {
@@ -293,7 +293,7 @@ impl<'c> TrainingRun<'c> {
             let next = adapted_coefficient(self.kl_coefficient(), target, found, trajectories);
             self.state.kl_coefficient_bits = Some(next.to_bits());
         }
-        self.engine.set_weights(self.loaded.policy.detached_weights(), self.state.step);
+        self.engine.set_policy(&self.loaded, self.state.step)
     }
 
     /// The divergence's weight as a controller has left it.

@@ -236,7 +236,7 @@ impl TrainingRun<'_> {
             trace: self.trace.as_mut(),
         };
         let tokenizer = &self.loaded.tokenizer;
-        let (engine, searcher) = (&mut self.engine, &mut self.searcher);
+        let (engine, searcher) = (self.engine.as_engine(), &mut self.searcher);
         let rollout = roll_out(engine, searcher, tokenizer, work, &rollout, &mut observer)?;
         observer.progress.0.finish();
         if let Some(trace) = &mut self.trace {

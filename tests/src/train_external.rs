@@ -1,0 +1,87 @@
+//! Training with turns that a server outside the process samples.
+
+use std::fs;
+use std::thread;
+
+use trainer::rollout::trajectory::SegmentKind;
+use trainer::run::train;
+use trainer::track::StepMetrics;
+
+use crate::harness::fake_vllm::{EngineEvent, FakeVllm};
+use crate::harness::retriever::RetrieverHandle;
+use crate::harness::run_dir::{metrics, trajectories};
+use crate::harness::tiny_world::TinyWorld;
+
+/// Connections that the trainer loses before the engine is started again.
+const LOST_CONNECTIONS: usize = 3;
+
+/// Every trajectory of every step was sampled by the weights of its step: by any others, their
+/// log-probs would differ from the trainer's.
+fn assert_sampled_by_present_weights(world: &TinyWorld, rows: &[StepMetrics]) {
+    assert_eq!(rows.iter().map(|row| row.step).collect::<Vec<_>>(), [1, 2, 3]);
+    for row in rows {
+        assert_eq!((row.trajectories, row.dropped_trajectories), (16, 0));
+        assert!(row.log_prob_gap < 1e-4, "step {}: {}", row.step, row.log_prob_gap);
+        for trajectory in trajectories(&world.run_dir("run"), row.step) {
+            let sampled = trajectory.segments.iter().filter(|one| one.kind == SegmentKind::Sampled);
+            for segment in sampled {
+                assert_eq!(segment.policy_version, row.step - 1);
+            }
+        }
+    }
+    // The weights did change, or the log-probs would say nothing.
+    assert!(rows.iter().any(|row| row.grad_norm > 0.0));
+}
+
+#[test]
+fn a_server_samples_by_the_weights_of_each_step() {
+    let world = TinyWorld::build();
+    let retriever = RetrieverHandle::start(&world.index());
+    world.warm_start(&retriever);
+    let engine = FakeVllm::start(&world.untrained_model(), None);
+    let urls = format!("engine.urls={}", engine.url);
+    let config = world.config(&retriever.url(), "run", &["engine.kind=vllm", &urls]);
+    train(&config, &mut Vec::new()).unwrap();
+
+    let run = world.run_dir("run");
+    assert_sampled_by_present_weights(&world, &metrics(&run));
+    assert!(engine.turns() >= 48, "{} turns", engine.turns());
+    let mut left: Vec<String> = fs::read_dir(run.join("rollout-weights"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["start", "step-3"]);
+    // The tiny model's embeddings are tied: engines get its head all the same.
+    let written = fs::read_to_string(run.join("rollout-weights/step-3/config.json")).unwrap();
+    let written: serde_json::Value = serde_json::from_str(&written).unwrap();
+    assert_eq!(written["tie_word_embeddings"], false);
+    let weights = fs::read(run.join("rollout-weights/step-3/model.safetensors")).unwrap();
+    let weights = safetensors::SafeTensors::deserialize(&weights).unwrap();
+    let bytes = |name: &str| weights.tensor(name).unwrap().data().to_vec();
+    assert!(bytes("lm_head.weight") == bytes("model.embed_tokens.weight"));
+}
+
+#[test]
+fn an_engine_that_dies_in_a_step_and_comes_back_costs_no_step() {
+    let world = TinyWorld::build();
+    let retriever = RetrieverHandle::start(&world.index());
+    world.warm_start(&retriever);
+    // In the middle of the second step: each has 16 turns at least.
+    let engine = FakeVllm::start(&world.untrained_model(), Some(40));
+    let urls = format!("engine.urls={}", engine.url);
+    let config = world.config(&retriever.url(), "run", &["engine.kind=vllm", &urls]);
+    thread::scope(|scope| {
+        let training =
+            scope.spawn(|| train(&config, &mut Vec::new()).map_err(|error| format!("{error:#}")));
+        engine.wait_for(EngineEvent::Died);
+        for _ in 0..LOST_CONNECTIONS {
+            engine.wait_for(EngineEvent::Lost);
+        }
+        engine.revive();
+        // It has forgotten the weights, and gets them again.
+        engine.wait_for(EngineEvent::Loaded);
+        training.join().unwrap().unwrap();
+    });
+    assert_sampled_by_present_weights(&world, &metrics(&world.run_dir("run")));
+}

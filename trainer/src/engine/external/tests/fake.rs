@@ -1,0 +1,211 @@
+//! A server that speaks vLLM's or SGLang's protocol and says what the test tells it to, one
+//! character a token.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use serde_json::{Value, json};
+
+use crate::engine::external::Dialect;
+
+/// What a turn is answered with.
+#[derive(Clone, Debug)]
+pub(super) enum Say {
+    /// These characters and why they end.
+    Text(&'static str, &'static str),
+    /// These token ids, all of them.
+    Ids(Vec<u32>),
+    /// An error status.
+    Status(u16),
+    /// Nothing: the connection breaks.
+    Break,
+    /// Nothing, until the client goes away.
+    Hold,
+    /// Characters, sampled after a restart that nobody was told of.
+    Restarted(&'static str),
+}
+
+/// What the server remembers.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// What the next turns are answered with; "a</answer>" after that.
+    pub(super) says: VecDeque<Say>,
+    pub(super) turns: Vec<Value>,
+    /// Paths of all requests but the turns.
+    pub(super) others: Vec<String>,
+    pub(super) loaded: Vec<String>,
+    pub(super) weights: String,
+    pub(super) context: usize,
+    /// Every connection is closed at once.
+    pub(super) dead: bool,
+}
+
+pub(super) struct FakeServer {
+    pub(super) url: String,
+    state: Arc<Mutex<State>>,
+    /// Of clients that went away from a held turn.
+    pub(super) gone: Receiver<()>,
+}
+
+impl FakeServer {
+    pub(super) fn start(dialect: Dialect, says: &[Say]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let state = State {
+            says: says.iter().cloned().collect(),
+            weights: "default".to_owned(),
+            context: 1000,
+            ..State::default()
+        };
+        let state = Arc::new(Mutex::new(state));
+        let (sender, gone) = channel();
+        let shared = Arc::clone(&state);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (shared, sender) = (Arc::clone(&shared), sender.clone());
+                std::thread::spawn(move || serve(stream, dialect, &shared, &sender));
+            }
+        });
+        Self { url, state, gone }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Dies, or comes back without what it had loaded.
+    pub(super) fn set_dead(&self, dead: bool) {
+        let mut state = self.state();
+        state.dead = dead;
+        state.weights = "default".to_owned();
+    }
+
+    /// The contexts of the turns, as text.
+    pub(super) fn prompts(&self) -> Vec<String> {
+        let text = |turn: &Value| {
+            let ids = turn.get("prompt").unwrap_or(&turn["input_ids"]).as_array().unwrap();
+            ids.iter().map(|id| char::from_u32(id.as_u64().unwrap() as u32).unwrap()).collect()
+        };
+        self.state().turns.iter().map(text).collect()
+    }
+}
+
+fn serve(stream: TcpStream, dialect: Dialect, state: &Mutex<State>, gone: &Sender<()>) {
+    if state.lock().unwrap().dead {
+        return;
+    }
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let (mut head, mut length) = (String::new(), 0);
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).unwrap_or(0) == 0 {
+            return;
+        }
+        let lower = line.trim().to_ascii_lowercase();
+        if let Some(value) = lower.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        if lower.is_empty() {
+            break;
+        }
+        if head.is_empty() {
+            head = line;
+        }
+    }
+    let mut body = vec![0; length];
+    if reader.read_exact(&mut body).is_err() {
+        return;
+    }
+    let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+    let answer = if path == "/v1/completions" || path == "/generate" {
+        let say = {
+            let mut state = state.lock().unwrap();
+            state.turns.push(body);
+            state.says.pop_front().unwrap_or(Say::Text("a</answer>", "stop"))
+        };
+        match say {
+            Say::Break => return,
+            Say::Hold => {
+                // Ends when the client closes its side.
+                let _ = reader.read(&mut [0]);
+                let _ = gone.send(());
+                return;
+            }
+            Say::Status(status) => (status, json!({"error": "what the test wants"})),
+            Say::Text(text, finish) => {
+                (200, turn(dialect, &ids_of(text), finish, &state.lock().unwrap()))
+            }
+            Say::Ids(ids) => (200, turn(dialect, &ids, "length", &state.lock().unwrap())),
+            Say::Restarted(text) => {
+                let mut state = state.lock().unwrap();
+                state.weights = "default".to_owned();
+                (200, turn(dialect, &ids_of(text), "stop", &state))
+            }
+        }
+    } else {
+        (200, other(&path, &body, &mut state.lock().unwrap()))
+    };
+    respond(stream, answer.0, &answer.1.to_string());
+}
+
+pub(super) fn ids_of(text: &str) -> Vec<u32> {
+    text.chars().map(u32::from).collect()
+}
+
+/// The answer to a turn: every token has the log-prob -0.5.
+fn turn(dialect: Dialect, ids: &[u32], finish: &str, state: &State) -> Value {
+    match dialect {
+        Dialect::Vllm => json!({"choices": [{
+            "index": 0,
+            "finish_reason": finish,
+            "token_ids": ids,
+            "logprobs": {"token_logprobs": vec![-0.5; ids.len()]},
+        }]}),
+        Dialect::Sglang => {
+            let listed: Vec<Value> = ids.iter().map(|id| json!([-0.5, id, null])).collect();
+            json!({"output_ids": ids, "meta_info": {
+                "finish_reason": {"type": finish},
+                "output_token_logprobs": listed,
+                "weight_version": state.weights,
+            }})
+        }
+    }
+}
+
+/// The answer to anything else.
+fn other(path: &str, body: &Value, state: &mut State) -> Value {
+    state.others.push(path.to_owned());
+    match path {
+        "/v1/models" => json!({"data": [{"id": "policy", "max_model_len": state.context}]}),
+        "/weight_info" => json!({"weight_version": state.weights}),
+        "/model_info" => json!({"model_path": "m", "weight_version": state.weights}),
+        "/collective_rpc" => {
+            state.loaded.push(body["kwargs"]["weights_path"].as_str().unwrap().to_owned());
+            json!({"results": [null]})
+        }
+        "/update_weight_version" => {
+            state.weights = body["new_version"].as_str().unwrap().to_owned();
+            json!({"success": true})
+        }
+        "/update_weights_from_disk" => {
+            state.loaded.push(body["model_path"].as_str().unwrap().to_owned());
+            state.weights = body["weight_version"].as_str().unwrap().to_owned();
+            json!({"success": true, "message": "", "num_paused_requests": 0})
+        }
+        _ => json!({"status": "ok"}),
+    }
+}
+
+fn respond(mut stream: TcpStream, status: u16, body: &str) {
+    let length = body.len();
+    // A client that has given up may have closed the connection: that is no fault.
+    let _ = write!(
+        stream,
+        "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\
+         connection: close\r\n\r\n{body}"
+    );
+}
