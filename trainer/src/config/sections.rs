@@ -138,6 +138,8 @@ section! {
         /// Most tokens of prompts and passages that are read in one pass, beside the token that each
         /// running episode goes on with: fewer keep these from waiting.
         max_prefill_tokens: usize ["tokens"] = 512, Range::between(16.0, 65_536.0);
+        /// Longest wait of a search for others that go out with it in one request; 0 sends each alone.
+        search_batch_ms: u64 ["ms"] = 5, Range::between(0.0, 1000.0);
         /// What computes rollouts.
         runner: RolloutRunner = RolloutRunner::Auto;
         /// What rollouts keep weights as; other than `auto` for the native runner alone.

@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
 
 use super::{
-    BuiltinEngine, BuiltinEngineConfig, Engine, GenerateRequest, Generation, Sampling, SamplingKey,
-    SequenceId, StopRule,
+    BuiltinEngine, BuiltinEngineConfig, Engine, GenerateRequest, Generation, RunnerChoice,
+    RunnerKind, Sampling, SamplingKey, SequenceId, StopRule, runner,
 };
 use crate::policy::tests::F32;
 use crate::policy::{Biases, Decoder, LayerConfig, ModelConfig, Policy, Rope, RopeScaling};
@@ -39,6 +39,15 @@ fn engine(policy: &Policy, config: BuiltinEngineConfig) -> BuiltinEngine {
     let device = policy.compute.device;
     let decoder = Decoder::new(&policy.config, config.max_context_tokens, device);
     BuiltinEngine::new(decoder, policy.detached_weights(), config)
+}
+
+/// The same on kernels of our own, in the type that the policy computes in.
+fn native_engine(policy: &Policy, config: BuiltinEngineConfig) -> BuiltinEngine {
+    let decoder = Decoder::new(&policy.config, config.max_context_tokens, policy.compute.device);
+    let choice = RunnerChoice { kind: RunnerKind::Native, format: None };
+    let weights = policy.detached_weights();
+    let runner = runner(decoder, weights, config.pool_blocks(), choice).unwrap();
+    BuiltinEngine::with_runner(runner, policy.config.vocab_size as u64, config)
 }
 
 /// A turn sampled at temperature 1 with a key of the sequence's own.

@@ -1,5 +1,7 @@
 //! How episodes are rolled out: the limits, and where a turn ends.
 
+use std::time::Duration;
+
 use super::observation::ObservationBudget;
 use crate::engine::{Sampling, StopRule};
 use crate::stop::StopFlag;
@@ -25,6 +27,9 @@ pub struct RolloutConfig {
     pub sampling: Sampling,
     /// Where a turn ends.
     pub stop: StopRule,
+    /// Longest wait of a query for others that go out with it in one request; with zero each has a
+    /// request of its own. In lock step all queries of a turn go out together, but for zero.
+    pub search_batch: Duration,
     /// Turns in lock step: all running episodes generate, then all of them search.
     pub deterministic: bool,
     /// Prompts whose episodes are waited for: the rollout ends as soon as as many are done, and hands the rest

@@ -209,6 +209,8 @@ pub fn roll_out(
         settings: BTreeMap::new(),
         cancelled: BTreeSet::new(),
         ready_searches: Vec::new(),
+        ready_since: None,
+        last_step: Duration::ZERO,
         searching: 0,
         outcome: Outcome::default(),
     };
@@ -265,6 +267,8 @@ pub fn roll_out_as_they_come(
         settings: BTreeMap::new(),
         cancelled: BTreeSet::new(),
         ready_searches: Vec::new(),
+        ready_since: None,
+        last_step: Duration::ZERO,
         searching: 0,
         outcome: Outcome::default(),
     };
@@ -323,6 +327,10 @@ struct Scheduler<'a> {
     /// Jobs that nobody wants any more and whose query is still under way.
     cancelled: BTreeSet<usize>,
     ready_searches: Vec<SearchRequest>,
+    /// Since when the first of them has been looked at.
+    ready_since: Option<Instant>,
+    /// How long the last step of the engine took.
+    last_step: Duration,
     /// Queries that were submitted and have not come back.
     searching: usize,
     outcome: Outcome,
@@ -333,7 +341,9 @@ impl Scheduler<'_> {
     fn run_apart(&mut self) -> Result<(), RolloutError> {
         loop {
             self.start_episodes()?;
-            self.submit_searches()?;
+            if !self.waits_for_more_searches() {
+                self.submit_searches()?;
+            }
             if self.running.is_empty() || self.is_enough() {
                 return Ok(());
             }
@@ -363,7 +373,9 @@ impl Scheduler<'_> {
                 return Ok(());
             }
             self.start_episodes()?;
-            self.submit_searches()?;
+            if !self.waits_for_more_searches() {
+                self.submit_searches()?;
+            }
             let outcomes = if self.searching > 0 && self.engine.is_idle() {
                 self.searcher.wait(ARRIVAL_SLICE)?.unwrap_or_default()
             } else if self.searching > 0 {
@@ -525,16 +537,33 @@ impl Scheduler<'_> {
         self.config.enough_prompts.is_some_and(|enough| self.finished_prompts >= enough)
     }
 
-    /// One request for all queries that are ready.
+    /// One request for all queries that are ready, or one for each.
     fn submit_searches(&mut self) -> Result<(), RolloutError> {
+        self.ready_since = None;
         if self.ready_searches.is_empty() {
             return Ok(());
         }
         let mut requests = std::mem::take(&mut self.ready_searches);
         requests.sort_by_key(|request| request.ticket);
         self.searching += requests.len();
-        self.searcher.submit(requests)?;
+        if self.config.search_batch.is_zero() {
+            for request in requests {
+                self.searcher.submit(vec![request])?;
+            }
+        } else {
+            self.searcher.submit(requests)?;
+        }
         Ok(())
+    }
+
+    /// Whether queries that are ready may wait for those of the next engine step: only if they will not
+    /// have waited too long by its end, as the last one tells.
+    fn waits_for_more_searches(&mut self) -> bool {
+        if self.ready_searches.is_empty() || self.engine.is_idle() {
+            return false;
+        }
+        let waited = self.ready_since.get_or_insert_with(Instant::now).elapsed();
+        waited + self.last_step < self.config.search_batch
     }
 
     /// Waits for the searcher only if the engine has nothing to do.
@@ -616,6 +645,7 @@ impl Scheduler<'_> {
         let started = Instant::now();
         let generations = self.engine.step(self.tokenizer)?;
         let took = started.elapsed();
+        self.last_step = took;
         self.outcome.times.generation += took;
         if self.searching > 0 {
             self.outcome.times.search += took;

@@ -274,6 +274,7 @@ pub(super) fn rollout_config(
             Compat::None => default_stop_rule(),
             Compat::SearchR1 => reference_stop_rule(),
         },
+        search_batch: Duration::from_millis(rollout.search_batch_ms),
         deterministic: config.deterministic,
         enough_prompts: None,
         stop_flag: stop.clone(),

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{CONFIG, STEPS_MAX, check_close, engine, generate, request};
+use super::{CONFIG, STEPS_MAX, check_close, engine, generate, native_engine, request};
 use crate::engine::{
     BuiltinEngine, BuiltinEngineConfig, Engine, EngineCounters, GenerateRequest, Generation,
     SamplingKey, SequenceId,
 };
 use crate::policy::Policy;
-use crate::policy::tests::{F32, tiny};
+use crate::policy::tests::{BF16, F32, tiny};
 use crate::token::Tokenizer;
 
 /// Recorded checkpoints whose attention differs: over everything, with normed heads, and within
@@ -129,6 +129,41 @@ fn a_batch_changes_no_sampled_token() {
             let mut reversed = jobs();
             reversed.reverse();
             check_same(&run(&mut engine, reversed, Pace::AtOnce), &expected, &name);
+        }
+    }
+}
+
+/// On kernels of our own not even rounding depends on the batch, on chunks, on what was shared or on
+/// what was computed again.
+#[test]
+fn a_batch_changes_no_bit_that_kernels_compute() {
+    for checkpoint in CHECKPOINTS {
+        for compute in [F32, BF16] {
+            let (policy, _) = tiny(checkpoint, compute);
+            let native = |config| native_engine(&policy, config);
+            let run_one = |job: Job| run(&mut native(CONFIG), vec![job], Pace::AtOnce);
+            let alone: BTreeMap<_, _> = jobs().into_iter().flat_map(run_one).collect();
+            for (max_sequences, max_prefill_tokens, cache_tokens) in
+                [(10, 1000, 0), (10, 5, 0), (10, 30, 96), (3, 7, 64)]
+            {
+                let config = BuiltinEngineConfig {
+                    max_sequences,
+                    max_prefill_tokens,
+                    cache_tokens,
+                    ..CONFIG
+                };
+                let found = run(&mut native(config), jobs(), Pace::AtOnce);
+                for (id, turns) in &alone {
+                    for (found, expected) in found[id].iter().zip(turns) {
+                        assert_eq!(found.token_ids, expected.token_ids, "{checkpoint} {config:?}");
+                        let bits = |values: &[f32]| -> Vec<u32> {
+                            values.iter().map(|value| value.to_bits()).collect()
+                        };
+                        assert_eq!(bits(&found.log_probs), bits(&expected.log_probs), "{config:?}");
+                    }
+                }
+                assert_eq!(found.len(), alone.len());
+            }
         }
     }
 }

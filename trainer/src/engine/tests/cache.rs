@@ -1,6 +1,6 @@
 //! Generation over the cache against full passes over the same tokens.
 
-use super::{CONFIG, check_close, engine, generate, greedy_request, request};
+use super::{CONFIG, check_close, engine, generate, greedy_request, native_engine, request};
 use crate::engine::{BuiltinEngine, GenerateRequest, Sampling, StopRule};
 use crate::policy::tests::{BF16, CHECKPOINTS, F32, packed_logits, tiny};
 use crate::policy::{Decoder, Policy, token_statistics};
@@ -67,6 +67,20 @@ fn log_probs_over_several_turns_are_those_of_a_full_pass() {
             let name = format!("{checkpoint} at {temperature}");
             check_close(&context.log_probs, &expected, 1e-4, &name);
         }
+    }
+}
+
+/// The kernels against tensor operations, in every family.
+#[test]
+fn kernels_say_what_a_full_pass_says() {
+    for checkpoint in CHECKPOINTS {
+        let (policy, decoder) = tiny(checkpoint, F32);
+        let sampling = Sampling { temperature: 1.0, top_p: 1.0 };
+        let context = three_turns(&mut native_engine(&policy, CONFIG), sampling);
+        let expected = context.full_pass(&policy, &decoder, 1.0);
+        check_close(&context.log_probs, &expected, 1e-5, checkpoint);
+        let eager = three_turns(&mut engine(&policy, CONFIG), sampling);
+        assert_eq!(context.ids, eager.ids, "{checkpoint}");
     }
 }
 

@@ -88,26 +88,42 @@ fn one_slow_search_does_not_hold_up_the_other_episodes() {
     assert_eq!(rollout.trajectories[1].searches.len(), 3);
 }
 
-#[test]
-fn queries_that_are_ready_at_the_same_moment_go_out_in_one_request() {
+/// The tickets of each request, where two queries are ready at once and a third one later.
+#[track_caller]
+fn check_requests(deterministic: bool, search_batch: Duration, expected: &[&[u64]]) {
     let mut engine = ScriptedEngine::of(&[
         &["<search>x</search>", "<answer>a</answer>"],
         &["<search>y</search>", "<answer>a</answer>"],
         &["long thoughts first <search>z</search>", "<answer>a</answer>"],
     ]);
+    let mut searcher = ScriptedSearcher::new(documents(&[]), Timing::Immediate);
+    let (jobs, tokenizer) = (jobs(&["p", "p", "p"]), Tokenizer::characters());
+    let config = RolloutConfig { search_batch, ..config(deterministic) };
+    let rollout = roll_out(&mut engine, &mut searcher, &tokenizer, jobs, &config, &mut ()).unwrap();
+    assert_eq!(rollout.ended(EndReason::Answered), 3);
+    let batches: Vec<Vec<u64>> =
+        searcher.batches.iter().map(|b| b.iter().map(|r| r.ticket).collect()).collect();
+    assert_eq!(batches, expected);
+}
+
+#[test]
+fn queries_that_are_ready_at_the_same_moment_go_out_in_one_request() {
+    let together = config(false).search_batch;
+    check_requests(false, together, &[&[0, 1], &[2]]);
+    check_requests(true, together, &[&[0, 1, 2]]);
+}
+
+#[test]
+fn queries_go_out_alone_where_they_are_not_to_wait_for_others() {
     for deterministic in [false, true] {
-        let mut searcher = ScriptedSearcher::new(documents(&[]), Timing::Immediate);
-        let jobs = jobs(&["p", "p", "p"]);
-        let tokenizer = Tokenizer::characters();
-        roll_out(&mut engine, &mut searcher, &tokenizer, jobs, &config(deterministic), &mut ())
-            .unwrap();
-        let batches: Vec<Vec<u64>> =
-            searcher.batches.iter().map(|b| b.iter().map(|r| r.ticket).collect()).collect();
-        let expected: &[Vec<u64>] =
-            if deterministic { &[vec![0, 1, 2]] } else { &[vec![0, 1], vec![2]] };
-        assert_eq!(batches, expected);
-        engine = ScriptedEngine::new(engine.scripts);
+        check_requests(deterministic, Duration::ZERO, &[&[0], &[1], &[2]]);
     }
+}
+
+/// However long queries may wait for others: not once nothing else is left to do.
+#[test]
+fn queries_wait_for_others_while_something_runs() {
+    check_requests(false, Duration::from_hours(1), &[&[0, 1, 2]]);
 }
 
 #[test]

@@ -287,6 +287,8 @@ pub(crate) fn config(deterministic: bool) -> RolloutConfig {
         max_running_episodes: 64,
         sampling: Sampling { temperature: 1.0, top_p: 1.0 },
         stop: crate::rollout::scheduler::default_stop_rule(),
+        // Together, but never waiting: tests do not depend on time.
+        search_batch: Duration::from_nanos(1),
         deterministic,
         enough_prompts: None,
         stop_flag: StopFlag::never(),
