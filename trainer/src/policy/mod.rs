@@ -19,11 +19,13 @@ mod checkpoint_files;
 mod device;
 mod headers;
 mod log_prob;
+mod packing;
 mod parameters;
+mod pass;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use attention::{Attention, LayerSpan, PackedCausalAttention};
+pub use attention::{Attention, LayerSpan, PackedCausalAttention, PromptGroup};
 pub(crate) use attention::{attend_one, repeat_heads};
 pub(crate) use checkpoint_files::{DESCRIBING_FILES, INDEX_FILE, SINGLE_FILE};
 pub use checkpoint_files::{
@@ -33,8 +35,10 @@ pub use config::{Biases, LayerConfig, ModelConfig, ModelConfigError};
 pub use decoder::{Decoder, LayerWeights, Weights};
 pub use device::{Compute, DeviceError, select_compute, set_threads};
 pub use headers::stored_bytes;
-pub(crate) use log_prob::predicting_states;
-pub use log_prob::{TokenStatistics, token_statistics};
+pub use log_prob::{ScoredPass, TokenStatistics, token_statistics};
+pub use packing::MaskedTokens;
+pub(crate) use packing::prompt_of;
+pub(crate) use pass::Pass;
 pub use rotary::{Rope, RopeScaling};
 
 use std::collections::BTreeMap;
@@ -66,7 +70,7 @@ impl Policy {
     }
 
     /// The weights that compute, in the compute type. Under autograd the casts are part of the
-    /// graph, so that gradients reach the f32 masters; cast once per forward pass.
+    /// graph, so that gradients reach the f32 masters; cast once per update, never kept beyond it.
     pub fn weights(&self) -> Weights {
         Weights::from_parameters(&self.config, &self.parameters, self.compute.kind)
     }
