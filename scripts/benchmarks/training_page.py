@@ -2,7 +2,10 @@
 
 from page import number, table
 
-NAMES = {"ours": "ours", "trl": "TRL's GRPOTrainer", "transformers": "transformers, plain loop"}
+NAMES = {
+    "ours": "ours", "layers": "ours, layers computed again", "trl": "TRL's GRPOTrainer",
+    "transformers": "transformers, plain loop",
+}
 MODELS = {"small": "four layers, 15.7M parameters, random", "135m": "SmolLM2-135M-Instruct"}
 # Of a parameter and a token: 2 forward, 4 backward.
 FLOP = 6

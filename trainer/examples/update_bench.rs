@@ -1,5 +1,5 @@
 //! How fast one update is and what memory it takes: `update_bench MODEL TRAJECTORIES DTYPE UPDATES
-//! [TOKENS_PER_MICRO_BATCH]`. An update is the policy's gradient, clipping and AdamW over all
+//! [TOKENS_PER_MICRO_BATCH [layers]]`, with `layers` as `update.checkpoint_activations`. An update is the policy's gradient, clipping and AdamW over all
 //! trajectories. TRAJECTORIES has a JSON object a line: `ids`, `mask` (1 at tokens that are trained) and
 //! `advantage`. Prints one JSON object; `peak_mib` is the most memory that was resident (`VmHWM`).
 
@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use trainer::algo::{Aggregation, ClipRange, KlEstimator, Objective, token_weights};
 use trainer::policy::{Decoder, Policy, select_compute};
@@ -41,11 +41,17 @@ fn main() -> Result<()> {
         Some(text) => number("TOKENS_PER_MICRO_BATCH", &text)?,
         None => 8192,
     };
+    let recomputes_layers = match arguments.next().as_deref() {
+        None => false,
+        Some("layers") => true,
+        Some(other) => bail!("the last argument is {other:?}, expected \"layers\" or nothing"),
+    };
     ensure!(updates > 0, "UPDATES is 0, expected at least 1");
 
     let compute = select_compute("auto", &dtype)?;
     let mut policy = Policy::load(&model, compute)?;
-    let decoder = Decoder::new(&policy.config, policy.config.max_positions, compute.device);
+    let mut decoder = Decoder::new(&policy.config, policy.config.max_positions, compute.device);
+    decoder.recomputes_layers = recomputes_layers;
     let sequences = read(&file)?;
     let tokens: usize = sequences.iter().map(|one| one.token_ids.len()).sum();
     let config = PolicyUpdateConfig {

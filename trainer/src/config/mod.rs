@@ -20,9 +20,9 @@ mod write;
 mod tests;
 
 pub use choice::{
-    AdvantageEstimator, Compat, ComputeDtype, DeviceChoice, KlControllerKind, KlEstimator,
-    KlPlacement, LikelihoodGateKind, LossAggregation, PolicyLossKind, Preset, RewardKind,
-    TemplateChoice,
+    ActivationCheckpoints, AdvantageEstimator, Compat, ComputeDtype, DeviceChoice,
+    KlControllerKind, KlEstimator, KlPlacement, LikelihoodGateKind, LossAggregation,
+    PolicyLossKind, Preset, RewardKind, TemplateChoice,
 };
 pub use environment::{Environment, LOG, Variable, environment, log_filter, unknown_variables};
 pub use problem::{ConfigError, Origin, Problem, ProblemKind};

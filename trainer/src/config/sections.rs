@@ -5,9 +5,9 @@
 use std::path::PathBuf;
 
 use super::choice::{
-    AdvantageEstimator, Compat, ComputeDtype, DeviceChoice, KlControllerKind, KlEstimator,
-    KlPlacement, LikelihoodGateKind, LossAggregation, PolicyLossKind, Preset, RewardKind,
-    TemplateChoice,
+    ActivationCheckpoints, AdvantageEstimator, Compat, ComputeDtype, DeviceChoice,
+    KlControllerKind, KlEstimator, KlPlacement, LikelihoodGateKind, LossAggregation,
+    PolicyLossKind, Preset, RewardKind, TemplateChoice,
 };
 use super::section::section;
 use super::value::Range;
@@ -288,8 +288,12 @@ section! {
 section! {
     /// How a batch of trajectories becomes gradients.
     pub struct UpdateConfig in "update" {
-        /// Tokens in one forward and backward pass; a longer trajectory goes alone.
+        /// Tokens in one forward and backward pass, of which a prompt that several trajectories share
+        /// counts once; a longer trajectory goes alone.
         tokens_per_micro_batch: usize ["tokens"] = 8192, Range::at_least(1.0);
+        /// What a pass keeps for the way back: "none" keeps everything, "layers" only what went into each
+        /// layer.
+        checkpoint_activations: ActivationCheckpoints = ActivationCheckpoints::None;
     }
 }
 

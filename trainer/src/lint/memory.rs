@@ -1,7 +1,8 @@
 //! What a run holds in memory and leaves on disk, in bytes.
 
 use super::ModelFacts;
-use crate::config::{AdvantageEstimator, Config};
+use crate::config::{ActivationCheckpoints, AdvantageEstimator, Config};
+use crate::policy::CHUNK_TARGETS;
 
 /// One thing that takes memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,17 +77,19 @@ pub fn memory(config: &Config, model: &ModelFacts) -> Memory {
 
     let tokens = (config.update.tokens_per_micro_batch as u64).max(context);
     let vocabulary = shape.vocab_size as u64;
+    let logits = tokens.min(CHUNK_TARGETS as u64);
     let update = vec![
         part("compute copy", copy, "inside the graph"),
-        part(
-            "activations",
-            product(&[tokens, shape.layers.len() as u64, layer_token_bytes(model)]),
-            format!("estimate: {tokens} tokens a pass"),
-        ),
+        activations(config, model, tokens),
         part(
             "logits",
-            product(&[tokens, vocabulary, 12]),
-            format!("at most: three of {tokens} x {vocabulary} in f32, every token sampled"),
+            product(&[logits, vocabulary, 12]),
+            format!("at most: three of {logits} x {vocabulary} in f32"),
+        ),
+        part(
+            "head gradient",
+            product(&[vocabulary, shape.hidden_size as u64, 12]),
+            format!("at most: three of {vocabulary} x {} in f32", shape.hidden_size),
         ),
     ];
     let mut checkpoint =
@@ -104,6 +107,24 @@ fn compute_copy(model: &ModelFacts) -> u64 {
     match model.compute_bytes {
         4 => 4 * shape.joined_matrix_count(),
         width => width * (shape.layer_matrix_count() + shape.vocabulary_count()),
+    }
+}
+
+/// What a pass of `tokens` keeps of its layers.
+fn activations(config: &Config, model: &ModelFacts, tokens: u64) -> Part {
+    let layers = model.config.layers.len() as u64;
+    let of_layer = layer_token_bytes(model);
+    match config.update.checkpoint_activations {
+        ActivationCheckpoints::None => part(
+            "activations",
+            product(&[tokens, layers, of_layer]),
+            format!("estimate: {tokens} tokens a pass"),
+        ),
+        ActivationCheckpoints::Layers => part(
+            "activations",
+            product(&[tokens, 4 * (layers + 1) * model.config.hidden_size as u64 + of_layer]),
+            format!("estimate: {tokens} tokens a pass, layers' inputs and one layer"),
+        ),
     }
 }
 

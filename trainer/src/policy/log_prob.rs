@@ -9,7 +9,7 @@ use super::pass::{Pass, flow};
 
 /// Tokens whose logits exist at a time: a matrix product of that many rows is as fast as any, and their
 /// f32 logits over a vocabulary of 150,000 take 150 MB.
-const CHUNK_TARGETS: i64 = 256;
+pub const CHUNK_TARGETS: i64 = 256;
 
 /// Per-token results for the target tokens of a packed batch, in packing order.
 #[derive(Debug)]

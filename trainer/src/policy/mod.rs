@@ -35,7 +35,7 @@ pub use config::{Biases, LayerConfig, ModelConfig, ModelConfigError};
 pub use decoder::{Decoder, LayerWeights, Weights};
 pub use device::{Compute, DeviceError, select_compute, set_threads};
 pub use headers::stored_bytes;
-pub use log_prob::{ScoredPass, TokenStatistics, token_statistics};
+pub use log_prob::{CHUNK_TARGETS, ScoredPass, TokenStatistics, token_statistics};
 pub use packing::MaskedTokens;
 pub(crate) use packing::prompt_of;
 pub(crate) use pass::Pass;

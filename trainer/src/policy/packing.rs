@@ -7,7 +7,7 @@ use super::attention::{PackedCausalAttention, PromptGroup};
 pub type MaskedTokens<'a> = (&'a [u32], &'a [bool]);
 
 /// The tokens before the first target.
-pub(crate) fn prompt_of<'a>((ids, mask): MaskedTokens<'a>) -> &'a [u32] {
+pub(crate) fn prompt_of((ids, mask): MaskedTokens<'_>) -> &[u32] {
     let first = mask.iter().skip(1).position(|&target| target);
     &ids[..first.map_or(ids.len(), |place| place + 1)]
 }

@@ -10,7 +10,7 @@ use shared::dataset::{QaRecord, read_qa_records};
 use tch::Device;
 use tracing::info;
 
-use crate::config::{Compat, Config, RewardKind as RewardChoice};
+use crate::config::{ActivationCheckpoints, Compat, Config, RewardKind as RewardChoice};
 use crate::data::{Example, PromptStyle, PromptTemplate, examples};
 use crate::engine::{BuiltinEngine, BuiltinEngineConfig, Sampling, SamplingKey};
 use crate::policy::{Compute, Decoder, Policy, select_compute, set_threads};
@@ -50,7 +50,9 @@ impl LoadedModel {
         let policy = Policy::load(folder, compute)
             .with_context(|| format!("model.path = {}", folder.display()))?;
         let context_tokens = config.context_tokens(policy.config.max_positions);
-        let decoder = Decoder::new(&policy.config, context_tokens, compute.device);
+        let mut decoder = Decoder::new(&policy.config, context_tokens, compute.device);
+        decoder.recomputes_layers =
+            config.update.checkpoint_activations == ActivationCheckpoints::Layers;
         if config.data.chat && !tokenizer.has_chat_template() {
             info!(
                 "the model has no chat template: prompts are plain text, as with data.chat = false"
