@@ -98,6 +98,11 @@ bench-rollout: setup ## Measure rollouts beside transformers, and write docs/ben
 bench-quality: setup ## Score every back end on questions with known passages, and write docs/benchmarks.md
 	scripts/bench-quality $(BENCH_QUALITY_FOLDERS)
 
+.PHONY: bench-training
+bench-training: setup ## Measure an update beside TRL and transformers, and write docs/benchmarks.md
+	cargo build $(CARGO_FLAGS) --workspace --examples
+	scripts/bench-training $(BENCH_TRAINING_ARGUMENTS)
+
 .PHONY: tools
 tools: ## Build cargo-nextest and cargo-deny into .cache/tools, where they are missing
 	scripts/install-tools

@@ -143,6 +143,14 @@ choices! {
         K3Plus = "k3+",
     }
 
+    /// What a pass keeps of its layers for the way back.
+    pub enum ActivationCheckpoints {
+        /// Everything.
+        None = "none",
+        /// What went into each layer, which is computed once more: more time for less memory.
+        Layers = "layers",
+    }
+
     /// How per-token losses become one number.
     pub enum LossAggregation {
         /// Mean over all trained tokens of the update.

@@ -20,8 +20,8 @@ mod write;
 mod tests;
 
 pub use choice::{
-    AdvantageEstimator, CheckpointDtype, Compat, ComputeDtype, DeviceChoice, EngineKind,
-    KlControllerKind, KlEstimator, KlPlacement, LikelihoodGateKind, LossAggregation,
+    ActivationCheckpoints, AdvantageEstimator, CheckpointDtype, Compat, ComputeDtype, DeviceChoice,
+    EngineKind, KlControllerKind, KlEstimator, KlPlacement, LikelihoodGateKind, LossAggregation,
     PolicyLossKind, Preset, RewardKind, RolloutRunner, RolloutWeights, TemplateChoice,
 };
 pub use environment::{Environment, LOG, Variable, environment, log_filter, unknown_variables};

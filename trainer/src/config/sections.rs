@@ -5,8 +5,8 @@
 use std::path::PathBuf;
 
 use super::choice::{
-    AdvantageEstimator, CheckpointDtype, Compat, ComputeDtype, DeviceChoice, EngineKind,
-    KlControllerKind, KlEstimator, KlPlacement, LikelihoodGateKind, LossAggregation,
+    ActivationCheckpoints, AdvantageEstimator, CheckpointDtype, Compat, ComputeDtype, DeviceChoice,
+    EngineKind, KlControllerKind, KlEstimator, KlPlacement, LikelihoodGateKind, LossAggregation,
     PolicyLossKind, Preset, RewardKind, RolloutRunner, RolloutWeights, TemplateChoice,
 };
 use super::section::section;
@@ -353,8 +353,12 @@ section! {
 section! {
     /// How a batch of trajectories becomes gradients.
     pub struct UpdateConfig in "update" {
-        /// Tokens in one forward and backward pass; a longer trajectory goes alone.
+        /// Tokens in one forward and backward pass, of which a prompt that several trajectories share
+        /// counts once; a longer trajectory goes alone.
         tokens_per_micro_batch: usize ["tokens"] = 8192, Range::at_least(1.0);
+        /// What a pass keeps for the way back: "none" keeps everything, "layers" only what went into each
+        /// layer.
+        checkpoint_activations: ActivationCheckpoints = ActivationCheckpoints::None;
     }
 }
 

@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::{Critic, valued_tokens};
 use crate::algo::value_loss;
-use crate::policy::Decoder;
+use crate::policy::{Decoder, MaskedTokens};
 use crate::stop::{StopFlag, Stopped};
 use crate::update::micro_batches;
 
@@ -49,18 +49,17 @@ pub fn critic_gradient(
     stop: &StopFlag,
 ) -> Result<CriticStatistics, Stopped> {
     let valued: Vec<usize> = sequences.iter().map(|one| valued_tokens(&one.mask)).collect();
-    let lengths: Vec<usize> = sequences.iter().map(|one| one.token_ids.len()).collect();
+    let packed: Vec<MaskedTokens<'_>> =
+        sequences.iter().map(|one| (&one.token_ids[..], &one.mask[..])).collect();
+    let weights = critic.model.weights();
     let tokens: usize = valued.iter().sum();
     let mut statistics = CriticStatistics { tokens, ..CriticStatistics::default() };
-    for batch in micro_batches(&lengths, config.tokens_per_micro_batch) {
+    for batch in micro_batches(&packed, config.tokens_per_micro_batch) {
         if batch.iter().all(|&index| valued[index] == 0) {
             continue;
         }
         stop.check()?;
-        let packed: Vec<_> = batch
-            .iter()
-            .map(|&index| (&sequences[index].token_ids[..], &sequences[index].mask[..]))
-            .collect();
+        let members: Vec<_> = batch.iter().map(|&index| packed[index]).collect();
         let joined = |part: fn(&CriticSequence) -> &Vec<f32>| {
             let values: Vec<f32> =
                 batch.iter().flat_map(|&index| part(&sequences[index])).copied().collect();
@@ -68,11 +67,11 @@ pub fn critic_gradient(
         };
         let old_values = joined(|one| &one.old_values);
         let returns = joined(|one| &one.returns);
-        let values = critic.values(decoder, &packed);
-        let found = value_loss(&values, &old_values, &returns, config.clip);
+        let valued = critic.values(decoder, &weights, &members);
+        let found = value_loss(&valued.values, &old_values, &returns, config.clip);
         let loss: Tensor = found.losses.sum(Kind::Float) / tokens as f64;
-        loss.backward();
         statistics.value_loss += loss.double_value(&[]);
+        valued.backward(&loss);
         statistics.clip_fraction +=
             found.clipped.sum(Kind::Float).double_value(&[]) / tokens as f64;
     }

@@ -12,7 +12,7 @@ pub use gradient::{CriticConfig, CriticSequence, CriticStatistics, critic_gradie
 use shared::splitmix;
 use tch::{Device, Kind, Tensor};
 
-use crate::policy::{Decoder, Lora, Policy, predicting_states};
+use crate::policy::{Decoder, Lora, MaskedTokens, Pass, Policy, Weights};
 use crate::stop::{StopFlag, Stopped};
 use crate::update::micro_batches;
 
@@ -68,11 +68,22 @@ impl Critic {
     }
 
     /// Values before the tokens at which each sequence's mask is true (never the first), in packing
-    /// order, `[targets]`, f32; differentiable.
-    pub fn values(&self, decoder: &Decoder, sequences: &[(&[u32], &[bool])]) -> Tensor {
-        let states = predicting_states(decoder, &self.model.weights(), sequences);
+    /// order, with gradients; `weights` are the model's.
+    pub fn values<'m>(
+        &self,
+        decoder: &'m Decoder,
+        weights: &'m Weights,
+        sequences: &[MaskedTokens<'_>],
+    ) -> ValuedPass<'m> {
+        let pass = Pass::with_gradients(decoder, weights, sequences);
+        let hidden = pass.hidden.detach().set_requires_grad(true);
+        ValuedPass { values: self.head(&hidden), hidden, pass }
+    }
+
+    /// `[targets, hidden]` to `[targets]`, f32.
+    fn head(&self, hidden: &Tensor) -> Tensor {
         let parameter = |name: &str| &self.model.trained()[name];
-        let hidden = states.hidden.to_kind(Kind::Float);
+        let hidden = hidden.to_kind(Kind::Float);
         hidden.linear(parameter(HEAD_WEIGHT), Some(parameter(HEAD_BIAS))).squeeze_dim(1)
     }
 
@@ -83,17 +94,18 @@ impl Critic {
     pub fn sequence_values(
         &self,
         decoder: &Decoder,
-        sequences: &[(&[u32], &[bool])],
+        sequences: &[MaskedTokens<'_>],
         tokens_per_micro_batch: usize,
         stop: &StopFlag,
     ) -> Result<Vec<Vec<f32>>, Stopped> {
-        let lengths: Vec<usize> = sequences.iter().map(|(ids, _)| ids.len()).collect();
         let mut results = vec![Vec::new(); sequences.len()];
         tch::no_grad(|| {
-            for batch in micro_batches(&lengths, tokens_per_micro_batch) {
+            let weights = self.model.weights();
+            for batch in micro_batches(sequences, tokens_per_micro_batch) {
                 stop.check()?;
                 let packed: Vec<_> = batch.iter().map(|&index| sequences[index]).collect();
-                let found = self.values(decoder, &packed).to_device(Device::Cpu).contiguous();
+                let pass = Pass::without_gradients(decoder, &weights, &packed);
+                let found = self.head(&pass.hidden).to_device(Device::Cpu).contiguous();
                 let mut values = vec![0.0_f32; found.numel()];
                 found.copy_data(&mut values, found.numel());
                 let mut rest = values.as_slice();
@@ -105,6 +117,23 @@ impl Critic {
             }
             Ok(results)
         })
+    }
+}
+
+/// Values whose gradients can be sent back into the model.
+#[derive(Debug)]
+pub struct ValuedPass<'m> {
+    /// `[targets]`, f32, in the graph of the value head.
+    pub values: Tensor,
+    hidden: Tensor,
+    pass: Pass<'m>,
+}
+
+impl ValuedPass<'_> {
+    /// Adds the gradient of `loss`, a function of the values, to the parameters'.
+    pub fn backward(self, loss: &Tensor) {
+        loss.backward();
+        self.pass.backward(&self.hidden.grad());
     }
 }
 

@@ -1,9 +1,11 @@
 //! What a run holds in memory and leaves on disk, in bytes.
 
 use super::ModelFacts;
-use crate::config::{AdvantageEstimator, CheckpointDtype, Config, KlPlacement};
+use crate::config::{
+    ActivationCheckpoints, AdvantageEstimator, CheckpointDtype, Config, KlPlacement,
+};
 use crate::engine::{BLOCK_TOKENS, BuiltinEngineConfig, cache_tokens};
-use crate::policy::LoraTargets;
+use crate::policy::{CHUNK_TARGETS, LoraTargets};
 
 /// One thing that takes memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,17 +79,22 @@ pub fn memory(config: &Config, model: &ModelFacts) -> Memory {
     let context = config.context_tokens(shape.max_positions) as u64;
     let tokens = (config.update.tokens_per_micro_batch as u64).max(context);
     let vocabulary = shape.vocab_size as u64;
-    let activations = part(
-        "activations",
-        product(&[tokens, shape.layers.len() as u64, layer_token_bytes(model)]),
-        format!("estimate: {tokens} tokens a pass"),
-    );
+    let chunk = tokens.min(CHUNK_TARGETS as u64);
     let logits = |count: u64, what: &str| {
-        let how = format!("at most: {what} of {tokens} x {vocabulary} in f32, every token sampled");
-        part("logits", product(&[tokens, vocabulary, 4 * count]), how)
+        let how = format!("at most: {what} of {chunk} x {vocabulary} in f32");
+        part("logits", product(&[chunk, vocabulary, 4 * count]), how)
     };
-    let update =
-        vec![part("compute copy", copy, "inside the graph"), activations, logits(3, "three")];
+    let mut update = vec![
+        part("compute copy", copy, "inside the graph"),
+        activations(config, model, tokens),
+        logits(3, "three"),
+    ];
+    // Adapters leave the head as it is.
+    if config.lora.rank == 0 {
+        let how = format!("at most: three of {vocabulary} x {} in f32", shape.hidden_size);
+        let bytes = product(&[vocabulary, shape.hidden_size as u64, 12]);
+        update.push(part("head gradient", bytes, how));
+    }
     let has_old = config.step_updates() > 1 || config.algorithm.kl_placement == KlPlacement::Reward;
     let mut scoring = Vec::new();
     if has_old || config.grpo.kl_coefficient > 0.0 {
@@ -205,6 +212,24 @@ fn compute_copy(model: &ModelFacts) -> u64 {
     match model.compute_bytes {
         4 => 4 * shape.joined_matrix_count(),
         width => width * (shape.layer_matrix_count() + shape.vocabulary_count()),
+    }
+}
+
+/// What a pass of `tokens` keeps of its layers.
+fn activations(config: &Config, model: &ModelFacts, tokens: u64) -> Part {
+    let layers = model.config.layers.len() as u64;
+    let of_layer = layer_token_bytes(model);
+    match config.update.checkpoint_activations {
+        ActivationCheckpoints::None => part(
+            "activations",
+            product(&[tokens, layers, of_layer]),
+            format!("estimate: {tokens} tokens a pass"),
+        ),
+        ActivationCheckpoints::Layers => part(
+            "activations",
+            product(&[tokens, 4 * (layers + 1) * model.config.hidden_size as u64 + of_layer]),
+            format!("estimate: {tokens} tokens a pass, layers' inputs and one layer"),
+        ),
     }
 }
 

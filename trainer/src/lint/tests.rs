@@ -88,12 +88,20 @@ fn memory_is_the_sum_of_its_parts() {
         ("compute copy", 4 * 12_288),
         ("activations", 256 * 2 * (16 * 32 + 4 * (3 * 32 + 4 * 16 + 4 * 64))),
         ("logits", 256 * 128 * 12),
+        ("head gradient", 128 * 32 * 12),
     ];
     assert_eq!(bytes(&found.update), update);
     // Several updates a step: the policy's own log-probs and the reference's.
     let scoring = [("compute copy", 4 * 12_288), ("logits", 256 * 128 * 16)];
     assert_eq!(bytes(&found.scoring), scoring);
     assert_eq!(bytes(&found.checkpoint), [("model", 90_752), ("optimizer", 181_504)]);
+
+    // The inputs of two layers and of the final norm, and what one layer keeps; logits of 256 tokens.
+    let more = ["update.checkpoint_activations=layers", "update.tokens_per_micro_batch=1000"];
+    let update = memory(&config(&more), &model("llama-tiny-tied", 4)).update;
+    let one_layer = 16 * 32 + 4 * (3 * 32 + 4 * 16 + 4 * 64);
+    assert_eq!(update[1].bytes, 1000 * (3 * 4 * 32 + one_layer));
+    assert_eq!(update[2].bytes, 256 * 128 * 12);
 
     let more = ["algorithm.advantage=gae", "grpo.kl_coefficient=0"];
     let found = memory(&config(&more), &model("llama-tiny-tied", 2));

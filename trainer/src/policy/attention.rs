@@ -111,25 +111,54 @@ pub trait Attention {
 /// Causal attention within each of several packed sequences; nothing is cached or padded.
 #[derive(Debug)]
 pub struct PackedCausalAttention {
-    /// Tokens of each sequence, in packing order.
-    pub lengths: Vec<i64>,
+    /// In packing order.
+    pub groups: Vec<PromptGroup>,
+}
+
+/// Sequences that begin with the same prompt, whose rows are there once, before the sequences' own.
+#[derive(Debug)]
+pub struct PromptGroup {
+    /// Rows of the prompt; 0 if nothing is shared.
+    pub prompt: i64,
+    /// Rows of each sequence after the prompt.
+    pub own: Vec<i64>,
+}
+
+impl PackedCausalAttention {
+    /// Sequences of so many tokens each that share nothing.
+    pub fn of_lengths(lengths: &[i64]) -> Self {
+        let group = |&length: &i64| PromptGroup { prompt: 0, own: vec![length] };
+        Self { groups: lengths.iter().map(group).collect() }
+    }
 }
 
 impl Attention for PackedCausalAttention {
     fn attend(&mut self, layer: LayerSpan, query: &Tensor, key: &Tensor, value: &Tensor) -> Tensor {
-        let queries = query.split_with_sizes(&self.lengths[..], 0);
-        let keys = key.split_with_sizes(&self.lengths[..], 0);
-        let values = value.split_with_sizes(&self.lengths[..], 0);
-        let groups = query.size()[1] / key.size()[1];
-        let mixed: Vec<Tensor> = queries
-            .iter()
-            .zip(&keys)
-            .zip(&values)
-            .map(|((query, key), value)| {
-                let (key, value) = (repeat_heads(key, groups), repeat_heads(value, groups));
-                attend_one(query, &key, &value, layer.window)
-            })
-            .collect();
+        let rows = |group: &PromptGroup| [&[group.prompt][..], &group.own].concat();
+        let sizes: Vec<i64> = self.groups.iter().flat_map(rows).collect();
+        let parts = [query, key, value].map(|all| all.split_with_sizes(&sizes[..], 0));
+        let repeats = query.size()[1] / key.size()[1];
+        let mut mixed = Vec::with_capacity(sizes.len());
+        let mut start = 0;
+        for PromptGroup { prompt, own } in &self.groups {
+            for (place, &rows) in own.iter().enumerate() {
+                // The prompt is attended once more with each sequence, which costs less than to mask
+                // what a sequence does not see: attention that is plainly causal has faster kernels.
+                let [query, key, value] = [0, 1, 2].map(|part| {
+                    let own = &parts[part][start + 1 + place];
+                    if *prompt == 0 {
+                        own.shallow_clone()
+                    } else {
+                        Tensor::cat(&[&parts[part][start], own], 0)
+                    }
+                });
+                let (key, value) = (repeat_heads(&key, repeats), repeat_heads(&value, repeats));
+                let whole = attend_one(&query, &key, &value, layer.window);
+                let kept = if place == 0 { prompt + rows } else { rows };
+                mixed.push(whole.narrow(0, prompt + rows - kept, kept));
+            }
+            start += 1 + own.len();
+        }
         Tensor::cat(&mixed, 0)
     }
 }

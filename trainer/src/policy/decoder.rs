@@ -13,7 +13,7 @@ use super::config::ModelConfig;
 use super::feed_forward::FeedForward;
 use super::linear::{Adapters, Masters, deep_copy};
 use super::norm::RmsNorm;
-use super::rotary::RotaryTables;
+use super::rotary::{RotaryTables, Rotation};
 
 /// Weights of one decoder layer, in the compute type.
 #[derive(Debug)]
@@ -77,6 +77,16 @@ impl Weights {
         self.kind
     }
 
+    /// What goes into the first layer, `[tokens, hidden]`, f32; `ids` are `[tokens]`, i64.
+    pub(super) fn embed(&self, ids: &Tensor) -> Tensor {
+        Tensor::embedding(&self.embedding, ids, -1, false, false)
+    }
+
+    /// What the last layer gave, after the final norm, in the compute type.
+    pub(super) fn finish(&self, residual: &Tensor) -> Tensor {
+        self.final_norm.apply(residual).to_kind(self.kind)
+    }
+
     /// Storage of its own for every tensor.
     pub(super) fn deep_copy(&self) -> Self {
         let copy_layer = |layer: &LayerWeights| LayerWeights {
@@ -95,18 +105,30 @@ impl Weights {
     }
 }
 
-/// The decoder's constants: configuration and rotary tables.
+/// The decoder's constants: configuration, rotary tables, and what training passes keep.
 #[derive(Debug)]
 pub struct Decoder {
     pub config: ModelConfig,
+    /// Whether a training pass keeps only what went into each layer and computes the layer again on the
+    /// way back.
+    pub recomputes_layers: bool,
     pub(super) rotary: RotaryTables,
+}
+
+/// The tokens of a pass, as the layers need them.
+#[derive(Debug)]
+pub(super) struct PassTokens {
+    rotation: Rotation,
+    /// Rows that are read in the end, `[rows]`, i64: the last layer computes nothing else for them. All
+    /// rows if there is none.
+    read: Option<Tensor>,
 }
 
 impl Decoder {
     /// Tables for `positions` tokens of context.
     pub fn new(config: &ModelConfig, positions: usize, device: Device) -> Self {
         let rotary = RotaryTables::new(&config.rope, config.head_dim, positions, device);
-        Self { config: config.clone(), rotary }
+        Self { config: config.clone(), recomputes_layers: false, rotary }
     }
 
     /// Hidden states after the final norm, `[tokens, hidden]` in the compute type.
@@ -120,20 +142,44 @@ impl Decoder {
         positions: &Tensor,
         attention: &mut dyn Attention,
     ) -> Tensor {
-        let rotation = self.rotary.at(positions);
-        let mut residual = Tensor::embedding(&weights.embedding, ids, -1, false, false);
-        for (index, (layer, kind)) in weights.layers.iter().zip(&self.config.layers).enumerate() {
-            let normed = layer.input_norm.apply(&residual).to_kind(weights.kind);
-            let rotation = kind.rotary.then_some(&rotation);
-            let (query, key, value) = layer.attention.project(&normed, rotation);
-            let span = LayerSpan { index, window: kind.window };
-            let mixed = attention.attend(span, &query, &key, &value);
-            // Not in place: the norms keep what they read for the backward pass.
-            let attended = residual + layer.attention.output.apply(&mixed);
-            let normed = layer.post_norm.apply(&attended).to_kind(weights.kind);
-            residual = attended + layer.feed_forward.apply(&normed);
+        let tokens = self.pass_tokens(positions, None);
+        let mut residual = weights.embed(ids);
+        for layer in 0..self.config.layers.len() {
+            residual = self.layer(weights, layer, &residual, &tokens, attention);
         }
-        weights.final_norm.apply(&residual).to_kind(weights.kind)
+        weights.finish(&residual)
+    }
+
+    /// The tokens at `positions`, of which the rows `read` are read in the end.
+    pub(super) fn pass_tokens(&self, positions: &Tensor, read: Option<Tensor>) -> PassTokens {
+        PassTokens { rotation: self.rotary.at(positions), read }
+    }
+
+    /// One layer over the residual stream, `[tokens, hidden]`, f32; the last layer returns the rows that
+    /// are read, `[rows, hidden]`.
+    pub(super) fn layer(
+        &self,
+        weights: &Weights,
+        index: usize,
+        residual: &Tensor,
+        tokens: &PassTokens,
+        attention: &mut dyn Attention,
+    ) -> Tensor {
+        let (layer, kind) = (&weights.layers[index], self.config.layers[index]);
+        let normed = layer.input_norm.apply(residual).to_kind(weights.kind);
+        let rotation = kind.rotary.then_some(&tokens.rotation);
+        let (query, key, value) = layer.attention.project(&normed, rotation);
+        let span = LayerSpan { index, window: kind.window };
+        let mut mixed = attention.attend(span, &query, &key, &value);
+        let mut residual = residual.shallow_clone();
+        if let Some(read) = tokens.read.as_ref().filter(|_| index + 1 == weights.layers.len()) {
+            mixed = mixed.index_select(0, read);
+            residual = residual.index_select(0, read);
+        }
+        // Not in place: the norms keep what they read for the backward pass.
+        let attended = residual + layer.attention.output.apply(&mixed);
+        let normed = layer.post_norm.apply(&attended).to_kind(weights.kind);
+        &attended + layer.feed_forward.apply(&normed)
     }
 
     /// Logits in f32 of the given hidden states, `[tokens, vocab]`.

@@ -22,14 +22,16 @@ mod device;
 mod headers;
 mod host;
 mod log_prob;
+mod packing;
 mod parameters;
+mod pass;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use adapter_files::{
     ADAPTER_CONFIG_FILE, ADAPTER_FILE, AdapterFolder, ModelPlace, base_name, write_adapters,
 };
-pub use attention::{Attention, LayerSpan, PackedCausalAttention};
+pub use attention::{Attention, LayerSpan, PackedCausalAttention, PromptGroup};
 pub(crate) use attention::{attend_one, repeat_heads};
 pub(crate) use checkpoint_files::{DESCRIBING_FILES, INDEX_FILE, SINGLE_FILE};
 pub use checkpoint_files::{
@@ -40,9 +42,11 @@ pub use decoder::{Decoder, LayerWeights, Weights};
 pub use device::{Compute, DeviceError, select_compute, set_threads, threads};
 pub use headers::stored_bytes;
 pub(crate) use host::{HostLayer, HostLinear, HostMatrix, HostModel, HostRotations, HostWeights};
-pub(crate) use log_prob::predicting_states;
-pub use log_prob::{TokenStatistics, token_statistics};
+pub use log_prob::{CHUNK_TARGETS, ScoredPass, TokenStatistics, token_statistics};
 pub use lora::{BaseName, LORA_MODULES, Lora, LoraConfig, LoraTargets};
+pub use packing::MaskedTokens;
+pub(crate) use packing::prompt_of;
+pub(crate) use pass::Pass;
 pub use rotary::{Rope, RopeScaling};
 
 use std::collections::BTreeMap;
@@ -142,8 +146,8 @@ impl Policy {
     }
 
     /// The weights that compute, in the compute type. Under autograd the casts are part of the
-    /// graph, so that gradients reach what is trained; cast once per forward pass. Adapters are
-    /// computed beside the frozen weights.
+    /// graph, so that gradients reach what is trained; cast once per update, never kept beyond it.
+    /// Adapters are computed beside the frozen weights.
     pub fn weights(&self) -> Weights {
         self.weights_with(self.lora.as_ref())
     }

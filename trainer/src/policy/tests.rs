@@ -49,7 +49,7 @@ pub(crate) fn packed_logits(
     let ids: Vec<i64> = sequences.iter().copied().flatten().map(|&id| i64::from(id)).collect();
     let positions: Vec<i64> = lengths.iter().flat_map(|&length| 0..length).collect();
     let weights = policy.weights();
-    let mut attention = PackedCausalAttention { lengths: lengths.clone() };
+    let mut attention = PackedCausalAttention::of_lengths(&lengths);
     let hidden = decoder.hidden_states(
         &weights,
         &Tensor::from_slice(&ids),

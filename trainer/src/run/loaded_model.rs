@@ -12,7 +12,8 @@ use tracing::info;
 
 use crate::checkpoint::SaveForm;
 use crate::config::{
-    CheckpointDtype, Compat, Config, RewardKind as RewardChoice, RolloutRunner, RolloutWeights,
+    ActivationCheckpoints, CheckpointDtype, Compat, Config, RewardKind as RewardChoice,
+    RolloutRunner, RolloutWeights,
 };
 use crate::data::{Example, PromptStyle, PromptTemplate, examples};
 use crate::engine::{
@@ -99,7 +100,9 @@ impl LoadedModel {
         let mut policy = Policy::load_base(&place, compute).with_context(named)?;
         adapt(&mut policy, &place).with_context(named)?;
         let context_tokens = config.context_tokens(policy.config.max_positions);
-        let decoder = Decoder::new(&policy.config, context_tokens, compute.device);
+        let mut decoder = Decoder::new(&policy.config, context_tokens, compute.device);
+        decoder.recomputes_layers =
+            config.update.checkpoint_activations == ActivationCheckpoints::Layers;
         if config.data.chat && !tokenizer.has_chat_template() {
             info!(
                 "the model has no chat template: prompts are plain text, as with data.chat = false"

@@ -73,20 +73,22 @@ fn in_critic(
             }
         }
         let packed = [(&sequence.token_ids[..], &sequence.mask[..])];
-        let values = critic.values(decoder, &packed);
+        let weights = critic.model.weights();
+        let valued = critic.values(decoder, &weights, &packed);
+        let values = &valued.values;
         if values.numel() == 0 {
             return None;
         }
         let [old, returns] = [&sequence.old_values, &sequence.returns]
             .map(|numbers| Tensor::from_slice(numbers).to_device(values.device()));
-        let losses = value_loss(&values, &old, &returns, clip).losses;
-        for (what, numbers) in [("value", &values), ("value loss", &losses)] {
+        let losses = value_loss(values, &old, &returns, clip).losses;
+        for (what, numbers) in [("value", values), ("value loss", &losses)] {
             if let Some((place, value)) = first_in(numbers) {
                 let place = format!("the {what} of valued token {place} of trajectory {index}");
                 return Some(NotFiniteAt { place, value });
             }
         }
-        losses.mean(Kind::Float).backward();
+        valued.backward(&losses.mean(Kind::Float));
         first_in_gradients(&critic.model)
     });
     found.or_else(|| largest_gradient(&critic.model))

@@ -100,11 +100,12 @@ pub fn first_not_finite(
         }
         let members = [sequence];
         let packed = PackedTokens::of(&members, policy.compute.device);
-        let terms = packed.loss(policy, decoder, config, update_tokens);
+        let weights = policy.weights();
+        let terms = packed.loss(&weights, decoder, config, update_tokens);
         if let Some((term, value)) = terms.statistics.not_finite() {
             return Some(NotFiniteAt { place: format!("the {term} of trajectory {index}"), value });
         }
-        terms.loss.backward();
+        terms.backward();
         if let Some(found) = first_in_gradients(policy) {
             let place = format!("{}, once trajectory {index} is added,", found.place);
             return Some(NotFiniteAt { place, ..found });
@@ -163,7 +164,7 @@ fn in_model(
         let ids: Vec<i64> = token_ids.iter().map(|&id| i64::from(id)).collect();
         let tensor = |values: &[i64]| Tensor::from_slice(values).to_device(weights.device());
         let positions: Vec<i64> = (0..ids.len() as i64).collect();
-        let inner = PackedCausalAttention { lengths: vec![ids.len() as i64] };
+        let inner = PackedCausalAttention::of_lengths(&[ids.len() as i64]);
         let mut watched = Watched { inner, first: None };
         let hidden =
             decoder.hidden_states(weights, &tensor(&ids), &tensor(&positions), &mut watched);
@@ -186,9 +187,7 @@ fn in_log_probs(
     sequence: &TrainSequence,
     temperature: f64,
 ) -> Option<NotFiniteAt> {
-    let scored = tch::no_grad(|| {
-        token_statistics(decoder, weights, &[sequence.packed()], temperature, false)
-    });
+    let scored = token_statistics(decoder, weights, &[sequence.packed()], temperature);
     let (token, value) = first_in(&scored.log_probs)?;
     let place = format!("the log-prob of trained token {token} of trajectory {index}");
     Some(NotFiniteAt { place, value })

@@ -3,6 +3,7 @@
 //! Invariant: every trained token weighs the same however the batch is cut into micro-batches.
 
 mod diagnosis;
+mod fused;
 mod micro_batch;
 mod optimizer;
 mod policy_update;

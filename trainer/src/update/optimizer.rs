@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use tch::{Kind, Tensor};
 
+use super::fused::{self, Numbers, Rule};
+
 /// Constants of AdamW (arXiv 1711.05101, algorithm 2).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamWConfig {
@@ -39,8 +41,14 @@ impl AdamW {
         let AdamWConfig { beta1, beta2, epsilon, weight_decay } = self.config;
         self.updates += 1;
         let exponent = i32::try_from(self.updates).unwrap_or(i32::MAX);
-        let step_size = learning_rate / (1.0 - beta1.powi(exponent));
-        let second_scale = 1.0 / (1.0 - beta2.powi(exponent)).sqrt();
+        let rule = Rule {
+            beta1,
+            beta2,
+            epsilon,
+            kept: 1.0 - learning_rate * weight_decay,
+            step_size: learning_rate / (1.0 - beta1.powi(exponent)),
+            second_scale: 1.0 / (1.0 - beta2.powi(exponent)).sqrt(),
+        };
         tch::no_grad(|| {
             for (name, parameter) in parameters {
                 let mut gradient = parameter.grad();
@@ -52,19 +60,33 @@ impl AdamW {
                 if !gradient.defined() {
                     continue;
                 }
-                let _ = first.lerp_(&gradient, 1.0 - beta1);
-                let _ = second.g_mul_scalar_(beta2);
-                let squared = gradient.square() * (1.0 - beta2);
-                let _ = second.g_add_(&squared);
-                let mut denominator = second.sqrt();
-                let _ = denominator.g_mul_scalar_(second_scale).g_add_scalar_(epsilon);
-                let change = first.g_div(&denominator) * step_size;
-                let _ = parameter.g_mul_scalar_(1.0 - learning_rate * weight_decay);
-                let _ = parameter.g_sub_(&change);
-                let _ = gradient.zero_();
+                let numbers = Numbers { parameter, gradient: &mut gradient, first, second };
+                if !fused::step(numbers, &rule) {
+                    step_by_tensors(parameter, &mut gradient, first, second, &rule);
+                }
             }
         });
     }
+}
+
+/// As [`fused::step`], by tensor operations.
+fn step_by_tensors(
+    parameter: &mut Tensor,
+    gradient: &mut Tensor,
+    first: &mut Tensor,
+    second: &mut Tensor,
+    rule: &Rule,
+) {
+    let _ = first.lerp_(gradient, 1.0 - rule.beta1);
+    let _ = second.g_mul_scalar_(rule.beta2);
+    let squared = gradient.square() * (1.0 - rule.beta2);
+    let _ = second.g_add_(&squared);
+    let mut denominator = second.sqrt();
+    let _ = denominator.g_mul_scalar_(rule.second_scale).g_add_scalar_(rule.epsilon);
+    let change = first.g_div(&denominator) * rule.step_size;
+    let _ = parameter.g_mul_scalar_(rule.kept);
+    let _ = parameter.g_sub_(&change);
+    let _ = gradient.zero_();
 }
 
 /// Scales all gradients down to an L2 norm of at most `max_norm` over all of them together; returns
@@ -90,6 +112,8 @@ pub fn clip_gradients(parameters: &BTreeMap<String, Tensor>, max_norm: f64) -> f
 
 #[cfg(test)]
 mod tests {
+    use tch::Device;
+
     use super::*;
 
     fn one_parameter(value: f32) -> BTreeMap<String, Tensor> {
@@ -117,6 +141,42 @@ mod tests {
         }
         let found = parameters["weight"].double_value(&[0]);
         assert!((found - weight).abs() < 1e-5, "{found} {weight}");
+    }
+
+    /// More numbers than one thread takes, over several updates, beside the tensor operations.
+    #[test]
+    fn all_threads_do_what_the_tensor_operations_do() {
+        let rule = Rule {
+            beta1: 0.9,
+            beta2: 0.99,
+            epsilon: 1e-8,
+            kept: 0.999,
+            step_size: 0.01,
+            second_scale: 1.7,
+        };
+        let wave = |scale: f64| {
+            (Tensor::arange(300_007, (Kind::Float, Device::Cpu)) * scale).sin().view([-1, 7])
+        };
+        let make = || [wave(0.1), wave(0.7), wave(0.3) * 0.1, wave(1.9).square()];
+        let (mut fast, mut plain) = (make(), make());
+        for update in 0..3 {
+            for tensors in [&mut fast, &mut plain] {
+                tensors[1].copy_(&wave(0.7 + f64::from(update)));
+            }
+            let [parameter, gradient, first, second] = &mut fast;
+            assert!(fused::step(Numbers { parameter, gradient, first, second }, &rule));
+            let [parameter, gradient, first, second] = &mut plain;
+            step_by_tensors(parameter, gradient, first, second, &rule);
+        }
+        for (fast, plain) in fast.iter().zip(&plain) {
+            assert!(fast.allclose(plain, 1e-5, 1e-6, false));
+        }
+        assert!(fast[1].abs().max().double_value(&[]).abs() < f64::EPSILON);
+        assert!((&fast[0] - wave(0.1)).abs().mean(Kind::Float).double_value(&[]) > 1e-3);
+        let mut transposed = wave(0.1).tr();
+        let [_, gradient, first, second] = &mut plain;
+        let numbers = Numbers { parameter: &mut transposed, gradient, first, second };
+        assert!(!fused::step(numbers, &rule), "rows that are not one behind the other");
     }
 
     #[test]

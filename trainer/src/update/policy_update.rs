@@ -7,7 +7,9 @@ use crate::algo::{
     KlEstimator, LikelihoodGate, Objective, PolicyInputs, TokenLayout, kl_estimate,
     likelihood_loss, policy_loss, truncated_importance,
 };
-use crate::policy::{Decoder, Policy, TokenStatistics, Weights, token_statistics};
+use crate::policy::{
+    Decoder, MaskedTokens, Policy, ScoredPass, TokenStatistics, Weights, token_statistics,
+};
 use crate::stop::{StopFlag, Stopped};
 
 /// How strongly the likelihood of good trajectories is kept, and what opens the gate.
@@ -115,22 +117,23 @@ pub fn policy_gradient(
     stop: &StopFlag,
 ) -> Result<PolicyUpdateStatistics, Stopped> {
     let trained: Vec<usize> = sequences.iter().map(TrainSequence::trained_tokens).collect();
-    let lengths: Vec<usize> = sequences.iter().map(|one| one.token_ids.len()).collect();
+    let packed: Vec<MaskedTokens<'_>> = sequences.iter().map(TrainSequence::packed).collect();
+    let weights = policy.weights();
     let mut statistics = PolicyUpdateStatistics {
         trained_tokens: trained.iter().sum(),
-        tokens: lengths.iter().sum(),
+        tokens: packed.iter().map(|(ids, _)| ids.len()).sum(),
         ..PolicyUpdateStatistics::default()
     };
-    for batch in micro_batches(&lengths, config.tokens_per_micro_batch) {
+    for batch in micro_batches(&packed, config.tokens_per_micro_batch) {
         if batch.iter().all(|&index| trained[index] == 0) {
             continue;
         }
         stop.check()?;
         let members: Vec<&TrainSequence> = batch.iter().map(|&index| &sequences[index]).collect();
         let packed = PackedTokens::of(&members, policy.compute.device);
-        let terms = packed.loss(policy, decoder, config, statistics.trained_tokens);
-        terms.loss.backward();
+        let terms = packed.loss(&weights, decoder, config, statistics.trained_tokens);
         statistics.add(&terms.statistics);
+        terms.backward();
     }
     statistics.divide();
     Ok(statistics)
@@ -149,9 +152,17 @@ pub(super) struct PackedTokens<'s> {
 }
 
 /// The loss of a micro-batch and what is told of it; everything but the losses is summed over tokens.
-pub(super) struct LossTerms {
-    pub(super) loss: Tensor,
+pub(super) struct LossTerms<'m> {
+    loss: Tensor,
     pub(super) statistics: PolicyUpdateStatistics,
+    scored: ScoredPass<'m>,
+}
+
+impl LossTerms<'_> {
+    /// Adds the loss's gradient to the parameters'.
+    pub(super) fn backward(self) {
+        self.scored.backward(&self.loss);
+    }
 }
 
 impl<'s> PackedTokens<'s> {
@@ -187,19 +198,17 @@ impl<'s> PackedTokens<'s> {
     }
 
     /// One forward pass; `update_tokens` are the trained tokens of the whole update.
-    pub(super) fn loss(
+    pub(super) fn loss<'m>(
         &self,
-        policy: &Policy,
-        decoder: &Decoder,
+        weights: &'m Weights,
+        decoder: &'m Decoder,
         config: &PolicyUpdateConfig,
         update_tokens: usize,
-    ) -> LossTerms {
+    ) -> LossTerms<'m> {
         let sequences: Vec<_> = self.members.iter().map(|sequence| sequence.packed()).collect();
-        let with_entropy = config.entropy_coefficient != 0.0;
-        let weights = policy.weights();
-        let scored =
-            token_statistics(decoder, &weights, &sequences, config.temperature, with_entropy);
-        self.loss_of(&scored, config, update_tokens)
+        let scored = ScoredPass::new(decoder, weights, &sequences, config.temperature);
+        let (loss, statistics) = self.loss_of(&scored.statistics, config, update_tokens);
+        LossTerms { loss, statistics, scored }
     }
 
     /// The loss of tokens that have been scored.
@@ -208,7 +217,7 @@ impl<'s> PackedTokens<'s> {
         scored: &TokenStatistics,
         config: &PolicyUpdateConfig,
         update_tokens: usize,
-    ) -> LossTerms {
+    ) -> (Tensor, PolicyUpdateStatistics) {
         let sum = |tensor: &Tensor| tensor.sum(Kind::Float).double_value(&[]);
         let new = &scored.log_probs;
         // With one update a step the policy as it stands is the old one.
@@ -254,7 +263,7 @@ impl<'s> PackedTokens<'s> {
             statistics.likelihood_loss = kept.double_value(&[]);
             total += kept * term.coefficient;
         }
-        LossTerms { loss: total, statistics }
+        (total, statistics)
     }
 
     /// The sum of the likelihood term over the micro-batch.
@@ -286,13 +295,13 @@ pub fn sequence_log_probs(
     tokens_per_micro_batch: usize,
     stop: &StopFlag,
 ) -> Result<Vec<Vec<f32>>, Stopped> {
-    let lengths: Vec<usize> = sequences.iter().map(|one| one.token_ids.len()).collect();
+    let packed: Vec<MaskedTokens<'_>> = sequences.iter().map(TrainSequence::packed).collect();
     let mut results = vec![Vec::new(); sequences.len()];
     tch::no_grad(|| {
-        for batch in micro_batches(&lengths, tokens_per_micro_batch) {
+        for batch in micro_batches(&packed, tokens_per_micro_batch) {
             stop.check()?;
-            let packed: Vec<_> = batch.iter().map(|&index| sequences[index].packed()).collect();
-            let scored = token_statistics(decoder, weights, &packed, temperature, false);
+            let members: Vec<_> = batch.iter().map(|&index| packed[index]).collect();
+            let scored = token_statistics(decoder, weights, &members, temperature);
             let mut values = vec![0.0_f32; scored.log_probs.numel()];
             let host = scored.log_probs.to_device(Device::Cpu).contiguous();
             host.copy_data(&mut values, scored.log_probs.numel());

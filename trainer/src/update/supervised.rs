@@ -3,7 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::micro_batch::{TrainSequence, micro_batches};
-use crate::policy::{Decoder, Policy, token_statistics};
+use crate::policy::{Decoder, MaskedTokens, Policy, ScoredPass};
 use crate::stop::{StopFlag, Stopped};
 
 /// Adds the gradient of the mean negative log-likelihood of the trained tokens to the parameters;
@@ -19,17 +19,17 @@ pub fn supervised_gradient(
     stop: &StopFlag,
 ) -> Result<f64, Stopped> {
     let trained: usize = sequences.iter().map(TrainSequence::trained_tokens).sum();
-    let lengths: Vec<usize> = sequences.iter().map(|one| one.token_ids.len()).collect();
+    let packed: Vec<MaskedTokens<'_>> = sequences.iter().map(TrainSequence::packed).collect();
+    let weights = policy.weights();
     let mut total = 0.0;
-    for batch in micro_batches(&lengths, tokens_per_micro_batch) {
+    for batch in micro_batches(&packed, tokens_per_micro_batch) {
         stop.check()?;
-        let packed: Vec<_> = batch.iter().map(|&index| sequences[index].packed()).collect();
-        let statistics = token_statistics(decoder, &policy.weights(), &packed, 1.0, false);
-        let loss: Tensor = -statistics.log_probs.sum(Kind::Float) / trained.max(1) as f64;
+        let members: Vec<_> = batch.iter().map(|&index| packed[index]).collect();
+        let scored = ScoredPass::new(decoder, &weights, &members, 1.0);
+        let log_probs = &scored.statistics.log_probs;
+        let loss: Tensor = -log_probs.sum(Kind::Float) / trained.max(1) as f64;
         total += loss.double_value(&[]);
-        if statistics.log_probs.numel() > 0 {
-            loss.backward();
-        }
+        scored.backward(&loss);
     }
     Ok(total)
 }

@@ -1,5 +1,6 @@
 //! Gradients of updates: the same however they are cut, and of sampled tokens only.
 
+mod economy;
 mod recorded;
 
 use std::collections::BTreeMap;

@@ -35,7 +35,7 @@ impl Context {
         tch::no_grad(|| {
             let packed = [(self.ids.as_slice(), self.sampled.as_slice())];
             let weights = policy.weights();
-            let scored = token_statistics(decoder, &weights, &packed, temperature, false);
+            let scored = token_statistics(decoder, &weights, &packed, temperature);
             Vec::try_from(&scored.log_probs).unwrap()
         })
     }

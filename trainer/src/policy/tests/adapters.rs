@@ -12,7 +12,8 @@ use tempfile::TempDir;
 use super::{BF16, F32, gap, packed_logits, tiny};
 use crate::policy::{
     ADAPTER_CONFIG_FILE, ADAPTER_FILE, AdapterFolder, BaseName, Compute, Decoder, Lora, LoraConfig,
-    LoraTargets, ModelPlace, Policy, Weights, base_name, token_statistics, write_adapters,
+    LoraTargets, ModelPlace, Policy, ScoredPass, Weights, base_name, token_statistics,
+    write_adapters,
 };
 use crate::rollout::tests::golden;
 
@@ -86,10 +87,11 @@ fn gradients_of_a_and_b_are_those_of_autograd_and_the_base_has_none() {
             .zip(&masks)
             .map(|(ids, mask)| (ids.as_slice(), mask.as_slice()))
             .collect();
-        let scored = token_statistics(&decoder, &policy.weights(), &packed, 1.0, false);
-        let loss = -scored.log_probs.mean(Kind::Float);
+        let weights = policy.weights();
+        let scored = ScoredPass::new(&decoder, &weights, &packed, 1.0);
+        let loss = -scored.statistics.log_probs.mean(Kind::Float);
         assert!((loss.double_value(&[]) - expected.mean_nll).abs() < 1e-5, "{name}");
-        loss.backward();
+        scored.backward(&loss);
         let recorded = expected.tensors.keys().filter(|name| name.starts_with("gradient."));
         assert_eq!(recorded.count(), policy.trained().len(), "{name}");
         for (parameter, tensor) in policy.trained() {
@@ -115,9 +117,8 @@ fn rollouts_compute_what_training_computes() {
                 expected.sequences.iter().map(|ids| (&ids[..], vec![true; ids.len()])).collect();
             let packed: Vec<(&[u32], &[bool])> =
                 targets.iter().map(|(ids, mask)| (*ids, &mask[..])).collect();
-            let score = |weights: &Weights| {
-                token_statistics(&decoder, weights, &packed, 1.0, false).log_probs
-            };
+            let score =
+                |weights: &Weights| token_statistics(&decoder, weights, &packed, 1.0).log_probs;
             let (one, other) = (score(&policy.detached_weights()), score(&policy.weights()));
             let found = gap(&one, &other);
             assert!(found < tolerance, "{name}, {compute:?}: {found}");

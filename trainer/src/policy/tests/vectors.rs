@@ -8,7 +8,7 @@ use serde::Deserialize;
 use tch::{Kind, Tensor};
 
 use super::{BF16, CHECKPOINTS, F32, gap, packed_logits, tiny};
-use crate::policy::token_statistics;
+use crate::policy::ScoredPass;
 use crate::rollout::tests::golden;
 
 const TOLERANCE: f64 = 1e-4;
@@ -71,11 +71,12 @@ fn gradient_vectors_pass_for_every_parameter() {
             .zip(&masks)
             .map(|(ids, mask)| (ids.as_slice(), mask.as_slice()))
             .collect();
-        let scored = token_statistics(&decoder, &policy.weights(), &packed, 1.0, false);
-        let loss = -scored.log_probs.mean(Kind::Float);
+        let weights = policy.weights();
+        let scored = ScoredPass::new(&decoder, &weights, &packed, 1.0);
+        let loss = -scored.statistics.log_probs.mean(Kind::Float);
         let found = loss.double_value(&[]);
         assert!((found - expected.mean_nll).abs() < 1e-5, "{checkpoint}: {found}");
-        loss.backward();
+        scored.backward(&loss);
         let mut recorded = expected.tensors.keys().filter(|name| name.starts_with("gradient."));
         assert_eq!(recorded.by_ref().count(), policy.parameters.len(), "{checkpoint}");
         for (name, parameter) in &policy.parameters {
