@@ -102,12 +102,11 @@ fn run(engine: &mut BuiltinEngine, jobs: &[Job]) -> BTreeMap<SequenceId, Vec<Vec
             let id = generation.sequence;
             let job = live.get_mut(&id).expect("a released sequence is not heard of");
             said.entry(id).or_default().push(generation.token_ids);
-            match job.next_request(id) {
-                Some(request) => engine.submit(request).unwrap(),
-                None => {
-                    live.remove(&id);
-                    engine.release(id);
-                }
+            if let Some(request) = job.next_request(id) {
+                engine.submit(request).unwrap();
+            } else {
+                live.remove(&id);
+                engine.release(id);
             }
         }
     }

@@ -14,19 +14,20 @@ use crate::policy::Weights;
 pub(crate) struct RecallRunner<F> {
     places: Vec<u32>,
     next: F,
-    /// Rows of the largest pass so far.
-    pub(crate) most_rows: usize,
 }
 
 impl<F> fmt::Debug for RecallRunner<F> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("RecallRunner").field("places", &self.places.len()).finish()
+        formatter
+            .debug_struct("RecallRunner")
+            .field("places", &self.places.len())
+            .finish_non_exhaustive()
     }
 }
 
 impl<F: Fn(&[u32], SamplingKey) -> u32> RecallRunner<F> {
     pub(crate) fn new(blocks: usize, next: F) -> Self {
-        Self { places: vec![u32::MAX; blocks * BLOCK_TOKENS], next, most_rows: 0 }
+        Self { places: vec![u32::MAX; blocks * BLOCK_TOKENS], next }
     }
 }
 
@@ -51,7 +52,6 @@ impl<F: Fn(&[u32], SamplingKey) -> u32> Runner for RecallRunner<F> {
             }
         }
         assert_eq!((rows, rows), (pass.ids.len(), pass.positions.len()));
-        self.most_rows = self.most_rows.max(rows);
         let say = |draw: &Draw| {
             let span = pass.spans.iter().find(|span| span.rows.contains(&draw.row)).unwrap();
             let tokens = span.past + draw.row - span.rows.start + 1;
