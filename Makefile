@@ -94,6 +94,10 @@ bench-rollout: setup ## Measure rollouts beside transformers, and write docs/ben
 	cargo build $(CARGO_FLAGS) --workspace --examples
 	scripts/bench-rollout
 
+.PHONY: bench-learning
+bench-learning: setup ## Train by every algorithm from one warm start, and write docs/algorithms.md
+	scripts/bench-learning
+
 .PHONY: bench-quality
 bench-quality: setup ## Score every back end on questions with known passages, and write docs/benchmarks.md
 	scripts/bench-quality $(BENCH_QUALITY_FOLDERS)

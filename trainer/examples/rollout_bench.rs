@@ -1,0 +1,320 @@
+//! Plays episodes whose tokens are given, so that every engine computes the same: the model computes and
+//! a token is drawn as ever, then the given one takes its place.
+//!
+//! `rollout_bench play MODEL SCRIPTS URL RECORD` plays them by the scheduler and records what came of
+//! it; `rollout_bench synchronous MODEL RECORD URL` plays a record again in turns for which all wait and
+//! which compute their whole contexts; `rollout_bench decode MODEL SEQUENCES` decodes alone. Each prints
+//! a line of JSON. `scripts/bench-rollout` runs them all.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use shared::client::ClientConfig;
+use trainer::engine::{
+    BuiltinEngine, BuiltinEngineConfig, Choice, Draw, Engine, EngineError, GenerateRequest, Pass,
+    Runner, RunnerChoice, RunnerKind, Sampling, SamplingKey, StopRule, WeightFormat, runner,
+};
+use trainer::policy::{Decoder, Policy, Weights, select_compute};
+use trainer::rollout::episode::EpisodeJob;
+use trainer::rollout::observation::ObservationBudget;
+use trainer::rollout::scheduler::{RolloutConfig, default_stop_rule, roll_out};
+use trainer::rollout::{SegmentKind, Trajectory};
+use trainer::search::http::HttpSearcher;
+use trainer::search::{SearchRequest, Searcher};
+use trainer::stop::StopFlag;
+use trainer::token::Tokenizer;
+
+const CONTEXT_TOKENS: usize = 2560;
+const SEQUENCES: usize = 64;
+const PASSAGES: usize = 3;
+const DECODE_PROMPT_TOKENS: usize = 128;
+const DECODE_TOKENS: usize = 64;
+const SAMPLING: Sampling = Sampling { temperature: 1.0, top_p: 1.0 };
+const WAIT: Duration = Duration::from_mins(1);
+
+/// An episode whose tokens are known.
+#[derive(Deserialize)]
+struct Script {
+    prompt: usize,
+    sample: usize,
+    prompt_ids: Vec<u32>,
+    turns: Vec<Vec<u32>>,
+}
+
+/// What an episode became: tokens to append and tokens to sample, turn by turn, and what was searched.
+#[derive(Serialize, Deserialize)]
+struct Recorded {
+    prompt: usize,
+    sample: usize,
+    turns: Vec<RecordedTurn>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RecordedTurn {
+    append: Vec<u32>,
+    sampled: Vec<u32>,
+    query: Option<String>,
+}
+
+impl Recorded {
+    fn of(trajectory: &Trajectory) -> Self {
+        let mut turns = Vec::new();
+        let mut append = Vec::new();
+        let mut queries = trajectory.searches.iter().map(|search| search.query.clone());
+        for segment in &trajectory.segments {
+            if segment.kind == SegmentKind::Sampled {
+                let (append, sampled) = (std::mem::take(&mut append), segment.token_ids.clone());
+                turns.push(RecordedTurn { append, sampled, query: queries.next() });
+            } else {
+                append.extend(&segment.token_ids);
+            }
+        }
+        Self { prompt: trajectory.prompt, sample: trajectory.sample, turns }
+    }
+}
+
+/// Puts given tokens in the place of drawn ones.
+#[derive(Debug)]
+struct Forced {
+    inner: Box<dyn Runner>,
+    tokens: BTreeMap<(u64, u64), VecDeque<u32>>,
+}
+
+impl Runner for Forced {
+    fn run(&mut self, pass: &Pass<'_>, draws: &[Draw]) -> Result<Vec<Choice>, EngineError> {
+        let mut choices = self.inner.run(pass, draws)?;
+        for (choice, draw) in choices.iter_mut().zip(draws) {
+            let given = self.tokens.get_mut(&(draw.key.prompt, draw.key.sample));
+            if let Some(token) = given.and_then(VecDeque::pop_front) {
+                choice.token = token;
+            }
+        }
+        Ok(choices)
+    }
+
+    fn copy_block(&mut self, from: u32, to: u32) {
+        self.inner.copy_block(from, to);
+    }
+
+    fn set_weights(&mut self, weights: Weights) {
+        self.inner.set_weights(weights);
+    }
+}
+
+/// By the variable BENCH_RUNNER: native (the default), eager, or the native runner's type of weights.
+fn choice() -> Result<RunnerChoice> {
+    let word = std::env::var("BENCH_RUNNER").unwrap_or_else(|_| "native".to_owned());
+    let native = |format| RunnerChoice { kind: RunnerKind::Native, format };
+    Ok(match word.as_str() {
+        "native" => native(None),
+        "eager" => RunnerChoice { kind: RunnerKind::Eager, format: None },
+        "f32" => native(Some(WeightFormat::F32)),
+        "bf16" => native(Some(WeightFormat::Bf16)),
+        "int8" => native(Some(WeightFormat::Int8)),
+        other => bail!("BENCH_RUNNER takes native, eager, f32, bf16 or int8, not {other:?}"),
+    })
+}
+
+type Tokens = BTreeMap<(u64, u64), VecDeque<u32>>;
+
+fn engine(
+    model: &str,
+    sequences: usize,
+    share_prompts: bool,
+    tokens: Tokens,
+) -> Result<BuiltinEngine> {
+    let policy = Policy::load(Path::new(model), select_compute("cpu", "auto")?)?;
+    let decoder = Decoder::new(&policy.config, CONTEXT_TOKENS, policy.compute.device);
+    let config = BuiltinEngineConfig {
+        max_sequences: sequences,
+        max_context_tokens: CONTEXT_TOKENS,
+        max_prefill_tokens: 512,
+        cache_tokens: 0,
+        share_prompts,
+    };
+    let vocabulary = policy.config.vocab_size as u64;
+    let blocks = config.pool_blocks();
+    let inner = runner(decoder, policy.detached_weights(), blocks, choice()?)?;
+    let forced = Box::new(Forced { inner, tokens });
+    Ok(BuiltinEngine::with_runner(forced, vocabulary, config))
+}
+
+fn searcher(url: &str) -> Result<HttpSearcher> {
+    Ok(HttpSearcher::new(ClientConfig::new(url), SEQUENCES)?)
+}
+
+fn key(prompt: usize, sample: usize) -> SamplingKey {
+    SamplingKey { seed: 0, step: 0, prompt: prompt as u64, sample: sample as u64 }
+}
+
+fn read<T: for<'d> Deserialize<'d>>(path: &str) -> Result<T> {
+    let text = std::fs::read_to_string(path).with_context(|| path.to_owned())?;
+    serde_json::from_str(&text).with_context(|| path.to_owned())
+}
+
+fn play(model: &str, scripts: &str, url: &str, record: &str) -> Result<serde_json::Value> {
+    let scripts: Vec<Script> = read(scripts)?;
+    let tokenizer = Tokenizer::from_folder(Path::new(model))?;
+    let given = |script: &Script| {
+        let key = key(script.prompt, script.sample);
+        ((key.prompt, key.sample), script.turns.concat().into())
+    };
+    let mut engine = engine(model, SEQUENCES, true, scripts.iter().map(given).collect())?;
+    let job = |script: Script| EpisodeJob {
+        prompt: script.prompt,
+        sample: script.sample,
+        example_id: script.prompt.to_string(),
+        prompt_text: String::new(),
+        prompt_ids: script.prompt_ids,
+        key: key(script.prompt, script.sample),
+    };
+    let jobs: Vec<EpisodeJob> = scripts.into_iter().map(job).collect();
+    let config = RolloutConfig {
+        max_turns: 4,
+        top_k: PASSAGES,
+        max_turn_tokens: 500,
+        min_turn_tokens: 8,
+        observation: ObservationBudget { max_tokens: 300, max_passage_tokens: 160 },
+        max_context_tokens: usize::MAX,
+        max_running_episodes: SEQUENCES,
+        sampling: SAMPLING,
+        stop: default_stop_rule(),
+        search_batch: Duration::from_millis(5),
+        deterministic: false,
+        stop_flag: StopFlag::never(),
+    };
+    let mut searcher = searcher(url)?;
+    let started = Instant::now();
+    let rollout = roll_out(&mut engine, &mut searcher, &tokenizer, jobs, &config, &mut ())?;
+    let seconds = started.elapsed().as_secs_f64();
+    ensure!(rollout.failed_searches == 0, "{:?}", rollout.last_search_failure);
+    let recorded: Vec<Recorded> = rollout.trajectories.iter().map(Recorded::of).collect();
+    std::fs::write(record, serde_json::to_vec(&recorded)?)?;
+    let sampled: usize = rollout.trajectories.iter().map(Trajectory::sampled_tokens).sum();
+    let searches: usize = rollout.trajectories.iter().map(|one| one.searches.len()).sum();
+    Ok(json!({
+        "seconds": seconds,
+        "trajectories": rollout.trajectories.len(),
+        "sampled_tokens": sampled,
+        "searches": searches,
+        "search_only_s": rollout.times.search_only.as_secs_f64(),
+        "counters": engine.take_counters(),
+    }))
+}
+
+/// One after the other: all turns, then all searches, then all turns over their whole contexts.
+fn synchronous(model: &str, record: &str, url: &str) -> Result<serde_json::Value> {
+    let recorded: Vec<Recorded> = read(record)?;
+    let tokenizer = Tokenizer::from_folder(Path::new(model))?;
+    let sampled = |one: &Recorded| {
+        let tokens = one.turns.iter().flat_map(|turn| turn.sampled.iter().copied()).collect();
+        ((one.prompt as u64, one.sample as u64), tokens)
+    };
+    let mut engine = engine(model, SEQUENCES, false, recorded.iter().map(sampled).collect())?;
+    let mut searcher = searcher(url)?;
+    let mut contexts: Vec<Vec<u32>> = recorded.iter().map(|_| Vec::new()).collect();
+    let started = Instant::now();
+    for turn in 0.. {
+        let mut queries = Vec::new();
+        let mut active = 0;
+        for (index, one) in recorded.iter().enumerate() {
+            let Some(RecordedTurn { append, sampled, query }) = one.turns.get(turn) else {
+                continue;
+            };
+            active += 1;
+            contexts[index].extend(append);
+            engine.submit(GenerateRequest {
+                sequence: index as u64,
+                append: contexts[index].clone(),
+                max_new_tokens: sampled.len(),
+                stop: StopRule { stop_at: Vec::new(), cut_after: Vec::new() },
+                sampling: SAMPLING,
+                key: key(one.prompt, one.sample),
+            })?;
+            contexts[index].extend(sampled);
+            let ticket = index as u64;
+            queries.extend(query.iter().map(|query| SearchRequest {
+                ticket,
+                query: query.clone(),
+                top_k: PASSAGES,
+            }));
+        }
+        if active == 0 {
+            break;
+        }
+        while !engine.is_idle() {
+            engine.step(&tokenizer)?;
+        }
+        for index in 0..recorded.len() {
+            engine.release(index as u64);
+        }
+        let mut pending = queries.len();
+        if pending > 0 {
+            searcher.submit(queries)?;
+        }
+        while pending > 0 {
+            pending -= searcher.wait(WAIT)?.context("no answer to a search")?.len();
+        }
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let counters = engine.take_counters();
+    Ok(json!({ "seconds": seconds, "trajectories": recorded.len(), "counters": counters }))
+}
+
+/// Tokens a second while all of the sequences decode.
+fn decode(model: &str, sequences: usize) -> Result<serde_json::Value> {
+    let tokenizer = Tokenizer::from_folder(Path::new(model))?;
+    let token =
+        |sequence: usize, place: usize| ((sequence * 7919 + place * 104_729) % 40_000 + 100) as u32;
+    let tokens = |sequence| ((0..DECODE_TOKENS).map(|place| token(sequence, place + 1))).collect();
+    let given = (0..sequences).map(|sequence| ((sequence as u64, 0), tokens(sequence))).collect();
+    let mut engine = engine(model, sequences, true, given)?;
+    for sequence in 0..sequences {
+        engine.submit(GenerateRequest {
+            sequence: sequence as u64,
+            append: (0..DECODE_PROMPT_TOKENS).map(|place| token(sequence + 1, place)).collect(),
+            max_new_tokens: DECODE_TOKENS,
+            stop: StopRule { stop_at: Vec::new(), cut_after: Vec::new() },
+            sampling: SAMPLING,
+            key: key(sequence, 0),
+        })?;
+    }
+    let started = Instant::now();
+    let said = |engine: &BuiltinEngine| -> usize {
+        (0..sequences as u64).map(|id| engine.partial_tokens(id).len()).sum()
+    };
+    while (0..sequences as u64).any(|id| engine.partial_tokens(id).is_empty()) {
+        ensure!(engine.step(&tokenizer)?.is_empty(), "a sequence ended while others were read");
+    }
+    let prefill = started.elapsed().as_secs_f64();
+    let before = said(&engine);
+    let started = Instant::now();
+    while !engine.is_idle() {
+        engine.step(&tokenizer)?;
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let decoded = sequences * DECODE_TOKENS - before;
+    Ok(json!({
+        "tokens_per_s": decoded as f64 / seconds,
+        "prefill_tokens_per_s": (sequences * DECODE_PROMPT_TOKENS) as f64 / prefill,
+    }))
+}
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let found = match words[..] {
+        ["play", model, scripts, url, record] => play(model, scripts, url, record)?,
+        ["synchronous", model, record, url] => synchronous(model, record, url)?,
+        ["decode", model, sequences] => decode(model, sequences.parse().context("SEQUENCES")?)?,
+        _ => bail!(
+            "play MODEL SCRIPTS URL RECORD, synchronous MODEL RECORD URL or decode MODEL SEQUENCES"
+        ),
+    };
+    Ok(writeln!(std::io::stdout(), "{found}")?)
+}
