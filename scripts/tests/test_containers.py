@@ -95,7 +95,11 @@ class ComposeFile(unittest.TestCase):
         self.assertGreater(len(known), 60)
         self.assertEqual(sorted(passed), sorted(known))
         own = set(re.findall(r"\$\{([A-Z_]+)", compose)) - known
-        self.assertEqual(own, set(name.findall(head)))
+        hub = set(re.findall(r"^  (HF_\w+):$", compose, re.MULTILINE))
+        self.assertEqual(hub, {"HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE"})
+        self.assertEqual(own | hub, set(name.findall(head)))
+        # The container's root is read-only: what is downloaded needs a volume.
+        self.assertRegex(compose, r"(?m)^  HF_HOME: /models/")
 
     def test_the_dockerfiles_use_no_instruction_of_buildkit(self):
         for path in (REPOSITORY / "docker").glob("*.Dockerfile"):

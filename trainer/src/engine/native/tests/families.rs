@@ -43,11 +43,16 @@ fn measure(name: &str, compute: Compute, format: WeightFormat, tokens_fed: usize
     worst
 }
 
+/// Log-probs of single tokens, down to -15, are apart by as much as those of transformers in f32 are
+/// from those in f64: at most 1.4e-5 and 1.3e-6 in the mean, on llama-tiny-tied.
+const LARGEST: f64 = 3e-5;
+const MEAN: f64 = 3e-6;
+
 #[test]
 fn every_family_in_f32_is_the_decoder_to_rounding() {
     for name in CHECKPOINTS {
-        let (largest, _) = measure(name, F32, WeightFormat::F32, 61);
-        assert!(largest < 1e-5, "{name}: {largest}");
+        let (largest, mean) = measure(name, F32, WeightFormat::F32, 61);
+        assert!(largest < LARGEST && mean < MEAN, "{name}: {largest}, {mean}");
     }
 }
 
@@ -55,8 +60,8 @@ fn every_family_in_f32_is_the_decoder_to_rounding() {
 #[test]
 fn long_sequences_in_f32_are_the_decoder_to_rounding() {
     for name in ["llama-tiny-tied", "mistral-tiny", "qwen2-tiny-window", "smollm3-tiny-listed"] {
-        let (largest, _) = measure(name, F32, WeightFormat::F32, 350);
-        assert!(largest < 1e-5, "{name}: {largest}");
+        let (largest, mean) = measure(name, F32, WeightFormat::F32, 350);
+        assert!(largest < LARGEST && mean < MEAN, "{name}: {largest}, {mean}");
     }
 }
 

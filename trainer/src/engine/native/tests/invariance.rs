@@ -11,13 +11,13 @@ const FORMATS: [WeightFormat; 3] = [WeightFormat::F32, WeightFormat::Bf16, Weigh
 fn a_prompt_in_parts_or_token_by_token_is_the_whole_prompt() {
     for name in ["llama-tiny-tied", "mistral-tiny", "qwen3-tiny"] {
         let (policy, _) = tiny(name, F32);
-        let ids = tokens(&policy, 300, 5);
+        let ids = tokens(&policy, 270, 5);
         let blocks = scattered_blocks(ids.len());
         for instructions in Instructions::available() {
             for format in FORMATS {
                 let mut runner = runner(&policy, format, (instructions, 1));
                 let whole = choices(&mut runner, &ids, &blocks, ids.len());
-                for chunk in [1, 5, 33, 64, 257] {
+                for chunk in [1, 33, 257] {
                     let parts = choices(&mut runner, &ids, &blocks, chunk);
                     assert_eq!(parts, whole, "{name}, {instructions:?}, {format:?}, {chunk}");
                 }
