@@ -186,6 +186,7 @@ fn play(model: &str, scripts: &str, url: &str, record: &str) -> Result<serde_jso
         stop: default_stop_rule(),
         search_batch: Duration::from_millis(5),
         deterministic: false,
+        enough_prompts: None,
         stop_flag: StopFlag::never(),
     };
     let mut searcher = searcher(url)?;
