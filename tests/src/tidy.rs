@@ -178,7 +178,7 @@ fn dependencies_run_one_way() {
     };
     without("shared", &["axum", "tch", "torch-sys", "tantivy", "retriever-server", "trainer"]);
     without("retriever-server", &["tch", "torch-sys", "trainer"]);
-    without("trainer", &["axum", "tantivy", "retriever-server"]);
+    without("trainer", &["tantivy", "retriever-server"]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ pub mod scheduler;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod trajectory;
+pub mod work;
 
 pub use self::episode::{EpisodeJob, EpisodeLimits};
 pub use self::scheduler::{

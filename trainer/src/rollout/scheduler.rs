@@ -5,168 +5,25 @@
 //! mode the episodes take their turns in lock step instead, as the reference does, so that the
 //! batches that the engine sees do not depend on how long searches take.
 
+mod arrivals;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 pub use super::config::{RolloutConfig, default_stop_rule, reference_stop_rule};
-use super::episode::{Action, Episode, EpisodeError, EpisodeJob, EpisodeLimits, Event};
-use super::trajectory::{EndReason, Segment, Trajectory};
-use crate::engine::{Engine, EngineError, GenerateRequest, Generation, Sampling, SamplingKey};
-use crate::search::{Passage, SearchOutcome, SearchRequest, Searcher, SearcherError};
-use crate::stop::Stopped;
+use super::episode::{Action, Episode, EpisodeJob, EpisodeLimits, Event};
+use super::trajectory::Trajectory;
+pub use super::work::{
+    Arrival, Arrivals, CarriedEpisode, Rollout, RolloutError, RolloutEvent, RolloutObserver,
+    RolloutTimes, RolloutWork,
+};
+use crate::engine::{Engine, GenerateRequest, Generation, Sampling, SamplingKey};
+use crate::search::{SearchOutcome, SearchRequest, Searcher};
 use crate::token::Tokenizer;
+pub use arrivals::roll_out_as_they_come;
 
 /// Longest wait for searches without a look at the stop flag.
 const WAIT_SLICE: Duration = Duration::from_millis(200);
-/// Longest wait for searches without a look at what has come.
-const ARRIVAL_SLICE: Duration = Duration::from_millis(10);
-
-/// What is to be rolled out: episodes that an earlier rollout did not wait for, and new ones.
-#[derive(Clone, Debug, Default)]
-pub struct RolloutWork {
-    /// They come first in the order of the rollout.
-    pub carried: Vec<CarriedEpisode>,
-    /// New ones.
-    pub jobs: Vec<EpisodeJob>,
-}
-
-impl From<Vec<EpisodeJob>> for RolloutWork {
-    fn from(jobs: Vec<EpisodeJob>) -> Self {
-        Self { carried: Vec::new(), jobs }
-    }
-}
-
-/// An episode in the middle. Its finished turns stay as they were sampled, with the version of their policy;
-/// the one in progress is sampled anew.
-#[derive(Clone, Debug)]
-pub struct CarriedEpisode {
-    episode: Episode,
-    key: SamplingKey,
-}
-
-impl CarriedEpisode {
-    /// What has happened so far.
-    pub fn trajectory(&self) -> &Trajectory {
-        self.episode.trajectory()
-    }
-
-    /// Index of its prompt in the batch.
-    pub fn prompt(&self) -> usize {
-        self.episode.trajectory().prompt
-    }
-
-    /// Gives it another place in its batch.
-    #[must_use]
-    pub fn with_prompt(mut self, prompt: usize) -> Self {
-        self.episode.set_prompt(prompt);
-        self
-    }
-}
-
-/// Finished episodes and where the time went.
-#[derive(Clone, Debug)]
-pub struct Rollout {
-    /// In the order of the work.
-    pub trajectories: Vec<Trajectory>,
-    /// Those that were not waited for, in the same order; none without
-    /// [`RolloutConfig::enough_prompts`].
-    pub carried: Vec<CarriedEpisode>,
-    /// Where the time went.
-    pub times: RolloutTimes,
-    /// Searches that failed for good, each the end of its episode.
-    pub failed_searches: usize,
-    /// What the last of them failed of.
-    pub last_search_failure: Option<String>,
-}
-
-/// Where the time of a rollout went.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RolloutTimes {
-    /// From the first request to the last episode's end.
-    pub total: Duration,
-    /// In the engine.
-    pub generation: Duration,
-    /// While at least one episode waited for passages.
-    pub search: Duration,
-    /// While there was nothing to do but wait for passages.
-    pub search_only: Duration,
-}
-
-/// Why a rollout could not be completed. A failed search is not among the reasons.
-#[derive(Debug, thiserror::Error)]
-pub enum RolloutError {
-    /// The engine failed.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// Searches cannot go on at all.
-    #[error(transparent)]
-    Searcher(#[from] SearcherError),
-    /// An episode could not take an event.
-    #[error(transparent)]
-    Episode(#[from] EpisodeError),
-    /// Somebody wished that it ends.
-    #[error("the rollout was stopped")]
-    Stopped(#[from] Stopped),
-    /// The engine or the searcher broke its contract.
-    #[error("{0}")]
-    Protocol(String),
-}
-
-/// Something that happened in a rollout; `job` is an index into the jobs.
-#[derive(Clone, Copy, Debug)]
-pub enum RolloutEvent<'a> {
-    /// A segment was appended to an episode: its prompt, a turn, an observation, a message.
-    Appended { job: usize, segment: &'a Segment },
-    /// A query is on its way.
-    Searching { job: usize, query: &'a str },
-    /// Passages came, before they are shortened for the model.
-    Found { job: usize, passages: &'a [Passage] },
-    /// A search failed for good.
-    SearchFailed { job: usize, reason: &'a str },
-    /// What a turn that is running has sampled so far; told where episodes are rolled out as they come.
-    Sampling { job: usize, token_ids: &'a [u32] },
-    /// The engine has computed from `started` on for `took`; `ended` turns are over.
-    Stepped { started: Instant, took: Duration, ended: usize },
-    /// From `started` on there was nothing to do for `took` but wait for passages.
-    Waited { started: Instant, took: Duration },
-    /// An episode ended; `done` of all `total` have.
-    Finished { job: usize, trajectory: &'a Trajectory, done: usize, total: usize },
-}
-
-/// A change in what is to be rolled out.
-#[derive(Clone, Debug)]
-pub enum Arrival {
-    /// Another episode.
-    Job {
-        /// Names it in events; not given twice.
-        id: usize,
-        job: EpisodeJob,
-        /// How its tokens are chosen.
-        sampling: Sampling,
-        /// Of all its turns together.
-        max_sampled_tokens: usize,
-    },
-    /// Nobody waits for this one any more. One that is over already is passed over.
-    Cancel { id: usize },
-}
-
-/// Where episodes come from while others run.
-pub trait Arrivals {
-    /// What has come since the last call; if nothing has, waits for at most `patience`. `None`: nothing more
-    /// will come.
-    fn take(&mut self, patience: Duration) -> Option<Vec<Arrival>>;
-}
-
-/// Watches a rollout: a progress bar, a conversation in the terminal.
-pub trait RolloutObserver {
-    /// Called on the scheduler's thread, which waits for it.
-    fn observe(&mut self, event: RolloutEvent<'_>);
-}
-
-/// Watches nothing.
-impl RolloutObserver for () {
-    fn observe(&mut self, _: RolloutEvent<'_>) {}
-}
 
 /// Rolls out all of `work` and returns the trajectories in the same order.
 ///
@@ -235,46 +92,6 @@ pub fn roll_out(
         failed_searches: outcome.failed_searches,
         last_search_failure: outcome.last_search_failure,
     })
-}
-
-/// Rolls out episodes as they come, until no more will come and all are over. Trajectories go to the observer
-/// alone, which is told after every step of the engine what each running turn has sampled.
-///
-/// # Errors
-/// Those of [`roll_out`]; a stop ends the episodes that run.
-pub fn roll_out_as_they_come(
-    engine: &mut dyn Engine,
-    searcher: &mut dyn Searcher,
-    tokenizer: &Tokenizer,
-    arrivals: &mut dyn Arrivals,
-    config: &RolloutConfig,
-    observer: &mut dyn RolloutObserver,
-) -> Result<(), RolloutError> {
-    let limits = episode_limits(config, engine);
-    let mut scheduler = Scheduler {
-        engine,
-        searcher,
-        tokenizer,
-        config,
-        observer,
-        waiting: VecDeque::new(),
-        unfinished: BTreeMap::new(),
-        finished_prompts: 0,
-        running: BTreeMap::new(),
-        total: 0,
-        done: 0,
-        finished: None,
-        settings: BTreeMap::new(),
-        cancelled: BTreeSet::new(),
-        ready_searches: Vec::new(),
-        ready_since: None,
-        last_step: Duration::ZERO,
-        searching: 0,
-        outcome: Outcome::default(),
-    };
-    let result = scheduler.run_as_they_come(arrivals, &limits);
-    scheduler.give_everything_back();
-    result
 }
 
 fn episode_limits(config: &RolloutConfig, engine: &dyn Engine) -> EpisodeLimits {
@@ -350,79 +167,6 @@ impl Scheduler<'_> {
             let outcomes = self.collect_outcomes()?;
             self.take_outcomes(outcomes)?;
             self.step_engine()?;
-        }
-    }
-
-    /// As [`Self::run_apart`], with a look at what has come before every step.
-    fn run_as_they_come(
-        &mut self,
-        arrivals: &mut dyn Arrivals,
-        limits: &EpisodeLimits,
-    ) -> Result<(), RolloutError> {
-        let mut more_will_come = true;
-        loop {
-            self.config.stop_flag.check()?;
-            let is_idle = self.running.is_empty() && self.waiting.is_empty();
-            if more_will_come {
-                let patience = if is_idle { WAIT_SLICE } else { Duration::ZERO };
-                match arrivals.take(patience) {
-                    Some(arrived) => self.take_arrivals(arrived, limits),
-                    None => more_will_come = false,
-                }
-            } else if is_idle {
-                return Ok(());
-            }
-            self.start_episodes()?;
-            if !self.waits_for_more_searches() {
-                self.submit_searches()?;
-            }
-            let outcomes = if self.searching > 0 && self.engine.is_idle() {
-                self.searcher.wait(ARRIVAL_SLICE)?.unwrap_or_default()
-            } else if self.searching > 0 {
-                self.searcher.poll()?
-            } else {
-                Vec::new()
-            };
-            self.count_outcomes(&outcomes)?;
-            self.take_outcomes(outcomes)?;
-            self.step_engine()?;
-            for &job in self.running.keys() {
-                let token_ids = self.engine.partial_tokens(job as u64);
-                if !token_ids.is_empty() {
-                    self.observer.observe(RolloutEvent::Sampling { job, token_ids });
-                }
-            }
-        }
-    }
-
-    fn take_arrivals(&mut self, arrived: Vec<Arrival>, limits: &EpisodeLimits) {
-        for arrival in arrived {
-            match arrival {
-                Arrival::Job { id, job, sampling, max_sampled_tokens } => {
-                    let key = job.key;
-                    let limits = EpisodeLimits { max_sampled_tokens, ..limits.clone() };
-                    let episode = Episode::new(job, limits);
-                    self.settings.insert(id, sampling);
-                    self.waiting.push_back((id, CarriedEpisode { episode, key }));
-                    self.total += 1;
-                }
-                Arrival::Cancel { id } => self.cancel(id),
-            }
-        }
-    }
-
-    /// Gives up an episode that nobody waits for any more.
-    fn cancel(&mut self, job: usize) {
-        self.waiting.retain(|(waiting, _)| *waiting != job);
-        self.settings.remove(&job);
-        let unsent = self.ready_searches.len();
-        self.ready_searches.retain(|request| request.ticket != job as u64);
-        let was_unsent = self.ready_searches.len() < unsent;
-        if let Some(Running { episode, .. }) = self.running.remove(&job) {
-            self.engine.release(job as u64);
-            if episode.is_searching() && !was_unsent {
-                self.cancelled.insert(job);
-            }
         }
     }
 
@@ -666,12 +410,5 @@ impl Scheduler<'_> {
         // A ticket is used again in the next rollout: no outcome may outlive this one.
         self.searcher.cancel();
         unfinished.into_iter().map(|(_, episode)| episode).collect()
-    }
-}
-
-impl Rollout {
-    /// Episodes that ended for `reason`.
-    pub fn ended(&self, reason: EndReason) -> usize {
-        self.trajectories.iter().filter(|trajectory| trajectory.end == reason).count()
     }
 }

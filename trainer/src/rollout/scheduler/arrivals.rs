@@ -1,0 +1,132 @@
+//! Rollouts of episodes that come while others run.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::{Outcome, Running, Scheduler, WAIT_SLICE, episode_limits};
+use crate::engine::Engine;
+use crate::rollout::config::RolloutConfig;
+use crate::rollout::episode::{Episode, EpisodeLimits};
+use crate::rollout::work::{
+    Arrival, Arrivals, CarriedEpisode, RolloutError, RolloutEvent, RolloutObserver,
+};
+use crate::search::Searcher;
+use crate::token::Tokenizer;
+
+/// Longest wait for searches without a look at what has come.
+const ARRIVAL_SLICE: Duration = Duration::from_millis(10);
+
+/// Rolls out episodes as they come, until no more will come and all are over. Trajectories go to the observer
+/// alone, which is told after every step of the engine what each running turn has sampled.
+///
+/// # Errors
+/// Those of [`roll_out`]; a stop ends the episodes that run.
+pub fn roll_out_as_they_come(
+    engine: &mut dyn Engine,
+    searcher: &mut dyn Searcher,
+    tokenizer: &Tokenizer,
+    arrivals: &mut dyn Arrivals,
+    config: &RolloutConfig,
+    observer: &mut dyn RolloutObserver,
+) -> Result<(), RolloutError> {
+    let limits = episode_limits(config, engine);
+    let mut scheduler = Scheduler {
+        engine,
+        searcher,
+        tokenizer,
+        config,
+        observer,
+        waiting: VecDeque::new(),
+        unfinished: BTreeMap::new(),
+        finished_prompts: 0,
+        running: BTreeMap::new(),
+        total: 0,
+        done: 0,
+        finished: None,
+        settings: BTreeMap::new(),
+        cancelled: BTreeSet::new(),
+        ready_searches: Vec::new(),
+        ready_since: None,
+        last_step: Duration::ZERO,
+        searching: 0,
+        outcome: Outcome::default(),
+    };
+    let result = scheduler.run_as_they_come(arrivals, &limits);
+    scheduler.give_everything_back();
+    result
+}
+
+impl Scheduler<'_> {
+    /// As [`Self::run_apart`], with a look at what has come before every step.
+    fn run_as_they_come(
+        &mut self,
+        arrivals: &mut dyn Arrivals,
+        limits: &EpisodeLimits,
+    ) -> Result<(), RolloutError> {
+        let mut more_will_come = true;
+        loop {
+            self.config.stop_flag.check()?;
+            let is_idle = self.running.is_empty() && self.waiting.is_empty();
+            if more_will_come {
+                let patience = if is_idle { WAIT_SLICE } else { Duration::ZERO };
+                match arrivals.take(patience) {
+                    Some(arrived) => self.take_arrivals(arrived, limits),
+                    None => more_will_come = false,
+                }
+            } else if is_idle {
+                return Ok(());
+            }
+            self.start_episodes()?;
+            if !self.waits_for_more_searches() {
+                self.submit_searches()?;
+            }
+            let outcomes = if self.searching > 0 && self.engine.is_idle() {
+                self.searcher.wait(ARRIVAL_SLICE)?.unwrap_or_default()
+            } else if self.searching > 0 {
+                self.searcher.poll()?
+            } else {
+                Vec::new()
+            };
+            self.count_outcomes(&outcomes)?;
+            self.take_outcomes(outcomes)?;
+            self.step_engine()?;
+            for &job in self.running.keys() {
+                let token_ids = self.engine.partial_tokens(job as u64);
+                if !token_ids.is_empty() {
+                    self.observer.observe(RolloutEvent::Sampling { job, token_ids });
+                }
+            }
+        }
+    }
+
+    fn take_arrivals(&mut self, arrived: Vec<Arrival>, limits: &EpisodeLimits) {
+        for arrival in arrived {
+            match arrival {
+                Arrival::Job { id, job, sampling, max_sampled_tokens } => {
+                    let key = job.key;
+                    let limits = EpisodeLimits { max_sampled_tokens, ..limits.clone() };
+                    let episode = Episode::new(job, limits);
+                    self.settings.insert(id, sampling);
+                    self.waiting.push_back((id, CarriedEpisode { episode, key }));
+                    self.total += 1;
+                }
+                Arrival::Cancel { id } => self.cancel(id),
+            }
+        }
+    }
+
+    /// Gives up an episode that nobody waits for any more.
+    fn cancel(&mut self, job: usize) {
+        self.waiting.retain(|(waiting, _)| *waiting != job);
+        self.settings.remove(&job);
+        let unsent = self.ready_searches.len();
+        self.ready_searches.retain(|request| request.ticket != job as u64);
+        let was_unsent = self.ready_searches.len() < unsent;
+        if let Some(Running { episode, .. }) = self.running.remove(&job) {
+            self.engine.release(job as u64);
+            if episode.is_searching() && !was_unsent {
+                self.cancelled.insert(job);
+            }
+        }
+    }
+}
