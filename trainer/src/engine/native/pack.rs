@@ -8,6 +8,9 @@ use super::kernel::{Engaged, Instructions, Number, PANEL, STEP, lanes, place};
 use super::pool::Pool;
 use crate::policy::HostMatrix;
 
+/// From here on `f32` has whole numbers only, 2^22 on either side.
+const ROUNDER: f32 = 12_582_912.0;
+
 /// A matrix of weights; outputs without a row of the source are zeros.
 #[derive(Debug)]
 pub(super) struct Packed<T> {
@@ -118,7 +121,8 @@ impl<T: Number> Packed<T> {
                         inverse[column] = if largest > 0.0 { 127.0 / largest } else { 0.0 };
                     }
                     let round = |column: usize, value: f32| -> i8 {
-                        (value * inverse[column]).round_ties_even() as i8
+                        // Adding leaves no fraction, which rounds to the nearest; a call would be slow.
+                        (value * inverse[column] + ROUNDER - ROUNDER) as i8
                     };
                     fill_panel_as::<T, i8>(source, outputs, &layout.inputs, round, panel);
                 });

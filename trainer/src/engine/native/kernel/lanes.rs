@@ -191,7 +191,7 @@ compiled_for_each_level! {
     /// Widens whole numbers, which bfloat16 holds as they are.
     widen_bytes<T>(bytes: &[i8], widened: &mut [T]) {
         for (widened, byte) in widened.iter_mut().zip(bytes) {
-            *widened = T::round(f32::from(*byte));
+            *widened = T::whole(*byte);
         }
     }
 }

@@ -54,6 +54,8 @@ pub(super) trait Number: Copy + Default + Send + Sync + fmt::Debug + 'static {
     const PAIR: usize;
 
     fn round(number: f32) -> Self;
+    /// A whole number, which is held as it is.
+    fn whole(byte: i8) -> Self;
     fn widen(self) -> f32;
     fn multiply(engaged: &Engaged, product: &mut Product<'_, Self>);
 }
@@ -64,6 +66,11 @@ impl Number for f32 {
     #[inline(always)]
     fn round(number: f32) -> Self {
         number
+    }
+
+    #[inline(always)]
+    fn whole(byte: i8) -> Self {
+        f32::from(byte)
     }
 
     #[inline(always)]
@@ -89,6 +96,12 @@ impl Number for Bf16 {
     #[inline(always)]
     fn round(number: f32) -> Self {
         Self::round(number)
+    }
+
+    #[inline(always)]
+    fn whole(byte: i8) -> Self {
+        // Seven bits and a sign fit the upper half.
+        Self((f32::from(byte).to_bits() >> 16) as u16)
     }
 
     #[inline(always)]
