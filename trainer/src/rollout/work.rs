@@ -56,7 +56,7 @@ pub struct Rollout {
     /// In the order of the work.
     pub trajectories: Vec<Trajectory>,
     /// Those that were not waited for, in the same order; none without
-    /// [`RolloutConfig::enough_prompts`].
+    /// [`RolloutConfig::enough_prompts`](super::RolloutConfig::enough_prompts).
     pub carried: Vec<CarriedEpisode>,
     /// Where the time went.
     pub times: RolloutTimes,

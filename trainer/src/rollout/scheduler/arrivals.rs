@@ -20,7 +20,7 @@ const ARRIVAL_SLICE: Duration = Duration::from_millis(10);
 /// alone, which is told after every step of the engine what each running turn has sampled.
 ///
 /// # Errors
-/// Those of [`roll_out`]; a stop ends the episodes that run.
+/// Those of [`roll_out`](crate::rollout::roll_out); a stop ends the episodes that run.
 pub fn roll_out_as_they_come(
     engine: &mut dyn Engine,
     searcher: &mut dyn Searcher,
