@@ -268,14 +268,7 @@ fn close(results: &mut [Option<SearchResult>], error: &SearchError) {
 
 /// A connection that cannot be made, breaks or takes too long may do better next time.
 fn transport(error: &reqwest::Error) -> Attempt {
-    let mut reason = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        reason.push_str(": ");
-        reason.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    Attempt::Retry { reason, asked: None }
+    Attempt::Retry { reason: http::with_causes(error), asked: None }
 }
 
 /// `Retry-After` in seconds. Its other form, a date, would need the clocks to agree and is ignored.

@@ -1,6 +1,6 @@
 //! What `retriever-server` and `trainer` must agree on, and nothing else: the wire types of
 //! `/retrieve` and their client, HTTP clients, passages and dataset records, retry and deadlines,
-//! telemetry, digests, atomic files, the normalisation of answers, the form of `.env.example`. It names neither
+//! telemetry, digests, atomic files, the normalisation of answers, the tiles of x86 processors, the form of `.env.example`. It names neither
 //! axum nor tch.
 
 pub mod answer;
@@ -16,4 +16,6 @@ pub mod retry;
 pub mod shutdown;
 pub mod splitmix;
 pub mod telemetry;
+#[cfg(target_arch = "x86_64")]
+pub mod tiles_x86;
 pub mod wire;

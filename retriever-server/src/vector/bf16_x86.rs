@@ -11,16 +11,17 @@
 
 use std::arch::asm;
 use std::arch::x86_64::{
-    __cpuid_count, __m512, __m512bh, __m512i, _CMP_NLE_UQ, _MM_HINT_T0, _mm_maskz_loadu_epi8,
-    _mm_prefetch, _mm256_maskz_loadu_epi16, _mm512_castsi512_ps, _mm512_castsi512_si256,
-    _mm512_cmp_ps_mask, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32,
-    _mm512_cvtne2ps_pbh, _mm512_cvtph_ps, _mm512_dpbf16_ps, _mm512_extracti64x4_epi64,
-    _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_maskz_loadu_ps,
-    _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
+    __m512, __m512bh, __m512i, _CMP_NLE_UQ, _MM_HINT_T0, _mm_maskz_loadu_epi8, _mm_prefetch,
+    _mm256_maskz_loadu_epi16, _mm512_castsi512_ps, _mm512_castsi512_si256, _mm512_cmp_ps_mask,
+    _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh,
+    _mm512_cvtph_ps, _mm512_dpbf16_ps, _mm512_extracti64x4_epi64, _mm512_fmadd_ps,
+    _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_maskz_loadu_ps, _mm512_mul_ps,
+    _mm512_reduce_add_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
+    _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
 };
 use std::mem::transmute;
-use std::sync::OnceLock;
+
+use shared::tiles_x86::{self, TILE_ROW_BYTES, TILE_ROWS as TILE};
 
 use super::kernel::Survivor;
 use super::rows::{RowFormat, scale};
@@ -32,16 +33,6 @@ const LANES: usize = 16;
 /// Bytes by which rows are asked for before they are rounded: memory answers many requests at a
 /// time, and the processor by itself makes too few.
 const AHEAD_BYTES: usize = 2048;
-
-/// Rows of a tile, and pairs of numbers in a row of it.
-const TILE: usize = 16;
-
-/// Bytes of a row of a tile.
-const TILE_ROW_BYTES: usize = 64;
-
-/// Linux gives a process the registers of tiles, which are large, on request only.
-const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
-const XFEATURE_TILE_DATA: libc::c_long = 18;
 
 /// Proof that the processor has AVX-512 BF16, and what it multiplies with.
 #[derive(Clone, Copy, Debug)]
@@ -55,38 +46,6 @@ enum Multiplier {
     Dot,
 }
 
-/// What the tiles are: 16 rows of 64 bytes, all eight of them.
-#[repr(C, align(64))]
-struct TileConfig([u8; 64]);
-
-static TILE_CONFIG: TileConfig = {
-    let mut bytes = [0; 64];
-    bytes[0] = 1;
-    let mut tile = 0;
-    while tile < 8 {
-        bytes[16 + 2 * tile] = TILE_ROW_BYTES as u8;
-        bytes[48 + tile] = TILE as u8;
-        tile += 1;
-    }
-    TileConfig(bytes)
-};
-
-/// Whether the processor has tiles of bfloat16, and the system lets this process use them.
-fn has_tiles() -> bool {
-    static HAS: OnceLock<bool> = OnceLock::new();
-    *HAS.get_or_init(|| {
-        let found = __cpuid_count(7, 0).edx;
-        let (bf16, tile) = (found >> 22 & 1 == 1, found >> 24 & 1 == 1);
-        if !(cfg!(target_os = "linux") && bf16 && tile) {
-            return false;
-        }
-        // SAFETY: asks for the use of registers; touches no memory.
-        let refused =
-            unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_TILE_DATA) };
-        refused == 0
-    })
-}
-
 impl Screening {
     /// All that this processor has, fastest first.
     pub(super) fn detect() -> impl Iterator<Item = Self> {
@@ -94,7 +53,7 @@ impl Screening {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512bf16");
-        let kinds = [(has_tiles(), Multiplier::Amx), (true, Multiplier::Dot)];
+        let kinds = [(tiles_x86::are_there(), Multiplier::Amx), (true, Multiplier::Dot)];
         kinds.into_iter().filter(move |(has, _)| vectors && *has).map(|(_, kind)| Self(kind))
     }
 
@@ -239,8 +198,7 @@ unsafe fn tile_products<'a>(
     panel: &[u16],
     padded: usize,
 ) {
-    // SAFETY: the configuration has 64 bytes; tiles hold nothing of anybody else's.
-    unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const TILE_CONFIG, options(nostack, readonly)) };
+    tiles_x86::configure();
     for (rows, scores) in blocks {
         let (upper, lower) = (rows.as_ptr(), rows[TILE * padded..].as_ptr());
         let (left, right) = (panel.as_ptr(), panel[GROUP_QUERIES * padded..].as_ptr());
@@ -280,8 +238,7 @@ unsafe fn tile_products<'a>(
             );
         }
     }
-    // SAFETY: gives the tiles back, which makes a switch to another thread cheap again.
-    unsafe { asm!("tilerelease", options(nostack, nomem)) };
+    tiles_x86::release();
 }
 
 /// SAFETY: as for [`tile_products`], for one block.

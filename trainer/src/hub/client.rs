@@ -11,7 +11,7 @@ use std::time::Duration;
 use reqwest::header::{self, HeaderMap};
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde_json::Value;
-use shared::http;
+use shared::http::{self, with_causes};
 use shared::retry::{Backoff, RetryPolicy};
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -84,7 +84,7 @@ impl<'a> HubClient<'a> {
         let url = self.url(&format!("api/models/{repository}/revision/{revision}"))?;
         let mut response = self.patiently(&url, Method::GET).await?;
         let mut bytes = Vec::new();
-        let cut = |error: reqwest::Error| self.unreachable(&url, chain(&error));
+        let cut = |error: reqwest::Error| self.unreachable(&url, with_causes(&error));
         while let Some(chunk) = response.chunk().await.map_err(cut)? {
             if bytes.len() + chunk.len() > LIST_BYTES_MAX {
                 let reason = format!("the list of files is above {LIST_BYTES_MAX} bytes");
@@ -213,7 +213,7 @@ impl<'a> HubClient<'a> {
                     length += chunk.len() as u64;
                 }
                 Ok(None) => break "the answer ended early".to_owned(),
-                Err(error) => break chain(&error),
+                Err(error) => break with_causes(&error),
             }
         };
         file.sync_all().map_err(io("sync", incomplete))?;
@@ -292,7 +292,7 @@ impl<'a> HubClient<'a> {
         if let Some(range) = range {
             request = request.header(header::RANGE, range);
         }
-        request.send().await.map_err(|error| self.unreachable(url, chain(&error)))
+        request.send().await.map_err(|error| self.unreachable(url, with_causes(&error)))
     }
 
     /// Turns a status that is no success into the error that it means.
@@ -352,16 +352,4 @@ fn is_linked(response: &Response) -> bool {
 
 fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -50,27 +50,11 @@ pub fn roll_out(
     for episode in &episodes {
         *unfinished.entry(episode.prompt()).or_insert(0) += 1;
     }
-    let mut scheduler = Scheduler {
-        engine,
-        searcher,
-        tokenizer,
-        config,
-        observer,
-        waiting: episodes.into_iter().enumerate().collect(),
-        unfinished,
-        finished_prompts: 0,
-        running: BTreeMap::new(),
-        total,
-        done: 0,
-        finished: Some(BTreeMap::new()),
-        settings: BTreeMap::new(),
-        cancelled: BTreeSet::new(),
-        ready_searches: Vec::new(),
-        ready_since: None,
-        last_step: Duration::ZERO,
-        searching: 0,
-        outcome: Outcome::default(),
-    };
+    let mut scheduler = Scheduler::new(engine, searcher, tokenizer, config, observer);
+    scheduler.waiting = episodes.into_iter().enumerate().collect();
+    scheduler.unfinished = unfinished;
+    scheduler.total = total;
+    scheduler.finished = Some(BTreeMap::new());
     let started = Instant::now();
     let result =
         if config.deterministic { scheduler.run_in_lock_step() } else { scheduler.run_apart() };
@@ -151,6 +135,39 @@ struct Scheduler<'a> {
     /// Queries that were submitted and have not come back.
     searching: usize,
     outcome: Outcome,
+}
+
+impl<'a> Scheduler<'a> {
+    /// One without episodes, which keeps no trajectories.
+    fn new(
+        engine: &'a mut dyn Engine,
+        searcher: &'a mut dyn Searcher,
+        tokenizer: &'a Tokenizer,
+        config: &'a RolloutConfig,
+        observer: &'a mut dyn RolloutObserver,
+    ) -> Self {
+        Self {
+            engine,
+            searcher,
+            tokenizer,
+            config,
+            observer,
+            waiting: VecDeque::new(),
+            unfinished: BTreeMap::new(),
+            finished_prompts: 0,
+            running: BTreeMap::new(),
+            total: 0,
+            done: 0,
+            finished: None,
+            settings: BTreeMap::new(),
+            cancelled: BTreeSet::new(),
+            ready_searches: Vec::new(),
+            ready_since: None,
+            last_step: Duration::ZERO,
+            searching: 0,
+            outcome: Outcome::default(),
+        }
+    }
 }
 
 impl Scheduler<'_> {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use reqwest::{Client, Response, StatusCode, header};
 use serde_json::Value;
+use shared::http::with_causes;
 
 use super::dialect::Call;
 
@@ -35,7 +36,7 @@ pub(super) async fn send(client: &Client, base: &str, call: &Call) -> Result<Val
     if !call.body.is_null() {
         request = request.json(&call.body);
     }
-    let transport = |error: &reqwest::Error| Fault::retry(at(chain(error)));
+    let transport = |error: &reqwest::Error| Fault::retry(at(with_causes(error)));
     let mut response = request.send().await.map_err(|error| transport(&error))?;
     let (status, asked) = (response.status(), retry_after(&response));
     let mut bytes = Vec::new();
@@ -56,17 +57,6 @@ pub(super) async fn send(client: &Client, base: &str, call: &Call) -> Result<Val
         || status == StatusCode::TOO_MANY_REQUESTS
         || status == StatusCode::REQUEST_TIMEOUT;
     Err(if passes { Fault::Retry { reason, asked } } else { Fault::Final(reason) })
-}
-
-fn chain(error: &reqwest::Error) -> String {
-    let mut reason = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        reason.push_str(": ");
-        reason.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    reason
 }
 
 /// `Retry-After` in seconds.

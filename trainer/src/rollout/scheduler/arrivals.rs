@@ -1,9 +1,8 @@
 //! Rollouts of episodes that come while others run.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::{Outcome, Running, Scheduler, WAIT_SLICE, episode_limits};
+use super::{Running, Scheduler, WAIT_SLICE, episode_limits};
 use crate::engine::Engine;
 use crate::rollout::config::RolloutConfig;
 use crate::rollout::episode::{Episode, EpisodeLimits};
@@ -30,27 +29,7 @@ pub fn roll_out_as_they_come(
     observer: &mut dyn RolloutObserver,
 ) -> Result<(), RolloutError> {
     let limits = episode_limits(config, engine);
-    let mut scheduler = Scheduler {
-        engine,
-        searcher,
-        tokenizer,
-        config,
-        observer,
-        waiting: VecDeque::new(),
-        unfinished: BTreeMap::new(),
-        finished_prompts: 0,
-        running: BTreeMap::new(),
-        total: 0,
-        done: 0,
-        finished: None,
-        settings: BTreeMap::new(),
-        cancelled: BTreeSet::new(),
-        ready_searches: Vec::new(),
-        ready_since: None,
-        last_step: Duration::ZERO,
-        searching: 0,
-        outcome: Outcome::default(),
-    };
+    let mut scheduler = Scheduler::new(engine, searcher, tokenizer, config, observer);
     let result = scheduler.run_as_they_come(arrivals, &limits);
     scheduler.give_everything_back();
     result

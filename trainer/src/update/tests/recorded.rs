@@ -13,6 +13,7 @@ use crate::critic::{
 };
 use crate::policy::tests::adapters::adapted;
 use crate::policy::tests::{F32, gap, tiny};
+use crate::policy::{Decoder, Policy};
 use crate::rollout::tests::golden;
 use crate::stop::StopFlag;
 use crate::update::{LikelihoodTerm, PolicyUpdateConfig, TrainSequence};
@@ -134,25 +135,35 @@ fn cases(temperature: f64) -> Vec<(&'static str, Aggregation, PolicyUpdateConfig
     ]
 }
 
-#[test]
-fn policy_updates_have_the_gradients_of_autograd() {
-    let (recorded, tensors) = recording();
-    let (policy, decoder) = tiny(&recorded.checkpoint, F32);
-    let cases = cases(recorded.temperature);
-    assert_eq!(cases.len() + 1, recorded.losses.len());
-    for (name, aggregation, config) in cases {
+/// Compares every update over the recorded batch, whole and in pieces: its loss with `losses`, and what
+/// autograd has found with `tensors`, in which its name follows `prefix`.
+fn check_updates(
+    recorded: &Recording,
+    (policy, decoder): (&Policy, &Decoder),
+    losses: &BTreeMap<String, f64>,
+    (prefix, tensors): (&str, &BTreeMap<String, Tensor>),
+) {
+    for (name, aggregation, config) in cases(recorded.temperature) {
         let batch = &recorded.batch;
         let advantages = if name == "ppo" { &batch.token_advantages } else { &batch.advantages };
         let sequences = batch.sequences(advantages, aggregation);
         for tokens_per_micro_batch in [1000, 30] {
             let config = PolicyUpdateConfig { tokens_per_micro_batch, ..config };
-            let update = || policy_gradient(&policy, &decoder, &sequences, &config);
-            let (statistics, found) = gradients(&policy, update);
-            let gap = (statistics.policy_loss - recorded.losses[name]).abs();
+            let update = || policy_gradient(policy, decoder, &sequences, &config);
+            let (statistics, found) = gradients(policy, update);
+            let gap = (statistics.policy_loss - losses[name]).abs();
             assert!(gap < 1e-5, "{name}: {statistics:?}");
-            check(&found, &tensors, name);
+            check(&found, tensors, &format!("{prefix}{name}"));
         }
     }
+}
+
+#[test]
+fn policy_updates_have_the_gradients_of_autograd() {
+    let (recorded, tensors) = recording();
+    let (policy, decoder) = tiny(&recorded.checkpoint, F32);
+    assert_eq!(cases(recorded.temperature).len() + 1, recorded.losses.len());
+    check_updates(&recorded, (&policy, &decoder), &recorded.losses, ("", &tensors));
 }
 
 /// Beside frozen weights; of every update as above, recorded over the same batch.
@@ -161,19 +172,8 @@ fn updates_of_adapters_have_the_gradients_of_autograd() {
     let (recorded, _) = recording();
     let (policy, decoder, adapters) = adapted("lora-tiny-llama", F32);
     assert_eq!(adapters.checkpoint, recorded.checkpoint);
-    for (name, aggregation, config) in cases(recorded.temperature) {
-        let batch = &recorded.batch;
-        let advantages = if name == "ppo" { &batch.token_advantages } else { &batch.advantages };
-        let sequences = batch.sequences(advantages, aggregation);
-        for tokens_per_micro_batch in [1000, 30] {
-            let config = PolicyUpdateConfig { tokens_per_micro_batch, ..config };
-            let update = || policy_gradient(&policy, &decoder, &sequences, &config);
-            let (statistics, found) = gradients(&policy, update);
-            let gap = (statistics.policy_loss - adapters.losses[name]).abs();
-            assert!(gap < 1e-5, "{name}: {statistics:?}");
-            check(&found, &adapters.tensors, &format!("update.{name}"));
-        }
-    }
+    let expected = ("update.", &adapters.tensors);
+    check_updates(&recorded, (&policy, &decoder), &adapters.losses, expected);
     assert!(policy.parameters.values().all(|frozen| !frozen.grad().defined()));
 }
 

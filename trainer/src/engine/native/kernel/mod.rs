@@ -228,7 +228,7 @@ impl Instructions {
     pub(super) fn engage(self) -> Engaged {
         #[cfg(target_arch = "x86_64")]
         if self.0 == Level::Amx {
-            tiles_x86::configure();
+            shared::tiles_x86::configure();
         }
         Engaged { level: self.0, here: PhantomData }
     }
@@ -246,7 +246,7 @@ impl Drop for Engaged {
     fn drop(&mut self) {
         #[cfg(target_arch = "x86_64")]
         if self.level == Level::Amx {
-            tiles_x86::release();
+            shared::tiles_x86::release();
         }
     }
 }

@@ -14,7 +14,7 @@ use std::arch::x86_64::{
 };
 use std::mem::transmute;
 
-use super::{Bf16, Level, PANEL, Product, STEP, tiles_x86};
+use super::{Bf16, Level, PANEL, Product, STEP};
 
 /// Vectors of a panel.
 const HALVES: usize = 2;
@@ -30,7 +30,7 @@ pub(super) fn levels() -> Vec<Level> {
         && is_x86_feature_detected!("avx512vl");
     let dot = avx512 && is_x86_feature_detected!("avx512bf16");
     let found = [
-        (dot && tiles_x86::are_there(), Level::Amx),
+        (dot && shared::tiles_x86::are_there(), Level::Amx),
         (dot, Level::Avx512Bf16),
         (avx512, Level::Avx512),
         (avx2, Level::Avx2),
