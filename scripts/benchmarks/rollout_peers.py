@@ -12,6 +12,7 @@ the one that the episode is known to have.
 """
 
 import json
+import os
 import pathlib
 import random
 import sys
@@ -68,18 +69,22 @@ class Model:
 
         torch.set_num_threads(threads)
         self.torch = torch
-        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+        # The same variable as that of our own program.
+        self.device = os.environ.get("BENCH_DEVICE", "cpu")
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval().to(self.device)
 
     def draw(self, logits):
         probabilities = self.torch.softmax(logits[:, -1].float(), dim=-1)
-        return self.torch.multinomial(probabilities, 1)
+        # A device is waited for by asking what was drawn.
+        return self.torch.multinomial(probabilities, 1).tolist()
 
     def read(self, contexts):
         """What a pass over left-padded contexts leaves behind."""
         torch = self.torch
         longest = max(map(len, contexts))
-        ids = torch.tensor([[0] * (longest - len(one)) + one for one in contexts])
-        self.mask = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one in contexts])
+        ids = torch.tensor([[0] * (longest - len(one)) + one for one in contexts], device=self.device)
+        self.mask = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one in contexts],
+                                 device=self.device)
         positions = (self.mask.cumsum(-1) - 1).clamp(min=0)
         found = self.model(input_ids=ids, attention_mask=self.mask, position_ids=positions, use_cache=True,
                            logits_to_keep=1)
@@ -89,9 +94,9 @@ class Model:
 
     def go_on(self, tokens):
         torch = self.torch
-        self.mask = torch.cat([self.mask, torch.ones(len(tokens), 1, dtype=self.mask.dtype)], dim=1)
+        self.mask = torch.cat([self.mask, torch.ones(len(tokens), 1, dtype=self.mask.dtype, device=self.device)], dim=1)
         self.position = self.position + 1
-        found = self.model(input_ids=torch.tensor(tokens).unsqueeze(1), attention_mask=self.mask,
+        found = self.model(input_ids=torch.tensor(tokens, device=self.device).unsqueeze(1), attention_mask=self.mask,
                            position_ids=self.position, past_key_values=self.cache, use_cache=True)
         self.draw(found.logits)
 

@@ -4,9 +4,10 @@
 
 #![expect(clippy::print_stdout, reason = "what it finds out is printed")]
 
-use std::hint::black_box;
+#[path = "support/reading.rs"]
+mod reading;
+
 use std::path::PathBuf;
-use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -23,9 +24,6 @@ const SEQUENCES: [usize; 3] = [1, 16, 64];
 const LONG_PROMPT_TOKENS: usize = 1024;
 
 const SAMPLING: Sampling = Sampling { temperature: 1.0, top_p: 1.0 };
-/// Bytes that the reading of memory is measured on: more than caches of one core hold.
-const READ_BYTES: usize = 1 << 29;
-const REPEATS: usize = 5;
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -53,14 +51,11 @@ fn main() -> Result<()> {
     runner.set_weights(weights);
     println!("{format:?}, {}, {threads} threads", instructions.name());
     println!("weights packed in {:.0} ms", start.elapsed().as_secs_f64() * 1e3);
-    let bandwidth = bandwidth(threads);
+    let bandwidth = reading::bytes_per_second(Device::Cpu, threads);
     println!("memory is read at {:.1} GB/s", bandwidth / 1e9);
 
-    // The embedding is looked up, not read; the head is read whether or not it is the same.
     let vocabulary = policy.config.vocab_size as u64;
-    let looked_up = policy.config.vocab_size * policy.config.hidden_size;
-    let looked_up = if policy.config.tied_embeddings { 0 } else { looked_up as usize };
-    let read_bytes = (policy.parameter_count() - looked_up) * bytes;
+    let read_bytes = reading::numbers_of_a_pass(&policy) * bytes;
     for sequences in SEQUENCES {
         let (tokens, seconds) = decode(&mut runner, sequences, vocabulary)?;
         let rate = tokens as f64 / seconds;
@@ -118,29 +113,4 @@ fn decode(runner: &mut NativeRunner, sequences: usize, vocabulary: u64) -> Resul
         ids = runner.run(&pass, &draws)?.into_iter().map(|choice| choice.token).collect();
     }
     Ok((sequences * NEW_TOKENS, start.elapsed().as_secs_f64()))
-}
-
-/// Bytes a second at which `threads` threads read memory, the best of several.
-fn bandwidth(threads: usize) -> f64 {
-    let numbers = vec![1_u64; READ_BYTES / size_of::<u64>()];
-    let part = numbers.len().div_ceil(threads.max(1));
-    let read = || {
-        let start = Instant::now();
-        thread::scope(|scope| {
-            for part in numbers.chunks(part) {
-                // Several sums, so that reading and not adding is what takes the time.
-                scope.spawn(move || {
-                    let mut sums = [0_u64; 32];
-                    for chunk in part.as_chunks::<32>().0 {
-                        for (sum, number) in sums.iter_mut().zip(chunk) {
-                            *sum = sum.wrapping_add(*number);
-                        }
-                    }
-                    black_box(sums)
-                });
-            }
-        });
-        READ_BYTES as f64 / start.elapsed().as_secs_f64()
-    };
-    (0..REPEATS).map(|_| read()).fold(0.0, f64::max)
 }

@@ -6,6 +6,9 @@
 //! which compute their whole contexts; `rollout_bench decode MODEL SEQUENCES` decodes alone. Each prints
 //! a line of JSON. `scripts/bench-rollout` runs them all.
 
+#[path = "support/reading.rs"]
+mod reading;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write as _;
 use std::path::Path;
@@ -19,7 +22,7 @@ use trainer::engine::{
     BuiltinEngine, BuiltinEngineConfig, Choice, Draw, Engine, EngineError, GenerateRequest, Pass,
     Runner, RunnerChoice, RunnerKind, Sampling, SamplingKey, StopRule, WeightFormat, runner,
 };
-use trainer::policy::{Decoder, Policy, Weights, select_compute};
+use trainer::policy::{Compute, Decoder, Policy, Weights, select_compute, threads};
 use trainer::rollout::episode::EpisodeJob;
 use trainer::rollout::observation::ObservationBudget;
 use trainer::rollout::scheduler::{RolloutConfig, default_stop_rule, roll_out};
@@ -106,29 +109,40 @@ impl Runner for Forced {
     }
 }
 
-/// By the variable BENCH_RUNNER: native (the default), eager, or the native runner's type of weights.
+/// By the variable BENCH_RUNNER: auto (the default), native, fused, eager, or the native runner's type of
+/// weights.
 fn choice() -> Result<RunnerChoice> {
-    let word = std::env::var("BENCH_RUNNER").unwrap_or_else(|_| "native".to_owned());
-    let native = |format| RunnerChoice { kind: RunnerKind::Native, format };
+    let word = std::env::var("BENCH_RUNNER").unwrap_or_else(|_| "auto".to_owned());
+    let of_kind = |kind| RunnerChoice { kind, format: None };
+    let native = |format| RunnerChoice { kind: RunnerKind::Native, format: Some(format) };
     Ok(match word.as_str() {
-        "native" => native(None),
-        "eager" => RunnerChoice { kind: RunnerKind::Eager, format: None },
-        "f32" => native(Some(WeightFormat::F32)),
-        "bf16" => native(Some(WeightFormat::Bf16)),
-        "int8" => native(Some(WeightFormat::Int8)),
-        other => bail!("BENCH_RUNNER takes native, eager, f32, bf16 or int8, not {other:?}"),
+        "auto" => of_kind(RunnerKind::Auto),
+        "native" => of_kind(RunnerKind::Native),
+        "fused" => of_kind(RunnerKind::Fused),
+        "eager" => of_kind(RunnerKind::Eager),
+        "f32" => native(WeightFormat::F32),
+        "bf16" => native(WeightFormat::Bf16),
+        "int8" => native(WeightFormat::Int8),
+        other => {
+            bail!("BENCH_RUNNER takes auto, native, fused, eager, f32, bf16 or int8, not {other:?}")
+        }
     })
+}
+
+/// The model, on the device of the variable BENCH_DEVICE: cpu (the default), or cuda.
+fn policy(model: &str) -> Result<Policy> {
+    let device = std::env::var("BENCH_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
+    Ok(Policy::load(Path::new(model), select_compute(&device, "auto")?)?)
 }
 
 type Tokens = BTreeMap<(u64, u64), VecDeque<u32>>;
 
 fn engine(
-    model: &str,
+    policy: &Policy,
     sequences: usize,
     share_prompts: bool,
     tokens: Tokens,
 ) -> Result<BuiltinEngine> {
-    let policy = Policy::load(Path::new(model), select_compute("cpu", "auto")?)?;
     let decoder = Decoder::new(&policy.config, CONTEXT_TOKENS, policy.compute.device);
     let config = BuiltinEngineConfig {
         max_sequences: sequences,
@@ -164,7 +178,7 @@ fn play(model: &str, scripts: &str, url: &str, record: &str) -> Result<serde_jso
         let key = key(script.prompt, script.sample);
         ((key.prompt, key.sample), script.turns.concat().into())
     };
-    let mut engine = engine(model, SEQUENCES, true, scripts.iter().map(given).collect())?;
+    let mut engine = engine(&policy(model)?, SEQUENCES, true, scripts.iter().map(given).collect())?;
     let job = |script: Script| EpisodeJob {
         prompt: script.prompt,
         sample: script.sample,
@@ -216,7 +230,8 @@ fn synchronous(model: &str, record: &str, url: &str) -> Result<serde_json::Value
         let tokens = one.turns.iter().flat_map(|turn| turn.sampled.iter().copied()).collect();
         ((one.prompt as u64, one.sample as u64), tokens)
     };
-    let mut engine = engine(model, SEQUENCES, false, recorded.iter().map(sampled).collect())?;
+    let mut engine =
+        engine(&policy(model)?, SEQUENCES, false, recorded.iter().map(sampled).collect())?;
     let mut searcher = searcher(url)?;
     let mut contexts: Vec<Vec<u32>> = recorded.iter().map(|_| Vec::new()).collect();
     let started = Instant::now();
@@ -274,7 +289,8 @@ fn decode(model: &str, sequences: usize) -> Result<serde_json::Value> {
         |sequence: usize, place: usize| ((sequence * 7919 + place * 104_729) % 40_000 + 100) as u32;
     let tokens = |sequence| ((0..DECODE_TOKENS).map(|place| token(sequence, place + 1))).collect();
     let given = (0..sequences).map(|sequence| ((sequence as u64, 0), tokens(sequence))).collect();
-    let mut engine = engine(model, sequences, true, given)?;
+    let policy = policy(model)?;
+    let mut engine = engine(&policy, sequences, true, given)?;
     for sequence in 0..sequences {
         engine.submit(GenerateRequest {
             sequence: sequence as u64,
@@ -300,8 +316,17 @@ fn decode(model: &str, sequences: usize) -> Result<serde_json::Value> {
     }
     let seconds = started.elapsed().as_secs_f64();
     let decoded = sequences * DECODE_TOKENS - before;
+    let Compute { device, kind } = policy.compute;
+    let number_bytes = match choice()?.native_format(device, kind)? {
+        Some(WeightFormat::F32) => 4,
+        Some(WeightFormat::Bf16) => 2,
+        Some(WeightFormat::Int8) => 1,
+        None => kind.elt_size_in_bytes(),
+    };
     Ok(json!({
         "tokens_per_s": decoded as f64 / seconds,
+        "pass_bytes": reading::numbers_of_a_pass(&policy) * number_bytes,
+        "memory_bytes_per_s": reading::bytes_per_second(device, threads()),
         "prefill_tokens_per_s": (sequences * DECODE_PROMPT_TOKENS) as f64 / prefill,
     }))
 }

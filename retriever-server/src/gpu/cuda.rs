@@ -13,7 +13,7 @@ use cudarc::driver::{
 };
 use cudarc::nvrtc::Ptx;
 
-use super::compile::{GAUGE_SOURCE, compile, compile_source};
+use super::compile::{compile, compile_gauge};
 use super::pack::{DeviceFormat, Layout, PackedQueries};
 use super::probe::{DeviceSummary, driver_error, guarded, summary};
 use super::search::Machine;
@@ -177,7 +177,7 @@ impl Board {
 
     /// Fills it with the rows of [`synthetic`], made on the device itself.
     pub fn generate(&mut self, seed: u64) -> Result<(), GpuError> {
-        let code = compile_source(GAUGE_SOURCE, self.summary.capability, self.layout.format)?;
+        let code = compile_gauge(self.summary.capability, self.layout.format)?;
         guarded(|| {
             let fail = driver_error(self.device);
             let module = self.context.load_module(Ptx::from_binary(code)).map_err(&fail)?;
@@ -204,7 +204,7 @@ impl Board {
         rounds: u32,
         repeats: usize,
     ) -> Result<(f64, u64), GpuError> {
-        let code = compile_source(GAUGE_SOURCE, self.summary.capability, self.layout.format)?;
+        let code = compile_gauge(self.summary.capability, self.layout.format)?;
         guarded(|| {
             let fail = driver_error(self.device);
             let module = self.context.load_module(Ptx::from_binary(code)).map_err(&fail)?;

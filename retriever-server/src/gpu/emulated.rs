@@ -4,9 +4,7 @@
 #![expect(unsafe_code, reason = "the kernels are C++")]
 
 use std::ffi::{CString, c_char, c_int};
-use std::fs;
 use std::ops::Range;
-use std::process::Command;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use libloading::{Library, Symbol};
@@ -27,23 +25,17 @@ static DEVICE: Mutex<()> = Mutex::new(());
 
 fn compiled(format: DeviceFormat) -> Library {
     let folder = tempfile::tempdir().unwrap();
-    let place = |name: &str| folder.path().join(name);
     let text = compile::SEARCH_SOURCE
-        .replace("extern __shared__ __align__(128) unsigned char stages[];", "")
-        .replace("__shared__", "static");
-    fs::write(place("search.cc"), text).unwrap();
-    fs::write(place("emulated.h"), include_str!("kernels/emulated.h")).unwrap();
-    fs::write(place("emulated.cc"), include_str!("kernels/emulated.cc")).unwrap();
-    let output = Command::new("c++")
-        .args(["-std=c++20", "-O2", "-w", "-U_FORTIFY_SOURCE", "-shared", "-fPIC"])
-        .arg(format!("-DFORMAT={}", format.name()))
-        .arg("-o")
-        .args([place("emulated.so"), place("emulated.cc")])
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        .replace("extern __shared__ __align__(128) unsigned char stages[];", "");
+    let files = [
+        ("search.cc", text.as_str()),
+        ("emulated.h", include_str!("kernels/emulated.h")),
+        ("emulated.cc", include_str!("kernels/emulated.cc")),
+    ];
+    let macros = [format!("FORMAT={}", format.name())];
+    let library = shared::cuda::emulated::build(folder.path(), &files, &macros).unwrap();
     // SAFETY: it was made just now, and runs nothing when it is loaded.
-    unsafe { Library::new(place("emulated.so")) }.unwrap()
+    unsafe { Library::new(library) }.unwrap()
 }
 
 static HALVES: LazyLock<Library> = LazyLock::new(|| compiled(DeviceFormat::Halves));

@@ -3,8 +3,6 @@
 
 #![expect(unsafe_code, reason = "the driver is a C library")]
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 use cudarc::driver::{CudaContext, DriverError, sys};
 
@@ -32,11 +30,7 @@ pub struct DeviceSummary {
 
 /// Runs what calls the bindings; a panic of theirs becomes an error.
 pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, GpuError>) -> Result<T, GpuError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
-        Err(GpuError::Panicked(text.to_owned()))
-    })
+    shared::cuda::guarded(work).unwrap_or_else(|text| Err(GpuError::Panicked(text)))
 }
 
 /// An error of the driver, without asking the driver for its text.

@@ -92,10 +92,13 @@ choices! {
 
     /// What computes rollouts.
     pub enum RolloutRunner {
-        /// `native` on a CPU that has the instructions for it, else `eager`.
+        /// `native` on a CPU that has the instructions for it, `fused` on a CUDA device where it finds what
+        /// libtorch finds, else `eager`.
         Auto = "auto",
         /// Kernels of our own, on the CPU alone.
         Native = "native",
+        /// Kernels of our own between libtorch's matrix products, on a CUDA device alone.
+        Fused = "fused",
         /// Tensor operations, on any device.
         Eager = "eager",
     }

@@ -1,9 +1,10 @@
-//! Which runner computes: kernels of our own on a CPU that has the instructions for them, else tensor
-//! operations.
+//! Which runner computes: kernels of our own on a CPU that has the instructions for them and on CUDA
+//! devices, else tensor operations.
 
 use tch::{Device, Kind};
 
 use super::EngineError;
+use super::cuda::fused_or_eager_runner;
 use super::eager::eager_runner;
 use super::native::{Instructions, NativeConfig, NativeRunner, WeightFormat};
 use super::runner::Runner;
@@ -12,10 +13,12 @@ use crate::policy::{Decoder, Weights, threads};
 /// What computes the passes of a rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunnerKind {
-    /// The faster of the two.
+    /// The fastest that works.
     Auto,
     /// Kernels of our own, on the CPU.
     Native,
+    /// Kernels of our own between libtorch's matrix products, on a CUDA device.
+    Fused,
     /// Tensor operations, on any device.
     Eager,
 }
@@ -44,12 +47,18 @@ impl RunnerChoice {
         let native = match self.kind {
             RunnerKind::Auto => is_faster || (on_cpu && self.format.is_some()),
             RunnerKind::Native => true,
-            RunnerKind::Eager => false,
+            RunnerKind::Fused | RunnerKind::Eager => false,
         };
+        if self.kind == RunnerKind::Fused && !device.is_cuda() {
+            return Err(EngineError::Other(format!(
+                "`rollout.runner` = \"fused\" computes on a CUDA device, the model is on {device:?}; \
+                 it takes \"auto\", \"native\" or \"eager\" there"
+            )));
+        }
         if native && !on_cpu {
             return Err(EngineError::Other(format!(
                 "`rollout.runner` = \"native\" computes on the CPU, the model is on {device:?}; it \
-                 takes \"auto\" or \"eager\" there"
+                 takes \"auto\", \"fused\" or \"eager\" there"
             )));
         }
         if !native && self.format.is_some() {
@@ -67,7 +76,7 @@ impl RunnerChoice {
 /// The chosen runner over `weights`, with a pool of `blocks`.
 ///
 /// # Errors
-/// What was asked for does not go together, or the system gives no threads.
+/// What was asked for does not go together or cannot be had, or the system gives no threads.
 pub fn runner(
     decoder: Decoder,
     weights: Weights,
@@ -75,7 +84,12 @@ pub fn runner(
     choice: RunnerChoice,
 ) -> Result<Box<dyn Runner>, EngineError> {
     let Some(format) = choice.native_format(weights.device(), weights.kind())? else {
-        return Ok(eager_runner(decoder, weights, blocks));
+        let required = choice.kind == RunnerKind::Fused;
+        return if weights.device().is_cuda() && choice.kind != RunnerKind::Eager {
+            fused_or_eager_runner(decoder, weights, blocks, required)
+        } else {
+            Ok(eager_runner(decoder, weights, blocks))
+        };
     };
     let instructions = Instructions::detect();
     let config = NativeConfig { format, blocks, threads: threads(), instructions };

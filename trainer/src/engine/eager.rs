@@ -57,8 +57,7 @@ impl Runner for EagerRunner {
     }
 
     fn copy_block(&mut self, from: u32, to: u32) {
-        let block = |number: u32| self.pool.all.select(2, i64::from(number));
-        block(to).copy_(&block(from));
+        self.pool.copy_block(from, to);
     }
 
     fn set_weights(&mut self, weights: Weights) {
@@ -68,18 +67,19 @@ impl Runner for EagerRunner {
 
 /// Keys and values of all blocks, and views of them by layer.
 #[derive(Debug)]
-struct Pool {
-    all: Tensor,
+pub(super) struct Pool {
+    pub(super) all: Tensor,
     /// `[blocks, BLOCK_TOKENS, kv_heads, head_dim]` of each layer.
-    keys: Vec<Tensor>,
-    values: Vec<Tensor>,
+    pub(super) keys: Vec<Tensor>,
+    pub(super) values: Vec<Tensor>,
     query_heads_per_group: i64,
     kind: Kind,
     device: Device,
 }
 
 impl Pool {
-    fn new(config: &ModelConfig, blocks: usize, kind: Kind, device: Device) -> Self {
+    /// Zeros, for `blocks`.
+    pub(super) fn new(config: &ModelConfig, blocks: usize, kind: Kind, device: Device) -> Self {
         let layers = config.layers.len() as i64;
         let block = [BLOCK_TOKENS as i64, config.key_value_heads, config.head_dim];
         let shape = [layers, 2, blocks as i64, block[0], block[1], block[2]];
@@ -89,6 +89,28 @@ impl Pool {
         let query_heads_per_group = config.heads / config.key_value_heads;
         Self { all, keys, values, query_heads_per_group, kind, device }
     }
+
+    /// Copies a block of every layer.
+    pub(super) fn copy_block(&self, from: u32, to: u32) {
+        let block = |number: u32| self.all.select(2, i64::from(number));
+        block(to).copy_(&block(from));
+    }
+}
+
+/// Attention of the last tokens of one sequence, whose query is `[tokens, heads, head_dim]`, over all its
+/// `total` tokens in the pool, which lie in `blocks`: `[tokens, heads * head_dim]`.
+pub(super) fn attend_over_blocks(
+    pool: &Pool,
+    layer: LayerSpan,
+    (blocks, total): (&Tensor, i64),
+    query: &Tensor,
+) -> Tensor {
+    let cached = |pool: &[Tensor], groups: i64| {
+        let gathered = pool[layer.index].index_select(0, blocks).flatten(0, 1);
+        repeat_heads(&gathered.narrow(0, 0, total), groups)
+    };
+    let groups = pool.query_heads_per_group;
+    attend_one(query, &cached(&pool.keys, groups), &cached(&pool.values, groups), layer.window)
 }
 
 /// Attention of the rows of one pass.
@@ -138,20 +160,14 @@ impl<'a> PagedAttention<'a> {
         let span = &self.spans[index];
         let (start, tokens) = (span.rows.start as i64, span.rows.len() as i64);
         let groups = self.pool.query_heads_per_group;
-        let cached = |pool: &Tensor, new: &Tensor| {
-            let all = match &self.blocks[index] {
-                Some(blocks) => {
-                    let total = span.past as i64 + tokens;
-                    pool.index_select(0, blocks).flatten(0, 1).narrow(0, 0, total)
-                }
-                None => new.narrow(0, start, tokens),
-            };
-            repeat_heads(&all, groups)
-        };
         let [query, key, value] = rows;
-        let keys = cached(&self.pool.keys[layer.index], key);
-        let values = cached(&self.pool.values[layer.index], value);
-        attend_one(&query.narrow(0, start, tokens), &keys, &values, layer.window)
+        let query = query.narrow(0, start, tokens);
+        if let Some(blocks) = &self.blocks[index] {
+            let total = span.past as i64 + tokens;
+            return attend_over_blocks(self.pool, layer, (blocks, total), &query);
+        }
+        let new = |all: &Tensor| repeat_heads(&all.narrow(0, start, tokens), groups);
+        attend_one(&query, &new(key), &new(value), layer.window)
     }
 }
 
@@ -258,15 +274,15 @@ impl SingleRows {
 }
 
 /// The distributions that the draws of a pass are from: a row at a temperature each.
-struct Distributions {
-    rows: Vec<u32>,
+pub(super) struct Distributions {
+    pub(super) rows: Vec<u32>,
     temperatures: Vec<f32>,
     /// Which of them each draw is from.
-    of_draw: Vec<usize>,
+    pub(super) of_draw: Vec<usize>,
 }
 
 impl Distributions {
-    fn of(draws: &[Draw]) -> Self {
+    pub(super) fn of(draws: &[Draw]) -> Self {
         let mut found = Self { rows: Vec::new(), temperatures: Vec::new(), of_draw: Vec::new() };
         let mut known = BTreeMap::new();
         for draw in draws {
@@ -285,7 +301,7 @@ impl Distributions {
     }
 
     /// A token for each draw from `[distributions, vocab]` logits.
-    fn choose(&self, logits: &Tensor, draws: &[Draw]) -> Vec<Choice> {
+    pub(super) fn choose(&self, logits: &Tensor, draws: &[Draw]) -> Vec<Choice> {
         let vocab = logits.size()[1] as usize;
         let temperatures =
             Tensor::from_slice(&self.temperatures).to_device(logits.device()).unsqueeze(1);

@@ -6,6 +6,7 @@
 mod blocks;
 mod builtin;
 mod choice;
+mod cuda;
 mod eager;
 mod external;
 mod native;

@@ -20,14 +20,14 @@ struct HeadShape {
 
 /// Weights of one layer's attention.
 #[derive(Debug)]
-pub(super) struct AttentionWeights {
+pub(crate) struct AttentionWeights {
     shape: HeadShape,
     /// Query, key and value rows one below the other: `[(heads + 2 kv_heads) * head_dim, hidden]`.
-    pub(super) query_key_value: Linear,
+    pub(crate) query_key_value: Linear,
     /// Norm of each query and key head before it is turned, `[heads + kv_heads, head_dim]`.
-    pub(super) query_key_norm: Option<RmsNorm>,
+    pub(crate) query_key_norm: Option<RmsNorm>,
     /// `[hidden, heads * head_dim]`
-    pub(super) output: Linear,
+    pub(crate) output: Linear,
 }
 
 impl AttentionWeights {

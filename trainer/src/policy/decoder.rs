@@ -18,10 +18,10 @@ use super::rotary::{RotaryTables, Rotation};
 /// Weights of one decoder layer, in the compute type.
 #[derive(Debug)]
 pub struct LayerWeights {
-    pub(super) input_norm: RmsNorm,
-    pub(super) attention: AttentionWeights,
-    pub(super) post_norm: RmsNorm,
-    pub(super) feed_forward: FeedForward,
+    pub(crate) input_norm: RmsNorm,
+    pub(crate) attention: AttentionWeights,
+    pub(crate) post_norm: RmsNorm,
+    pub(crate) feed_forward: FeedForward,
 }
 
 /// Everything a forward pass reads.
@@ -29,8 +29,8 @@ pub struct LayerWeights {
 pub struct Weights {
     /// `[vocab, hidden]`, f32.
     pub(super) embedding: Tensor,
-    pub(super) layers: Vec<LayerWeights>,
-    pub(super) final_norm: RmsNorm,
+    pub(crate) layers: Vec<LayerWeights>,
+    pub(crate) final_norm: RmsNorm,
     /// `[vocab, hidden]`, compute type.
     pub(super) head: Tensor,
     kind: Kind,
@@ -78,8 +78,13 @@ impl Weights {
     }
 
     /// What goes into the first layer, `[tokens, hidden]`, f32; `ids` are `[tokens]`, i64.
-    pub(super) fn embed(&self, ids: &Tensor) -> Tensor {
+    pub(crate) fn embed(&self, ids: &Tensor) -> Tensor {
         Tensor::embedding(&self.embedding, ids, -1, false, false)
+    }
+
+    /// Logits of `[tokens, hidden]` in the compute type, `[tokens, vocab]`.
+    pub(crate) fn head_products(&self, hidden: &Tensor) -> Tensor {
+        hidden.linear(&self.head, None::<&Tensor>)
     }
 
     /// What the last layer gave, after the final norm, in the compute type.
@@ -112,7 +117,7 @@ pub struct Decoder {
     /// Whether a training pass keeps only what went into each layer and computes the layer again on the
     /// way back.
     pub recomputes_layers: bool,
-    pub(super) rotary: RotaryTables,
+    pub(crate) rotary: RotaryTables,
 }
 
 /// The tokens of a pass, as the layers need them.
@@ -184,6 +189,6 @@ impl Decoder {
 
     /// Logits in f32 of the given hidden states, `[tokens, vocab]`.
     pub fn logits(weights: &Weights, hidden: &Tensor) -> Tensor {
-        hidden.linear(&weights.head, None::<&Tensor>).to_kind(Kind::Float)
+        weights.head_products(hidden).to_kind(Kind::Float)
     }
 }

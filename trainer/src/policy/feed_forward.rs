@@ -7,11 +7,11 @@ use super::linear::{Linear, Masters};
 
 /// Weights of one layer's block.
 #[derive(Debug)]
-pub(super) struct FeedForward {
+pub(crate) struct FeedForward {
     /// Gate and up rows one below the other: `[2 * intermediate, hidden]`.
-    pub(super) gate_up: Linear,
+    pub(crate) gate_up: Linear,
     /// `[hidden, intermediate]`
-    pub(super) down: Linear,
+    pub(crate) down: Linear,
 }
 
 impl FeedForward {

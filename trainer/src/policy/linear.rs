@@ -67,7 +67,7 @@ impl Masters<'_> {
 
 /// `x W^T + b`, and what an adapter adds.
 #[derive(Debug)]
-pub(super) struct Linear {
+pub(crate) struct Linear {
     /// `[outputs, inputs]`, compute type.
     pub(super) weight: Tensor,
     /// `[outputs]`, compute type.
@@ -78,7 +78,7 @@ pub(super) struct Linear {
 
 impl Linear {
     /// `[tokens, inputs]` to `[tokens, outputs]`.
-    pub(super) fn apply(&self, input: &Tensor) -> Tensor {
+    pub(crate) fn apply(&self, input: &Tensor) -> Tensor {
         let output = input.linear(&self.weight, self.bias.as_ref());
         match &self.adapter {
             Some(adapter) => output + adapter.apply(input),

@@ -44,6 +44,7 @@ pub use headers::stored_bytes;
 pub(crate) use host::{HostLayer, HostLinear, HostMatrix, HostModel, HostRotations, HostWeights};
 pub use log_prob::{CHUNK_TARGETS, ScoredPass, TokenStatistics, token_statistics};
 pub use lora::{BaseName, LORA_MODULES, Lora, LoraConfig, LoraTargets};
+pub(crate) use norm::RmsNorm;
 pub use packing::MaskedTokens;
 pub(crate) use packing::prompt_of;
 pub(crate) use pass::Pass;

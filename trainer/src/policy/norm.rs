@@ -6,11 +6,11 @@ use super::linear::deep_copy;
 
 /// A norm over the last dimension with a weight.
 #[derive(Debug)]
-pub(super) struct RmsNorm {
+pub(crate) struct RmsNorm {
     /// `[width]`, or `[heads, width]` where every head has a weight of its own; f32.
-    pub(super) weight: Tensor,
+    pub(crate) weight: Tensor,
     /// Added to the mean of the squares.
-    epsilon: f64,
+    pub(crate) epsilon: f64,
 }
 
 impl RmsNorm {

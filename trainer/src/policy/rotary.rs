@@ -111,7 +111,7 @@ impl Rope {
 
 /// Cosines and sines of every position, `[positions, head_dim]`, f32 (both halves equal).
 #[derive(Debug)]
-pub(super) struct RotaryTables {
+pub(crate) struct RotaryTables {
     cos: Tensor,
     sin: Tensor,
 }
@@ -130,7 +130,7 @@ impl RotaryTables {
     }
 
     /// Cosines and sines, `[positions, head_dim]`.
-    pub(super) fn tables(&self) -> [&Tensor; 2] {
+    pub(crate) fn tables(&self) -> [&Tensor; 2] {
         [&self.cos, &self.sin]
     }
 

@@ -167,6 +167,7 @@ fn runner_choice(config: &Config) -> RunnerChoice {
         kind: match config.rollout.runner {
             RolloutRunner::Auto => RunnerKind::Auto,
             RolloutRunner::Native => RunnerKind::Native,
+            RolloutRunner::Fused => RunnerKind::Fused,
             RolloutRunner::Eager => RunnerKind::Eager,
         },
         format: match config.rollout.weights {
