@@ -24,6 +24,7 @@ mod retriever_corpus;
 mod stopping;
 mod tidy;
 mod tls;
+mod train_ahead;
 mod train_algorithms;
 mod train_carried;
 mod train_determinism;

@@ -135,6 +135,10 @@ section! {
         /// Groups that a training step plays beyond its own and does not wait for: the slowest go on in
         /// the next step, and their finished turns stay those of the policy that sampled them.
         carried_groups: usize ["groups"] = 0;
+        /// Steps by which rollouts go ahead of the updates: while the policy learns from a step, the next
+        /// ones are played on a thread of their own, by weights that are exactly as many updates old. 0
+        /// plays and learns by turns.
+        max_staleness: u64 ["steps"] = 0, Range::between(0.0, 8.0);
         /// Most tokens of prompts and passages that are read in one pass, beside the token that each
         /// running episode goes on with: fewer keep these from waiting.
         max_prefill_tokens: usize ["tokens"] = 512, Range::between(16.0, 65_536.0);

@@ -51,8 +51,8 @@ pub struct Draw {
     pub position: u64,
 }
 
-/// A model with its weights and its pool of blocks.
-pub trait Runner: Debug {
+/// A model with its weights and its pool of blocks. Another thread may take it over.
+pub trait Runner: Debug + Send {
     /// Writes the keys and values of the pass into the pool and samples a token for each draw, in
     /// their order.
     ///

@@ -2,7 +2,7 @@
 
 use super::ModelFacts;
 use crate::config::{
-    ActivationCheckpoints, AdvantageEstimator, CheckpointDtype, Config, KlPlacement,
+    ActivationCheckpoints, AdvantageEstimator, CheckpointDtype, Config, EngineKind, KlPlacement,
 };
 use crate::engine::{BLOCK_TOKENS, BuiltinEngineConfig, cache_tokens};
 use crate::policy::{CHUNK_TARGETS, LoraTargets};
@@ -137,14 +137,19 @@ fn held(config: &Config, model: &ModelFacts, trained: &Trained) -> Vec<Part> {
         (compute_copy(model), "what computes and is not the weights' own memory")
     };
     held.push(part("sampler", sampler, how));
+    let norms_and_biases = parameters
+        - shape.layer_matrix_count()
+        - shape.vocabulary_count() * if shape.tied_embeddings { 1 } else { 2 };
+    let frozen_copy = 4 * (shape.vocabulary_count() + norms_and_biases)
+        + width * (shape.layer_matrix_count() + shape.vocabulary_count());
     // Beside adapters the reference is the frozen weights.
     if config.grpo.kl_coefficient > 0.0 && !is_adapted {
-        let norms_and_biases = parameters
-            - shape.layer_matrix_count()
-            - shape.vocabulary_count() * if shape.tied_embeddings { 1 } else { 2 };
-        let bytes = 4 * (shape.vocabulary_count() + norms_and_biases)
-            + width * (shape.layer_matrix_count() + shape.vocabulary_count());
-        held.push(part("reference", bytes, "a frozen copy, for the divergence"));
+        held.push(part("reference", frozen_copy, "a frozen copy, for the divergence"));
+    }
+    let orders = config.rollout.max_staleness;
+    if orders > 0 && config.engine.kind == EngineKind::Builtin {
+        let how = format!("{orders} at most, for rollouts that go ahead");
+        held.push(part("snapshots", orders * frozen_copy, how));
     }
     if let Some(critic) = trained.critic {
         let what = if is_adapted { "adapters and head" } else { "weights" };

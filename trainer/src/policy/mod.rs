@@ -173,6 +173,11 @@ impl Policy {
         tch::no_grad(|| self.weights().deep_copy())
     }
 
+    /// What [`Self::detached_weights`] gives, as a copy that later updates do not touch.
+    pub fn rollout_snapshot(&self) -> Weights {
+        tch::no_grad(|| self.detached_weights().deep_copy())
+    }
+
     /// Numbers in the master weights.
     pub fn parameter_count(&self) -> usize {
         self.parameters.values().map(Tensor::numel).sum()

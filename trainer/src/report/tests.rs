@@ -115,6 +115,8 @@ fn step(step: u64) -> StepMetrics {
             total: 27.0,
         },
         peak_memory_mib: 5400 + step,
+        ahead: crate::track::AheadMetrics::default(),
+        held_memory_mib: 4100,
     }
 }
 

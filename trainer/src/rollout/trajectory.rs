@@ -123,6 +123,13 @@ impl Trajectory {
             .any(|segment| segment.kind == SegmentKind::Sampled && segment.policy_version < version)
     }
 
+    /// By how many versions the oldest part is behind `version` of the policy.
+    pub fn versions_behind(&self, version: u64) -> u64 {
+        let sampled = self.segments.iter().filter(|one| one.kind == SegmentKind::Sampled);
+        let oldest = sampled.map(|one| one.policy_version).min();
+        oldest.map_or(0, |oldest| version.saturating_sub(oldest))
+    }
+
     /// How many tokens the policy wrote.
     pub fn sampled_tokens(&self) -> usize {
         self.segments

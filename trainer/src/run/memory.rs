@@ -14,8 +14,17 @@ pub(super) fn release_freed() {}
 
 /// Most memory that this process has held so far, in MiB; 0 where the system does not say.
 pub(super) fn peak_mib() -> u64 {
+    status_mib("VmHWM:")
+}
+
+/// Memory that this process holds now, in MiB; 0 where the system does not say.
+pub(super) fn held_mib() -> u64 {
+    status_mib("VmRSS:")
+}
+
+fn status_mib(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
     kib.unwrap_or(0) / 1024
 }

@@ -15,6 +15,7 @@ use crate::config::{Config, EngineKind};
 use crate::engine::{
     BuiltinEngine, Dialect, Engine, EngineCounters, ExternalEngine, ExternalEngineConfig,
 };
+use crate::policy::Weights;
 
 /// Pause between two looks at servers that did not answer.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
@@ -85,10 +86,33 @@ impl RolloutEngine {
         match self {
             Self::Builtin(engine) => engine.set_weights(loaded.policy.detached_weights(), version),
             Self::External { engine, weights } => {
-                engine.set_weights(&weights.publish(loaded, version)?, version);
+                engine.set_weights(&weights.publish(loaded, version, version)?, version);
             }
         }
         Ok(())
+    }
+
+    /// Samples by `weights` from now on.
+    pub(super) fn take_weights(&mut self, weights: NewWeights, version: u64) {
+        match (self, weights) {
+            (Self::Builtin(engine), NewWeights::Snapshot(weights)) => {
+                engine.set_weights(weights, version);
+            }
+            (Self::External { engine, .. }, NewWeights::Folder(folder)) => {
+                engine.set_weights(&folder, version);
+            }
+            // A publisher is that of its engine.
+            (Self::Builtin(_), NewWeights::Folder(_))
+            | (Self::External { .. }, NewWeights::Snapshot(_)) => {}
+        }
+    }
+
+    /// Makes weights for [`Self::take_weights`] where the policy is.
+    pub(super) fn publisher(&self) -> Publisher {
+        match self {
+            Self::Builtin(_) => Publisher(None),
+            Self::External { weights, .. } => Publisher(Some(weights.clone())),
+        }
     }
 
     pub(super) fn as_engine(&mut self) -> &mut dyn Engine {
@@ -99,8 +123,39 @@ impl RolloutEngine {
     }
 }
 
-/// The folder `rollout-weights` of a run, which holds the weights of one step at a time.
+/// Weights on their way to an engine on another thread.
 #[derive(Debug)]
+pub(super) enum NewWeights {
+    /// Which no update touches.
+    Snapshot(Weights),
+    /// Where servers find them.
+    Folder(PathBuf),
+}
+
+/// Makes weights for an engine on another thread: a snapshot, or a folder for servers.
+#[derive(Debug)]
+pub(super) struct Publisher(Option<RolloutWeights>);
+
+impl Publisher {
+    /// The policy as it stands, which is that of `version`; folders from the version `oldest` on stay.
+    ///
+    /// # Errors
+    /// The file system's, where weights go through a folder.
+    pub(super) fn publish(
+        &self,
+        loaded: &LoadedModel,
+        version: u64,
+        oldest: u64,
+    ) -> anyhow::Result<NewWeights> {
+        Ok(match &self.0 {
+            None => NewWeights::Snapshot(loaded.policy.rollout_snapshot()),
+            Some(weights) => NewWeights::Folder(weights.publish(loaded, version, oldest)?),
+        })
+    }
+}
+
+/// The folder `rollout-weights` of a run, which holds the weights of a step, or of as many as rollouts may be behind.
+#[derive(Clone, Debug)]
 pub(super) struct RolloutWeights {
     here: PathBuf,
     /// The same folder as the servers see it.
@@ -133,16 +188,20 @@ impl RolloutWeights {
         Ok(())
     }
 
-    /// Writes the weights of `version` and removes those of other versions; returns where the
-    /// servers find them.
-    fn publish(&self, loaded: &LoadedModel, version: u64) -> anyhow::Result<PathBuf> {
+    /// Writes the weights of `version` and removes those of versions before `oldest` and after `version`;
+    /// returns where the servers find them.
+    fn publish(&self, loaded: &LoadedModel, version: u64, oldest: u64) -> anyhow::Result<PathBuf> {
         let name = format!("step-{version}");
         let folder = self.here.join(&name);
         checkpoint::save_for_rollouts(&folder, &loaded.policy, &loaded.place)?;
         for entry in fs::read_dir(&self.here)? {
             let entry = entry?;
             let other = entry.file_name();
-            if other.to_string_lossy().starts_with("step-") && other != name.as_str() {
+            let other = other.to_string_lossy();
+            let Some(number) = other.strip_prefix("step-") else { continue };
+            let is_kept =
+                number.parse().is_ok_and(|other: u64| (oldest..=version).contains(&other));
+            if !is_kept {
                 fs::remove_dir_all(entry.path())
                     .with_context(|| format!("cannot remove {}", entry.path().display()))?;
             }

@@ -1,6 +1,7 @@
 //! `trainer train`: reinforcement learning. Every stage of a step stands here by name, in order.
 
 mod advantages;
+mod ahead;
 mod collecting;
 mod updates;
 
@@ -35,10 +36,12 @@ use crate::rollout::trajectory::Trajectory;
 use crate::search::http::HttpSearcher;
 use crate::stop::StopFlag;
 use crate::track::{
-    AlgorithmMetrics, MetricsFile, Progress, StepMetrics, StepSeconds, Trace, Track, record_phase,
+    AheadMetrics, AlgorithmMetrics, MetricsFile, Progress, StepMetrics, StepSeconds, Trace, Track,
+    record_phase,
 };
 use crate::update::AdamW;
 use advantages::TrainBatch;
+use ahead::Ahead;
 use collecting::{Collected, UnfinishedGroup};
 use updates::StepUpdates;
 
@@ -77,8 +80,10 @@ struct TrainingRun<'c> {
     config: &'c Config,
     loaded: LoadedModel,
     reference: Option<Reference>,
-    engine: RolloutEngine,
-    searcher: HttpSearcher,
+    /// What plays rollouts between the updates; none where they go ahead.
+    player: Option<Player>,
+    /// What plays them beside the updates.
+    ahead: Option<Ahead>,
     questions: Vec<Example>,
     optimizer: AdamW,
     critic: Option<TrainedCritic>,
@@ -93,6 +98,12 @@ struct TrainingRun<'c> {
     unfinished: Vec<UnfinishedGroup>,
     /// The timeline of the step in progress, if it is one that is traced.
     trace: Option<Trace>,
+}
+
+/// An engine with the searcher of its episodes.
+struct Player {
+    engine: RolloutEngine,
+    searcher: HttpSearcher,
 }
 
 /// The model as it was where training began, which the divergence is measured from.
@@ -167,8 +178,16 @@ impl<'c> TrainingRun<'c> {
             checkpoint::restore_critic(folder, *saved, parameters, optimizer)?;
         }
         // Versions count steps, also across the steps that an earlier process did.
-        let engine = RolloutEngine::open(config, &loaded, state.step)?;
-        let searcher = http_searcher(config)?;
+        let mut player = Some(Player {
+            engine: RolloutEngine::open(config, &loaded, state.step)?,
+            searcher: http_searcher(config)?,
+        });
+        let mut ahead = None;
+        if config.rollout.max_staleness > 0
+            && let Some(Player { engine, searcher }) = player.take()
+        {
+            ahead = Some(Ahead::start(config, &loaded, (engine, searcher), state.step)?);
+        }
         let metrics = MetricsFile::open(&config.run_dir.join("metrics.jsonl"), state.step)?;
         let saved_step = latest.map(|(_, state)| state.step);
         // A run may have been stopped while it evaluated its last step.
@@ -179,8 +198,8 @@ impl<'c> TrainingRun<'c> {
             config,
             loaded,
             reference,
-            engine,
-            searcher,
+            player,
+            ahead,
             questions,
             optimizer,
             critic,
@@ -221,7 +240,7 @@ impl<'c> TrainingRun<'c> {
 
     /// One step: rollout, reward, log-probs, advantage, updates, metrics.
     fn step(&mut self, stop: &StopFlag) -> anyhow::Result<StepMetrics> {
-        let started = Instant::now();
+        let (started, held_memory_mib) = (Instant::now(), memory::held_mib());
         let config = self.config;
         self.trace = is_due(config.trace_every_steps, self.state.step + 1).then(Trace::start);
         let collected = self.collect(stop)?;
@@ -248,7 +267,9 @@ impl<'c> TrainingRun<'c> {
             total: started.elapsed().as_secs_f64(),
         };
         let mut metrics = step_metrics(self.state.step + 1, &collected, &updates, seconds);
-        metrics.generation = self.engine.take_counters();
+        metrics.held_memory_mib = held_memory_mib;
+        metrics.generation = collected.counters;
+        metrics.ahead = collected.ahead;
         metrics.algorithm.kl_coefficient = self.kl_coefficient();
         let finished = Instant::now();
         self.finish_step(&batch)?;
@@ -293,7 +314,11 @@ impl<'c> TrainingRun<'c> {
             let next = adapted_coefficient(self.kl_coefficient(), target, found, trajectories);
             self.state.kl_coefficient_bits = Some(next.to_bits());
         }
-        self.engine.set_policy(&self.loaded, self.state.step)
+        match &mut self.player {
+            Some(player) => player.engine.set_policy(&self.loaded, self.state.step),
+            // The next step hands them on.
+            None => Ok(()),
+        }
     }
 
     /// The divergence's weight as a controller has left it.
@@ -412,8 +437,10 @@ fn step_metrics(
             critic_grad_norm: updates.critic_grad_norm,
         },
         generation: EngineCounters::default(),
+        ahead: AheadMetrics::default(),
         tokens_per_second: sampled * trajectories.len() as f64 / seconds.rollout.max(1e-9),
         seconds,
         peak_memory_mib: memory::peak_mib(),
+        held_memory_mib: 0,
     }
 }

@@ -29,6 +29,21 @@ pub struct StepSeconds {
     pub total: f64,
 }
 
+/// How far rollouts went ahead of the updates; zeros where they do not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AheadMetrics {
+    /// Updates of the policy, in steps, between the weights that sampled a trajectory and those that learned
+    /// from it: mean over the trajectories.
+    pub staleness_mean: f64,
+    /// The most of one.
+    pub staleness_max: u64,
+    /// Groups of later steps that were ordered when the step began to learn.
+    pub groups_ahead: u64,
+    /// Seconds of the step's rollout in which other work was done than waiting for it.
+    pub overlapped_seconds: f64,
+}
+
 /// What only some algorithms have, 0 elsewhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -110,12 +125,18 @@ pub struct StepMetrics {
     /// What the built-in engine computed, and what it was spared.
     #[serde(default)]
     pub generation: EngineCounters,
+    /// What only rollouts have that went ahead of the updates.
+    #[serde(default)]
+    pub ahead: AheadMetrics,
     /// Sampled tokens over the seconds of the rollout.
     #[serde(deserialize_with = "nan_if_null")]
     pub tokens_per_second: f64,
     pub seconds: StepSeconds,
     /// Most memory that the process has held so far, in MiB.
     pub peak_memory_mib: u64,
+    /// Memory that the process held when the step began, in MiB: what stays from step to step.
+    #[serde(default)]
+    pub held_memory_mib: u64,
 }
 
 impl StepMetrics {
@@ -127,6 +148,8 @@ impl StepMetrics {
             tokens_per_second: 0.0,
             seconds: StepSeconds::default(),
             peak_memory_mib: 0,
+            held_memory_mib: 0,
+            ahead: AheadMetrics { overlapped_seconds: 0.0, ..self.ahead },
             ..self.clone()
         }
     }
@@ -266,6 +289,7 @@ pub(crate) mod tests {
             log_prob_gap: 1e-4,
             algorithm: AlgorithmMetrics::default(),
             generation: EngineCounters::default(),
+            ahead: AheadMetrics::default(),
             tokens_per_second: 120.0,
             seconds: StepSeconds {
                 rollout: 10.0,
@@ -276,6 +300,7 @@ pub(crate) mod tests {
                 total: 17.0,
             },
             peak_memory_mib: 4000,
+            held_memory_mib: 3000,
         }
     }
 
@@ -370,6 +395,7 @@ pub(crate) mod tests {
         later.seconds.total = 99.0;
         later.tokens_per_second = 1.0;
         later.peak_memory_mib = 1;
+        later.held_memory_mib = 2;
         assert_ne!(later, row(1));
         assert_eq!(later.without_times(), row(1).without_times());
         later.kl = 0.5;

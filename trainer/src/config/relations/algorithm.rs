@@ -12,6 +12,7 @@ pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
     let mut found = Vec::new();
     groups(config, &mut found);
     carried(config, &mut found);
+    ahead(config, &mut found);
     losses(config, &mut found);
     divergence(config, &mut found);
     critic(config, &mut found);
@@ -46,6 +47,29 @@ fn groups(config: &Config, found: &mut Vec<KeyConflict>) {
     ] {
         if is_on {
             found.push(conflict(key, &true, reason.clone(), Some("false".to_owned())));
+        }
+    }
+}
+
+/// Every step of rollouts that go ahead has the questions that its number says.
+fn ahead(config: &Config, found: &mut Vec<KeyConflict>) {
+    let value = &config.rollout.max_staleness;
+    if *value == 0 {
+        return;
+    }
+    for (is_on, reason) in [
+        (
+            config.rollout.carried_groups > 0,
+            "orders whole steps, and `rollout.carried_groups` leaves groups to the next one",
+        ),
+        (
+            config.algorithm.dynamic_sampling,
+            "orders steps before it is known which groups `algorithm.dynamic_sampling` = true replaces",
+        ),
+    ] {
+        if is_on {
+            let remedy = Some("0".to_owned());
+            found.push(conflict("rollout.max_staleness", value, reason.to_owned(), remedy));
         }
     }
 }
@@ -183,6 +207,13 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     let grpo = &config.grpo;
     let mut warnings = Vec::new();
     let one_update = grpo.trajectories_per_update == 0 && grpo.epochs_per_step == 1;
+    if config.rollout.max_staleness > 0 && algorithm.importance_most == 0.0 {
+        warnings.push(format!(
+            "`algorithm.importance_most` = 0 with `rollout.max_staleness` = {}: that an older policy \
+             sampled is not corrected; 2 corrects it",
+            config.rollout.max_staleness
+        ));
+    }
     if algorithm.likelihood_coefficient > 0.0 && one_update {
         warnings.push(
             "`algorithm.likelihood_coefficient` has no effect with one update a step: nothing has \

@@ -135,7 +135,7 @@ impl Launch {
 }
 
 /// What runs kernels, in the order in which they are launched.
-pub(super) trait Launcher: std::fmt::Debug {
+pub(super) trait Launcher: std::fmt::Debug + Send {
     /// Why a kernel could not be launched.
     type Fault: std::fmt::Display;
 

@@ -35,7 +35,7 @@ fn place(span: &Span<'_>, token: usize) -> usize {
     span.blocks[token / BLOCK_TOKENS] as usize * BLOCK_TOKENS + token % BLOCK_TOKENS
 }
 
-impl<F: Fn(&[u32], SamplingKey) -> u32> Runner for RecallRunner<F> {
+impl<F: Fn(&[u32], SamplingKey) -> u32 + Send> Runner for RecallRunner<F> {
     fn run(&mut self, pass: &Pass<'_>, draws: &[Draw]) -> Result<Vec<Choice>, EngineError> {
         let mut written = BTreeSet::new();
         let mut rows = 0;

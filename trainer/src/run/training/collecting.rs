@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use anyhow::Context as _;
 use serde_json::json;
 use tracing::warn;
 
 use super::TrainingRun;
 use crate::algo::{OverlongPenalty, overlong_penalty, uniform_groups};
 use crate::data::Example;
-use crate::engine::Sampling;
+use crate::engine::{EngineCounters, Sampling};
 use crate::reward::{Reward, reward};
 use crate::rollout::scheduler::roll_out;
 use crate::rollout::trajectory::{EndReason, SegmentKind, Trajectory};
@@ -18,7 +19,7 @@ use crate::rollout::{
 use crate::run::loaded_model::{EpisodeProgress, episode_jobs_from, reward_config, rollout_config};
 use crate::run::question_order::questions_from;
 use crate::stop::StopFlag;
-use crate::track::{Progress, Trace, Track};
+use crate::track::{AheadMetrics, Progress, Trace, Track};
 
 /// What a step has played.
 #[derive(Default)]
@@ -36,6 +37,10 @@ pub(super) struct Collected {
     pub(super) generation_seconds: f64,
     /// Trajectories of which a part was sampled before the policy's last update.
     pub(super) stale_trajectories: usize,
+    /// What the engine computed for it.
+    pub(super) counters: EngineCounters,
+    /// What only rollouts have that went ahead.
+    pub(super) ahead: AheadMetrics,
     /// Questions asked so far.
     questions: usize,
     /// What the last search that failed for good failed of.
@@ -48,7 +53,7 @@ impl Collected {
         self.rewards.iter().flatten().collect()
     }
 
-    fn take_times(&mut self, rollout: &Rollout) {
+    pub(super) fn take_times(&mut self, rollout: &Rollout) {
         self.search_seconds += rollout.times.search_only.as_secs_f64();
         self.generation_seconds += rollout.times.generation.as_secs_f64();
         if rollout.last_search_failure.is_some() {
@@ -76,26 +81,49 @@ impl TrainingRun<'_> {
     /// Plays the questions of a step; with `algorithm.dynamic_sampling` further ones in place of those
     /// whose trajectories all have one reward (DAPO, arXiv 2503.14476, section 3.2).
     pub(super) fn collect(&mut self, stop: &StopFlag) -> anyhow::Result<Collected> {
+        let per_step = self.config.grpo.prompts_per_step as u64;
+        let drawn = self.state.questions_drawn.unwrap_or(self.state.step * per_step);
+        let mut collected = Collected::default();
+        if self.ahead.is_some() {
+            self.collect_ahead(&mut collected, stop)?;
+            return Ok(collected);
+        }
+        if self.config.rollout.carried_groups > 0 {
+            self.collect_enough(&mut collected, drawn, stop)?;
+        } else {
+            self.collect_rounds(&mut collected, drawn, stop)?;
+        }
+        if let Some(player) = &mut self.player {
+            collected.counters = player.engine.take_counters();
+        }
+        Ok(collected)
+    }
+
+    /// As many rollouts as it takes, of questions from the place `drawn` on.
+    fn collect_rounds(
+        &mut self,
+        collected: &mut Collected,
+        drawn: u64,
+        stop: &StopFlag,
+    ) -> anyhow::Result<()> {
         let wanted = self.config.grpo.prompts_per_step;
         let algorithm = &self.config.algorithm;
         let rounds = if algorithm.dynamic_sampling { algorithm.sampling_rounds } else { 1 };
-        let per_step = wanted as u64;
-        let drawn = self.state.questions_drawn.unwrap_or(self.state.step * per_step);
-        let mut collected = Collected::default();
-        if self.config.rollout.carried_groups > 0 {
-            self.collect_enough(&mut collected, drawn, stop)?;
-            return Ok(collected);
-        }
         for _ in 0..rounds {
             let missing = wanted - collected.varied_groups();
             if missing == 0 {
                 break;
             }
             let first = drawn + collected.questions as u64;
-            self.collect_round(&mut collected, first, missing, stop)?;
+            self.collect_round(collected, first, missing, stop)?;
         }
         self.next_question = drawn + collected.questions as u64;
-        Ok(collected)
+        Ok(())
+    }
+
+    /// So many questions from a place in their order on.
+    pub(super) fn questions_of(&self, first: u64, count: usize) -> Vec<usize> {
+        questions_from(self.config.seed, first, count, self.questions.len())
     }
 
     /// One rollout of `count` questions, from the place `first` in their order on.
@@ -106,8 +134,8 @@ impl TrainingRun<'_> {
         count: usize,
         stop: &StopFlag,
     ) -> anyhow::Result<()> {
-        let chosen = questions_from(self.config.seed, first, count, self.questions.len());
-        let jobs = self.jobs(collected.questions, &chosen);
+        let chosen = self.questions_of(first, count);
+        let jobs = self.jobs(collected.questions, &chosen, self.state.step);
         let rollout = self.roll_out(jobs.into(), None, stop)?;
         collected.take_times(&rollout);
         self.take_groups(collected, &chosen, rollout.trajectories)
@@ -124,8 +152,8 @@ impl TrainingRun<'_> {
         let wanted = self.config.grpo.prompts_per_step;
         let mut groups = std::mem::take(&mut self.unfinished);
         let fresh = (wanted + self.config.rollout.carried_groups).saturating_sub(groups.len());
-        let chosen = questions_from(self.config.seed, drawn, fresh, self.questions.len());
-        let jobs = self.jobs(groups.len(), &chosen);
+        let chosen = self.questions_of(drawn, fresh);
+        let jobs = self.jobs(groups.len(), &chosen, self.state.step);
         let mut carried = Vec::new();
         for (prompt, group) in groups.iter_mut().enumerate() {
             let episodes = group.episodes.drain(..);
@@ -160,7 +188,7 @@ impl TrainingRun<'_> {
     }
 
     /// Scores whole groups and adds them to what the step has; `chosen` are their questions.
-    fn take_groups(
+    pub(super) fn take_groups(
         &mut self,
         collected: &mut Collected,
         chosen: &[usize],
@@ -208,11 +236,21 @@ impl TrainingRun<'_> {
         overlong_penalty(penalty, trajectory.sampled_tokens())
     }
 
-    /// Episodes of the questions, whose prompts are numbered from `first` on.
-    fn jobs(&self, first: usize, chosen: &[usize]) -> Vec<EpisodeJob> {
+    /// Episodes of the questions, whose prompts are numbered from `first` on, as drawn after `step` steps.
+    pub(super) fn jobs(&self, first: usize, chosen: &[usize], step: u64) -> Vec<EpisodeJob> {
         let examples: Vec<&Example> = chosen.iter().map(|&index| &self.questions[index]).collect();
         let samples = self.config.grpo.group_size;
-        episode_jobs_from(first, &examples, samples, self.config.seed, self.state.step)
+        episode_jobs_from(first, &examples, samples, self.config.seed, step)
+    }
+
+    /// How a step plays, until `stop` wishes its end.
+    pub(super) fn rollout_config(&self, stop: &StopFlag) -> RolloutConfig {
+        let config = self.config;
+        let sampling = Sampling {
+            temperature: config.rollout.temperature as f32,
+            top_p: config.rollout.top_p as f32,
+        };
+        rollout_config(config, sampling, config.rollout.max_sequences, stop)
     }
 
     fn roll_out(
@@ -221,14 +259,7 @@ impl TrainingRun<'_> {
         enough_prompts: Option<usize>,
         stop: &StopFlag,
     ) -> anyhow::Result<Rollout> {
-        let config = self.config;
-        let sampling = Sampling {
-            temperature: config.rollout.temperature as f32,
-            top_p: config.rollout.top_p as f32,
-        };
-        let running = config.rollout.max_sequences;
-        let rollout =
-            RolloutConfig { enough_prompts, ..rollout_config(config, sampling, running, stop) };
+        let rollout = RolloutConfig { enough_prompts, ..self.rollout_config(stop) };
         let label = format!("rollout {}", self.state.step + 1);
         let episodes = work.jobs.len() + work.carried.len();
         let mut observer = TracedProgress {
@@ -236,7 +267,8 @@ impl TrainingRun<'_> {
             trace: self.trace.as_mut(),
         };
         let tokenizer = &self.loaded.tokenizer;
-        let (engine, searcher) = (self.engine.as_engine(), &mut self.searcher);
+        let player = self.player.as_mut().context("rollouts go ahead")?;
+        let (engine, searcher) = (player.engine.as_engine(), &mut player.searcher);
         let rollout = roll_out(engine, searcher, tokenizer, work, &rollout, &mut observer)?;
         observer.progress.0.finish();
         if let Some(trace) = &mut self.trace {
@@ -268,9 +300,9 @@ impl TrainingRun<'_> {
 }
 
 /// Shows how many episodes have ended, and notes the timeline of a step that is traced.
-struct TracedProgress<'t> {
-    progress: EpisodeProgress,
-    trace: Option<&'t mut Trace>,
+pub(super) struct TracedProgress<'t> {
+    pub(super) progress: EpisodeProgress,
+    pub(super) trace: Option<&'t mut Trace>,
 }
 
 impl RolloutObserver for TracedProgress<'_> {
