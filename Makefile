@@ -98,6 +98,10 @@ bench-rollout: setup ## Measure rollouts beside transformers, and write docs/ben
 bench-learning: setup ## Train by every algorithm from one warm start, and write docs/algorithms.md
 	scripts/bench-learning
 
+.PHONY: bench-memory
+bench-memory: setup ## Train a small model for 200 steps, and write what memory it held into docs/benchmarks.md
+	scripts/bench-memory
+
 .PHONY: bench-quality
 bench-quality: setup ## Score every back end on questions with known passages, and write docs/benchmarks.md
 	scripts/bench-quality $(BENCH_QUALITY_FOLDERS)

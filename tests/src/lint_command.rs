@@ -64,7 +64,9 @@ fn what_lint_foretells_is_what_training_writes() {
 
     let model = ModelConfig::read(&world.model()).unwrap();
     let stored_bytes = stored_bytes(&world.model(), &model).unwrap();
-    let foretold = memory(&config, &ModelFacts { config: model, stored_bytes, compute_bytes: 4 });
+    let facts =
+        ModelFacts { config: model, stored_bytes, compute_bytes: 4, packed: None, on_host: true };
+    let foretold = memory(&config, &facts);
     let foretold: Vec<u64> = foretold.checkpoint.iter().map(|part| part.bytes).collect();
     let folder = checkpoint(&world.run_dir("run"), 2);
     let written = |name: &str| tensor_bytes(&folder.join(format!("{name}.safetensors")));

@@ -9,8 +9,10 @@ use serde_json::Value;
 use trainer::cli::{EXIT_SUCCESS, EXIT_USAGE, run_command_line};
 use trainer::config::Environment;
 use trainer::eval::EvalResult;
+use trainer::hub::{HubSettings, ModelName, fetch};
 use trainer::run::sft;
 
+use crate::harness::fake_hub::{FakeHub, Faults, REPOSITORY};
 use crate::harness::run_dir::{checkpoint, comparable_metrics, files, metrics, weights};
 use crate::harness::trained::Trained;
 use crate::warm_start::loss;
@@ -32,17 +34,30 @@ fn json(file: &Path) -> Value {
 
 /// Exit code and complaints of `trainer eval` of a folder, and what it found.
 fn eval(trained: &Trained, folder: &Path, out: &str) -> (u8, String, Option<EvalResult>) {
+    eval_in(&Environment::new(), trained, folder, out)
+}
+
+fn eval_in(
+    environment: &Environment,
+    trained: &Trained,
+    model: &Path,
+    out: &str,
+) -> (u8, String, Option<EvalResult>) {
     let path = trained.world.path().join(out);
     let mut line = vec!["trainer".to_owned(), "eval".to_owned()];
-    for (flag, value) in [("--model", folder), ("--out", &path)] {
+    for (flag, value) in [("--model", model), ("--out", &path)] {
         line.extend([flag.to_owned(), value.to_str().unwrap().to_owned()]);
     }
     for setting in trained.world.settings(&trained.retriever.url(), "eval", &[]) {
         line.extend(["--set".to_owned(), setting]);
     }
     let mut errors = Vec::new();
-    let code = run_command_line(line, &Environment::new(), &mut Vec::new(), &mut errors);
+    let code = run_command_line(line, environment, &mut Vec::new(), &mut errors);
     (code, String::from_utf8(errors).unwrap(), EvalResult::load(&path).ok())
+}
+
+fn predictions(result: Option<EvalResult>) -> Vec<String> {
+    result.unwrap().rows.into_iter().map(|row| format!("{:?}", row.prediction)).collect()
 }
 
 #[test]
@@ -74,9 +89,6 @@ fn adapters_train_and_resume_to_the_bit_merged_or_alone() {
     let ((one, errors, merged), (other, _, alone)) =
         (eval(&trained, &merged, "merged.json"), eval(&trained, &alone, "alone.json"));
     assert_eq!((one, other, errors), (EXIT_SUCCESS, EXIT_SUCCESS, String::new()));
-    let predictions = |result: Option<EvalResult>| -> Vec<String> {
-        result.unwrap().rows.into_iter().map(|row| format!("{:?}", row.prediction)).collect()
-    };
     assert_eq!(predictions(merged), predictions(alone));
 }
 
@@ -203,4 +215,30 @@ fn settings_of_adapters_are_refused_by_name() {
             assert!(errors.contains(part), "{setting}: {part:?} is not in {errors:?}");
         }
     }
+}
+
+/// The hub has the adapters, their base is a folder here.
+#[test]
+fn adapters_are_had_by_the_name_of_the_hub() {
+    let trained = Trained::start();
+    let (world, url) = (&trained.world, trained.retriever.url());
+    let model = format!("model.path={}", world.untrained_model().display());
+    let warm = [model.as_str(), RANK, ALONE, "sft.learning_rate=0.03"];
+    sft(&world.config(&url, "warm-lora", &warm), &mut Vec::new()).unwrap();
+    let folder = world.run_dir("warm-lora").join("warm-start");
+    let hub = FakeHub::start(&folder, Faults::default());
+    let home = world.path().join("home").display().to_string();
+    let environment =
+        Environment::from([("HF_ENDPOINT".to_owned(), hub.url()), ("HF_HOME".to_owned(), home)]);
+    let named = Path::new(REPOSITORY);
+    let (code, errors, by_name) = eval_in(&environment, &trained, named, "by-name.json");
+    assert_eq!((code, errors.as_str()), (EXIT_SUCCESS, ""));
+    let fetched = hub.take_seen();
+    assert!(fetched.iter().any(|seen| seen.line.contains(ADAPTERS)), "{fetched:?}");
+    let (_, _, by_folder) = eval(&trained, &folder, "by-folder.json");
+    assert_eq!(predictions(by_name), predictions(by_folder));
+    // What is in the cache does where the hub is not there.
+    let name = ModelName::parse(named).unwrap();
+    let offline = HubSettings { offline: true, ..HubSettings::from_environment(&environment) };
+    assert!(fetch(&name, &offline).unwrap().join(ADAPTERS).is_file());
 }

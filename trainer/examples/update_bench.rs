@@ -15,7 +15,8 @@ use trainer::algo::{Aggregation, ClipRange, KlEstimator, Objective, token_weight
 use trainer::policy::{Decoder, Policy, select_compute};
 use trainer::stop::StopFlag;
 use trainer::update::{
-    AdamW, AdamWConfig, PolicyUpdateConfig, TrainSequence, clip_gradients, policy_gradient,
+    AdamW, AdamWConfig, MomentsPlace, PolicyUpdateConfig, TrainSequence, clip_gradients,
+    policy_gradient,
 };
 
 const LEARNING_RATE: f64 = 1e-6;
@@ -64,7 +65,7 @@ fn main() -> Result<()> {
         temperature: 1.0,
         tokens_per_micro_batch: micro_batch,
     };
-    let mut optimizer = AdamW::new(&policy.parameters, OPTIMIZER);
+    let mut optimizer = AdamW::new(&policy.parameters, OPTIMIZER, MomentsPlace::default());
     let (mut seconds, mut norms, mut losses) = (Vec::new(), Vec::new(), Vec::new());
     let mut gradient_seconds = Vec::new();
     for _ in 0..updates {

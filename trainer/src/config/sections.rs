@@ -220,6 +220,9 @@ section! {
         weight_decay: f64 = 0.01, Range::at_least(0.0);
         /// Longest gradient, as an L2 norm over all weights; a longer one is scaled down.
         max_grad_norm: f64 = 1.0, Range::above(0.0);
+        /// Keeps the moments in the host's memory and computes the update there, where the model is on a
+        /// CUDA device whose memory is short; its weights and gradients pass through the host then.
+        offload: bool = false;
     }
 }
 

@@ -11,7 +11,7 @@ use shared::atomic_file;
 use shared::digest::Digest;
 
 use super::error::{HubError, io as failed};
-use crate::policy::{INDEX_FILE, SINGLE_FILE};
+use crate::policy::{ADAPTER_CONFIG_FILE, ADAPTER_FILE, INDEX_FILE, SINGLE_FILE};
 
 /// The part of the cache that belongs to one repository.
 #[derive(Debug)]
@@ -97,7 +97,9 @@ impl Cache {
             let index = folder.join(INDEX_FILE);
             super::shards(&index).is_ok_and(|files| files.iter().all(|file| has(file)))
         };
-        (has("config.json") && (has(SINGLE_FILE) || has_shards())).then_some(folder)
+        let is_model = has("config.json") && (has(SINGLE_FILE) || has_shards());
+        let is_adapter = has(ADAPTER_CONFIG_FILE) && has(ADAPTER_FILE);
+        (is_model || is_adapter).then_some(folder)
     }
 }
 

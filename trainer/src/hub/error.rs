@@ -25,7 +25,8 @@ pub enum HubError {
     Gated { name: String, message: String },
     #[error(
         "model.path = {name}: the repository has no safetensors weights; accepted: \
-         model.safetensors, or model.safetensors.index.json with its files"
+         model.safetensors, or model.safetensors.index.json with its files, or adapter_config.json with \
+         adapter_model.safetensors"
     )]
     NoWeights { name: String },
     #[error("model.path = {name}: HF_HUB_OFFLINE is set and {cache} has no whole copy of it")]

@@ -1,5 +1,5 @@
-//! Models by name: what of a repository of the Hugging Face hub a model folder needs, downloaded into
-//! the cache that the hub's own clients share.
+//! Models and adapters by name: what of a repository of the Hugging Face hub their folder needs,
+//! downloaded into the cache that the hub's own clients share.
 //!
 //! Invariant: a file appears under its name only when it is whole and has the digest that the hub
 //! states; a download that was cut off goes on where it stopped.
@@ -20,7 +20,7 @@ use self::cache::Cache;
 use self::client::HubClient;
 pub use self::error::HubError;
 use crate::config::Environment;
-use crate::policy::{DESCRIBING_FILES, INDEX_FILE, SINGLE_FILE};
+use crate::policy::{ADAPTER_CONFIG_FILE, ADAPTER_FILE, DESCRIBING_FILES, INDEX_FILE, SINGLE_FILE};
 
 /// Where models are unless `HF_ENDPOINT` says otherwise.
 const ENDPOINT: &str = "https://huggingface.co";
@@ -109,8 +109,9 @@ impl HubSettings {
     }
 }
 
-/// The folder of the model `name`, in the layout of a local one; downloads what the cache lacks. Where
-/// the hub cannot be reached, the newest whole copy in the cache does.
+/// The folder of the model `name`, or of adapters where the repository has no whole model, in the layout
+/// of a local one; downloads what the cache lacks. Where the hub cannot be reached, the newest whole copy
+/// in the cache does.
 ///
 /// # Errors
 /// A name, revision or token that the hub does not accept, a repository without safetensors, a
@@ -156,6 +157,8 @@ async fn download(
     } else if has(INDEX_FILE) {
         client.fetch(cache, &repository.commit, INDEX_FILE).await?;
         wanted.extend(shards(&cache.file(&repository.commit, INDEX_FILE))?);
+    } else if has(ADAPTER_CONFIG_FILE) && has(ADAPTER_FILE) {
+        wanted.extend([ADAPTER_CONFIG_FILE, ADAPTER_FILE].map(str::to_owned));
     } else {
         return Err(HubError::NoWeights { name: name.to_string() });
     }

@@ -68,6 +68,7 @@ fn memory_json(memory: &Memory) -> Value {
     };
     json!({
         "held": phase(&memory.held),
+        "host": phase(&memory.host),
         "log_probs": phase(&memory.scoring),
         "update": phase(&memory.update),
         "checkpoint": phase(&memory.checkpoint),

@@ -1,10 +1,14 @@
 //! What a run holds in memory and leaves on disk, in bytes.
 
+use tch::Kind;
+
 use super::ModelFacts;
 use crate::config::{
     ActivationCheckpoints, AdvantageEstimator, CheckpointDtype, Config, EngineKind, KlPlacement,
 };
-use crate::engine::{BLOCK_TOKENS, BuiltinEngineConfig, cache_tokens};
+use crate::engine::{
+    BLOCK_TOKENS, BuiltinEngineConfig, WeightFormat, cache_tokens, cached_number_bytes,
+};
 use crate::policy::{CHUNK_TARGETS, LoraTargets};
 
 /// One thing that takes memory.
@@ -21,6 +25,8 @@ pub struct Part {
 pub struct Memory {
     /// Held from the first update on; the rollout needs little more.
     pub held: Vec<Part>,
+    /// Held in the host's memory, where the model computes elsewhere.
+    pub host: Vec<Part>,
     /// Held in addition while log-probs and values are computed before the updates, at most; empty
     /// where none are.
     pub scoring: Vec<Part>,
@@ -69,8 +75,9 @@ impl Trained {
     }
 }
 
-/// The parts of a run of `config` with `model`. Parameters, moments, caches and checkpoints are exact;
-/// what the backward pass keeps is an estimate from the architecture.
+/// The parts of a run of `config` with `model`. Parameters, moments, caches and checkpoints are exact,
+/// packed weights but for what fills up their panels; what the backward pass keeps is an estimate from
+/// the architecture.
 pub fn memory(config: &Config, model: &ModelFacts) -> Memory {
     let shape = &model.config;
     let width = model.compute_bytes;
@@ -106,12 +113,19 @@ pub fn memory(config: &Config, model: &ModelFacts) -> Memory {
     } else if trained.critic.is_some() {
         scoring.push(part("compute copy", copy, "of the critic"));
     }
-    let token_bytes = shape.cached_token_bytes(width);
-    let (blocks, how) = cache_blocks(config, context as usize, token_bytes);
-    let cache = product(&[blocks, BLOCK_TOKENS as u64, token_bytes]);
+    let kind = if width == 4 { Kind::Float } else { Kind::BFloat16 };
+    let token_bytes = shape.cached_token_bytes(cached_number_bytes(model.packed, kind));
     let mut held = held(config, model, &trained);
-    held.push(part("cache", cache, how));
-    Memory { held, scoring, update, checkpoint: checkpoint(config, model, &trained) }
+    if config.engine.kind == EngineKind::Builtin {
+        let (blocks, how) = cache_blocks(config, context as usize, token_bytes);
+        held.push(part("cache", product(&[blocks, BLOCK_TOKENS as u64, token_bytes]), how));
+    }
+    let mut host = Vec::new();
+    if config.optimizer.offload && !model.on_host {
+        let is_moments = |part: &mut Part| part.name.ends_with("moments");
+        host.extend(held.extract_if(.., is_moments));
+    }
+    Memory { held, host, scoring, update, checkpoint: checkpoint(config, model, &trained) }
 }
 
 /// What is held whatever is computed, but for the sampler's cache.
@@ -128,15 +142,10 @@ fn held(config: &Config, model: &ModelFacts, trained: &Trained) -> Vec<Part> {
     }
     held.push(part("gradients", 4 * trained.policy, "f32"));
     held.push(part("moments", 8 * trained.policy, "two of AdamW, f32"));
-    let (sampler, how) = if is_adapted {
-        (
-            merged_copy(config, model),
-            "weights with the adapters in them, where not the weights' own",
-        )
-    } else {
-        (compute_copy(model), "what computes and is not the weights' own memory")
-    };
-    held.push(part("sampler", sampler, how));
+    if config.engine.kind == EngineKind::Builtin {
+        let (bytes, how) = sampler(config, model);
+        held.push(part("sampler", bytes, how));
+    }
     let norms_and_biases = parameters
         - shape.layer_matrix_count()
         - shape.vocabulary_count() * if shape.tied_embeddings { 1 } else { 2 };
@@ -158,6 +167,23 @@ fn held(config: &Config, model: &ModelFacts, trained: &Trained) -> Vec<Part> {
         held.push(part("its moments", 8 * critic, "two of AdamW, f32"));
     }
     held
+}
+
+/// What rollouts compute with and share with nothing else.
+fn sampler(config: &Config, model: &ModelFacts) -> (u64, &'static str) {
+    let shape = &model.config;
+    let matrices = shape.layer_matrix_count() + shape.vocabulary_count();
+    let packed = |width: u64| 4 * shape.vocabulary_count() + width * matrices;
+    match model.packed {
+        Some(WeightFormat::F32) => (packed(4), "packed for kernels in f32, embeddings in f32"),
+        Some(WeightFormat::Bf16) => (packed(2), "packed for kernels in bf16, embeddings in f32"),
+        Some(WeightFormat::Int8) => (packed(1), "packed for kernels in 8 bits, embeddings in f32"),
+        None if config.lora.rank > 0 => (
+            merged_copy(config, model),
+            "weights with the adapters in them, where not the weights' own",
+        ),
+        None => (compute_copy(model), "what computes and is not the weights' own memory"),
+    }
 }
 
 /// Tensors of one checkpoint.

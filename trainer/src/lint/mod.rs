@@ -16,6 +16,7 @@ pub use plan::{Plan, Tokens, plan, tokens};
 pub use text::report;
 pub use warnings::{problems, warnings};
 
+use crate::engine::WeightFormat;
 use crate::policy::ModelConfig;
 
 /// What is known beside the configuration.
@@ -55,6 +56,10 @@ pub struct ModelFacts {
     pub stored_bytes: u64,
     /// Bytes of a number in the compute type: 4 or 2.
     pub compute_bytes: u64,
+    /// What the native kernels of rollouts keep weights as; none where others sample.
+    pub packed: Option<WeightFormat>,
+    /// The model computes in the host's memory.
+    pub on_host: bool,
 }
 
 /// What earlier steps of the run have taken.

@@ -27,7 +27,7 @@ fn model(name: &str, compute_bytes: u64) -> ModelFacts {
     let folder = golden::path(name);
     let config = ModelConfig::read(&folder).unwrap();
     let stored_bytes = stored_bytes(&folder, &config).unwrap();
-    ModelFacts { config, stored_bytes, compute_bytes }
+    ModelFacts { config, stored_bytes, compute_bytes, packed: None, on_host: true }
 }
 
 fn facts(model: ModelFacts) -> Facts {
@@ -111,6 +111,48 @@ fn memory_is_the_sum_of_its_parts() {
     assert_eq!(bytes(&found.held)[3..7], [&[("sampler", sampler)], &critic[..]].concat());
     assert_eq!(found.held.last().unwrap().bytes, 2 * 2 * 16 * 64 * 128 * 2);
     assert_eq!(found.checkpoint.last().unwrap().bytes, 12 * 22_721);
+}
+
+#[test]
+fn packed_weights_take_the_place_of_the_samplers_copy() {
+    let packed = |format: WeightFormat, more: &[&str]| {
+        let model = ModelFacts { packed: Some(format), ..model("llama-tiny-tied", 4) };
+        let held = memory(&config(more), &model).held;
+        let bytes = |name: &str| held.iter().find(|part| part.name == name).map(|part| part.bytes);
+        (bytes("sampler"), bytes("cache"))
+    };
+    let (matrices, cache) = (18_432 + 4096, 2 * 2 * 16 * 64 * 128);
+    let sampler = |width: u64| Some(4 * 4096 + width * matrices);
+    assert_eq!(packed(WeightFormat::F32, &[]), (sampler(4), Some(4 * cache)));
+    // Whatever the policy computes in.
+    assert_eq!(packed(WeightFormat::Bf16, &[]), (sampler(2), Some(2 * cache)));
+    assert_eq!(packed(WeightFormat::Int8, &["lora.rank=2"]), (sampler(1), Some(2 * cache)));
+    let servers = ["engine.kind=vllm", "engine.urls=http://127.0.0.1:1"];
+    let model = model("llama-tiny-tied", 4);
+    let held = memory(&config(&servers), &model).held;
+    assert!(held.iter().all(|part| !["sampler", "cache"].contains(&part.name)), "{held:?}");
+}
+
+#[test]
+fn offloaded_moments_are_told_apart() {
+    let offload = ["optimizer.offload=true", "algorithm.advantage=gae"];
+    let here = model("llama-tiny-tied", 2);
+    let found = memory(&config(&offload), &here);
+    assert!(found.host.is_empty() && found.held.iter().any(|part| part.name == "moments"));
+    let warned = warnings(&config(&offload), &facts(here.clone())).join("\n");
+    assert!(warned.contains("`optimizer.offload` = true"), "{warned}");
+
+    let elsewhere = ModelFacts { on_host: false, ..here };
+    let found = memory(&config(&offload), &elsewhere);
+    assert_eq!(bytes(&found.host), [("moments", 8 * 22_688), ("its moments", 8 * 22_721)]);
+    assert!(found.held.iter().all(|part| !part.name.ends_with("moments")), "{:?}", found.held);
+    assert!(memory(&config(&[]), &elsewhere).host.is_empty());
+    let facts = facts(elsewhere);
+    let text = report(&config(&offload), &facts);
+    assert!(text.contains("host 363.3 kB: held in the memory of the host"), "{text}");
+    let found = report_json(&config(&offload), &facts);
+    assert_eq!(found["memory_bytes"]["host"]["moments"], 8 * 22_688);
+    assert!(!warnings(&config(&offload), &facts).join("").contains("offload"));
 }
 
 #[test]

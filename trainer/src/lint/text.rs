@@ -144,6 +144,13 @@ fn memory_lines(config: &Config, model: &ModelFacts) -> Vec<String> {
     let checkpoint = Memory::total(&memory.checkpoint);
     let mut lines = vec![format!("rollout {}: held throughout", size(held))];
     lines.extend(memory.held.iter().map(row));
+    if !memory.host.is_empty() {
+        lines.push(format!(
+            "host {}: held in the memory of the host",
+            size(Memory::total(&memory.host))
+        ));
+        lines.extend(memory.host.iter().map(row));
+    }
     if !memory.scoring.is_empty() {
         let scoring = held.saturating_add(Memory::total(&memory.scoring));
         lines.push(format!("log-probs {}: this and, while they are computed,", size(scoring)));

@@ -35,6 +35,13 @@ pub fn problems(config: &Config, facts: &Facts) -> Vec<Problem> {
 pub fn warnings(config: &Config, facts: &Facts) -> Vec<String> {
     let mut found = facts.warnings.clone();
     warmups(config, &mut found);
+    if config.optimizer.offload && facts.model.known().is_some_and(|model| model.on_host) {
+        found.push(
+            "`optimizer.offload` = true changes nothing here: the model is in the host's memory; \
+             leave it out"
+                .to_owned(),
+        );
+    }
     let plan = plan(config);
     let left = plan.step_trajectories % plan.update_trajectories.max(1);
     if left > 0 {

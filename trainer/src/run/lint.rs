@@ -4,13 +4,16 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use tch::Kind;
+use tch::{Device, Kind};
 
-use super::loaded_model::question_records;
-use crate::config::{ComputeDtype, Config, ConfigError};
+use super::loaded_model::{question_records, runner_choice};
+use crate::config::{ComputeDtype, Config, ConfigError, EngineKind};
+use crate::engine::WeightFormat;
 use crate::hub::ModelName;
 use crate::lint::{Facts, Measured, ModelFacts, ModelSource, problems, report, report_json};
-use crate::policy::{AdapterFolder, ModelConfig, ModelPlace, select_compute, stored_bytes};
+use crate::policy::{
+    AdapterFolder, Compute, ModelConfig, ModelPlace, select_compute, stored_bytes,
+};
 use crate::track::read_metrics;
 
 /// Steps that the expected time is the mean of, the latest ones.
@@ -41,26 +44,32 @@ fn facts(config: &Config) -> anyhow::Result<Facts> {
         None
     };
     let mut warnings = config.warnings();
-    let kind = match select_compute(&config.model.device.to_string(), config.model.dtype.as_str()) {
-        Ok(compute) => compute.kind,
-        Err(error) => {
-            warnings.push(format!("{error}: what follows is for a machine that has it"));
-            match config.model.dtype {
-                ComputeDtype::F32 => Kind::Float,
-                ComputeDtype::Auto | ComputeDtype::Bf16 => Kind::BFloat16,
-            }
-        }
+    let selected = select_compute(&config.model.device.to_string(), config.model.dtype.as_str());
+    let compute = selected.unwrap_or_else(|error| {
+        warnings.push(format!("{error}: what follows is for a machine that has it"));
+        let kind = match config.model.dtype {
+            ComputeDtype::F32 => Kind::Float,
+            ComputeDtype::Auto | ComputeDtype::Bf16 => Kind::BFloat16,
+        };
+        Compute { device: Device::Cuda(0), kind }
+    });
+    let packed = match config.engine.kind {
+        EngineKind::Builtin => runner_choice(config).native_format(compute.device, compute.kind)?,
+        EngineKind::Vllm | EngineKind::Sglang => None,
     };
-    let compute_bytes = if kind == Kind::Float { 4 } else { 2 };
     Ok(Facts {
-        model: model(config, compute_bytes)?,
+        model: model(config, compute, packed)?,
         questions,
         measured: measured(config)?,
         warnings,
     })
 }
 
-fn model(config: &Config, compute_bytes: u64) -> anyhow::Result<ModelSource> {
+fn model(
+    config: &Config,
+    compute: Compute,
+    packed: Option<WeightFormat>,
+) -> anyhow::Result<ModelSource> {
     let folder = &config.model.path;
     if folder.as_os_str().is_empty() {
         return Ok(ModelSource::Unknown("model.path is not set".to_owned()));
@@ -83,7 +92,13 @@ fn model(config: &Config, compute_bytes: u64) -> anyhow::Result<ModelSource> {
     let ModelPlace { base, .. } = ModelPlace::find(folder, config.model.base.as_deref())?;
     let model = ModelConfig::read(&base)?;
     let stored_bytes = stored_bytes(&base, &model)?;
-    Ok(ModelSource::Known(Box::new(ModelFacts { config: model, stored_bytes, compute_bytes })))
+    Ok(ModelSource::Known(Box::new(ModelFacts {
+        config: model,
+        stored_bytes,
+        compute_bytes: if compute.kind == Kind::Float { 4 } else { 2 },
+        packed,
+        on_host: compute.device == Device::Cpu,
+    })))
 }
 
 fn measured(config: &Config) -> anyhow::Result<Option<Measured>> {

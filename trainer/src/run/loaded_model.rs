@@ -162,7 +162,8 @@ impl LoadedModel {
     }
 }
 
-fn runner_choice(config: &Config) -> RunnerChoice {
+/// What `config` wants rollouts to be computed by.
+pub(super) fn runner_choice(config: &Config) -> RunnerChoice {
     RunnerChoice {
         kind: match config.rollout.runner {
             RolloutRunner::Auto => RunnerKind::Auto,

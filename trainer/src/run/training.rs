@@ -20,7 +20,7 @@ use super::loaded_model::{LoadedModel, http_searcher, save_form};
 use super::manifest::write_manifest;
 use super::memory;
 use super::rollout_engine::RolloutEngine;
-use super::warm_start::optimizer_config;
+use super::warm_start::optimizer;
 use super::{end_stopped, is_done, signals};
 use crate::algo::{KlTarget, adapted_coefficient};
 use crate::checkpoint::{self, ResumeParts, TrainerState};
@@ -134,7 +134,7 @@ impl TrainedCritic {
     /// A new one, made of the policy as it stands.
     fn start(config: &Config, loaded: &LoadedModel) -> Self {
         let model = Critic::of_policy(&loaded.policy, config.seed);
-        let optimizer = AdamW::new(model.model.trained(), optimizer_config(config));
+        let optimizer = optimizer(config, model.model.trained());
         Self { model, optimizer }
     }
 }
@@ -166,7 +166,7 @@ impl<'c> TrainingRun<'c> {
             state = *saved;
             checkpoint::restore_policy(folder, &mut loaded.policy)?;
         }
-        let mut optimizer = AdamW::new(loaded.policy.trained(), optimizer_config(config));
+        let mut optimizer = optimizer(config, loaded.policy.trained());
         if let Some((folder, saved)) = &latest {
             checkpoint::restore_moments(folder, *saved, &mut optimizer)?;
         }

@@ -24,7 +24,8 @@ use crate::rollout::trajectory::Trajectory;
 use crate::stop::StopFlag;
 use crate::track::{Progress, record_phase};
 use crate::update::{
-    AdamW, AdamWConfig, TrainSequence, UpdateError, clip_gradients, supervised_gradient, warmed_up,
+    AdamW, AdamWConfig, MomentsPlace, TrainSequence, UpdateError, clip_gradients,
+    supervised_gradient, warmed_up,
 };
 
 /// Stream of random draws that chooses the demonstrations' questions, apart from training's.
@@ -121,7 +122,7 @@ fn train_on(
     sequences: &[TrainSequence],
     stop: &StopFlag,
 ) -> anyhow::Result<()> {
-    let mut optimizer = AdamW::new(loaded.policy.trained(), optimizer_config(config));
+    let mut optimizer = optimizer(config, loaded.policy.trained());
     let per_update = config.sft.trajectories_per_update.min(sequences.len());
     let updates = (config.sft.epochs * sequences.len()).div_ceil(per_update) as u64;
     let mut progress = Progress::start("warm start", updates, "updates");
@@ -145,14 +146,17 @@ fn train_on(
     Ok(())
 }
 
-pub(super) fn optimizer_config(config: &Config) -> AdamWConfig {
+/// The configured optimizer of `parameters`, before its first update.
+pub(super) fn optimizer(config: &Config, parameters: &BTreeMap<String, Tensor>) -> AdamW {
     let optimizer = &config.optimizer;
-    AdamWConfig {
+    let constants = AdamWConfig {
         beta1: optimizer.beta1,
         beta2: optimizer.beta2,
         epsilon: optimizer.epsilon,
         weight_decay: optimizer.weight_decay,
-    }
+    };
+    let place = if optimizer.offload { MomentsPlace::Host } else { MomentsPlace::WithParameters };
+    AdamW::new(parameters, constants, place)
 }
 
 /// Clips and applies the gradient that has been gathered; returns its norm before clipping.

@@ -17,7 +17,7 @@ pub use diagnosis::{
     largest_gradient,
 };
 pub use micro_batch::{TrainSequence, micro_batches};
-pub use optimizer::{AdamW, AdamWConfig, clip_gradients};
+pub use optimizer::{AdamW, AdamWConfig, MomentsPlace, clip_gradients};
 pub use policy_update::{
     LikelihoodTerm, PolicyUpdateConfig, PolicyUpdateStatistics, policy_gradient, sequence_log_probs,
 };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::fused::{self, Numbers, Rule};
 
@@ -13,6 +13,17 @@ pub struct AdamWConfig {
     pub beta2: f64,
     pub epsilon: f64,
     pub weight_decay: f64,
+}
+
+/// Where the moments are kept and the update is computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MomentsPlace {
+    /// Beside the parameters.
+    #[default]
+    WithParameters,
+    /// In the host's memory, wherever the parameters are (ZeRO-Offload, arXiv 2101.06840): of a parameter
+    /// at a time, its numbers and its gradient come here and the new numbers go back.
+    Host,
 }
 
 /// Moments of every parameter and the number of updates made.
@@ -28,9 +39,19 @@ pub struct AdamW {
 }
 
 impl AdamW {
-    pub fn new(parameters: &BTreeMap<String, Tensor>, config: AdamWConfig) -> Self {
+    pub fn new(
+        parameters: &BTreeMap<String, Tensor>,
+        config: AdamWConfig,
+        place: MomentsPlace,
+    ) -> Self {
         let zeros = || {
-            let zero = |tensor: &Tensor| tch::no_grad(|| tensor.zeros_like()).detach();
+            let zero = |tensor: &Tensor| {
+                let device = match place {
+                    MomentsPlace::WithParameters => tensor.device(),
+                    MomentsPlace::Host => Device::Cpu,
+                };
+                Tensor::zeros(tensor.size(), (tensor.kind(), device))
+            };
             parameters.iter().map(|(name, tensor)| (name.clone(), zero(tensor))).collect()
         };
         Self { config, updates: 0, first: zeros(), second: zeros() }
@@ -60,16 +81,45 @@ impl AdamW {
                 if !gradient.defined() {
                     continue;
                 }
-                let numbers = Numbers { parameter, gradient: &mut gradient, first, second };
-                if !fused::step(numbers, &rule) {
-                    step_by_tensors(parameter, &mut gradient, first, second, &rule);
+                if first.device() == parameter.device() {
+                    step_in_place(parameter, &mut gradient, first, second, &rule);
+                } else {
+                    step_on_host(parameter, &mut gradient, first, second, &rule);
                 }
             }
         });
     }
 }
 
-/// As [`fused::step`], by tensor operations.
+/// All four tensors are on one device.
+fn step_in_place(
+    parameter: &mut Tensor,
+    gradient: &mut Tensor,
+    first: &mut Tensor,
+    second: &mut Tensor,
+    rule: &Rule,
+) {
+    if !fused::step(Numbers { parameter, gradient, first, second }, rule) {
+        step_by_tensors(parameter, gradient, first, second, rule);
+    }
+}
+
+/// The moments are in the host's memory, parameter and gradient elsewhere.
+fn step_on_host(
+    parameter: &mut Tensor,
+    gradient: &mut Tensor,
+    first: &mut Tensor,
+    second: &mut Tensor,
+    rule: &Rule,
+) {
+    let here = |tensor: &Tensor| tensor.to_device_(Device::Cpu, tensor.kind(), false, true);
+    let (mut moved, mut moved_gradient) = (here(parameter), here(gradient));
+    step_in_place(&mut moved, &mut moved_gradient, first, second, rule);
+    parameter.copy_(&moved);
+    let _ = gradient.zero_();
+}
+
+/// As [`fused::step`], by tensor operations on any device.
 fn step_by_tensors(
     parameter: &mut Tensor,
     gradient: &mut Tensor,
@@ -116,6 +166,15 @@ mod tests {
 
     use super::*;
 
+    const RULE: Rule = Rule {
+        beta1: 0.9,
+        beta2: 0.99,
+        epsilon: 1e-8,
+        kept: 0.999,
+        step_size: 0.01,
+        second_scale: 1.7,
+    };
+
     fn one_parameter(value: f32) -> BTreeMap<String, Tensor> {
         let leaf = Tensor::from_slice(&[value]).set_requires_grad(true);
         BTreeMap::from([("weight".to_owned(), leaf)])
@@ -126,7 +185,7 @@ mod tests {
     fn follows_the_published_algorithm() {
         let config = AdamWConfig { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.1 };
         let mut parameters = one_parameter(3.0);
-        let mut optimizer = AdamW::new(&parameters, config);
+        let mut optimizer = AdamW::new(&parameters, config, MomentsPlace::WithParameters);
         let (mut weight, mut first, mut second) = (3.0_f64, 0.0, 0.0);
         for update in 1..=2 {
             parameters["weight"].square().sum(Kind::Float).backward();
@@ -146,14 +205,6 @@ mod tests {
     /// More numbers than one thread takes, over several updates, beside the tensor operations.
     #[test]
     fn all_threads_do_what_the_tensor_operations_do() {
-        let rule = Rule {
-            beta1: 0.9,
-            beta2: 0.99,
-            epsilon: 1e-8,
-            kept: 0.999,
-            step_size: 0.01,
-            second_scale: 1.7,
-        };
         let wave = |scale: f64| {
             (Tensor::arange(300_013, (Kind::Float, Device::Cpu)) * scale).sin().view([-1, 7])
         };
@@ -164,9 +215,9 @@ mod tests {
                 tensors[1].copy_(&wave(0.7 + f64::from(update)));
             }
             let [parameter, gradient, first, second] = &mut fast;
-            assert!(fused::step(Numbers { parameter, gradient, first, second }, &rule));
+            assert!(fused::step(Numbers { parameter, gradient, first, second }, &RULE));
             let [parameter, gradient, first, second] = &mut plain;
-            step_by_tensors(parameter, gradient, first, second, &rule);
+            step_by_tensors(parameter, gradient, first, second, &RULE);
         }
         for (fast, plain) in fast.iter().zip(&plain) {
             assert!(fast.allclose(plain, 1e-5, 1e-6, false));
@@ -176,7 +227,29 @@ mod tests {
         let mut transposed = wave(0.1).tr();
         let [_, gradient, first, second] = &mut plain;
         let numbers = Numbers { parameter: &mut transposed, gradient, first, second };
-        assert!(!fused::step(numbers, &rule), "rows that are not one behind the other");
+        assert!(!fused::step(numbers, &RULE), "rows that are not one behind the other");
+    }
+
+    /// Rows one behind the other, which the fused kernel takes, and columns, which it does not.
+    #[test]
+    fn a_way_over_the_host_changes_no_bit() {
+        for transposed in [false, true] {
+            let wave = |scale: f64| {
+                let all = Tensor::arange(210, (Kind::Float, Device::Cpu)) * scale;
+                let rows = all.sin().view([30, 7]);
+                if transposed { rows.tr() } else { rows }
+            };
+            let make = || [wave(0.1), wave(0.7), wave(0.3) * 0.1, wave(1.9).square()];
+            let (mut moved, mut plain) = (make(), make());
+            let [parameter, gradient, first, second] = &mut moved;
+            step_on_host(parameter, gradient, first, second, &RULE);
+            let [parameter, gradient, first, second] = &mut plain;
+            step_in_place(parameter, gradient, first, second, &RULE);
+            for (moved, plain) in moved.iter().zip(&plain) {
+                assert!(moved.equal(plain), "transposed: {transposed}");
+            }
+            assert!(!moved[0].equal(&wave(0.1)), "nothing moved");
+        }
     }
 
     #[test]
