@@ -1,10 +1,10 @@
 //! Settings of the C libraries that only the environment of a starting process can make.
 //!
-//! libgomp and glibc read theirs before `main`, so the program starts itself again with them. What
+//! libgomp, glibc and libtorch read theirs before `main`, so the program starts itself again with them. What
 //! the user has set stays.
 
 /// Name and value of each setting.
-const SETTINGS: [(&str, &str); 4] = [
+const SETTINGS: [(&str, &str); 6] = [
     // Threads that wait must not spin: on shared cores spinning threads decode ten times slower.
     ("OMP_WAIT_POLICY", "PASSIVE"),
     // Freed tensors stay with the process: giving each one back to the system and faulting it in
@@ -13,6 +13,10 @@ const SETTINGS: [(&str, &str); 4] = [
     ("MALLOC_MMAP_THRESHOLD_", "33554432"),
     ("MALLOC_TRIM_THRESHOLD_", "17179869184"),
     ("MALLOC_TOP_PAD_", "67108864"),
+    // Products in bfloat16 are prepared for each size they have, and 1,024 of these kept, with room to
+    // work in: hundreds of MiB, though the sizes of a step hardly ever come again. A step's own are kept.
+    ("LRU_CACHE_CAPACITY", "128"),
+    ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128"),
 ];
 /// Set in the process that has been started again.
 pub(super) const MARK: &str = "TRAINER_TUNED";
