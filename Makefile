@@ -99,7 +99,7 @@ bench-learning: setup ## Train by every algorithm from one warm start, and write
 	scripts/bench-learning
 
 .PHONY: bench-memory
-bench-memory: setup ## Train a small model for 200 steps, and write what memory it held into docs/benchmarks.md
+bench-memory: setup ## Train for 200 short steps, and write what memory it held into docs/benchmarks.md
 	scripts/bench-memory
 
 .PHONY: bench-quality
