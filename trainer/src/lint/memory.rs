@@ -115,21 +115,17 @@ pub fn memory(config: &Config, model: &ModelFacts) -> Memory {
     }
     let kind = if width == 4 { Kind::Float } else { Kind::BFloat16 };
     let token_bytes = shape.cached_token_bytes(cached_number_bytes(model.packed, kind));
-    let mut held = held(config, model, &trained);
+    let (mut held, host) = held(config, model, &trained);
     if config.engine.kind == EngineKind::Builtin {
         let (blocks, how) = cache_blocks(config, context as usize, token_bytes);
         held.push(part("cache", product(&[blocks, BLOCK_TOKENS as u64, token_bytes]), how));
     }
-    let mut host = Vec::new();
-    if config.optimizer.offload && !model.on_host {
-        let is_moments = |part: &mut Part| part.name.ends_with("moments");
-        host.extend(held.extract_if(.., is_moments));
-    }
     Memory { held, host, scoring, update, checkpoint: checkpoint(config, model, &trained) }
 }
 
-/// What is held whatever is computed, but for the sampler's cache.
-fn held(config: &Config, model: &ModelFacts, trained: &Trained) -> Vec<Part> {
+/// What is held whatever is computed, but for the sampler's cache; and what of it is in the host's memory,
+/// where the model is elsewhere.
+fn held(config: &Config, model: &ModelFacts, trained: &Trained) -> (Vec<Part>, Vec<Part>) {
     let (shape, width) = (&model.config, model.compute_bytes);
     let parameters = shape.parameter_count();
     let is_adapted = config.lora.rank > 0;
@@ -141,7 +137,13 @@ fn held(config: &Config, model: &ModelFacts, trained: &Trained) -> Vec<Part> {
         held.push(part("adapters", 4 * trained.policy, how));
     }
     held.push(part("gradients", 4 * trained.policy, "f32"));
-    held.push(part("moments", 8 * trained.policy, "two of AdamW, f32"));
+    let mut host = Vec::new();
+    let is_offloaded = config.optimizer.offload && !model.on_host;
+    let mut push_moments = |held: &mut Vec<Part>, name, numbers: u64| {
+        let place = if is_offloaded { &mut host } else { held };
+        place.push(part(name, 8 * numbers, "two of AdamW, f32"));
+    };
+    push_moments(&mut held, "moments", trained.policy);
     if config.engine.kind == EngineKind::Builtin {
         let (bytes, how) = sampler(config, model);
         held.push(part("sampler", bytes, how));
@@ -164,9 +166,9 @@ fn held(config: &Config, model: &ModelFacts, trained: &Trained) -> Vec<Part> {
         let what = if is_adapted { "adapters and head" } else { "weights" };
         held.push(part("critic", 4 * critic, format!("{what}, f32, {critic} parameters")));
         held.push(part("its gradients", 4 * critic, "f32"));
-        held.push(part("its moments", 8 * critic, "two of AdamW, f32"));
+        push_moments(&mut held, "its moments", critic);
     }
-    held
+    (held, host)
 }
 
 /// What rollouts compute with and share with nothing else.

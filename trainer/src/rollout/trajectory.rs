@@ -116,13 +116,6 @@ impl Trajectory {
         self.segments.iter().flat_map(|segment| segment.log_probs.iter().copied()).collect()
     }
 
-    /// Whether a part was sampled by a version of the policy before `version`.
-    pub fn is_older_than(&self, version: u64) -> bool {
-        self.segments
-            .iter()
-            .any(|segment| segment.kind == SegmentKind::Sampled && segment.policy_version < version)
-    }
-
     /// By how many versions the oldest part is behind `version` of the policy.
     pub fn versions_behind(&self, version: u64) -> u64 {
         let sampled = self.segments.iter().filter(|one| one.kind == SegmentKind::Sampled);

@@ -154,7 +154,8 @@ impl Publisher {
     }
 }
 
-/// The folder `rollout-weights` of a run, which holds the weights of a step, or of as many as rollouts may be behind.
+/// The folder `rollout-weights` of a run, which holds the weights of a step, or of as many steps as rollouts
+/// may be behind.
 #[derive(Clone, Debug)]
 pub(super) struct RolloutWeights {
     here: PathBuf,

@@ -3,6 +3,7 @@
 mod advantages;
 mod ahead;
 mod collecting;
+mod player;
 mod updates;
 
 use std::fs;
@@ -27,22 +28,20 @@ use crate::checkpoint::{self, ResumeParts, TrainerState};
 use crate::config::{AdvantageEstimator, Config, KlControllerKind};
 use crate::critic::Critic;
 use crate::data::Example;
-use crate::engine::EngineCounters;
 use crate::eval::Searches;
 use crate::policy::{Lora, Policy, Weights};
 use crate::report::evaluation_path;
 use crate::reward::Reward;
 use crate::rollout::trajectory::Trajectory;
-use crate::search::http::HttpSearcher;
 use crate::stop::StopFlag;
 use crate::track::{
-    AheadMetrics, AlgorithmMetrics, MetricsFile, Progress, StepMetrics, StepSeconds, Trace, Track,
-    record_phase,
+    AlgorithmMetrics, MetricsFile, Progress, StepMetrics, StepSeconds, Trace, Track, record_phase,
 };
 use crate::update::AdamW;
 use advantages::TrainBatch;
 use ahead::Ahead;
 use collecting::{Collected, UnfinishedGroup};
+use player::Player;
 use updates::StepUpdates;
 
 pub(super) use updates::policy_update_config;
@@ -98,12 +97,6 @@ struct TrainingRun<'c> {
     unfinished: Vec<UnfinishedGroup>,
     /// The timeline of the step in progress, if it is one that is traced.
     trace: Option<Trace>,
-}
-
-/// An engine with the searcher of its episodes.
-struct Player {
-    engine: RolloutEngine,
-    searcher: HttpSearcher,
 }
 
 /// The model as it was where training began, which the divergence is measured from.
@@ -184,9 +177,9 @@ impl<'c> TrainingRun<'c> {
         });
         let mut ahead = None;
         if config.rollout.max_staleness > 0
-            && let Some(Player { engine, searcher }) = player.take()
+            && let Some(player) = player.take()
         {
-            ahead = Some(Ahead::start(config, &loaded, (engine, searcher), state.step)?);
+            ahead = Some(Ahead::start(config, &loaded, player, state.step)?);
         }
         let metrics = MetricsFile::open(&config.run_dir.join("metrics.jsonl"), state.step)?;
         let saved_step = latest.map(|(_, state)| state.step);
@@ -268,8 +261,6 @@ impl<'c> TrainingRun<'c> {
         };
         let mut metrics = step_metrics(self.state.step + 1, &collected, &updates, seconds);
         metrics.held_memory_mib = held_memory_mib;
-        metrics.generation = collected.counters;
-        metrics.ahead = collected.ahead;
         metrics.algorithm.kl_coefficient = self.kl_coefficient();
         let finished = Instant::now();
         self.finish_step(&batch)?;
@@ -436,8 +427,8 @@ fn step_metrics(
             value_clip_fraction: updates.critic.clip_fraction,
             critic_grad_norm: updates.critic_grad_norm,
         },
-        generation: EngineCounters::default(),
-        ahead: AheadMetrics::default(),
+        generation: collected.counters,
+        ahead: collected.ahead,
         tokens_per_second: sampled * trajectories.len() as f64 / seconds.rollout.max(1e-9),
         seconds,
         peak_memory_mib: memory::peak_mib(),

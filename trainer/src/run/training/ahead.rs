@@ -14,18 +14,17 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use shared::shutdown::Shutdown;
 
-use super::collecting::{Collected, TracedProgress};
+use super::collecting::Collected;
+use super::player::Player;
 use super::{TrainingRun, is_due};
 use crate::config::Config;
 use crate::engine::EngineCounters;
-use crate::rollout::scheduler::roll_out;
 use crate::rollout::{EpisodeJob, Rollout, RolloutConfig};
-use crate::run::loaded_model::{EpisodeProgress, LoadedModel};
-use crate::run::rollout_engine::{NewWeights, Publisher, RolloutEngine};
-use crate::search::http::HttpSearcher;
+use crate::run::loaded_model::LoadedModel;
+use crate::run::rollout_engine::{NewWeights, Publisher};
 use crate::stop::StopFlag;
 use crate::token::Tokenizer;
-use crate::track::{AheadMetrics, Progress, Trace};
+use crate::track::{AheadMetrics, Trace};
 
 /// How often a step that waits for its rollout looks whether it is to stop.
 const STOP_SLICE: Duration = Duration::from_millis(200);
@@ -65,14 +64,14 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Moves an engine, which samples by the policy of `step`, and a searcher to a thread.
+    /// Moves a player, which samples by the policy of `step`, to a thread.
     ///
     /// # Errors
     /// The tokenizer's files, and the system's where there is no thread.
     pub(super) fn start(
         config: &Config,
         loaded: &LoadedModel,
-        (engine, searcher): (RolloutEngine, HttpSearcher),
+        mut player: Player,
         step: u64,
     ) -> anyhow::Result<Self> {
         // Its own, as the other one is read where the step is.
@@ -81,13 +80,12 @@ impl Ahead {
             &loaded.place.base,
             config.model.chat_date,
         )?;
-        let publisher = engine.publisher();
-        let (orders, received) = mpsc::channel();
+        let publisher = player.engine.publisher();
+        let (orders, received) = mpsc::channel::<Order>();
         let (sender, played) = mpsc::channel();
-        let mut player = Player { engine, searcher, tokenizer };
         let thread = Builder::new().name("rollouts".to_owned()).spawn(move || {
             for order in received {
-                if sender.send(player.play(order)).is_err() {
+                if sender.send(order.play(&mut player, &tokenizer)).is_err() {
                     break;
                 }
             }
@@ -137,30 +135,16 @@ impl Drop for Ahead {
     }
 }
 
-/// What plays.
-struct Player {
-    engine: RolloutEngine,
-    searcher: HttpSearcher,
-    tokenizer: Tokenizer,
-}
-
-impl Player {
-    fn play(&mut self, order: Order) -> Played {
-        let Order { step, jobs, config, weights, traced } = order;
+impl Order {
+    fn play(self, player: &mut Player, tokenizer: &Tokenizer) -> Played {
+        let Self { step, jobs, config, weights, traced } = self;
         let started = Instant::now();
         if let Some((weights, version)) = weights {
-            self.engine.take_weights(weights, version);
+            player.engine.take_weights(weights, version);
         }
         let mut trace = traced.then(Trace::start);
-        let progress =
-            Progress::start(&format!("rollout {step}"), jobs.len() as u64, "trajectories");
-        let mut observer =
-            TracedProgress { progress: EpisodeProgress(progress), trace: trace.as_mut() };
-        let (engine, searcher) = (self.engine.as_engine(), &mut self.searcher);
-        let rollout = roll_out(engine, searcher, &self.tokenizer, jobs, &config, &mut observer);
-        observer.progress.0.finish();
-        let rollout = rollout.map_err(anyhow::Error::from);
-        let counters = self.engine.take_counters();
+        let rollout = player.play(tokenizer, step, (jobs.into(), &config), trace.as_mut());
+        let counters = player.engine.take_counters();
         Played { step, rollout, counters, trace, took: started.elapsed() }
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use anyhow::Context as _;
-use serde_json::json;
 use tracing::warn;
 
 use super::TrainingRun;
@@ -11,15 +10,12 @@ use crate::algo::{OverlongPenalty, overlong_penalty, uniform_groups};
 use crate::data::Example;
 use crate::engine::{EngineCounters, Sampling};
 use crate::reward::{Reward, reward};
-use crate::rollout::scheduler::roll_out;
-use crate::rollout::trajectory::{EndReason, SegmentKind, Trajectory};
-use crate::rollout::{
-    CarriedEpisode, EpisodeJob, Rollout, RolloutConfig, RolloutEvent, RolloutObserver, RolloutWork,
-};
-use crate::run::loaded_model::{EpisodeProgress, episode_jobs_from, reward_config, rollout_config};
+use crate::rollout::trajectory::{EndReason, Trajectory};
+use crate::rollout::{CarriedEpisode, EpisodeJob, Rollout, RolloutConfig, RolloutWork};
+use crate::run::loaded_model::{episode_jobs_from, reward_config, rollout_config};
 use crate::run::question_order::questions_from;
 use crate::stop::StopFlag;
-use crate::track::{AheadMetrics, Progress, Trace, Track};
+use crate::track::AheadMetrics;
 
 /// What a step has played.
 #[derive(Default)]
@@ -217,7 +213,7 @@ impl TrainingRun<'_> {
         collected.uniform.extend((offset..offset + count).filter(|group| !varied.contains(group)));
         let present = self.state.step;
         collected.stale_trajectories +=
-            trajectories.iter().filter(|one| one.is_older_than(present)).count();
+            trajectories.iter().filter(|one| one.versions_behind(present) > 0).count();
         collected.trajectories.extend(trajectories);
         collected.questions += count;
         Ok(())
@@ -260,21 +256,9 @@ impl TrainingRun<'_> {
         stop: &StopFlag,
     ) -> anyhow::Result<Rollout> {
         let rollout = RolloutConfig { enough_prompts, ..self.rollout_config(stop) };
-        let label = format!("rollout {}", self.state.step + 1);
-        let episodes = work.jobs.len() + work.carried.len();
-        let mut observer = TracedProgress {
-            progress: EpisodeProgress(Progress::start(&label, episodes as u64, "trajectories")),
-            trace: self.trace.as_mut(),
-        };
-        let tokenizer = &self.loaded.tokenizer;
         let player = self.player.as_mut().context("rollouts go ahead")?;
-        let (engine, searcher) = (player.engine.as_engine(), &mut player.searcher);
-        let rollout = roll_out(engine, searcher, tokenizer, work, &rollout, &mut observer)?;
-        observer.progress.0.finish();
-        if let Some(trace) = &mut self.trace {
-            trace.next_rollout(episodes);
-        }
-        Ok(rollout)
+        let (tokenizer, step) = (&self.loaded.tokenizer, self.state.step + 1);
+        player.play(tokenizer, step, (work, &rollout), self.trace.as_mut())
     }
 
     /// Warns of trajectories without their passages, and refuses to go on with too many of them.
@@ -296,51 +280,5 @@ impl TrainingRun<'_> {
              grpo.max_failed_search_fraction = {limit} allows; last failure: {reason}"
         );
         Ok(())
-    }
-}
-
-/// Shows how many episodes have ended, and notes the timeline of a step that is traced.
-pub(super) struct TracedProgress<'t> {
-    pub(super) progress: EpisodeProgress,
-    pub(super) trace: Option<&'t mut Trace>,
-}
-
-impl RolloutObserver for TracedProgress<'_> {
-    fn observe(&mut self, event: RolloutEvent<'_>) {
-        self.progress.observe(event);
-        let Some(trace) = self.trace.as_deref_mut() else { return };
-        match event {
-            RolloutEvent::Appended { job, segment } => {
-                if segment.kind == SegmentKind::Prompt {
-                    trace.begin(job, "episode", &json!({"prompt_tokens": segment.token_ids.len()}));
-                }
-            }
-            RolloutEvent::Searching { job, query } => {
-                trace.begin(job, "search", &json!({"query": query}));
-            }
-            RolloutEvent::Found { job, passages } => {
-                trace.end(job, "search", &json!({"passages": passages.len()}));
-            }
-            RolloutEvent::SearchFailed { job, reason } => {
-                trace.end(job, "search", &json!({"failed": reason}));
-            }
-            RolloutEvent::Sampling { .. } => {}
-            RolloutEvent::Stepped { started, took, ended } => {
-                let details = json!({"turns_ended": ended});
-                trace.span(Track::Engine, "pass", (started, took), &details);
-            }
-            RolloutEvent::Waited { started, took } => {
-                let details = json!({});
-                trace.span(Track::Engine, "wait for passages", (started, took), &details);
-            }
-            RolloutEvent::Finished { job, trajectory, .. } => {
-                let details = json!({
-                    "searches": trajectory.searches.len(),
-                    "sampled_tokens": trajectory.sampled_tokens(),
-                    "end": trajectory.end,
-                });
-                trace.end(job, "episode", &details);
-            }
-        }
     }
 }
