@@ -1,7 +1,7 @@
 //! How many texts a second an encoder turns into vectors: `encode_bench MODEL LIBRARY TEXTS THREADS
-//! BATCHES GOAL`, where TEXTS has one a line, BATCHES are numbers of texts that are given at a
-//! time, with commas between them, and GOAL is `latency`, as for queries, or `throughput`, as for a
-//! corpus. Prints one JSON object; each figure is the best of three rounds, as
+//! BATCHES GOAL PRODUCTS`, where TEXTS has one a line, BATCHES are numbers of texts that are given
+//! at a time, with commas between them, GOAL is `latency`, as for queries, or `throughput`, as for a
+//! corpus, and PRODUCTS is `auto`, or `runtime` for those of ONNX Runtime. Prints one JSON object; each figure is the best of three rounds, as
 //! whatever else runs can only slow it down.
 
 #![expect(clippy::print_stdout, reason = "what it finds out is printed")]
@@ -15,14 +15,14 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use retriever_server::encode::device::Device;
-use retriever_server::encode::{Encoder, EncoderOptions, Goal, Role};
+use retriever_server::encode::{Encoder, EncoderOptions, Goal, Products, Role};
 
 const ROUNDS: usize = 3;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [model, library, texts, threads, batches, goal] = arguments.as_slice() else {
-        bail!("expected MODEL LIBRARY TEXTS THREADS BATCHES GOAL");
+    let [model, library, texts, threads, batches, goal, products] = arguments.as_slice() else {
+        bail!("expected MODEL LIBRARY TEXTS THREADS BATCHES GOAL PRODUCTS");
     };
     let options = EncoderOptions {
         device: Device::Cpu,
@@ -32,6 +32,11 @@ fn main() -> Result<()> {
             "latency" => Goal::Latency,
             "throughput" => Goal::Throughput,
             other => bail!("GOAL is {other}, expected latency or throughput"),
+        },
+        products: match products.as_str() {
+            "auto" => Products::Auto,
+            "runtime" => Products::Runtime,
+            other => bail!("PRODUCTS is {other}, expected auto or runtime"),
         },
     };
     let encoder = Encoder::open(Path::new(model), &options)?;

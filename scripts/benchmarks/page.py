@@ -98,13 +98,19 @@ def encode(part):
     rows = []
     for batch, ours in sorted(part["ours"].items(), key=lambda one: int(one[0])):
         peers = part["peers"][batch]
-        rows.append([batch, number(ours), number(peers["onnxruntime"]), f"{ours / peers['onnxruntime']:.2f}",
-                     number(peers["sentence_transformers"]), f"{ours / peers['sentence_transformers']:.2f}"])
-    ours, peer = part["corpus"], part["peers"]["corpus"]["sentence_transformers"]
-    rows += [[f"{size} (corpus)", number(one), "", "", number(peer), f"{one / peer:.2f}"]
-             for size, one in ours.items()]
-    head = ["texts at a time", "ours, texts/s", "onnxruntime", "ours / it", "sentence-transformers", "ours / it"]
-    return f"### Encoder\n\nall-MiniLM-L6-v2, 32-word texts. {circumstances(part)}\n\n" + table(head, rows)
+        onnx, transformers = peers["onnxruntime"], peers["sentence_transformers"]
+        runtime = part["runtime"][batch]
+        rows.append([batch, number(ours), number(runtime), number(onnx), f"{ours / onnx:.2f} ({runtime / onnx:.2f})",
+                     number(transformers), f"{ours / transformers:.2f} ({runtime / transformers:.2f})"])
+    peer = part["peers"]["corpus"]["sentence_transformers"]
+    for size, ours in part["corpus"].items():
+        runtime = part["runtime"][size]
+        rows.append([f"{size} (corpus)", number(ours), number(runtime), "", "",
+                     number(peer), f"{ours / peer:.2f} ({runtime / peer:.2f})"])
+    head = ["texts at a time", "ours, texts/s", "with ONNX Runtime's products", "onnxruntime", "ours / it",
+            "sentence-transformers", "ours / it"]
+    return ("### Encoder\n\nall-MiniLM-L6-v2, 32-word texts; ratios with ONNX Runtime's products, as without tiles, in "
+            f"brackets. {circumstances(part)}\n\n") + table(head, rows)
 
 
 def server(part):

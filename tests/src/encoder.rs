@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use retriever_server::encode::device::{Device, Provider};
-use retriever_server::encode::{EncodeError, Encoder, EncoderOptions, Goal, Role};
+use retriever_server::encode::{EncodeError, Encoder, EncoderOptions, Goal, Products, Role};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -31,6 +31,7 @@ fn options() -> EncoderOptions {
         threads: NonZeroUsize::new(1),
         library: Some(in_repository(".cache/onnxruntime/lib")),
         goal: Goal::Latency,
+        products: Products::Auto,
     }
 }
 
@@ -242,12 +243,32 @@ fn several_sessions_give_the_vectors_of_one() {
         .collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let expected = encode(&one, &texts, Role::Passage);
-    // The same batches, each by a session of one thread: not a bit differs.
-    assert_eq!(encode(&several, &texts, Role::Passage), expected);
+    for (left, right) in encode(&several, &texts, Role::Passage).iter().zip(&expected) {
+        check_same(left, right);
+    }
     let alone = encode(&one, &texts[..1], Role::Passage);
-    assert_eq!(encode(&several, &texts[..1], Role::Passage), alone);
+    check_same(&encode(&several, &texts[..1], Role::Passage)[0], &alone[0]);
     let stopped = several.encode(&texts, Role::Passage, &|| true).unwrap_err();
     assert!(matches!(stopped, EncodeError::Stopped), "{stopped}");
+}
+
+/// Split numbers, on tiles or in plain loops, by a session of two threads and by two of one.
+#[test]
+fn split_products_give_the_vectors_of_onnx_runtime() {
+    let (texts, _) = recording();
+    let texts: Vec<&str> =
+        texts.iter().map(String::as_str).filter(|text| text.len() < 60).collect();
+    let texts = &texts[..6];
+    let runtime = EncoderOptions { products: Products::Runtime, ..options() };
+    let runtime = Encoder::open(&model_folder(), &runtime).unwrap();
+    let expected = encode(&runtime, texts, Role::Query);
+    let split =
+        EncoderOptions { products: Products::Split, threads: NonZeroUsize::new(2), ..options() };
+    let split = Encoder::open(&model_folder(), &split).unwrap();
+    for (found, expected) in encode(&split, texts, Role::Query).iter().zip(&expected) {
+        check_same(found, expected);
+    }
+    check_same(&one(&split, texts[0], Role::Query), &expected[0]);
 }
 
 #[test]

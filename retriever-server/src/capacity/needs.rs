@@ -241,8 +241,8 @@ fn graph(collection: &Collection, vectors: VectorRequest, kind: GraphKind) -> Ne
     }
 }
 
-/// The most while ONNX Runtime loads it: 180 MB were measured for the 91 MB of MiniLM, batches
-/// included.
+/// The most while it is loaded: 180 MB were measured for the 91 MB of MiniLM, batches included,
+/// whether ONNX Runtime multiplies or what splits its weights.
 fn model(bytes: u64) -> Need {
     Need {
         part: "model",

@@ -13,15 +13,30 @@ pub(super) struct RunLimits {
 }
 
 impl RunLimits {
-    /// On a CPU small runs are faster, since what they compute stays in its cache. A GPU wants
-    /// large ones, and few different shapes, for each of which its allocator keeps memory.
-    pub(super) fn of(provider: Provider) -> Self {
+    /// For texts of these lengths in tokens, whose runs so many sessions share.
+    ///
+    /// On a CPU small runs are faster, since what they compute stays in its cache, and of several
+    /// sessions none should wait long for the last one's run. A GPU wants large runs, and few
+    /// different shapes, for each of which its allocator keeps memory.
+    pub(super) fn of(provider: Provider, sessions: usize, lengths: &[usize]) -> Self {
         match provider {
-            Provider::Cpu => Self { max_tokens: 256, multiple_tokens: 1 },
+            Provider::Cpu if sessions > 1 => {
+                let share = lengths.iter().sum::<usize>() / (sessions * RUNS_A_SESSION);
+                let max_tokens = share.clamp(MIN_TOKENS_CPU, MAX_TOKENS_CPU);
+                Self { max_tokens, multiple_tokens: 1 }
+            }
+            Provider::Cpu => Self { max_tokens: MAX_TOKENS_CPU, multiple_tokens: 1 },
             Provider::Cuda(_) => Self { max_tokens: 16_384, multiple_tokens: 16 },
         }
     }
 }
+
+/// Runs of this many tokens gain nothing from more.
+const MAX_TOKENS_CPU: usize = 256;
+/// Runs of fewer tokens are slow, as each reads all weights.
+const MIN_TOKENS_CPU: usize = 64;
+/// Runs that each of several sessions should have at least, where there are texts enough.
+const RUNS_A_SESSION: usize = 8;
 
 /// Texts that go through the model together.
 #[derive(Clone, Debug, PartialEq, Eq)]

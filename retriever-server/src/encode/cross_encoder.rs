@@ -115,7 +115,8 @@ impl CrossEncoder {
             .map(|pair| self.tokens.encode_pair(*pair, self.settings.max_tokens))
             .collect::<Result<Vec<_>, _>>()?;
         let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
-        let batches = plan(&lengths, RunLimits::of(self.provider));
+        let limits = RunLimits::of(self.provider, self.sessions.count(), &lengths);
+        let batches = plan(&lengths, limits);
         for batches in batches.chunks(self.sessions.runs_at_a_time()) {
             if stop() {
                 return Ok(false);

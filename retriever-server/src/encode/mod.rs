@@ -16,6 +16,7 @@ mod pooling;
 mod library;
 mod session;
 mod sessions;
+mod split;
 mod opening;
 pub mod cross_encoder;
 
@@ -35,6 +36,7 @@ use crate::encode::settings::Settings;
 use crate::encode::tokens::Tokens;
 
 pub use sessions::Goal;
+pub use split::Products;
 
 /// Texts whose tokens are in memory at a time.
 const WINDOW_TEXTS: usize = 2048;
@@ -159,6 +161,8 @@ pub struct EncoderOptions {
     pub threads: Option<NonZeroUsize>,
     /// What it is to be good at.
     pub goal: Goal,
+    /// What multiplies with its weights on the CPU.
+    pub products: Products,
     /// ONNX Runtime's library, or the folder in which it is; none for where it is looked for.
     pub library: Option<PathBuf>,
 }
@@ -253,7 +257,8 @@ impl Encoder {
         stop: &dyn Fn() -> bool,
     ) -> Result<(), EncodeError> {
         let lengths: Vec<usize> = ids.iter().map(Vec::len).collect();
-        let batches = plan(&lengths, RunLimits::of(self.provider));
+        let limits = RunLimits::of(self.provider, self.sessions.count(), &lengths);
+        let batches = plan(&lengths, limits);
         for batches in batches.chunks(self.sessions.runs_at_a_time()) {
             if stop() {
                 return Err(EncodeError::Stopped);

@@ -10,7 +10,7 @@ use tracing::info;
 use crate::encode::device::{Device, Provider};
 use crate::encode::session::{Reading, Rows, is_built_with_cuda};
 use crate::encode::sessions::{Goal, Sessions, Source};
-use crate::encode::{EncodeError, EncoderOptions, library};
+use crate::encode::{EncodeError, EncoderOptions, Products, library};
 
 /// A model to open.
 pub(super) struct Wanted<'a> {
@@ -46,12 +46,14 @@ pub(super) fn open(wanted: &Wanted<'_>, options: &EncoderOptions) -> Result<Open
         .threads
         .or_else(|| thread::available_parallelism().ok())
         .unwrap_or(NonZeroUsize::MIN);
-    let opening = Opening { wanted, environment, threads, goal: options.goal };
+    let opening =
+        Opening { wanted, environment, threads, goal: options.goal, products: options.products };
     let (provider, reason, (sessions, dimension)) = opening.choose(options.device)?;
     info!(
         %provider,
         reason,
         threads = threads.get(),
+        products = sessions.products(),
         model = %wanted.path.display(),
         library = %library.display(),
         "the {} is ready",
@@ -66,6 +68,7 @@ struct Opening<'a> {
     environment: Environment,
     threads: NonZeroUsize,
     goal: Goal,
+    products: Products,
 }
 
 impl Opening<'_> {
@@ -101,8 +104,8 @@ impl Opening<'_> {
             return Err("this ONNX Runtime is built without it".to_owned());
         }
         let &Wanted { path, reading, max_tokens: row_tokens, padding, .. } = self.wanted;
-        let &Self { ref environment, threads, goal, .. } = self;
-        let source = Source { environment, path, reading, threads, goal };
+        let &Self { ref environment, threads, goal, products, .. } = self;
+        let source = Source { environment, path, reading, threads, goal, products };
         let sessions = Sessions::open(source, provider)?;
         let ids = vec![padding; row_tokens];
         let vectors = sessions

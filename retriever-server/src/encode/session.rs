@@ -1,17 +1,19 @@
 //! A model in ONNX Runtime: token ids in, one vector a text out.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use ort::ep::{CUDA, ExecutionProvider};
 use ort::session::builder::GraphOptimizationLevel;
-use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session};
-use ort::value::{Outlet, TensorElementType, TensorRef};
+use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session, SessionInputValue};
+use ort::value::{DynValue, Outlet, TensorElementType, TensorRef};
 
 use crate::encode::device::Provider;
 use crate::encode::library::whole_text;
 use crate::encode::pooling::pool;
 use crate::encode::sessions::Source;
 use crate::encode::settings::Pooling;
+use crate::encode::split::SplitModel;
 
 /// Rows of token ids of one length, `lengths` of which are the text's.
 #[derive(Debug)]
@@ -60,6 +62,8 @@ pub(super) struct Model {
     /// Without the outputs that are not looked at, which are then not computed.
     options: RunOptions<HasSelectedOutputs>,
     inputs: Vec<(&'static str, Input)>,
+    /// Inputs that are always the same, by their names.
+    tables: Vec<(String, Arc<DynValue>)>,
     output: String,
     reading: Reading,
 }
@@ -70,14 +74,17 @@ impl Model {
         source: Source<'_>,
         provider: Provider,
         threads: NonZeroUsize,
+        split: Option<&SplitModel>,
     ) -> Result<Self, String> {
-        let session = commit(source, provider, threads).map_err(|error| whole_text(&error))?;
+        let session =
+            commit(source, provider, threads, split).map_err(|error| whole_text(&error))?;
         let reading = source.reading;
-        let inputs = known_inputs(&session)?;
+        let tables = split.map_or_else(Vec::new, |split| split.tables.clone());
+        let inputs = known_inputs(&session, &tables)?;
         let output = output_for(&session, reading)?;
         let selected = OutputSelector::no_default().with(output.clone());
         let options = RunOptions::new().map_err(|error| whole_text(&error))?.with_outputs(selected);
-        Ok(Self { session, options, inputs, output, reading })
+        Ok(Self { session, options, inputs, tables, output, reading })
     }
 
     /// Computes the vectors of `rows`, one after the other, as they come out of pooling, or their
@@ -90,19 +97,18 @@ impl Model {
         }
         let plain = rows.types.is_none().then(|| vec![0i64; rows.ids.len()]);
         let types = rows.types.as_ref().or(plain.as_ref());
-        let inputs = self
-            .inputs
-            .iter()
-            .map(|&(name, input)| {
-                let numbers = match input {
-                    Input::Ids => &rows.ids,
-                    Input::Mask => &mask,
-                    Input::Types => types.unwrap_or(&mask),
-                };
-                Ok((name, TensorRef::from_array_view((shape, numbers.as_slice()))?))
-            })
-            .collect::<ort::Result<Vec<_>>>()
-            .map_err(|error| whole_text(&error))?;
+        let mut inputs: Vec<(&str, SessionInputValue<'_>)> = Vec::new();
+        for &(name, input) in &self.inputs {
+            let numbers = match input {
+                Input::Ids => &rows.ids,
+                Input::Mask => &mask,
+                Input::Types => types.unwrap_or(&mask),
+            };
+            let tensor = TensorRef::from_array_view((shape, numbers.as_slice()))
+                .map_err(|error| whole_text(&error))?;
+            inputs.push((name, tensor.into()));
+        }
+        inputs.extend(self.tables.iter().map(|(name, table)| (name.as_str(), (&**table).into())));
         let outputs = self
             .session
             .run_with_options(inputs, &self.options)
@@ -159,7 +165,12 @@ pub(super) fn is_built_with_cuda() -> bool {
     CUDA::is_available().unwrap_or(false)
 }
 
-fn commit(source: Source<'_>, provider: Provider, threads: NonZeroUsize) -> ort::Result<Session> {
+fn commit(
+    source: Source<'_>,
+    provider: Provider,
+    threads: NonZeroUsize,
+    split: Option<&SplitModel>,
+) -> ort::Result<Session> {
     let mut builder = Session::builder(source.environment)?
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(threads.get())?
@@ -173,13 +184,20 @@ fn commit(source: Source<'_>, provider: Provider, threads: NonZeroUsize) -> ort:
     if let Provider::Cuda(device) = provider {
         CUDA::default().with_device_id(i32::from(device)).register(&mut builder)?;
     }
-    builder.commit_from_file(source.path)
+    match split {
+        Some(split) => split.commit(builder, threads),
+        None => builder.commit_from_file(source.path),
+    }
 }
 
-fn known_inputs(session: &Session) -> Result<Vec<(&'static str, Input)>, String> {
+fn known_inputs(
+    session: &Session,
+    tables: &[(String, Arc<DynValue>)],
+) -> Result<Vec<(&'static str, Input)>, String> {
     let names = Input::ALL.map(|(name, _)| name);
     let mut inputs = Vec::new();
-    for input in session.inputs() {
+    let is_table = |input: &&Outlet| tables.iter().any(|(name, _)| name == input.name());
+    for input in session.inputs().iter().filter(|input| !is_table(input)) {
         let known = Input::ALL.into_iter().find(|(name, _)| *name == input.name());
         let known = known.ok_or_else(|| {
             format!("input {} is unknown, expected {}", input.name(), names.join(", "))

@@ -1,6 +1,7 @@
 //! One model in one session or several. A session computes a run on all its threads, which wait for
 //! each other many times in it; several sessions of one thread each compute more runs in all, while
-//! each run takes longer and each session keeps weights of its own.
+//! each run takes longer. Where weights are split, sessions share them, and there are both: one for
+//! single runs, and several for more. Else each session keeps weights of its own.
 
 use std::num::NonZeroUsize;
 use std::panic::resume_unwind;
@@ -10,11 +11,13 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use ort::environment::Environment;
+use tracing::warn;
 
 use crate::encode::device::Provider;
 use crate::encode::session::{Model, Reading, Rows};
+use crate::encode::split::{Products, SplitModel};
 
-/// Each session costs memory of about 1.6 times the model's file.
+/// Each session with weights of its own costs memory of about 1.6 times the model's file.
 pub(super) const MAX_SESSIONS: usize = 8;
 /// Runs for each session that callers should give at a time: few enough to be stopped soon, and
 /// enough that no session is without work for long.
@@ -23,10 +26,11 @@ const RUNS_AT_A_TIME: usize = 4;
 /// What a model is opened for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Goal {
-    /// Single texts as soon as possible, in little memory: one session.
+    /// Single texts as soon as possible, in little memory.
     #[default]
     Latency,
-    /// As many texts as possible: on the CPU a session for every thread, up to eight.
+    /// As many texts as possible: on the CPU a session for every thread, up to eight, even where
+    /// each keeps weights of its own.
     Throughput,
 }
 
@@ -48,28 +52,65 @@ pub(super) struct Source<'a> {
     pub(super) reading: Reading,
     pub(super) threads: NonZeroUsize,
     pub(super) goal: Goal,
+    pub(super) products: Products,
 }
 
-/// The open sessions, at least one.
-pub(super) struct Sessions(Vec<Mutex<Model>>);
+/// The open sessions.
+pub(super) struct Sessions {
+    /// At least one, each with a share of the threads.
+    shared: Vec<Mutex<Model>>,
+    /// One with all threads for a single run, where it costs little memory and is not the only one.
+    single: Option<Mutex<Model>>,
+    /// What multiplies with the weights.
+    products: &'static str,
+}
 
 impl Sessions {
     /// Opens the model. Its errors, and those of [`Self::run`], are texts for
     /// [`super::EncodeError`].
     pub(super) fn open(source: Source<'_>, provider: Provider) -> Result<Self, String> {
-        let count = source.goal.sessions(provider, source.threads);
-        let share = source.threads.get() / count;
-        let share = NonZeroUsize::new(share).unwrap_or(NonZeroUsize::MIN);
+        let with = source.products.multiplier().filter(|_| provider == Provider::Cpu);
+        let split = with.and_then(|with| SplitModel::read(source.path, with));
+        match Self::open_with(source, provider, split.as_ref()) {
+            Err(reason) if split.is_some() => {
+                let model = source.path.display();
+                warn!(%model, reason, "cannot split the weights, ONNX Runtime multiplies");
+                Self::open_with(source, provider, None)
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_with(
+        source: Source<'_>,
+        provider: Provider,
+        split: Option<&SplitModel>,
+    ) -> Result<Self, String> {
+        let Source { threads, goal, .. } = source;
+        let goal = if split.is_some() { Goal::Throughput } else { goal };
+        let count = goal.sessions(provider, threads);
+        let share = NonZeroUsize::new(threads.get() / count).unwrap_or(NonZeroUsize::MIN);
         // One after the other: while a session is opened it needs more memory than afterwards.
-        (0..count)
-            .map(|_| Model::open(source, provider, share).map(Mutex::new))
-            .collect::<Result<_, _>>()
-            .map(Self)
+        let open = |threads| Model::open(source, provider, threads, split).map(Mutex::new);
+        let shared = (0..count).map(|_| open(share)).collect::<Result<_, _>>()?;
+        let single = (split.is_some() && count > 1).then(|| open(threads)).transpose()?;
+        let products = split.map_or("ONNX Runtime", |split| split.with.name());
+        Ok(Self { shared, single, products })
+    }
+
+    /// What multiplies with the weights.
+    pub(super) fn products(&self) -> &'static str {
+        self.products
+    }
+
+    /// Sessions that runs are shared among.
+    pub(super) fn count(&self) -> usize {
+        self.shared.len()
     }
 
     /// Runs that callers should give at a time.
     pub(super) fn runs_at_a_time(&self) -> usize {
-        match self.0.len() {
+        match self.count() {
             1 => 1,
             sessions => sessions * RUNS_AT_A_TIME,
         }
@@ -89,7 +130,10 @@ impl Sessions {
             }
         };
         let work = &work;
-        let (first, others) = self.0.split_first().ok_or("there is no session")?;
+        let (first, others) = match (&self.single, runs) {
+            (Some(single), [_]) => (single, [].as_slice()),
+            _ => self.shared.split_first().ok_or("there is no session")?,
+        };
         let parts: Vec<Result<_, String>> = thread::scope(|scope| {
             // A thread that does not start leaves its runs to the others.
             let others: Vec<_> = others

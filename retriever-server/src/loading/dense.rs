@@ -11,7 +11,7 @@ use crate::app::ServeError;
 use crate::backend::Backend;
 use crate::backend::dense::{DenseBackend, Vectors};
 use crate::config::{ConfigError, EncoderConfig, RuntimeConfig, ServeConfig, variables as var};
-use crate::encode::{EncodeError, Encoder, EncoderOptions, Goal, Role};
+use crate::encode::{EncodeError, Encoder, EncoderOptions, Goal, Products, Role};
 use crate::gpu::GpuOptions;
 use crate::index::build::Progress;
 use crate::index::dense::ann::{self, GraphKind};
@@ -210,6 +210,7 @@ pub(super) fn options(runtime: &RuntimeConfig, threads: usize, goal: Goal) -> En
         threads: NonZeroUsize::new(threads),
         library: runtime.library.clone(),
         goal,
+        products: Products::Auto,
     }
 }
 

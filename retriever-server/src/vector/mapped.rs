@@ -35,7 +35,7 @@ pub enum MapError {
 }
 
 /// The map is tantivy's, which keeps most of this crate free of unsafe code.
-pub(super) fn map(path: &Path) -> Result<OwnedBytes, MapError> {
+pub(crate) fn map(path: &Path) -> Result<OwnedBytes, MapError> {
     let open = |source| MapError::Open { path: path.to_owned(), source };
     let file = path.canonicalize().map_err(open)?;
     let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else {

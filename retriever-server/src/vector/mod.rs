@@ -19,7 +19,7 @@ mod gather;
 mod kernel;
 #[cfg(target_arch = "x86_64")]
 mod lanes_x86;
-mod mapped;
+pub(crate) mod mapped;
 mod panels;
 mod portable;
 mod rows;

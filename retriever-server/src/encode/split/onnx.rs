@@ -1,0 +1,371 @@
+//! Takes the weights of products out of an ONNX file.
+//!
+//! An ONNX file is a message whose fields onnx.proto3 of the ONNX project names. What is not looked at here is copied as it is, byte for byte, so that nothing of a file
+//! is lost which this does not know.
+
+use std::collections::HashMap;
+
+use crate::encode::split::message::{
+    Field, Value, fields, only, put_bytes, put_number, take_number,
+};
+
+/// The domain of the nodes that are put in.
+pub(super) const DOMAIN: &str = "retriever";
+/// What those nodes do.
+pub(super) const OPERATOR: &str = "SplitMatMul";
+/// Attribute with the position of the node's weights in [`Separated::products`].
+pub(super) const WEIGHTS: &str = "weights";
+/// Attribute with the columns that a product has.
+pub(super) const COLUMNS: &str = "columns";
+
+/// Weights with fewer rows or columns stay where they are.
+const MIN_SIDE: usize = 32;
+/// So do tables of fewer bytes.
+const MIN_TABLE_BYTES: usize = 1 << 20;
+
+/// A model and the weights that were taken out of it.
+#[derive(Debug)]
+pub(super) struct Separated<'a> {
+    /// The file without them, in which nodes of [`DOMAIN`] stand for products.
+    pub(super) model: Vec<u8>,
+    /// The weights, at least one.
+    pub(super) products: Vec<Matrix<'a>>,
+    /// Tables whose rows are looked up, which have become inputs of the model.
+    pub(super) tables: Vec<Tensor<'a>>,
+}
+
+/// A matrix with which activations are multiplied from the right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Matrix<'a> {
+    /// Little-endian `f32`, row after row.
+    pub(super) numbers: &'a [u8],
+    /// Rows: numbers of an activation.
+    pub(super) inner: usize,
+    /// Columns: numbers of a product.
+    pub(super) columns: usize,
+}
+
+/// Separates a file; `None` if it cannot be read, or there is nothing to be taken out of it.
+pub(super) fn separate(file: &[u8]) -> Option<Separated<'_>> {
+    let model = fields(file)?;
+    let graph = only(&model, model::GRAPH)?.bytes()?;
+    let (graph, products, tables) = separate_graph(graph)?;
+    let mut separated = Vec::with_capacity(graph.len() + 1024);
+    for field in &model {
+        if field.number == model::GRAPH {
+            put_bytes(&mut separated, model::GRAPH, &graph);
+        } else {
+            separated.extend_from_slice(field.whole);
+        }
+    }
+    let mut import = Vec::new();
+    put_bytes(&mut import, opset::DOMAIN, DOMAIN.as_bytes());
+    put_number(&mut import, opset::VERSION, 1);
+    put_bytes(&mut separated, model::OPSET_IMPORT, &import);
+    Some(Separated { model: separated, products, tables })
+}
+
+/// The graph without what is taken out of it, the weights, and the tables.
+fn separate_graph(graph: &[u8]) -> Option<(Vec<u8>, Vec<Matrix<'_>>, Vec<Tensor<'_>>)> {
+    let graph = fields(graph)?;
+    let all = |number: u64| graph.iter().filter(move |field| field.number == number);
+    let tensors = all(graph::INITIALIZER)
+        .map(|field| Tensor::of(field.bytes()?))
+        .collect::<Option<Vec<_>>>()?;
+    let nodes =
+        all(graph::NODE).map(|field| Node::of(field.bytes()?)).collect::<Option<Vec<_>>>()?;
+    // A graph within may use every name of this one.
+    if tensors.iter().any(|tensor| tensor.is_elsewhere) || nodes.iter().any(|node| node.has_graph) {
+        return None;
+    }
+    // Who calls may give another value for a tensor that is an input or take one that is an output.
+    let mut kept = Vec::new();
+    for field in all(graph::INPUT).chain(all(graph::OUTPUT)) {
+        kept.push(only(&fields(field.bytes()?)?, value::NAME)?.bytes()?);
+    }
+    let matrices: HashMap<&[u8], Matrix<'_>> = tensors
+        .iter()
+        .filter(|tensor| !kept.contains(&tensor.name))
+        .filter_map(|tensor| Some((tensor.name, tensor.matrix()?)))
+        .collect();
+
+    // All uses of a tensor, those as weights of a product, and those as a table.
+    let mut uses: HashMap<&[u8], [usize; 3]> = HashMap::new();
+    for node in &nodes {
+        for &input in &node.inputs {
+            uses.entry(input).or_default()[0] += 1;
+        }
+        if let Some(right) = node.right() {
+            uses.entry(right).or_default()[1] += 1;
+        }
+        if let Some(table) = node.table() {
+            uses.entry(table).or_default()[2] += 1;
+        }
+    }
+    let mut products = Vec::new();
+    let mut positions: HashMap<&[u8], usize> = HashMap::new();
+    for node in &nodes {
+        let Some((name, &matrix)) = node.right().and_then(|name| matrices.get_key_value(name))
+        else {
+            continue;
+        };
+        // Weights that something else uses too would be held twice.
+        if uses.get(name).is_some_and(|[all, products, _]| all == products) {
+            positions.entry(name).or_insert_with(|| {
+                products.push(matrix);
+                products.len() - 1
+            });
+        }
+    }
+    if products.is_empty() {
+        return None;
+    }
+
+    let (mut separated, mut tables) = (Vec::new(), Vec::new());
+    let (mut nodes, mut tensors) = (nodes.iter(), tensors.into_iter());
+    for field in &graph {
+        match field.number {
+            graph::NODE => {
+                let node = nodes.next()?;
+                match node.right().and_then(|name| positions.get(name)) {
+                    Some(&position) => {
+                        let columns = products.get(position)?.columns;
+                        put_bytes(&mut separated, graph::NODE, &node.replaced(position, columns));
+                    }
+                    None => separated.extend_from_slice(field.whole),
+                }
+            }
+            graph::INITIALIZER => {
+                let tensor = tensors.next()?;
+                let is_looked_up = |[all, _, lookups]: &[usize; 3]| all == lookups;
+                if positions.contains_key(tensor.name) {
+                    // Its products have it.
+                } else if tensor.is_large_matrix()
+                    && !kept.contains(&tensor.name)
+                    && uses.get(tensor.name).is_some_and(is_looked_up)
+                {
+                    put_bytes(&mut separated, graph::INPUT, &tensor.as_input());
+                    tables.push(tensor);
+                } else {
+                    separated.extend_from_slice(field.whole);
+                }
+            }
+            _ => separated.extend_from_slice(field.whole),
+        }
+    }
+    Some((separated, products, tables))
+}
+
+/// A node, of which only a product's parts are kept.
+struct Node<'a> {
+    fields: Vec<Field<'a>>,
+    inputs: Vec<&'a [u8]>,
+    /// What it does, if that is ONNX's own.
+    operator: &'a [u8],
+    has_graph: bool,
+}
+
+impl<'a> Node<'a> {
+    fn of(bytes: &'a [u8]) -> Option<Self> {
+        let fields = fields(bytes)?;
+        let (mut inputs, mut has_graph) = (Vec::new(), false);
+        let (mut operator, mut domain): (&[u8], &[u8]) = (b"", b"");
+        for field in &fields {
+            match field.number {
+                node::INPUT => inputs.push(field.bytes()?),
+                node::OPERATOR => operator = field.bytes()?,
+                node::DOMAIN => domain = field.bytes()?,
+                node::ATTRIBUTE => {
+                    has_graph |= self::fields(field.bytes()?)?
+                        .iter()
+                        .any(|field| [attribute::GRAPH, attribute::GRAPHS].contains(&field.number));
+                }
+                _ => {}
+            }
+        }
+        let operator = if matches!(domain, b"" | b"ai.onnx") { operator } else { b"" };
+        Some(Self { fields, inputs, operator, has_graph })
+    }
+
+    /// The name of the right factor, if this is a product.
+    fn right(&self) -> Option<&'a [u8]> {
+        match *self.inputs {
+            [_, right] if self.operator == b"MatMul" => Some(right),
+            _ => None,
+        }
+    }
+
+    /// The name of the table whose rows this looks up.
+    fn table(&self) -> Option<&'a [u8]> {
+        self.inputs.first().copied().filter(|_| self.operator == b"Gather")
+    }
+
+    /// The node that stands for this product.
+    fn replaced(&self, position: usize, columns: usize) -> Vec<u8> {
+        let mut replaced = Vec::new();
+        let mut is_left = true;
+        for field in &self.fields {
+            let is_kept = match field.number {
+                node::INPUT => std::mem::take(&mut is_left),
+                node::OPERATOR | node::DOMAIN => false,
+                _ => true,
+            };
+            if is_kept {
+                replaced.extend_from_slice(field.whole);
+            }
+        }
+        put_bytes(&mut replaced, node::OPERATOR, OPERATOR.as_bytes());
+        put_bytes(&mut replaced, node::DOMAIN, DOMAIN.as_bytes());
+        for (name, number) in [(WEIGHTS, position), (COLUMNS, columns)] {
+            let mut attribute = Vec::new();
+            put_bytes(&mut attribute, attribute::NAME, name.as_bytes());
+            put_number(&mut attribute, attribute::INTEGER, number as u64);
+            put_number(&mut attribute, attribute::KIND, attribute::KIND_INTEGER);
+            put_bytes(&mut replaced, node::ATTRIBUTE, &attribute);
+        }
+        replaced
+    }
+}
+
+/// A tensor of the file.
+#[derive(Debug)]
+pub(super) struct Tensor<'a> {
+    name: &'a [u8],
+    sizes: Vec<u64>,
+    kind: u64,
+    /// Little-endian, if it is one of `f32`.
+    numbers: &'a [u8],
+    /// Whether its numbers are in a file of their own.
+    is_elsewhere: bool,
+}
+
+impl<'a> Tensor<'a> {
+    fn of(bytes: &'a [u8]) -> Option<Self> {
+        let mut tensor =
+            Self { name: b"", sizes: Vec::new(), kind: 0, numbers: b"", is_elsewhere: false };
+        for field in fields(bytes)? {
+            match (field.number, field.value) {
+                (tensor::SIZES, Value::Number(size)) => tensor.sizes.push(size),
+                (tensor::SIZES, Value::Bytes(mut packed)) => {
+                    while !packed.is_empty() {
+                        tensor.sizes.push(take_number(&mut packed)?);
+                    }
+                }
+                (tensor::KIND, Value::Number(kind)) => tensor.kind = kind,
+                (tensor::PLACE, Value::Number(place)) => tensor.is_elsewhere = place != 0,
+                (tensor::NAME, Value::Bytes(name)) => tensor.name = name,
+                // Packed `f32` are the same bytes as raw ones.
+                (tensor::RAW | tensor::FLOATS, Value::Bytes(numbers)) => tensor.numbers = numbers,
+                _ => {}
+            }
+        }
+        Some(tensor)
+    }
+
+    /// Its name, if that is text.
+    pub(super) fn name(&self) -> Option<&'a str> {
+        std::str::from_utf8(self.name).ok()
+    }
+
+    /// Its sizes, if it holds as many `f32`.
+    pub(super) fn sizes(&self) -> Option<Vec<usize>> {
+        let sizes: Option<Vec<usize>> =
+            self.sizes.iter().map(|&size| usize::try_from(size).ok()).collect();
+        let sizes = sizes?;
+        let numbers = sizes.iter().try_fold(1usize, |product, &size| product.checked_mul(size))?;
+        let is_whole = numbers.checked_mul(size_of::<f32>()) == Some(self.numbers.len());
+        (is_whole && self.kind == tensor::KIND_F32).then_some(sizes)
+    }
+
+    /// Its numbers, if it is one of `f32`.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = f32> {
+        let (numbers, _) = self.numbers.as_chunks::<4>();
+        numbers.iter().map(|&bytes| f32::from_le_bytes(bytes))
+    }
+
+    fn is_large_matrix(&self) -> bool {
+        self.numbers.len() >= MIN_TABLE_BYTES && self.matrix().is_some() && self.name().is_some()
+    }
+
+    /// This as a matrix, if it is one of `f32` that is large enough.
+    fn matrix(&self) -> Option<Matrix<'a>> {
+        let [inner, columns] = *self.sizes()? else { return None };
+        (inner.min(columns) >= MIN_SIDE).then_some(Matrix { numbers: self.numbers, inner, columns })
+    }
+
+    /// An input of the name and the sizes of the tensor.
+    fn as_input(&self) -> Vec<u8> {
+        let nested = |field, message: &[u8]| {
+            let mut bytes = Vec::new();
+            put_bytes(&mut bytes, field, message);
+            bytes
+        };
+        let mut sizes = Vec::new();
+        for &size in &self.sizes {
+            let mut number = Vec::new();
+            put_number(&mut number, shape::SIZE_NUMBER, size);
+            put_bytes(&mut sizes, shape::SIZE, &number);
+        }
+        let mut kind = Vec::new();
+        put_number(&mut kind, kind::ELEMENT, self.kind);
+        put_bytes(&mut kind, kind::SHAPE, &sizes);
+        let mut input = nested(value::NAME, self.name);
+        put_bytes(&mut input, value::KIND, &nested(kind::TENSOR, &kind));
+        input
+    }
+}
+
+/// Numbers of fields.
+mod model {
+    pub(super) const GRAPH: u64 = 7;
+    pub(super) const OPSET_IMPORT: u64 = 8;
+}
+mod opset {
+    pub(super) const DOMAIN: u64 = 1;
+    pub(super) const VERSION: u64 = 2;
+}
+mod graph {
+    pub(super) const NODE: u64 = 1;
+    pub(super) const INITIALIZER: u64 = 5;
+    pub(super) const INPUT: u64 = 11;
+    pub(super) const OUTPUT: u64 = 12;
+}
+mod value {
+    pub(super) const NAME: u64 = 1;
+    pub(super) const KIND: u64 = 2;
+}
+mod kind {
+    pub(super) const TENSOR: u64 = 1;
+    pub(super) const ELEMENT: u64 = 1;
+    pub(super) const SHAPE: u64 = 2;
+}
+mod shape {
+    pub(super) const SIZE: u64 = 1;
+    pub(super) const SIZE_NUMBER: u64 = 1;
+}
+mod node {
+    pub(super) const INPUT: u64 = 1;
+    pub(super) const OPERATOR: u64 = 4;
+    pub(super) const ATTRIBUTE: u64 = 5;
+    pub(super) const DOMAIN: u64 = 7;
+}
+mod attribute {
+    pub(super) const NAME: u64 = 1;
+    pub(super) const INTEGER: u64 = 3;
+    pub(super) const GRAPH: u64 = 6;
+    pub(super) const GRAPHS: u64 = 11;
+    pub(super) const KIND: u64 = 20;
+    pub(super) const KIND_INTEGER: u64 = 2;
+}
+mod tensor {
+    pub(super) const SIZES: u64 = 1;
+    pub(super) const KIND: u64 = 2;
+    pub(super) const FLOATS: u64 = 4;
+    pub(super) const NAME: u64 = 8;
+    pub(super) const RAW: u64 = 9;
+    pub(super) const PLACE: u64 = 14;
+    pub(super) const KIND_F32: u64 = 1;
+}
+
+#[cfg(test)]
+mod tests;

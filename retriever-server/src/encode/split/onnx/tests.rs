@@ -1,0 +1,188 @@
+//! What is taken out of a file, and that no file is too odd to be looked at.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const SIDES: [u64; 2] = [32, 40];
+
+fn nested(field: u64, message: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    put_bytes(&mut bytes, field, message);
+    bytes
+}
+
+/// A tensor of `f32`, all of which are `number`.
+fn tensor(name: &str, sizes: [u64; 2], number: f32) -> Vec<u8> {
+    let mut message = Vec::new();
+    for size in sizes {
+        put_number(&mut message, tensor::SIZES, size);
+    }
+    put_number(&mut message, tensor::KIND, tensor::KIND_F32);
+    put_bytes(&mut message, tensor::NAME, name.as_bytes());
+    let numbers = number.to_le_bytes().repeat((sizes[0] * sizes[1]) as usize);
+    put_bytes(&mut message, tensor::RAW, &numbers);
+    nested(graph::INITIALIZER, &message)
+}
+
+fn node(operator: &str, inputs: &[&str], output: &str) -> Vec<u8> {
+    const OUTPUT: u64 = 2;
+    let mut message = Vec::new();
+    for input in inputs {
+        put_bytes(&mut message, node::INPUT, input.as_bytes());
+    }
+    put_bytes(&mut message, OUTPUT, output.as_bytes());
+    put_bytes(&mut message, node::OPERATOR, operator.as_bytes());
+    nested(graph::NODE, &message)
+}
+
+fn value(field: u64, name: &str) -> Vec<u8> {
+    nested(field, &nested(value::NAME, name.as_bytes()))
+}
+
+/// A model of these parts, with a field before and after its graph.
+fn model(parts: &[Vec<u8>]) -> Vec<u8> {
+    let mut model = vec![8, 9];
+    put_bytes(&mut model, model::GRAPH, &parts.concat());
+    put_bytes(&mut model, model::OPSET_IMPORT, &[16, 17]);
+    model
+}
+
+fn small() -> Vec<Vec<u8>> {
+    vec![
+        node("MatMul", &["in", "left"], "a"),
+        tensor("left", SIDES, 1.5),
+        node("MatMul", &["a", "right"], "b"),
+        tensor("right", [40, 32], -2.0),
+        node("MatMul", &["b", "left"], "out"),
+        value(graph::INPUT, "in"),
+        value(graph::OUTPUT, "out"),
+    ]
+}
+
+/// The inputs and operators of the nodes of a model.
+fn nodes(model: &[u8]) -> Vec<(Vec<String>, String)> {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let fields_of = |bytes| fields(bytes).unwrap();
+    let graph = only(&fields_of(model), model::GRAPH).unwrap().bytes().unwrap();
+    let nodes = fields_of(graph).into_iter().filter(|field| field.number == graph::NODE);
+    nodes
+        .map(|field| {
+            let parts = fields_of(field.bytes().unwrap());
+            let named = |number| {
+                let of_it = parts.iter().filter(move |field| field.number == number);
+                of_it.map(|field| text(field.bytes().unwrap()))
+            };
+            (named(node::INPUT).collect(), named(node::OPERATOR).collect())
+        })
+        .collect()
+}
+
+#[test]
+fn weights_are_taken_out_once() {
+    let file = model(&small());
+    let separated = separate(&file).unwrap();
+    let numbers: Vec<_> = separated
+        .products
+        .iter()
+        .map(|matrix| (matrix.inner, matrix.columns, &matrix.numbers[..4], matrix.numbers.len()))
+        .collect();
+    let (left, right) = (1.5f32.to_le_bytes(), (-2.0f32).to_le_bytes());
+    assert_eq!(numbers, [(32, 40, &left[..], 32 * 40 * 4), (40, 32, &right[..], 32 * 40 * 4)]);
+    let one = |input: &str| (vec![input.to_owned()], OPERATOR.to_owned());
+    assert_eq!(nodes(&separated.model), [one("in"), one("a"), one("b")]);
+    assert!(separated.tables.is_empty());
+    assert!(separated.model.len() < 1000, "{}", separated.model.len());
+    // What is around the graph is as it was, and a domain is imported after it.
+    assert!(separated.model.starts_with(&[8, 9]));
+    let imports: Vec<_> = fields(&separated.model)
+        .unwrap()
+        .into_iter()
+        .filter(|field| field.number == model::OPSET_IMPORT)
+        .map(|field| field.bytes().unwrap().to_vec())
+        .collect();
+    assert_eq!(imports, [vec![16, 17], [&[10, 9], DOMAIN.as_bytes(), &[16, 1]].concat()]);
+}
+
+#[test]
+fn what_is_no_weight_of_a_product_alone_stays() {
+    let check = |change: &dyn Fn(&mut Vec<Vec<u8>>), expected: usize| {
+        let mut parts = small();
+        change(&mut parts);
+        let file = model(&parts);
+        let products = separate(&file).map_or(0, |separated| separated.products.len());
+        assert_eq!(products, expected);
+    };
+    check(&|_| {}, 2);
+    check(&|parts| parts.push(node("Gather", &["left", "ids"], "c")), 1);
+    check(&|parts| parts.push(node("MatMul", &["right", "right"], "c")), 1);
+    check(&|parts| parts.push(value(graph::OUTPUT, "left")), 1);
+    check(&|parts| parts.push(value(graph::INPUT, "right")), 1);
+    check(&|parts| parts[1] = tensor("left", [31, 40], 1.0), 1);
+    check(&|parts| parts[2] = node("Gemm", &["a", "right"], "b"), 1);
+    // Numbers of another kind, and fewer than there should be.
+    let tail = |parts: &mut Vec<Vec<u8>>, field, number| {
+        let mut message = fields(&parts[3]).unwrap()[0].bytes().unwrap().to_vec();
+        put_number(&mut message, field, number);
+        parts[3] = nested(graph::INITIALIZER, &message);
+    };
+    check(&|parts| tail(parts, tensor::KIND, 10), 1);
+    check(&|parts| tail(parts, tensor::SIZES, 2), 1);
+    // With numbers in another file, or a graph within, nothing is touched.
+    check(&|parts| tail(parts, tensor::PLACE, 1), 0);
+    let within = nested(node::ATTRIBUTE, &nested(attribute::GRAPH, b""));
+    check(&|parts| parts.push(nested(graph::NODE, &within)), 0);
+    check(&|parts| parts.retain(|part| part[0] != small()[0][0]), 0);
+}
+
+#[test]
+fn tables_become_inputs() {
+    let check = |lookups: &[&[&str]], operator: &str, expected: &[&str]| {
+        let mut parts = small();
+        parts.push(tensor("table", [8192, 32], 0.25));
+        parts.extend(lookups.iter().map(|inputs| node(operator, inputs, "c")));
+        let file = model(&parts);
+        let separated = separate(&file).unwrap();
+        for table in &separated.tables {
+            assert_eq!(table.name(), Some("table"));
+            assert_eq!(table.sizes(), Some(vec![8192, 32]));
+            assert!(table.numbers().eq(vec![0.25; 8192 * 32]));
+        }
+        assert_eq!(separated.tables.is_empty(), separated.model.len() > 8192 * 32 * 4);
+        let fields_of = |bytes| fields(bytes).unwrap();
+        let of_model = fields_of(&separated.model);
+        let graph = fields_of(only(&of_model, model::GRAPH).unwrap().bytes().unwrap());
+        let inputs = graph.iter().filter(|field| field.number == graph::INPUT);
+        let names: Vec<_> = inputs
+            .map(|field| {
+                let parts = fields_of(field.bytes().unwrap());
+                only(&parts, value::NAME).unwrap().bytes().unwrap().to_vec()
+            })
+            .collect();
+        assert_eq!(names, expected.iter().map(|name| name.as_bytes()).collect::<Vec<_>>());
+    };
+    check(&[&["table", "ids"]], "Gather", &["in", "table"]);
+    check(&[&["table", "ids"], &["table", "others"]], "Gather", &["in", "table"]);
+    check(&[&["ids", "table"]], "Gather", &["in"]);
+    check(&[&["table", "ids"]], "Add", &["in"]);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_looked_at(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = separate(&bytes);
+        let _ = separate(&model(&[bytes]));
+    }
+
+    #[test]
+    fn a_damaged_file_is_looked_at(
+        place in any::<prop::sample::Index>(), byte in any::<u8>(), end in any::<prop::sample::Index>(),
+    ) {
+        let mut file = model(&small());
+        let place = place.index(file.len());
+        file[place] = byte;
+        let _ = separate(&file);
+        file.truncate(end.index(file.len()));
+        let _ = separate(&file);
+    }
+}

@@ -1,0 +1,117 @@
+//! What ONNX Runtime finds in the place of products.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ort::Error;
+use ort::operator::{
+    ComputeContext, Kernel, KernelContext, Operator, OperatorInput, OperatorOutput,
+    ShapeInferenceContext,
+};
+use ort::value::{Shape, SymbolicDimensions, TensorElementType, ValueType};
+
+use crate::encode::split::weights::{Activations, Weights};
+use crate::encode::split::{Multiplier, onnx};
+
+/// Multiplies activations with weights that all sessions share.
+pub(super) struct SplitMatMul {
+    pub(super) weights: Vec<Arc<Weights>>,
+    pub(super) with: Multiplier,
+    /// Most threads of a session.
+    pub(super) threads: NonZeroUsize,
+}
+
+impl Operator for SplitMatMul {
+    type Kernel<'attr> = Product;
+
+    fn name(&self) -> &str {
+        onnx::OPERATOR
+    }
+
+    fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
+        [OperatorInput::required(TensorElementType::Float32)]
+    }
+
+    fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
+        [OperatorOutput::required(TensorElementType::Float32)]
+    }
+
+    fn create_kernel(&self, node: &KernelContext<'_>) -> ort::Result<Product> {
+        let weights = node
+            .get::<i64>(onnx::WEIGHTS)
+            .and_then(|position| self.weights.get(usize::try_from(position).ok()?))
+            .ok_or_else(|| Error::new("a product has no weights"))?;
+        Ok(Product {
+            weights: Arc::clone(weights),
+            with: self.with,
+            threads: self.threads.get(),
+            activations: Activations::default(),
+        })
+    }
+
+    /// The shape of what comes in, with as many columns as the weights have.
+    fn infer_shape(&self, node: &mut ShapeInferenceContext) -> ort::Result<()> {
+        let inputs = node.inputs();
+        let Some(ValueType::Tensor { shape, dimension_symbols, .. }) = inputs.first() else {
+            return Ok(());
+        };
+        let mut sizes = shape.to_vec();
+        let mut symbols = dimension_symbols.to_vec();
+        if let (Some(size), Some(symbol)) = (sizes.last_mut(), symbols.last_mut()) {
+            *size = node.attr(onnx::COLUMNS)?;
+            symbol.clear();
+            // ONNX Runtime takes a size that is unknown and has no name for the number -1.
+            let weights: i64 = node.attr(onnx::WEIGHTS)?;
+            for (axis, symbol) in symbols.iter_mut().enumerate() {
+                if sizes[axis] < 0 && symbol.is_empty() {
+                    *symbol = format!("{}_{weights}_{axis}", onnx::OPERATOR);
+                }
+            }
+            let product = ValueType::Tensor {
+                ty: TensorElementType::Float32,
+                shape: Shape::new(sizes),
+                dimension_symbols: SymbolicDimensions::new(symbols),
+            };
+            node.set_output(0, &product)?;
+        }
+        Ok(())
+    }
+}
+
+/// A node of one session.
+pub(super) struct Product {
+    weights: Arc<Weights>,
+    with: Multiplier,
+    threads: usize,
+    /// Kept for their memory, which no run makes larger than the largest.
+    activations: Activations,
+}
+
+impl Kernel for Product {
+    fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
+        let Self { weights, with, threads, activations } = self;
+        let input = context.input(0)?.ok_or_else(|| Error::new("a product has no input"))?;
+        let (shape, numbers) = input.try_extract_tensor::<f32>()?;
+        let mut sizes = shape.to_vec();
+        let size = sizes.last_mut().ok_or_else(|| Error::new("a product of a single number"))?;
+        if usize::try_from(*size) != Ok(weights.inner()) {
+            let inner = weights.inner();
+            return Err(Error::new(format!("rows of {size} numbers, the weights take {inner}")));
+        }
+        *size = weights.columns() as i64;
+        let mut output =
+            context.output(0, sizes)?.ok_or_else(|| Error::new("a product has no output"))?;
+        let (_, products) = output.try_extract_tensor_mut::<f32>()?;
+        let activations = activations.split(numbers, weights.inner(), *with);
+        let mut parts = weights.parts(products, *threads);
+        if let [part] = parts.as_mut_slice() {
+            part.compute(activations, *with);
+            return Ok(());
+        }
+        let parts: Vec<_> = parts.into_iter().map(Mutex::new).collect();
+        context.par_for(parts.len(), parts.len(), |number| {
+            let part = parts[number].lock();
+            part.unwrap_or_else(PoisonError::into_inner).compute(activations, *with);
+        })
+    }
+}

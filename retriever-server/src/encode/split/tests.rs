@@ -1,0 +1,87 @@
+//! Products against those of `f64`, by every multiplier that this processor has.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::encode::split::onnx::Matrix;
+use crate::encode::split::weights::{Activations, split};
+
+fn multipliers() -> impl Iterator<Item = Multiplier> {
+    Multiplier::fast().into_iter().chain([Multiplier::Portable])
+}
+
+fn multiply(
+    with: Multiplier,
+    activations: &mut Activations,
+    numbers: &[f32],
+    weights: &Weights,
+    parts: usize,
+) -> Vec<f32> {
+    let rows = numbers.len() / weights.inner();
+    // What was there before must be overwritten.
+    let mut products = vec![f32::NAN; rows * weights.columns()];
+    let activations = activations.split(numbers, weights.inner(), with);
+    for mut part in weights.parts(&mut products, parts) {
+        part.compute(activations, with);
+    }
+    products
+}
+
+/// Numbers of very different sizes.
+fn number() -> impl Strategy<Value = f32> {
+    (-1.0f32..1.0, -8i32..8).prop_map(|(number, power)| number * 2f32.powi(power))
+}
+
+#[test]
+fn a_tile_is_there_where_the_processor_has_it() {
+    let names: Vec<_> = multipliers().map(Multiplier::name).collect();
+    assert_eq!(names.last(), Some(&"portable"));
+    assert_eq!(Products::Auto.multiplier(), Multiplier::fast());
+    assert_eq!(Products::Runtime.multiplier(), None);
+    assert!(Products::Split.multiplier().is_some());
+}
+
+proptest! {
+    #[test]
+    fn two_halves_are_nearly_the_number(number in number()) {
+        let [high, low] = split(number).map(|bits| half::bf16::from_bits(bits).to_f32());
+        prop_assert!((number - high - low).abs() <= number.abs() * 2f32.powi(-16));
+        prop_assert!(low.abs() <= number.abs() * 2f32.powi(-8));
+    }
+
+    #[test]
+    fn products_are_those_of_f32_but_for_their_last_bits(
+        (rows, inner, columns, parts) in (1usize..75, 1usize..100, 1usize..140, 1usize..5),
+        numbers in prop::collection::vec(number(), 2 * 140 * 100),
+    ) {
+        let (left, right) = (&numbers[..rows * inner], &numbers[numbers.len() - inner * columns..]);
+        let bytes: Vec<u8> = right.iter().flat_map(|number| number.to_le_bytes()).collect();
+        let weights = Weights::pack(&Matrix { numbers: &bytes, inner, columns });
+        for with in multipliers() {
+            let mut activations = Activations::default();
+            // Rows of another product are left in its memory.
+            let ones = vec![1.0; 33 * inner];
+            multiply(with, &mut activations, &ones, &weights, 1);
+            let products = multiply(with, &mut activations, left, &weights, parts);
+            for (position, &product) in products.iter().enumerate() {
+                let (row, column) = (position / columns, position % columns);
+                let factors = (0..inner).map(|depth| {
+                    let [left, right] = [left[row * inner + depth], right[depth * columns + column]];
+                    f64::from(left) * f64::from(right)
+                });
+                let (sum, size) =
+                    factors.fold((0.0, 0.0), |(sum, size), one| (sum + one, size + one.abs()));
+                let off = (f64::from(product) - sum).abs();
+                prop_assert!(
+                    off <= size * 2f64.powi(-14),
+                    "{with:?}: row {row}, column {column}: {product} instead of {sum}"
+                );
+            }
+            // A row's products depend neither on its company nor on how they are shared.
+            let row = rows / 2;
+            let alone = &left[row * inner..][..inner];
+            let alone = multiply(with, &mut Activations::default(), alone, &weights, 1);
+            prop_assert_eq!(&alone, &products[row * columns..][..columns]);
+        }
+    }
+}

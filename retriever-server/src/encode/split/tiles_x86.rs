@@ -1,0 +1,229 @@
+//! The products on AMX tiles.
+//!
+//! Safe from outside: a [`Tiles`] exists only where the processor has the instructions, and lengths
+//! are checked before anything is read.
+
+#![expect(
+    unsafe_code,
+    reason = "instructions chosen at run time, and tiles that only assembly has"
+)]
+
+use std::arch::asm;
+use std::arch::x86_64::{
+    __m512bh, __m512i, _mm512_castsi512_ps, _mm512_castsi512_si256, _mm512_cvtepu16_epi32,
+    _mm512_cvtne2ps_pbh, _mm512_extracti64x4_epi64, _mm512_maskz_loadu_ps, _mm512_slli_epi32,
+    _mm512_store_si512, _mm512_sub_ps,
+};
+use std::mem::transmute;
+
+use shared::tiles_x86::{self, TILE_ROW_BYTES};
+
+use crate::encode::split::columns::Columns;
+use crate::encode::split::weights::{
+    BLOCK_COLUMNS, BLOCK_LINES, Line, ROW_LINES, STEP, Sums, TILE_ROWS, Tile,
+};
+
+/// Numbers of a vector of `f32`.
+const LANES: usize = 16;
+
+/// Proof that the processor has AMX tiles of bfloat16, and AVX-512 BF16.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::encode) struct Tiles(());
+
+/// Sums where tiles can be stored at once.
+#[repr(C, align(64))]
+struct Stored(Sums);
+
+impl Tiles {
+    pub(super) fn detect() -> Option<Self> {
+        let vectors = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512bf16");
+        (vectors && tiles_x86::are_there()).then_some(Self(()))
+    }
+
+    /// As [`super::Multiplier::split_rows`] says.
+    #[expect(clippy::unused_self, reason = "it is the proof of the instructions")]
+    pub(super) fn split_rows(self, numbers: &[f32], inner: usize, tile: &mut [Line]) {
+        // Step after step: what is written lies together, and would not in rows of 2 KiB.
+        for (step, lines) in tile.chunks_exact_mut(ROW_LINES).enumerate() {
+            let (high, low) = lines.split_at_mut(TILE_ROWS);
+            for ((row, high), low) in numbers.chunks_exact(inner).zip(high).zip(low) {
+                let part = &row[(step * STEP).min(inner)..];
+                // SAFETY: `self` proves the instructions.
+                unsafe { split_line(part, high, low) };
+            }
+        }
+    }
+
+    /// As [`super::Multiplier::multiply`] says.
+    #[expect(clippy::unused_self, reason = "it is the proof of the instructions")]
+    pub(super) fn multiply<'a>(
+        self,
+        tiles: impl Iterator<Item = Tile<'a>>,
+        products: &mut Columns<'_>,
+    ) {
+        let mut sums = Stored([[0.0; BLOCK_COLUMNS]; 2 * TILE_ROWS]);
+        let stride = products.stride();
+        tiles_x86::configure();
+        for Tile { upper, lower, block, row, column } in tiles {
+            let steps = block.len() / BLOCK_LINES;
+            assert!(steps > 0, "weights have rows");
+            for rows in [Some(upper), lower].into_iter().flatten() {
+                assert_eq!(rows.len(), steps * ROW_LINES, "lines of a tile of rows");
+            }
+            let rows = if lower.is_some() { 2 * TILE_ROWS } else { TILE_ROWS };
+            // Tiles are stored whole; where there is no room for that, what there is room for is
+            // copied.
+            let place = products.place(row, column, rows);
+            let (start, stride) =
+                place.map_or((sums.0.as_mut_ptr().cast(), BLOCK_COLUMNS), |place| (place, stride));
+            match lower {
+                // SAFETY: `self` proves the instructions, this thread has its tiles, and the
+                // lengths were checked just now; there is room for the products at `start`.
+                Some(lower) => unsafe { multiply_two(upper, lower, block, steps, start, stride) },
+                // SAFETY: as above.
+                None => unsafe { multiply_one(upper, block, steps, start, stride) },
+            }
+            if place.is_none() {
+                products.write(row, column, &sums.0);
+            }
+        }
+        tiles_x86::release();
+    }
+}
+
+/// SAFETY: the processor has AVX-512 BF16.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn split_line(numbers: &[f32], high: &mut Line, low: &mut Line) {
+    let numbers = [0, LANES].map(|start| {
+        let left = numbers.len().saturating_sub(start).min(LANES);
+        let mask = ((1u32 << left) - 1) as u16;
+        // SAFETY: what the mask leaves out is not read.
+        unsafe { _mm512_maskz_loadu_ps(mask, numbers.as_ptr().wrapping_add(start)) }
+    });
+    let narrow = |[first, second]: [_; 2]| {
+        let both: __m512bh = _mm512_cvtne2ps_pbh(second, first);
+        // SAFETY: one is the other under another name.
+        unsafe { transmute::<__m512bh, __m512i>(both) }
+    };
+    let rounded = narrow(numbers);
+    let halves = [_mm512_castsi512_si256(rounded), _mm512_extracti64x4_epi64::<1>(rounded)];
+    let [first, second] = halves
+        .map(|half| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half))));
+    let lost = narrow([_mm512_sub_ps(numbers[0], first), _mm512_sub_ps(numbers[1], second)]);
+    // SAFETY: a line has 64 bytes, at a multiple of 64.
+    unsafe {
+        _mm512_store_si512((&raw mut high.0).cast(), rounded);
+        _mm512_store_si512((&raw mut low.0).cast(), lost);
+    }
+}
+
+/// SAFETY: the calling thread has its tiles; `upper` and `lower` have [`ROW_LINES`] lines a step,
+/// `block` has [`BLOCK_LINES`], and there is a step at least; 32 rows of [`BLOCK_COLUMNS`] numbers may
+/// be written at `start`, from each to the next `stride`.
+unsafe fn multiply_two(
+    upper: &[Line],
+    lower: &[Line],
+    block: &[Line],
+    steps: usize,
+    start: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: each step reads two tiles of each tile of rows, and four of the weights. Two times two
+    // tiles of sums are written.
+    unsafe {
+        asm!(
+            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+            "2:",
+            // High times high.
+            "tileloadd tmm4, [{upper} + {line} * 1]",
+            "tileloadd tmm6, [{block} + {line} * 1]",
+            "tileloadd tmm7, [{block} + {line} * 1 + 1024]",
+            "tileloadd tmm5, [{lower} + {line} * 1]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            // High times low.
+            "tileloadd tmm6, [{block} + {line} * 1 + 2048]",
+            "tileloadd tmm7, [{block} + {line} * 1 + 3072]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            // Low times high.
+            "tileloadd tmm4, [{upper} + {line} * 1 + 1024]",
+            "tileloadd tmm6, [{block} + {line} * 1]",
+            "tileloadd tmm7, [{block} + {line} * 1 + 1024]",
+            "tileloadd tmm5, [{lower} + {line} * 1 + 1024]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {upper}, 2048", "add {lower}, 2048", "add {block}, 4096",
+            "dec {steps}",
+            "jnz 2b",
+            "tilestored [{start} + {row} * 1], tmm0",
+            "tilestored [{start} + {row} * 1 + 64], tmm1",
+            "tilestored [{lower_start} + {row} * 1], tmm2",
+            "tilestored [{lower_start} + {row} * 1 + 64], tmm3",
+            upper = inout(reg) upper.as_ptr() => _,
+            lower = inout(reg) lower.as_ptr() => _,
+            block = inout(reg) block.as_ptr() => _,
+            steps = inout(reg) steps => _,
+            start = in(reg) start,
+            lower_start = in(reg) start.wrapping_add(TILE_ROWS * stride),
+            line = in(reg) TILE_ROW_BYTES,
+            row = in(reg) stride * size_of::<f32>(),
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+}
+
+/// SAFETY: as for [`multiply_two`], without `lower`, and for 16 rows.
+unsafe fn multiply_one(
+    upper: &[Line],
+    block: &[Line],
+    steps: usize,
+    start: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: each step reads two tiles of rows and four of the weights. Two tiles of sums are
+    // written. Each product has sums of its own, so that none waits for another.
+    unsafe {
+        asm!(
+            "tilezero tmm0", "tilezero tmm1",
+            "2:",
+            "tileloadd tmm4, [{upper} + {line} * 1]",
+            "tileloadd tmm6, [{block} + {line} * 1]",
+            "tileloadd tmm7, [{block} + {line} * 1 + 1024]",
+            "tileloadd tmm5, [{upper} + {line} * 1 + 1024]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm2, [{block} + {line} * 1 + 2048]",
+            "tileloadd tmm3, [{block} + {line} * 1 + 3072]",
+            "tdpbf16ps tmm0, tmm4, tmm2",
+            "tdpbf16ps tmm1, tmm4, tmm3",
+            "tdpbf16ps tmm0, tmm5, tmm6",
+            "tdpbf16ps tmm1, tmm5, tmm7",
+            "add {upper}, 2048", "add {block}, 4096",
+            "dec {steps}",
+            "jnz 2b",
+            "tilestored [{start} + {row} * 1], tmm0",
+            "tilestored [{start} + {row} * 1 + 64], tmm1",
+            upper = inout(reg) upper.as_ptr() => _,
+            block = inout(reg) block.as_ptr() => _,
+            steps = inout(reg) steps => _,
+            start = in(reg) start,
+            line = in(reg) TILE_ROW_BYTES,
+            row = in(reg) stride * size_of::<f32>(),
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+}
