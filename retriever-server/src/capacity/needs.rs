@@ -242,7 +242,7 @@ fn graph(collection: &Collection, vectors: VectorRequest, kind: GraphKind) -> Ne
 }
 
 /// The most while it is loaded: 180 MB were measured for the 91 MB of MiniLM, batches included,
-/// whether ONNX Runtime multiplies or what splits its weights.
+/// where ONNX Runtime multiplies; 131 MB where weights are split.
 fn model(bytes: u64) -> Need {
     Need {
         part: "model",

@@ -70,7 +70,7 @@ impl Sessions {
     /// [`super::EncodeError`].
     pub(super) fn open(source: Source<'_>, provider: Provider) -> Result<Self, String> {
         let with = source.products.multiplier().filter(|_| provider == Provider::Cpu);
-        let split = with.and_then(|with| SplitModel::read(source.path, with));
+        let split = with.and_then(|with| SplitModel::read(source.path, with, source.threads));
         match Self::open_with(source, provider, split.as_ref()) {
             Err(reason) if split.is_some() => {
                 let model = source.path.display();

@@ -22,7 +22,8 @@ mod weights;
 
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
 
 use ort::operator::OperatorDomain;
 use ort::session::Session;
@@ -30,6 +31,7 @@ use ort::session::builder::SessionBuilder;
 use ort::value::{DynValue, Tensor};
 
 use crate::encode::split::columns::Columns;
+use crate::encode::split::onnx::Matrix;
 use crate::encode::split::operator::SplitMatMul;
 use crate::encode::split::weights::{Line, Tile, Weights};
 use crate::vector::mapped::map;
@@ -118,12 +120,12 @@ pub(super) struct SplitModel {
 }
 
 impl SplitModel {
-    /// Splits the model in a file. `None` if it is not an ONNX file, keeps weights in other files,
-    /// or has no product with weights.
-    pub(super) fn read(path: &Path, with: Multiplier) -> Option<Self> {
+    /// Splits the model in a file on `threads`. `None` if it is not an ONNX file, keeps weights in
+    /// other files, or has no product with weights.
+    pub(super) fn read(path: &Path, with: Multiplier, threads: NonZeroUsize) -> Option<Self> {
         let file = map(path).ok()?;
         let separated = onnx::separate(&file)?;
-        let weights = separated.products.iter().map(Weights::pack).map(Arc::new).collect();
+        let weights = pack_all(&separated.products, threads);
         let tables = separated.tables.iter().map(|table| {
             let numbers: Vec<f32> = table.numbers().collect();
             let value = Tensor::from_array((table.sizes()?, numbers)).ok()?;
@@ -139,10 +141,30 @@ impl SplitModel {
         builder: SessionBuilder,
         threads: NonZeroUsize,
     ) -> ort::Result<Session> {
-        let operator = SplitMatMul { weights: self.weights.clone(), with: self.with, threads };
+        let operator = SplitMatMul::new(self.weights.clone(), self.with, threads);
         let domain = OperatorDomain::new(onnx::DOMAIN)?.add(operator)?;
         builder.with_operators(domain)?.commit_from_memory(&self.bytes)
     }
+}
+
+/// Packs weights on `threads`.
+fn pack_all(products: &[Matrix<'_>], threads: NonZeroUsize) -> Vec<Arc<Weights>> {
+    let places: Vec<OnceLock<Arc<Weights>>> = products.iter().map(|_| OnceLock::new()).collect();
+    let queue = Mutex::new(products.iter().zip(&places));
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || {
+        while let Some((product, place)) = next() {
+            place.get_or_init(|| Arc::new(Weights::pack(product)));
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..threads.get().min(products.len()) {
+            // A thread that does not start leaves its share to the others.
+            let _ = thread::Builder::new().spawn_scoped(scope, work);
+        }
+        work();
+    });
+    places.into_iter().filter_map(OnceLock::into_inner).collect()
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ pub(super) const DOMAIN: &str = "retriever";
 pub(super) const OPERATOR: &str = "SplitMatMul";
 /// Attribute with the position of the node's weights in [`Separated::products`].
 pub(super) const WEIGHTS: &str = "weights";
+/// Attribute with the position of the node among all that are put in.
+pub(super) const NODE: &str = "node";
 /// Attribute with the columns that a product has.
 pub(super) const COLUMNS: &str = "columns";
 
@@ -78,43 +80,18 @@ fn separate_graph(graph: &[u8]) -> Option<(Vec<u8>, Vec<Matrix<'_>>, Vec<Tensor<
     if tensors.iter().any(|tensor| tensor.is_elsewhere) || nodes.iter().any(|node| node.has_graph) {
         return None;
     }
+    let mut uses = Uses::of(&nodes);
     // Who calls may give another value for a tensor that is an input or take one that is an output.
-    let mut kept = Vec::new();
     for field in all(graph::INPUT).chain(all(graph::OUTPUT)) {
-        kept.push(only(&fields(field.bytes()?)?, value::NAME)?.bytes()?);
+        uses.add(only(&fields(field.bytes()?)?, value::NAME)?.bytes()?);
     }
-    let matrices: HashMap<&[u8], Matrix<'_>> = tensors
-        .iter()
-        .filter(|tensor| !kept.contains(&tensor.name))
-        .filter_map(|tensor| Some((tensor.name, tensor.matrix()?)))
-        .collect();
 
-    // All uses of a tensor, those as weights of a product, and those as a table.
-    let mut uses: HashMap<&[u8], [usize; 3]> = HashMap::new();
-    for node in &nodes {
-        for &input in &node.inputs {
-            uses.entry(input).or_default()[0] += 1;
-        }
-        if let Some(right) = node.right() {
-            uses.entry(right).or_default()[1] += 1;
-        }
-        if let Some(table) = node.table() {
-            uses.entry(table).or_default()[2] += 1;
-        }
-    }
     let mut products = Vec::new();
     let mut positions: HashMap<&[u8], usize> = HashMap::new();
-    for node in &nodes {
-        let Some((name, &matrix)) = node.right().and_then(|name| matrices.get_key_value(name))
-        else {
-            continue;
-        };
-        // Weights that something else uses too would be held twice.
-        if uses.get(name).is_some_and(|[all, products, _]| all == products) {
-            positions.entry(name).or_insert_with(|| {
-                products.push(matrix);
-                products.len() - 1
-            });
+    for tensor in tensors.iter().filter(|tensor| uses.is_only(Role::Right, tensor.name)) {
+        if let Some(matrix) = tensor.matrix() {
+            positions.insert(tensor.name, products.len());
+            products.push(matrix);
         }
     }
     if products.is_empty() {
@@ -123,27 +100,27 @@ fn separate_graph(graph: &[u8]) -> Option<(Vec<u8>, Vec<Matrix<'_>>, Vec<Tensor<
 
     let (mut separated, mut tables) = (Vec::new(), Vec::new());
     let (mut nodes, mut tensors) = (nodes.iter(), tensors.into_iter());
+    let mut count = 0;
     for field in &graph {
         match field.number {
             graph::NODE => {
                 let node = nodes.next()?;
-                match node.right().and_then(|name| positions.get(name)) {
-                    Some(&position) => {
-                        let columns = products.get(position)?.columns;
-                        put_bytes(&mut separated, graph::NODE, &node.replaced(position, columns));
-                    }
-                    None => separated.extend_from_slice(field.whole),
+                let right = node.operand.filter(|(role, _)| *role == Role::Right);
+                if let Some(&position) = right.and_then(|(_, name)| positions.get(name)) {
+                    let columns = products.get(position)?.columns;
+                    let node =
+                        node.replaced([(WEIGHTS, position), (NODE, count), (COLUMNS, columns)]);
+                    put_bytes(&mut separated, graph::NODE, &node);
+                    count += 1;
+                } else {
+                    separated.extend_from_slice(field.whole);
                 }
             }
             graph::INITIALIZER => {
                 let tensor = tensors.next()?;
-                let is_looked_up = |[all, _, lookups]: &[usize; 3]| all == lookups;
                 if positions.contains_key(tensor.name) {
                     // Its products have it.
-                } else if tensor.is_large_matrix()
-                    && !kept.contains(&tensor.name)
-                    && uses.get(tensor.name).is_some_and(is_looked_up)
-                {
+                } else if uses.is_only(Role::Table, tensor.name) && tensor.is_large_matrix() {
                     put_bytes(&mut separated, graph::INPUT, &tensor.as_input());
                     tables.push(tensor);
                 } else {
@@ -156,12 +133,50 @@ fn separate_graph(graph: &[u8]) -> Option<(Vec<u8>, Vec<Matrix<'_>>, Vec<Tensor<
     Some((separated, products, tables))
 }
 
-/// A node, of which only a product's parts are kept.
+/// What a tensor can be to a node that matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Role {
+    /// The right factor of a product.
+    Right,
+    /// The table whose rows are looked up.
+    Table,
+}
+
+/// How often tensors are used.
+struct Uses<'a> {
+    all: HashMap<&'a [u8], usize>,
+    of_role: HashMap<(Role, &'a [u8]), usize>,
+}
+
+impl<'a> Uses<'a> {
+    fn of(nodes: &[Node<'a>]) -> Self {
+        let mut uses = Self { all: HashMap::new(), of_role: HashMap::new() };
+        for node in nodes {
+            node.inputs.iter().for_each(|input| uses.add(input));
+            if let Some(operand) = node.operand {
+                *uses.of_role.entry(operand).or_default() += 1;
+            }
+        }
+        uses
+    }
+
+    fn add(&mut self, name: &'a [u8]) {
+        *self.all.entry(name).or_default() += 1;
+    }
+
+    /// Whether a tensor has this role wherever it is used, and somewhere.
+    fn is_only(&self, role: Role, name: &'a [u8]) -> bool {
+        let of_role = self.of_role.get(&(role, name));
+        of_role.is_some() && of_role == self.all.get(name)
+    }
+}
+
+/// A node of the graph.
 struct Node<'a> {
     fields: Vec<Field<'a>>,
     inputs: Vec<&'a [u8]>,
-    /// What it does, if that is ONNX's own.
-    operator: &'a [u8],
+    /// The input that matters here.
+    operand: Option<(Role, &'a [u8])>,
     has_graph: bool,
 }
 
@@ -183,25 +198,16 @@ impl<'a> Node<'a> {
                 _ => {}
             }
         }
-        let operator = if matches!(domain, b"" | b"ai.onnx") { operator } else { b"" };
-        Some(Self { fields, inputs, operator, has_graph })
-    }
-
-    /// The name of the right factor, if this is a product.
-    fn right(&self) -> Option<&'a [u8]> {
-        match *self.inputs {
-            [_, right] if self.operator == b"MatMul" => Some(right),
+        let operand = match (domain, operator, inputs.as_slice()) {
+            (b"" | b"ai.onnx", b"MatMul", &[_, right]) => Some((Role::Right, right)),
+            (b"" | b"ai.onnx", b"Gather", &[table, _]) => Some((Role::Table, table)),
             _ => None,
-        }
+        };
+        Some(Self { fields, inputs, operand, has_graph })
     }
 
-    /// The name of the table whose rows this looks up.
-    fn table(&self) -> Option<&'a [u8]> {
-        self.inputs.first().copied().filter(|_| self.operator == b"Gather")
-    }
-
-    /// The node that stands for this product.
-    fn replaced(&self, position: usize, columns: usize) -> Vec<u8> {
+    /// The node that stands for this product, with these attributes.
+    fn replaced(&self, attributes: [(&str, usize); 3]) -> Vec<u8> {
         let mut replaced = Vec::new();
         let mut is_left = true;
         for field in &self.fields {
@@ -216,7 +222,7 @@ impl<'a> Node<'a> {
         }
         put_bytes(&mut replaced, node::OPERATOR, OPERATOR.as_bytes());
         put_bytes(&mut replaced, node::DOMAIN, DOMAIN.as_bytes());
-        for (name, number) in [(WEIGHTS, position), (COLUMNS, columns)] {
+        for (name, number) in attributes {
             let mut attribute = Vec::new();
             put_bytes(&mut attribute, attribute::NAME, name.as_bytes());
             put_number(&mut attribute, attribute::INTEGER, number as u64);

@@ -13,12 +13,20 @@ use ort::value::{Shape, SymbolicDimensions, TensorElementType, ValueType};
 use crate::encode::split::weights::{Activations, Weights};
 use crate::encode::split::{Multiplier, onnx};
 
-/// Multiplies activations with weights that all sessions share.
+/// Multiplies activations with weights that all sessions share, in the nodes of one session.
 pub(super) struct SplitMatMul {
-    pub(super) weights: Vec<Arc<Weights>>,
-    pub(super) with: Multiplier,
-    /// Most threads of a session.
-    pub(super) threads: NonZeroUsize,
+    weights: Vec<Arc<Weights>>,
+    with: Multiplier,
+    /// Threads of the session.
+    threads: NonZeroUsize,
+    /// Memory for all nodes, which compute one after the other.
+    activations: Arc<Mutex<Activations>>,
+}
+
+impl SplitMatMul {
+    pub(super) fn new(weights: Vec<Arc<Weights>>, with: Multiplier, threads: NonZeroUsize) -> Self {
+        Self { weights, with, threads, activations: Arc::default() }
+    }
 }
 
 impl Operator for SplitMatMul {
@@ -45,7 +53,7 @@ impl Operator for SplitMatMul {
             weights: Arc::clone(weights),
             with: self.with,
             threads: self.threads.get(),
-            activations: Activations::default(),
+            activations: Arc::clone(&self.activations),
         })
     }
 
@@ -60,11 +68,12 @@ impl Operator for SplitMatMul {
         if let (Some(size), Some(symbol)) = (sizes.last_mut(), symbols.last_mut()) {
             *size = node.attr(onnx::COLUMNS)?;
             symbol.clear();
-            // ONNX Runtime takes a size that is unknown and has no name for the number -1.
-            let weights: i64 = node.attr(onnx::WEIGHTS)?;
-            for (axis, symbol) in symbols.iter_mut().enumerate() {
-                if sizes[axis] < 0 && symbol.is_empty() {
-                    *symbol = format!("{}_{weights}_{axis}", onnx::OPERATOR);
+            // ONNX Runtime takes a size that is unknown and has no name for the number -1, and sizes
+            // of one name for the same.
+            let number: i64 = node.attr(onnx::NODE)?;
+            for (axis, (size, symbol)) in sizes.iter().zip(&mut symbols).enumerate() {
+                if *size < 0 && symbol.is_empty() {
+                    *symbol = format!("{}_{number}_{axis}", onnx::OPERATOR);
                 }
             }
             let product = ValueType::Tensor {
@@ -83,8 +92,7 @@ pub(super) struct Product {
     weights: Arc<Weights>,
     with: Multiplier,
     threads: usize,
-    /// Kept for their memory, which no run makes larger than the largest.
-    activations: Activations,
+    activations: Arc<Mutex<Activations>>,
 }
 
 impl Kernel for Product {
@@ -102,6 +110,8 @@ impl Kernel for Product {
         let mut output =
             context.output(0, sizes)?.ok_or_else(|| Error::new("a product has no output"))?;
         let (_, products) = output.try_extract_tensor_mut::<f32>()?;
+        // What a run that failed left there is overwritten.
+        let mut activations = activations.lock().unwrap_or_else(PoisonError::into_inner);
         let activations = activations.split(numbers, weights.inner(), *with);
         let mut parts = weights.parts(products, *threads);
         if let [part] = parts.as_mut_slice() {
