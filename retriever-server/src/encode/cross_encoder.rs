@@ -117,7 +117,8 @@ impl CrossEncoder {
         let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
         let limits = RunLimits::of(self.provider, self.sessions.count(), &lengths);
         let batches = plan(&lengths, limits);
-        for batches in batches.chunks(self.sessions.runs_at_a_time()) {
+        // A budget of time ends soon: no session has more than one run before it is asked for.
+        for batches in batches.chunks(self.sessions.count()) {
             if stop() {
                 return Ok(false);
             }
