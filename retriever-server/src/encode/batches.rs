@@ -82,6 +82,20 @@ mod tests {
     }
 
     #[test]
+    fn sessions_share_what_there_is() {
+        let max_tokens = |provider, sessions, texts, tokens| {
+            RunLimits::of(provider, sessions, &vec![tokens; texts]).max_tokens
+        };
+        assert_eq!(max_tokens(Provider::Cpu, 1, 8, 50), 256);
+        assert_eq!(max_tokens(Provider::Cpu, 2, 0, 50), 64);
+        assert_eq!(max_tokens(Provider::Cpu, 2, 8, 50), 64);
+        assert_eq!(max_tokens(Provider::Cpu, 2, 64, 50), 200);
+        assert_eq!(max_tokens(Provider::Cpu, 4, 64, 50), 100);
+        assert_eq!(max_tokens(Provider::Cpu, 2, 2048, 50), 256);
+        assert_eq!(max_tokens(Provider::Cuda(0), 1, 2048, 50), 16_384);
+    }
+
+    #[test]
     fn rows_are_padded_to_a_multiple() {
         let limits = RunLimits { max_tokens: 64, multiple_tokens: 16 };
         let batches = plan(&[17, 16, 3, 2], limits);

@@ -1,7 +1,8 @@
 //! Takes the weights of products out of an ONNX file.
 //!
-//! An ONNX file is a message whose fields onnx.proto3 of the ONNX project names. What is not looked at here is copied as it is, byte for byte, so that nothing of a file
-//! is lost which this does not know.
+//! An ONNX file is a message whose fields onnx.proto3 of the ONNX project names. What is not looked
+//! at here is copied as it is, byte for byte, so that nothing of a file is lost which this does not
+//! know.
 
 use std::collections::HashMap;
 
