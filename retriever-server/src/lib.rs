@@ -22,6 +22,7 @@ pub mod index;
 mod json_kind;
 pub mod lexical;
 mod loading;
+mod mapped;
 pub mod pipeline;
 pub mod pool;
 pub mod query;

@@ -34,7 +34,7 @@ use crate::encode::split::columns::Columns;
 use crate::encode::split::onnx::Matrix;
 use crate::encode::split::operator::SplitMatMul;
 use crate::encode::split::weights::{Line, Tile, Weights};
-use crate::vector::mapped::map;
+use crate::mapped::map;
 
 /// What multiplies activations with a model's weights on the CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

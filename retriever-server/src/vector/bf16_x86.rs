@@ -49,10 +49,7 @@ enum Multiplier {
 impl Screening {
     /// All that this processor has, fastest first.
     pub(super) fn detect() -> impl Iterator<Item = Self> {
-        let vectors = is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512bf16");
+        let vectors = has_bf16_vectors();
         let kinds = [(tiles_x86::are_there(), Multiplier::Amx), (true, Multiplier::Dot)];
         kinds.into_iter().filter(move |(has, _)| vectors && *has).map(|(_, kind)| Self(kind))
     }
@@ -134,6 +131,27 @@ impl Screening {
     }
 }
 
+/// Whether the processor has AVX-512 BF16, and what of AVX-512 is used beside it.
+pub(crate) fn has_bf16_vectors() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512bf16")
+}
+
+/// Rounds two vectors to bfloat16, the first one's numbers first, and gives what they then are.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(crate) fn round(numbers: [__m512; 2]) -> (__m512i, [__m512; 2]) {
+    let both: __m512bh = _mm512_cvtne2ps_pbh(numbers[1], numbers[0]);
+    // SAFETY: one is the other under another name.
+    let both: __m512i = unsafe { transmute(both) };
+    let halves = [_mm512_castsi512_si256(both), _mm512_extracti64x4_epi64::<1>(both)];
+    let widened = halves
+        .map(|half| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half))));
+    (both, widened)
+}
+
 /// Rounds a row, and gives the sums of squares of the rounded one and of what it lost.
 /// SAFETY: the row holds `dimension` numbers of `WIDTH` bytes, and `rounded` is that filled up.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
@@ -154,14 +172,10 @@ unsafe fn narrow_row<const WIDTH: usize>(
             let numbers = unsafe { load_some::<WIDTH>(row, start, dimension) };
             if WIDTH == 1 { _mm512_mul_ps(numbers, _mm512_set1_ps(scale)) } else { numbers }
         });
-        let both: __m512bh = _mm512_cvtne2ps_pbh(numbers[1], numbers[0]);
-        // SAFETY: one is the other under another name.
-        let both: __m512i = unsafe { transmute(both) };
+        let (both, widened) = round(numbers);
         // SAFETY: the place has room for as many.
         unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), both) };
-        let halves = [_mm512_castsi512_si256(both), _mm512_extracti64x4_epi64::<1>(both)];
-        for (half, numbers) in halves.into_iter().zip(numbers) {
-            let widened = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)));
+        for (widened, numbers) in widened.into_iter().zip(numbers) {
             let lost = _mm512_sub_ps(numbers, widened);
             norm = _mm512_fmadd_ps(widened, widened, norm);
             residual = _mm512_fmadd_ps(lost, lost, residual);

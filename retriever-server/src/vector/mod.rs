@@ -13,13 +13,12 @@ pub mod usearch;
 
 mod best;
 #[cfg(target_arch = "x86_64")]
-mod bf16_x86;
+pub(crate) mod bf16_x86;
 mod distances;
 mod gather;
 mod kernel;
 #[cfg(target_arch = "x86_64")]
 mod lanes_x86;
-pub(crate) mod mapped;
 mod panels;
 mod portable;
 mod rows;

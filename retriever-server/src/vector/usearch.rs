@@ -22,9 +22,10 @@ use thiserror::Error;
 
 pub use build::UsearchBuilder;
 
+use super::RowFormat;
 use super::hnsw::BuildSettings;
-use super::{RowFormat, mapped};
 use crate::backend::Hit;
+use crate::mapped;
 use gate::Gate;
 
 /// Largest number that an `i8` row stores, so that the range is symmetric.

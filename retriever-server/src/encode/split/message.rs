@@ -81,13 +81,19 @@ fn put_varint(message: &mut Vec<u8>, mut number: u64) {
     message.push(number as u8);
 }
 
-pub(super) fn put_number(message: &mut Vec<u8>, field: u64, number: u64) {
-    put_varint(message, field << 3);
-    put_varint(message, number);
+/// A field with a number.
+pub(super) fn number_field(field: u64, number: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    put_varint(&mut bytes, field << 3);
+    put_varint(&mut bytes, number);
+    bytes
 }
 
-pub(super) fn put_bytes(message: &mut Vec<u8>, field: u64, bytes: &[u8]) {
-    put_varint(message, field << 3 | 2);
-    put_varint(message, bytes.len() as u64);
-    message.extend_from_slice(bytes);
+/// A field with text, or with a message.
+pub(super) fn bytes_field(field: u64, content: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(content.len() + 16);
+    put_varint(&mut bytes, field << 3 | 2);
+    put_varint(&mut bytes, content.len() as u64);
+    bytes.extend_from_slice(content);
+    bytes
 }

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use crate::encode::split::message::{
-    Field, Value, fields, only, put_bytes, put_number, take_number,
+    Field, Value, bytes_field, fields, number_field, only, take_number,
 };
 
 /// The domain of the nodes that are put in.
@@ -56,15 +56,14 @@ pub(super) fn separate(file: &[u8]) -> Option<Separated<'_>> {
     let mut separated = Vec::with_capacity(graph.len() + 1024);
     for field in &model {
         if field.number == model::GRAPH {
-            put_bytes(&mut separated, model::GRAPH, &graph);
+            separated.extend(bytes_field(model::GRAPH, &graph));
         } else {
             separated.extend_from_slice(field.whole);
         }
     }
-    let mut import = Vec::new();
-    put_bytes(&mut import, opset::DOMAIN, DOMAIN.as_bytes());
-    put_number(&mut import, opset::VERSION, 1);
-    put_bytes(&mut separated, model::OPSET_IMPORT, &import);
+    let import =
+        [bytes_field(opset::DOMAIN, DOMAIN.as_bytes()), number_field(opset::VERSION, 1)].concat();
+    separated.extend(bytes_field(model::OPSET_IMPORT, &import));
     Some(Separated { model: separated, products, tables })
 }
 
@@ -89,7 +88,7 @@ fn separate_graph(graph: &[u8]) -> Option<(Vec<u8>, Vec<Matrix<'_>>, Vec<Tensor<
 
     let mut products = Vec::new();
     let mut positions: HashMap<&[u8], usize> = HashMap::new();
-    for tensor in tensors.iter().filter(|tensor| uses.is_only(Role::Right, tensor.name)) {
+    for tensor in tensors.iter().filter(|tensor| uses.is_only(Purpose::RightFactor, tensor.name)) {
         if let Some(matrix) = tensor.matrix() {
             positions.insert(tensor.name, products.len());
             products.push(matrix);
@@ -106,12 +105,12 @@ fn separate_graph(graph: &[u8]) -> Option<(Vec<u8>, Vec<Matrix<'_>>, Vec<Tensor<
         match field.number {
             graph::NODE => {
                 let node = nodes.next()?;
-                let right = node.operand.filter(|(role, _)| *role == Role::Right);
+                let right = node.operand.filter(|(purpose, _)| *purpose == Purpose::RightFactor);
                 if let Some(&position) = right.and_then(|(_, name)| positions.get(name)) {
                     let columns = products.get(position)?.columns;
                     let node =
                         node.replaced([(WEIGHTS, position), (NODE, count), (COLUMNS, columns)]);
-                    put_bytes(&mut separated, graph::NODE, &node);
+                    separated.extend(bytes_field(graph::NODE, &node));
                     count += 1;
                 } else {
                     separated.extend_from_slice(field.whole);
@@ -121,8 +120,8 @@ fn separate_graph(graph: &[u8]) -> Option<(Vec<u8>, Vec<Matrix<'_>>, Vec<Tensor<
                 let tensor = tensors.next()?;
                 if positions.contains_key(tensor.name) {
                     // Its products have it.
-                } else if uses.is_only(Role::Table, tensor.name) && tensor.is_large_matrix() {
-                    put_bytes(&mut separated, graph::INPUT, &tensor.as_input());
+                } else if uses.is_only(Purpose::Table, tensor.name) && tensor.is_large_matrix() {
+                    separated.extend(bytes_field(graph::INPUT, &tensor.as_input()));
                     tables.push(tensor);
                 } else {
                     separated.extend_from_slice(field.whole);
@@ -134,11 +133,11 @@ fn separate_graph(graph: &[u8]) -> Option<(Vec<u8>, Vec<Matrix<'_>>, Vec<Tensor<
     Some((separated, products, tables))
 }
 
-/// What a tensor can be to a node that matters here.
+/// What a node may use a tensor for, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Role {
+enum Purpose {
     /// The right factor of a product.
-    Right,
+    RightFactor,
     /// The table whose rows are looked up.
     Table,
 }
@@ -146,16 +145,16 @@ enum Role {
 /// How often tensors are used.
 struct Uses<'a> {
     all: HashMap<&'a [u8], usize>,
-    of_role: HashMap<(Role, &'a [u8]), usize>,
+    of_purpose: HashMap<(Purpose, &'a [u8]), usize>,
 }
 
 impl<'a> Uses<'a> {
     fn of(nodes: &[Node<'a>]) -> Self {
-        let mut uses = Self { all: HashMap::new(), of_role: HashMap::new() };
+        let mut uses = Self { all: HashMap::new(), of_purpose: HashMap::new() };
         for node in nodes {
             node.inputs.iter().for_each(|input| uses.add(input));
             if let Some(operand) = node.operand {
-                *uses.of_role.entry(operand).or_default() += 1;
+                *uses.of_purpose.entry(operand).or_default() += 1;
             }
         }
         uses
@@ -165,10 +164,10 @@ impl<'a> Uses<'a> {
         *self.all.entry(name).or_default() += 1;
     }
 
-    /// Whether a tensor has this role wherever it is used, and somewhere.
-    fn is_only(&self, role: Role, name: &'a [u8]) -> bool {
-        let of_role = self.of_role.get(&(role, name));
-        of_role.is_some() && of_role == self.all.get(name)
+    /// Whether a tensor has this purpose wherever it is used, and somewhere.
+    fn is_only(&self, purpose: Purpose, name: &'a [u8]) -> bool {
+        let of_purpose = self.of_purpose.get(&(purpose, name));
+        of_purpose.is_some() && of_purpose == self.all.get(name)
     }
 }
 
@@ -177,7 +176,7 @@ struct Node<'a> {
     fields: Vec<Field<'a>>,
     inputs: Vec<&'a [u8]>,
     /// The input that matters here.
-    operand: Option<(Role, &'a [u8])>,
+    operand: Option<(Purpose, &'a [u8])>,
     has_graph: bool,
 }
 
@@ -200,8 +199,8 @@ impl<'a> Node<'a> {
             }
         }
         let operand = match (domain, operator, inputs.as_slice()) {
-            (b"" | b"ai.onnx", b"MatMul", &[_, right]) => Some((Role::Right, right)),
-            (b"" | b"ai.onnx", b"Gather", &[table, _]) => Some((Role::Table, table)),
+            (b"" | b"ai.onnx", b"MatMul", &[_, right]) => Some((Purpose::RightFactor, right)),
+            (b"" | b"ai.onnx", b"Gather", &[table, _]) => Some((Purpose::Table, table)),
             _ => None,
         };
         Some(Self { fields, inputs, operand, has_graph })
@@ -221,14 +220,15 @@ impl<'a> Node<'a> {
                 replaced.extend_from_slice(field.whole);
             }
         }
-        put_bytes(&mut replaced, node::OPERATOR, OPERATOR.as_bytes());
-        put_bytes(&mut replaced, node::DOMAIN, DOMAIN.as_bytes());
+        replaced.extend(bytes_field(node::OPERATOR, OPERATOR.as_bytes()));
+        replaced.extend(bytes_field(node::DOMAIN, DOMAIN.as_bytes()));
         for (name, number) in attributes {
-            let mut attribute = Vec::new();
-            put_bytes(&mut attribute, attribute::NAME, name.as_bytes());
-            put_number(&mut attribute, attribute::INTEGER, number as u64);
-            put_number(&mut attribute, attribute::KIND, attribute::KIND_INTEGER);
-            put_bytes(&mut replaced, node::ATTRIBUTE, &attribute);
+            let attribute = [
+                bytes_field(attribute::NAME, name.as_bytes()),
+                number_field(attribute::INTEGER, number as u64),
+                number_field(attribute::KIND, attribute::KIND_INTEGER),
+            ];
+            replaced.extend(bytes_field(node::ATTRIBUTE, &attribute.concat()));
         }
         replaced
     }
@@ -302,23 +302,11 @@ impl<'a> Tensor<'a> {
 
     /// An input of the name and the sizes of the tensor.
     fn as_input(&self) -> Vec<u8> {
-        let nested = |field, message: &[u8]| {
-            let mut bytes = Vec::new();
-            put_bytes(&mut bytes, field, message);
-            bytes
-        };
-        let mut sizes = Vec::new();
-        for &size in &self.sizes {
-            let mut number = Vec::new();
-            put_number(&mut number, shape::SIZE_NUMBER, size);
-            put_bytes(&mut sizes, shape::SIZE, &number);
-        }
-        let mut kind = Vec::new();
-        put_number(&mut kind, kind::ELEMENT, self.kind);
-        put_bytes(&mut kind, kind::SHAPE, &sizes);
-        let mut input = nested(value::NAME, self.name);
-        put_bytes(&mut input, value::KIND, &nested(kind::TENSOR, &kind));
-        input
+        let size = |&size| bytes_field(shape::SIZE, &number_field(shape::SIZE_NUMBER, size));
+        let sizes: Vec<u8> = self.sizes.iter().flat_map(size).collect();
+        let kind = [number_field(kind::ELEMENT, self.kind), bytes_field(kind::SHAPE, &sizes)];
+        let kind = bytes_field(kind::TENSOR, &kind.concat());
+        [bytes_field(value::NAME, self.name), bytes_field(value::KIND, &kind)].concat()
     }
 }
 

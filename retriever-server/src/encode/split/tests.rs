@@ -33,7 +33,7 @@ fn number() -> impl Strategy<Value = f32> {
 }
 
 #[test]
-fn a_tile_is_there_where_the_processor_has_it() {
+fn numbers_are_split_where_that_is_fast_or_wanted() {
     let names: Vec<_> = multipliers().map(Multiplier::name).collect();
     assert_eq!(names.last(), Some(&"portable"));
     assert_eq!(Products::Auto.multiplier(), Multiplier::fast());

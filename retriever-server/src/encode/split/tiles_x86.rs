@@ -9,12 +9,7 @@
 )]
 
 use std::arch::asm;
-use std::arch::x86_64::{
-    __m512bh, __m512i, _mm512_castsi512_ps, _mm512_castsi512_si256, _mm512_cvtepu16_epi32,
-    _mm512_cvtne2ps_pbh, _mm512_extracti64x4_epi64, _mm512_maskz_loadu_ps, _mm512_slli_epi32,
-    _mm512_store_si512, _mm512_sub_ps,
-};
-use std::mem::transmute;
+use std::arch::x86_64::{_mm512_maskz_loadu_ps, _mm512_store_si512, _mm512_sub_ps};
 
 use shared::tiles_x86::{self, TILE_ROW_BYTES};
 
@@ -22,6 +17,7 @@ use crate::encode::split::columns::Columns;
 use crate::encode::split::weights::{
     BLOCK_COLUMNS, BLOCK_LINES, Line, ROW_LINES, STEP, Sums, TILE_ROWS, Tile,
 };
+use crate::vector::bf16_x86::{has_bf16_vectors, round};
 
 /// Numbers of a vector of `f32`.
 const LANES: usize = 16;
@@ -36,11 +32,7 @@ struct Stored(Sums);
 
 impl Tiles {
     pub(super) fn detect() -> Option<Self> {
-        let vectors = is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512bf16");
-        (vectors && tiles_x86::are_there()).then_some(Self(()))
+        (has_bf16_vectors() && tiles_x86::are_there()).then_some(Self(()))
     }
 
     /// As [`super::Multiplier::split_rows`] says.
@@ -103,16 +95,9 @@ unsafe fn split_line(numbers: &[f32], high: &mut Line, low: &mut Line) {
         // SAFETY: what the mask leaves out is not read.
         unsafe { _mm512_maskz_loadu_ps(mask, numbers.as_ptr().wrapping_add(start)) }
     });
-    let narrow = |[first, second]: [_; 2]| {
-        let both: __m512bh = _mm512_cvtne2ps_pbh(second, first);
-        // SAFETY: one is the other under another name.
-        unsafe { transmute::<__m512bh, __m512i>(both) }
-    };
-    let rounded = narrow(numbers);
-    let halves = [_mm512_castsi512_si256(rounded), _mm512_extracti64x4_epi64::<1>(rounded)];
-    let [first, second] = halves
-        .map(|half| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half))));
-    let lost = narrow([_mm512_sub_ps(numbers[0], first), _mm512_sub_ps(numbers[1], second)]);
+    let (rounded, widened) = round(numbers);
+    let lost = [0, 1].map(|half| _mm512_sub_ps(numbers[half], widened[half]));
+    let (lost, _) = round(lost);
     // SAFETY: a line has 64 bytes, at a multiple of 64.
     unsafe {
         _mm512_store_si512((&raw mut high.0).cast(), rounded);

@@ -56,8 +56,8 @@ impl Weights {
                 for within in 0..2 {
                     let row = (depth + within) * columns;
                     let end = row + columns.min(column + TILE_ROWS);
-                    let row =
-                        if depth + within < inner { numbers.get(row + column..end) } else { None };
+                    // Rows and columns beyond the last are not there.
+                    let row = numbers.get(row + column..end);
                     for (position, &bytes) in row.unwrap_or_default().iter().enumerate() {
                         let parts = split(f32::from_le_bytes(bytes));
                         [high.0[2 * position + within], low.0[2 * position + within]] = parts;
@@ -78,7 +78,7 @@ impl Weights {
         self.columns
     }
 
-    pub(super) fn steps(&self) -> usize {
+    fn steps(&self) -> usize {
         self.inner.div_ceil(STEP)
     }
 

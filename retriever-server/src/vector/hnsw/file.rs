@@ -17,10 +17,10 @@ use super::build::{BuildSettings, Builder};
 use super::growing::Growing;
 use super::{Check, Graph, Links, NONE, SLOT_BYTES, Workspaces, nearest};
 use crate::backend::Hit;
+use crate::mapped::map;
 use crate::vector::faiss_file::cursor::Cursor;
 use crate::vector::faiss_file::{FaissError, FormatFault};
 use crate::vector::gather::Scorer;
-use crate::vector::mapped::map;
 
 const CODE: [u8; 4] = *b"RSnw";
 /// Raise it with every change that old readers misread.

@@ -6,45 +6,39 @@ use super::*;
 
 const SIDES: [u64; 2] = [32, 40];
 
-fn nested(field: u64, message: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    put_bytes(&mut bytes, field, message);
-    bytes
-}
-
 /// A tensor of `f32`, all of which are `number`.
 fn tensor(name: &str, sizes: [u64; 2], number: f32) -> Vec<u8> {
     let mut message = Vec::new();
     for size in sizes {
-        put_number(&mut message, tensor::SIZES, size);
+        message.extend(number_field(tensor::SIZES, size));
     }
-    put_number(&mut message, tensor::KIND, tensor::KIND_F32);
-    put_bytes(&mut message, tensor::NAME, name.as_bytes());
+    message.extend(number_field(tensor::KIND, tensor::KIND_F32));
+    message.extend(bytes_field(tensor::NAME, name.as_bytes()));
     let numbers = number.to_le_bytes().repeat((sizes[0] * sizes[1]) as usize);
-    put_bytes(&mut message, tensor::RAW, &numbers);
-    nested(graph::INITIALIZER, &message)
+    message.extend(bytes_field(tensor::RAW, &numbers));
+    bytes_field(graph::INITIALIZER, &message)
 }
 
 fn node(operator: &str, inputs: &[&str], output: &str) -> Vec<u8> {
     const OUTPUT: u64 = 2;
     let mut message = Vec::new();
     for input in inputs {
-        put_bytes(&mut message, node::INPUT, input.as_bytes());
+        message.extend(bytes_field(node::INPUT, input.as_bytes()));
     }
-    put_bytes(&mut message, OUTPUT, output.as_bytes());
-    put_bytes(&mut message, node::OPERATOR, operator.as_bytes());
-    nested(graph::NODE, &message)
+    message.extend(bytes_field(OUTPUT, output.as_bytes()));
+    message.extend(bytes_field(node::OPERATOR, operator.as_bytes()));
+    bytes_field(graph::NODE, &message)
 }
 
 fn value(field: u64, name: &str) -> Vec<u8> {
-    nested(field, &nested(value::NAME, name.as_bytes()))
+    bytes_field(field, &bytes_field(value::NAME, name.as_bytes()))
 }
 
 /// A model of these parts, with a field before and after its graph.
 fn model(parts: &[Vec<u8>]) -> Vec<u8> {
     let mut model = vec![8, 9];
-    put_bytes(&mut model, model::GRAPH, &parts.concat());
-    put_bytes(&mut model, model::OPSET_IMPORT, &[16, 17]);
+    model.extend(bytes_field(model::GRAPH, &parts.concat()));
+    model.extend(bytes_field(model::OPSET_IMPORT, &[16, 17]));
     model
 }
 
@@ -123,15 +117,15 @@ fn what_is_no_weight_of_a_product_alone_stays() {
     // Numbers of another kind, and fewer than there should be.
     let tail = |parts: &mut Vec<Vec<u8>>, field, number| {
         let mut message = fields(&parts[3]).unwrap()[0].bytes().unwrap().to_vec();
-        put_number(&mut message, field, number);
-        parts[3] = nested(graph::INITIALIZER, &message);
+        message.extend(number_field(field, number));
+        parts[3] = bytes_field(graph::INITIALIZER, &message);
     };
     check(&|parts| tail(parts, tensor::KIND, 10), 1);
     check(&|parts| tail(parts, tensor::SIZES, 2), 1);
     // With numbers in another file, or a graph within, nothing is touched.
     check(&|parts| tail(parts, tensor::PLACE, 1), 0);
-    let within = nested(node::ATTRIBUTE, &nested(attribute::GRAPH, b""));
-    check(&|parts| parts.push(nested(graph::NODE, &within)), 0);
+    let within = bytes_field(node::ATTRIBUTE, &bytes_field(attribute::GRAPH, b""));
+    check(&|parts| parts.push(bytes_field(graph::NODE, &within)), 0);
     check(&|parts| parts.retain(|part| part[0] != small()[0][0]), 0);
 }
 
