@@ -34,9 +34,9 @@ TRAINING = {
     "TRAINER_SFT_TRAJECTORIES_PER_UPDATE": "6",
     "TRAINER_SFT_LEARNING_RATE": "2e-4",
     "TRAINER_SFT_DIRECT_FRACTION": "0",
-    "TRAINER_GRPO_STEPS": str(STEPS),
-    "TRAINER_GRPO_PROMPTS_PER_STEP": "4",
-    "TRAINER_GRPO_GROUP_SIZE": "4",
+    "TRAINER_TRAINING_STEPS": str(STEPS),
+    "TRAINER_TRAINING_PROMPTS_PER_STEP": "4",
+    "TRAINER_TRAINING_GROUP_SIZE": "4",
     "TRAINER_EVAL_QUESTIONS": "16",
     "TRAINER_ROLLOUT_MAX_TURNS": "1",
 }
@@ -145,7 +145,7 @@ def wrong_variables(world):
     running = world.project.exists("retriever") and world.project.container("retriever").state["Running"]
     check(not running and not world.answers(), "the retriever serves all the same")
 
-    wrong = {"TRAINER_GRPO_STEPS": "none", "TRAINER_ROLLOUT_TOP_P": "2", "TRAINER_SEED": "-1"}
+    wrong = {"TRAINER_TRAINING_STEPS": "none", "TRAINER_ROLLOUT_TOP_P": "2", "TRAINER_SEED": "-1"}
     world.project.run("rm", "--force", "--stop", "trainer-check")
     world.project.run("up", "--detach", "trainer-check", **wrong)
     stopped = world.project.container("trainer-check")

@@ -80,12 +80,12 @@ class Demo(unittest.TestCase):
         self.assertEqual((code, calls), (0, ALL), "without --resume all is done anew: " + output)
 
     def test_other_settings_are_refused(self):
-        self.assertEqual(self.run_demo("--resume", TRAINER_GRPO_STEPS="2")[0], 0)
-        code, output, calls = self.run_demo("--resume", TRAINER_GRPO_STEPS="3")
+        self.assertEqual(self.run_demo("--resume", TRAINER_TRAINING_STEPS="2")[0], 0)
+        code, output, calls = self.run_demo("--resume", TRAINER_TRAINING_STEPS="3")
         self.assertEqual((code, calls), (64, []), output)
-        self.assertIn("TRAINER_GRPO_STEPS=3", output)
+        self.assertIn("TRAINER_TRAINING_STEPS=3", output)
         for other in ({"TRAINER_LOG": "debug"}, {"TRAINER_RETRIEVER_URL": "http://y/retrieve"}, {"TRAINER_SEED": ""}):
-            self.assertEqual(self.run_demo("--resume", TRAINER_GRPO_STEPS="2", **other)[0], 0, other)
+            self.assertEqual(self.run_demo("--resume", TRAINER_TRAINING_STEPS="2", **other)[0], 0, other)
 
     def stopped_by(self, number, stop_code):
         started, never = self.folder / "started", self.folder / "never"

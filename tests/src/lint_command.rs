@@ -37,10 +37,10 @@ fn what_lint_foretells_is_what_training_writes() {
     world.warm_start(&retriever);
     let more = [
         "algorithm.advantage=gae",
-        "grpo.steps=2",
-        "grpo.trajectories_per_update=8",
-        "grpo.save_every_steps=1",
-        "grpo.warmup_updates=4",
+        "training.steps=2",
+        "training.trajectories_per_update=8",
+        "training.save_every_steps=1",
+        "training.warmup_updates=4",
     ];
     let settings = world.settings(&retriever.url(), "run", &more);
     let (code, before, errors) = lint(&settings);
@@ -96,9 +96,12 @@ fn what_cannot_work_ends_with_64_and_a_doubt_with_0() {
     assert_eq!(code, EXIT_USAGE);
     assert!(errors.contains("`rollout.max_context_tokens` = 64 leaves no room"), "{errors}");
 
-    let (code, out, errors) = lint(&settings(&["grpo.warmup_updates=50", "rollout.top_p=0.9"]));
+    let (code, out, errors) = lint(&settings(&["training.warmup_updates=50", "rollout.top_p=0.9"]));
     assert_eq!((code, errors.as_str()), (EXIT_SUCCESS, ""));
-    assert!(out.contains("`grpo.warmup_updates` = 50 is longer than the run, 3 updates"), "{out}");
+    assert!(
+        out.contains("`training.warmup_updates` = 50 is longer than the run, 3 updates"),
+        "{out}"
+    );
     assert!(out.contains("`rollout.top_p` = 0.9"), "{out}");
 
     let (code, out, _) = lint(&settings(&["model.path=\"no/such\""]));

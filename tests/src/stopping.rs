@@ -144,9 +144,9 @@ impl Untrained {
             &[
                 model.as_str(),
                 "rollout.max_response_tokens=8",
-                "grpo.entropy_coefficient=0.01",
+                "training.entropy_coefficient=0.01",
                 // Two updates a step, each of several passes.
-                "grpo.trajectories_per_update=8",
+                "training.trajectories_per_update=8",
                 "update.tokens_per_micro_batch=64",
             ],
             more,
@@ -157,7 +157,7 @@ impl Untrained {
     /// How often a run of one step looks at its flag; the last look is in the step's first update.
     fn looks_of_a_step(&self) -> usize {
         let (stop, looks) = raised_after(usize::MAX, Shutdown::Terminate);
-        let config = self.config("counted", &["grpo.steps=1"]);
+        let config = self.config("counted", &["training.steps=1"]);
         train_until(&config, &stop, &mut Vec::new()).unwrap();
         let run = self.world.run_dir("counted");
         assert!(trajectories(&run, 1).iter().all(|one| one.searches.is_empty()));
@@ -194,7 +194,7 @@ fn a_run_stopped_in_an_update_goes_on_as_if_it_had_not_been() {
 fn an_evaluation_that_a_stop_cut_off_is_made_up_for() {
     let untrained = Untrained::build();
     let looks = untrained.looks_of_a_step();
-    let evaluating = ["grpo.eval_every_steps=1", "grpo.steps=2"];
+    let evaluating = ["training.eval_every_steps=1", "training.steps=2"];
     train(&untrained.config("whole", &evaluating), &mut Vec::new()).unwrap();
     let (stop, _) = raised_after(looks, Shutdown::Interrupt);
     let mut out = Vec::new();

@@ -49,9 +49,9 @@ fn rollouts_go_ahead_by_the_steps_that_they_may_and_by_no_chance() {
     world.warm_start(&retriever);
     let run = |name: &str, steps: u64, staleness: u64| {
         let settings = [
-            format!("grpo.steps={steps}"),
+            format!("training.steps={steps}"),
             format!("rollout.max_staleness={staleness}"),
-            "grpo.save_every_steps=2".to_owned(),
+            "training.save_every_steps=2".to_owned(),
             "trace_every_steps=2".to_owned(),
         ];
         let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
@@ -91,13 +91,13 @@ fn servers_play_ahead_by_the_weights_of_the_version_that_was_ordered() {
     world.warm_start(&retriever);
     let engine = FakeVllm::start(&world.untrained_model(), None);
     let urls = format!("engine.urls={}", engine.url);
-    let settings = ["engine.kind=vllm", &urls, "rollout.max_staleness=2", "grpo.steps=4"];
+    let settings = ["engine.kind=vllm", &urls, "rollout.max_staleness=2", "training.steps=4"];
     let run = |name: &str, settings: &[&str]| {
         train(&world.config(&retriever.url(), name, settings), &mut Vec::new()).unwrap();
         world.run_dir(name)
     };
     let ahead = run("ahead", &settings);
-    check_versions(&ahead, &run("in-turn", &["grpo.steps=4"]), 2);
+    check_versions(&ahead, &run("in-turn", &["training.steps=4"]), 2);
 }
 
 #[test]

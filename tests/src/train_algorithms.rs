@@ -6,19 +6,19 @@ use std::fs;
 use crate::harness::run_dir::{checkpoint, metrics};
 use crate::harness::trained::Trained;
 
-const SEVERAL_UPDATES: &str = "grpo.trajectories_per_update=6";
-const SEQUENCE_MEAN: &str = "grpo.loss_aggregation=seq-mean-token-mean";
+const SEVERAL_UPDATES: &str = "training.trajectories_per_update=6";
+const SEQUENCE_MEAN: &str = "training.loss_aggregation=seq-mean-token-mean";
 
 #[test]
 fn every_advantage_trains_and_resumes_to_the_bit() {
     let trained = Trained::start();
     for (name, settings) in [
-        ("dr-grpo", &["grpo.loss_aggregation=seq-mean-token-sum-norm"][..]),
+        ("dr-grpo", &["training.loss_aggregation=seq-mean-token-sum-norm"][..]),
         ("rloo", &["algorithm.policy_loss=reinforce"]),
-        ("opo", &["grpo.loss_aggregation=seq-mean-token-sum"]),
-        ("gpg", &["algorithm.policy_loss=reinforce", "grpo.loss_aggregation=token-sum"]),
-        ("reinforce", &["grpo.group_size=1", "grpo.prompts_per_step=8"]),
-        ("reinforce-baseline", &["grpo.group_size=2"]),
+        ("opo", &["training.loss_aggregation=seq-mean-token-sum"]),
+        ("gpg", &["algorithm.policy_loss=reinforce", "training.loss_aggregation=token-sum"]),
+        ("reinforce", &["training.group_size=1", "training.prompts_per_step=8"]),
+        ("reinforce-baseline", &["training.group_size=2"]),
         ("reinforce++", &["algorithm.gamma=0.95", "algorithm.kl_placement=reward"]),
         ("reinforce++-baseline", &[]),
     ] {
@@ -32,9 +32,9 @@ fn every_advantage_trains_and_resumes_to_the_bit() {
 fn every_policy_loss_trains_and_resumes_to_the_bit() {
     let trained = Trained::start();
     for (name, settings) in [
-        ("clip", &["algorithm.dual_clip=3", "grpo.clip_high=0.28"][..]),
+        ("clip", &["algorithm.dual_clip=3", "training.clip_high=0.28"][..]),
         ("gspo", &[SEQUENCE_MEAN]),
-        ("cispo", &["grpo.entropy_coefficient=0.001"]),
+        ("cispo", &["training.entropy_coefficient=0.001"]),
         ("sapo", &[SEQUENCE_MEAN]),
         ("gmpo", &[SEQUENCE_MEAN]),
     ] {
@@ -43,7 +43,7 @@ fn every_policy_loss_trains_and_resumes_to_the_bit() {
             [SEVERAL_UPDATES, &loss].iter().chain(settings).copied().collect();
         trained.check(name, &settings);
     }
-    let llds = ["algorithm.likelihood_coefficient=0.1", "grpo.epochs_per_step=3"];
+    let llds = ["algorithm.likelihood_coefficient=0.1", "training.epochs_per_step=3"];
     trained.check("llds", &llds);
     let rows = metrics(&trained.world.run_dir("llds-whole"));
     assert!(rows.iter().any(|row| row.algorithm.likelihood_loss > 0.0), "{rows:?}");
@@ -69,14 +69,14 @@ fn ppo_trains_critic_and_policy_and_resumes_to_the_bit() {
     }
     // While the critic learns alone the policy stays.
     let warm: Vec<&str> = gae.iter().copied().chain(["critic.warmup_steps=1"]).collect();
-    trained.train("warm-critic", "grpo.steps=2", &warm);
+    trained.train("warm-critic", "training.steps=2", &warm);
     let rows = metrics(&trained.world.run_dir("warm-critic"));
     assert!(rows[0].grad_norm.abs() < f64::EPSILON && rows[1].grad_norm > 0.0, "{rows:?}");
     assert!(rows[0].algorithm.value_loss > 0.0, "{rows:?}");
     // A run without a critic cannot go on with one.
-    trained.train("plain", "grpo.steps=1", &[]);
-    let message = trained.try_train("plain", "grpo.steps=2", &gae).unwrap_err();
-    for part in ["critic.safetensors", "algorithm.advantage", "grpo.resume = false"] {
+    trained.train("plain", "training.steps=1", &[]);
+    let message = trained.try_train("plain", "training.steps=2", &gae).unwrap_err();
+    for part in ["critic.safetensors", "algorithm.advantage", "training.resume = false"] {
         assert!(message.contains(part), "{part:?} is not in {message:?}");
     }
 }
@@ -89,9 +89,9 @@ fn dapo_asks_on_and_an_adaptive_divergence_is_steered() {
         "algorithm.sampling_rounds=3",
         "algorithm.overlong_buffer_tokens=60",
         "algorithm.overlong_limit_tokens=80",
-        "grpo.clip_high=0.28",
-        "grpo.kl_coefficient=0",
-        "grpo.group_size=2",
+        "training.clip_high=0.28",
+        "training.kl_coefficient=0",
+        "training.group_size=2",
     ];
     trained.check("dapo", &dapo);
     let rows = metrics(&trained.world.run_dir("dapo-whole"));
@@ -106,7 +106,7 @@ fn dapo_asks_on_and_an_adaptive_divergence_is_steered() {
         "algorithm.kl_placement=reward",
         "algorithm.kl_controller=adaptive",
         "algorithm.kl_horizon=100",
-        "grpo.kl_estimator=k1",
+        "training.kl_estimator=k1",
     ];
     trained.check("adaptive", &adaptive);
     let rows = metrics(&trained.world.run_dir("adaptive-whole"));
@@ -120,12 +120,12 @@ fn dapo_asks_on_and_an_adaptive_divergence_is_steered() {
 #[test]
 fn every_algorithm_learns_what_it_is_rewarded_for() {
     let trained = Trained::start();
-    let several = "grpo.trajectories_per_update=12";
+    let several = "training.trajectories_per_update=12";
     for (name, settings) in [
         ("grpo", &["algorithm.likelihood_coefficient=0.1"][..]),
-        ("dr-grpo", &["grpo.loss_aggregation=seq-mean-token-sum-norm"]),
+        ("dr-grpo", &["training.loss_aggregation=seq-mean-token-sum-norm"]),
         ("rloo", &["algorithm.policy_loss=reinforce"]),
-        ("opo", &["grpo.loss_aggregation=seq-mean-token-sum"]),
+        ("opo", &["training.loss_aggregation=seq-mean-token-sum"]),
         ("gpg", &["algorithm.policy_loss=reinforce"]),
         ("reinforce", &[]),
         ("reinforce-baseline", &[]),
@@ -134,21 +134,21 @@ fn every_algorithm_learns_what_it_is_rewarded_for() {
         ("gae", &[several, "critic.learning_rate=0.003", "critic.warmup_updates=0"]),
         ("grpo", &[several, SEQUENCE_MEAN, "algorithm.policy_loss=gspo"]),
         // Its gradient flows from every token, however far the ratio has moved.
-        ("grpo", &[several, "algorithm.policy_loss=cispo", "grpo.learning_rate=0.001"]),
+        ("grpo", &[several, "algorithm.policy_loss=cispo", "training.learning_rate=0.001"]),
         ("grpo", &[several, SEQUENCE_MEAN, "algorithm.policy_loss=sapo"]),
         ("grpo", &[several, SEQUENCE_MEAN, "algorithm.policy_loss=gmpo"]),
     ] {
         let advantage = format!("algorithm.advantage={name}");
         let mut all = vec![
-            "grpo.resume=false",
-            "grpo.learning_rate=0.002",
-            "grpo.group_size=8",
+            "training.resume=false",
+            "training.learning_rate=0.002",
+            "training.group_size=8",
             "algorithm.overlong_buffer_tokens=60",
             "algorithm.overlong_limit_tokens=60",
             advantage.as_str(),
         ];
         all.extend(settings);
-        trained.train("learning", "grpo.steps=10", &all);
+        trained.train("learning", "training.steps=10", &all);
         let rows = metrics(&trained.world.run_dir("learning"));
         let lengths: Vec<f64> = rows.iter().map(|row| row.response_tokens).collect();
         assert_eq!(lengths.len(), 10);

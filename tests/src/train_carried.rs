@@ -43,13 +43,13 @@ fn groups_that_are_not_waited_for_come_whole_in_a_later_step() {
         "deterministic=false",
         "rollout.carried_groups=3",
         "rollout.max_sequences=12",
-        "grpo.save_every_steps=2",
+        "training.save_every_steps=2",
     ];
     let run = |steps: &str| {
         let settings = [&settings[..], &[steps]].concat();
         train(&world.config(&retriever.url(), "run", &settings), &mut Vec::new()).unwrap();
     };
-    run("grpo.steps=4");
+    run("training.steps=4");
     let folder = world.run_dir("run");
     let mut seen = BTreeSet::new();
     for (step, row) in (1..).zip(metrics(&folder)) {
@@ -62,7 +62,7 @@ fn groups_that_are_not_waited_for_come_whole_in_a_later_step() {
     }
     // A run that goes on asks the questions that were in the middle again: after 52 groups, of which no
     // more than 14 are asked twice or in the middle, none of the first round is left out.
-    run("grpo.steps=13");
+    run("training.steps=13");
     for step in 5..=13 {
         seen.extend(questions(&folder, step));
     }

@@ -11,8 +11,11 @@ fn check(settings: &[&str], what: &str, place: &str) {
     let world = TinyWorld::build();
     let retriever = RetrieverHandle::start(&world.index());
     world.warm_start(&retriever);
-    let settings: Vec<&str> =
-        ["grpo.epochs_per_step=2", "grpo.steps=1"].iter().chain(settings).copied().collect();
+    let settings: Vec<&str> = ["training.epochs_per_step=2", "training.steps=1"]
+        .iter()
+        .chain(settings)
+        .copied()
+        .collect();
     let config = world.config(&retriever.url(), "run", &settings);
     let error = train(&config, &mut Vec::new()).unwrap_err();
     let message = format!("{error:#}");
@@ -33,7 +36,7 @@ fn check(settings: &[&str], what: &str, place: &str) {
 
 #[test]
 fn a_policy_update_that_is_nan_is_kept_and_replayed() {
-    check(&["grpo.learning_rate=1e30"], "gradient norm", "of the gradient of");
+    check(&["training.learning_rate=1e30"], "gradient norm", "of the gradient of");
 }
 
 #[test]

@@ -105,7 +105,10 @@ fn a_prompt_without_room_is_refused_before_anything_runs() {
 fn wrong_configuration_is_refused_before_anything_is_read() {
     let world = world();
     let check = |sets: &[&str], parts: &[&str]| check(&world, "train", sets, EXIT_USAGE, parts);
-    check(&["grpo.lerning_rate=1"], &["grpo.lerning_rate", "did you mean `grpo.learning_rate`?"]);
+    check(
+        &["training.lerning_rate=1"],
+        &["training.lerning_rate", "did you mean `training.learning_rate`?"],
+    );
     check(&["model.dtype=fp32"], &["`model.dtype`", "fp32", "f32"]);
     check(&["retriever.url=127.0.0.1:8000"], &["`retriever.url`", "http://127.0.0.1:8000"]);
     check(&["data.train="], &["needs `data.train`"]);

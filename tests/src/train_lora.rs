@@ -19,7 +19,7 @@ use crate::warm_start::loss;
 
 const RANK: &str = "lora.rank=4";
 const ALONE: &str = "lora.merge_on_save=false";
-const RATE: &str = "grpo.learning_rate=0.01";
+const RATE: &str = "training.learning_rate=0.01";
 const ADAPTERS: &str = "adapter_model.safetensors";
 
 fn names(file: &Path) -> Vec<String> {
@@ -129,7 +129,7 @@ fn a_warm_start_of_adapters_is_trained_on_or_merged() {
 
     let path = format!("model.path={}", folder.display());
     // An entropy bonus, as nothing that is rewarded may come of three words of teaching.
-    let bonus = "grpo.entropy_coefficient=0.01";
+    let bonus = "training.entropy_coefficient=0.01";
     let on = [path.as_str(), RANK, ALONE, RATE, "lora.rslora=true", bonus];
     let run = trained.check_resumed("on", &on);
     let rows = metrics(&run);
@@ -145,7 +145,7 @@ fn a_warm_start_of_adapters_is_trained_on_or_merged() {
     let rows = metrics(&run);
     assert!(rows[0].kl.abs() < 1e-9, "{rows:?}");
 
-    let message = trained.try_train("other", "grpo.steps=1", &[&path, RANK]).unwrap_err();
+    let message = trained.try_train("other", "training.steps=1", &[&path, RANK]).unwrap_err();
     for part in ["rslora = true", "rslora = false", "lora.rank = 0"] {
         assert!(message.contains(part), "{part:?} is not in {message:?}");
     }
@@ -154,15 +154,15 @@ fn a_warm_start_of_adapters_is_trained_on_or_merged() {
 #[test]
 fn a_run_goes_on_with_its_own_adapters_alone() {
     let trained = Trained::start();
-    trained.train("adapted", "grpo.steps=1", &[RANK]);
-    trained.train("plain", "grpo.steps=1", &[]);
+    trained.train("adapted", "training.steps=1", &[RANK]);
+    trained.train("plain", "training.steps=1", &[]);
     for (run, settings, parts) in [
         ("adapted", &[][..], &["lora.rank = 4", "another run_dir"][..]),
-        ("plain", &[RANK], &["lora.rank = 0", "grpo.resume = false"]),
+        ("plain", &[RANK], &["lora.rank = 0", "training.resume = false"]),
         ("adapted", &["lora.rank=2"], &["rank = 4", "rank = 2", "adapter_config.json"]),
         ("adapted", &[RANK, "lora.targets=q_proj"], &["\"all-linear\"", "\"q_proj\""]),
     ] {
-        let message = trained.try_train(run, "grpo.steps=2", settings).unwrap_err();
+        let message = trained.try_train(run, "training.steps=2", settings).unwrap_err();
         for part in parts {
             assert!(message.contains(part), "{settings:?}: {part:?} is not in {message:?}");
         }

@@ -66,7 +66,7 @@ fn trajectories_whose_searches_fail_are_dropped_and_counted() {
     let retriever = RetrieverHandle::start(&world.index());
     world.warm_start(&retriever);
     // Four episodes at a time: the refused request carries the searches of some of a step's only.
-    let settings = ["rollout.max_sequences=4", "grpo.max_failed_search_fraction=0.9"];
+    let settings = ["rollout.max_sequences=4", "training.max_failed_search_fraction=0.9"];
     let relay = Relay::start(retriever.addr(), Rule::Refuse(2));
     let config = world.config(&relay.url(), "run", &settings);
     train(&config, &mut Vec::new()).unwrap();
@@ -91,7 +91,7 @@ fn too_many_failed_searches_stop_the_run_and_leave_its_checkpoint() {
     let retriever = RetrieverHandle::start(&world.index());
     world.warm_start(&retriever);
     let run = world.run_dir("run");
-    let one_step = world.config(&retriever.url(), "run", &["grpo.steps=1"]);
+    let one_step = world.config(&retriever.url(), "run", &["training.steps=1"]);
     train(&one_step, &mut Vec::new()).unwrap();
     let saved = weights(&checkpoint(&run, 1));
     let rows = comparable_metrics(&run);
@@ -99,7 +99,7 @@ fn too_many_failed_searches_stop_the_run_and_leave_its_checkpoint() {
     let settings = ["retriever.attempt_timeout_ms=300", "retriever.deadline_ms=300"];
     let unreachable = world.config(&nobodys_url(), "run", &settings);
     let message = format!("{:#}", train(&unreachable, &mut Vec::new()).unwrap_err());
-    for part in ["grpo.max_failed_search_fraction = 0", "of 16 trajectories", "attempts"] {
+    for part in ["training.max_failed_search_fraction = 0", "of 16 trajectories", "attempts"] {
         assert!(message.contains(part), "{part:?} is not in {message:?}");
     }
     assert_eq!(weights(&checkpoint(&run, 1)), saved);
@@ -118,8 +118,8 @@ fn a_step_that_lost_every_trajectory_changes_no_weight() {
     let retriever = RetrieverHandle::start(&world.index());
     world.warm_start(&retriever);
     let settings = [
-        "grpo.steps=1",
-        "grpo.max_failed_search_fraction=1",
+        "training.steps=1",
+        "training.max_failed_search_fraction=1",
         "rollout.temperature=0.05",
         "retriever.attempt_timeout_ms=300",
         "retriever.deadline_ms=300",

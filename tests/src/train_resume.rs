@@ -15,7 +15,7 @@ struct Stopped {
     retriever: RetrieverHandle,
 }
 
-const STEPWISE: &str = "grpo.save_every_steps=1";
+const STEPWISE: &str = "training.save_every_steps=1";
 
 impl Stopped {
     fn after_two_steps() -> Self {
@@ -23,7 +23,7 @@ impl Stopped {
         let retriever = RetrieverHandle::start(&world.index());
         world.warm_start(&retriever);
         let stopped = Self { world, retriever };
-        stopped.train("run", &[STEPWISE, "grpo.steps=2"]).unwrap();
+        stopped.train("run", &[STEPWISE, "training.steps=2"]).unwrap();
         stopped
     }
 
@@ -66,7 +66,7 @@ fn a_finished_run_does_nothing_more() {
     let stopped = Stopped::after_two_steps();
     let run = stopped.world.run_dir("run");
     let before = (comparable_metrics(&run), weights(&checkpoint(&run, 2)));
-    stopped.train("run", &["grpo.steps=2"]).unwrap();
+    stopped.train("run", &["training.steps=2"]).unwrap();
     assert_eq!((comparable_metrics(&run), weights(&checkpoint(&run, 2))), before);
 }
 
@@ -77,7 +77,7 @@ fn a_half_written_checkpoint_is_none() {
     let second = weights(&checkpoint(&run, 2));
     // As if the process had died before the second checkpoint got its name.
     fs::rename(checkpoint(&run, 2), run.join("checkpoints/.step-2.partial")).unwrap();
-    stopped.train("run", &[STEPWISE, "grpo.steps=2"]).unwrap();
+    stopped.train("run", &[STEPWISE, "training.steps=2"]).unwrap();
     assert!(weights(&checkpoint(&run, 2)) == second, "step 2 was done again");
     assert_eq!(metrics(&run).iter().map(|row| row.step).collect::<Vec<_>>(), [1, 2]);
     assert!(!run.join("checkpoints/.step-2.partial").exists());
@@ -106,10 +106,10 @@ fn damaged_checkpoints_are_refused_by_their_file() {
 fn another_seed_is_refused_and_resume_can_be_turned_off() {
     let stopped = Stopped::after_two_steps();
     let message = stopped.train("run", &["seed=99"]).unwrap_err();
-    for part in ["seed = 11", "says 99", "grpo.resume"] {
+    for part in ["seed = 11", "says 99", "training.resume"] {
         assert!(message.contains(part), "{part:?} is not in {message:?}");
     }
     let run = stopped.world.run_dir("run");
-    stopped.train("run", &["seed=99", "grpo.resume=false", "grpo.steps=1"]).unwrap();
+    stopped.train("run", &["seed=99", "training.resume=false", "training.steps=1"]).unwrap();
     assert_eq!(metrics(&run).iter().map(|row| row.step).collect::<Vec<_>>(), [1]);
 }

@@ -15,7 +15,7 @@ fn each_step_leaves_a_timeline_with_its_phases_passes_and_searches() {
     let world = TinyWorld::build();
     let retriever = RetrieverHandle::start(&world.index());
     world.warm_start(&retriever);
-    let settings = ["grpo.steps=2", "trace_every_steps=2", "deterministic=false"];
+    let settings = ["training.steps=2", "trace_every_steps=2", "deterministic=false"];
     train(&world.config(&retriever.url(), "run", &settings), &mut Vec::new()).unwrap();
     let run = world.run_dir("run");
     assert!(!run.join("trace/step-1.json").exists(), "only every second step was asked for");

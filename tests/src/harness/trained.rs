@@ -33,7 +33,7 @@ impl Trained {
         settings: &[&str],
     ) -> Result<(), String> {
         let settings: Vec<&str> =
-            ["grpo.prompts_per_step=3", steps].iter().chain(settings).copied().collect();
+            ["training.prompts_per_step=3", steps].iter().chain(settings).copied().collect();
         let config = self.world.config(&self.retriever.url(), run, &settings);
         train(&config, &mut Vec::new()).map_err(|error| format!("{error:#}"))
     }
@@ -48,9 +48,9 @@ impl Trained {
     /// Two steps in one run and in two, compared. Returns the folder of the one.
     pub(crate) fn check_resumed(&self, name: &str, settings: &[&str]) -> PathBuf {
         let (whole, halved) = (format!("{name}-whole"), format!("{name}-halved"));
-        self.train(&whole, "grpo.steps=2", settings);
-        self.train(&halved, "grpo.steps=1", settings);
-        self.train(&halved, "grpo.steps=2", settings);
+        self.train(&whole, "training.steps=2", settings);
+        self.train(&halved, "training.steps=1", settings);
+        self.train(&halved, "training.steps=2", settings);
         let [whole, halved] = [whole, halved].map(|run| self.world.run_dir(&run));
         assert_eq!(comparable_metrics(&whole), comparable_metrics(&halved), "{name}");
         assert_eq!(metrics(&whole).len(), 2, "{name}");

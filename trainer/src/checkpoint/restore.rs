@@ -12,7 +12,7 @@ use super::{
 use crate::policy::{ADAPTER_CONFIG_FILE, AdapterFolder, ModelConfig, Policy, read_weights};
 use crate::update::AdamW;
 
-const ANOTHER_RUN: &str = "use another run_dir, or grpo.resume = false";
+const ANOTHER_RUN: &str = "use another run_dir, or training.resume = false";
 
 /// Puts the saved weights, or adapters, of `folder` into `policy`.
 ///

@@ -9,7 +9,7 @@ use crate::eval::Searches;
 
 /// Trains a language model to search, by reinforcement learning against a retriever.
 ///
-/// Every key of the configuration is also a variable: grpo.steps is TRAINER_GRPO_STEPS.
+/// Every key of the configuration is also a variable: training.steps is TRAINER_TRAINING_STEPS.
 #[derive(Debug, Parser)]
 #[command(name = "trainer", version, arg_required_else_help = true)]
 pub struct Arguments {
@@ -47,7 +47,7 @@ pub struct CommonArguments {
     /// Configuration in TOML; without it every key has its default
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Set one key, such as grpo.learning_rate=1e-6; wins over --config and TRAINER_GRPO_LEARNING_RATE;
+    /// Set one key, such as training.learning_rate=1e-6; wins over --config and TRAINER_TRAINING_LEARNING_RATE;
     /// can be repeated, the last one wins
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,

@@ -50,10 +50,10 @@ fn wrong_command_lines_exit_64() {
 #[test]
 fn wrong_configuration_exits_64_with_every_problem() {
     let (code, out, errors) =
-        run(&["train", "--set", "grpo.lerning_rate=1", "--set", "grpo.group_size=0"]);
+        run(&["train", "--set", "training.lerning_rate=1", "--set", "training.group_size=0"]);
     assert_eq!((code, out.as_str()), (EXIT_USAGE, ""));
     assert!(errors.starts_with("error: 2 problems in the configuration\n"), "{errors}");
-    assert!(errors.contains("did you mean `grpo.learning_rate`?"), "{errors}");
+    assert!(errors.contains("did you mean `training.learning_rate`?"), "{errors}");
     assert!(errors.contains("did you mean 1?"), "{errors}");
 }
 
@@ -92,10 +92,10 @@ fn config_prints_what_was_resolved() {
 fn variables_stand_between_file_and_arguments() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("run.toml");
-    let keys = ["[grpo]", "steps = 1", "group_size = 4", "[model]", "path = \"file\""];
+    let keys = ["[training]", "steps = 1", "group_size = 4", "[model]", "path = \"file\""];
     std::fs::write(&file, format!("seed = 1\nrun_dir = \"file\"\n{}\n", keys.join("\n"))).unwrap();
     let variables = [
-        ("TRAINER_GRPO_STEPS", "2"),
+        ("TRAINER_TRAINING_STEPS", "2"),
         ("TRAINER_SEED", "2"),
         ("TRAINER_RUN_DIR", "variable"),
         ("TRAINER_MODEL_PATH", "variable"),
@@ -121,14 +121,14 @@ fn variables_stand_between_file_and_arguments() {
 
 #[test]
 fn one_message_names_the_problems_of_environment_arguments_and_log() {
-    let variables = [("TRAINER_GRPO_STEPS", "none"), ("TRAINER_LOG", "trainer=loudly")];
-    let (code, out, errors) = run_with(&variables, &["train", "--set", "grpo.group_size=0"]);
+    let variables = [("TRAINER_TRAINING_STEPS", "none"), ("TRAINER_LOG", "trainer=loudly")];
+    let (code, out, errors) = run_with(&variables, &["train", "--set", "training.group_size=0"]);
     assert_eq!((code, out.as_str()), (EXIT_USAGE, ""));
     let expected = [
         "error: 3 problems in the configuration",
-        "  TRAINER_GRPO_STEPS: `grpo.steps` takes an integer, at least 1, not \"none\"",
+        "  TRAINER_TRAINING_STEPS: `training.steps` takes an integer, at least 1, not \"none\"",
         "  TRAINER_LOG: expected a filter such as info or info,trainer=debug, not \"trainer=loudly\"",
-        "  --set grpo.group_size=0: `grpo.group_size` takes an integer, at least 1, not 0; did you \
+        "  --set training.group_size=0: `training.group_size` takes an integer, at least 1, not 0; did you \
          mean 1?",
     ];
     assert_eq!(errors.lines().collect::<Vec<_>>(), expected);

@@ -29,8 +29,8 @@ pub use problem::{ConfigError, Origin, Problem, ProblemKind};
 pub use section::KeySpec;
 pub use sections::{
     AlgorithmConfig, CheckpointConfig, Config, CriticConfig, DataConfig, EngineConfig, EvalConfig,
-    GrpoConfig, LoraConfig, ModelConfig, OptimizerConfig, RetrieverConfig, RewardConfig,
-    RolloutConfig, ServeConfig, SftConfig, UpdateConfig,
+    LoraConfig, ModelConfig, OptimizerConfig, RetrieverConfig, RewardConfig, RolloutConfig,
+    ServeConfig, SftConfig, TrainingConfig, UpdateConfig,
 };
 
 use section::Section;
@@ -49,7 +49,7 @@ impl Config {
             &self.lora,
             &self.optimizer,
             &self.sft,
-            &self.grpo,
+            &self.training,
             &self.algorithm,
             &self.critic,
             &self.update,
@@ -77,7 +77,7 @@ impl Config {
             &mut self.lora,
             &mut self.optimizer,
             &mut self.sft,
-            &mut self.grpo,
+            &mut self.training,
             &mut self.algorithm,
             &mut self.critic,
             &mut self.update,

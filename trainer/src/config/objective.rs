@@ -6,15 +6,15 @@ use super::sections::Config;
 impl Config {
     /// The effective objective: advantage, loss, its other terms, and the updates of a step.
     pub fn objective_in_words(&self) -> String {
-        let (grpo, algorithm) = (&self.grpo, &self.algorithm);
+        let (training, algorithm) = (&self.training, &self.algorithm);
         let mut parts = vec![format!("advantage {}", algorithm.advantage)];
-        let clip = format!("1 - {} to 1 + {}", grpo.clip_low, grpo.clip_high);
+        let clip = format!("1 - {} to 1 + {}", training.clip_low, training.clip_high);
         parts.push(match algorithm.policy_loss {
             PolicyLossKind::Clip | PolicyLossKind::Gspo | PolicyLossKind::Cispo => {
                 format!("loss {}, ratio from {clip}", algorithm.policy_loss)
             }
             PolicyLossKind::Gmpo => {
-                let (low, high) = (grpo.clip_low, grpo.clip_high);
+                let (low, high) = (training.clip_low, training.clip_high);
                 format!("loss gmpo, log-ratio from -{low} to {high}")
             }
             PolicyLossKind::Sapo => {
@@ -23,14 +23,14 @@ impl Config {
             }
             PolicyLossKind::Reinforce => "loss reinforce".to_owned(),
         });
-        parts.push(match grpo.loss_aggregation {
+        parts.push(match training.loss_aggregation {
             LossAggregation::SeqMeanTokenSumNorm => {
-                format!("{} over {} tokens", grpo.loss_aggregation, self.norm_tokens())
+                format!("{} over {} tokens", training.loss_aggregation, self.norm_tokens())
             }
             aggregation => aggregation.to_string(),
         });
-        if grpo.kl_coefficient > 0.0 {
-            let (weight, estimator) = (grpo.kl_coefficient, grpo.kl_estimator);
+        if training.kl_coefficient > 0.0 {
+            let (weight, estimator) = (training.kl_coefficient, training.kl_estimator);
             parts.push(match algorithm.kl_placement {
                 KlPlacement::Loss => format!("+ {weight} divergence ({estimator}) in the loss"),
                 KlPlacement::Reward => format!(
@@ -40,7 +40,7 @@ impl Config {
             });
         }
         for (weight, sign, what) in [
-            (grpo.entropy_coefficient, "-", "entropy"),
+            (training.entropy_coefficient, "-", "entropy"),
             (algorithm.likelihood_coefficient, "+", "lost likelihood (LLDS)"),
         ] {
             if weight > 0.0 {
@@ -61,12 +61,12 @@ impl Config {
 
     /// Trajectories of a step.
     pub fn step_trajectories(&self) -> usize {
-        self.grpo.prompts_per_step.saturating_mul(self.grpo.group_size)
+        self.training.prompts_per_step.saturating_mul(self.training.group_size)
     }
 
     /// Trajectories of an update, but for what is left over for a step's last one.
     pub fn update_trajectories(&self) -> usize {
-        match self.grpo.trajectories_per_update {
+        match self.training.trajectories_per_update {
             0 => self.step_trajectories(),
             limit => limit,
         }
@@ -75,6 +75,6 @@ impl Config {
     /// Updates of a step whose trajectories are all trained on.
     pub fn step_updates(&self) -> usize {
         let parts = self.step_trajectories().div_ceil(self.update_trajectories().max(1));
-        parts.saturating_mul(self.grpo.epochs_per_step)
+        parts.saturating_mul(self.training.epochs_per_step)
     }
 }

@@ -19,26 +19,26 @@ const SEARCH_R1: Values = &[
     ("reward.kind", "\"em\""),
     ("optimizer.weight_decay", "0.01"),
     ("optimizer.max_grad_norm", "1.0"),
-    ("grpo.prompts_per_step", "512"),
-    ("grpo.trajectories_per_update", "256"),
-    ("grpo.epochs_per_step", "1"),
-    ("grpo.learning_rate", "1e-6"),
-    ("grpo.clip_low", "0.2"),
-    ("grpo.clip_high", "0.2"),
-    ("grpo.kl_coefficient", "0.001"),
-    ("grpo.entropy_coefficient", "0.001"),
-    ("grpo.loss_aggregation", "\"token-mean\""),
+    ("training.prompts_per_step", "512"),
+    ("training.trajectories_per_update", "256"),
+    ("training.epochs_per_step", "1"),
+    ("training.learning_rate", "1e-6"),
+    ("training.clip_low", "0.2"),
+    ("training.clip_high", "0.2"),
+    ("training.kl_coefficient", "0.001"),
+    ("training.entropy_coefficient", "0.001"),
+    ("training.loss_aggregation", "\"token-mean\""),
     ("algorithm.policy_loss", "\"clip\""),
     ("algorithm.importance_most", "0.0"),
-    ("grpo.save_every_steps", "100"),
+    ("training.save_every_steps", "100"),
 ];
 
 /// Its GRPO scripts: five trajectories a question, ten updates a step.
 const SEARCH_R1_GRPO: Values = &[
     ("algorithm.advantage", "\"grpo\""),
     ("algorithm.kl_placement", "\"loss\""),
-    ("grpo.group_size", "5"),
-    ("grpo.kl_estimator", "\"k3\""),
+    ("training.group_size", "5"),
+    ("training.kl_estimator", "\"k3\""),
     // Inherited by the scripts from the defaults that they do not set.
     ("rollout.top_p", "0.95"),
 ];
@@ -53,10 +53,10 @@ const PAPER: Values = &[
     ("critic.learning_rate", "1e-5"),
     // .015 and .285 of 500 steps, two updates each.
     ("critic.warmup_updates", "14"),
-    ("grpo.warmup_updates", "284"),
-    ("grpo.steps", "500"),
-    ("grpo.group_size", "1"),
-    ("grpo.kl_estimator", "\"k1\""),
+    ("training.warmup_updates", "284"),
+    ("training.steps", "500"),
+    ("training.group_size", "1"),
+    ("training.kl_estimator", "\"k1\""),
     ("rollout.max_turns", "4"),
     ("rollout.top_p", "1.0"),
 ];
@@ -64,24 +64,24 @@ const PAPER: Values = &[
 const V0_1: Values = &[
     // Its groups had one member each, so that an advantage was the score.
     ("algorithm.advantage", "\"reinforce\""),
-    ("grpo.steps", "305"),
+    ("training.steps", "305"),
     // .95 of 305 steps, ten updates each.
-    ("grpo.warmup_updates", "2890"),
+    ("training.warmup_updates", "2890"),
     ("rollout.max_turns", "2"),
 ];
 
 const V0_2: Values = &[
-    ("grpo.steps", "1005"),
+    ("training.steps", "1005"),
     // .285 of 1005 steps, ten updates each.
-    ("grpo.warmup_updates", "2860"),
+    ("training.warmup_updates", "2860"),
     ("rollout.max_turns", "2"),
 ];
 
 const V0_3: Values =
-    &[("grpo.steps", "1005"), ("grpo.warmup_updates", "2860"), ("rollout.max_turns", "4")];
+    &[("training.steps", "1005"), ("training.warmup_updates", "2860"), ("rollout.max_turns", "4")];
 
 const V0_3_FORMAT: Values = &[
-    ("grpo.learning_rate", "5e-7"),
+    ("training.learning_rate", "5e-7"),
     ("reward.kind", "\"structured\""),
     ("reward.structure_format_score", "0.2"),
     ("reward.final_format_score", "0.1"),
@@ -95,20 +95,20 @@ const RECOMMENDED: Values = &[
     ("algorithm.importance_most", "2.0"),
     ("algorithm.likelihood_coefficient", "0.1"),
     ("algorithm.likelihood_gate", "\"action\""),
-    ("grpo.steps", "200"),
-    ("grpo.prompts_per_step", "128"),
-    ("grpo.group_size", "16"),
-    ("grpo.trajectories_per_update", "512"),
-    ("grpo.learning_rate", "1e-6"),
+    ("training.steps", "200"),
+    ("training.prompts_per_step", "128"),
+    ("training.group_size", "16"),
+    ("training.trajectories_per_update", "512"),
+    ("training.learning_rate", "1e-6"),
     // Ten steps of four updates.
-    ("grpo.warmup_updates", "40"),
-    ("grpo.clip_low", "0.2"),
-    ("grpo.clip_high", "0.28"),
-    ("grpo.kl_coefficient", "0.001"),
-    ("grpo.kl_estimator", "\"k3\""),
-    ("grpo.entropy_coefficient", "0.0"),
-    ("grpo.loss_aggregation", "\"token-mean\""),
-    ("grpo.skip_uniform_groups", "true"),
+    ("training.warmup_updates", "40"),
+    ("training.clip_low", "0.2"),
+    ("training.clip_high", "0.28"),
+    ("training.kl_coefficient", "0.001"),
+    ("training.kl_estimator", "\"k3\""),
+    ("training.entropy_coefficient", "0.0"),
+    ("training.loss_aggregation", "\"token-mean\""),
+    ("training.skip_uniform_groups", "true"),
     ("rollout.max_turns", "4"),
     ("rollout.temperature", "1.0"),
     ("rollout.top_p", "1.0"),

@@ -24,15 +24,16 @@ fn conflict(
 /// Everything in `config` that does not go together.
 pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
     let mut found = Vec::new();
-    let step_trajectories = config.grpo.prompts_per_step.saturating_mul(config.grpo.group_size);
-    let per_update = config.grpo.trajectories_per_update;
+    let step_trajectories =
+        config.training.prompts_per_step.saturating_mul(config.training.group_size);
+    let per_update = config.training.trajectories_per_update;
     if per_update > step_trajectories {
         found.push(conflict(
-            "grpo.trajectories_per_update",
+            "training.trajectories_per_update",
             &per_update,
             format!(
                 "exceeds the {step_trajectories} trajectories of a step \
-                 (`grpo.prompts_per_step` times `grpo.group_size`)"
+                 (`training.prompts_per_step` times `training.group_size`)"
             ),
             Some(step_trajectories.to_string()),
         ));

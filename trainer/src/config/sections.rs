@@ -44,7 +44,7 @@ section! {
         lora: LoraConfig,
         optimizer: OptimizerConfig,
         sft: SftConfig,
-        grpo: GrpoConfig,
+        training: TrainingConfig,
         algorithm: AlgorithmConfig,
         critic: CriticConfig,
         update: UpdateConfig,
@@ -246,7 +246,7 @@ section! {
 
 section! {
     /// Reinforcement learning, whatever the algorithm: sizes of a step, learning rate, loss.
-    pub struct GrpoConfig in "grpo" {
+    pub struct TrainingConfig in "training" {
         /// Training steps: rollout, scoring and update of one batch of questions.
         steps: usize ["steps"] = 100, Range::at_least(1.0);
         /// Questions per step.
@@ -305,7 +305,7 @@ section! {
         sapo_positive: f64 = 1.0, Range::above(0.0);
         /// `policy_loss` = "sapo": steepness of the gate of all other tokens.
         sapo_negative: f64 = 1.05, Range::above(0.0);
-        /// `grpo.loss_aggregation` = "seq-mean-token-sum-norm": the constant that sums are divided by; 0
+        /// `training.loss_aggregation` = "seq-mean-token-sum-norm": the constant that sums are divided by; 0
         /// takes the tokens that an episode can sample.
         norm_tokens: usize ["tokens"] = 0;
         /// Discount of a reward one token later, for "gae" and "reinforce++".
@@ -314,7 +314,7 @@ section! {
         lambda: f64 = 1.0, Range::between(0.0, 1.0);
         /// What the divergence from the starting model is part of.
         kl_placement: KlPlacement = KlPlacement::Loss;
-        /// What happens to `grpo.kl_coefficient` during a run.
+        /// What happens to `training.kl_coefficient` during a run.
         kl_controller: KlControllerKind = KlControllerKind::Fixed;
         /// `kl_controller` = "adaptive": divergence wished for, in nats per token.
         kl_target: f64 = 0.1, Range::above(0.0);

@@ -25,17 +25,22 @@ fn check(text: &str, overrides: &[&str], expected: &[&str]) {
 #[test]
 fn file_and_overrides_set_keys_and_later_ones_win() {
     let config = load(
-        "seed = 7\nrun_dir = \"runs/a\"\n[grpo]\nlearning_rate = 1e-5\nkl_estimator = \"k2\"\n",
-        &["grpo.learning_rate=2e-5", "rollout.top_p=1", "run_dir=runs/b c", "model.device=cuda:1"],
+        "seed = 7\nrun_dir = \"runs/a\"\n[training]\nlearning_rate = 1e-5\nkl_estimator = \"k2\"\n",
+        &[
+            "training.learning_rate=2e-5",
+            "rollout.top_p=1",
+            "run_dir=runs/b c",
+            "model.device=cuda:1",
+        ],
     )
     .unwrap();
     assert_eq!(config.seed, 7);
     assert_eq!(config.run_dir, Path::new("runs/b c"));
-    assert!((config.grpo.learning_rate - 2e-5).abs() < 1e-12);
-    assert_eq!(config.grpo.kl_estimator, KlEstimator::K2);
+    assert!((config.training.learning_rate - 2e-5).abs() < 1e-12);
+    assert_eq!(config.training.kl_estimator, KlEstimator::K2);
     assert!((config.rollout.top_p - 1.0).abs() < 1e-12);
     assert_eq!(config.model.device, DeviceChoice::Cuda(1));
-    assert_eq!(config.grpo.group_size, Config::default().grpo.group_size);
+    assert_eq!(config.training.group_size, Config::default().training.group_size);
 }
 
 #[test]
@@ -67,11 +72,11 @@ fn resolved_configuration_reads_back_to_itself() {
         &[
             "data.corpus=c.jsonl",
             "model.path=m",
-            "grpo.learning_rate=3.3e-7",
+            "training.learning_rate=3.3e-7",
             "data.template=Q: {question}\\n\"A\"",
             "optimizer.epsilon=1e-15",
             "compat=search-r1",
-            "grpo.resume=false",
+            "training.resume=false",
             "rollout.temperature=0.7",
         ],
     )
@@ -85,26 +90,28 @@ fn resolved_configuration_reads_back_to_itself() {
 #[test]
 fn misspelt_keys_name_the_nearest() {
     check(
-        "[grpo]\nlerning_rate = 1e-6\n",
+        "[training]\nlerning_rate = 1e-6\n",
         &[],
-        &["run.toml:2: unknown key `grpo.lerning_rate`; did you mean `grpo.learning_rate`?"],
+        &[
+            "run.toml:2: unknown key `training.lerning_rate`; did you mean `training.learning_rate`?",
+        ],
     );
     check("sede = 1\n", &[], &["run.toml:1: unknown key `sede`; did you mean `seed`?"]);
     check(
         "learning_rate = 1e-6\n",
         &[],
         &["run.toml:1: unknown key `learning_rate`; did you mean `sft.learning_rate` or \
-           `grpo.learning_rate` or `critic.learning_rate`?"],
+           `training.learning_rate` or `critic.learning_rate`?"],
     );
     check(
         "",
         &["gpro.steps=3"],
-        &["--set gpro.steps=3: unknown key `gpro.steps`; did you mean `grpo.steps`?"],
+        &["--set gpro.steps=3: unknown key `gpro.steps`; did you mean `training.steps`?"],
     );
     check(
         "[rollout]\ngroup_size = 4\n",
         &[],
-        &["run.toml:2: unknown key `rollout.group_size`; did you mean `grpo.group_size`?"],
+        &["run.toml:2: unknown key `rollout.group_size`; did you mean `training.group_size`?"],
     );
     check(
         "\n[rolout]\nmax_turns = 2\n",
@@ -116,22 +123,28 @@ fn misspelt_keys_name_the_nearest() {
         &["qqqqqqqqqqqqqqqqqqqqqqqq=1"],
         &["--set qqqqqqqqqqqqqqqqqqqqqqqq=1: unknown key `qqqqqqqqqqqqqqqqqqqqqqqq`"],
     );
-    check("", &["grpo=1"], &["--set grpo=1: `grpo` is a section, not a key; set `grpo.KEY`"]);
+    check(
+        "",
+        &["training=1"],
+        &["--set training=1: `training` is a section, not a key; set `training.KEY`"],
+    );
 }
 
 #[test]
 fn wrong_values_name_what_is_accepted_and_the_nearest() {
     check(
-        "[grpo]\n\nkl_estimator = \"k33\"\n",
+        "[training]\n\nkl_estimator = \"k33\"\n",
         &[],
-        &["run.toml:3: `grpo.kl_estimator` takes \"k1\", \"abs\", \"k2\", \"k3\" or \"k3+\", not \
-         \"k33\"; did you mean \"k3\"?"],
+        &[
+            "run.toml:3: `training.kl_estimator` takes \"k1\", \"abs\", \"k2\", \"k3\" or \"k3+\", not \
+         \"k33\"; did you mean \"k3\"?",
+        ],
     );
     check(
         "",
-        &["grpo.group_size=0"],
+        &["training.group_size=0"],
         &[
-            "--set grpo.group_size=0: `grpo.group_size` takes an integer, at least 1, not 0; did you \
+            "--set training.group_size=0: `training.group_size` takes an integer, at least 1, not 0; did you \
          mean 1?",
         ],
     );
@@ -149,14 +162,16 @@ fn wrong_values_name_what_is_accepted_and_the_nearest() {
         &["--set rollout.top_p=0: `rollout.top_p` takes a number, above 0 and at most 1, not 0"],
     );
     check(
-        "[grpo]\nsteps = \"12\"\n",
+        "[training]\nsteps = \"12\"\n",
         &[],
-        &["run.toml:2: `grpo.steps` takes an integer, at least 1, not \"12\"; did you mean 12?"],
+        &[
+            "run.toml:2: `training.steps` takes an integer, at least 1, not \"12\"; did you mean 12?",
+        ],
     );
     check(
-        "[grpo]\nresume = \"yes\"\n",
+        "[training]\nresume = \"yes\"\n",
         &[],
-        &["run.toml:2: `grpo.resume` takes true or false, not \"yes\"; did you mean true?"],
+        &["run.toml:2: `training.resume` takes true or false, not \"yes\"; did you mean true?"],
     );
     check(
         "seed = -1\n",
@@ -186,20 +201,22 @@ fn wrong_values_name_what_is_accepted_and_the_nearest() {
     );
     check(
         "",
-        &["grpo.learning_rate=nan"],
-        &["--set grpo.learning_rate=nan: `grpo.learning_rate` takes a number, above 0, not NaN"],
+        &["training.learning_rate=nan"],
+        &[
+            "--set training.learning_rate=nan: `training.learning_rate` takes a number, above 0, not NaN",
+        ],
     );
 }
 
 #[test]
 fn all_problems_come_at_once_in_the_order_they_were_written() {
     check(
-        "[sft]\nepochs = 0\nzzz_unheard_of_nowhere = 1\n[grpo]\nsteps = 1.5\n",
+        "[sft]\nepochs = 0\nzzz_unheard_of_nowhere = 1\n[training]\nsteps = 1.5\n",
         &["rollout.max_turns=0", "novalue"],
         &[
             "run.toml:2: `sft.epochs` takes an integer, at least 1, not 0; did you mean 1?",
             "run.toml:3: unknown key `sft.zzz_unheard_of_nowhere`",
-            "run.toml:5: `grpo.steps` takes an integer, at least 1, not 1.5; did you mean 2?",
+            "run.toml:5: `training.steps` takes an integer, at least 1, not 1.5; did you mean 2?",
             "--set rollout.max_turns=0: `rollout.max_turns` takes an integer, at least 1 and at \
              most 64, not 0; did you mean 1?",
             "--set novalue: expected key=value",
@@ -210,10 +227,12 @@ fn all_problems_come_at_once_in_the_order_they_were_written() {
 #[test]
 fn conflicting_keys_are_refused_where_they_were_set() {
     check(
-        "[grpo]\nprompts_per_step = 2\ngroup_size = 4\ntrajectories_per_update = 9\n",
+        "[training]\nprompts_per_step = 2\ngroup_size = 4\ntrajectories_per_update = 9\n",
         &[],
-        &["run.toml:4: `grpo.trajectories_per_update` = 9 exceeds the 8 trajectories of a step \
-         (`grpo.prompts_per_step` times `grpo.group_size`); did you mean 8?"],
+        &[
+            "run.toml:4: `training.trajectories_per_update` = 9 exceeds the 8 trajectories of a step \
+         (`training.prompts_per_step` times `training.group_size`); did you mean 8?",
+        ],
     );
     check(
         "",
@@ -251,21 +270,21 @@ fn conflicting_keys_are_refused_where_they_were_set() {
 #[test]
 fn algorithms_whose_parts_do_not_fit_are_refused_by_name() {
     for (setting, with, parts) in [
-        ("grpo.group_size=1", "", &["`algorithm.advantage` = \"grpo\"", "did you mean 2?"][..]),
-        ("grpo.group_size=1", "algorithm.advantage=rloo", &["\"rloo\" compares"]),
+        ("training.group_size=1", "", &["`algorithm.advantage` = \"grpo\"", "did you mean 2?"][..]),
+        ("training.group_size=1", "algorithm.advantage=rloo", &["\"rloo\" compares"]),
         (
             "algorithm.dynamic_sampling=true",
             "algorithm.advantage=gae",
             &["goes by groups", "\"gae\"", "did you mean false?"],
         ),
-        ("grpo.skip_uniform_groups=true", "algorithm.advantage=reinforce", &["\"reinforce\""]),
+        ("training.skip_uniform_groups=true", "algorithm.advantage=reinforce", &["\"reinforce\""]),
         (
-            "grpo.loss_aggregation=token-mean",
+            "training.loss_aggregation=token-mean",
             "algorithm.policy_loss=gspo",
             &["`algorithm.policy_loss` = \"gspo\"", "did you mean \"seq-mean-token-mean\"?"],
         ),
-        ("grpo.loss_aggregation=token-sum", "algorithm.policy_loss=sapo", &["\"sapo\""]),
-        ("grpo.loss_aggregation=token-sum", "algorithm.policy_loss=gmpo", &["\"gmpo\""]),
+        ("training.loss_aggregation=token-sum", "algorithm.policy_loss=sapo", &["\"sapo\""]),
+        ("training.loss_aggregation=token-sum", "algorithm.policy_loss=gmpo", &["\"gmpo\""]),
         (
             "algorithm.dual_clip=3",
             "algorithm.policy_loss=cispo",
@@ -275,8 +294,8 @@ fn algorithms_whose_parts_do_not_fit_are_refused_by_name() {
         ("algorithm.norm_tokens=9", "", &["\"seq-mean-token-sum-norm\" alone"]),
         (
             "algorithm.kl_placement=reward",
-            "grpo.kl_coefficient=0",
-            &["needs `grpo.kl_coefficient` above 0"],
+            "training.kl_coefficient=0",
+            &["needs `training.kl_coefficient` above 0"],
         ),
         ("algorithm.kl_controller=adaptive", "", &["`algorithm.kl_placement` = \"reward\""]),
         ("critic.warmup_steps=2", "", &["needs a critic", "\"grpo\" has not", "did you mean 0?"]),
@@ -298,9 +317,9 @@ fn algorithms_whose_parts_do_not_fit_are_refused_by_name() {
         }
     }
     for fitting in [
-        &["algorithm.advantage=reinforce", "grpo.group_size=1"][..],
-        &["algorithm.advantage=gae", "grpo.group_size=1", "critic.warmup_steps=5"],
-        &["algorithm.policy_loss=gspo", "grpo.loss_aggregation=seq-mean-token-mean"],
+        &["algorithm.advantage=reinforce", "training.group_size=1"][..],
+        &["algorithm.advantage=gae", "training.group_size=1", "critic.warmup_steps=5"],
+        &["algorithm.policy_loss=gspo", "training.loss_aggregation=seq-mean-token-mean"],
         &["algorithm.kl_placement=reward", "algorithm.kl_controller=adaptive"],
         &["algorithm.dual_clip=3", "algorithm.dynamic_sampling=true"],
     ] {
@@ -322,8 +341,8 @@ fn presets_take_the_place_of_defaults_and_lose_against_every_key() {
         }
     }
     let updates = |config: &Config| {
-        let grpo = &config.grpo;
-        grpo.prompts_per_step * grpo.group_size / grpo.trajectories_per_update
+        let training = &config.training;
+        training.prompts_per_step * training.group_size / training.trajectories_per_update
     };
     for (name, expected, advantage, warmup_steps) in [
         ("paper", 2, AdvantageEstimator::Gae, 142),
@@ -336,16 +355,20 @@ fn presets_take_the_place_of_defaults_and_lose_against_every_key() {
         let config = load("", &[&format!("preset={name}")]).unwrap();
         assert_eq!(updates(&config), expected, "{name}");
         assert_eq!(config.algorithm.advantage, advantage, "{name}");
-        assert_eq!(config.grpo.warmup_updates, expected * warmup_steps, "{name}");
+        assert_eq!(config.training.warmup_updates, expected * warmup_steps, "{name}");
     }
     // The file stands before the preset that an argument names.
     let config =
-        load("[grpo]\ngroup_size = 7\n", &["preset=search-r1-v0.3", "grpo.steps=9"]).unwrap();
-    assert_eq!((config.grpo.group_size, config.grpo.steps), (7, 9));
-    assert_eq!((config.grpo.prompts_per_step, config.compat), (512, Compat::SearchR1));
+        load("[training]\ngroup_size = 7\n", &["preset=search-r1-v0.3", "training.steps=9"])
+            .unwrap();
+    assert_eq!((config.training.group_size, config.training.steps), (7, 9));
+    assert_eq!((config.training.prompts_per_step, config.compat), (512, Compat::SearchR1));
     let lines = problems("preset = \"paper\"\n", &["algorithm.advantage=rloo"]);
     assert_eq!(lines.len(), 1);
-    assert!(lines[0].starts_with("preset = \"paper\": `grpo.group_size` = 1 leaves"), "{lines:?}");
+    assert!(
+        lines[0].starts_with("preset = \"paper\": `training.group_size` = 1 leaves"),
+        "{lines:?}"
+    );
     let lines = problems("preset = \"papers\"\n", &[]);
     assert!(lines[0].ends_with("did you mean \"paper\"?"), "{lines:?}");
 }
@@ -363,7 +386,7 @@ fn the_objective_is_told_with_every_coefficient_that_is_on() {
         "advantage gae; loss clip, ratio from 1 - 0.2 to 1 + 0.2; token-mean; - 0.001 divergence (k1, \
          fixed) in the reward; - 0.001 entropy; 2 updates of 256 trajectories a step"
     );
-    let sapo = ["algorithm.policy_loss=sapo", "grpo.loss_aggregation=seq-mean-token-mean"];
+    let sapo = ["algorithm.policy_loss=sapo", "training.loss_aggregation=seq-mean-token-mean"];
     assert!(of(&sapo).contains("loss sapo, steepness 1 and 1.05; seq-mean-token-mean;"));
     let other = ["algorithm.likelihood_coefficient=0.1", "algorithm.importance_most=0"];
     assert!(of(&other).contains("+ 0.1 lost likelihood (LLDS); 1 updates"));
@@ -371,7 +394,7 @@ fn the_objective_is_told_with_every_coefficient_that_is_on() {
 
 #[test]
 fn text_that_is_not_toml_names_its_line() {
-    let lines = problems("seed = 1\n[grpo\nsteps = 3\n", &[]);
+    let lines = problems("seed = 1\n[training\nsteps = 3\n", &[]);
     assert!(!lines.is_empty());
     assert!(lines[0].starts_with("run.toml:2: not TOML: "), "{lines:?}");
 }
@@ -406,6 +429,7 @@ fn risky_settings_are_warned_of() {
     let config = load("", &["algorithm.likelihood_coefficient=0.1"]).unwrap();
     assert_eq!(config.warnings().len(), 1);
     assert!(config.warnings()[0].contains("has no effect with one update a step"));
-    let config = load("", &["algorithm.policy_loss=reinforce", "grpo.epochs_per_step=2"]).unwrap();
+    let config =
+        load("", &["algorithm.policy_loss=reinforce", "training.epochs_per_step=2"]).unwrap();
     assert_eq!(config.warnings().len(), 1);
 }

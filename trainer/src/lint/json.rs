@@ -45,7 +45,7 @@ pub fn report_json(config: &Config, facts: &Facts) -> Value {
             "generations_most": plan.generations_most,
         },
         "run": {
-            "steps": config.grpo.steps,
+            "steps": config.training.steps,
             "updates": plan.updates,
             "critic_updates": plan.critic_updates,
             "checkpoints": plan.checkpoints,

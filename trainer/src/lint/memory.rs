@@ -104,7 +104,7 @@ pub fn memory(config: &Config, model: &ModelFacts) -> Memory {
     }
     let has_old = config.step_updates() > 1 || config.algorithm.kl_placement == KlPlacement::Reward;
     let mut scoring = Vec::new();
-    if has_old || config.grpo.kl_coefficient > 0.0 {
+    if has_old || config.training.kl_coefficient > 0.0 {
         // A frozen copy computes by itself; the policy's weights are cast, and so are those of the base.
         if has_old || config.lora.rank > 0 {
             scoring.push(part("compute copy", copy, "of what is scored"));
@@ -154,7 +154,7 @@ fn held(config: &Config, model: &ModelFacts, trained: &Trained) -> (Vec<Part>, V
     let frozen_copy = 4 * (shape.vocabulary_count() + norms_and_biases)
         + width * (shape.layer_matrix_count() + shape.vocabulary_count());
     // Beside adapters the reference is the frozen weights.
-    if config.grpo.kl_coefficient > 0.0 && !is_adapted {
+    if config.training.kl_coefficient > 0.0 && !is_adapted {
         held.push(part("reference", frozen_copy, "a frozen copy, for the divergence"));
     }
     let orders = config.rollout.max_staleness;

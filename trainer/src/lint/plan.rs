@@ -23,15 +23,15 @@ pub struct Plan {
 
 /// Counts what `config` asks for.
 pub fn plan(config: &Config) -> Plan {
-    let grpo = &config.grpo;
-    let steps = grpo.steps as u64;
+    let training = &config.training;
+    let steps = training.steps as u64;
     let step_updates = config.step_updates() as u64;
     let has_critic = config.algorithm.advantage == AdvantageEstimator::Gae;
     let policy_steps = steps.saturating_sub(config.critic.warmup_steps as u64);
     let updates = step_updates.saturating_mul(policy_steps);
-    let rate = |update: u64| warmed_up(grpo.learning_rate, grpo.warmup_updates, update);
-    let warmed = (grpo.warmup_updates as u64).clamp(1, updates.max(1));
-    let checkpoints = match grpo.save_every_steps as u64 {
+    let rate = |update: u64| warmed_up(training.learning_rate, training.warmup_updates, update);
+    let warmed = (training.warmup_updates as u64).clamp(1, updates.max(1));
+    let checkpoints = match training.save_every_steps as u64 {
         0 => 1,
         every => steps.div_ceil(every),
     };
@@ -63,7 +63,7 @@ pub struct Tokens {
 /// What a step costs with `parameters` and a context of `context_tokens`: 2 operations a parameter and
 /// token forward and 4 backward (arXiv 2001.08361, section 2.1), attention left out.
 pub fn tokens(config: &Config, parameters: u64, context_tokens: usize) -> Tokens {
-    let grpo = &config.grpo;
+    let training = &config.training;
     let trajectories = config.step_trajectories() as u64;
     let rounds =
         if config.algorithm.dynamic_sampling { config.algorithm.sampling_rounds } else { 1 };
@@ -71,7 +71,7 @@ pub fn tokens(config: &Config, parameters: u64, context_tokens: usize) -> Tokens
     let rollout = trained.saturating_mul(rounds as u64);
     let forward = 2.0 * parameters as f64;
     let has_critic = config.algorithm.advantage == AdvantageEstimator::Gae;
-    let reference = grpo.kl_coefficient > 0.0;
+    let reference = training.kl_coefficient > 0.0;
     let old = config.step_updates() > 1 || config.algorithm.kl_placement == KlPlacement::Reward;
     let scorings = u8::from(reference) + u8::from(old) + u8::from(has_critic);
     let models = if has_critic { 2.0 } else { 1.0 };
@@ -79,6 +79,10 @@ pub fn tokens(config: &Config, parameters: u64, context_tokens: usize) -> Tokens
         rollout,
         rollout_operations: forward * rollout as f64,
         scoring_operations: forward * f64::from(scorings) * trained as f64,
-        update_operations: 3.0 * forward * models * grpo.epochs_per_step as f64 * trained as f64,
+        update_operations: 3.0
+            * forward
+            * models
+            * training.epochs_per_step as f64
+            * trained as f64,
     }
 }

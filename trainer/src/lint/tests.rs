@@ -10,10 +10,10 @@ const SETTINGS: [&str; 10] = [
     "rollout.max_response_tokens=16",
     "rollout.max_observation_tokens=24",
     "rollout.max_passage_tokens=8",
-    "grpo.steps=10",
-    "grpo.prompts_per_step=4",
-    "grpo.group_size=6",
-    "grpo.trajectories_per_update=8",
+    "training.steps=10",
+    "training.prompts_per_step=4",
+    "training.group_size=6",
+    "training.trajectories_per_update=8",
     "update.tokens_per_micro_batch=256",
 ];
 
@@ -53,7 +53,8 @@ fn parameters_and_stored_bytes_are_those_of_every_checkpoint() {
 
 #[test]
 fn updates_rates_and_checkpoints_are_counted() {
-    let more = ["grpo.learning_rate=1e-6", "grpo.warmup_updates=4", "grpo.epochs_per_step=2"];
+    let more =
+        ["training.learning_rate=1e-6", "training.warmup_updates=4", "training.epochs_per_step=2"];
     let found = plan(&config(&more));
     assert_eq!((found.step_trajectories, found.update_trajectories), (24, 8));
     assert_eq!((found.step_updates, found.updates, found.critic_updates), (6, 60, 0));
@@ -62,7 +63,7 @@ fn updates_rates_and_checkpoints_are_counted() {
         assert!((rate - expected).abs() < 1e-18, "{rate}");
     }
     for (every, expected) in [("0", 1), ("4", 3), ("5", 2)] {
-        let save = format!("grpo.save_every_steps={every}");
+        let save = format!("training.save_every_steps={every}");
         assert_eq!(plan(&config(&[&save])).checkpoints, expected, "{every}");
     }
     let gae = ["algorithm.advantage=gae", "critic.warmup_steps=3"];
@@ -103,7 +104,7 @@ fn memory_is_the_sum_of_its_parts() {
     assert_eq!(update[1].bytes, 1000 * (3 * 4 * 32 + one_layer));
     assert_eq!(update[2].bytes, 256 * 128 * 12);
 
-    let more = ["algorithm.advantage=gae", "grpo.kl_coefficient=0"];
+    let more = ["algorithm.advantage=gae", "training.kl_coefficient=0"];
     let found = memory(&config(&more), &model("llama-tiny-tied", 2));
     let sampler = 2 * (18_432 + 4096);
     let critic = [("critic", 4), ("its gradients", 4), ("its moments", 8)];
@@ -211,7 +212,7 @@ fn the_report_for_programs_has_the_same_numbers() {
 #[test]
 fn work_counts_every_pass() {
     // 24 trajectories of 100 tokens, 10 parameters: one pass forward is 48000 operations.
-    let one_update = config(&["grpo.trajectories_per_update=0", "grpo.kl_coefficient=0"]);
+    let one_update = config(&["training.trajectories_per_update=0", "training.kl_coefficient=0"]);
     let found = tokens(&one_update, 10, 100);
     let operations = |found: Tokens| {
         [found.rollout_operations, found.scoring_operations, found.update_operations]
@@ -251,9 +252,12 @@ fn warnings_name_key_value_and_remedy() {
     // 24 trajectories in updates of 8, an episode of 128 tokens, which the model just holds.
     assert_eq!(warnings(&config(&["retriever.top_k=3"]), &facts), Vec::<String>::new());
     for (setting, parts) in [
-        ("grpo.warmup_updates=31", ["`grpo.warmup_updates` = 31", "take at most 30"]),
-        ("grpo.trajectories_per_update=7", ["`grpo.trajectories_per_update` = 7", "divisor"]),
-        ("grpo.prompts_per_step=101", ["`grpo.prompts_per_step` = 101", "at most 100"]),
+        ("training.warmup_updates=31", ["`training.warmup_updates` = 31", "take at most 30"]),
+        (
+            "training.trajectories_per_update=7",
+            ["`training.trajectories_per_update` = 7", "divisor"],
+        ),
+        ("training.prompts_per_step=101", ["`training.prompts_per_step` = 101", "at most 100"]),
         ("rollout.max_context_tokens=100", ["`rollout.max_context_tokens` = 100", "128 tokens"]),
         ("rollout.max_turns=3", ["max_position_embeddings = 128", "lower `rollout.max_turns`"]),
         ("retriever.top_k=4", ["`rollout.max_observation_tokens` = 24", "32"]),

@@ -45,15 +45,15 @@ fn put(text: &mut String, heading: &str, lines: &[String]) {
 
 fn step_lines(config: &Config) -> Vec<String> {
     let plan = plan(config);
-    let grpo = &config.grpo;
+    let training = &config.training;
     let mut lines = vec![
         format!(
             "{} questions x {} = {} trajectories",
-            grpo.prompts_per_step, grpo.group_size, plan.step_trajectories
+            training.prompts_per_step, training.group_size, plan.step_trajectories
         ),
         format!(
             "{} updates of {} trajectories, each trained on {} times",
-            plan.step_updates, plan.update_trajectories, grpo.epochs_per_step
+            plan.step_updates, plan.update_trajectories, training.epochs_per_step
         ),
         format!(
             "an episode searches {} times and generates {} times at most",
@@ -68,12 +68,12 @@ fn step_lines(config: &Config) -> Vec<String> {
 
 fn run_lines(config: &Config, facts: &Facts) -> Vec<String> {
     let plan = plan(config);
-    let grpo = &config.grpo;
-    let mut line = format!("{} steps, {} updates of the policy", grpo.steps, plan.updates);
+    let training = &config.training;
+    let mut line = format!("{} steps, {} updates of the policy", training.steps, plan.updates);
     if plan.critic_updates > 0 {
         let _ = write!(line, ", {} of the critic", plan.critic_updates);
     }
-    let asked = grpo.steps as f64 * grpo.prompts_per_step as f64;
+    let asked = training.steps as f64 * training.prompts_per_step as f64;
     let questions = match facts.questions {
         Some(count) => {
             format!(
@@ -88,7 +88,7 @@ fn run_lines(config: &Config, facts: &Facts) -> Vec<String> {
 
 fn rate_lines(config: &Config) -> Vec<String> {
     let plan = plan(config);
-    let warmup = config.grpo.warmup_updates;
+    let warmup = config.training.warmup_updates;
     let share = 100.0 * (warmup as f64 / plan.updates.max(1) as f64).min(1.0);
     let [first, warmed, last] = plan.rates.map(rounded);
     vec![
@@ -191,7 +191,7 @@ fn time_line(config: &Config, facts: &Facts) -> String {
     let Some(measured) = facts.measured else {
         return "not known until a step has run".to_owned();
     };
-    let left = (config.grpo.steps as u64).saturating_sub(measured.steps);
+    let left = (config.training.steps as u64).saturating_sub(measured.steps);
     format!(
         "{:.1} s a step by the latest of {}, {:.1} h for the {left} left; peak {} MiB",
         measured.step_seconds,

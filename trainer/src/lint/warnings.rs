@@ -46,18 +46,18 @@ pub fn warnings(config: &Config, facts: &Facts) -> Vec<String> {
     let left = plan.step_trajectories % plan.update_trajectories.max(1);
     if left > 0 {
         found.push(format!(
-            "`grpo.trajectories_per_update` = {} does not divide the {} trajectories of a step: \
+            "`training.trajectories_per_update` = {} does not divide the {} trajectories of a step: \
              those of its last update, {left}, weigh more; take a divisor",
             plan.update_trajectories, plan.step_trajectories
         ));
     }
     if let Some(questions) = facts.questions
-        && questions < config.grpo.prompts_per_step
+        && questions < config.training.prompts_per_step
     {
         found.push(format!(
-            "`grpo.prompts_per_step` = {} exceeds the {questions} questions of `data.train`: a step \
+            "`training.prompts_per_step` = {} exceeds the {questions} questions of `data.train`: a step \
              asks some of them twice; take at most {questions}",
-            config.grpo.prompts_per_step
+            config.training.prompts_per_step
         ));
     }
     let (rollout, most) = (&config.rollout, config.episode_tokens_most());
@@ -91,7 +91,7 @@ fn warmups(config: &Config, found: &mut Vec<String>) {
     let plan = plan(config);
     let has_critic = config.algorithm.advantage == AdvantageEstimator::Gae;
     for (key, warmup, updates, is_used) in [
-        ("grpo", config.grpo.warmup_updates, plan.updates, true),
+        ("training", config.training.warmup_updates, plan.updates, true),
         ("critic", config.critic.warmup_updates, plan.critic_updates, has_critic),
     ] {
         if is_used && warmup as u64 > updates {

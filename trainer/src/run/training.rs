@@ -47,7 +47,7 @@ use updates::StepUpdates;
 pub(super) use updates::policy_update_config;
 
 /// Trains `model.path` by reinforcement learning through the retriever until it is done or a signal stops it; goes on
-/// from the run directory's last checkpoint unless `grpo.resume` is off.
+/// from the run directory's last checkpoint unless `training.resume` is off.
 ///
 /// # Errors
 /// Anything wrong with model, data or retriever, named; and SIGINT. The last checkpoint stays.
@@ -70,7 +70,7 @@ pub fn train_until(config: &Config, stop: &StopFlag, out: &mut dyn Write) -> any
         return end_stopped(stop);
     }
     record_phase(&config.run_dir, "training", started.elapsed().as_secs_f64())?;
-    writeln!(out, "{}: trained for {} steps", folder.display(), config.grpo.steps)?;
+    writeln!(out, "{}: trained for {} steps", folder.display(), config.training.steps)?;
     Ok(())
 }
 
@@ -143,14 +143,15 @@ impl<'c> TrainingRun<'c> {
         let questions =
             loaded.questions(config, &config.data.train, config.data.max_train_questions)?;
         // The reference is where training began, also when a run is resumed.
-        let reference = (config.grpo.kl_coefficient > 0.0).then(|| Reference::of(&loaded.policy));
+        let reference =
+            (config.training.kl_coefficient > 0.0).then(|| Reference::of(&loaded.policy));
         let mut state = TrainerState { seed: config.seed, ..TrainerState::default() };
-        let latest = checkpoint::latest(&config.run_dir)?.filter(|_| config.grpo.resume);
+        let latest = checkpoint::latest(&config.run_dir)?.filter(|_| config.training.resume);
         if let Some((folder, saved)) = &latest {
             anyhow::ensure!(
                 saved.seed == config.seed,
                 "{} was made with seed = {}, the configuration says {}: use another run_dir, or \
-                 grpo.resume = false",
+                 training.resume = false",
                 folder.display(),
                 saved.seed,
                 config.seed
@@ -185,7 +186,8 @@ impl<'c> TrainingRun<'c> {
         let saved_step = latest.map(|(_, state)| state.step);
         // A run may have been stopped while it evaluated its last step.
         let owes_evaluation = saved_step.is_some_and(|step| {
-            is_due(config.grpo.eval_every_steps, step) && !step_evaluation(config, step).is_file()
+            is_due(config.training.eval_every_steps, step)
+                && !step_evaluation(config, step).is_file()
         });
         Ok(Self {
             config,
@@ -208,7 +210,7 @@ impl<'c> TrainingRun<'c> {
 
     /// Does the steps that are left. An error leaves the run after the last step that was done.
     fn finish(&mut self, stop: &StopFlag) -> anyhow::Result<()> {
-        let total = self.config.grpo.steps as u64;
+        let total = self.config.training.steps as u64;
         let mut progress = Progress::start("train", total, "steps");
         progress.skip(self.state.step);
         self.evaluate_if_owed(stop)?;
@@ -241,7 +243,8 @@ impl<'c> TrainingRun<'c> {
         self.write_trajectories(&collected.trajectories)?;
 
         let log_probs_started = Instant::now();
-        let without_uniform = config.algorithm.dynamic_sampling || config.grpo.skip_uniform_groups;
+        let without_uniform =
+            config.algorithm.dynamic_sampling || config.training.skip_uniform_groups;
         let batch = TrainBatch::of(&collected, without_uniform);
         let batch = self.with_log_probs(batch, stop)?;
         let batch = self.with_advantages(batch, stop)?;
@@ -269,10 +272,10 @@ impl<'c> TrainingRun<'c> {
         if let Some(trace) = self.trace.take() {
             trace.write(&config.run_dir, self.state.step)?;
         }
-        if is_due(config.grpo.save_every_steps, self.state.step) {
+        if is_due(config.training.save_every_steps, self.state.step) {
             self.save()?;
         }
-        self.owes_evaluation = is_due(config.grpo.eval_every_steps, self.state.step);
+        self.owes_evaluation = is_due(config.training.eval_every_steps, self.state.step);
         Ok(metrics)
     }
 
@@ -314,7 +317,7 @@ impl<'c> TrainingRun<'c> {
 
     /// The divergence's weight as a controller has left it.
     fn kl_coefficient(&self) -> f64 {
-        let configured = self.config.grpo.kl_coefficient;
+        let configured = self.config.training.kl_coefficient;
         match self.config.algorithm.kl_controller {
             KlControllerKind::Fixed => configured,
             KlControllerKind::Adaptive => {

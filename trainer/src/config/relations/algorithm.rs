@@ -23,10 +23,10 @@ pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
 fn groups(config: &Config, found: &mut Vec<KeyConflict>) {
     let advantage = config.algorithm.advantage;
     if advantage.compares_groups() {
-        if config.grpo.group_size < 2 {
+        if config.training.group_size < 2 {
             found.push(conflict(
-                "grpo.group_size",
-                &config.grpo.group_size,
+                "training.group_size",
+                &config.training.group_size,
                 format!(
                     "leaves nothing to compare: `algorithm.advantage` = {} compares the \
                      trajectories of a question",
@@ -43,7 +43,7 @@ fn groups(config: &Config, found: &mut Vec<KeyConflict>) {
     );
     for (key, is_on) in [
         ("algorithm.dynamic_sampling", config.algorithm.dynamic_sampling),
-        ("grpo.skip_uniform_groups", config.grpo.skip_uniform_groups),
+        ("training.skip_uniform_groups", config.training.skip_uniform_groups),
     ] {
         if is_on {
             found.push(conflict(key, &true, reason.clone(), Some("false".to_owned())));
@@ -97,10 +97,10 @@ fn carried(config: &Config, found: &mut Vec<KeyConflict>) {
 fn losses(config: &Config, found: &mut Vec<KeyConflict>) {
     let algorithm = &config.algorithm;
     let loss = algorithm.policy_loss;
-    let aggregation = config.grpo.loss_aggregation;
+    let aggregation = config.training.loss_aggregation;
     if loss.is_of_sequences() && aggregation != LossAggregation::SeqMeanTokenMean {
         found.push(conflict(
-            "grpo.loss_aggregation",
+            "training.loss_aggregation",
             &quoted(aggregation.as_str()),
             format!(
                 "does not go with `algorithm.policy_loss` = {}, a loss of whole trajectories",
@@ -134,7 +134,7 @@ fn losses(config: &Config, found: &mut Vec<KeyConflict>) {
             "algorithm.norm_tokens",
             &algorithm.norm_tokens,
             format!(
-                "is for `grpo.loss_aggregation` = \"seq-mean-token-sum-norm\" alone, not {}",
+                "is for `training.loss_aggregation` = \"seq-mean-token-sum-norm\" alone, not {}",
                 quoted(aggregation.as_str())
             ),
             Some("0".to_owned()),
@@ -144,11 +144,12 @@ fn losses(config: &Config, found: &mut Vec<KeyConflict>) {
 
 fn divergence(config: &Config, found: &mut Vec<KeyConflict>) {
     let algorithm = &config.algorithm;
-    if algorithm.kl_placement == KlPlacement::Reward && config.grpo.kl_coefficient <= 0.0 {
+    if algorithm.kl_placement == KlPlacement::Reward && config.training.kl_coefficient <= 0.0 {
         found.push(conflict(
             "algorithm.kl_placement",
             &quoted("reward"),
-            "needs `grpo.kl_coefficient` above 0: there is no divergence to take off".to_owned(),
+            "needs `training.kl_coefficient` above 0: there is no divergence to take off"
+                .to_owned(),
             Some(quoted("loss")),
         ));
     }
@@ -178,12 +179,12 @@ fn critic(config: &Config, found: &mut Vec<KeyConflict>) {
             ),
             Some("0".to_owned()),
         ));
-    } else if steps >= config.grpo.steps {
+    } else if steps >= config.training.steps {
         found.push(conflict(
             "critic.warmup_steps",
             &steps,
-            format!("leaves the policy untrained: `grpo.steps` = {}", config.grpo.steps),
-            Some((config.grpo.steps - 1).to_string()),
+            format!("leaves the policy untrained: `training.steps` = {}", config.training.steps),
+            Some((config.training.steps - 1).to_string()),
         ));
     }
 }
@@ -204,9 +205,9 @@ fn overlong(config: &Config, found: &mut Vec<KeyConflict>) {
 /// As [`Config::warnings`], of the algorithm alone.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let algorithm = &config.algorithm;
-    let grpo = &config.grpo;
+    let training = &config.training;
     let mut warnings = Vec::new();
-    let one_update = grpo.trajectories_per_update == 0 && grpo.epochs_per_step == 1;
+    let one_update = training.trajectories_per_update == 0 && training.epochs_per_step == 1;
     if config.rollout.max_staleness > 0 && algorithm.importance_most == 0.0 {
         warnings.push(format!(
             "`algorithm.importance_most` = 0 with `rollout.max_staleness` = {}: that an older policy \
@@ -217,7 +218,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     if algorithm.likelihood_coefficient > 0.0 && one_update {
         warnings.push(
             "`algorithm.likelihood_coefficient` has no effect with one update a step: nothing has \
-             become less likely yet; set `grpo.trajectories_per_update` or `grpo.epochs_per_step`"
+             become less likely yet; set `training.trajectories_per_update` or `training.epochs_per_step`"
                 .to_owned(),
         );
     }

@@ -22,7 +22,7 @@ fn every_key_has_a_variable_of_its_own() {
     distinct.extend([LOG.name, "TRAINER_TUNED"]);
     assert_eq!(distinct.len(), names.len() + 2);
     for (path, name) in [
-        ("grpo.steps", "TRAINER_GRPO_STEPS"),
+        ("training.steps", "TRAINER_TRAINING_STEPS"),
         ("seed", "TRAINER_SEED"),
         ("run_dir", "TRAINER_RUN_DIR"),
         ("retriever.url", "TRAINER_RETRIEVER_URL"),
@@ -36,21 +36,21 @@ fn every_key_has_a_variable_of_its_own() {
 
 #[test]
 fn variables_win_over_the_file_and_lose_against_arguments() {
-    let file = "seed = 1\n[grpo]\nsteps = 1\ngroup_size = 5\nlearning_rate = 1e-3\n";
+    let file = "seed = 1\n[training]\nsteps = 1\ngroup_size = 5\nlearning_rate = 1e-3\n";
     let variables = [
         ("TRAINER_SEED", "2"),
-        ("TRAINER_GRPO_STEPS", " 2 "),
+        ("TRAINER_TRAINING_STEPS", " 2 "),
         ("TRAINER_DATA_TEMPLATE", "Question: {question}"),
         ("TRAINER_MODEL_DEVICE", "cuda:1"),
-        ("TRAINER_GRPO_RESUME", "false"),
+        ("TRAINER_TRAINING_RESUME", "false"),
         ("TRAINER_OPTIMIZER_EPSILON", "1e-9"),
     ];
     let config = load(file, &variables, &["seed=3"]).unwrap();
-    assert_eq!((config.seed, config.grpo.steps, config.grpo.group_size), (3, 2, 5));
-    assert!((config.grpo.learning_rate - 1e-3).abs() < 1e-12);
+    assert_eq!((config.seed, config.training.steps, config.training.group_size), (3, 2, 5));
+    assert!((config.training.learning_rate - 1e-3).abs() < 1e-12);
     assert_eq!(config.data.template, TemplateChoice::Text("Question: {question}".to_owned()));
     assert_eq!(config.model.device, DeviceChoice::Cuda(1));
-    assert!(!config.grpo.resume);
+    assert!(!config.training.resume);
     assert!((config.optimizer.epsilon - 1e-9).abs() < 1e-15);
 }
 
@@ -86,21 +86,21 @@ fn an_empty_variable_is_none() {
 #[test]
 fn all_problems_come_at_once_and_name_where_they_come_from() {
     let variables = [
-        ("TRAINER_GRPO_KL_ESTIMATOR", "k33"),
+        ("TRAINER_TRAINING_KL_ESTIMATOR", "k33"),
         ("TRAINER_LOG", "trainer=loudly"),
         ("TRAINER_ROLLOUT_MAX_TURNS", "0"),
     ];
-    let message = load("[sft]\nepochs = 0\n", &variables, &["grpo.steps=no"]).unwrap_err();
+    let message = load("[sft]\nepochs = 0\n", &variables, &["training.steps=no"]).unwrap_err();
     let found = message.to_string();
     let found: Vec<&str> = found.lines().skip(1).map(str::trim).collect();
     let expected = [
         "run.toml:2: `sft.epochs` takes an integer, at least 1, not 0; did you mean 1?",
         "TRAINER_ROLLOUT_MAX_TURNS: `rollout.max_turns` takes an integer, at least 1 and at most \
          64, not 0; did you mean 1?",
-        "TRAINER_GRPO_KL_ESTIMATOR: `grpo.kl_estimator` takes \"k1\", \"abs\", \"k2\", \"k3\" or \"k3+\", not \
+        "TRAINER_TRAINING_KL_ESTIMATOR: `training.kl_estimator` takes \"k1\", \"abs\", \"k2\", \"k3\" or \"k3+\", not \
          \"k33\"; did you mean \"k3\"?",
         "TRAINER_LOG: expected a filter such as info or info,trainer=debug, not \"trainer=loudly\"",
-        "--set grpo.steps=no: `grpo.steps` takes an integer, at least 1, not \"no\"",
+        "--set training.steps=no: `training.steps` takes an integer, at least 1, not \"no\"",
     ];
     assert_eq!(found, expected);
     let conflict = load("", &[("TRAINER_THREADS", "4")], &["deterministic=true"]).unwrap_err();
@@ -110,18 +110,18 @@ fn all_problems_come_at_once_and_name_where_they_come_from() {
 #[test]
 fn unknown_variables_name_the_nearest() {
     let environment = environment(&[
-        ("TRAINER_GRPO_STEPS", "3"),
-        ("TRAINER_GRPO_LERNING_RATE", "1"),
+        ("TRAINER_TRAINING_STEPS", "3"),
+        ("TRAINER_TRAINING_LERNING_RATE", "1"),
         ("TRAINER_LOGS", "debug"),
         ("TRAINER_LOG", "debug"),
         ("TRAINER_SERVICE_HOST", "10.0.0.1"),
         ("TRAINER_PORT_8000_TCP_ADDR", "10.0.0.1"),
         ("TRAINER_QQQQQQQQQQQQQQQQQQQQQQQQQQQQ", "1"),
-        ("TRAINER_GRPO_STEP", ""),
+        ("TRAINER_TRAINING_STEP", ""),
     ]);
     let found: Vec<(&str, Option<String>)> = unknown_variables(&environment);
     let expected = [
-        ("TRAINER_GRPO_LERNING_RATE", Some("TRAINER_GRPO_LEARNING_RATE".to_owned())),
+        ("TRAINER_TRAINING_LERNING_RATE", Some("TRAINER_TRAINING_LEARNING_RATE".to_owned())),
         ("TRAINER_LOGS", Some("TRAINER_LOG".to_owned())),
         ("TRAINER_QQQQQQQQQQQQQQQQQQQQQQQQQQQQ", None),
     ];
@@ -150,8 +150,8 @@ fn the_reference_page_lists_every_key() {
         let row = format!("| `{}` | `{}` | ", spec.key, spec.variable());
         assert_eq!(page.matches(&row).count(), 1, "{row}");
     }
-    assert!(page.contains("### `[grpo]`") && page.contains("| `TRAINER_LOG` | `info` | "));
-    let row = "| `steps` | `TRAINER_GRPO_STEPS` | `100` | steps | an integer, at least 1 | ";
+    assert!(page.contains("### `[training]`") && page.contains("| `TRAINER_LOG` | `info` | "));
+    let row = "| `steps` | `TRAINER_TRAINING_STEPS` | `100` | steps | an integer, at least 1 | ";
     assert!(page.contains(row), "{page}");
 }
 

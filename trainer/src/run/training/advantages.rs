@@ -121,7 +121,7 @@ impl TrainingRun<'_> {
         let centred = || group_advantages(&scores, groups, false);
         let of_trajectories = match estimator {
             AdvantageEstimator::Grpo => {
-                group_advantages(&scores, groups, self.config.grpo.normalise_by_std)
+                group_advantages(&scores, groups, self.config.training.normalise_by_std)
             }
             AdvantageEstimator::DrGrpo | AdvantageEstimator::ReinforcePlusPlusBaseline => centred(),
             AdvantageEstimator::Rloo => leave_one_out(&scores, groups, Singleton::Zero),

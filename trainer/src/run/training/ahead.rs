@@ -156,7 +156,7 @@ impl TrainingRun<'_> {
         collected: &mut Collected,
         stop: &StopFlag,
     ) -> anyhow::Result<()> {
-        let (step, per_step) = (self.state.step + 1, self.config.grpo.prompts_per_step);
+        let (step, per_step) = (self.state.step + 1, self.config.training.prompts_per_step);
         self.order_rollouts(stop)?;
         let started = Instant::now();
         let ahead = self.ahead.as_mut().context("rollouts are played here")?;
@@ -191,7 +191,7 @@ impl TrainingRun<'_> {
     /// Orders rollouts up to that of the step which may sample by the present policy.
     fn order_rollouts(&mut self, stop: &StopFlag) -> anyhow::Result<()> {
         let (config, present) = (self.config, self.state.step);
-        let last = (present + 1 + config.rollout.max_staleness).min(config.grpo.steps as u64);
+        let last = (present + 1 + config.rollout.max_staleness).min(config.training.steps as u64);
         let Some(ahead) = &self.ahead else { return Ok(()) };
         let (first, stop) = (ahead.ordered + 1, ahead.stop_flag(stop));
         for step in first..=last {
@@ -219,7 +219,7 @@ impl TrainingRun<'_> {
 
     /// The questions of a step, where every step has as many.
     fn chosen_by(&self, step: u64) -> Vec<usize> {
-        let per_step = self.config.grpo.prompts_per_step;
+        let per_step = self.config.training.prompts_per_step;
         self.questions_of((step - 1) * per_step as u64, per_step)
     }
 }

@@ -77,7 +77,7 @@ impl TrainingRun<'_> {
     /// Plays the questions of a step; with `algorithm.dynamic_sampling` further ones in place of those
     /// whose trajectories all have one reward (DAPO, arXiv 2503.14476, section 3.2).
     pub(super) fn collect(&mut self, stop: &StopFlag) -> anyhow::Result<Collected> {
-        let per_step = self.config.grpo.prompts_per_step as u64;
+        let per_step = self.config.training.prompts_per_step as u64;
         let drawn = self.state.questions_drawn.unwrap_or(self.state.step * per_step);
         let mut collected = Collected::default();
         if self.ahead.is_some() {
@@ -102,7 +102,7 @@ impl TrainingRun<'_> {
         drawn: u64,
         stop: &StopFlag,
     ) -> anyhow::Result<()> {
-        let wanted = self.config.grpo.prompts_per_step;
+        let wanted = self.config.training.prompts_per_step;
         let algorithm = &self.config.algorithm;
         let rounds = if algorithm.dynamic_sampling { algorithm.sampling_rounds } else { 1 };
         for _ in 0..rounds {
@@ -145,7 +145,7 @@ impl TrainingRun<'_> {
         drawn: u64,
         stop: &StopFlag,
     ) -> anyhow::Result<()> {
-        let wanted = self.config.grpo.prompts_per_step;
+        let wanted = self.config.training.prompts_per_step;
         let mut groups = std::mem::take(&mut self.unfinished);
         let fresh = (wanted + self.config.rollout.carried_groups).saturating_sub(groups.len());
         let chosen = self.questions_of(drawn, fresh);
@@ -235,7 +235,7 @@ impl TrainingRun<'_> {
     /// Episodes of the questions, whose prompts are numbered from `first` on, as drawn after `step` steps.
     pub(super) fn jobs(&self, first: usize, chosen: &[usize], step: u64) -> Vec<EpisodeJob> {
         let examples: Vec<&Example> = chosen.iter().map(|&index| &self.questions[index]).collect();
-        let samples = self.config.grpo.group_size;
+        let samples = self.config.training.group_size;
         episode_jobs_from(first, &examples, samples, self.config.seed, step)
     }
 
@@ -273,11 +273,11 @@ impl TrainingRun<'_> {
         if failed > 0 {
             warn!(failed, total, reason, "trajectories dropped: their searches failed");
         }
-        let limit = self.config.grpo.max_failed_search_fraction;
+        let limit = self.config.training.max_failed_search_fraction;
         anyhow::ensure!(
             failed as f64 <= limit * total as f64,
             "searches failed in {failed} of {total} trajectories, more than \
-             grpo.max_failed_search_fraction = {limit} allows; last failure: {reason}"
+             training.max_failed_search_fraction = {limit} allows; last failure: {reason}"
         );
         Ok(())
     }

@@ -61,7 +61,7 @@ impl TrainingRun<'_> {
             }
         }
         let per_update = self.trajectories_per_update(sequences.len());
-        let several = per_update < sequences.len() || self.config.grpo.epochs_per_step > 1;
+        let several = per_update < sequences.len() || self.config.training.epochs_per_step > 1;
         if several || self.config.algorithm.kl_placement == KlPlacement::Reward {
             // As the update computes them, adapters beside the weights, not as they are rolled out.
             let weights = tch::no_grad(|| self.loaded.policy.weights());
@@ -75,7 +75,7 @@ impl TrainingRun<'_> {
     }
 
     fn trajectories_per_update(&self, available: usize) -> usize {
-        match self.config.grpo.trajectories_per_update {
+        match self.config.training.trajectories_per_update {
             0 => available.max(1),
             limit => limit,
         }
@@ -111,7 +111,7 @@ impl TrainingRun<'_> {
             tokens_per_micro_batch: config.update.tokens_per_micro_batch,
         };
         let mut updates = 0.0;
-        for _ in 0..config.grpo.epochs_per_step {
+        for _ in 0..config.training.epochs_per_step {
             for part in batch.for_critic.chunks(per_update) {
                 let decoder = &self.loaded.decoder;
                 let found = critic_gradient(&critic.model, decoder, part, &critic_config, stop)?;
@@ -147,7 +147,7 @@ impl TrainingRun<'_> {
         let update_config = policy_update_config(config);
         let per_update = self.trajectories_per_update(sequences.len());
         let mut updates = 0.0;
-        for _ in 0..config.grpo.epochs_per_step {
+        for _ in 0..config.training.epochs_per_step {
             for part in sequences.chunks(per_update) {
                 let part = weighted(config, part);
                 let LoadedModel { policy, decoder, .. } = &self.loaded;
@@ -178,12 +178,12 @@ impl TrainingRun<'_> {
 impl TrainingRun<'_> {
     /// Applies the policy's gradient; returns its norm and the learning rate.
     fn apply_policy(&mut self, found: &PolicyUpdateStatistics) -> Result<(f64, f64), UpdateError> {
-        let grpo = &self.config.grpo;
+        let training = &self.config.training;
         let update = self.optimizer.updates;
         if let Some((what, value)) = found.not_finite() {
             return Err(UpdateError::NotFinite { what, update, value });
         }
-        let rate = warmed_up(grpo.learning_rate, grpo.warmup_updates, update);
+        let rate = warmed_up(training.learning_rate, training.warmup_updates, update);
         let parameters = self.loaded.policy.trained_mut();
         Ok((apply_gradient(self.config, parameters, &mut self.optimizer, rate)?, rate))
     }
@@ -222,7 +222,7 @@ fn failed(
         Err(reason) => format!("its batch could not be kept: {reason:#}"),
     };
     let advice = "to go on from the last checkpoint, run the same command with a lower \
-                  grpo.learning_rate (or critic.learning_rate), a lower optimizer.max_grad_norm or \
+                  training.learning_rate (or critic.learning_rate), a lower optimizer.max_grad_norm or \
                   model.dtype = \"f32\"";
     anyhow::Error::new(error).context(format!("step {step} failed; {kept}; {advice}"))
 }
@@ -260,7 +260,7 @@ fn divide_means(sum: &mut PolicyUpdateStatistics, updates: f64) {
 }
 
 pub(in crate::run) fn policy_update_config(config: &Config) -> PolicyUpdateConfig {
-    let (grpo, algorithm) = (&config.grpo, &config.algorithm);
+    let (training, algorithm) = (&config.training, &config.algorithm);
     let in_loss = algorithm.kl_placement == KlPlacement::Loss;
     let likelihood = LikelihoodTerm {
         coefficient: algorithm.likelihood_coefficient,
@@ -271,9 +271,9 @@ pub(in crate::run) fn policy_update_config(config: &Config) -> PolicyUpdateConfi
     };
     PolicyUpdateConfig {
         objective: objective(config),
-        kl_coefficient: if in_loss { grpo.kl_coefficient } else { 0.0 },
+        kl_coefficient: if in_loss { training.kl_coefficient } else { 0.0 },
         kl_estimator: kl_estimator(config),
-        entropy_coefficient: grpo.entropy_coefficient,
+        entropy_coefficient: training.entropy_coefficient,
         importance_most: (algorithm.importance_most > 0.0).then_some(algorithm.importance_most),
         likelihood: (likelihood.coefficient > 0.0).then_some(likelihood),
         temperature: config.rollout.temperature,
@@ -282,7 +282,7 @@ pub(in crate::run) fn policy_update_config(config: &Config) -> PolicyUpdateConfi
 }
 
 fn objective(config: &Config) -> Objective {
-    let clip = ClipRange { low: config.grpo.clip_low, high: config.grpo.clip_high };
+    let clip = ClipRange { low: config.training.clip_low, high: config.training.clip_high };
     let algorithm = &config.algorithm;
     match algorithm.policy_loss {
         PolicyLossKind::Clip => {
@@ -301,7 +301,7 @@ fn objective(config: &Config) -> Objective {
 }
 
 pub(super) fn kl_estimator(config: &Config) -> KlEstimator {
-    match config.grpo.kl_estimator {
+    match config.training.kl_estimator {
         KlChoice::K1 => KlEstimator::K1,
         KlChoice::Abs => KlEstimator::Abs,
         KlChoice::K2 => KlEstimator::K2,
@@ -311,7 +311,7 @@ pub(super) fn kl_estimator(config: &Config) -> KlEstimator {
 }
 
 fn aggregation(config: &Config) -> Aggregation {
-    match config.grpo.loss_aggregation {
+    match config.training.loss_aggregation {
         LossAggregation::TokenMean => Aggregation::TokenMean,
         LossAggregation::SeqMeanTokenMean => Aggregation::SequenceMeanTokenMean,
         LossAggregation::SeqMeanTokenSum => Aggregation::SequenceMeanTokenSum,
