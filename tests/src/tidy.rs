@@ -75,6 +75,23 @@ fn files_are_short_and_named_for_what_they_hold() {
 }
 
 #[test]
+fn a_module_with_a_folder_is_the_folders_mod_rs() {
+    let paths: Vec<String> = sources()
+        .into_iter()
+        .map(|(path, _)| path)
+        .filter(|path| has_extension(path, "rs"))
+        .collect();
+    let mut offences = Vec::new();
+    for path in &paths {
+        let folder = format!("{}/", path.trim_end_matches(".rs"));
+        if paths.iter().any(|other| other.starts_with(&folder)) {
+            offences.push(format!("{path}: move it to {folder}mod.rs"));
+        }
+    }
+    expect_none(&offences);
+}
+
+#[test]
 fn nothing_is_tied_to_one_machine_or_registry() {
     // In two parts each, so that this file does not offend.
     let banned = [
