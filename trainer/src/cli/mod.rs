@@ -15,7 +15,7 @@ use clap::Parser;
 use shared::telemetry::{self, LogFormat, TelemetryError};
 use tracing::warn;
 
-use crate::config::{self, Config, ConfigError, Environment};
+use crate::config::{self, Config, ConfigError, Environment, LoadedConfig, OldName};
 use crate::eval::Searches;
 use crate::hub::{self, HubSettings, ModelName};
 use crate::policy::AdapterFolder;
@@ -88,8 +88,10 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 fn execute(command: Command, environment: &Environment, out: &mut dyn Write) -> anyhow::Result<()> {
     let configure =
         |command: &str, common: &CommonArguments, model: Option<&Path>, keys: &[&str]| {
-            let config = configured(command, common, model, environment, keys)?;
+            let LoadedConfig { config, old_names } =
+                configured(command, common, model, environment, keys)?;
             start_log(environment)?;
+            warn_of_old_names(&old_names);
             for warning in config.warnings() {
                 warn!("{warning}");
             }
@@ -141,8 +143,10 @@ fn execute(command: Command, environment: &Environment, out: &mut dyn Write) -> 
         }
         Command::Lint(arguments) => {
             // Its warnings are part of what it prints.
-            let config = configured("trainer lint", &arguments.common, None, environment, &[])?;
+            let LoadedConfig { config, old_names } =
+                configured("trainer lint", &arguments.common, None, environment, &[])?;
             start_log(environment)?;
+            warn_of_old_names(&old_names);
             run::lint(&config, arguments.json, out)
         }
         Command::Config(arguments) if arguments.reference => {
@@ -196,8 +200,9 @@ fn configured(
     model: Option<&Path>,
     environment: &Environment,
     required: &[&str],
-) -> Result<Config, ConfigError> {
-    let mut config = Config::load(common.config.as_deref(), environment, &common.set)?;
+) -> Result<LoadedConfig, ConfigError> {
+    let mut loaded = LoadedConfig::load(common.config.as_deref(), environment, &common.set)?;
+    let config = &mut loaded.config;
     if let Some(run_dir) = &common.run_dir {
         config.run_dir.clone_from(run_dir);
     }
@@ -205,7 +210,13 @@ fn configured(
         model.clone_into(&mut config.model.path);
     }
     config.require(command, required)?;
-    Ok(config)
+    Ok(loaded)
+}
+
+fn warn_of_old_names(old_names: &[OldName]) {
+    for old_name in old_names {
+        warn!("{old_name}");
+    }
 }
 
 /// Starts the log, and warns of misspelt variables: they change nothing, which their author should

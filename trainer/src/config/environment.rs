@@ -7,6 +7,7 @@ use shared::telemetry;
 
 use super::key_table;
 use super::problem::{ConfigError, Origin, Problem, ProblemKind};
+use super::renamed;
 use super::section::KeySpec;
 use super::value::{nearest_word, quoted};
 
@@ -90,10 +91,12 @@ pub fn log_filter(environment: &Environment) -> Result<&str, ConfigError> {
 /// The variables that are set and have no effect, each with the nearest known name if one is close. Those that
 /// Kubernetes makes for a service called `trainer` are left out.
 pub fn unknown_variables(environment: &Environment) -> Vec<(&str, Option<String>)> {
+    let specs = key_table();
     let known: Vec<String> =
-        key_table().iter().map(KeySpec::variable).chain([LOG.name.to_owned()]).collect();
+        specs.iter().map(KeySpec::variable).chain([LOG.name.to_owned()]).collect();
+    let old: Vec<String> = specs.iter().flat_map(renamed::old_variables).collect();
     let is_foreign = |name: &str| {
-        known.iter().any(|known| known == name)
+        known.iter().chain(&old).any(|known| known == name)
             || name.contains("_SERVICE_")
             || name.contains("_PORT")
     };
@@ -105,7 +108,8 @@ pub fn unknown_variables(environment: &Environment) -> Vec<(&str, Option<String>
         .filter(|name| value_of(environment, name).is_some() && !is_foreign(name))
         .map(|name| {
             let ending = name.strip_prefix(PREFIX).unwrap_or(name);
-            let nearest = nearest_word(ending, endings.iter().map(String::as_str));
+            let nearest =
+                nearest_word(&renamed::current_ending(ending), endings.iter().map(String::as_str));
             (name.as_str(), nearest.map(variable_of))
         })
         .collect()

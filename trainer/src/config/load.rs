@@ -1,5 +1,5 @@
-//! From a preset, a file, the environment and `--set` arguments, each over the one before, to a checked
-//! configuration. Every problem is collected before any is reported.
+//! Reading of a configuration: a preset, a file, the environment and `--set` arguments, each of which
+//! overrides those before it. All problems are collected and reported together.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 use super::choice::Preset;
 use super::environment::{self, Environment};
 use super::problem::{ConfigError, Origin, Problem, ProblemKind};
+use super::renamed::{self, OldName, WrittenKey};
 use super::section::{KeySpec, Section, joined};
 use super::sections::Config;
 use super::value::{RawValue, nearest_word};
@@ -20,11 +21,35 @@ struct Loader {
     config: Config,
     origins: HashMap<String, Origin>,
     problems: Vec<Problem>,
+    old_names: Vec<OldName>,
+    /// The names that the current source gave to its keys, by their current names.
+    names_in_source: HashMap<String, String>,
+}
+
+/// A checked configuration and the old names that its sources use.
+#[derive(Debug)]
+pub struct LoadedConfig {
+    pub config: Config,
+    pub old_names: Vec<OldName>,
 }
 
 impl Config {
+    /// Reads a configuration as [`LoadedConfig::load`] does, and ignores which names were old.
+    pub fn load(
+        file: Option<&Path>,
+        environment: &Environment,
+        overrides: &[String],
+    ) -> Result<Self, ConfigError> {
+        LoadedConfig::load(file, environment, overrides).map(|loaded| loaded.config)
+    }
+}
+
+impl LoadedConfig {
     /// Reads `file` if there is one, then applies the variables of `environment`, then `overrides`
     /// (each `key=value`) in order.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or every problem in the sources.
     pub fn load(
         file: Option<&Path>,
         environment: &Environment,
@@ -44,13 +69,13 @@ impl Config {
         Self::from_source(source, environment, overrides)
     }
 
-    /// As [`Config::load`], from a text already read; its path is for messages.
-    pub fn from_source(
+    /// Does the same for a text that has been read; its path is for messages.
+    pub(super) fn from_source(
         source: Option<(&Path, &str)>,
         environment: &Environment,
         overrides: &[String],
     ) -> Result<Self, ConfigError> {
-        // Any of the sources may name the preset that all of them go over.
+        // Any source may name the preset, and all sources override it: they are read a second time over it.
         let mut loader = Loader::default();
         loader.read(source, environment, overrides);
         let preset = loader.config.preset;
@@ -68,7 +93,7 @@ impl Config {
                 .collect();
         }
         if loader.problems.is_empty() {
-            Ok(loader.config)
+            Ok(Self { config: loader.config, old_names: loader.old_names })
         } else {
             Err(ConfigError::Invalid(loader.problems))
         }
@@ -80,7 +105,7 @@ impl Loader {
         self.origins.get(key).cloned().unwrap_or(Origin::Default)
     }
 
-    /// All sources, each over the one before.
+    /// Reads all sources, each over the ones before.
     fn read(
         &mut self,
         source: Option<(&Path, &str)>,
@@ -90,7 +115,9 @@ impl Loader {
         if let Some((path, text)) = source {
             self.read_file(path, text);
         }
+        self.names_in_source.clear();
         self.read_environment(environment);
+        self.names_in_source.clear();
         for argument in overrides {
             self.read_override(argument);
         }
@@ -98,8 +125,10 @@ impl Loader {
 
     fn read_preset(&mut self, preset: Preset) {
         for (path, value) in presets::values(preset) {
-            self.set(path, &parse_text(value), Origin::Preset(preset.as_str()));
+            let key = WrittenKey::of_path(path);
+            self.set(&key, &parse_text(value), Origin::Preset(preset.as_str()));
         }
+        self.names_in_source.clear();
     }
 
     fn read_file(&mut self, path: &Path, text: &str) {
@@ -117,8 +146,9 @@ impl Loader {
         let mut entries = Vec::new();
         for (name, value) in document.get_ref() {
             let name_origin = at(name.span().start);
+            let section = renamed::current_section(name.get_ref());
             match value.get_ref() {
-                DeValue::Table(table) if self.config.section(name.get_ref()).is_some() => {
+                DeValue::Table(table) if self.config.section(section).is_some() => {
                     entries.extend(table.iter().map(|(key, value)| {
                         let path = joined(name.get_ref(), key.get_ref());
                         let raw = RawValue::from_toml(value.get_ref());
@@ -132,18 +162,20 @@ impl Loader {
                 }
             }
         }
-        // The parser sorts keys; messages should follow the file.
+        // The parser sorts keys; messages follow the file.
         entries.sort_by_key(|(offset, ..)| *offset);
         for (_, origin, key, raw) in entries {
-            self.set(&key, &raw, origin);
+            self.set(&WrittenKey::of_path(&key), &raw, origin);
         }
     }
 
     fn read_environment(&mut self, environment: &Environment) {
         for spec in key_table() {
-            let name = spec.variable();
-            if let Some(value) = environment::value_of(environment, &name) {
-                self.set(&spec.path(), &parse_text(value), Origin::Variable(name));
+            for name in renamed::old_variables(&spec).chain([spec.variable()]) {
+                if let Some(value) = environment::value_of(environment, &name) {
+                    let key = WrittenKey::of_variable(&spec, name.clone());
+                    self.set(&key, &parse_text(value), Origin::Variable(name));
+                }
             }
         }
         if let Err(ConfigError::Invalid(problems)) = environment::log_filter(environment) {
@@ -159,15 +191,19 @@ impl Loader {
             return;
         };
         let raw = parse_text(text.trim());
-        self.set(key.trim(), &raw, origin);
+        self.set(&WrittenKey::of_path(key.trim()), &raw, origin);
     }
 
-    fn set(&mut self, path: &str, raw: &RawValue, origin: Origin) {
+    fn set(&mut self, written: &WrittenKey, raw: &RawValue, origin: Origin) {
+        let path = written.path.as_str();
         let (section_name, key) = path.split_once('.').unwrap_or(("", path));
         let outcome = match self.config.section_mut(section_name) {
             Some(section) => section.set(key, raw),
             None => None,
         };
+        if outcome.is_some() {
+            self.note_name(written, &origin);
+        }
         match outcome {
             Some(Ok(())) => {
                 self.origins.insert(path.to_owned(), origin);
@@ -188,10 +224,25 @@ impl Loader {
                     ProblemKind::SectionNotKey { section: path.to_owned() }
                 } else {
                     let nearest = nearest_keys(path, &key_table());
-                    ProblemKind::UnknownKey { key: path.to_owned(), nearest }
+                    ProblemKind::UnknownKey { key: written.written.clone(), nearest }
                 };
                 self.problems.push(Problem { origin, kind });
             }
+        }
+    }
+
+    /// Records the use of an old name, and refuses a source that uses both names of one key.
+    fn note_name(&mut self, key: &WrittenKey, origin: &Origin) {
+        let WrittenKey { path, written, current } = key;
+        if let Some(earlier) = self.names_in_source.insert(path.clone(), written.clone())
+            && earlier != *written
+        {
+            let old = if written == current { earlier } else { written.clone() };
+            let kind = ProblemKind::BothNames { old, current: current.clone() };
+            self.problems.push(Problem { origin: origin.clone(), kind });
+        } else if written != current {
+            let (written, current) = (written.clone(), current.clone());
+            self.old_names.push(OldName { origin: origin.clone(), written, current });
         }
     }
 

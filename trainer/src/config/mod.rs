@@ -11,6 +11,7 @@ mod objective;
 mod presets;
 mod problem;
 mod relations;
+mod renamed;
 mod section;
 mod sections;
 mod value;
@@ -25,7 +26,9 @@ pub use choice::{
     PolicyLossKind, Preset, RewardKind, RolloutRunner, RolloutWeights, TemplateChoice,
 };
 pub use environment::{Environment, LOG, Variable, environment, log_filter, unknown_variables};
+pub use load::LoadedConfig;
 pub use problem::{ConfigError, Origin, Problem, ProblemKind};
+pub use renamed::OldName;
 pub use section::KeySpec;
 pub use sections::{
     AlgorithmConfig, CheckpointConfig, Config, CriticConfig, DataConfig, EngineConfig, EvalConfig,

@@ -61,6 +61,11 @@ pub enum ProblemKind {
         accepts: String,
         nearest: Option<String>,
     },
+    /// One source sets a key under its old and under its current name.
+    BothNames {
+        old: String,
+        current: String,
+    },
     /// Two keys that do not go together; `reason` names both.
     Conflict {
         key: String,
@@ -100,6 +105,12 @@ impl fmt::Display for ProblemKind {
             Self::WrongValue { key, value, accepts, nearest } => {
                 write!(formatter, "`{key}` takes {accepts}, not {value}")?;
                 suggest(formatter, nearest.as_deref())
+            }
+            Self::BothNames { old, current } => {
+                write!(
+                    formatter,
+                    "`{old}` is the old name of `{current}`, and both are set; remove `{old}`"
+                )
             }
             Self::Conflict { key, value, reason, nearest } => {
                 write!(formatter, "`{key}` = {value} {reason}")?;

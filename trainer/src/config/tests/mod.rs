@@ -2,12 +2,23 @@ use std::path::Path;
 
 use super::*;
 
+mod old_names;
 mod variables;
+
+/// Reads a configuration of which `text`, if given, is the file `run.toml`.
+fn from_source(
+    text: Option<&str>,
+    environment: &Environment,
+    overrides: &[String],
+) -> Result<Config, ConfigError> {
+    let file = text.map(|text| (Path::new("run.toml"), text));
+    LoadedConfig::from_source(file, environment, overrides).map(|loaded| loaded.config)
+}
 
 /// Loads `text` as file `run.toml` with `overrides`.
 fn load(text: &str, overrides: &[&str]) -> Result<Config, ConfigError> {
     let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
-    Config::from_source(Some((Path::new("run.toml"), text)), &Environment::new(), &overrides)
+    from_source(Some(text), &Environment::new(), &overrides)
 }
 
 /// The lines that a wrong configuration is refused with, without the heading.
@@ -45,7 +56,7 @@ fn file_and_overrides_set_keys_and_later_ones_win() {
 
 #[test]
 fn defaults_are_valid_and_every_key_is_described() {
-    assert_eq!(Config::from_source(None, &Environment::new(), &[]).unwrap(), Config::default());
+    assert_eq!(from_source(None, &Environment::new(), &[]).unwrap(), Config::default());
     let table = key_table();
     assert!(table.len() > 50, "{} keys", table.len());
     for spec in &table {

@@ -11,7 +11,7 @@ fn environment(variables: &[(&str, &str)]) -> Environment {
 /// Loads `text` as file `run.toml` with variables and `overrides`.
 fn load(text: &str, variables: &[(&str, &str)], overrides: &[&str]) -> Result<Config, ConfigError> {
     let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
-    Config::from_source(Some((Path::new("run.toml"), text)), &environment(variables), &overrides)
+    from_source(Some(text), &environment(variables), &overrides)
 }
 
 #[test]
@@ -59,14 +59,14 @@ fn every_variable_sets_its_own_key_as_an_argument_would() {
     for spec in key_table() {
         let value = spec.default.clone().unwrap_or_else(|| "some/path".to_owned());
         let wrong = [(spec.variable(), "[1]".to_owned())].into();
-        let message = Config::from_source(None, &wrong, &[]).unwrap_err().to_string();
+        let message = from_source(None, &wrong, &[]).unwrap_err().to_string();
         let start = format!("  {}: `{}` takes ", spec.variable(), spec.path());
         assert!(message.lines().nth(1).unwrap().starts_with(&start), "{message}");
         let right = [(spec.variable(), value.clone())].into();
         let argument = format!("{}={value}", spec.path());
         assert_eq!(
-            Config::from_source(None, &right, &[]).unwrap(),
-            Config::from_source(None, &Environment::new(), &[argument]).unwrap()
+            from_source(None, &right, &[]).unwrap(),
+            from_source(None, &Environment::new(), &[argument]).unwrap()
         );
     }
 }
@@ -119,13 +119,13 @@ fn unknown_variables_name_the_nearest() {
         ("TRAINER_QQQQQQQQQQQQQQQQQQQQQQQQQQQQ", "1"),
         ("TRAINER_TRAINING_STEP", ""),
     ]);
-    let found: Vec<(&str, Option<String>)> = unknown_variables(&environment);
+    let unknown: Vec<(&str, Option<String>)> = unknown_variables(&environment);
     let expected = [
-        ("TRAINER_TRAINING_LERNING_RATE", Some("TRAINER_TRAINING_LEARNING_RATE".to_owned())),
         ("TRAINER_LOGS", Some("TRAINER_LOG".to_owned())),
         ("TRAINER_QQQQQQQQQQQQQQQQQQQQQQQQQQQQ", None),
+        ("TRAINER_TRAINING_LERNING_RATE", Some("TRAINER_TRAINING_LEARNING_RATE".to_owned())),
     ];
-    assert_eq!(found, expected);
+    assert_eq!(unknown, expected);
 }
 
 #[test]
@@ -168,5 +168,5 @@ fn the_example_of_variables_holds_the_defaults() {
     assert_eq!(assigned.len(), key_table().len() + 1);
     assert_eq!(unknown_variables(&assigned), []);
     assert_eq!(log_filter(&assigned).unwrap(), LOG.default);
-    assert_eq!(Config::from_source(None, &assigned, &[]).unwrap(), Config::default());
+    assert_eq!(from_source(None, &assigned, &[]).unwrap(), Config::default());
 }
