@@ -14,7 +14,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use retriever_server::encode::device::Device;
+use retriever_server::device::Device;
 use retriever_server::encode::{Encoder, EncoderOptions, Goal, Products, Role};
 
 const ROUNDS: usize = 3;

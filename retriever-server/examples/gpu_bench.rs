@@ -12,11 +12,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use retriever_server::backend::Hit;
 use retriever_server::gpu::{
     BATCH_QUERIES_MAX, Board, DeviceFormat, GpuError, Layout, Machine, PackedQueries, Twin,
     compile, devices, search, synthetic,
 };
+use retriever_server::query::Hit;
 use shared::splitmix;
 
 /// `EX_UNAVAILABLE` of sysexits: a service that is needed is not there.

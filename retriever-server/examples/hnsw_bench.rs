@@ -12,7 +12,7 @@ use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use retriever_server::backend::Hit;
+use retriever_server::query::Hit;
 use retriever_server::vector::faiss_file::FaissIndex;
 use retriever_server::vector::hnsw::{BuildSettings, Builder, GraphFile};
 use retriever_server::vector::usearch::{GraphShape, UsearchBuilder, UsearchFile};

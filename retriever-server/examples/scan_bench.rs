@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use retriever_server::backend::Hit;
+use retriever_server::query::Hit;
 use retriever_server::vector::{Instructions, RowFormat, Rows, rescore, top_k, top_k_with};
 use shared::splitmix::numbers;
 

@@ -2,70 +2,23 @@
 //! so that probes get an answer while a large index is checked.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 
-use crate::config::{ConfigError, ServeConfig};
-use crate::encode::EncodeError;
-use crate::gpu::GpuError;
+use crate::config::ServeConfig;
 use crate::http::{self, BoundedListener};
-use crate::index::IndexError;
-use crate::loading;
+use crate::loading::{self, ServeError};
 use crate::state::{AppState, Phase};
-use crate::vector::faiss_file::FaissError;
 
 /// Connections get at least this long to send their last response, even if draining took all of
 /// the grace period.
 const MIN_CLOSING_TIME: Duration = Duration::from_secs(1);
-
-/// The server could not start or go on.
-#[derive(Debug, Error)]
-pub enum ServeError {
-    /// The index is of another corpus than the one that is named, as was seen while loading.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The index could not be built or opened.
-    #[error(transparent)]
-    Index(#[from] IndexError),
-    /// The file of vectors could not be opened.
-    #[error(transparent)]
-    Faiss(#[from] FaissError),
-    /// The file of vectors cannot be that of the passages and the encoder.
-    #[error("{} has {what} {found}, expected {expected}", path.display())]
-    OtherVectors {
-        /// The file.
-        path: PathBuf,
-        /// What differs.
-        what: &'static str,
-        /// What the file has.
-        found: String,
-        /// What would fit.
-        expected: String,
-    },
-    /// The encoder could not be opened.
-    #[error(transparent)]
-    Encode(#[from] EncodeError),
-    /// The vectors could not be put on CUDA devices.
-    #[error(transparent)]
-    Gpu(#[from] GpuError),
-    /// The threads could not be started.
-    #[error("cannot start threads: {0}")]
-    Threads(io::Error),
-    /// The listener failed.
-    #[error("cannot accept connections: {0}")]
-    Listener(io::Error),
-    /// A task of the server panicked.
-    #[error("a task of the server failed: {0}")]
-    Task(#[from] JoinError),
-}
 
 /// How a server ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

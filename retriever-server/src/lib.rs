@@ -1,35 +1,45 @@
 //! The retrieval server: answers `POST /retrieve` with passages of a corpus. It holds no training
-//! state and knows nothing of the trainer but the HTTP API.
+//! state and knows the trainer only through the HTTP API.
 //!
-//! The way of a query: `http::retrieve` (bytes to batch) → [`admission`] (bounded) → [`pipeline`]
-//! (each text once) → [`backend`] (ranked rows) → [`corpus`] (passages) → [`rerank`], if there is a
-//! re-ranker → `http::respond`.
+//! A query passes `http::retrieve` (bytes to a batch), [`admission`] (a bounded number of queries),
+//! [`pipeline`] (each text once), [`backend`] (ranked rows), [`corpus`] (rows to passages),
+//! [`rerank`], if there is a re-ranker, and `http::respond`.
+//!
+//! Modules are in the order of their floors: each uses only those above it in this file. The test
+//! `tests/src/module_order.rs` holds that order.
 
-pub mod admission;
-pub mod app;
+// The ground: the machine, and values without behaviour.
+mod processor;
+pub mod device;
+mod json_kind;
+pub mod query;
+pub mod ticket;
+pub mod pool;
+// Passages, and what finds them.
+pub mod corpus;
+pub mod lexical;
+pub mod vector;
+pub mod encode;
+pub mod gpu;
+pub mod index;
+// From queries to answers.
 pub mod backend;
 pub mod batcher;
-pub mod bench;
-pub mod capacity;
-pub mod cli;
-pub mod config;
-pub mod corpus;
-pub mod encode;
-pub mod evaluation;
-pub mod gpu;
-mod http;
-pub mod index;
-mod json_kind;
-pub mod lexical;
-mod loading;
-mod mapped;
-pub mod pipeline;
-pub mod pool;
-pub mod query;
 pub mod rerank;
+pub mod pipeline;
+// The server.
+pub mod config;
+pub mod admission;
 mod state;
-pub mod ticket;
-pub mod vector;
+mod loading;
+mod http;
+pub mod app;
+// The other commands.
+pub mod evaluation;
+pub mod capacity;
+pub mod bench;
+pub mod cli;
 
-pub use app::{Drained, ServeError, Server};
+pub use app::{Drained, Server};
+pub use loading::ServeError;
 pub use state::Phase;

@@ -5,27 +5,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use shared::passage::Passage;
 use tracing::error;
 
-use crate::backend::{Backend, Hit, SearchFault};
+use crate::backend::Backend;
 use crate::corpus::store::PassageStore;
 use crate::pool::Pool;
-use crate::query::QueryBatch;
+use crate::query::{Answer, Hit, QueryAnswer, QueryBatch, QueryOutcome, SearchFault};
 use crate::rerank::Reranker;
 use crate::ticket::{AbandonOnDrop, Ticket};
-
-/// A passage with its score.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
-    /// The passage as it is stored.
-    pub passage: Passage,
-    /// The back end's score, or the re-ranker's where there is one.
-    pub score: f32,
-}
-
-/// Passages of one query, best first, or why there are none.
-pub type QueryAnswer = Result<Vec<Answer>, SearchFault>;
 
 /// Back end, passages and threads.
 #[derive(Debug)]
@@ -89,11 +76,7 @@ impl Pipeline {
     }
 
     /// Replaces rows by passages. On the pool, as a passage may have to come from the disk.
-    async fn read(
-        &self,
-        outcomes: Vec<Result<Vec<Hit>, SearchFault>>,
-        ticket: Arc<Ticket>,
-    ) -> Vec<QueryAnswer> {
+    async fn read(&self, outcomes: Vec<QueryOutcome>, ticket: Arc<Ticket>) -> Vec<QueryAnswer> {
         let passages = Arc::clone(&self.passages);
         let count = outcomes.len();
         let read = move |index: usize| -> QueryAnswer {
@@ -158,8 +141,10 @@ impl Distinct {
 mod tests {
     use std::time::Duration;
 
+    use shared::passage::Passage;
+
     use super::*;
-    use crate::backend::{QueryOutcome, SearchFuture};
+    use crate::backend::SearchFuture;
     use crate::corpus::store::PassageWriter;
 
     /// Finds row 0 for `first`, a row that does not exist for `beyond`, nothing for anything

@@ -10,11 +10,11 @@ use shared::wire::ServerInfo;
 use tokio::sync::watch;
 
 use crate::admission::Admission;
-use crate::backend::SearchFault;
 use crate::batcher::BatchCounters;
 use crate::config::ServeConfig;
 use crate::pipeline::Pipeline;
 use crate::pool::Pool;
+use crate::query::SearchFault;
 use crate::rerank::Reranker;
 
 /// Where the server is in its life.

@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use retriever_server::encode::device::{Device, Provider};
+use retriever_server::device::{Device, Provider};
 use retriever_server::encode::{EncodeError, Encoder, EncoderOptions, Goal, Products, Role};
 use serde_json::Value;
 use tempfile::TempDir;

@@ -5,9 +5,10 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use retriever_server::device::Device;
 use retriever_server::encode::EncoderOptions;
-use retriever_server::encode::cross_encoder::{CrossEncoder, Pair};
-use retriever_server::encode::device::Device;
+use retriever_server::encode::Pair;
+use retriever_server::encode::cross_encoder::CrossEncoder;
 use serde_json::{Value, json};
 
 use crate::harness::corpus::IndexedCorpus;

@@ -3,11 +3,10 @@
 
 use std::sync::Arc;
 
-use crate::backend::fuse::{Weighed, fuse};
-use crate::backend::{Backend, Hit, QueryOutcome, SearchFault, SearchFuture};
-use crate::config::FusionConfig;
+use super::fuse::{FusionConfig, Weighed, fuse};
+use super::{Backend, SearchFuture};
 use crate::pool::Pool;
-use crate::query::QueryBatch;
+use crate::query::{Hit, QueryBatch, QueryOutcome, SearchFault};
 use crate::ticket::Ticket;
 
 /// Two back ends as one.
@@ -70,7 +69,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::Fusion;
+    use crate::backend::fuse::Fusion;
 
     /// Finds the rows from `first` on, fails for queries that contain `fails`, and forgets what
     /// follows `forgotten`.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tracing::error;
 
-use crate::backend::{Backend, Hit, QueryOutcome, SearchFault, SearchFuture};
+use super::{Backend, SearchFuture};
 use crate::lexical::reader::{LexicalReader, RankError};
 use crate::pool::Pool;
-use crate::query::QueryBatch;
+use crate::query::{Hit, QueryBatch, QueryOutcome, SearchFault};
 use crate::ticket::Ticket;
 
 /// A lexical index on a pool of threads.

@@ -19,10 +19,10 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::error;
 
-use crate::backend::{Backend, QueryOutcome, SearchFault, SearchFuture};
-use crate::batcher::queue::{Chunk, Queue, Step};
-use crate::query::QueryBatch;
+use crate::backend::{Backend, SearchFuture};
+use crate::query::{QueryBatch, QueryOutcome, SearchFault};
 use crate::ticket::Ticket;
+use queue::{Chunk, Queue, Step};
 
 /// What a batch may hold, and how long queries wait for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use shared::splitmix;
 use tokio::task::{JoinHandle, yield_now};
 
 use super::*;
-use crate::backend::Hit;
+use crate::query::Hit;
 use crate::ticket::AbandonOnDrop;
 
 const QUERIES: usize = 10_000;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use shared::http;
 use shared::wire::RetrieveRequest;
 
-use crate::bench::BenchError;
+use super::BenchError;
 
 /// A longer answer counts as malformed.
 const MAX_RESPONSE_BYTES: usize = 1 << 30;

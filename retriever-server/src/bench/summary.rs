@@ -6,7 +6,7 @@ use std::fmt::Write;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::bench::load::Record;
+use super::load::Record;
 
 /// What was measured and what came out.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::capacity::collection::Collection;
-use crate::capacity::machine::Machine;
-use crate::capacity::needs::{Need, Needs};
+use super::collection::Collection;
+use super::machine::Machine;
+use super::needs::{Need, Needs};
 
 /// The whole of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -13,7 +13,7 @@ use tantivy::directory::OwnedBytes;
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{CParameter, get_frame_content_size};
 
-use crate::corpus::store::{OFFSETS_FILE, PASSAGES_FILE, PassageStore, StoreError};
+use super::store::{OFFSETS_FILE, PASSAGES_FILE, PassageStore, StoreError};
 
 /// The frames, one after the other.
 pub const COMPACT_FILE: &str = "passages.zst";

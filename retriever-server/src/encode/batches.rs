@@ -1,7 +1,7 @@
 //! Which texts go through the model together: texts of about the same length, so that little is
 //! padded, and no more tokens at once than a limit, so that memory is bounded.
 
-use crate::encode::device::Provider;
+use crate::device::Provider;
 
 /// What one run of the model may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use ort::environment::Environment;
 use ort::logging::LogLevel;
 use tracing::{debug, error, warn};
 
-use crate::encode::EncodeError;
+use super::EncodeError;
 
 /// ONNX Runtime's own variable for its library.
 const LIBRARY_VARIABLE: &str = "ORT_DYLIB_PATH";

@@ -9,7 +9,6 @@
 //! (`sessions`): calls on several threads take turns, and memory does not grow with their number.
 
 pub mod settings;
-pub mod device;
 mod tokens;
 mod batches;
 mod pooling;
@@ -26,17 +25,18 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::encode::batches::{Batch, RunLimits, plan};
-use crate::encode::device::{Device, Provider};
-use crate::encode::opening::{Opened, Wanted};
-use crate::encode::pooling::normalize;
-use crate::encode::session::{Reading, Rows};
-use crate::encode::sessions::Sessions;
-use crate::encode::settings::Settings;
-use crate::encode::tokens::Tokens;
+use crate::device::{Device, Provider};
+use batches::{Batch, RunLimits, plan};
+use opening::{Opened, Wanted};
+use pooling::normalize;
+use session::{Reading, Rows};
+use sessions::Sessions;
+use settings::Settings;
+use tokens::Tokens;
 
-pub use sessions::Goal;
+pub use session::Goal;
 pub use split::Products;
+pub use tokens::Pair;
 
 /// Texts whose tokens are in memory at a time.
 const WINDOW_TEXTS: usize = 2048;

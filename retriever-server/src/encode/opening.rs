@@ -7,10 +7,10 @@ use std::thread;
 use ort::environment::Environment;
 use tracing::info;
 
-use crate::encode::device::{Device, Provider};
-use crate::encode::session::{Reading, Rows, is_built_with_cuda};
-use crate::encode::sessions::{Goal, Sessions, Source};
-use crate::encode::{EncodeError, EncoderOptions, Products, library};
+use super::session::{Goal, Reading, Rows, Source, is_built_with_cuda};
+use super::sessions::Sessions;
+use super::{EncodeError, EncoderOptions, Products, library};
+use crate::device::{Device, Provider};
 
 /// A model to open.
 pub(super) struct Wanted<'a> {

@@ -1,7 +1,7 @@
 //! From the vectors of tokens to the vector of a text. Padding stands at the end of a row and is
 //! left out by the text's length.
 
-use crate::encode::settings::Pooling;
+use super::settings::Pooling;
 
 /// As in PyTorch's `normalize`: what is shorter is not stretched to length 1.
 const LENGTH_LEAST: f32 = 1e-12;

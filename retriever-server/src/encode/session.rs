@@ -1,19 +1,20 @@
 //! A model in ONNX Runtime: token ids in, one vector a text out.
 
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
 
+use ort::environment::Environment;
 use ort::ep::{CUDA, ExecutionProvider};
 use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session, SessionInputValue};
 use ort::value::{DynValue, Outlet, TensorElementType, TensorRef};
 
-use crate::encode::device::Provider;
-use crate::encode::library::whole_text;
-use crate::encode::pooling::pool;
-use crate::encode::sessions::Source;
-use crate::encode::settings::Pooling;
-use crate::encode::split::SplitModel;
+use super::library::whole_text;
+use super::pooling::pool;
+use super::settings::Pooling;
+use super::split::{Products, SplitModel};
+use crate::device::Provider;
 
 /// Rows of token ids of one length, `lengths` of which are the text's.
 #[derive(Debug)]
@@ -26,6 +27,28 @@ pub(super) struct Rows {
     pub(super) row_tokens: usize,
     /// Of each token, in which of two texts it is; `None` stands for the first throughout.
     pub(super) types: Option<Vec<i64>>,
+}
+
+/// What a model is opened for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Goal {
+    /// Single texts as soon as possible, in little memory.
+    #[default]
+    Latency,
+    /// As many texts as possible: on the CPU a session for every thread, up to eight, even where
+    /// each keeps weights of its own.
+    Throughput,
+}
+
+/// A model file to open.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub(super) environment: &'a Environment,
+    pub(super) path: &'a Path,
+    pub(super) reading: Reading,
+    pub(super) threads: NonZeroUsize,
+    pub(super) goal: Goal,
+    pub(super) products: Products,
 }
 
 /// What is made of a model's output.

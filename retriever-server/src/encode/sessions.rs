@@ -5,34 +5,21 @@
 
 use std::num::NonZeroUsize;
 use std::panic::resume_unwind;
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use ort::environment::Environment;
 use tracing::warn;
 
-use crate::encode::device::Provider;
-use crate::encode::session::{Model, Reading, Rows};
-use crate::encode::split::{Products, SplitModel};
+use super::session::{Goal, Model, Rows, Source};
+use super::split::SplitModel;
+use crate::device::Provider;
 
 /// Each session with weights of its own costs memory of about 1.6 times the model's file.
 pub(super) const MAX_SESSIONS: usize = 8;
 /// Runs for each session that callers should give at a time: few enough to be stopped soon, and
 /// enough that no session is without work for long.
 const RUNS_AT_A_TIME: usize = 4;
-
-/// What a model is opened for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Goal {
-    /// Single texts as soon as possible, in little memory.
-    #[default]
-    Latency,
-    /// As many texts as possible: on the CPU a session for every thread, up to eight, even where
-    /// each keeps weights of its own.
-    Throughput,
-}
 
 impl Goal {
     /// Sessions that `threads` are shared among.
@@ -42,17 +29,6 @@ impl Goal {
             (Self::Throughput, Provider::Cuda(_)) | (Self::Latency, _) => 1,
         }
     }
-}
-
-/// A model file to open.
-#[derive(Clone, Copy)]
-pub(super) struct Source<'a> {
-    pub(super) environment: &'a Environment,
-    pub(super) path: &'a Path,
-    pub(super) reading: Reading,
-    pub(super) threads: NonZeroUsize,
-    pub(super) goal: Goal,
-    pub(super) products: Products,
 }
 
 /// The open sessions.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use crate::encode::EncodeError;
+use super::EncodeError;
 
 /// Name of the file.
 pub const SETTINGS_FILE: &str = "retriever.toml";

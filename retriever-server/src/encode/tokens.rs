@@ -8,8 +8,7 @@ use tokenizers::utils::truncation::{
 };
 use tokenizers::{PostProcessor, Tokenizer};
 
-use crate::encode::EncodeError;
-use crate::encode::cross_encoder::Pair;
+use super::EncodeError;
 
 /// Bytes of text for each token that is kept; what follows is not looked at. Words are far
 /// shorter, so that only the time for a text without end is bounded by it.
@@ -17,6 +16,15 @@ const BYTES_PER_TOKEN: usize = 256;
 
 /// Texts from this number on are spread over threads.
 const PARALLEL_TEXTS: usize = 64;
+
+/// A query and a passage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pair<'a> {
+    /// Asks.
+    pub query: &'a str,
+    /// May answer.
+    pub passage: &'a str,
+}
 
 /// The tokens of a pair as one row.
 #[derive(Debug)]

@@ -5,8 +5,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::evaluation::judgements::{Judgements, Relevance};
-use crate::evaluation::queries::EvaluationQuery;
+use super::judgements::{Judgements, Relevance};
+use super::queries::EvaluationQuery;
 
 /// Counts of what takes part in an evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

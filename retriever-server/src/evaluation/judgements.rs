@@ -6,7 +6,7 @@ use std::path::Path;
 
 use shared::jsonl::{JsonlError, JsonlReader, LineFault};
 
-use crate::evaluation::queries::EvaluationQuery;
+use super::queries::EvaluationQuery;
 
 /// The judged passages of one query.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

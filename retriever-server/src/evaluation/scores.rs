@@ -5,10 +5,10 @@ use std::fmt::Write;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use shared::passage::Passage;
 
-use crate::evaluation::answers::first_with_answer;
-use crate::evaluation::judgements::Judgements;
-use crate::evaluation::metrics::{ndcg, recall, reciprocal_rank};
-use crate::evaluation::queries::EvaluationQuery;
+use super::answers::first_with_answer;
+use super::judgements::Judgements;
+use super::metrics::{ndcg, recall, reciprocal_rank};
+use super::queries::EvaluationQuery;
 
 /// Cut-off of nDCG and of the reciprocal rank.
 pub const RANK_CUTOFF: usize = 10;

@@ -1,7 +1,7 @@
 //! A key is a score with its row in 64 bits, so ordered that the better hit is the greater number:
 //! higher scores first, then lower rows. 0 is no key.
 
-use crate::backend::Hit;
+use crate::query::Hit;
 
 const SIGN: u32 = 1 << 31;
 

@@ -10,7 +10,7 @@ use super::GpuError;
 use super::pack::PackedQueries;
 use super::probe::guarded;
 use super::search::{Machine, search};
-use crate::backend::Hit;
+use crate::query::Hit;
 
 /// Time between two looks at whether a search that is waited for should stop.
 const STOP_INTERVAL: Duration = Duration::from_millis(2);

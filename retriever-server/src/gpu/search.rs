@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::keys;
 use super::pack::PackedQueries;
 use super::shape::LIST_KEYS;
-use crate::backend::Hit;
+use crate::query::Hit;
 
 /// Largest number of times that the rows seen so far are seen again in one phase.
 const GROWTH_MAX: usize = 16;

@@ -7,7 +7,7 @@ use half::f16;
 
 use super::keys;
 use super::pack::{DeviceFormat, Layout, PackedQueries};
-use crate::backend::Hit;
+use crate::query::Hit;
 
 /// Bytes that one load of a kernel takes.
 pub(super) const CHUNK_BYTES: usize = 16;

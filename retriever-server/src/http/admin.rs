@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 
-use crate::http::respond::{self, HttpError};
+use super::respond::{self, HttpError};
 use crate::state::AppState;
 
 #[derive(Debug, Serialize)]

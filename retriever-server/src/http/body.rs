@@ -9,7 +9,7 @@ use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, EXPECT};
 
-use crate::http::respond::HttpError;
+use super::respond::HttpError;
 
 /// How much of a body that is too large is read and thrown away. Many clients look for a response
 /// only after they have sent everything, and see a broken connection if it is closed before.

@@ -16,8 +16,8 @@ use axum::routing::{get, post};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::http::respond::HttpError;
 use crate::state::AppState;
+use respond::HttpError;
 
 pub(crate) use listener::BoundedListener;
 

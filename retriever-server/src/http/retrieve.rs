@@ -9,14 +9,13 @@ use serde::Serialize;
 use shared::passage::Passage;
 use shared::wire::{QueryError, QueryErrorCode, RankedPassage, RetrieveResponse};
 
+use super::body;
+use super::dialect::{self, Call, Shape};
+use super::respond::{self, HttpError};
 use crate::admission::Overloaded;
-use crate::backend::SearchFault;
 use crate::config::PassageFields;
-use crate::http::body;
-use crate::http::dialect::{self, Call, Shape};
-use crate::http::respond::{self, HttpError};
-use crate::pipeline::{Answer, QueryAnswer};
 use crate::pool::JobLost;
+use crate::query::{Answer, QueryAnswer, SearchFault};
 use crate::state::AppState;
 
 /// Bodies above this are parsed on the pool, as the async threads must not be held up. Parsing

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use shared::digest::Digest;
 
-use crate::index::manifest::{FileEntry, Manifest, Verification};
+use super::manifest::{FileEntry, Manifest, Verification};
 
 /// What a comparison came to.
 #[derive(Debug)]

@@ -4,8 +4,8 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 
+use super::IndexError;
 use crate::corpus::store::PassageStore;
-use crate::index::IndexError;
 
 /// Hashes of all identifiers seen, by row.
 #[derive(Debug, Default)]

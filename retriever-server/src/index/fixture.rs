@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::PathBuf;
 
+use super::build::{self, BuildRequest, Outcome};
+use super::manifest::Manifest;
 use crate::corpus::store::PassageStore;
-use crate::index::build::{self, BuildRequest, Outcome};
-use crate::index::manifest::Manifest;
 
 /// An index and its corpus, in a folder that goes away with this value.
 pub(super) struct IndexWorld {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use shared::atomic_file::{self, AtomicError};
 use shared::digest::Digest;
 
-use crate::index::{IndexError, io_error};
+use super::{IndexError, io_error};
 use crate::lexical::analyzer::ANALYZER;
 
 /// Name of the manifest in the index folder.

@@ -17,6 +17,7 @@ pub mod corpus_match;
 pub mod dense;
 mod duplicates;
 pub mod manifest;
+pub mod progress;
 
 use std::path::{Path, PathBuf};
 
@@ -25,10 +26,10 @@ use shared::jsonl::JsonlError;
 use thiserror::Error;
 
 use crate::corpus::store::{PassageStore, StoreError};
-use crate::index::manifest::{Manifest, Verification};
 use crate::lexical::LexicalError;
 use crate::lexical::bm25::Bm25Parameters;
 use crate::lexical::reader::LexicalReader;
+use manifest::{Manifest, Verification};
 
 /// Folder of the postings.
 pub(crate) const LEXICAL_FOLDER: &str = "lexical";

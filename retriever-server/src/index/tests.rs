@@ -2,8 +2,8 @@
 
 use std::fs;
 
+use super::fixture::IndexWorld;
 use super::*;
-use crate::index::fixture::IndexWorld;
 
 /// An index in which every file has content.
 fn built(compact: bool) -> IndexWorld {

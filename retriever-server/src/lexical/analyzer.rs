@@ -5,7 +5,7 @@
 use tantivy::tokenizer::{Token, TokenStream, Tokenizer};
 use unicode_segmentation::UnicodeSegmentation;
 
-use crate::lexical::porter;
+use super::porter;
 
 /// Name of this analysis in index manifests. Change it whenever the tokens of any text change.
 pub const ANALYZER: &str = "anserini-english-1";

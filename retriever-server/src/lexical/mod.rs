@@ -4,6 +4,7 @@
 pub mod analyzer;
 pub mod bm25;
 pub(crate) mod bounds;
+mod bounds_writer;
 pub mod maxscore;
 mod porter;
 pub mod ranges;
@@ -11,6 +12,11 @@ pub mod reader;
 pub mod writer;
 
 use thiserror::Error;
+
+/// Field of the terms.
+const CONTENTS_FIELD: &str = "contents";
+/// Column of the passage's row.
+const ROW_FIELD: &str = "row";
 
 /// A lexical index could not be written or read.
 #[derive(Debug, Error)]

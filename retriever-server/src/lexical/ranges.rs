@@ -3,8 +3,6 @@
 //! Reference for bounds by fixed ranges of documents: K. Chakrabarti, S. Chaudhuri and V. Ganti,
 //! "Interval-based pruning for top-k processing over compressed lists", ICDE 2011.
 
-use crate::lexical::maxscore::Peak;
-
 /// Documents per range.
 pub const RANGE_LENGTH: usize = 32;
 
@@ -19,6 +17,15 @@ pub const CODES: usize = 1 + FREQUENCY_CLASSES as usize * LENGTH_CLASSES;
 
 /// Code of a range without the term.
 pub const ABSENT: u8 = 0;
+
+/// What a term's contribution to a document depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peak {
+    /// How often the term occurs in the document.
+    pub frequency: u32,
+    /// Length of the document, as one byte.
+    pub length_id: u8,
+}
 
 /// Number of ranges of so many documents.
 pub fn range_count(documents: usize) -> usize {

@@ -9,14 +9,10 @@ use tantivy::schema::{FAST, Field, IndexRecordOption, Schema, TextFieldIndexing,
 use tantivy::tokenizer::TextAnalyzer;
 use tantivy::{Index, IndexWriter, TantivyDocument};
 
-use crate::lexical::LexicalError;
-use crate::lexical::analyzer::{ANALYZER, EnglishTokenizer};
-use crate::lexical::reader::LexicalReader;
-
-/// Field of the terms.
-pub(crate) const CONTENTS_FIELD: &str = "contents";
-/// Column of the passage's row.
-pub(crate) const ROW_FIELD: &str = "row";
+use super::analyzer::{ANALYZER, EnglishTokenizer};
+use super::bm25::Bm25Parameters;
+use super::reader::LexicalReader;
+use super::{CONTENTS_FIELD, LexicalError, ROW_FIELD, bounds_writer};
 
 /// Memory for postings per thread before they go to disk.
 const MEMORY_PER_THREAD_BYTES: usize = 64 * 1024 * 1024;
@@ -85,6 +81,8 @@ impl LexicalWriter {
                 _ => {}
             }
         }
-        LexicalReader::write_bounds(&self.folder)
+        // Bounds do not depend on the constants.
+        let reader = LexicalReader::open(&self.folder, Bm25Parameters::default())?;
+        bounds_writer::write(&self.folder, reader.postings(), reader.length_ids())
     }
 }

@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 
 use tracing::info;
 
-use crate::app::ServeError;
+use super::Opening;
+use super::ServeError;
 use crate::backend::Backend;
 use crate::backend::dense::{DenseBackend, Vectors};
 use crate::config::{ConfigError, EncoderConfig, RuntimeConfig, ServeConfig, variables as var};
 use crate::encode::{EncodeError, Encoder, EncoderOptions, Goal, Products, Role};
 use crate::gpu::GpuOptions;
-use crate::index::build::Progress;
 use crate::index::dense::ann::{self, GraphKind};
 use crate::index::dense::build::PassageEncoder;
 use crate::index::dense::{self, DenseRows, Source, formats};
-use crate::loading::Opening;
+use crate::index::progress::Progress;
 use crate::vector::faiss_file::FaissIndex;
 
 /// Time between two log lines while passages are encoded.

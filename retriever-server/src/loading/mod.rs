@@ -1,6 +1,7 @@
 //! What a start opens, and builds first where it is missing: the index, and what each back end
 //! needs beside it. Runs off the async threads and may take long.
 
+mod error;
 mod dense;
 
 use std::sync::Arc;
@@ -8,7 +9,6 @@ use std::sync::Arc;
 use shared::wire::{ServerInfo, ServerLimits};
 use tracing::info;
 
-use crate::app::ServeError;
 use crate::backend::Backend;
 use crate::backend::hybrid::HybridBackend;
 use crate::backend::lexical::LexicalBackend;
@@ -27,6 +27,8 @@ use crate::pipeline::Pipeline;
 use crate::pool::Pool;
 use crate::rerank::Reranker;
 use crate::state::{AppState, Loaded};
+
+pub use error::ServeError;
 
 pub(crate) use dense::open_encoder;
 

@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 
 use tracing::error;
 
-use crate::backend::SearchFault;
-use crate::encode::cross_encoder::{CrossEncoder, Pair};
-use crate::pipeline::{Answer, QueryAnswer};
+use crate::encode::Pair;
+use crate::encode::cross_encoder::CrossEncoder;
 use crate::pool::Pool;
-use crate::query::QueryBatch;
+use crate::query::{Answer, QueryAnswer, QueryBatch, SearchFault};
 use crate::ticket::Ticket;
 
 /// Gives pairs of texts a score.

@@ -3,7 +3,7 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
-use crate::backend::Hit;
+use crate::query::Hit;
 
 /// A hit, ordered: better is greater.
 #[derive(Clone, Copy, Debug)]

@@ -12,12 +12,11 @@
 use std::arch::asm;
 use std::arch::x86_64::{
     __m512, __m512bh, __m512i, _CMP_NLE_UQ, _MM_HINT_T0, _mm_maskz_loadu_epi8, _mm_prefetch,
-    _mm256_maskz_loadu_epi16, _mm512_castsi512_ps, _mm512_castsi512_si256, _mm512_cmp_ps_mask,
-    _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh,
-    _mm512_cvtph_ps, _mm512_dpbf16_ps, _mm512_extracti64x4_epi64, _mm512_fmadd_ps,
-    _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_maskz_loadu_ps, _mm512_mul_ps,
-    _mm512_reduce_add_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
-    _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
+    _mm256_maskz_loadu_epi16, _mm512_cmp_ps_mask, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps,
+    _mm512_cvtph_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_reduce_add_ps,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps, _mm512_storeu_si512,
+    _mm512_sub_ps,
 };
 use std::mem::transmute;
 
@@ -26,6 +25,7 @@ use shared::tiles_x86::{self, TILE_ROW_BYTES, TILE_ROWS as TILE};
 use super::kernel::Survivor;
 use super::rows::{RowFormat, scale};
 use super::screen::{GROUP_QUERIES, SCREEN_QUERIES, SCREEN_ROWS, ScreenRows, padded};
+use crate::processor::bf16_x86::{has_bf16_vectors, round};
 
 /// Numbers of a vector of `f32`.
 const LANES: usize = 16;
@@ -129,27 +129,6 @@ impl Screening {
             found.push(Survivor { row, query, score: scores[query] });
         }
     }
-}
-
-/// Whether the processor has AVX-512 BF16, and what of AVX-512 is used beside it.
-pub(crate) fn has_bf16_vectors() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("avx512bf16")
-}
-
-/// Rounds two vectors to bfloat16, the first one's numbers first, and gives what they then are.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(crate) fn round(numbers: [__m512; 2]) -> (__m512i, [__m512; 2]) {
-    let both: __m512bh = _mm512_cvtne2ps_pbh(numbers[1], numbers[0]);
-    // SAFETY: one is the other under another name.
-    let both: __m512i = unsafe { transmute(both) };
-    let halves = [_mm512_castsi512_si256(both), _mm512_extracti64x4_epi64::<1>(both)];
-    let widened = halves
-        .map(|half| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half))));
-    (both, widened)
 }
 
 /// Rounds a row, and gives the sums of squares of the rounded one and of what it lost.

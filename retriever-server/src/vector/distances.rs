@@ -5,7 +5,7 @@ use super::best::Best;
 use super::gather::{Metric, Scorer};
 use super::rows::Rows;
 use super::scan::{THREAD_PRODUCTS, over_chunks};
-use crate::backend::Hit;
+use crate::query::Hit;
 
 /// Bytes of rows that stay in a cache while every query passes over them.
 const CHUNK_BYTES: usize = 256 << 10;

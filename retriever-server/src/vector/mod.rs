@@ -13,7 +13,7 @@ pub mod usearch;
 
 mod best;
 #[cfg(target_arch = "x86_64")]
-pub(crate) mod bf16_x86;
+mod bf16_x86;
 mod distances;
 mod gather;
 mod kernel;
@@ -38,7 +38,7 @@ pub use rows::{DIMENSION_MAX, RowFormat, Rows, RowsError};
 use best::Best;
 use scan::Scan;
 
-use crate::backend::Hit;
+use crate::query::Hit;
 
 /// Hits that are kept past the last one asked for, as the order can change when they are scored
 /// again.

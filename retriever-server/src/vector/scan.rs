@@ -13,7 +13,7 @@ use super::panels::Panels;
 use super::rows::{RowFormat, Rows};
 #[cfg(target_arch = "x86_64")]
 use super::screen::{self, SCREEN_QUERIES, ScreenQueries, ScreenRows};
-use crate::backend::Hit;
+use crate::query::Hit;
 
 /// Bytes of a chunk of rows as `f32`: half of a small second-level cache.
 const CHUNK_BYTES: usize = 256 << 10;

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::error;
 
-use crate::backend::{Backend, Hit, QueryOutcome, SearchFault, SearchFuture};
+use super::{Backend, SearchFuture};
 use crate::encode::{EncodeError, Encoder, Role};
 use crate::pool::Pool;
-use crate::query::QueryBatch;
+use crate::query::{Hit, QueryBatch, QueryOutcome, SearchFault};
 use crate::ticket::Ticket;
 
 pub use vectors::Vectors;

@@ -4,8 +4,30 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use crate::backend::Hit;
-use crate::config::Fusion;
+use crate::query::Hit;
+
+/// How two lists become one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FusionConfig {
+    /// The formula.
+    pub method: Fusion,
+    /// Weight of each list: finite, at least 0, not both 0.
+    pub weights: [f64; 2],
+    /// Fewest passages that each back end is asked for.
+    pub depth: usize,
+}
+
+/// The formula by which lists become one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fusion {
+    /// By ranks alone, with this constant, above 0.
+    ReciprocalRank {
+        /// Added to every rank.
+        k: f64,
+    },
+    /// By scores, each list's brought to 0..1.
+    Weighted,
+}
 
 /// A list with its weight.
 #[derive(Clone, Copy, Debug)]

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::backend::{QueryOutcome, SearchFault};
-use crate::batcher::BatchLimits;
+use super::BatchLimits;
+use crate::query::{QueryOutcome, SearchFault};
 use crate::ticket::Ticket;
 
 /// Batches that run at a time: one is encoded while the other is searched.

@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 
-use crate::bench::asking::{Failure, Outcome};
+use super::asking::{Failure, Outcome};
 
 /// Most requests of one measurement, warm-up included: each costs eight bytes.
 pub const MAX_REQUESTS: u64 = 10_000_000;

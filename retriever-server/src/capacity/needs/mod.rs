@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::capacity::collection::Collection;
+use super::collection::Collection;
 use crate::corpus::compact;
 use crate::index::dense::ann::{self, GraphKind};
 use crate::vector::RowFormat;

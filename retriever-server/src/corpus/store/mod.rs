@@ -14,7 +14,7 @@ use tantivy::directory::error::{OpenDirectoryError, OpenReadError};
 use tantivy::directory::{Directory, MmapDirectory, OwnedBytes};
 use thiserror::Error;
 
-use crate::corpus::compact::{COMPACT_FILE, DICTIONARY_FILE, Decompressors};
+use super::compact::{COMPACT_FILE, DICTIONARY_FILE, Decompressors};
 
 /// The passages, one JSON object a line.
 pub const PASSAGES_FILE: &str = "passages.jsonl";

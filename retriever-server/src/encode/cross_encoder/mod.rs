@@ -9,13 +9,13 @@ mod settings;
 use std::fmt;
 use std::path::Path;
 
-use crate::encode::batches::{Batch, RunLimits, plan};
-use crate::encode::device::Provider;
-use crate::encode::opening::{self, Opened, Wanted};
-use crate::encode::session::{Reading, Rows};
-use crate::encode::sessions::Sessions;
-use crate::encode::tokens::{PairTokens, Tokens};
-use crate::encode::{EncodeError, EncoderOptions};
+use super::batches::{Batch, RunLimits, plan};
+use super::opening::{self, Opened, Wanted};
+use super::session::{Reading, Rows};
+use super::sessions::Sessions;
+use super::tokens::{Pair, PairTokens, Tokens};
+use super::{EncodeError, EncoderOptions};
+use crate::device::Provider;
 
 pub use settings::{SETTINGS_FILE, Scale, Settings};
 
@@ -24,15 +24,6 @@ pub use settings::{SETTINGS_FILE, Scale, Settings};
 const WINDOW_PAIRS_CPU: usize = 32;
 /// A GPU takes more at once.
 const WINDOW_PAIRS_CUDA: usize = 256;
-
-/// A query and a passage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pair<'a> {
-    /// Asks.
-    pub query: &'a str,
-    /// May answer.
-    pub passage: &'a str,
-}
 
 /// A model that is ready to score.
 pub struct CrossEncoder {

@@ -5,7 +5,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use crate::encode::split::weights::{BLOCK_COLUMNS, Sums};
+use super::weights::{BLOCK_COLUMNS, Sums};
 
 /// Some columns of a matrix, to be written; nobody else can see them meanwhile.
 #[derive(Debug)]

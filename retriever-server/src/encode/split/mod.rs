@@ -30,11 +30,11 @@ use ort::session::Session;
 use ort::session::builder::SessionBuilder;
 use ort::value::{DynValue, Tensor};
 
-use crate::encode::split::columns::Columns;
-use crate::encode::split::onnx::Matrix;
-use crate::encode::split::operator::SplitMatMul;
-use crate::encode::split::weights::{Line, Tile, Weights};
-use crate::mapped::map;
+use crate::processor::mapped::map;
+use columns::Columns;
+use onnx::Matrix;
+use operator::SplitMatMul;
+use weights::{Line, Tile, Weights};
 
 /// What multiplies activations with a model's weights on the CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

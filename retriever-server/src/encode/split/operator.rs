@@ -10,8 +10,8 @@ use ort::operator::{
 };
 use ort::value::{Shape, SymbolicDimensions, TensorElementType, ValueType};
 
-use crate::encode::split::weights::{Activations, Weights};
-use crate::encode::split::{Multiplier, onnx};
+use super::weights::{Activations, Weights};
+use super::{Multiplier, onnx};
 
 /// Multiplies activations with weights that all sessions share, in the nodes of one session.
 pub(super) struct SplitMatMul {

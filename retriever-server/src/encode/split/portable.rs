@@ -2,8 +2,8 @@
 
 use half::bf16;
 
-use crate::encode::split::columns::Columns;
-use crate::encode::split::weights::{
+use super::columns::Columns;
+use super::weights::{
     BLOCK_COLUMNS, BLOCK_LINES, Line, ROW_LINES, STEP, Sums, TILE_ROWS, Tile, split,
 };
 

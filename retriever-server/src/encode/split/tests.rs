@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 
+use super::onnx::Matrix;
+use super::weights::{Activations, split};
 use super::*;
-use crate::encode::split::onnx::Matrix;
-use crate::encode::split::weights::{Activations, split};
 
 fn multipliers() -> impl Iterator<Item = Multiplier> {
     Multiplier::fast().into_iter().chain([Multiplier::Portable])

@@ -13,11 +13,9 @@ use std::arch::x86_64::{_mm512_maskz_loadu_ps, _mm512_store_si512, _mm512_sub_ps
 
 use shared::tiles_x86::{self, TILE_ROW_BYTES};
 
-use crate::encode::split::columns::Columns;
-use crate::encode::split::weights::{
-    BLOCK_COLUMNS, BLOCK_LINES, Line, ROW_LINES, STEP, Sums, TILE_ROWS, Tile,
-};
-use crate::vector::bf16_x86::{has_bf16_vectors, round};
+use super::columns::Columns;
+use super::weights::{BLOCK_COLUMNS, BLOCK_LINES, Line, ROW_LINES, STEP, Sums, TILE_ROWS, Tile};
+use crate::processor::bf16_x86::{has_bf16_vectors, round};
 
 /// Numbers of a vector of `f32`.
 const LANES: usize = 16;

@@ -2,9 +2,9 @@
 
 use half::bf16;
 
-use crate::encode::split::Multiplier;
-use crate::encode::split::columns::Columns;
-use crate::encode::split::onnx::Matrix;
+use super::Multiplier;
+use super::columns::Columns;
+use super::onnx::Matrix;
 
 /// Rows of a tile.
 pub(super) const TILE_ROWS: usize = 16;

@@ -2,7 +2,7 @@
 //! best first, none twice. Ties stand as the back end ranked them, where trec_eval would order
 //! them by identifier.
 
-use crate::evaluation::judgements::Relevance;
+use super::judgements::Relevance;
 
 /// Normalised discounted cumulative gain of the first `cutoff` passages (K. Järvelin and
 /// J. Kekäläinen, "Cumulated gain-based evaluation of IR techniques", 2002) with the grade itself

@@ -12,8 +12,8 @@ use super::plan::{Shard, spread};
 use super::probe::{devices, summary};
 use super::shape::{BATCH_QUERIES_MAX, KEEP_MAX};
 use super::{GpuError, Machine};
-use crate::backend::Hit;
-use crate::encode::device::Device;
+use crate::device::Device;
+use crate::query::Hit;
 use crate::vector::{self, RowFormat, Rows};
 
 /// Searches that may wait for a device, for each thread that can ask.

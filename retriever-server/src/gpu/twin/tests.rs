@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use shared::splitmix;
 
 use super::*;
-use crate::backend::Hit;
 use crate::gpu::search::search;
 use crate::gpu::shape::KEEP_MAX;
+use crate::query::Hit;
 use crate::vector::{self, RowFormat, Rows};
 
 const SHARED_BYTES: usize = 227 << 10;

@@ -9,11 +9,12 @@ use shared::atomic_file::{self, AtomicDir};
 use shared::digest::{Digest, DigestReader};
 use shared::jsonl::{JsonlError, JsonlReader};
 
+use super::duplicates::Identifiers;
+use super::manifest::{FORMAT, FileEntry, Manifest, Verification, content_digest};
+use super::progress::Progress;
+use super::{IndexError, LEXICAL_FOLDER, compaction, io_error};
 use crate::corpus::store::{PASSAGES_FILE, PassageStore, PassageWriter};
 use crate::corpus::{compact, record};
-use crate::index::duplicates::Identifiers;
-use crate::index::manifest::{FORMAT, FileEntry, Manifest, Verification, content_digest};
-use crate::index::{IndexError, LEXICAL_FOLDER, compaction, io_error};
 use crate::lexical::analyzer::ANALYZER;
 use crate::lexical::bm25::{Bm25Parameters, CollectionStatistics};
 use crate::lexical::reader::LexicalReader;
@@ -38,46 +39,6 @@ pub struct BuildRequest {
     pub threads: usize,
     /// Whether passages are kept compressed. Those that are stay so.
     pub compact: bool,
-}
-
-/// How far a build is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// Passages are read and analysed.
-    Reading {
-        /// Bytes of corpus read.
-        bytes_read: u64,
-        /// Bytes of corpus in all.
-        bytes_total: u64,
-        /// Passages read.
-        passages: u64,
-    },
-    /// Postings are merged into one segment.
-    Merging,
-    /// Passages are compressed.
-    Compressing,
-    /// Passages are turned into vectors.
-    Encoding {
-        /// Passages that have their vector.
-        passages: u64,
-        /// Passages in all.
-        of: u64,
-        /// Passages that an earlier, interrupted build had encoded.
-        done_before: u64,
-    },
-    /// Vectors are converted or linked.
-    Rows {
-        /// What was done with the rows, to follow their number.
-        what: &'static str,
-        /// Rows that are done.
-        rows: u64,
-        /// Rows in all.
-        of: u64,
-        /// Rows that an earlier, interrupted build had done.
-        done_before: u64,
-    },
-    /// Files are digested and synced.
-    Sealing,
 }
 
 /// What a build came to.

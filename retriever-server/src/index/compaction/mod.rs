@@ -7,11 +7,11 @@ use std::path::Path;
 
 use shared::atomic_file::AtomicDir;
 
+use super::manifest::{FileEntry, MANIFEST_FILE, Manifest, Verification};
+use super::progress::Progress;
+use super::{IndexError, dense, io_error};
 use crate::corpus::compact::{self, COMPACT_FILE, DICTIONARY_FILE};
 use crate::corpus::store::{OFFSETS_FILE, PASSAGES_FILE, PassageStore};
-use crate::index::build::Progress;
-use crate::index::manifest::{FileEntry, MANIFEST_FILE, Manifest, Verification};
-use crate::index::{IndexError, dense, io_error};
 
 /// Whether the passages of an index are compressed.
 pub(super) fn is_compact(manifest: &Manifest) -> bool {

@@ -31,10 +31,10 @@ use tantivy::directory::{Directory, MmapDirectory, OwnedBytes};
 pub use ann::GraphEntry;
 pub use formats::FormatEntry;
 
+use super::manifest::{FileEntry, Manifest, Verification};
+use super::{IndexError, io_error};
 use crate::encode::Encoder;
 use crate::encode::settings::Settings;
-use crate::index::manifest::{FileEntry, Manifest, Verification};
-use crate::index::{IndexError, io_error};
 use crate::vector::{RowFormat, Rows};
 
 /// Folder of the vectors inside an index.

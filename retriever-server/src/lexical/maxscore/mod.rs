@@ -14,12 +14,12 @@ mod best;
 mod sums;
 mod units;
 
-use crate::lexical::bm25::LengthNorms;
-use crate::lexical::maxscore::best::Best;
-pub use crate::lexical::maxscore::best::ScoredRow;
-use crate::lexical::maxscore::sums::{Sums, WINDOW};
-use crate::lexical::maxscore::units::Units;
-use crate::lexical::ranges::{LengthClasses, RANGE_LENGTH};
+use super::bm25::LengthNorms;
+use super::ranges::{LengthClasses, Peak, RANGE_LENGTH};
+use best::Best;
+pub use best::ScoredRow;
+use sums::{Sums, WINDOW};
+use units::Units;
 
 /// A cursor's document once its list has ended. Equals tantivy's `TERMINATED`.
 const END: u32 = i32::MAX as u32;
@@ -63,15 +63,6 @@ pub struct WeightedTerm<'a, B> {
     pub ranges: &'a [u8],
     /// Its documents.
     pub blocks: B,
-}
-
-/// What a term's contribution to a document depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peak {
-    /// How often the term occurs in the document.
-    pub frequency: u32,
-    /// Length of the document, as one byte.
-    pub length_id: u8,
 }
 
 /// What scoring must know of the documents.

@@ -1,8 +1,8 @@
 //! What terms add to a passage in whole units, so that sums are exact.
 
+use super::BLOCK_LENGTH;
 use crate::lexical::bm25::LengthNorms;
-use crate::lexical::maxscore::{BLOCK_LENGTH, Peak};
-use crate::lexical::ranges::{ABSENT, CODES, LengthClasses};
+use crate::lexical::ranges::{ABSENT, CODES, LengthClasses, Peak};
 
 /// Two to this power is the most units that all terms of a query have together. A unit is then
 /// finer than the last digit of a single-precision score, and a sum fits 32 bits.

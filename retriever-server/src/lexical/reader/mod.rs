@@ -11,13 +11,12 @@ use tantivy::postings::BlockSegmentPostings;
 use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{Index, Term};
 
-use crate::lexical::LexicalError;
-use crate::lexical::analyzer;
-use crate::lexical::bm25::{Bm25Parameters, CollectionStatistics, LengthNorms};
-use crate::lexical::bounds::{self, Bounds, TermBounds};
-use crate::lexical::maxscore::{self, Documents, PostingBlocks, ScoredRow, WeightedTerm};
-use crate::lexical::ranges::LengthClasses;
-use crate::lexical::writer::{CONTENTS_FIELD, ROW_FIELD};
+use super::analyzer;
+use super::bm25::{Bm25Parameters, CollectionStatistics, LengthNorms};
+use super::bounds::{Bounds, TermBounds};
+use super::maxscore::{self, Documents, PostingBlocks, ScoredRow, WeightedTerm};
+use super::ranges::LengthClasses;
+use super::{CONTENTS_FIELD, LexicalError, ROW_FIELD};
 
 /// An open lexical index with the BM25 constants it is asked with.
 pub struct LexicalReader {
@@ -84,10 +83,14 @@ impl LexicalReader {
         })
     }
 
-    /// Writes bounds of what terms add beside the postings in `folder`, where there are none yet.
-    pub(crate) fn write_bounds(folder: &Path) -> Result<(), LexicalError> {
-        let reader = Self::open(folder, Bm25Parameters::default())?;
-        bounds::write(folder, &reader.postings, &reader.documents.length_ids)
+    /// The postings of all terms.
+    pub(super) fn postings(&self) -> &InvertedIndexReader {
+        &self.postings
+    }
+
+    /// The length of each document, as one byte.
+    pub(super) fn length_ids(&self) -> &[u8] {
+        &self.documents.length_ids
     }
 
     /// Passages in the index, those without a term included.

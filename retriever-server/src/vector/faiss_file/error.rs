@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-pub use crate::mapped::MapError;
+pub use crate::processor::mapped::MapError;
 
 /// A faiss index file cannot be read.
 #[derive(Debug, Error)]

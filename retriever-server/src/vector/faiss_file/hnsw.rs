@@ -1,7 +1,7 @@
 use super::FormatFault;
 use super::cursor::Cursor;
 use super::flat::FlatFile;
-use crate::backend::Hit;
+use crate::query::Hit;
 use crate::vector::hnsw::{self, Check, Graph, Workspaces};
 
 /// Vectors with a graph over them, in which near ones are found by looking at few.

@@ -31,7 +31,7 @@ pub use hnsw::HnswFile;
 use parts::Parts;
 
 pub use super::gather::Metric;
-use crate::mapped;
+use crate::processor::mapped;
 
 /// An index file of a kind that is read here.
 #[derive(Debug)]

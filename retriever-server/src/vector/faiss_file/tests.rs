@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde::Deserialize;
 
 use super::*;
-use crate::backend::Hit;
+use crate::query::Hit;
 
 /// faiss adds in another order.
 const TOLERANCE: f32 = 1e-5;

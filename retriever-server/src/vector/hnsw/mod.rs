@@ -22,7 +22,7 @@ pub(super) use search::Workspaces;
 use search::Search;
 
 use super::gather::Scorer;
-use crate::backend::Hit;
+use crate::query::Hit;
 
 /// What stands in a slot without a link, and for the entry of an empty graph.
 const NONE: i32 = -1;

@@ -24,8 +24,8 @@ pub use build::UsearchBuilder;
 
 use super::RowFormat;
 use super::hnsw::BuildSettings;
-use crate::backend::Hit;
-use crate::mapped;
+use crate::processor::mapped;
+use crate::query::Hit;
 use gate::Gate;
 
 /// Largest number that an `i8` row stores, so that the range is symmetric.

@@ -1,8 +1,9 @@
 //! Where the vectors of the passages are, and how the nearest are found.
 
-use crate::backend::Hit;
 use crate::gpu::{GpuError, GpuIndex, GpuOptions};
 use crate::index::dense::DenseRows;
+use crate::processor::fork_join::fork_join;
+use crate::query::Hit;
 use crate::vector::faiss_file::{FlatFile, HnswFile, Metric};
 use crate::vector::hnsw::GraphFile;
 use crate::vector::usearch::UsearchFile;
@@ -194,33 +195,18 @@ fn rescored(
     Some(found)
 }
 
-/// Searches for each query by itself, on several threads. A lost thread ends the search.
+/// Searches for each query alone, on several threads.
 fn search_each(
     queries: &[f32],
     dimension: usize,
     threads: usize,
     search: &(dyn Fn(&[f32]) -> Found<Vec<Hit>> + Sync),
 ) -> Found<Vec<Vec<Hit>>> {
-    let queries: Vec<&[f32]> = queries.chunks_exact(dimension).collect();
-    let share = queries.len().div_ceil(threads.max(1)).max(1);
-    let search_all = |part: &[&[f32]]| -> Found<Vec<Vec<Hit>>> {
-        let mut lists = Vec::with_capacity(part.len());
-        for query in part {
-            let Some(list) = search(query)? else { return Ok(None) };
-            lists.push(list);
-        }
-        Ok(Some(lists))
-    };
-    let mut parts = queries.chunks(share);
-    let own = parts.next().unwrap_or_default();
-    let found: Vec<Found<Vec<Vec<Hit>>>> = std::thread::scope(|scope| {
-        let others: Vec<_> = parts.map(|part| scope.spawn(move || search_all(part))).collect();
-        let own = search_all(own);
-        let others = others.into_iter().map(|other| other.join().unwrap_or(Ok(None)));
-        std::iter::once(own).chain(others).collect()
+    let share = (queries.len() / dimension).div_ceil(threads.max(1)).max(1);
+    let parts = fork_join(queries.chunks(share * dimension), |part| -> Found<Vec<Vec<Hit>>> {
+        part.chunks_exact(dimension).map(search).collect()
     });
-    let found = found.into_iter().collect::<Result<Vec<_>, String>>()?;
-    let parts: Option<Vec<_>> = found.into_iter().collect();
+    let parts: Option<Vec<_>> = parts.into_iter().collect::<Result<_, String>>()?;
     Ok(parts.map(|parts| parts.concat()))
 }
 

@@ -6,9 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::encode::split::message::{
-    Field, Value, bytes_field, fields, number_field, only, take_number,
-};
+use super::message::{Field, Value, bytes_field, fields, number_field, only, take_number};
 
 /// The domain of the nodes that are put in.
 pub(super) const DOMAIN: &str = "retriever";

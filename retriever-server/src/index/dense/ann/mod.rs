@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::{DENSE_FOLDER, DenseManifest, DenseRows, Source, lock, remove_if_there};
-use crate::backend::Hit;
-use crate::index::build::Progress;
 use crate::index::manifest::{FileEntry, Verification};
+use crate::index::progress::Progress;
 use crate::index::{IndexError, io_error};
+use crate::query::Hit;
 use crate::vector::hnsw::{BuildSettings, Builder, GraphFile};
 use crate::vector::{self, Metric, RowFormat, Rows, Scorer};
 

@@ -11,8 +11,8 @@ use super::{
     DENSE_FOLDER, DenseManifest, MANIFEST_FILE, Source, VECTORS_FILE, lock_folder, remove_if_there,
 };
 use crate::corpus::store::PassageStore;
-use crate::index::build::Progress;
 use crate::index::manifest::FileEntry;
+use crate::index::progress::Progress;
 use crate::index::{IndexError, io_error};
 
 /// Where vectors grow before they are complete, in the index folder.

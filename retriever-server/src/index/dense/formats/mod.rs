@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{DENSE_FOLDER, DenseManifest, DenseRows, Source, lock, rows_file};
-use crate::index::build::Progress;
 use crate::index::manifest::{FileEntry, Verification};
+use crate::index::progress::Progress;
 use crate::index::{IndexError, io_error};
 use crate::vector::RowFormat;
 

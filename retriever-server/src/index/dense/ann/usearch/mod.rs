@@ -16,8 +16,8 @@ use super::{
     DENSE_FOLDER, DenseRows, GraphEntry, GraphKind, SAMPLE_TOP_K, SETTINGS, Saving, Source,
 };
 use super::{checked, lock, measure, place, record, remove_if_there};
-use crate::index::build::Progress;
 use crate::index::manifest::Verification;
+use crate::index::progress::Progress;
 use crate::index::{IndexError, io_error};
 use crate::vector::usearch::{GraphShape, UsearchBuilder, UsearchError, UsearchFile};
 use crate::vector::{self, RowFormat, Rows};

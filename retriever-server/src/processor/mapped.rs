@@ -1,4 +1,6 @@
-//! Files in memory, as others wrote them.
+//! Files mapped into memory, the one way of this crate. The map is tantivy's, which keeps the crate
+//! free of unsafe code of its own here. Whoever maps a file relies on nobody changing it in place:
+//! files of an index are only ever replaced whole.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -34,7 +36,10 @@ pub enum MapError {
     Map(#[from] OpenReadError),
 }
 
-/// The map is tantivy's, which keeps most of this crate free of unsafe code.
+/// Maps a file. Its bytes are the page cache's and are read when they are looked at.
+///
+/// # Errors
+/// If the file cannot be opened or is not a regular file.
 pub(crate) fn map(path: &Path) -> Result<OwnedBytes, MapError> {
     let open = |source| MapError::Open { path: path.to_owned(), source };
     let file = path.canonicalize().map_err(open)?;

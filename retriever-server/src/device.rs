@@ -19,7 +19,7 @@ pub enum Device {
 
 impl Device {
     /// The number of the CUDA device for what cannot be shared.
-    pub(super) fn first_cuda(self) -> u16 {
+    pub(crate) fn first_cuda(self) -> u16 {
         match self {
             Self::Cuda(number) => number,
             Self::Auto | Self::Cpu | Self::EveryCuda => 0,

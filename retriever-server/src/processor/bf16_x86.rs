@@ -1,0 +1,30 @@
+//! Rounding to bfloat16 by the instructions of AVX-512 BF16.
+
+#![expect(unsafe_code, reason = "instructions chosen at run time")]
+
+use std::arch::x86_64::{
+    __m512, __m512bh, __m512i, _mm512_castsi512_ps, _mm512_castsi512_si256, _mm512_cvtepu16_epi32,
+    _mm512_cvtne2ps_pbh, _mm512_extracti64x4_epi64, _mm512_slli_epi32,
+};
+use std::mem::transmute;
+
+/// Whether the processor has AVX-512 BF16, and what of AVX-512 is used beside it.
+pub(crate) fn has_bf16_vectors() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512bf16")
+}
+
+/// Rounds two vectors to bfloat16, the first one's numbers first, and gives what they then are.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(crate) fn round(numbers: [__m512; 2]) -> (__m512i, [__m512; 2]) {
+    let both: __m512bh = _mm512_cvtne2ps_pbh(numbers[1], numbers[0]);
+    // SAFETY: one is the other under another name.
+    let both: __m512i = unsafe { transmute(both) };
+    let halves = [_mm512_castsi512_si256(both), _mm512_extracti64x4_epi64::<1>(both)];
+    let widened = halves
+        .map(|half| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half))));
+    (both, widened)
+}
