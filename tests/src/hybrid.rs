@@ -140,7 +140,7 @@ fn parts_that_do_not_fit_are_named() {
         assert!(err.contains(part), "{part:?} is not in {err}");
     }
     let (code, _, err) = world.run("check", &[("--reranker", "/nowhere")]);
-    assert!(code == EXIT_USAGE && err.contains("/nowhere/model.onnx is not there"), "{err}");
+    assert!(code == EXIT_USAGE && err.contains("/nowhere/model.onnx does not exist"), "{err}");
     let (code, out, err) = world.run("check", &[]);
     assert!(code == EXIT_SUCCESS && out.contains("hybrid"), "{out}{err}");
 }

@@ -1,11 +1,12 @@
-//! Which back ends answer, and what each of them needs.
+//! The variables of back ends, encoder and re-ranker.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::reader::{Noted, Reader, path};
-use crate::config::variables as var;
-use crate::encode::device::Device;
+use super::reader::{FaultNoted, Reader, path};
+use super::variables as var;
+use crate::backend::fuse::{Fusion, FusionConfig};
+use crate::device::Device;
 use crate::index::dense::ann::GraphKind;
 use crate::vector::RowFormat;
 
@@ -21,7 +22,7 @@ pub enum BackendKind {
     Dense,
     /// Search along a graph over vectors.
     Ann,
-    /// Two of the others, their lists made one.
+    /// Two of the others with their lists fused.
     Hybrid,
 }
 
@@ -38,7 +39,7 @@ impl BackendKind {
         }
     }
 
-    /// Whether queries have to become vectors.
+    /// Returns `true` if queries have to become vectors.
     pub fn needs_encoder(self) -> bool {
         match self {
             Self::Dense | Self::Ann => true,
@@ -51,12 +52,12 @@ impl BackendKind {
     }
 }
 
-/// What answers queries.
+/// The back end that answers queries.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BackendConfig {
-    /// The back end.
+    /// The kind of back end.
     pub kind: BackendKind,
-    /// How two back ends become one, for [`BackendKind::Hybrid`].
+    /// The two back ends of [`BackendKind::Hybrid`].
     pub hybrid: Option<HybridConfig>,
 }
 
@@ -65,115 +66,92 @@ impl BackendConfig {
         Self { kind, hybrid: (kind == BackendKind::Hybrid).then_some(hybrid) }
     }
 
-    /// The one of several that needs most.
+    /// Returns the back end that needs the most of its index.
     pub(super) fn neediest(backends: &[Self]) -> Option<&Self> {
         backends.iter().max_by_key(|backend| (backend.needs_encoder(), backend.needs_graph()))
     }
 
-    /// Whether one of the back ends compares queries with every vector.
+    /// Returns `true` if one of the back ends compares queries with every vector.
     pub(super) fn scans_vectors(&self) -> bool {
         self.components().contains(&BackendKind::Dense)
     }
 
-    /// Whether one of the back ends follows a graph over vectors.
+    /// Returns `true` if one of the back ends follows a graph over vectors.
     pub fn needs_graph(&self) -> bool {
         self.components().contains(&BackendKind::Ann)
     }
 
-    /// The back ends that search: two of a hybrid one, else the one itself.
+    /// Returns the back ends that search: both parts of a hybrid one, else the back end itself.
     pub fn components(&self) -> Vec<BackendKind> {
         self.hybrid.map_or_else(|| vec![self.kind], |hybrid| hybrid.components.to_vec())
     }
 
-    /// Whether one of the back ends turns queries into vectors.
+    /// Returns `true` if one of the back ends turns queries into vectors.
     pub fn needs_encoder(&self) -> bool {
         self.components().into_iter().any(BackendKind::needs_encoder)
     }
 }
 
-/// Two back ends and how their lists become one.
+/// Two back ends and the fusion of their lists.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct HybridConfig {
     /// Two different back ends, neither of them hybrid.
     pub components: [BackendKind; 2],
-    /// How lists become one.
+    /// The fusion of their lists.
     pub fusion: FusionConfig,
 }
 
-/// How two lists become one.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct FusionConfig {
-    /// The formula.
-    pub method: Fusion,
-    /// Weight of each list: finite, at least 0, not both 0.
-    pub weights: [f64; 2],
-    /// Fewest passages that each back end is asked for.
-    pub depth: usize,
-}
-
-/// The formula by which lists become one.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Fusion {
-    /// By ranks alone, with this constant, above 0.
-    ReciprocalRank {
-        /// Added to every rank.
-        k: f64,
-    },
-    /// By scores, each list's brought to 0..1.
-    Weighted,
-}
-
-/// Where the encoder is and what it runs on.
+/// The encoder, its vectors and their graph.
 #[derive(Clone, Debug)]
 pub struct EncoderConfig {
     /// Folder of the model.
     pub model: PathBuf,
-    /// What runs it.
+    /// The runtime of the model.
     pub runtime: RuntimeConfig,
-    /// A file of faiss with the vectors; `None` for those in the index.
+    /// A file of faiss with the vectors; `None` for the vectors of the index.
     pub vectors: Option<PathBuf>,
-    /// Rows that a search along a graph keeps in sight.
+    /// The number of candidate rows that a search along a graph keeps.
     pub hnsw_ef: usize,
-    /// Format of the rows that are searched.
+    /// The format of the rows that are searched.
     pub vector_format: RowFormat,
-    /// The graph over them, if a back end needs one.
+    /// The graph over the rows, if a back end needs one.
     pub graph: Option<GraphKind>,
-    /// Whether rows in that format are read from the index.
+    /// `true` if rows in that format are read from the index.
     pub reads_rows: bool,
 }
 
-/// What ranks again what a back end has found.
+/// The re-ranker of the passages that a back end returns.
 #[derive(Clone, Debug)]
 pub struct RerankerConfig {
     /// Folder of the model.
     pub model: PathBuf,
-    /// What runs it.
+    /// The runtime of the model.
     pub runtime: RuntimeConfig,
-    /// Most passages of a query that it looks at.
+    /// The most passages of a query that are ranked again.
     pub depth: usize,
-    /// Longest time for a request.
+    /// The longest time for a request; `None` for no limit.
     pub budget: Option<Duration>,
 }
 
-/// What runs models.
+/// The runtime of models.
 #[derive(Clone, Debug)]
 pub struct RuntimeConfig {
-    /// Where they run.
+    /// The device that models run on.
     pub device: Device,
-    /// ONNX Runtime; `None` looks in the usual places.
+    /// The library of ONNX Runtime; `None` to look in the usual folders.
     pub library: Option<PathBuf>,
 }
 
 impl Reader<'_> {
-    /// The back end; what concerns a hybrid one is checked in any case.
-    pub(super) fn backend(&mut self) -> Result<BackendConfig, Noted> {
+    /// Reads the back end. The variables of a hybrid one are always checked.
+    pub(super) fn backend(&mut self) -> Result<BackendConfig, FaultNoted> {
         let kind = self.take(&var::BACKEND, BackendKind::parse);
         let hybrid = self.hybrid();
         Ok(BackendConfig::new(kind?, hybrid?))
     }
 
-    /// The back ends that an index is made for, with commas between their names.
-    pub(super) fn backends(&mut self) -> Result<Vec<BackendConfig>, Noted> {
+    /// Reads the back ends that an index is made for, with commas between their names.
+    pub(super) fn backends(&mut self) -> Result<Vec<BackendConfig>, FaultNoted> {
         let kinds = self.take(&var::BACKEND, |text| {
             text.split(',').map(BackendKind::parse).collect::<Option<Vec<_>>>()
         });
@@ -181,13 +159,13 @@ impl Reader<'_> {
         Ok(kinds.into_iter().map(|kind| BackendConfig::new(kind, hybrid)).collect())
     }
 
-    fn hybrid(&mut self) -> Result<HybridConfig, Noted> {
+    fn hybrid(&mut self) -> Result<HybridConfig, FaultNoted> {
         let components = self.take(&var::HYBRID, components);
         let fusion = self.fusion();
         Ok(HybridConfig { components: components?, fusion: fusion? })
     }
 
-    fn fusion(&mut self) -> Result<FusionConfig, Noted> {
+    fn fusion(&mut self) -> Result<FusionConfig, FaultNoted> {
         let by_rank = self.take(&var::FUSION, |text| match text {
             "rrf" => Some(true),
             "weighted" => Some(false),
@@ -203,19 +181,19 @@ impl Reader<'_> {
         Ok(FusionConfig { method, weights: weights?, depth: depth? })
     }
 
-    /// What runs models; checked in any case.
-    pub(super) fn runtime(&mut self) -> Result<RuntimeConfig, Noted> {
+    /// Reads the runtime of models, which is always checked.
+    pub(super) fn runtime(&mut self) -> Result<RuntimeConfig, FaultNoted> {
         let device = self.take(&var::DEVICE, |text| text.parse().ok());
         let library = self.take_optional(&var::ONNXRUNTIME, |text| path(text).map(Some));
         Ok(RuntimeConfig { device: device?, library: library? })
     }
 
-    /// The re-ranker, if one is named.
+    /// Reads the re-ranker of a model, if one is named.
     pub(super) fn reranker(
         &mut self,
-        runtime: Result<&RuntimeConfig, &Noted>,
-    ) -> Result<Option<RerankerConfig>, Noted> {
-        let model = self.take_optional(&var::RERANKER, |text| path(text).map(Some));
+        model: Result<&Option<PathBuf>, &FaultNoted>,
+        runtime: Result<&RuntimeConfig, &FaultNoted>,
+    ) -> Result<Option<RerankerConfig>, FaultNoted> {
         let depth = self.count(&var::RERANK_DEPTH);
         let budget = self.take(&var::RERANK_BUDGET_MS, |text| {
             let limit = Duration::from_hours(24);
@@ -224,18 +202,18 @@ impl Reader<'_> {
         });
         let (depth, budget) = (depth?, budget?);
         let runtime = runtime.map_err(|noted| *noted)?.clone();
-        Ok(model?.map(|model| RerankerConfig { model, runtime, depth, budget }))
+        let model = model.map_err(|noted| *noted)?.clone();
+        Ok(model.map(|model| RerankerConfig { model, runtime, depth, budget }))
     }
 
-    /// The encoder, if one of several back ends needs it.
+    /// Reads the encoder, if one of several back ends needs it.
     pub(super) fn encoder_of_index(
         &mut self,
-        backends: Result<&[BackendConfig], &Noted>,
-        runtime: Result<&RuntimeConfig, &Noted>,
-    ) -> Result<Option<EncoderConfig>, Noted> {
-        let neediest = backends.and_then(|backends| {
-            // There is always one: splitting a text gives a part.
-            BackendConfig::neediest(backends).ok_or(&Noted)
+        backends: Result<&[BackendConfig], &FaultNoted>,
+        runtime: Result<&RuntimeConfig, &FaultNoted>,
+    ) -> Result<Option<EncoderConfig>, FaultNoted> {
+        let neediest = backends.map(|backends| {
+            BackendConfig::neediest(backends).expect("splitting a text gives at least one part")
         });
         let encoder = self.encoder(neediest, runtime)?;
         Ok(encoder.zip(backends.ok()).map(|(encoder, backends)| {
@@ -244,12 +222,12 @@ impl Reader<'_> {
         }))
     }
 
-    /// The encoder, if a back end needs one.
+    /// Reads the encoder, if the back end needs one.
     pub(super) fn encoder(
         &mut self,
-        backend: Result<&BackendConfig, &Noted>,
-        runtime: Result<&RuntimeConfig, &Noted>,
-    ) -> Result<Option<EncoderConfig>, Noted> {
+        backend: Result<&BackendConfig, &FaultNoted>,
+        runtime: Result<&RuntimeConfig, &FaultNoted>,
+    ) -> Result<Option<EncoderConfig>, FaultNoted> {
         let vectors = self.take_optional(&var::VECTORS, |text| path(text).map(Some));
         let hnsw_ef = self.count(&var::HNSW_EF);
         let vector_format = self.take(&var::VECTOR_FORMAT, FormatChoice::parse);
@@ -272,22 +250,23 @@ impl Reader<'_> {
     }
 }
 
-/// Which format of the vectors is searched.
+/// The choice of the format of the vectors that are searched.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum FormatChoice {
-    /// What is fastest.
+    /// The fastest format.
     Auto,
+    /// This format.
     Named(RowFormat),
 }
 
 impl FormatChoice {
-    /// The choice of that name.
+    /// Returns the choice with this name.
     pub(super) fn parse(name: &str) -> Option<Self> {
         if name == "auto" { Some(Self::Auto) } else { RowFormat::parse(name).map(Self::Named) }
     }
 
-    /// The format itself. Along a graph half precision is faster at equal recall, as hits are scored again by
-    /// the exact vectors; a scan of every row needs no second format.
+    /// Returns the format. Along a graph, half precision is faster at equal recall, because hits are scored
+    /// again with the exact vectors. A scan of every row needs no second format.
     pub(super) fn resolved(self, graph: Option<GraphKind>) -> RowFormat {
         match self {
             Self::Named(format) => format,
@@ -297,19 +276,19 @@ impl FormatChoice {
     }
 }
 
-/// Whether rows in the format that is searched are read: a graph of usearch has its own.
+/// Returns `true` if rows in the searched format are read from the index. A graph of usearch holds its own.
 pub(super) fn reads_rows(backends: &[BackendConfig], graph: Option<GraphKind>) -> bool {
     graph != Some(GraphKind::Usearch) || backends.iter().any(BackendConfig::scans_vectors)
 }
 
-/// Two different back ends that search by themselves, with a comma between them.
+/// Parses two different back ends that are not hybrid, with a comma between them.
 fn components(text: &str) -> Option<[BackendKind; 2]> {
     let (one, other) = text.split_once(',')?;
     let kinds = [BackendKind::parse(one)?, BackendKind::parse(other)?];
     (kinds[0] != kinds[1] && !kinds.contains(&BackendKind::Hybrid)).then_some(kinds)
 }
 
-/// Two weights with a comma between them.
+/// Parses two weights with a comma between them.
 fn weights(text: &str) -> Option<[f64; 2]> {
     let (one, other) = text.split_once(',')?;
     let weights = [one.parse::<f64>().ok()?, other.parse().ok()?];

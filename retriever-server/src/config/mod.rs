@@ -1,12 +1,15 @@
-//! What `serve` can be told. Values come from flags, then the environment, then the table of
-//! defaults in [`variables`]; they are checked once, all together, and nothing below asks again.
-//! What they point to on disk is looked at apart from that, in [`disk`].
+//! The configuration of the commands. Values come from flags, then from the environment, then from
+//! the table of defaults.
+//!
+//! In reading order: the table ([`variables`]), flags over the environment ([`source`]), values that
+//! are parsed and checked (`reader`, `backend`), and the files that the values point to ([`disk`]).
+//! Every value is read once, all bad ones are reported together, and nothing below asks again.
 
+pub mod variables;
+pub mod source;
+mod reader;
 mod backend;
 pub mod disk;
-mod reader;
-pub mod source;
-pub mod variables;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -17,52 +20,51 @@ use shared::telemetry::{self, LogFormat};
 use thiserror::Error;
 
 use crate::batcher::BatchLimits;
-use crate::config::backend::FormatChoice;
-use crate::config::reader::{Reader, path, paths, threads};
-use crate::config::source::Source;
-use crate::config::variables::{self as var, Variable};
 use crate::index::dense::ann::GraphKind;
 use crate::index::manifest::Verification;
 use crate::lexical::bm25::Bm25Parameters;
 use crate::vector::RowFormat;
+use backend::FormatChoice;
+use reader::{FaultNoted, Reader, path, paths, threads};
+use source::Source;
+use variables::{self as var, Variable};
 
-pub use crate::config::backend::{
-    BackendConfig, BackendKind, EncoderConfig, Fusion, FusionConfig, HybridConfig, RerankerConfig,
-    RuntimeConfig,
+pub use backend::{
+    BackendConfig, BackendKind, EncoderConfig, HybridConfig, RerankerConfig, RuntimeConfig,
 };
 
-/// Everything `serve` needs, valid.
+/// The valid configuration of `serve`.
 #[derive(Clone, Debug)]
 pub struct ServeConfig {
-    /// What answers queries.
+    /// The back end that answers queries.
     pub backend: BackendConfig,
     /// The encoder, if the back end or a part of it needs one.
     pub encoder: Option<EncoderConfig>,
-    /// What ranks again, if anything does.
+    /// The re-ranker, if there is one.
     pub reranker: Option<RerankerConfig>,
-    /// Where to listen.
+    /// The address to listen on.
     pub addr: SocketAddr,
     /// Folder of the index.
     pub index: PathBuf,
-    /// Corpus to index first when there is no index. Often empty.
+    /// The corpus to index first if there is no index. Often empty.
     pub corpus: Vec<PathBuf>,
-    /// How closely the index is checked when it is opened.
+    /// The thoroughness of the check when the index is opened.
     pub verification: Verification,
-    /// Constants of the formula.
+    /// The constants of BM25.
     pub bm25: Bm25Parameters,
-    /// Keys of a passage in responses.
+    /// The keys of a passage in responses.
     pub passage_fields: PassageFields,
-    /// What a request may ask for.
+    /// Limits of a request.
     pub request: RequestLimits,
-    /// What the server takes on at once.
+    /// Limits of the work that is accepted concurrently.
     pub load: LoadLimits,
-    /// What back ends that answer several queries at a time take together.
+    /// Limits of a batch, for back ends that answer several queries together.
     pub batch: BatchLimits,
-    /// Threads that search.
+    /// The number of threads that search.
     pub threads: usize,
 }
 
-/// Which keys of a passage go out.
+/// The keys of a passage in responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PassageFields {
     /// `id`, `contents`, and `url` where the corpus has it.
@@ -71,82 +73,82 @@ pub enum PassageFields {
     Full,
 }
 
-/// What one request may ask for.
+/// Limits of one request.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestLimits {
-    /// Passages per query when the request names no number.
+    /// Passages per query if the request names no number.
     pub default_top_k: usize,
-    /// Most passages per query.
+    /// The most passages per query.
     pub max_top_k: usize,
-    /// Largest body.
+    /// The largest body.
     pub max_body_bytes: usize,
-    /// Most queries.
+    /// The most queries.
     pub max_batch_queries: usize,
-    /// Longest query.
+    /// The longest query.
     pub max_query_bytes: usize,
-    /// Most documents to rank again.
+    /// The most documents to rank again.
     pub max_rerank_documents: usize,
-    /// Longest time, once for the body to arrive and once for the answer.
+    /// The longest time for the body to arrive, and again for the answer.
     pub deadline: Duration,
 }
 
-/// What the server takes on at once.
+/// Limits of the work that is accepted concurrently.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadLimits {
-    /// Queries being answered.
+    /// The most queries that are answered concurrently.
     pub max_queued_queries: usize,
-    /// Requests being read or answered.
+    /// The most requests that are read or answered concurrently.
     pub max_requests: usize,
-    /// Open connections.
+    /// The most open connections.
     pub max_connections: usize,
-    /// Time to finish admitted work after a signal.
+    /// The time to finish admitted work after a signal.
     pub grace_period: Duration,
 }
 
-/// How the log looks; apart from [`ServeConfig`] because it is needed first.
+/// The configuration of the log. It is apart from [`ServeConfig`] because it is needed first.
 #[derive(Clone, Debug)]
 pub struct LogConfig {
-    /// Filter of tracing.
+    /// The filter, in the syntax of tracing.
     pub filter: String,
     /// Text or JSON.
     pub format: LogFormat,
 }
 
-/// What the `index` command can be told by variables.
+/// The variables of the `index` command.
 #[derive(Clone, Debug)]
 pub struct IndexConfig {
-    /// The encoder of the vectors, if the index is to have some.
+    /// The encoder of the vectors, if the index gets any.
     pub encoder: Option<EncoderConfig>,
     /// Folder of the index.
     pub index: PathBuf,
-    /// Corpus files.
+    /// The corpus files.
     pub corpus: Vec<PathBuf>,
-    /// Threads that analyse text.
+    /// The number of threads that analyse text.
     pub threads: usize,
 }
 
-/// What the `plan` command can be told by variables.
+/// The variables of the `plan` command.
 #[derive(Clone, Debug)]
 pub struct PlanConfig {
-    /// Whether there are to be vectors.
+    /// `true` if the index gets vectors.
     pub needs_vectors: bool,
-    /// The graph that there is to be over them, if any.
+    /// The graph over the vectors, if there is one.
     pub graph: Option<GraphKind>,
-    /// Format of the vectors that are searched.
+    /// The format of the vectors that are searched.
     pub vector_format: RowFormat,
-    /// Whether rows in that format are read from the index.
+    /// `true` if rows in that format are read from the index.
     pub reads_rows: bool,
-    /// Folder of the index, which need not be there.
+    /// Folder of the index, which need not exist.
     pub index: PathBuf,
-    /// Corpus files; empty if none is named.
+    /// The corpus files; empty if none is named.
     pub corpus: Vec<PathBuf>,
     /// Folder of the encoder's model.
     pub model: Option<PathBuf>,
-    /// Threads that index.
+    /// The number of threads that index.
     pub threads: usize,
 }
 
-/// Every bad value that was found.
+/// Every bad value of a configuration.
 #[derive(Debug, Error)]
 pub struct ConfigError {
     /// At least one.
@@ -154,7 +156,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// A variable without a value, where one is needed.
+    /// The error of a required variable that has no value.
     pub(crate) fn unset(variable: &Variable) -> Self {
         let &Variable { name, flag, accepts, .. } = variable;
         let accepts = accepts.to_owned();
@@ -167,13 +169,13 @@ impl ConfigError {
 pub struct BadValue {
     /// Name of the variable.
     pub variable: &'static str,
-    /// Its flag, without the dashes.
+    /// The name of the flag, without the dashes.
     pub flag: &'static str,
-    /// What was given; `None` if nothing was.
+    /// The value; `None` if the variable is not set.
     pub value: Option<String>,
-    /// What is wrong where the value points to; `None` if the value itself is wrong.
+    /// What is wrong with the thing that the value points to; `None` if the value itself is wrong.
     pub found: Option<String>,
-    /// What is accepted.
+    /// The accepted values.
     pub accepts: String,
 }
 
@@ -198,14 +200,33 @@ impl fmt::Display for BadValue {
     }
 }
 
+/// The values that point to something outside of the configuration, for [`disk`] to look at. A value
+/// that is not set, or that is bad and noted as such, is `None`.
+#[derive(Clone, Debug)]
+struct Pointers {
+    encoder: Option<EncoderConfig>,
+    /// Folder of the re-ranker's model.
+    reranker: Option<PathBuf>,
+    index: Option<PathBuf>,
+    corpus: Option<Vec<PathBuf>>,
+}
+
 impl ServeConfig {
     /// Reads and checks every variable.
     pub fn resolve(source: &dyn Source) -> Result<Self, ConfigError> {
         let mut vars = Reader::new(source);
+        let (config, _) = Self::read(&mut vars);
+        vars.finish(config)
+    }
+
+    /// Reads every variable and notes every bad value. The pointers that are fine are returned even
+    /// if other values are bad.
+    fn read(vars: &mut Reader<'_>) -> (Result<Self, FaultNoted>, Pointers) {
         let backend = vars.backend();
         let runtime = vars.runtime();
         let encoder = vars.encoder(backend.as_ref(), runtime.as_ref());
-        let reranker = vars.reranker(runtime.as_ref());
+        let reranker_model = vars.take_optional(&var::RERANKER, |text| path(text).map(Some));
+        let reranker = vars.reranker(reranker_model.as_ref(), runtime.as_ref());
         let addr = vars.take(&var::ADDR, |text| text.parse().ok());
         let index = vars.take(&var::INDEX, path);
         let corpus = vars.take_optional(&var::CORPUS, paths);
@@ -226,7 +247,13 @@ impl ServeConfig {
         let threads = vars.take(&var::THREADS, threads);
         vars.check_order(&var::TOP_K, &var::MAX_TOP_K);
         vars.check_order(&var::MAX_BATCH_QUERIES, &var::MAX_QUEUED_QUERIES);
-        vars.finish(|| {
+        let pointers = Pointers {
+            encoder: encoder.clone().ok().flatten(),
+            reranker: reranker_model.ok().flatten(),
+            index: index.clone().ok(),
+            corpus: corpus.clone().ok(),
+        };
+        let config = || {
             Ok(Self {
                 backend: backend?,
                 encoder: encoder?,
@@ -242,7 +269,8 @@ impl ServeConfig {
                 batch: batch?,
                 threads: threads?,
             })
-        })
+        };
+        (config(), pointers)
     }
 }
 
@@ -250,6 +278,11 @@ impl LogConfig {
     /// Reads and checks the variables of the log.
     pub fn resolve(source: &dyn Source) -> Result<Self, ConfigError> {
         let mut vars = Reader::new(source);
+        let config = Self::read(&mut vars);
+        vars.finish(config)
+    }
+
+    fn read(vars: &mut Reader<'_>) -> Result<Self, FaultNoted> {
         let filter = vars
             .take(&var::LOG, |text| telemetry::check_filter(text).ok().map(|()| text.to_owned()));
         let format = vars.take(&var::LOG_FORMAT, |text| match text {
@@ -257,7 +290,7 @@ impl LogConfig {
             "json" => Some(LogFormat::Json),
             _ => None,
         });
-        vars.finish(|| Ok(Self { filter: filter?, format: format? }))
+        Ok(Self { filter: filter?, format: format? })
     }
 }
 
@@ -265,15 +298,27 @@ impl IndexConfig {
     /// Reads and checks the variables that `index` shares with `serve`.
     pub fn resolve(source: &dyn Source) -> Result<Self, ConfigError> {
         let mut vars = Reader::new(source);
+        let (config, _) = Self::read(&mut vars);
+        vars.finish(config)
+    }
+
+    /// Reads the variables as [`ServeConfig::read`] does.
+    fn read(vars: &mut Reader<'_>) -> (Result<Self, FaultNoted>, Pointers) {
         let backends = vars.backends();
         let runtime = vars.runtime();
         let encoder = vars.encoder_of_index(backends.as_deref(), runtime.as_ref());
         let index = vars.take(&var::INDEX, path);
         let corpus = vars.take(&var::CORPUS, paths);
         let threads = vars.take(&var::THREADS, threads);
-        vars.finish(|| {
-            Ok(Self { encoder: encoder?, index: index?, corpus: corpus?, threads: threads? })
-        })
+        let pointers = Pointers {
+            encoder: encoder.clone().ok().flatten(),
+            reranker: None,
+            index: index.clone().ok(),
+            corpus: corpus.clone().ok(),
+        };
+        let config =
+            || Ok(Self { encoder: encoder?, index: index?, corpus: corpus?, threads: threads? });
+        (config(), pointers)
     }
 }
 
@@ -288,7 +333,7 @@ impl PlanConfig {
         let corpus = vars.take_optional(&var::CORPUS, paths);
         let model = vars.take_optional(&var::MODEL, |text| path(text).map(Some));
         let threads = vars.take(&var::THREADS, threads);
-        vars.finish(|| {
+        let config = || {
             let backends = backends?;
             let needs_graph = backends.iter().any(BackendConfig::needs_graph);
             let graph = Some(graph?).filter(|_| needs_graph);
@@ -302,11 +347,13 @@ impl PlanConfig {
                 model: model?,
                 threads: threads?,
             })
-        })
+        };
+        let config = config();
+        vars.finish(config)
     }
 }
 
-/// Paths as [`paths`] reads them.
+/// Formats paths in the form that [`paths`] parses.
 pub(crate) fn shown(paths: &[PathBuf]) -> String {
     let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
     names.join(",")

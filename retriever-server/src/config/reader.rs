@@ -1,23 +1,23 @@
-//! Reads variables and notes every bad value, so that all of them are reported at once.
+//! Reads variables and notes every bad value, so that all of them are reported together.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::source::Source;
+use super::variables::{self as var, VARIABLES, Variable};
+use super::{BadValue, ConfigError, LoadLimits, RequestLimits};
 use crate::batcher::BatchLimits;
-use crate::config::source::Source;
-use crate::config::variables::{self as var, Variable};
-use crate::config::{BadValue, ConfigError, LoadLimits, RequestLimits};
 use crate::lexical::bm25::Bm25Parameters;
 
-/// The largest number taken for any count of queries, requests, connections or threads.
+/// The largest accepted count of queries, requests, connections, passages or rows.
 const MAX_COUNT: usize = 1 << 24;
 const MAX_BATCH_WAIT: Duration = Duration::from_secs(1);
 
-/// A bad value was found and noted.
+/// The mark of a value that was bad. Its fault is noted in the [`Reader`].
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Noted;
+pub(super) struct FaultNoted;
 
-/// Reads variables and notes every bad value.
+/// A source of variables with the faults of the values that were read.
 pub(super) struct Reader<'a> {
     source: &'a dyn Source,
     faults: Vec<BadValue>,
@@ -28,12 +28,12 @@ impl<'a> Reader<'a> {
         Self { source, faults: Vec::new() }
     }
 
-    /// The value, or the default. A variable without either is a fault.
+    /// Reads a value, or the default. A variable without either is a fault.
     pub(super) fn take<T>(
         &mut self,
         variable: &Variable,
         parse: impl Fn(&str) -> Option<T>,
-    ) -> Result<T, Noted> {
+    ) -> Result<T, FaultNoted> {
         let value = self.source.get(variable.name).or(variable.default.map(str::to_owned));
         match value.as_deref().and_then(parse) {
             Some(parsed) => Ok(parsed),
@@ -41,40 +41,41 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Like [`Reader::take`], but nothing is as good as the empty value.
+    /// Reads a value like [`Reader::take`]; without one, returns the default of the type.
     pub(super) fn take_optional<T: Default>(
         &mut self,
         variable: &Variable,
         parse: impl Fn(&str) -> Option<T>,
-    ) -> Result<T, Noted> {
+    ) -> Result<T, FaultNoted> {
         match self.source.get(variable.name) {
             None => Ok(T::default()),
             Some(_) => self.take(variable, parse),
         }
     }
 
+    /// Notes a bad value.
     pub(super) fn note(
         &mut self,
         variable: &Variable,
         value: Option<String>,
         accepts: String,
-    ) -> Noted {
+    ) -> FaultNoted {
         let (variable, flag) = (variable.name, variable.flag);
         self.faults.push(BadValue { variable, flag, value, found: None, accepts });
-        Noted
+        FaultNoted
     }
 
-    pub(super) fn count(&mut self, variable: &Variable) -> Result<usize, Noted> {
+    pub(super) fn count(&mut self, variable: &Variable) -> Result<usize, FaultNoted> {
         self.take(variable, count)
     }
 
-    pub(super) fn bytes(&mut self, variable: &Variable) -> Result<usize, Noted> {
+    pub(super) fn bytes(&mut self, variable: &Variable) -> Result<usize, FaultNoted> {
         self.take(variable, |text| {
             text.parse().ok().filter(|&bytes| (1..=1 << 32).contains(&bytes))
         })
     }
 
-    pub(super) fn milliseconds(&mut self, variable: &Variable) -> Result<Duration, Noted> {
+    pub(super) fn milliseconds(&mut self, variable: &Variable) -> Result<Duration, FaultNoted> {
         let limit = Duration::from_hours(24);
         self.take(variable, |text| {
             let duration = Duration::from_millis(text.parse().ok()?);
@@ -82,7 +83,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    pub(super) fn bm25(&mut self) -> Result<Bm25Parameters, Noted> {
+    pub(super) fn bm25(&mut self) -> Result<Bm25Parameters, FaultNoted> {
         let number = |text: &str| text.parse::<f32>().ok();
         let k1 = self.take(&var::BM25_K1, |text| {
             number(text).filter(|&k1| Bm25Parameters::new(k1, 0.0).is_ok())
@@ -90,10 +91,11 @@ impl<'a> Reader<'a> {
         let b = self.take(&var::BM25_B, |text| {
             number(text).filter(|&b| Bm25Parameters::new(0.0, b).is_ok())
         });
-        Bm25Parameters::new(k1?, b?).map_err(|_| Noted)
+        let (k1, b) = (k1?, b?);
+        Ok(Bm25Parameters::new(k1, b).expect("each constant was checked alone"))
     }
 
-    pub(super) fn request_limits(&mut self) -> Result<RequestLimits, Noted> {
+    pub(super) fn request_limits(&mut self) -> Result<RequestLimits, FaultNoted> {
         let default_top_k = self.count(&var::TOP_K);
         let max_top_k = self.count(&var::MAX_TOP_K);
         let max_body_bytes = self.bytes(&var::MAX_BODY_BYTES);
@@ -112,7 +114,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    pub(super) fn load_limits(&mut self) -> Result<LoadLimits, Noted> {
+    pub(super) fn load_limits(&mut self) -> Result<LoadLimits, FaultNoted> {
         let max_queued_queries = self.count(&var::MAX_QUEUED_QUERIES);
         let max_requests = self.count(&var::MAX_REQUESTS);
         let max_connections = self.count(&var::MAX_CONNECTIONS);
@@ -127,8 +129,8 @@ impl<'a> Reader<'a> {
 
     pub(super) fn batch_limits(
         &mut self,
-        load: Result<&LoadLimits, &Noted>,
-    ) -> Result<BatchLimits, Noted> {
+        load: Result<&LoadLimits, &FaultNoted>,
+    ) -> Result<BatchLimits, FaultNoted> {
         let max_queries = self.count(&var::BATCH_QUERIES);
         let max_tokens = self.count(&var::BATCH_TOKENS);
         let wait = self.take(&var::BATCH_WAIT_US, |text| {
@@ -144,7 +146,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Notes a fault if one count is larger than the other.
+    /// Notes a fault if `smaller` is larger than `larger`. Values that are not counts are noted already.
     pub(super) fn check_order(&mut self, smaller: &Variable, larger: &Variable) {
         let source = self.source;
         let value =
@@ -159,15 +161,23 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The result, if no value was bad.
-    pub(super) fn finish<T>(
-        self,
-        build: impl FnOnce() -> Result<T, Noted>,
-    ) -> Result<T, ConfigError> {
-        match build() {
+    /// Returns the configuration if no value was bad, else all faults in the order of the table.
+    pub(super) fn finish<T>(mut self, config: Result<T, FaultNoted>) -> Result<T, ConfigError> {
+        match config {
             Ok(config) if self.faults.is_empty() => Ok(config),
-            _ => Err(ConfigError { faults: self.faults }),
+            _ => {
+                let row = |fault: &BadValue| {
+                    VARIABLES.iter().position(|variable| variable.name == fault.variable)
+                };
+                self.faults.sort_by_key(row);
+                Err(ConfigError { faults: self.faults })
+            }
         }
+    }
+
+    /// Adds faults that show only where values point to.
+    pub(super) fn add_faults(&mut self, faults: impl IntoIterator<Item = BadValue>) {
+        self.faults.extend(faults);
     }
 }
 
@@ -186,7 +196,7 @@ pub(super) fn path(text: &str) -> Option<PathBuf> {
     (!text.is_empty()).then(|| PathBuf::from(text))
 }
 
-/// Paths with commas between them.
+/// Parses paths with commas between them.
 pub(super) fn paths(text: &str) -> Option<Vec<PathBuf>> {
     text.split(',').map(path).collect()
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use crate::config::variables::PREFIX;
+use super::variables::PREFIX;
 
 /// Gives values by the name of their variable.
 pub trait Source {

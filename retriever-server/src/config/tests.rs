@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::source::Layered;
 use super::*;
-use crate::config::source::Layered;
+use crate::backend::fuse::{Fusion, FusionConfig};
 
 fn source(values: &[(&str, &str)]) -> BTreeMap<String, String> {
     values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()

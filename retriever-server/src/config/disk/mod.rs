@@ -1,93 +1,83 @@
-//! The configuration together with what it points to: whether there is an index, whether one can
-//! be built, and from what. Manifests, names and sizes are looked at, no more, and nothing is left
-//! behind, so that a start and a mere check cost and find the same.
+//! Checks the files that a configuration points to: if there is an index, if one can be built, and
+//! from which corpus. Only manifests, names and sizes are looked at, and nothing is left behind, so a
+//! start and a mere check cost and report the same.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::config::reader::{Noted, Reader, path, paths};
-use crate::config::source::Source;
-use crate::config::variables::{self as var, VARIABLES, Variable};
-use crate::config::{
-    BadValue, ConfigError, EncoderConfig, IndexConfig, LogConfig, ServeConfig, shown,
-};
+use super::reader::{FaultNoted, Reader};
+use super::source::Source;
+use super::variables::{self as var, Variable};
+use super::{BadValue, ConfigError, EncoderConfig, IndexConfig, LogConfig, ServeConfig, shown};
+use crate::device::Device;
 use crate::encode::cross_encoder;
-use crate::encode::device::Device;
 use crate::encode::settings::Settings;
 use crate::gpu;
 use crate::index::IndexError;
 use crate::index::corpus_match::{self, CorpusMatch};
 use crate::index::manifest::{Manifest, Verification};
 
-/// Everything that `serve` is told, with what it will do for its index.
+/// The checked configuration of `serve`, with the plan for its index.
 #[derive(Clone, Debug)]
 pub struct CheckedServe {
-    /// The server.
+    /// The configuration of the server.
     pub serve: ServeConfig,
-    /// The log.
+    /// The configuration of the log.
     pub log: LogConfig,
-    /// The index.
+    /// The plan for the index.
     pub plan: IndexPlan,
 }
 
-/// Everything that `index` is told.
+/// The checked configuration of `index`.
 #[derive(Clone, Debug)]
 pub struct CheckedIndex {
-    /// The index and its corpus.
+    /// The configuration of the index and its corpus.
     pub index: IndexConfig,
-    /// The log.
+    /// The configuration of the log.
     pub log: LogConfig,
 }
 
-/// What a start does for its index.
+/// The step that makes the index ready at the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IndexPlan {
-    /// It is there.
+    /// An existing index is opened.
     Open {
-        /// Passages in it.
+        /// The number of passages in it.
         passage_count: u64,
     },
-    /// It has to be built from the corpus.
+    /// The index is built from the corpus.
     Build,
 }
 
 impl CheckedServe {
-    /// Reads every variable and looks at what it points to. The error has all faults of both.
+    /// Reads every variable and looks at what the values point to. The error has the faults of both.
     pub fn resolve(source: &dyn Source) -> Result<Self, ConfigError> {
-        let mut faults = Vec::new();
-        let serve = noted(ServeConfig::resolve(source), &mut faults);
-        let log = noted(LogConfig::resolve(source), &mut faults);
         let mut vars = Reader::new(source);
-        let (backend, runtime) = (vars.backend(), vars.runtime());
-        faults.extend(encoder_faults(vars.encoder(backend.as_ref(), runtime.as_ref())));
-        faults.extend(unusable_reranker(source));
-        let (index, corpus) = places(source);
-        let plan = index.map(|index| plan(&index, corpus.as_deref(), &mut faults));
-        match (serve, log, plan) {
-            (Some(serve), Some(log), Some(plan)) if faults.is_empty() => {
-                Ok(Self { serve, log, plan })
-            }
-            _ => Err(in_order(faults)),
-        }
+        let (serve, pointers) = ServeConfig::read(&mut vars);
+        let log = LogConfig::read(&mut vars);
+        let mut faults = Vec::new();
+        faults.extend(pointers.encoder.as_ref().map(encoder_faults).unwrap_or_default());
+        faults.extend(pointers.reranker.as_deref().and_then(unusable_reranker));
+        let index = pointers.index.ok_or(FaultNoted);
+        let plan = index.map(|index| plan(&index, pointers.corpus.as_deref(), &mut faults));
+        vars.add_faults(faults);
+        let checked = || Ok(Self { serve: serve?, log: log?, plan: plan? });
+        vars.finish(checked())
     }
 }
 
 impl CheckedIndex {
-    /// Like [`CheckedServe::resolve`]. `force` says that an index may be there that is unfit.
+    /// Checks the configuration as [`CheckedServe::resolve`] does. With `force`, an unfit index is
+    /// accepted, because it will be replaced.
     pub fn resolve(source: &dyn Source, force: bool) -> Result<Self, ConfigError> {
-        let mut faults = Vec::new();
-        let config = noted(IndexConfig::resolve(source), &mut faults);
-        let log = noted(LogConfig::resolve(source), &mut faults);
         let mut vars = Reader::new(source);
-        let backends = vars.backends();
-        let runtime = vars.runtime();
-        let encoder = vars.encoder_of_index(backends.as_deref(), runtime.as_ref());
-        faults.extend(encoder_faults(encoder));
-        let (index, corpus) = places(source);
-        faults.extend(corpus.and_then(|corpus| unreadable(&corpus)));
-        faults.extend(index.and_then(|index| match Manifest::load(&index) {
+        let (index, pointers) = IndexConfig::read(&mut vars);
+        let log = LogConfig::read(&mut vars);
+        let mut faults = pointers.encoder.as_ref().map(encoder_faults).unwrap_or_default();
+        faults.extend(pointers.corpus.as_deref().and_then(unreadable));
+        faults.extend(pointers.index.and_then(|index| match Manifest::load(&index) {
             Ok(_) => None,
             Err(IndexError::Missing(_)) => unbuildable(&index),
             Err(IndexError::Incompatible { .. } | IndexError::Corrupt { .. }) if force => {
@@ -95,32 +85,14 @@ impl CheckedIndex {
             }
             Err(error) => Some(unfit(&index, &error)),
         }));
-        match (config, log) {
-            (Some(index), Some(log)) if faults.is_empty() => Ok(Self { index, log }),
-            _ => Err(in_order(faults)),
-        }
+        vars.add_faults(faults);
+        let checked = || Ok(Self { index: index?, log: log? });
+        vars.finish(checked())
     }
 }
 
-/// The values that point to something, each `None` if it is bad.
-fn places(source: &dyn Source) -> (Option<PathBuf>, Option<Vec<PathBuf>>) {
-    let mut vars = Reader::new(source);
-    (vars.take(&var::INDEX, path).ok(), vars.take_optional(&var::CORPUS, paths).ok())
-}
-
-fn noted<T>(resolved: Result<T, ConfigError>, faults: &mut Vec<BadValue>) -> Option<T> {
-    resolved.map_err(|error| faults.extend(error.faults)).ok()
-}
-
-/// The faults in the order of the reference page, wherever they were found.
-fn in_order(mut faults: Vec<BadValue>) -> ConfigError {
-    let place = |fault: &BadValue| VARIABLES.iter().position(|one| one.name == fault.variable);
-    faults.sort_by_key(place);
-    ConfigError { faults }
-}
-
-/// What `serve` will do for this index, once there are no faults. A corpus of `None` is one whose
-/// value is bad, which is noted already.
+/// Returns the plan for an index, which holds if no faults were added. A corpus of `None` has a bad value,
+/// which is noted already.
 fn plan(index: &Path, corpus: Option<&[PathBuf]>, faults: &mut Vec<BadValue>) -> IndexPlan {
     match Manifest::load(index) {
         Ok(manifest) => {
@@ -144,8 +116,8 @@ fn plan(index: &Path, corpus: Option<&[PathBuf]>, faults: &mut Vec<BadValue>) ->
     IndexPlan::Build
 }
 
-/// Refuses to serve an index of another corpus than the one that is named. Returns the corpus files
-/// that could not be compared, with the reason: an index is whole without them.
+/// Refuses to serve an index that was built from another corpus than the named one. Returns the corpus
+/// files that could not be compared, with the reason; an index is whole without them.
 pub(crate) fn compare(
     corpus: &[PathBuf],
     index: &Path,
@@ -158,7 +130,7 @@ pub(crate) fn compare(
     match corpus_match::compare(manifest, corpus, verification) {
         CorpusMatch::Same { unread } => Ok(unread),
         CorpusMatch::Other(difference) => {
-            let made_from: Vec<_> = manifest.corpus.iter().map(|one| one.path.clone()).collect();
+            let made_from: Vec<_> = manifest.corpus.iter().map(|file| file.path.clone()).collect();
             let (index, made_from) = (index.display(), shown(&made_from));
             let found = format!("the index in {index} was built from {made_from} ({difference})");
             let accepts = "the corpus of that index, another RETRIEVER_INDEX, or \
@@ -168,30 +140,28 @@ pub(crate) fn compare(
     }
 }
 
-/// What is wrong with the files of the encoder, if there is to be one. A bad value is noted already.
-fn encoder_faults(encoder: Result<Option<EncoderConfig>, Noted>) -> Vec<BadValue> {
-    let Ok(Some(encoder)) = encoder else { return Vec::new() };
-    let faults = [unusable_model(&encoder), no_device(&encoder), no_vectors(&encoder)];
+/// Returns the faults of the encoder's files and device.
+fn encoder_faults(encoder: &EncoderConfig) -> Vec<BadValue> {
+    let faults = [unusable_model(encoder), no_device(encoder), no_vectors(encoder)];
     faults.into_iter().flatten().collect()
 }
 
-/// What is wrong with the files of the re-ranker, if there is to be one.
-fn unusable_reranker(source: &dyn Source) -> Option<BadValue> {
-    let folder = Reader::new(source).take_optional(&var::RERANKER, |text| path(text).map(Some));
-    let folder = folder.ok().flatten()?;
-    let found = match cross_encoder::Settings::load(&folder) {
+/// Returns the fault of the re-ranker's files, if there is one.
+fn unusable_reranker(folder: &Path) -> Option<BadValue> {
+    let found = match cross_encoder::Settings::load(folder) {
         Err(error) => error.to_string(),
         Ok(settings) => missing([&settings.model, &settings.tokenizer])?,
     };
     Some(fault(&var::RERANKER, folder.display().to_string(), found, var::RERANKER.accepts))
 }
 
+/// Says which of the files does not exist.
 fn missing(files: [&PathBuf; 2]) -> Option<String> {
     let missing = files.into_iter().find(|path| !path.is_file())?;
-    Some(format!("{} is not there", missing.display()))
+    Some(format!("{} does not exist", missing.display()))
 }
 
-/// What is wrong with the folder of an encoder, as far as that can be seen without loading it.
+/// Returns the fault of an encoder's folder that shows without loading the model, if there is one.
 fn unusable_model(encoder: &EncoderConfig) -> Option<BadValue> {
     let found = match Settings::load(&encoder.model) {
         Err(error) => error.to_string(),
@@ -206,30 +176,30 @@ fn unusable_model(encoder: &EncoderConfig) -> Option<BadValue> {
     ))
 }
 
-/// Whether the CUDA device that is asked for is there.
+/// Returns the fault of a requested CUDA device that does not exist.
 fn no_device(encoder: &EncoderConfig) -> Option<BadValue> {
-    let asked = encoder.runtime.device;
-    if asked == Device::Auto {
+    let requested = encoder.runtime.device;
+    if requested == Device::Auto {
         return None;
     }
-    let found = gpu::choose(asked).err()?.to_string();
-    Some(fault(&var::DEVICE, asked.to_string(), found, "auto, cpu or a device that is there"))
+    let found = gpu::choose(requested).err()?.to_string();
+    Some(fault(&var::DEVICE, requested.to_string(), found, "auto, cpu or an existing device"))
 }
 
-/// Whether the file of vectors is there.
+/// Returns the fault of a file of vectors that does not exist.
 fn no_vectors(encoder: &EncoderConfig) -> Option<BadValue> {
     let path = encoder.vectors.as_ref().filter(|path| !path.is_file())?;
     let value = path.display().to_string();
-    Some(fault(&var::VECTORS, value, "it is not there".to_owned(), var::VECTORS.accepts))
+    Some(fault(&var::VECTORS, value, "it does not exist".to_owned(), var::VECTORS.accepts))
 }
 
-/// There is something at `index` that cannot be served.
+/// The fault of something at `index` that cannot be served.
 fn unfit(index: &Path, error: &IndexError) -> BadValue {
     match error {
         IndexError::NotAnIndex(_) => index_fault(
             index,
-            "something is there that is no index".to_owned(),
-            "a folder with an index, or one that is new or empty",
+            "the existing folder or file is not an index".to_owned(),
+            "a folder with an index, or a new or empty folder",
         ),
         IndexError::Incompatible { what, found, expected, .. } => index_fault(
             index,
@@ -240,16 +210,20 @@ fn unfit(index: &Path, error: &IndexError) -> BadValue {
     }
 }
 
-/// Why no index can be built at `index`, as far as that can be seen without building it.
+/// Returns the fault of a folder that no index can be built in, as far as it shows without building one.
 fn unbuildable(index: &Path) -> Option<BadValue> {
     if index.file_name().is_none() {
         let found = "there is no index and the path ends without a name".to_owned();
         return Some(index_fault(index, found, "a folder that can be created by its name"));
     }
     if is_mount_point(index) {
-        // A finished index is put in place by renaming, which no mount point can take part in.
+        // A finished index is put in place by renaming, which does not work for a mount point.
         let found = "there is no index and the folder is a mount point".to_owned();
-        return Some(index_fault(index, found, "a folder below it, where an index can be built"));
+        return Some(index_fault(
+            index,
+            found,
+            "a folder below it, in which an index can be built",
+        ));
     }
     let error = probe(index).err()?;
     let found = format!("there is no index and the folder cannot be created: {error}");
@@ -263,24 +237,24 @@ fn is_mount_point(folder: &Path) -> bool {
     }
 }
 
-/// Creates and removes an empty folder where `folder` would be created. Permissions alone do not
-/// tell: the file system may be mounted read-only, or the user be root.
+/// Creates and removes an empty folder next to `folder`. Permissions alone are not enough: the file
+/// system may be mounted read-only, or the user may be root.
 fn probe(folder: &Path) -> io::Result<()> {
     let here = Path::new(".");
     let above = folder.ancestors().skip(1);
     let mut above = above.map(|above| if above.as_os_str().is_empty() { here } else { above });
-    // What cannot be looked at is there, and the attempt tells what is wrong with it.
+    // A folder that cannot be looked at exists, and the attempt shows what is wrong with it.
     let existing = above.find(|above| above.try_exists().unwrap_or(true));
     let probe = existing.unwrap_or(here).join(format!(".retriever-{}.probe", std::process::id()));
     match fs::create_dir(&probe) {
         Ok(()) => fs::remove_dir(&probe),
-        // Another thread of this process asks the same.
+        // Another thread of this process probes the same folder.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-/// Names every corpus file that cannot be read.
+/// Returns the fault of a corpus with files that cannot be read, which names each of them.
 fn unreadable(corpus: &[PathBuf]) -> Option<BadValue> {
     let faults: Vec<String> = corpus.iter().filter_map(|path| unreadable_file(path)).collect();
     let accepts = "files that can be read, to build the index from";
@@ -288,12 +262,12 @@ fn unreadable(corpus: &[PathBuf]) -> Option<BadValue> {
 }
 
 fn unreadable_file(path: &Path) -> Option<String> {
-    let readable = fs::metadata(path).and_then(|found| {
-        // A pipe is not opened here: that would wait for its writer.
-        if found.is_file() { File::open(path).map(|_| found) } else { Ok(found) }
+    let readable = fs::metadata(path).and_then(|metadata| {
+        // A pipe is not opened, as that would wait for its writer.
+        if metadata.is_file() { File::open(path).map(|_| metadata) } else { Ok(metadata) }
     });
     match readable {
-        Ok(found) => found.is_dir().then(|| format!("{} is a folder", path.display())),
+        Ok(metadata) => metadata.is_dir().then(|| format!("{} is a folder", path.display())),
         Err(error) => Some(format!("{} cannot be read: {error}", path.display())),
     }
 }

@@ -92,7 +92,11 @@ fn something_that_is_no_index_is_refused_with_and_without_a_corpus() {
         for values in [vec![("INDEX", index)], vec![("INDEX", index), ("CORPUS", &*corpus)]] {
             let found = faults(&values);
             assert_eq!(found.len(), 1, "{found:?}");
-            assert_fault(&found, "RETRIEVER_INDEX", &["something is there that is no index"]);
+            assert_fault(
+                &found,
+                "RETRIEVER_INDEX",
+                &["the existing folder or file is not an index"],
+            );
         }
     }
 }
@@ -210,5 +214,5 @@ fn a_device_that_is_asked_for_must_be_there() {
     assert_eq!(of_device("cpu"), [""; 0]);
     let [fault] = &of_device("cuda:999")[..] else { panic!("no device has this number") };
     assert!(fault.contains("is \"cuda:999\", but the"), "{fault}");
-    assert!(fault.ends_with(": expected auto, cpu or a device that is there"), "{fault}");
+    assert!(fault.ends_with(": expected auto, cpu or an existing device"), "{fault}");
 }
