@@ -88,7 +88,7 @@ fn what_is_missing_for_a_plan_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let index = folder.path().join("index");
     for (arguments, expected) in [
-        (vec![], "but there is no index: expected one that is there, or --corpus or --passages"),
+        (vec![], "but there is no index: expected an existing one, or --corpus or --passages"),
         (vec!["--passages", "9", "--backends", "dense"], "--dimension is not set: expected the"),
         (vec!["--passages", "0"], "0 is not in 1..=4294967295"),
         (

@@ -6,87 +6,126 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Arg, ArgMatches, Command as Clap, value_parser};
+use clap::{Args, value_parser};
 use reqwest::Url;
 use shared::atomic_file;
 use shared::client::{ClientConfig, RetrieveClient};
 use tokio::runtime::Runtime;
 
+use super::flags::count;
+use super::{EXIT_FAILURE, EXIT_SUCCESS, UsageError, health};
 use crate::bench::BenchError;
 use crate::bench::asking::{Asker, Requests};
 use crate::bench::load::{self, Length, MAX_REQUESTS, Pace, Record};
 use crate::bench::summary::{Setting, Summary};
-use crate::cli::{EXIT_FAILURE, EXIT_SUCCESS, UsageError, health};
 use crate::evaluation::queries;
 
-/// Threads that send requests: they share the machine with the server more often than not.
+/// Threads that send requests. Few, as they often share the machine with the server.
 const CLIENT_THREADS: usize = 2;
-/// Clients of the warm-up before an open loop.
+/// The number of clients that warm the server up before an open loop.
 const WARM_UP_CLIENTS: usize = 4;
 const DEFAULT_SECONDS: f64 = 10.0;
 
-/// What `bench` is told.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct BenchArguments {
+/// Queries of a request, and what an open loop may have in flight: as many as a server may accept.
+const MAX_AT_ONCE: u64 = 1 << 16;
+
+#[derive(Clone, Debug, Args)]
+pub(super) struct BenchArguments {
+    /// Base URL of the server [default: the port of RETRIEVER_ADDR on this machine]
+    #[arg(long, value_name = "URL", allow_hyphen_values = true)]
     url: Option<String>,
+    /// JSON Lines of {"question"} (or "text", "query")
+    #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
     queries: PathBuf,
-    pace: Pace,
-    length: Length,
-    batch_queries: usize,
-    top_k: usize,
-    warm_up_requests: u64,
-    timeout: Duration,
+    /// Closed loop: each client sends a request once it has the answer to its last one
+    #[arg(
+        long,
+        value_name = "clients",
+        default_value_t = 1,
+        value_parser = count(1..=4096),
+        allow_hyphen_values = true
+    )]
+    clients: usize,
+    /// Open loop: Poisson arrivals; a latency runs from the time at which the request was due
+    #[arg(
+        long,
+        value_name = "queries/s",
+        conflicts_with = "clients",
+        value_parser = |text: &str| positive(text, 1e7),
+        allow_hyphen_values = true
+    )]
+    rate: Option<f64>,
+    /// Open loop: most requests without an answer
+    #[arg(
+        long,
+        value_name = "requests",
+        default_value_t = 4096,
+        value_parser = count(1..=MAX_AT_ONCE),
+        allow_hyphen_values = true
+    )]
+    max_in_flight: usize,
+    /// Seed of the arrivals of an open loop
+    #[arg(long, value_name = "N", default_value_t = 0, allow_hyphen_values = true)]
     seed: u64,
+    /// Queries in a request
+    #[arg(
+        long = "batch",
+        value_name = "queries",
+        default_value_t = 1,
+        value_parser = count(1..=MAX_AT_ONCE),
+        allow_hyphen_values = true
+    )]
+    batch_queries: usize,
+    /// Passages per query
+    #[arg(
+        long,
+        value_name = "passages",
+        default_value_t = 3,
+        value_parser = count(1..=1 << 24),
+        allow_hyphen_values = true
+    )]
+    top_k: usize,
+    /// End after this many requests
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = value_parser!(u64).range(1..=MAX_REQUESTS),
+        allow_hyphen_values = true
+    )]
+    requests: Option<u64>,
+    /// Start no request after this time [default: 10]
+    #[arg(
+        long,
+        value_name = "s",
+        conflicts_with = "requests",
+        value_parser = |text: &str| positive(text, 86400.0),
+        allow_hyphen_values = true
+    )]
+    seconds: Option<f64>,
+    /// Requests before the measurement
+    #[arg(
+        long = "warm-up",
+        value_name = "requests",
+        default_value_t = 100,
+        value_parser = value_parser!(u64).range(0..=MAX_REQUESTS),
+        allow_hyphen_values = true
+    )]
+    warm_up_requests: u64,
+    /// Longest wait for an answer
+    #[arg(
+        long,
+        value_name = "ms",
+        default_value_t = 60_000,
+        value_parser = value_parser!(u64).range(1..=86_400_000),
+        allow_hyphen_values = true
+    )]
+    timeout_ms: u64,
+    /// Also write the figures as JSON
+    #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
     json: Option<PathBuf>,
 }
 
-/// The definition of the command.
-pub(crate) fn command() -> Clap {
-    let flag = |name: &'static str, unit: &'static str, help: &'static str| {
-        Arg::new(name).long(name).value_name(unit).allow_hyphen_values(true).help(help)
-    };
-    Clap::new("bench")
-        .about("Measure a running server: queries per second, latencies, failures by kind")
-        .args([
-            flag("url", "URL", "Base URL of the server [default: the port of RETRIEVER_ADDR here]"),
-            flag("queries", "FILE", "JSON Lines of {\"question\"} (or \"text\", \"query\")")
-                .required(true)
-                .value_parser(value_parser!(PathBuf)),
-            flag("clients", "clients", "Closed loop: each client sends when it has its answer")
-                .default_value("1")
-                .value_parser(value_parser!(u64).range(1..=4096)),
-            flag("rate", "queries/s", "Open loop: Poisson arrivals, latency from the time due")
-                .conflicts_with("clients")
-                .value_parser(|text: &str| positive(text, 1e7)),
-            flag("max-in-flight", "requests", "Open loop: most requests without an answer")
-                .default_value("4096")
-                .value_parser(value_parser!(u64).range(1..=65536)),
-            flag("seed", "N", "Decides the arrivals of an open loop")
-                .default_value("0")
-                .value_parser(value_parser!(u64)),
-            flag("batch", "queries", "Queries a request")
-                .default_value("1")
-                .value_parser(value_parser!(u64).range(1..=65536)),
-            flag("top-k", "passages", "Passages per query")
-                .default_value("3")
-                .value_parser(value_parser!(u64).range(1..=1 << 24)),
-            flag("requests", "N", "End after so many requests")
-                .value_parser(value_parser!(u64).range(1..=MAX_REQUESTS)),
-            flag("seconds", "s", "Start no request after this time [default: 10]")
-                .conflicts_with("requests")
-                .value_parser(|text: &str| positive(text, 86400.0)),
-            flag("warm-up", "requests", "Requests before the measurement")
-                .default_value("100")
-                .value_parser(value_parser!(u64).range(0..=MAX_REQUESTS)),
-            flag("timeout-ms", "ms", "Longest wait for an answer")
-                .default_value("60000")
-                .value_parser(value_parser!(u64).range(1..=86_400_000)),
-            flag("json", "FILE", "Also write the figures as JSON")
-                .value_parser(value_parser!(PathBuf)),
-        ])
-}
-
-/// A number above 0.
+/// Parses a number above 0.
 fn positive(text: &str, max: f64) -> Result<f64, String> {
     f64::from_str(text)
         .ok()
@@ -95,43 +134,27 @@ fn positive(text: &str, max: f64) -> Result<f64, String> {
 }
 
 impl BenchArguments {
-    /// Takes the flags of [`command`].
-    pub(crate) fn read(matches: &ArgMatches) -> Self {
-        // Every number has a default, and was checked against its range.
-        let number = |name| matches.get_one::<u64>(name).copied().unwrap_or_default();
-        let path = |name| matches.get_one::<PathBuf>(name).cloned();
-        let (batch_queries, seed) = (number("batch") as usize, number("seed"));
-        let pace = match matches.get_one::<f64>("rate") {
-            Some(rate) => Pace::Open {
-                requests_per_s: rate / batch_queries as f64,
-                seed,
-                max_in_flight: number("max-in-flight") as usize,
+    fn pace(&self) -> Pace {
+        match self.rate {
+            Some(queries_per_s) => Pace::Open {
+                requests_per_s: queries_per_s / self.batch_queries as f64,
+                seed: self.seed,
+                max_in_flight: self.max_in_flight,
             },
-            None => Pace::Closed { clients: number("clients") as usize },
-        };
-        let seconds = matches.get_one::<f64>("seconds").copied().unwrap_or(DEFAULT_SECONDS);
-        let length = match matches.get_one::<u64>("requests") {
-            Some(&requests) => Length::Requests(requests),
-            None => Length::Time(Duration::from_secs_f64(seconds)),
-        };
-        Self {
-            url: matches.get_one::<String>("url").cloned(),
-            queries: path("queries").unwrap_or_default(),
-            pace,
-            length,
-            batch_queries,
-            top_k: number("top-k") as usize,
-            warm_up_requests: number("warm-up"),
-            timeout: Duration::from_millis(number("timeout-ms")),
-            seed,
-            json: path("json"),
+            None => Pace::Closed { clients: self.clients },
+        }
+    }
+
+    fn length(&self) -> Length {
+        match self.requests {
+            Some(requests) => Length::Requests(requests),
+            None => Length::Time(Duration::from_secs_f64(self.seconds.unwrap_or(DEFAULT_SECONDS))),
         }
     }
 }
 
-/// Measures, prints the table and writes the JSON. The exit code tells whether there was an answer
-/// at all.
-pub(crate) fn run(
+/// Measures, prints the table and writes the JSON. The exit code is 0 if any request was answered.
+pub(super) fn run(
     arguments: &BenchArguments,
     environment: &BTreeMap<String, String>,
     out: &mut dyn Write,
@@ -140,7 +163,8 @@ pub(crate) fn run(
     let texts = texts(&arguments.queries, arguments.batch_queries)?;
     let setting = setting(arguments, &endpoint, texts.len());
     let requests = Requests::new(texts, arguments.batch_queries, arguments.top_k);
-    let asker = Asker::new(endpoint, arguments.batch_queries, arguments.timeout)?;
+    let asker =
+        Asker::new(endpoint, arguments.batch_queries, Duration::from_millis(arguments.timeout_ms))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CLIENT_THREADS)
         .enable_all()
@@ -158,14 +182,14 @@ pub(crate) fn run(
 
 fn endpoint(url: Option<String>, environment: &BTreeMap<String, String>) -> anyhow::Result<Url> {
     let url = url.unwrap_or_else(|| health::default_url(environment));
-    // The client of the trainer decides what a retriever's address is.
+    // The trainer's client decides which addresses a retriever can have.
     let client = RetrieveClient::new(ClientConfig::new(&url))
         .map_err(|error| UsageError(format!("--url: {error}")))?;
     Ok(client.endpoint().clone())
 }
 
-/// The different texts of a file, of which there must be as many as a request has: a server may
-/// search for equal ones once.
+/// Returns the distinct texts of a file. There must be as many as a request has queries, because a
+/// server may search for equal queries once.
 fn texts(path: &Path, batch_queries: usize) -> anyhow::Result<Vec<String>> {
     let mut seen = BTreeSet::new();
     let queries = queries::read(path).map_err(|error| UsageError(format!("--queries: {error}")))?;
@@ -186,7 +210,7 @@ fn texts(path: &Path, batch_queries: usize) -> anyhow::Result<Vec<String>> {
 
 fn setting(arguments: &BenchArguments, endpoint: &Url, queries_in_file: usize) -> Setting {
     let batch_queries = arguments.batch_queries;
-    let (pace, clients, rate_queries_per_s) = match arguments.pace {
+    let (pace, clients, rate_queries_per_s) = match arguments.pace() {
         Pace::Closed { clients } => ("closed", Some(clients), None),
         Pace::Open { requests_per_s, .. } => {
             ("open", None, Some(requests_per_s * batch_queries as f64))
@@ -221,7 +245,7 @@ fn measure(
     };
     let warm_up_requests = arguments.warm_up_requests;
     if warm_up_requests > 0 {
-        let clients = match arguments.pace {
+        let clients = match arguments.pace() {
             Pace::Closed { clients } => clients,
             Pace::Open { .. } => WARM_UP_CLIENTS,
         };
@@ -233,5 +257,5 @@ fn measure(
             return Err(BenchError::NoAnswer { url: asker.endpoint().to_string(), failures });
         }
     }
-    Ok(load::run(runtime, arguments.pace, arguments.length, warm_up_requests, send))
+    Ok(load::run(runtime, arguments.pace(), arguments.length(), warm_up_requests, send))
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::Instant;
 
-use crate::cli::progress::ProgressPrinter;
+use super::progress::ProgressPrinter;
 use crate::config::EncoderConfig;
 use crate::index::build::BuildRequest;
 use crate::index::dense::{Source, ann, formats};

@@ -7,17 +7,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clap::{Arg, ArgMatches, Command as Clap, value_parser};
+use clap::{Arg, Args};
 use serde_json::json;
 use shared::atomic_file;
 use shared::passage::Passage;
 use tracing::info;
 
-use crate::cli::arguments::{argument, values};
-use crate::cli::{EXIT_SUCCESS, UsageError, start_log, warn_of_unknown};
+use super::flags::{Flags, Selection, argument, count};
+use super::{EXIT_SUCCESS, UsageError, start_log, warn_of_unknown};
 use crate::config::ServeConfig;
 use crate::config::disk::CheckedServe;
-use crate::config::source::{Layered, Source};
+use crate::config::source::Layered;
 use crate::config::variables::{self as var, Variable};
 use crate::corpus::store::PassageStore;
 use crate::evaluation::coverage::{Coverage, judged_passages};
@@ -30,8 +30,8 @@ use crate::query::QueryBatch;
 use crate::state::AppState;
 use crate::ticket::Ticket;
 
-/// Variables that concern the server around a back end, or that have a flag of `eval`'s own.
-const NOT_TAKEN: [Variable; 8] = [
+/// Variables that concern the server around a back end, or that `eval` has a flag of its own for.
+const EXCLUDED: [Variable; 8] = [
     var::BACKEND,
     var::ADDR,
     var::TOP_K,
@@ -42,96 +42,96 @@ const NOT_TAKEN: [Variable; 8] = [
     var::GRACE_PERIOD_MS,
 ];
 
-/// Longest time of a batch. Nobody waits for its answer, and a slow re-ranker must not end an evaluation:
-/// the deadline of a server's requests does not hold here.
-const PATIENCE: Duration = Duration::from_hours(24);
+/// The deadline of a batch. It is far longer than a server's, as no client waits for the answer and a
+/// slow re-ranker must not end an evaluation.
+const BATCH_DEADLINE: Duration = Duration::from_hours(24);
 
-/// What `eval` is told.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct EvaluateArguments {
-    /// Values by the name of their variable.
-    flags: BTreeMap<String, String>,
+#[derive(Debug, Args)]
+pub(super) struct EvaluateArguments {
+    /// JSON Lines of id, question, golden_answers, gold_ids
+    #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
     queries: PathBuf,
+    /// Judged passages in the format of TREC or BEIR [default: gold_ids]
+    #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
     qrels: Option<PathBuf>,
-    /// Names; empty for the one of the configuration.
+    /// Back ends to score, with commas between them [default: that of --backend]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', allow_hyphen_values = true)]
     backends: Vec<String>,
+    /// Passages per query
+    #[arg(
+        long,
+        value_name = "passages",
+        default_value_t = 100,
+        value_parser = count(10..=100_000),
+        allow_hyphen_values = true
+    )]
     top_k: usize,
+    /// Cut-offs of recall and of answers, with commas between them
+    #[arg(
+        long,
+        value_name = "passages",
+        default_value = "3,10,100",
+        value_delimiter = ',',
+        value_parser = count(1..=100_000),
+        allow_hyphen_values = true
+    )]
     cutoffs: Vec<usize>,
+    /// Queries in a batch
+    #[arg(
+        long = "batch",
+        value_name = "queries",
+        default_value_t = 64,
+        value_parser = count(1..=4096),
+        allow_hyphen_values = true
+    )]
     batch_queries: usize,
+    /// Also write the figures as JSON
+    #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
     json: Option<PathBuf>,
+    #[command(flatten)]
+    flags: Flags<Evaluated>,
 }
 
-/// The definition of the command.
-pub(crate) fn command() -> Clap {
-    let flag = |name: &'static str, unit: &'static str, help: &'static str| {
-        Arg::new(name).long(name).value_name(unit).allow_hyphen_values(true).help(help)
-    };
-    Clap::new("eval")
-        .about("Score back ends with queries whose answers are known, side by side")
-        .args([
-            flag("queries", "FILE", "JSON Lines of id, question, golden_answers, gold_ids")
-                .required(true)
-                .value_parser(value_parser!(PathBuf)),
-            flag("qrels", "FILE", "Judged passages, as TREC or BEIR has them [default: gold_ids]")
-                .value_parser(value_parser!(PathBuf)),
-            flag("backends", "NAMES", "With commas between them [default: that of --backend]")
-                .value_delimiter(','),
-            flag("top-k", "passages", "Passages per query")
-                .default_value("100")
-                .value_parser(value_parser!(u64).range(10..=100_000)),
-            flag("cutoffs", "passages", "Cut-offs of recall and of answers, with commas")
-                .default_value("3,10,100")
-                .value_delimiter(',')
-                .value_parser(value_parser!(u64).range(1..=100_000)),
-            flag("batch", "queries", "Queries answered at a time")
-                .default_value("64")
-                .value_parser(value_parser!(u64).range(1..=4096)),
-            flag("json", "FILE", "Also write the figures as JSON")
-                .value_parser(value_parser!(PathBuf)),
-        ])
-        .arg(argument(&var::BACKEND).conflicts_with("backends"))
-        .args(taken().map(argument))
-}
+/// The variables of `serve` that a back end depends on.
+#[derive(Debug)]
+enum Evaluated {}
 
-fn taken() -> impl Iterator<Item = &'static Variable> {
-    var::VARIABLES.iter().filter(|one| NOT_TAKEN.iter().all(|other| other.name != one.name))
+impl Selection for Evaluated {
+    fn variables() -> Vec<Variable> {
+        let is_excluded =
+            |variable: &Variable| EXCLUDED.iter().any(|excluded| excluded.name == variable.name);
+        let variables = var::VARIABLES.iter().filter(|variable| !is_excluded(variable));
+        [var::BACKEND].into_iter().chain(variables.copied()).collect()
+    }
+
+    fn flag(variable: &Variable) -> Arg {
+        let flag = argument(variable);
+        if variable.name == var::BACKEND.name { flag.conflicts_with("backends") } else { flag }
+    }
 }
 
 impl EvaluateArguments {
-    /// Takes the flags of [`command`].
-    pub(crate) fn read(matches: &ArgMatches) -> Self {
-        let number = |name| matches.get_one::<u64>(name).copied().unwrap_or_default() as usize;
-        let path = |name| matches.get_one::<PathBuf>(name).cloned();
-        let variables: Vec<Variable> = taken().copied().chain([var::BACKEND]).collect();
-        let cutoffs: BTreeSet<usize> =
-            matches.get_many::<u64>("cutoffs").into_iter().flatten().map(|&k| k as usize).collect();
-        let backends = matches.get_many::<String>("backends").into_iter().flatten().cloned();
-        Self {
-            flags: values(matches, &variables),
-            queries: path("queries").unwrap_or_default(),
-            qrels: path("qrels"),
-            backends: backends.collect(),
-            top_k: number("top-k"),
-            cutoffs: cutoffs.into_iter().collect(),
-            batch_queries: number("batch"),
-            json: path("json"),
-        }
+    /// The cut-offs, each once, ascending.
+    fn distinct_cutoffs(&self) -> Vec<usize> {
+        let distinct: BTreeSet<usize> = self.cutoffs.iter().copied().collect();
+        distinct.into_iter().collect()
     }
 }
 
 /// Scores every back end and prints the table.
-pub(crate) fn run(
+pub(super) fn run(
     arguments: &EvaluateArguments,
     environment: &BTreeMap<String, String>,
     out: &mut dyn Write,
 ) -> anyhow::Result<u8> {
     let configurations = configurations(arguments, environment)?;
     let (queries, judgements) = read(arguments)?;
+    let cutoffs = arguments.distinct_cutoffs();
     let mut backends = Vec::new();
     let mut coverage = None;
     for (name, config) in configurations {
         let index = config.index.clone();
-        let mut tally = Tally::new(&judgements, &arguments.cutoffs);
+        let mut tally = Tally::new(&judgements, &cutoffs);
         let elapsed = answer(config, &queries, arguments, &mut tally)?;
         if coverage.is_none() {
             // The first back end has made the index where there was none.
@@ -156,18 +156,21 @@ pub(crate) fn run(
     Ok(EXIT_SUCCESS)
 }
 
-/// What each back end is told: the same but for its name. All faults come before any work.
+/// Returns the configuration of each back end; only the name of the back end differs. Every fault is
+/// reported before any work begins.
 fn configurations(
     arguments: &EvaluateArguments,
     environment: &BTreeMap<String, String>,
 ) -> anyhow::Result<Vec<(String, ServeConfig)>> {
-    if let Some(&cutoff) = arguments.cutoffs.iter().find(|&&one| one > arguments.top_k) {
+    if let Some(&cutoff) =
+        arguments.distinct_cutoffs().iter().find(|&&cutoff| cutoff > arguments.top_k)
+    {
         let top_k = arguments.top_k;
         let message = format!("--cutoffs has {cutoff}: expected at most {top_k}, which is --top-k");
         return Err(UsageError(message).into());
     }
     let source = |name: Option<&String>| {
-        let mut flags = arguments.flags.clone();
+        let mut flags = arguments.flags.values.clone();
         flags.extend(name.map(|name| (var::BACKEND.name.to_owned(), name.clone())));
         Layered { flags, environment: environment.clone() }
     };
@@ -183,8 +186,7 @@ fn configurations(
             start_log(&checked.log)?;
             warn_of_unknown(source);
         }
-        let name = source.get(var::BACKEND.name).or(var::BACKEND.default.map(str::to_owned));
-        configurations.push((name.unwrap_or_default(), checked.serve));
+        configurations.push((checked.serve.backend.kind.name().to_owned(), checked.serve));
     }
     Ok(configurations)
 }
@@ -212,7 +214,7 @@ fn read(arguments: &EvaluateArguments) -> anyhow::Result<(Vec<EvaluationQuery>, 
     Ok((queries, judgements))
 }
 
-/// Counts what a back end finds for every query; returns how long it takes to find it.
+/// Adds the results of a back end to `tally` and returns the time that its searches took.
 fn answer(
     config: ServeConfig,
     queries: &[EvaluationQuery],
@@ -228,14 +230,15 @@ fn answer(
         let started = Instant::now();
         let lists = runtime.block_on(ask(&loaded.pipeline, batch, arguments.top_k))?;
         elapsed += started.elapsed();
-        for (query, found) in batch.iter().zip(&lists) {
-            tally.add(query, found);
+        for (query, passages) in batch.iter().zip(&lists) {
+            tally.add(query, passages);
         }
     }
     Ok(elapsed)
 }
 
-/// A query that fails ends the evaluation: without it, the figures would be those of other queries.
+/// Returns the passages for each query of a batch. A query that fails ends the evaluation, because
+/// the figures of the other queries alone could not be compared.
 async fn ask(
     pipeline: &Pipeline,
     batch: &[EvaluationQuery],
@@ -243,16 +246,16 @@ async fn ask(
 ) -> anyhow::Result<Vec<Vec<Passage>>> {
     let texts: Vec<String> = batch.iter().map(|query| query.text.clone()).collect();
     let asked = QueryBatch { queries: Arc::from(texts), top_k };
-    let answers = pipeline.answer(asked, Ticket::new(PATIENCE, None)).await;
-    let found = batch.iter().zip(answers).map(|(query, answer)| {
-        let answer =
+    let answers = pipeline.answer(asked, Ticket::new(BATCH_DEADLINE, None)).await;
+    let passages = batch.iter().zip(answers).map(|(query, answer)| {
+        let answers =
             answer.map_err(|fault| anyhow::anyhow!("query {:?} failed: {fault}", query.id))?;
-        Ok(answer.into_iter().map(|one| one.passage).collect())
+        Ok(answers.into_iter().map(|answer| answer.passage).collect())
     });
-    found.collect()
+    passages.collect()
 }
 
-/// Looks every judged passage up in the index.
+/// Looks up every judged passage in the index.
 fn cover(
     index: &Path,
     queries: &[EvaluationQuery],

@@ -1,26 +1,30 @@
 //! The command line: arguments to configuration, configuration to work, outcome to exit code.
+//!
+//! In reading order: what commands share (`flags`, `progress`), the parts of commands that need a
+//! file of their own, and the command line itself (`arguments`).
 
-mod arguments;
-mod bench;
+mod flags;
+mod progress;
 mod derived;
-mod evaluate;
 mod health;
 mod plan;
-mod progress;
+mod evaluate;
+mod bench;
+mod arguments;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
 use std::time::Instant;
 
+use clap::Parser;
 use shared::shutdown;
 use shared::telemetry::{self, TelemetryError};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
-use crate::app::{Drained, ServeError, Server};
-use crate::cli::arguments::Command;
-use crate::cli::progress::ProgressPrinter;
+use crate::app::{Drained, Server};
 use crate::config::disk::{CheckedIndex, CheckedServe, IndexPlan};
 use crate::config::source::{self, Layered};
 use crate::config::{ConfigError, EncoderConfig, IndexConfig, LogConfig, shown, variables};
@@ -29,7 +33,9 @@ use crate::encode::Goal;
 use crate::index::build::{self, BuildRequest, Outcome};
 use crate::index::dense::{self, Source};
 use crate::index::manifest::Manifest;
-use crate::loading;
+use crate::loading::{self, ServeError};
+use arguments::{Arguments, Command, IndexArguments};
+use progress::ProgressPrinter;
 
 /// The work was done.
 pub const EXIT_SUCCESS: u8 = 0;
@@ -41,11 +47,11 @@ pub const EXIT_USAGE: u8 = 64;
 /// Threads that move bytes; searching has its own.
 const ASYNC_THREADS: usize = 2;
 
-/// Where a command writes. Logs and progress go to standard error by themselves.
+/// The streams that a command writes to. Logs and progress go to standard error directly.
 pub struct Streams<'a> {
-    /// Results.
+    /// Receives results.
     pub out: &'a mut dyn Write,
-    /// The error that ended the command.
+    /// Receives the error that ended the command.
     pub err: &'a mut dyn Write,
 }
 
@@ -55,22 +61,22 @@ impl std::fmt::Debug for Streams<'_> {
     }
 }
 
-/// A flag whose value is of the right form and cannot be used. Names the flag, the value and what
+/// A flag with a well-formed value that cannot be used. The text names the flag, the value and what
 /// is accepted.
 #[derive(Debug, Error)]
 #[error("{0}")]
 struct UsageError(String);
 
-/// Runs the program and returns its exit code. What cannot be written to a stream that is closed
-/// is lost, and the exit code tells the outcome all the same.
+/// Runs the program and returns its exit code. Output to a closed stream is lost; the exit code is
+/// the same.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, streams: &mut Streams<'_>) -> u8 {
-    let command = match arguments::parse(arguments) {
-        Ok(command) => command,
+    let command = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments.command,
         Err(error) if error.use_stderr() => {
             let _ = write!(streams.err, "{error}");
             return EXIT_USAGE;
         }
-        // Help and version are no errors.
+        // Help and version are not errors.
         Err(help) => {
             let _ = write!(streams.out, "{help}");
             return EXIT_SUCCESS;
@@ -86,28 +92,26 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, streams: &mut Streams<
 fn execute(command: Command, out: &mut dyn Write) -> anyhow::Result<u8> {
     let environment = source::environment();
     match command {
-        Command::Serve { flags } => serve(&Layered { flags, environment }),
-        Command::Check { flags } => check(&Layered { flags, environment }, out),
-        Command::Index { flags, force, compact } => {
-            index(&Layered { flags, environment }, force, compact, out)
-        }
-        Command::Health { url } => {
-            health::check(url, &environment).map_err(anyhow::Error::msg)?;
+        Command::Serve(flags) => serve(&Layered { flags: flags.values, environment }),
+        Command::Check(flags) => check(&Layered { flags: flags.values, environment }, out),
+        Command::Index(arguments) => index(arguments, environment, out),
+        Command::Health(arguments) => {
+            health::check(arguments.url, &environment).map_err(anyhow::Error::msg)?;
             writeln!(out, "ok")?;
             Ok(EXIT_SUCCESS)
         }
         Command::Bench(arguments) => bench::run(&arguments, &environment, out),
         Command::Plan(arguments) => plan::run(&arguments, environment, out),
-        Command::Evaluate(arguments) => evaluate::run(&arguments, &environment, out),
-        Command::Variables { env } => {
-            let text = if env { variables::env_example() } else { variables::markdown() };
+        Command::Eval(arguments) => evaluate::run(&arguments, &environment, out),
+        Command::Variables(arguments) => {
+            let text = if arguments.env { variables::env_example() } else { variables::markdown() };
             out.write_all(text.as_bytes())?;
             Ok(EXIT_SUCCESS)
         }
     }
 }
 
-/// What `serve` and `check` do first, so that they find and say the same.
+/// Checks the configuration for `serve` and `check`, so that both report the same.
 fn configure(source: &Layered) -> anyhow::Result<CheckedServe> {
     let checked = CheckedServe::resolve(source)?;
     start_log(&checked.log)?;
@@ -142,7 +146,7 @@ fn serve(source: &Layered) -> anyhow::Result<u8> {
             info!(?signal, "asked to end");
         };
         server.run(listener, shutdown).await.map_err(|error| match error {
-            // By itself it is told from work that failed, whenever it was found.
+            // Unwrapped, a bad configuration exits with 64 even if loading found it.
             ServeError::Config(error) => anyhow::Error::from(error),
             error => error.into(),
         })
@@ -170,19 +174,25 @@ fn check(source: &Layered, out: &mut dyn Write) -> anyhow::Result<u8> {
     Ok(EXIT_SUCCESS)
 }
 
-/// A misspelt variable changes nothing, which its author should hear. It cannot be an error: a
-/// Kubernetes service called `retriever` sets variables of this prefix too.
+/// Warns of misspelt variables, which have no effect. They cannot be errors, because a Kubernetes
+/// service called `retriever` also sets variables with this prefix.
 fn warn_of_unknown(source: &Layered) {
     for name in source.environment.keys() {
         let known = variables::VARIABLES.iter().any(|variable| variable.name == name);
         if !known && !name.contains("_SERVICE_") && !name.contains("_PORT") {
-            warn!(variable = name, "this variable is not known and has no effect");
+            warn!(variable = name, "this variable is unknown and has no effect");
         }
     }
 }
 
-fn index(source: &Layered, force: bool, compact: bool, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let CheckedIndex { index, log } = CheckedIndex::resolve(source, force)?;
+fn index(
+    arguments: IndexArguments,
+    environment: BTreeMap<String, String>,
+    out: &mut dyn Write,
+) -> anyhow::Result<u8> {
+    let IndexArguments { flags, force, compact } = arguments;
+    let source = Layered { flags: flags.values, environment };
+    let CheckedIndex { index, log } = CheckedIndex::resolve(&source, force)?;
     start_log(&log)?;
     let IndexConfig { encoder, index, corpus, threads } = index;
     let request = BuildRequest { corpus, index, force, threads, compact };

@@ -1,0 +1,100 @@
+//! Flags that stand for variables of the configuration. They come from the table of variables, so a
+//! new variable is a flag without further work.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::RangeInclusive;
+
+use clap::builder::RangedU64ValueParser;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+
+use crate::config::variables::{self as var, Variable};
+
+/// The variables that are flags of a command.
+pub(super) trait Selection {
+    /// The variables, in the order of the help.
+    fn variables() -> Vec<Variable>;
+
+    /// The flag of one of them.
+    fn flag(variable: &Variable) -> Arg {
+        argument(variable)
+    }
+}
+
+/// Every variable, as `serve` and `check` accept them.
+#[derive(Debug)]
+pub(super) enum Every {}
+
+impl Selection for Every {
+    fn variables() -> Vec<Variable> {
+        var::VARIABLES.to_vec()
+    }
+}
+
+/// The values that were typed for a selection of variables.
+pub(super) struct Flags<S> {
+    /// Values by the name of their variable.
+    pub(super) values: BTreeMap<String, String>,
+    selection: PhantomData<S>,
+}
+
+impl<S: Selection> Args for Flags<S> {
+    fn augment_args(command: Command) -> Command {
+        command.args(S::variables().iter().map(S::flag))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl<S: Selection> FromArgMatches for Flags<S> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self { values: values(matches, &S::variables()), selection: PhantomData })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.values.extend(values(matches, &S::variables()));
+        Ok(())
+    }
+}
+
+impl<S> fmt::Debug for Flags<S> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.values.fmt(formatter)
+    }
+}
+
+/// The flag of a variable. It has no default of its own: values that were not typed come from the
+/// environment or the table.
+pub(super) fn argument(variable: &Variable) -> Arg {
+    let default = variable.default.map_or_else(String::new, |value| format!(" [default: {value}]"));
+    let help = format!("{}{default} [env: {}]", variable.meaning, variable.name);
+    let argument = Arg::new(variable.name)
+        .long(variable.flag)
+        .value_name(if variable.unit.is_empty() { "VALUE" } else { variable.unit })
+        .allow_hyphen_values(true)
+        .help(help);
+    if variable.name == var::CORPUS.name {
+        // Several files: after one flag, after several, or with commas.
+        argument.num_args(1..).action(ArgAction::Append).allow_hyphen_values(false)
+    } else {
+        argument
+    }
+}
+
+/// The typed values of `variables`, several values of one flag with commas between them.
+fn values(matches: &ArgMatches, variables: &[Variable]) -> BTreeMap<String, String> {
+    let value = |variable: &Variable| {
+        let typed = matches.get_many::<String>(variable.name)?;
+        let typed: Vec<&str> = typed.map(String::as_str).collect();
+        Some((variable.name.to_owned(), typed.join(",")))
+    };
+    variables.iter().filter_map(value).collect()
+}
+
+/// The parser of a count within `range`.
+pub(super) fn count(range: RangeInclusive<u64>) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(range)
+}
