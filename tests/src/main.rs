@@ -15,6 +15,7 @@ mod hybrid;
 mod index_command;
 mod index_killed;
 mod lint_command;
+mod module_order;
 mod plan_command;
 mod rerank;
 mod retrieve;

@@ -21,7 +21,7 @@ fn repository() -> PathBuf {
 }
 
 /// Every source file with its path from the root of the checkout and its text.
-fn sources() -> Vec<(String, String)> {
+pub(crate) fn sources() -> Vec<(String, String)> {
     let root = repository();
     let mut found = Vec::new();
     let mut folders = vec![root.clone()];
@@ -49,7 +49,7 @@ fn sources() -> Vec<(String, String)> {
 
 /// Fails with all offences at once.
 #[track_caller]
-fn expect_none(offences: &[String]) {
+pub(crate) fn expect_none(offences: &[String]) {
     assert!(offences.is_empty(), "\n{}", offences.join("\n"));
 }
 

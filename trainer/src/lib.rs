@@ -2,6 +2,8 @@
 //!
 //! Modules in reading order, which is the order a trajectory takes.
 
+#[cfg(test)]
+mod golden;
 pub mod config;
 pub mod stop;
 pub mod data;

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{SaveForm, save};
+use crate::golden;
 use crate::policy::tests::{CHECKPOINTS, F32, tiny};
 use crate::policy::{ModelPlace, Policy, weight_files};
-use crate::rollout::tests::golden;
 
 /// Type, shape and bytes of every tensor of a folder.
 fn tensors(folder: &Path) -> BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> {

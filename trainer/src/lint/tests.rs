@@ -1,8 +1,8 @@
 use super::*;
 use crate::config::{Config, Environment};
+use crate::golden;
 use crate::policy::stored_bytes;
 use crate::policy::tests::{CHECKPOINTS, F32, tiny};
-use crate::rollout::tests::golden;
 
 const SETTINGS: [&str; 10] = [
     "rollout.max_turns=2",

@@ -7,7 +7,7 @@ use super::{
     Reward, RewardConfig, RewardKind, RewardReading, StructuredScores, answer, matching, reward,
     score,
 };
-use crate::rollout::tests::golden;
+use crate::golden;
 use crate::rollout::{EndReason, Segment, SegmentKind, Trajectory};
 
 #[derive(Deserialize)]

@@ -13,7 +13,7 @@ use crate::algo::{
     adapted_coefficient, entropy_of_logits, generalised_advantages, group_advantages, kl_estimate,
     masked_mean, masked_whiten, value_loss, whiten,
 };
-use crate::rollout::tests::golden;
+use crate::golden;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

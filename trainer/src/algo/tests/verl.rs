@@ -17,7 +17,7 @@ use crate::algo::{
     discounted_returns, generalised_advantages, group_advantages, kl_estimate, leave_one_out,
     length_weighted, rescaled_by_nonzero, truncated_importance, whiten,
 };
-use crate::rollout::tests::golden;
+use crate::golden;
 
 /// A recording that remembers what has been read of it.
 struct Recorded {

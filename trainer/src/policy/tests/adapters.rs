@@ -10,12 +10,12 @@ use tch::{Kind, Tensor};
 use tempfile::TempDir;
 
 use super::{BF16, F32, gap, packed_logits, tiny};
+use crate::golden;
 use crate::policy::{
     ADAPTER_CONFIG_FILE, ADAPTER_FILE, AdapterFolder, BaseName, Compute, Decoder, Lora, LoraConfig,
     LoraTargets, ModelPlace, Policy, ScoredPass, Weights, base_name, token_statistics,
     write_adapters,
 };
-use crate::rollout::tests::golden;
 
 const RECORDINGS: [&str; 2] = ["lora-tiny-llama", "lora-tiny-qwen2"];
 const TOLERANCE: f64 = 1e-4;

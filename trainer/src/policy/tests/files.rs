@@ -9,8 +9,8 @@ use tch::{Kind, Tensor};
 use tempfile::TempDir;
 
 use super::{CHECKPOINTS, F32, tiny};
+use crate::golden;
 use crate::policy::{Policy, weight_files, write_weights};
-use crate::rollout::tests::golden;
 
 const SAMPLE: &str = "llama-tiny-tied";
 const INDEX: &str = "model.safetensors.index.json";

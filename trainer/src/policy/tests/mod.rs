@@ -10,7 +10,7 @@ mod vectors;
 use tch::{Device, Kind, Tensor};
 
 use super::{Compute, Decoder, PackedCausalAttention, Policy};
-use crate::rollout::tests::golden;
+use crate::golden;
 
 /// Recorded checkpoints: every family; tied and untied embeddings, one query head a key head and
 /// several, head widths of their own, biases, every way of turning heads, windows and layers without

@@ -8,8 +8,8 @@ use tch::{Kind, Tensor};
 use super::{F32, packed_logits};
 use crate::engine::tests::{generate, greedy_request};
 use crate::engine::{BuiltinEngine, BuiltinEngineConfig};
+use crate::golden;
 use crate::policy::{Decoder, Policy};
-use crate::rollout::tests::golden;
 use crate::token::Tokenizer;
 
 const TOLERANCE: f64 = 2e-3;

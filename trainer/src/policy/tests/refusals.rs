@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
+use crate::golden;
 use crate::policy::ModelConfig;
-use crate::rollout::tests::golden;
 
 /// The message with which a recorded configuration is refused after a change.
 #[track_caller]

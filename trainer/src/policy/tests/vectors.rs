@@ -8,8 +8,8 @@ use serde::Deserialize;
 use tch::{Kind, Tensor};
 
 use super::{BF16, CHECKPOINTS, F32, gap, packed_logits, tiny};
+use crate::golden;
 use crate::policy::ScoredPass;
-use crate::rollout::tests::golden;
 
 const TOLERANCE: f64 = 1e-4;
 

@@ -4,7 +4,6 @@ mod arrivals;
 mod carried;
 mod crowd;
 mod episodes;
-pub(crate) mod golden;
 mod observations;
 mod properties;
 mod scheduling;

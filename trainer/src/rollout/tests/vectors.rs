@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::scripted::{ScriptedEngine, ScriptedSearcher, Timing, config, jobs};
-use super::{golden, scripted};
+use super::scripted::{self, ScriptedEngine, ScriptedSearcher, Timing, config, jobs};
+use crate::golden;
 use crate::rollout::scheduler::reference_stop_rule;
 use crate::rollout::{EndReason, RolloutConfig, SegmentKind, Trajectory, roll_out};
 use crate::token::Tokenizer;

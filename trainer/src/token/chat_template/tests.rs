@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::{ChatDate, ChatMessage, ChatTemplate, generation_tags};
-use crate::rollout::tests::golden;
+use crate::golden;
 
 #[derive(Deserialize)]
 struct Recording {

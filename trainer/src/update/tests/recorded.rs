@@ -11,10 +11,10 @@ use crate::algo::{Aggregation, ClipRange, KlEstimator, LikelihoodGate, Objective
 use crate::critic::{
     Critic, CriticConfig, CriticSequence, HEAD_BIAS, HEAD_WEIGHT, critic_gradient,
 };
+use crate::golden;
 use crate::policy::tests::adapters::adapted;
 use crate::policy::tests::{F32, gap, tiny};
 use crate::policy::{Decoder, Policy};
-use crate::rollout::tests::golden;
 use crate::stop::StopFlag;
 use crate::update::{LikelihoodTerm, PolicyUpdateConfig, TrainSequence};
 
