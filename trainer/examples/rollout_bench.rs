@@ -25,7 +25,7 @@ use trainer::engine::{
 use trainer::policy::{Compute, Decoder, Policy, Weights, select_compute, threads};
 use trainer::rollout::episode::EpisodeJob;
 use trainer::rollout::observation::ObservationBudget;
-use trainer::rollout::scheduler::{RolloutConfig, default_stop_rule, roll_out};
+use trainer::rollout::scheduler::{RolloutSettings, default_stop_rule, roll_out};
 use trainer::rollout::{SegmentKind, Trajectory};
 use trainer::search::http::HttpSearcher;
 use trainer::search::{SearchRequest, Searcher};
@@ -188,7 +188,7 @@ fn play(model: &str, scripts: &str, url: &str, record: &str) -> Result<serde_jso
         key: key(script.prompt, script.sample),
     };
     let jobs: Vec<EpisodeJob> = scripts.into_iter().map(job).collect();
-    let config = RolloutConfig {
+    let config = RolloutSettings {
         max_turns: 4,
         top_k: PASSAGES,
         max_turn_tokens: 500,

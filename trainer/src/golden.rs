@@ -1,11 +1,11 @@
-//! Finds and reads the recorded vectors.
+//! Finds and reads recorded vectors.
 
 use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 
-/// Where a recording is: in the folder that VECTORS_DIR names if it is there, else among the
-/// project's copies. A folder that is not there at all is a mistake, not a reason to fall back.
+/// Returns the path of a recording: in the folder `VECTORS_DIR` if it has the file, otherwise among the
+/// project's copies. Panics if `VECTORS_DIR` names a missing folder.
 pub(crate) fn path(name: &str) -> PathBuf {
     if let Some(folder) = std::env::var_os("VECTORS_DIR").map(PathBuf::from) {
         assert!(folder.is_dir(), "VECTORS_DIR = {}: no such folder", folder.display());

@@ -1,4 +1,4 @@
-//! Evaluation on held-out questions: what came of it, and how sure that is.
+//! Results of evaluations on held-out questions, with confidence intervals.
 
 mod result;
 mod statistics;

@@ -1,5 +1,5 @@
-//! One evaluation as a file: what was asked, answered and searched, row by row, so that every
-//! figure of a report can be computed again from it.
+//! One evaluation as a file: question, answer and searches, row by row. Every figure of a report can be
+//! computed again from these rows.
 
 use std::fs::File;
 use std::io::{self, BufReader};
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::statistics::{Mean, Proportion};
 use crate::rollout::trajectory::{EndReason, Trajectory};
 
-/// What answers the searches of an evaluation.
+/// The source of passages in an evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Searches {
@@ -18,12 +18,12 @@ pub enum Searches {
     Retriever,
     /// Passages drawn at random from the corpus, as a control
     Random,
-    /// Nothing: the model must answer by itself
+    /// Nothing: the model must answer without passages
     None,
 }
 
 impl Searches {
-    /// As tables show it.
+    /// Returns the name in tables.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Retriever => "retriever",
@@ -33,43 +33,43 @@ impl Searches {
     }
 }
 
-/// One question and what became of it.
+/// One question and its result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvalRow {
     pub example_id: String,
     pub question: String,
     pub golden_answers: Vec<String>,
-    /// `None` where no answer was given.
+    /// The answer; `None` if the model gave none.
     pub prediction: Option<String>,
-    /// The answer equals a golden one after normalisation.
+    /// `true` if the answer equals a golden one after normalisation.
     pub em: bool,
-    /// The answer contains a golden one after normalisation.
+    /// `true` if the answer contains a golden one after normalisation.
     pub sub_em: bool,
     /// Word overlap with the best golden answer, from 0 to 1.
     pub f1: f64,
-    /// Searches that were sent.
+    /// Number of searches sent.
     pub searches: usize,
     pub end: EndReason,
-    /// The whole episode, where it was kept.
+    /// The whole episode, if it was kept.
     pub trajectory: Option<Trajectory>,
 }
 
 /// One evaluation of one model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvalResult {
-    /// What tables call it.
+    /// Its name in tables.
     pub name: String,
-    /// Which model it was: folder and digest, or as much of it as is known.
+    /// The model: its folder and digest, as far as they are known.
     pub model: String,
     pub searches: Searches,
-    /// Count of questions asked, also where rows were left out.
+    /// Number of questions asked, including those without a row.
     pub questions: usize,
     /// Wall time in seconds.
     pub seconds: f64,
     pub rows: Vec<EvalRow>,
 }
 
-/// Why an evaluation cannot be read or written.
+/// An error in reading or writing an evaluation.
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
     #[error(transparent)]
@@ -86,32 +86,32 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Eval
 }
 
 impl EvalResult {
-    /// Share of exact answers. A question that got no answer counts as wrong.
+    /// Returns the share of exact answers. A question without an answer counts as wrong.
     pub fn em(&self) -> Proportion {
-        Proportion::of(self.rows.iter().map(|row| row.em))
+        Proportion::from_outcomes(self.rows.iter().map(|row| row.em))
     }
 
-    /// Share of answers that contain a golden one.
+    /// Returns the share of answers that contain a golden one.
     pub fn sub_em(&self) -> Proportion {
-        Proportion::of(self.rows.iter().map(|row| row.sub_em))
+        Proportion::from_outcomes(self.rows.iter().map(|row| row.sub_em))
     }
 
     pub fn f1(&self) -> Mean {
-        Mean::of(&self.rows.iter().map(|row| row.f1).collect::<Vec<_>>())
+        Mean::from_values(&self.rows.iter().map(|row| row.f1).collect::<Vec<_>>())
     }
 
-    /// Mean count of searches per question.
+    /// Returns the mean number of searches per question.
     pub fn searches_per_question(&self) -> f64 {
         let total: usize = self.rows.iter().map(|row| row.searches).sum();
         total as f64 / self.rows.len() as f64
     }
 
-    /// Share of questions that got an answer at all.
+    /// Returns the share of questions with an answer.
     pub fn answered(&self) -> Proportion {
-        Proportion::of(self.rows.iter().map(|row| row.prediction.is_some()))
+        Proportion::from_outcomes(self.rows.iter().map(|row| row.prediction.is_some()))
     }
 
-    /// Writes the result; the file is either whole or as it was before.
+    /// Writes the result to a file, which is replaced as a whole or not at all.
     pub fn save(&self, path: &Path) -> Result<(), EvalError> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(io_error("create", folder))?;
@@ -132,7 +132,7 @@ impl EvalResult {
 pub(crate) mod tests {
     use super::*;
 
-    /// A result of `total` questions, the first `right` of them answered exactly.
+    /// Creates a result of `total` questions; the first `right` of them are answered exactly.
     pub(crate) fn result(name: &str, right: usize, total: usize) -> EvalResult {
         let row = |index: usize| EvalRow {
             example_id: format!("q{index}"),
@@ -164,7 +164,7 @@ pub(crate) mod tests {
         saved.save(&path).unwrap();
         assert_eq!(EvalResult::load(&path).unwrap(), saved);
         let names: Vec<_> = std::fs::read_dir(path.parent().unwrap()).unwrap().collect();
-        assert_eq!(names.len(), 1, "nothing but the result stays: {names:?}");
+        assert_eq!(names.len(), 1, "only the result remains: {names:?}");
     }
 
     #[test]
@@ -177,7 +177,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn files_that_are_no_evaluation_are_named() {
+    fn errors_name_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.json");
         let message = EvalResult::load(&path).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! Shares and means with their 95 % intervals. Pure functions of counts and values.
+//! Proportions and means with their 95 % confidence intervals. Pure functions.
 
 /// Two-sided 95 % quantile of the normal distribution.
 const Z_95: f64 = 1.959_963_984_540_054;
@@ -11,13 +11,13 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// True if some value lies in both, the ends included.
+    /// Returns `true` if the intervals share a value; their ends belong to them.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.low <= other.high && other.low <= self.high
     }
 }
 
-/// How many of how many.
+/// A number of successes out of a total.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proportion {
     pub successes: usize,
@@ -25,21 +25,21 @@ pub struct Proportion {
 }
 
 impl Proportion {
-    /// Counts the true ones.
-    pub fn of(outcomes: impl IntoIterator<Item = bool>) -> Self {
+    /// Counts the outcomes that are `true`.
+    pub fn from_outcomes(outcomes: impl IntoIterator<Item = bool>) -> Self {
         outcomes.into_iter().fold(Self { successes: 0, total: 0 }, |count, success| Self {
             successes: count.successes + usize::from(success),
             total: count.total + 1,
         })
     }
 
-    /// The share; NaN of nothing.
+    /// Returns the proportion; NaN for a total of 0.
     pub fn value(&self) -> f64 {
         self.successes as f64 / self.total as f64
     }
 
-    /// Wilson's score interval without continuity correction (E. B. Wilson, Journal of the American
-    /// Statistical Association 22, 1927). Of nothing, everything is possible.
+    /// Returns Wilson's score interval without continuity correction (E. B. Wilson, Journal of the American
+    /// Statistical Association 22, 1927). For a total of 0, it is the interval from 0 to 1.
     pub fn interval(&self) -> Interval {
         if self.total == 0 {
             return Interval { low: 0.0, high: 1.0 };
@@ -50,13 +50,13 @@ impl Proportion {
         let spread =
             Z_95 * (share * (1.0 - share) / total + squared / (4.0 * total * total)).sqrt();
         let scale = 1.0 + squared / total;
-        // At 0 and 1 the formula's end equals the bound but for rounding.
+        // At a proportion of 0 or 1, the formula yields the bound except for rounding.
         let low = if self.successes == 0 { 0.0 } else { (centre - spread) / scale };
         let high = if self.successes == self.total { 1.0 } else { (centre + spread) / scale };
         Interval { low, high }
     }
 
-    /// Interval of `self - other` for two independent samples: Newcombe's hybrid of Wilson's
+    /// Returns the interval of `self - other` for two independent samples: Newcombe's hybrid of Wilson's
     /// intervals (R. G. Newcombe, Statistics in Medicine 17, 1998, method 10).
     pub fn difference_interval(&self, other: &Self) -> Interval {
         let (first, second) = (self.interval(), other.interval());
@@ -67,17 +67,17 @@ impl Proportion {
     }
 }
 
-/// A mean of values with the standard error of the mean.
+/// A mean with its standard error.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mean {
     pub value: f64,
-    /// Unbiased; 0 for fewer than two values.
+    /// The unbiased standard error; 0 for fewer than two values.
     pub standard_error: f64,
 }
 
 impl Mean {
-    /// Mean of `values`; NaN of nothing.
-    pub fn of(values: &[f64]) -> Self {
+    /// Computes the mean of `values`; NaN if there are none.
+    pub fn from_values(values: &[f64]) -> Self {
         let count = values.len() as f64;
         let value = values.iter().sum::<f64>() / count;
         if values.len() < 2 {
@@ -87,7 +87,7 @@ impl Mean {
         Self { value, standard_error: (squares / (count - 1.0) / count).sqrt() }
     }
 
-    /// Normal interval.
+    /// Returns the interval of the normal approximation.
     pub fn interval(&self) -> Interval {
         let spread = Z_95 * self.standard_error;
         Interval { low: self.value - spread, high: self.value + spread }
@@ -145,14 +145,14 @@ mod tests {
                 assert!(interval.low <= share.value() && share.value() <= interval.high);
             }
         }
-        let nothing = Proportion::of([]);
+        let nothing = Proportion::from_outcomes([]);
         assert_eq!(nothing.interval(), Interval { low: 0.0, high: 1.0 });
         assert!(nothing.value().is_nan());
     }
 
     #[test]
     fn overlap_is_symmetric_and_includes_the_ends() {
-        let one = Interval { low: 0.1, high: 0.2 };
+        let interval = Interval { low: 0.1, high: 0.2 };
         for (low, high, expected) in [
             (0.2, 0.3, true),
             (0.0, 0.1, true),
@@ -161,18 +161,18 @@ mod tests {
             (0.0, 0.09, false),
         ] {
             let other = Interval { low, high };
-            assert_eq!(one.overlaps(&other), expected, "{other:?}");
-            assert_eq!(other.overlaps(&one), expected, "{other:?}");
+            assert_eq!(interval.overlaps(&other), expected, "{other:?}");
+            assert_eq!(other.overlaps(&interval), expected, "{other:?}");
         }
     }
 
     #[test]
     fn mean_has_the_interval_of_its_standard_error() {
-        let mean = Mean::of(&[0.0, 0.5, 1.0, 0.5]);
+        let mean = Mean::from_values(&[0.0, 0.5, 1.0, 0.5]);
         close(mean.value, 0.5);
         close(mean.standard_error, 0.204_124);
         close(mean.interval().low, 0.5 - 1.96 * 0.204_124);
-        close(Mean::of(&[0.3]).interval().high, 0.3);
-        assert!(Mean::of(&[]).value.is_nan());
+        close(Mean::from_values(&[0.3]).interval().high, 0.3);
+        assert!(Mean::from_values(&[]).value.is_nan());
     }
 }

@@ -1,8 +1,8 @@
-//! Evaluations as a table of plain text.
+//! Evaluations as a plain-text table.
 
 use super::result::EvalResult;
 
-/// One line per evaluation: EM with its 95 % interval, F1, searches, answers given.
+/// Returns a table with one line per evaluation: EM with its 95 % interval, F1, searches, answers given.
 pub fn summary_table(results: &[&EvalResult]) -> String {
     let header =
         ["model", "passages", "questions", "EM", "95 % interval", "F1", "searches", "answered"];
@@ -23,14 +23,15 @@ pub fn summary_table(results: &[&EvalResult]) -> String {
     aligned(&rows, 2)
 }
 
-/// Rows in columns as wide as their widest cell; the first `left` columns are words, flush left,
-/// the others figures, flush right. The first row is the heading.
+/// Aligns rows in columns as wide as their widest cell. The first `left` columns are flush left, the others
+/// flush right. The first row is the heading.
 pub fn aligned(rows: &[Vec<String>], left: usize) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
     };
-    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or_default()).collect();
+    let widths: Vec<usize> =
+        (0..columns).map(|column| width(column).expect("some row has this column")).collect();
     let mut text = String::new();
     for (index, row) in rows.iter().enumerate() {
         let cells: Vec<String> =

@@ -1,12 +1,12 @@
-//! One question being worked on: a state machine without I/O.
+//! One question and the model's work on it: a state machine without I/O.
 //!
-//! An episode is told what happened and says what it wants next. It owns the trajectory and every
-//! rule of the loop: turns, invalid actions, budgets, endings. It never talks to an engine or to a
-//! retriever, and never encodes a text that the model wrote.
+//! An episode receives an event and returns the next action. It owns the trajectory and every rule of
+//! the loop: turns, invalid actions, budgets, endings. It never calls an engine or a retriever, and
+//! never encodes text that the model wrote.
 //!
 //! ```text
 //! Generating => Searching | Generating | Done      (a turn was sampled)
-//! Searching  => Generating | Done                  (passages came, or the search failed)
+//! Searching  => Generating | Done                  (passages arrived, or the search failed)
 //! ```
 
 use shared::client::Passage;
@@ -17,11 +17,11 @@ use super::trajectory::{EndReason, SearchRecord, Segment, SegmentKind, Trajector
 use crate::engine::{Generation, SamplingKey, StopReason};
 use crate::token::{TokenError, Tokenizer};
 
-/// Put in after a turn without a complete action. The wording is part of the protocol: models that
-/// were trained with the reference have seen exactly this.
+/// Text inserted after a turn without a complete action. The wording is part of the protocol: models
+/// trained with the reference have seen exactly this text.
 pub const INVALID_ACTION_TEXT: &str = "\nMy previous action is invalid. If I want to search, I should put the query between <search> and </search>. If I want to give the final answer, I should put the answer between <answer> and </answer>. Let me try again.\n";
 
-/// What is to be rolled out.
+/// An episode that has not begun.
 #[derive(Clone, Debug)]
 pub struct EpisodeJob {
     /// Index of the prompt in its batch; samples of one prompt share it.
@@ -34,69 +34,69 @@ pub struct EpisodeJob {
     pub prompt_text: String,
     /// Token ids of `prompt_text`.
     pub prompt_ids: Vec<u32>,
-    /// Decides the random draws.
+    /// The key of its random draws.
     pub key: SamplingKey,
 }
 
-/// The bounds of one episode.
+/// The limits of one episode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EpisodeLimits {
-    /// Turns that may search. One more generation follows, in which a search is not sent.
+    /// Number of turns that may search. One more generation follows; a search in it is not sent.
     pub max_turns: usize,
-    /// Of one turn.
+    /// Most tokens sampled in one turn.
     pub max_turn_tokens: usize,
-    /// The episode ends rather than begin a turn with less room than this; at least 1.
+    /// Free context that a turn needs, in tokens; at least 1. With less, the episode ends instead.
     pub min_turn_tokens: usize,
-    /// Of what one search puts into the context.
+    /// Limits on the passages that one search adds to the context.
     pub observation: ObservationBudget,
-    /// Prompt, turns and observations together.
+    /// Most tokens in prompt, turns and observations together.
     pub max_context_tokens: usize,
-    /// Of all turns together.
+    /// Most tokens sampled in all turns together.
     pub max_sampled_tokens: usize,
 }
 
-/// What happened to an episode.
+/// An event that an episode receives.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// First of all.
+    /// The episode starts; always the first event.
     Started,
     /// A turn was sampled.
     Generated(Generation),
-    /// The passages found, best first; an empty list is a success.
+    /// The passages of a search, best first; an empty list is a success.
     Found(Vec<Passage>),
     /// The search failed for good.
     SearchFailed,
 }
 
-/// What an episode wants next.
+/// The action that an episode requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Sample a turn.
     Generate {
         /// Tokens that the engine has not seen yet.
         append: Vec<u32>,
-        /// Limit of sampled tokens; at least 1.
+        /// Most tokens to sample; at least 1.
         max_new_tokens: usize,
     },
-    /// Look something up.
+    /// Send a query to the retriever.
     Search {
-        /// May be empty.
+        /// The query; may be empty.
         query: String,
     },
-    /// Nothing: the trajectory is complete.
+    /// End the episode: the trajectory is complete.
     Finish,
 }
 
-/// Why an episode could not take an event.
+/// An error in handling an event.
 #[derive(Debug, thiserror::Error)]
 pub enum EpisodeError {
     /// A text could not be encoded or decoded.
     #[error(transparent)]
     Token(#[from] TokenError),
     /// The caller sent an event that this state does not expect.
-    #[error("an episode got {event} while it was {state}")]
+    #[error("an episode received {event} while it was {state}")]
     OutOfOrder { event: &'static str, state: &'static str },
-    /// The engine broke its contract: one log-prob a token.
+    /// The engine broke its contract of one log-prob per token.
     #[error("a generation of {tokens} tokens came with {log_probs} log-probs")]
     LogProbs { tokens: usize, log_probs: usize },
 }
@@ -109,7 +109,7 @@ enum State {
     Done,
 }
 
-/// One question being worked on.
+/// The model's work on one question.
 #[derive(Clone, Debug)]
 pub struct Episode {
     trajectory: Trajectory,
@@ -122,7 +122,7 @@ pub struct Episode {
 }
 
 impl Episode {
-    /// An episode that waits for [`Event::Started`].
+    /// Creates an episode that waits for [`Event::Started`].
     pub fn new(job: EpisodeJob, limits: EpisodeLimits) -> Self {
         let mut episode = Self {
             trajectory: Trajectory {
@@ -149,7 +149,7 @@ impl Episode {
         episode
     }
 
-    /// Takes an event and says what is wanted next.
+    /// Handles an event and returns the next action.
     pub fn step(&mut self, event: Event, tokenizer: &Tokenizer) -> Result<Action, EpisodeError> {
         match (&self.state, event) {
             (State::Ready, Event::Started) => Ok(self.generate_or_end()),
@@ -169,8 +169,8 @@ impl Episode {
         }
     }
 
-    /// Asks again for what the episode waits for, of an engine that has seen none of its context and of a
-    /// searcher that has forgotten the query. A turn in progress begins anew.
+    /// Returns the pending action again, for an engine that has seen none of the context and a searcher
+    /// without the query. A turn in progress starts over.
     pub fn ask_again(&mut self) -> Action {
         match &self.state {
             State::Done => Action::Finish,
@@ -186,22 +186,22 @@ impl Episode {
         }
     }
 
-    /// Whether it waits for passages.
+    /// Returns `true` if the episode waits for passages.
     pub fn is_searching(&self) -> bool {
         matches!(self.state, State::Searching { .. })
     }
 
-    /// Gives the episode another place in its batch.
+    /// Sets the index of the prompt in its batch.
     pub fn set_prompt(&mut self, prompt: usize) {
         self.trajectory.prompt = prompt;
     }
 
-    /// What has happened so far; complete once [`Action::Finish`] was returned.
+    /// Returns the trajectory so far; it is complete once [`Action::Finish`] was returned.
     pub fn trajectory(&self) -> &Trajectory {
         &self.trajectory
     }
 
-    /// The trajectory itself.
+    /// Converts the episode into its trajectory.
     pub fn into_trajectory(self) -> Trajectory {
         self.trajectory
     }
@@ -229,7 +229,7 @@ impl Episode {
             }
             TurnAction::Search(query) => {
                 self.trajectory.valid_actions += 1;
-                // Counted even where it is not sent, as the reference does.
+                // The reference counts a search even if it is not sent.
                 self.trajectory.valid_searches += 1;
                 if is_last {
                     return Ok(self.finish(EndReason::TurnLimit));
@@ -245,7 +245,7 @@ impl Episode {
                 }
                 self.trajectory.turns += 1;
                 let token_ids = tokenizer.encode(INVALID_ACTION_TEXT)?;
-                if token_ids.len() + self.limits.min_turn_tokens > self.room() {
+                if token_ids.len() + self.limits.min_turn_tokens > self.free_tokens() {
                     return Ok(self.finish(EndReason::ContextLimit));
                 }
                 let text = INVALID_ACTION_TEXT.to_owned();
@@ -263,7 +263,7 @@ impl Episode {
     ) -> Result<Action, EpisodeError> {
         let passage_ids = passages.iter().map(|passage| passage.id.clone()).collect();
         self.trajectory.searches.push(SearchRecord { query, passage_ids });
-        let left_for_observation = self.room().saturating_sub(self.limits.min_turn_tokens);
+        let left_for_observation = self.free_tokens().saturating_sub(self.limits.min_turn_tokens);
         let budget = ObservationBudget {
             max_tokens: self.limits.observation.max_tokens.min(left_for_observation),
             ..self.limits.observation
@@ -276,17 +276,18 @@ impl Episode {
         Ok(self.generate_or_end())
     }
 
-    /// The next turn, if the context has room for one.
+    /// Begins the next turn, or ends the episode if the context or the limit of sampled tokens is full.
     fn generate_or_end(&mut self) -> Action {
-        let left = self.limits.max_sampled_tokens.saturating_sub(self.trajectory.sampled_tokens());
-        let room = self.room();
-        if room < self.limits.min_turn_tokens.max(1) || left == 0 {
+        let unsampled =
+            self.limits.max_sampled_tokens.saturating_sub(self.trajectory.sampled_tokens());
+        let free = self.free_tokens();
+        if free < self.limits.min_turn_tokens.max(1) || unsampled == 0 {
             return self.finish(EndReason::ContextLimit);
         }
         self.state = State::Generating;
         Action::Generate {
             append: std::mem::take(&mut self.unseen),
-            max_new_tokens: self.limits.max_turn_tokens.min(room).min(left),
+            max_new_tokens: self.limits.max_turn_tokens.min(free).min(unsampled),
         }
     }
 
@@ -296,12 +297,12 @@ impl Episode {
         Action::Finish
     }
 
-    /// Tokens that the context still holds.
-    fn room(&self) -> usize {
+    /// Returns the number of tokens that still fit into the context.
+    fn free_tokens(&self) -> usize {
         self.limits.max_context_tokens.saturating_sub(self.context_tokens)
     }
 
-    /// Appends what the model did not write: the engine has yet to see it.
+    /// Appends tokens that the model did not write. The engine has not seen them yet.
     fn append_given(&mut self, kind: SegmentKind, token_ids: Vec<u32>, text: String) {
         self.context_tokens += token_ids.len();
         self.unseen.extend_from_slice(&token_ids);
@@ -310,7 +311,7 @@ impl Episode {
         self.trajectory.segments.push(segment);
     }
 
-    /// Appends what the model wrote: the engine has it in its context already.
+    /// Appends a turn that the model wrote. The engine already has it in its context.
     fn append_sampled(&mut self, generation: Generation, text: String) {
         self.context_tokens += generation.token_ids.len();
         self.trajectory.length_stops += usize::from(generation.stop == StopReason::Length);

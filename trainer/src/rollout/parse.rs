@@ -1,20 +1,20 @@
-//! Finds the action in what the model wrote in one turn.
+//! Finds the action in the text of one turn.
 
-/// What the model wants to do.
+/// The action that a turn requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TurnAction {
-    /// The query, white space around it removed; may be empty.
+    /// A search, with its query trimmed; the query may be empty.
     Search(String),
-    /// The answer, white space around it removed; may be empty.
+    /// An answer, trimmed; it may be empty.
     Answer(String),
-    /// No complete tag.
+    /// A turn without a complete tag.
     Invalid,
 }
 
 const TAGS: [(&str, &str); 2] = [("<search>", "</search>"), ("<answer>", "</answer>")];
 
-/// The first `<search>…</search>` or `<answer>…</answer>` of `text`. An opening tag that is never
-/// closed is passed over, as the regular expression of the reference does.
+/// Returns the first `<search>…</search>` or `<answer>…</answer>` of `text`. Skips an opening tag
+/// that is never closed, as the regular expression of the reference does.
 pub fn parse_action(text: &str) -> TurnAction {
     for (start, _) in text.match_indices('<') {
         for (kind, (open, close)) in TAGS.iter().enumerate() {
@@ -31,8 +31,7 @@ pub fn parse_action(text: &str) -> TurnAction {
     TurnAction::Invalid
 }
 
-/// Removes white space at both ends by Python's definition, which adds the four ASCII separators
-/// to Unicode's.
+/// Trims white space at both ends by Python's definition: Unicode's and the four ASCII separators.
 pub fn strip(text: &str) -> &str {
     text.trim_matches(shared::answer::is_white_space)
 }

@@ -1,55 +1,55 @@
-//! The one record of an episode that mask, reward, viewer and resume all read.
+//! The record of an episode. Loss mask, reward, viewer and resume all read this one record.
 //!
-//! Invariant: a token is trained on exactly if it lies in a [`SegmentKind::Sampled`] segment.
+//! Invariant: a token is trained on if and only if it is in a [`SegmentKind::Sampled`] segment.
 
 use serde::{Deserialize, Serialize};
 
-/// Who wrote a segment.
+/// The origin of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SegmentKind {
     /// The question in its template.
     Prompt,
-    /// The policy.
+    /// Tokens that the policy sampled.
     Sampled,
     /// Passages from the retriever, in their `<information>` frame.
     Observation,
-    /// Text that the loop puts in, such as the message after an invalid action.
+    /// Text that the loop inserts, such as the message after an invalid action.
     Injected,
 }
 
-/// A run of tokens with one writer.
+/// A run of tokens of one origin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Segment {
-    /// Who wrote it.
+    /// The origin of the tokens.
     pub kind: SegmentKind,
-    /// As the engine saw or sampled them.
+    /// The tokens as the engine saw or sampled them.
     pub token_ids: Vec<u32>,
-    /// The sampler's log-probs; as long as `token_ids` in sampled segments, else empty.
+    /// The sampler's log-probs: one per token in a sampled segment, otherwise empty.
     pub log_probs: Vec<f32>,
-    /// Version of the weights that sampled this segment; 0 elsewhere.
+    /// Version of the weights that sampled this segment; 0 in the other kinds.
     pub policy_version: u64,
-    /// Decoded for parsing, reward and display only; never tokenised again.
+    /// The decoded text, for parsing, reward and display only; never tokenised again.
     pub text: String,
 }
 
-/// How an episode ended.
+/// The reason why an episode ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
-    /// With a complete answer.
+    /// The model gave a complete answer.
     Answered,
-    /// No answer within the turns allowed.
+    /// The model gave no answer within the allowed turns.
     TurnLimit,
-    /// No room left in the context.
+    /// The context is full.
     ContextLimit,
     /// A search never succeeded: the trajectory must not be trained on.
     SearchFailed,
 }
 
 impl EndReason {
-    /// False for an episode in which a search never succeeded: its model was shown nothing where it
-    /// should have been shown passages, and must not learn from that.
+    /// Returns `false` for an episode in which a search never succeeded. The model saw nothing where
+    /// passages belonged, and must not learn from that.
     pub fn is_trainable(self) -> bool {
         self != Self::SearchFailed
     }
@@ -58,7 +58,7 @@ impl EndReason {
 /// One search of an episode.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SearchRecord {
-    /// As the model wrote it, white space around it removed.
+    /// The query as the model wrote it, trimmed.
     pub query: String,
     /// Passage ids, best first.
     pub passage_ids: Vec<String>,
@@ -67,41 +67,41 @@ pub struct SearchRecord {
 /// One finished episode.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trajectory {
-    /// Index of the prompt in its batch; samples of one prompt share it (the advantage group).
+    /// Index of the prompt in its batch. Samples of one prompt share it: they are the advantage group.
     pub prompt: usize,
     /// Number of the sample among those of its prompt.
     pub sample: usize,
     /// Id of the dataset record.
     pub example_id: String,
-    /// In order, the prompt first.
+    /// The segments in order; the first is the prompt.
     pub segments: Vec<Segment>,
-    /// How the episode ended.
+    /// The reason why the episode ended.
     pub end: EndReason,
-    /// Counters of the reference: `turns` starts at 1.
+    /// Number of turns as the reference counts them, starting at 1.
     pub turns: usize,
-    /// Turns with a complete search or answer.
+    /// Number of turns with a complete search or answer.
     pub valid_actions: usize,
-    /// Turns with a complete search, one that was not sent in the last turn included.
+    /// Number of turns with a complete search, including a search in the last turn, which is not sent.
     pub valid_searches: usize,
-    /// Turns without a complete action.
+    /// Number of turns without a complete action.
     pub invalid_actions: usize,
-    /// Turns that ended at the token limit.
+    /// Number of turns that ended at the token limit.
     #[serde(default)]
     pub length_stops: usize,
-    /// Observations of which a part was left out to meet a budget.
+    /// Number of observations that were shortened to meet a budget.
     #[serde(default)]
     pub shortened_observations: usize,
-    /// Searches that were answered, in order.
+    /// The answered searches, in order.
     pub searches: Vec<SearchRecord>,
 }
 
 impl Trajectory {
-    /// All token ids in order.
+    /// Returns all token ids in order.
     pub fn token_ids(&self) -> Vec<u32> {
         self.segments.iter().flat_map(|segment| segment.token_ids.iter().copied()).collect()
     }
 
-    /// True where a token was sampled, as long as `token_ids`.
+    /// Returns one value per token: `true` if the token was sampled.
     pub fn sampled_mask(&self) -> Vec<bool> {
         self.segments
             .iter()
@@ -111,19 +111,19 @@ impl Trajectory {
             .collect()
     }
 
-    /// The sampler's log-probs of the sampled tokens, in order.
+    /// Returns the sampler's log-probs of the sampled tokens, in order.
     pub fn sampled_log_probs(&self) -> Vec<f32> {
         self.segments.iter().flat_map(|segment| segment.log_probs.iter().copied()).collect()
     }
 
-    /// By how many versions the oldest part is behind `version` of the policy.
+    /// Returns the number of versions by which the oldest sampled segment is behind `version` of the policy.
     pub fn versions_behind(&self, version: u64) -> u64 {
-        let sampled = self.segments.iter().filter(|one| one.kind == SegmentKind::Sampled);
-        let oldest = sampled.map(|one| one.policy_version).min();
+        let sampled = self.segments.iter().filter(|segment| segment.kind == SegmentKind::Sampled);
+        let oldest = sampled.map(|segment| segment.policy_version).min();
         oldest.map_or(0, |oldest| version.saturating_sub(oldest))
     }
 
-    /// How many tokens the policy wrote.
+    /// Returns the number of tokens that the policy wrote.
     pub fn sampled_tokens(&self) -> usize {
         self.segments
             .iter()

@@ -1,4 +1,4 @@
-//! What a rollout is given and what it gives back: episodes, events, times, errors.
+//! Input and output of a rollout: episodes, events, times, errors.
 
 use std::time::{Duration, Instant};
 
@@ -8,12 +8,12 @@ use crate::engine::{EngineError, Sampling, SamplingKey};
 use crate::search::{Passage, SearcherError};
 use crate::stop::Stopped;
 
-/// What is to be rolled out: episodes that an earlier rollout did not wait for, and new ones.
+/// The work of a rollout: unfinished episodes of an earlier rollout, then new ones.
 #[derive(Clone, Debug, Default)]
 pub struct RolloutWork {
-    /// They come first in the order of the rollout.
+    /// Unfinished episodes; they come first in the order of the rollout.
     pub carried: Vec<CarriedEpisode>,
-    /// New ones.
+    /// New episodes.
     pub jobs: Vec<EpisodeJob>,
 }
 
@@ -23,8 +23,8 @@ impl From<Vec<EpisodeJob>> for RolloutWork {
     }
 }
 
-/// An episode in the middle. Its finished turns stay as they were sampled, with the version of their policy;
-/// the one in progress is sampled anew.
+/// An unfinished episode. Its finished turns keep their tokens and the version of their policy; the turn
+/// in progress is sampled again.
 #[derive(Clone, Debug)]
 pub struct CarriedEpisode {
     pub(super) episode: Episode,
@@ -32,17 +32,17 @@ pub struct CarriedEpisode {
 }
 
 impl CarriedEpisode {
-    /// What has happened so far.
+    /// Returns the trajectory so far.
     pub fn trajectory(&self) -> &Trajectory {
         self.episode.trajectory()
     }
 
-    /// Index of its prompt in the batch.
+    /// Returns the index of the prompt in its batch.
     pub fn prompt(&self) -> usize {
         self.episode.trajectory().prompt
     }
 
-    /// Gives it another place in its batch.
+    /// Sets the index of the prompt in its batch.
     #[must_use]
     pub fn with_prompt(mut self, prompt: usize) -> Self {
         self.episode.set_prompt(prompt);
@@ -50,48 +50,48 @@ impl CarriedEpisode {
     }
 }
 
-/// Finished episodes and where the time went.
+/// The result of a rollout.
 #[derive(Clone, Debug)]
 pub struct Rollout {
-    /// In the order of the work.
+    /// Finished episodes, in the order of the work.
     pub trajectories: Vec<Trajectory>,
-    /// Those that were not waited for, in the same order; none without
-    /// [`RolloutConfig::enough_prompts`](super::RolloutConfig::enough_prompts).
+    /// Unfinished episodes, in the same order; empty without
+    /// [`RolloutSettings::enough_prompts`](super::RolloutSettings::enough_prompts).
     pub carried: Vec<CarriedEpisode>,
-    /// Where the time went.
+    /// The time spent, by activity.
     pub times: RolloutTimes,
-    /// Searches that failed for good, each the end of its episode.
+    /// Number of searches that failed for good. Each ended its episode.
     pub failed_searches: usize,
-    /// What the last of them failed of.
+    /// The reason of the last failure.
     pub last_search_failure: Option<String>,
 }
 
-/// Where the time of a rollout went.
+/// The time of a rollout, by activity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RolloutTimes {
-    /// From the first request to the last episode's end.
+    /// Time from the first request to the end of the last episode.
     pub total: Duration,
-    /// In the engine.
+    /// Time in the engine.
     pub generation: Duration,
-    /// While at least one episode waited for passages.
+    /// Time during which at least one episode waited for passages.
     pub search: Duration,
-    /// While there was nothing to do but wait for passages.
+    /// Time during which all episodes waited for passages and the engine was idle.
     pub search_only: Duration,
 }
 
-/// Why a rollout could not be completed. A failed search is not among the reasons.
+/// An error that ends a rollout. A failed search does not: it ends its episode only.
 #[derive(Debug, thiserror::Error)]
 pub enum RolloutError {
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// Searches cannot go on at all.
+    /// The searcher cannot work at all.
     #[error(transparent)]
     Searcher(#[from] SearcherError),
-    /// An episode could not take an event.
+    /// An episode could not handle an event.
     #[error(transparent)]
     Episode(#[from] EpisodeError),
-    /// Somebody wished that it ends.
+    /// A stop was requested.
     #[error("the rollout was stopped")]
     Stopped(#[from] Stopped),
     /// The engine or the searcher broke its contract.
@@ -99,64 +99,64 @@ pub enum RolloutError {
     Protocol(String),
 }
 
-/// Something that happened in a rollout; `job` is an index into the jobs.
+/// An event of a rollout; `job` is an index into the jobs.
 #[derive(Clone, Copy, Debug)]
 pub enum RolloutEvent<'a> {
-    /// A segment was appended to an episode: its prompt, a turn, an observation, a message.
+    /// A segment was appended to an episode: its prompt, a turn, an observation or a message.
     Appended { job: usize, segment: &'a Segment },
-    /// A query is on its way.
+    /// A query was sent.
     Searching { job: usize, query: &'a str },
-    /// Passages came, before they are shortened for the model.
+    /// Passages arrived; they have not been shortened for the model yet.
     Found { job: usize, passages: &'a [Passage] },
     /// A search failed for good.
     SearchFailed { job: usize, reason: &'a str },
-    /// What a turn that is running has sampled so far; told where episodes are rolled out as they come.
+    /// A running turn has sampled `token_ids` so far. Reported by `roll_out_as_they_come` only.
     Sampling { job: usize, token_ids: &'a [u32] },
-    /// The engine has computed from `started` on for `took`; `ended` turns are over.
+    /// The engine computed for `took`, beginning at `started`; `ended` turns ended.
     Stepped { started: Instant, took: Duration, ended: usize },
-    /// From `started` on there was nothing to do for `took` but wait for passages.
+    /// All episodes waited for passages for `took`, beginning at `started`.
     Waited { started: Instant, took: Duration },
-    /// An episode ended; `done` of all `total` have.
+    /// An episode ended; `done` of `total` episodes have ended.
     Finished { job: usize, trajectory: &'a Trajectory, done: usize, total: usize },
 }
 
-/// A change in what is to be rolled out.
+/// A change to the set of episodes of a rollout.
 #[derive(Clone, Debug)]
 pub enum Arrival {
-    /// Another episode.
+    /// A new episode.
     Job {
-        /// Names it in events; not given twice.
+        /// The episode's index in events; never used twice.
         id: usize,
         job: EpisodeJob,
-        /// How its tokens are chosen.
+        /// The sampling of its tokens.
         sampling: Sampling,
-        /// Of all its turns together.
+        /// Most tokens sampled in all of its turns together.
         max_sampled_tokens: usize,
     },
-    /// Nobody waits for this one any more. One that is over already is passed over.
+    /// The episode is no longer needed. Ignored if the episode has ended.
     Cancel { id: usize },
 }
 
-/// Where episodes come from while others run.
+/// A source of episodes that arrive while others run.
 pub trait Arrivals {
-    /// What has come since the last call; if nothing has, waits for at most `patience`. `None`: nothing more
-    /// will come.
+    /// Returns the arrivals since the last call. If there are none, waits for at most `patience`. Returns
+    /// `None` once no more will arrive.
     fn take(&mut self, patience: Duration) -> Option<Vec<Arrival>>;
 }
 
-/// Watches a rollout: a progress bar, a conversation in the terminal.
+/// An observer of a rollout, such as a progress bar or a conversation in the terminal.
 pub trait RolloutObserver {
-    /// Called on the scheduler's thread, which waits for it.
+    /// Receives an event, on the scheduler's thread, which waits for the call to return.
     fn observe(&mut self, event: RolloutEvent<'_>);
 }
 
-/// Watches nothing.
+/// Ignores all events.
 impl RolloutObserver for () {
     fn observe(&mut self, _: RolloutEvent<'_>) {}
 }
 
 impl Rollout {
-    /// Episodes that ended for `reason`.
+    /// Returns the number of episodes that ended for `reason`.
     pub fn ended(&self, reason: EndReason) -> usize {
         self.trajectories.iter().filter(|trajectory| trajectory.end == reason).count()
     }

@@ -27,7 +27,7 @@ use crate::reward::{RewardConfig, RewardKind, RewardReading, StructuredScores};
 use crate::rollout::episode::EpisodeJob;
 use crate::rollout::observation::ObservationBudget;
 use crate::rollout::scheduler::{
-    RolloutConfig, RolloutEvent, RolloutObserver, default_stop_rule, reference_stop_rule,
+    RolloutEvent, RolloutObserver, RolloutSettings, default_stop_rule, reference_stop_rule,
 };
 use crate::search::http::HttpSearcher;
 use crate::stop::StopFlag;
@@ -261,9 +261,9 @@ pub(super) fn rollout_config(
     sampling: Sampling,
     running: usize,
     stop: &StopFlag,
-) -> RolloutConfig {
+) -> RolloutSettings {
     let rollout = &config.rollout;
-    RolloutConfig {
+    RolloutSettings {
         max_turns: rollout.max_turns,
         top_k: config.retriever.top_k,
         max_turn_tokens: rollout.max_response_tokens,

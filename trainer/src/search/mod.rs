@@ -1,7 +1,7 @@
-//! Searches of running episodes: hands queries over and collects passages as they come.
+//! Searches of running episodes: submits queries and collects passages as they arrive.
 //!
-//! Owns the bridge between the scheduler, which is one synchronous thread, and whatever answers
-//! the queries. It knows nothing of episodes: a ticket names a query.
+//! Owns the bridge between the scheduler, a synchronous thread, and a source of passages. It does not
+//! know episodes: a ticket identifies a query.
 
 pub mod http;
 pub mod random;
@@ -13,38 +13,37 @@ pub use shared::client::Passage;
 /// One query of one episode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SearchRequest {
-    /// Names the query in its outcome; unique among the pending ones.
+    /// Identifies the query in its outcome; unique among the pending queries.
     pub ticket: u64,
-    /// As the model wrote it, white space around it removed; may be empty.
+    /// The query as the model wrote it, trimmed; may be empty.
     pub query: String,
-    /// Limit of passages.
+    /// Most passages to return.
     pub top_k: usize,
 }
 
-/// What became of one query.
+/// The outcome of one query.
 #[derive(Clone, Debug)]
 pub struct SearchOutcome {
-    /// That of its request.
+    /// The ticket of the request.
     pub ticket: u64,
-    /// Passages, best first (an empty list is a success), or why the search failed for good.
+    /// The passages, best first, or the reason of a final failure. An empty list is a success.
     pub result: Result<Vec<Passage>, String>,
 }
 
-/// Why searches cannot go on at all.
+/// An error after which a searcher cannot answer any query.
 #[derive(Debug, thiserror::Error)]
-#[error("searches cannot go on: {0}")]
+#[error("searching is not possible: {0}")]
 pub struct SearcherError(pub String);
 
-/// Answers queries, many at a time and in any order.
+/// A source of passages that answers many queries concurrently, in any order.
 pub trait Searcher {
-    /// Takes queries that became ready at the same moment; returns at once.
+    /// Accepts queries that became ready at the same time. Does not wait.
     fn submit(&mut self, requests: Vec<SearchRequest>) -> Result<(), SearcherError>;
-    /// Outcomes that have come since the last call; returns at once.
+    /// Returns the outcomes since the last call. Does not wait.
     fn poll(&mut self) -> Result<Vec<SearchOutcome>, SearcherError>;
-    /// Waits until there is at least one outcome; `None` if `limit` passes first. Called only while
-    /// queries are pending, each of which must come back in bounded time, as a failed search if
-    /// need be.
+    /// Waits until there is at least one outcome; returns `None` if `limit` passes first. Called only
+    /// while queries are pending. Every query must come back in bounded time, if need be as a failure.
     fn wait(&mut self, limit: Duration) -> Result<Option<Vec<SearchOutcome>>, SearcherError>;
-    /// Forgets every pending query: none of their outcomes is returned later on.
+    /// Cancels every pending query: none of their outcomes is returned later.
     fn cancel(&mut self);
 }

@@ -1,7 +1,6 @@
-//! Answers every query with passages that have nothing to do with it.
+//! A control for evaluation: answers every query with unrelated passages.
 //!
-//! A model that really uses what it retrieves must do worse with these; one that answers from
-//! memory does not notice.
+//! A model that uses its passages does worse with these; a model that answers from memory does not.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use shared::splitmix;
 
 use super::{SearchOutcome, SearchRequest, Searcher, SearcherError};
 
-/// Passages drawn by (seed, query): the same query gets the same passages in every run.
+/// Draws passages by seed and query: a query gets the same passages in every run.
 #[derive(Debug)]
 pub struct RandomPassages {
     corpus: Vec<Passage>,
@@ -21,7 +20,10 @@ pub struct RandomPassages {
 }
 
 impl RandomPassages {
-    /// Draws from `corpus`, which must not be empty.
+    /// Creates a searcher over `corpus`.
+    ///
+    /// # Errors
+    /// An empty corpus.
     pub fn new(corpus: Vec<Passage>, seed: u64) -> Result<Self, SearcherError> {
         if corpus.is_empty() {
             return Err(SearcherError("the corpus to draw random passages from is empty".into()));
@@ -29,19 +31,22 @@ impl RandomPassages {
         Ok(Self { corpus, seed, ready: Vec::new() })
     }
 
-    /// Finds nothing for any query: there is no corpus to draw from.
+    /// Creates a searcher without a corpus, which finds nothing for any query.
     pub fn none() -> Self {
         Self { corpus: Vec::new(), seed: 0, ready: Vec::new() }
     }
 
-    /// Draws from the corpus file (JSON Lines of `{"id","contents"}`) at `path`.
+    /// Reads the corpus from a file of JSON Lines `{"id","contents"}`.
+    ///
+    /// # Errors
+    /// A file that cannot be read, a bad line, or an empty corpus.
     pub fn from_corpus(path: &Path, seed: u64) -> Result<Self, SearcherError> {
         let corpus = jsonl::read_all(path).map_err(|error| SearcherError(error.to_string()))?;
         Self::new(corpus, seed)
     }
 
     fn draw(&self, query: &str, top_k: usize) -> Vec<Passage> {
-        // The server has nothing for an empty query either.
+        // The server finds nothing for an empty query either.
         if query.is_empty() {
             return Vec::new();
         }
@@ -52,7 +57,7 @@ impl RandomPassages {
         while chosen.len() < wanted {
             state = mix(state);
             let mut index = (state % self.corpus.len() as u64) as usize;
-            // The next free one, so that the loop ends even if all passages are wanted.
+            // Take the next free passage: the loop then ends even if all passages are wanted.
             while chosen.contains(&index) {
                 index = (index + 1) % self.corpus.len();
             }
@@ -84,7 +89,7 @@ impl Searcher for RandomPassages {
     }
 }
 
-/// Every input bit reaches every output bit.
+/// Mixes the bits: every input bit affects every output bit.
 fn mix(mut value: u64) -> u64 {
     splitmix::next(&mut value)
 }

@@ -1,7 +1,7 @@
 //! `metrics.jsonl`: one row per training step, appended and synced as soon as the step is done.
 //!
-//! Invariant: rows are in the order of their steps and no step has two. A process that is killed
-//! leaves at most one torn line, the last one, which readers skip.
+//! Invariant: rows are in the order of their steps, and no step has two rows. A killed process leaves at
+//! most one torn line, the last one, which readers skip.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -11,92 +11,92 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::engine::EngineCounters;
 
-/// Where the wall time of a step went, in seconds.
+/// The wall time of a step by activity, in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepSeconds {
-    /// Generating, scoring and waiting for passages.
+    /// Time for generating, scoring and waiting for passages.
     pub rollout: f64,
-    /// The part of `rollout` in which nothing could be done but wait for passages.
+    /// The part of `rollout` in which all episodes waited for passages.
     pub search: f64,
     /// The part of `rollout` in which the engine computed.
     #[serde(default)]
     pub generation: f64,
-    /// Log-probs of the trainer and of the reference model.
+    /// Time for the log-probs of the trainer and of the reference model.
     pub log_probs: f64,
-    /// Forward, backward and optimizer.
+    /// Time for forward pass, backward pass and optimizer.
     pub update: f64,
-    /// The whole step.
+    /// Time of the whole step.
     pub total: f64,
 }
 
-/// How far rollouts went ahead of the updates; zeros where they do not.
+/// Metrics of rollouts that run ahead of the updates; zeros if they do not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AheadMetrics {
-    /// Updates of the policy, in steps, between the weights that sampled a trajectory and those that learned
-    /// from it: mean over the trajectories.
+    /// Number of policy updates, in steps, between sampling a trajectory and learning from it; mean over the
+    /// trajectories.
     pub staleness_mean: f64,
-    /// The most of one.
+    /// The largest such number.
     pub staleness_max: u64,
-    /// Groups of later steps that were ordered when the step began to learn.
+    /// Number of groups of later steps that were already ordered when the step began to learn.
     pub groups_ahead: u64,
-    /// Seconds of the step's rollout in which other work was done than waiting for it.
+    /// Seconds of the step's rollout that overlapped with other work.
     pub overlapped_seconds: f64,
 }
 
-/// What only some algorithms have, 0 elsewhere.
+/// Metrics of some algorithms only; 0 for the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AlgorithmMetrics {
-    /// Groups of trajectories of one and the same reward.
+    /// Number of groups whose trajectories all have the same reward.
     pub uniform_groups: u64,
-    /// Weight of the divergence from the reference model, as the step used it.
+    /// Weight of the divergence from the reference model in this step.
     #[serde(deserialize_with = "nan_if_null")]
     pub kl_coefficient: f64,
-    /// Mean weight that corrects trained tokens for the sampler; 1 where nothing is corrected.
+    /// Mean weight that corrects trained tokens for the sampler; 1 without correction.
     #[serde(deserialize_with = "nan_if_null")]
     pub importance: f64,
-    /// Mean log-prob of the tokens of positive advantage, in nats: it falls before a collapse.
+    /// Mean log-prob of the tokens with a positive advantage, in nats. It falls before a collapse.
     #[serde(deserialize_with = "nan_if_null")]
     pub positive_log_prob: f64,
-    /// The term that keeps likelihoods, before its coefficient.
+    /// The loss term that preserves likelihoods, before its coefficient.
     #[serde(deserialize_with = "nan_if_null")]
     pub likelihood_loss: f64,
-    /// Of the critic.
+    /// The critic's loss.
     #[serde(deserialize_with = "nan_if_null")]
     pub value_loss: f64,
     /// Share of the critic's tokens whose value was clipped.
     #[serde(deserialize_with = "nan_if_null")]
     pub value_clip_fraction: f64,
-    /// L2 norm of the critic's gradient before it was clipped, mean over the step's updates.
+    /// L2 norm of the critic's gradient before clipping, mean over the step's updates.
     #[serde(deserialize_with = "nan_if_null")]
     pub critic_grad_norm: f64,
 }
 
-/// One training step. A number that could not be computed is NaN, `null` in the file.
+/// The metrics of one training step. A number that cannot be computed is NaN, `null` in the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepMetrics {
-    /// Counts from 1.
+    /// Number of the step, from 1.
     pub step: u64,
     /// Mean reward of the trajectories that were trained on.
     #[serde(deserialize_with = "nan_if_null")]
     pub reward_mean: f64,
-    /// Share of these whose answer matches a golden one exactly.
+    /// Share of those trajectories whose answer matches a golden one exactly.
     #[serde(deserialize_with = "nan_if_null")]
     pub em: f64,
-    /// Mean count of searches that were sent, per trajectory.
+    /// Mean number of searches sent per trajectory.
     #[serde(deserialize_with = "nan_if_null")]
     pub searches_per_question: f64,
-    /// Turns without a search or an answer that could be read, over all trajectories.
+    /// Number of turns without a complete search or answer, over all trajectories.
     pub invalid_actions: u64,
-    /// Trajectories rolled out, the dropped ones included.
+    /// Number of trajectories rolled out, including the dropped ones.
     pub trajectories: u64,
-    /// Trajectories left out because a search of theirs never succeeded.
+    /// Number of trajectories dropped because one of their searches never succeeded.
     pub dropped_trajectories: u64,
-    /// Trajectories of which a part was sampled before the policy's last update.
+    /// Number of trajectories that were partly sampled before the policy's last update.
     #[serde(default)]
     pub stale_trajectories: u64,
-    /// Mean count of sampled tokens per trajectory.
+    /// Mean number of sampled tokens per trajectory.
     #[serde(deserialize_with = "nan_if_null")]
     pub response_tokens: f64,
     /// Mean entropy of the policy at the sampled tokens, in nats.
@@ -110,38 +110,38 @@ pub struct StepMetrics {
     pub clip_fraction: f64,
     #[serde(deserialize_with = "nan_if_null")]
     pub policy_loss: f64,
-    /// L2 norm of the gradient before it was clipped, mean over the step's updates.
+    /// L2 norm of the gradient before clipping, mean over the step's updates.
     #[serde(deserialize_with = "nan_if_null")]
     pub grad_norm: f64,
-    /// Of the step's last update.
+    /// Learning rate of the step's last update.
     #[serde(deserialize_with = "nan_if_null")]
     pub learning_rate: f64,
-    /// Mean absolute difference of the sampler's and the trainer's log-probs, in nats.
+    /// Mean absolute difference between the sampler's and the trainer's log-probs, in nats.
     #[serde(deserialize_with = "nan_if_null")]
     pub log_prob_gap: f64,
-    /// What only some algorithms have.
+    /// Metrics of some algorithms only.
     #[serde(default)]
     pub algorithm: AlgorithmMetrics,
-    /// What the built-in engine computed, and what it was spared.
+    /// The built-in engine's work, and the work that it saved.
     #[serde(default)]
     pub generation: EngineCounters,
-    /// What only rollouts have that went ahead of the updates.
+    /// Metrics of rollouts that run ahead of the updates.
     #[serde(default)]
     pub ahead: AheadMetrics,
-    /// Sampled tokens over the seconds of the rollout.
+    /// Sampled tokens per second of the rollout.
     #[serde(deserialize_with = "nan_if_null")]
     pub tokens_per_second: f64,
     pub seconds: StepSeconds,
-    /// Most memory that the process has held so far, in MiB.
+    /// Peak memory of the process so far, in MiB.
     pub peak_memory_mib: u64,
-    /// Memory that the process held when the step began, in MiB: what stays from step to step.
+    /// Memory of the process at the beginning of the step, in MiB: the part that stays between steps.
     #[serde(default)]
     pub held_memory_mib: u64,
 }
 
 impl StepMetrics {
-    /// The row without what differs between two runs that compute the same: times, rates and
-    /// memory. Deterministic runs with one seed agree in all of the rest.
+    /// Returns the row without times, rates and memory, which differ between equal runs. Deterministic runs
+    /// with the same seed agree in everything else.
     #[must_use]
     pub fn without_times(&self) -> Self {
         Self {
@@ -155,12 +155,12 @@ impl StepMetrics {
     }
 }
 
-/// JSON has no NaN: it is written as `null`, and this reads it back.
+/// Reads `null` as NaN, which JSON cannot represent.
 fn nan_if_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
-/// Why metrics cannot be read or written.
+/// An error in reading or writing metrics.
 #[derive(Debug, thiserror::Error)]
 pub enum MetricsError {
     #[error("cannot {action} {}: {source}", path.display())]
@@ -176,13 +176,13 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Metr
     move |source| MetricsError::Io { action, path, source }
 }
 
-/// All rows of a metrics file. A torn last line is skipped, any other bad line refused.
+/// Reads all rows of a metrics file. Skips a torn last line and refuses any other bad line.
 pub fn read_metrics(path: &Path) -> Result<Vec<StepMetrics>, MetricsError> {
     let bytes = std::fs::read(path).map_err(io_error("read", path))?;
     Ok(parse_rows(path, &bytes)?.into_iter().map(|(row, _)| row).collect())
 }
 
-/// The rows in `bytes`, each with its line as it is written.
+/// Parses the rows in `bytes`; returns each with its line.
 fn parse_rows<'b>(
     path: &Path,
     bytes: &'b [u8],
@@ -195,7 +195,7 @@ fn parse_rows<'b>(
         }
         match serde_json::from_slice(line) {
             Ok(row) => rows.push((row, line)),
-            // Only what follows the last line break can have been cut off by a kill.
+            // A kill can only tear the text after the last line break.
             Err(_) if lines.peek().is_none() => {}
             Err(error) => {
                 let message = error.to_string();
@@ -215,8 +215,8 @@ pub struct MetricsFile {
 }
 
 impl MetricsFile {
-    /// Opens the file of a run that goes on after `done_steps` steps (0 for a new run). Rows of
-    /// later steps, which a resumed run will do again, and a torn line are removed.
+    /// Opens the file of a run that continues after `done_steps` steps (0 for a new run). Removes a torn line
+    /// and the rows of later steps, which a resumed run repeats.
     pub fn open(path: &Path, done_steps: u64) -> Result<Self, MetricsError> {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
@@ -226,14 +226,14 @@ impl MetricsFile {
         let mut rows = parse_rows(path, &bytes)?;
         rows.retain(|(row, _)| row.step <= done_steps);
         let last_step = rows.last().map_or(0, |(row, _)| row.step);
-        // As they stand: a number that is read and written again may lose its last digit, and a
-        // run that was resumed would differ from one that was not.
+        // Keep the lines as they are. A number that is read and written again may lose its last digit, and a
+        // resumed run would then differ from an uninterrupted one.
         let mut kept = Vec::new();
         for (_, line) in rows {
             kept.extend_from_slice(line);
             kept.push(b'\n');
         }
-        // Written beside and renamed, so that a kill here loses no row either.
+        // Write another file and rename it: a kill during this loses no row.
         let partial = path.with_extension("jsonl.partial");
         let mut file = File::create(&partial).map_err(io_error("create", &partial))?;
         file.write_all(&kept).map_err(io_error("write", &partial))?;
@@ -257,7 +257,7 @@ impl MetricsFile {
     }
 }
 
-/// The row as one line with its line break.
+/// Encodes a row as one line with its line break.
 fn encode(path: &Path, row: &StepMetrics) -> Result<String, MetricsError> {
     let mut line = serde_json::to_string(row)
         .map_err(|error| io_error("encode a row of", path)(error.into()))?;
@@ -310,7 +310,7 @@ pub(crate) mod tests {
         let path = dir.path().join("metrics.jsonl");
         let mut file = MetricsFile::open(&path, 0).unwrap();
         file.append(&row(1)).unwrap();
-        // Visible at once, before the file is closed.
+        // The row is visible before the file is closed.
         assert_eq!(read_metrics(&path).unwrap(), [row(1)]);
         file.append(&row(2)).unwrap();
         assert_eq!(read_metrics(&path).unwrap(), [row(1), row(2)]);
@@ -340,7 +340,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn resuming_removes_the_rows_of_steps_that_are_done_again() {
+    fn resuming_removes_the_rows_of_repeated_steps() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
         let mut file = MetricsFile::open(&path, 0).unwrap();
@@ -359,7 +359,7 @@ pub(crate) mod tests {
     fn kept_rows_stay_as_they_were_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
-        // Reading this number gives its neighbour.
+        // The parser reads this number as its neighbour.
         let log_prob_gap = 2.430_220_902_488_943_3e-8;
         let mut file = MetricsFile::open(&path, 0).unwrap();
         file.append(&StepMetrics { log_prob_gap, ..row(1) }).unwrap();
@@ -379,7 +379,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn numbers_that_could_not_be_computed_survive_the_file() {
+    fn nan_is_read_back() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
         let mut file = MetricsFile::open(&path, 0).unwrap();

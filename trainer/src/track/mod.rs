@@ -1,5 +1,5 @@
-//! What a run tells about itself while it goes: one metrics row and one timeline a step, the time of
-//! each phase, and progress on the terminal. Draws no conclusions; `report` does.
+//! The records of a run in progress: a metrics row and a timeline per step, the time of each phase, and
+//! progress on the terminal. Draws no conclusions; `report` does.
 
 mod metrics;
 mod phases;

@@ -1,5 +1,5 @@
-//! `phases.jsonl`: how long each command of a run took. A phase that is done again replaces the
-//! earlier entry of its name when read.
+//! `phases.jsonl`: the duration of each command of a run. When a phase was repeated, readers use its last
+//! entry.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -17,7 +17,7 @@ pub struct Phase {
     pub seconds: f64,
 }
 
-/// Notes that a phase of the run in `run_dir` has ended.
+/// Records the end of a phase of the run in `run_dir`.
 pub fn record_phase(run_dir: &Path, name: &str, seconds: f64) -> io::Result<()> {
     std::fs::create_dir_all(run_dir)?;
     let mut line = serde_json::to_string(&Phase { name: name.to_owned(), seconds })?;
@@ -26,8 +26,8 @@ pub fn record_phase(run_dir: &Path, name: &str, seconds: f64) -> io::Result<()> 
     file.write_all(line.as_bytes())
 }
 
-/// The phases of a run in the order of their first entry; none if none was noted. Lines that
-/// cannot be read are skipped: a time is not worth failing for.
+/// Reads the phases of a run, in the order of their first entries. A missing file or an unreadable line is
+/// skipped: times are not worth a failure.
 pub fn read_phases(run_dir: &Path) -> Vec<Phase> {
     let text = std::fs::read_to_string(run_dir.join(FILE)).unwrap_or_default();
     let mut phases: Vec<Phase> = Vec::new();

@@ -1,5 +1,5 @@
-//! Progress of long work: a bar with rate and time left on a terminal, a plain line now and then
-//! elsewhere, so that a log shows that something moves without filling up.
+//! Progress of long work. On a terminal: a bar with rate and remaining time. Elsewhere: a plain line now
+//! and then, which shows in a log that the work progresses.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
@@ -10,13 +10,13 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 /// Shortest time between two plain lines.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The bars on the terminal: one set for the process, so that logging can step around them.
+/// Returns the bars on the terminal. The process has one set, which logging can suspend.
 fn bars() -> &'static MultiProgress {
     static BARS: OnceLock<MultiProgress> = OnceLock::new();
     BARS.get_or_init(MultiProgress::new)
 }
 
-/// Standard error for log lines, which are written above the bars instead of through them.
+/// Standard error for log lines. Suspends the bars while it writes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogWriter;
 
@@ -30,7 +30,7 @@ impl Write for LogWriter {
     }
 }
 
-/// How far one long piece of work is. Shown on standard error until it is finished or dropped.
+/// The progress of one piece of work, shown on standard error until it is finished or dropped.
 #[derive(Debug)]
 pub struct Progress {
     view: View,
@@ -43,7 +43,7 @@ enum View {
 }
 
 impl Progress {
-    /// Starts `total` units of work called `label`; `unit` is a plural noun such as `questions`.
+    /// Starts the work `label` of `total` units; `unit` is a plural noun such as `questions`.
     pub fn start(label: &str, total: u64, unit: &str) -> Self {
         if io::stderr().is_terminal() {
             return Self { view: View::Bar(bar(label, total, unit)) };
@@ -52,8 +52,8 @@ impl Progress {
         Self { view: View::Plain { lines, start: Instant::now() } }
     }
 
-    /// Notes that `done` units were done before this work began, as in a run that goes on: they
-    /// count towards the total but not towards the rate.
+    /// Counts `done` units that were done before the start, as in a resumed run. They count towards the
+    /// total but not towards the rate.
     pub fn skip(&mut self, done: u64) {
         match &mut self.view {
             View::Bar(bar) => {
@@ -67,7 +67,7 @@ impl Progress {
         }
     }
 
-    /// Notes that `count` more units are done.
+    /// Adds `count` units to those done.
     pub fn advance(&mut self, count: u64) {
         let done = match &self.view {
             View::Bar(bar) => bar.position() + count,
@@ -76,7 +76,7 @@ impl Progress {
         self.set(done);
     }
 
-    /// Notes that `done` units are done in all.
+    /// Sets the number of units done.
     pub fn set(&mut self, done: u64) {
         match &mut self.view {
             View::Bar(bar) => bar.set_position(done),
@@ -89,7 +89,7 @@ impl Progress {
         }
     }
 
-    /// Shows a few words beside the count from now on, such as `reward 0.31`.
+    /// Sets a short note next to the count, such as `reward 0.31`.
     pub fn note(&mut self, note: &str) {
         match &mut self.view {
             View::Bar(bar) => bar.set_message(note.to_owned()),
@@ -97,12 +97,12 @@ impl Progress {
         }
     }
 
-    /// Ends the work: the bar is taken away, and one line stays that says what it took.
+    /// Ends the work. Replaces the bar by one line with the duration.
     pub fn finish(self) {
         match self.view {
             View::Bar(bar) => {
-                let mut lines =
-                    PlainProgress::new(&bar.prefix(), bar.length().unwrap_or_default(), "");
+                let total = bar.length().expect("a bar starts with a length");
+                let mut lines = PlainProgress::new(&bar.prefix(), total, "");
                 lines.done = bar.position();
                 lines.note = bar.message();
                 let line = lines.last_line(bar.elapsed());
@@ -118,27 +118,26 @@ fn bar(label: &str, total: u64, unit: &str) -> ProgressBar {
     let template = format!(
         "{{prefix}} {{wide_bar}} {{pos}}/{{len}} {unit} · {{per_sec}} · {{eta}} left  {{msg}}"
     );
-    let style =
-        ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style = ProgressStyle::with_template(&template).expect("the template of the bar is valid");
     let bar = bars().add(ProgressBar::new(total).with_style(style.progress_chars("━╸─")));
     bar.set_prefix(label.to_owned());
     bar.enable_steady_tick(Duration::from_millis(500));
     bar
 }
 
-/// A line that cannot be written is not worth stopping the work for.
+/// Writes a line. Ignores errors: they are not worth stopping the work for.
 fn write_line(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Progress as lines of text; time comes from outside.
+/// Progress as lines of text. The caller supplies the time.
 #[derive(Debug)]
 struct PlainProgress {
     label: String,
     unit: String,
     total: u64,
     done: u64,
-    /// Part of `done` that took none of the time.
+    /// The part of `done` that was done before the start.
     skipped: u64,
     note: String,
     last_line_at: Option<Duration>,
@@ -157,8 +156,8 @@ impl PlainProgress {
         }
     }
 
-    /// The next line, unless the last one is too recent. The first unit always gets a line: it
-    /// shows how fast the work goes.
+    /// Returns the next line, unless the last one is too recent. The first unit always gets a line, which
+    /// shows the speed of the work.
     fn line_if_due(&mut self, elapsed: Duration) -> Option<String> {
         let due = match self.last_line_at {
             None => self.done > self.skipped,
@@ -197,7 +196,7 @@ impl PlainProgress {
     }
 }
 
-/// A rate with about three digits, per second or, when slow, per minute.
+/// Formats a rate with about three digits, per second or, if slow, per minute.
 fn shown_rate(per_second: f64) -> String {
     if per_second >= 100.0 {
         format!("{per_second:.0}/s")
@@ -208,7 +207,7 @@ fn shown_rate(per_second: f64) -> String {
     }
 }
 
-/// Seconds as `42s`, `3m05s` or `1h02m`.
+/// Formats seconds as `42s`, `3m05s` or `1h02m`.
 fn shown_time(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     match whole {
@@ -225,7 +224,7 @@ mod tests {
     #[test]
     fn plain_lines_are_limited_by_time_and_say_rate_and_time_left() {
         let mut lines = PlainProgress::new("evaluation", 100, "questions");
-        assert_eq!(lines.line_if_due(Duration::from_mins(1)), None, "nothing to tell yet");
+        assert_eq!(lines.line_if_due(Duration::from_mins(1)), None, "a line before the first unit");
         let mut shown = Vec::new();
         for second in 1..=50 {
             lines.done = second;

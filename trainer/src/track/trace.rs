@@ -1,7 +1,7 @@
-//! A step's timeline in the Trace Event Format of Chromium, which Perfetto and `chrome://tracing` open.
+//! A step's timeline in Chromium's Trace Event Format, which Perfetto and `chrome://tracing` open.
 //!
-//! The phases of the step and the passes of the engine are tracks of their own; each episode is an
-//! asynchronous track with its searches on it.
+//! The phases of the step and the passes of the engine have one track each. Each episode is an asynchronous
+//! track that also shows its searches.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use shared::atomic_file;
 
-/// Everything happens in one process, as the format calls it.
+/// The format's process number. A step has one process.
 const PROCESS: u32 = 1;
 
-/// A track that is filled from left to right, without overlaps.
+/// A track whose spans follow each other without overlaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Track {
-    /// The phases of the step, one after the other.
+    /// The phases of the step.
     Step,
-    /// What the engine computes, and when it has nothing to compute.
+    /// The passes of the engine, and its waits for passages.
     Engine,
 }
 
@@ -40,27 +40,28 @@ impl Track {
     }
 }
 
-/// What has happened since the step began.
+/// The events since the step began.
 #[derive(Debug)]
 pub struct Trace {
     origin: Instant,
     events: Vec<Value>,
-    /// Episodes traced before the present rollout, so that those of several rollouts stay apart.
+    /// Number of episodes before the current rollout, which keeps the ids of several rollouts distinct.
     episodes_before: usize,
 }
 
 impl Trace {
-    /// A timeline that begins now.
+    /// Creates a timeline that begins now.
     pub fn start() -> Self {
         Self { origin: Instant::now(), events: Vec::new(), episodes_before: 0 }
     }
 
-    /// Notes what took from `started` on for `took`; `details` is an object that is shown beside it.
+    /// Records an activity that began at `started` and took `took`. The viewer shows the object `details`.
     pub fn span(
         &mut self,
         track: Track,
         name: &str,
-        (started, took): (Instant, Duration),
+        started: Instant,
+        took: Duration,
         details: &Value,
     ) {
         self.events.push(json!({
@@ -69,12 +70,12 @@ impl Trace {
         }));
     }
 
-    /// Something of an episode begins now; what was begun last ends first.
+    /// Begins an activity of an episode. Activities nest: the one that began last ends first.
     pub fn begin(&mut self, episode: usize, name: &str, details: &Value) {
         self.mark("b", episode, name, details);
     }
 
-    /// What began under that name ends now.
+    /// Ends the activity of that name.
     pub fn end(&mut self, episode: usize, name: &str, details: &Value) {
         self.mark("e", episode, name, details);
     }
@@ -86,13 +87,13 @@ impl Trace {
         }));
     }
 
-    /// The next rollout of the step counts its `episodes` from 0 again.
+    /// Begins the next rollout of the step, after one of `episodes` episodes. It counts from 0 again.
     pub fn next_rollout(&mut self, episodes: usize) {
         self.episodes_before += episodes;
     }
 
-    fn microseconds(&self, at: Instant) -> u64 {
-        whole_microseconds(at.saturating_duration_since(self.origin))
+    fn microseconds(&self, time: Instant) -> u64 {
+        whole_microseconds(time.saturating_duration_since(self.origin))
     }
 
     /// Writes `run_dir/trace/step-N.json`, whole or not at all.
@@ -100,14 +101,14 @@ impl Trace {
     /// # Errors
     /// Those of the file system.
     pub fn write(&self, run_dir: &Path, step: u64) -> io::Result<PathBuf> {
-        let named = |what: &str, track: Option<Track>, name: &str| {
+        let label = |kind: &str, track: Option<Track>, name: &str| {
             json!({
-                "ph": "M", "pid": PROCESS, "tid": track.map_or(0, Track::number), "name": what,
+                "ph": "M", "pid": PROCESS, "tid": track.map_or(0, Track::number), "name": kind,
                 "args": {"name": name},
             })
         };
-        let mut events = vec![named("process_name", None, &format!("step {step}"))];
-        events.extend(Track::ALL.map(|track| named("thread_name", Some(track), track.name())));
+        let mut events = vec![label("process_name", None, &format!("step {step}"))];
+        events.extend(Track::ALL.map(|track| label("thread_name", Some(track), track.name())));
         events.extend_from_slice(&self.events);
         let text = json!({"displayTimeUnit": "ms", "traceEvents": events}).to_string();
         let folder = run_dir.join("trace");
@@ -132,7 +133,7 @@ mod tests {
         let mut trace = Trace::start();
         let started = trace.origin + Duration::from_millis(3);
         let took = Duration::from_micros(1_500);
-        trace.span(Track::Engine, "pass", (started, took), &json!({"rows": 4}));
+        trace.span(Track::Engine, "pass", started, took, &json!({"rows": 4}));
         trace.begin(2, "episode", &json!({}));
         trace.begin(2, "search", &json!({"query": "q"}));
         trace.end(2, "search", &json!({"passages": 3}));

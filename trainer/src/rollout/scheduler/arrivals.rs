@@ -1,42 +1,42 @@
-//! Rollouts of episodes that come while others run.
+//! Rollouts of episodes that arrive while others run.
 
 use std::time::Duration;
 
-use super::{Running, Scheduler, WAIT_SLICE, episode_limits};
+use super::{RunningEpisode, Scheduler, WAIT_SLICE, episode_limits};
 use crate::engine::Engine;
-use crate::rollout::config::RolloutConfig;
 use crate::rollout::episode::{Episode, EpisodeLimits};
+use crate::rollout::settings::RolloutSettings;
 use crate::rollout::work::{
     Arrival, Arrivals, CarriedEpisode, RolloutError, RolloutEvent, RolloutObserver,
 };
 use crate::search::Searcher;
 use crate::token::Tokenizer;
 
-/// Longest wait for searches without a look at what has come.
+/// Longest wait for searches between two checks for arrivals.
 const ARRIVAL_SLICE: Duration = Duration::from_millis(10);
 
-/// Rolls out episodes as they come, until no more will come and all are over. Trajectories go to the observer
-/// alone, which is told after every step of the engine what each running turn has sampled.
+/// Rolls out episodes as they arrive, until no more will arrive and all have ended. Trajectories go only
+/// to the observer. After every engine step, it also receives the tokens sampled so far in each running turn.
 ///
 /// # Errors
-/// Those of [`roll_out`](crate::rollout::roll_out); a stop ends the episodes that run.
+/// Those of [`roll_out`](crate::rollout::roll_out); a stop ends the running episodes.
 pub fn roll_out_as_they_come(
     engine: &mut dyn Engine,
     searcher: &mut dyn Searcher,
     tokenizer: &Tokenizer,
     arrivals: &mut dyn Arrivals,
-    config: &RolloutConfig,
+    settings: &RolloutSettings,
     observer: &mut dyn RolloutObserver,
 ) -> Result<(), RolloutError> {
-    let limits = episode_limits(config, engine);
-    let mut scheduler = Scheduler::new(engine, searcher, tokenizer, config, observer);
+    let limits = episode_limits(settings, engine);
+    let mut scheduler = Scheduler::new(engine, searcher, tokenizer, settings, observer);
     let result = scheduler.run_as_they_come(arrivals, &limits);
-    scheduler.give_everything_back();
+    scheduler.release_everything();
     result
 }
 
 impl Scheduler<'_> {
-    /// As [`Self::run_apart`], with a look at what has come before every step.
+    /// Runs as [`Self::run_apart`] does, but checks for arrivals before every step.
     fn run_as_they_come(
         &mut self,
         arrivals: &mut dyn Arrivals,
@@ -44,7 +44,7 @@ impl Scheduler<'_> {
     ) -> Result<(), RolloutError> {
         let mut more_will_come = true;
         loop {
-            self.config.stop_flag.check()?;
+            self.settings.stop_flag.check()?;
             let is_idle = self.running.is_empty() && self.waiting.is_empty();
             if more_will_come {
                 let patience = if is_idle { WAIT_SLICE } else { Duration::ZERO };
@@ -85,7 +85,7 @@ impl Scheduler<'_> {
                     let key = job.key;
                     let limits = EpisodeLimits { max_sampled_tokens, ..limits.clone() };
                     let episode = Episode::new(job, limits);
-                    self.settings.insert(id, sampling);
+                    self.samplings.insert(id, sampling);
                     self.waiting.push_back((id, CarriedEpisode { episode, key }));
                     self.total += 1;
                 }
@@ -94,14 +94,14 @@ impl Scheduler<'_> {
         }
     }
 
-    /// Gives up an episode that nobody waits for any more.
+    /// Cancels an episode. The outcome of a query that was already sent is ignored when it arrives.
     fn cancel(&mut self, job: usize) {
         self.waiting.retain(|(waiting, _)| *waiting != job);
-        self.settings.remove(&job);
+        self.samplings.remove(&job);
         let unsent = self.ready_searches.len();
         self.ready_searches.retain(|request| request.ticket != job as u64);
         let was_unsent = self.ready_searches.len() < unsent;
-        if let Some(Running { episode, .. }) = self.running.remove(&job) {
+        if let Some(RunningEpisode { episode, .. }) = self.running.remove(&job) {
             self.engine.release(job as u64);
             if episode.is_searching() && !was_unsent {
                 self.cancelled.insert(job);

@@ -1,17 +1,17 @@
 //! Runs many episodes over one engine and one searcher.
 //!
-//! An episode that waits for passages does not hold up the others: the engine goes on generating
-//! for them, and the searcher is waited for only when nothing else is left to do. In deterministic
-//! mode the episodes take their turns in lock step instead, as the reference does, so that the
-//! batches that the engine sees do not depend on how long searches take.
+//! An episode that waits for passages does not delay the others: the engine continues to generate
+//! for them. The scheduler waits for the searcher only if the engine is idle. In deterministic mode
+//! the episodes take their turns in lock step instead, as in the reference: the engine's batches then
+//! do not depend on the duration of searches.
 
 mod arrivals;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-pub use super::config::{RolloutConfig, default_stop_rule, reference_stop_rule};
 use super::episode::{Action, Episode, EpisodeJob, EpisodeLimits, Event};
+pub use super::settings::{RolloutSettings, default_stop_rule, reference_stop_rule};
 use super::trajectory::Trajectory;
 pub use super::work::{
     Arrival, Arrivals, CarriedEpisode, Rollout, RolloutError, RolloutEvent, RolloutObserver,
@@ -22,47 +22,47 @@ use crate::search::{SearchOutcome, SearchRequest, Searcher};
 use crate::token::Tokenizer;
 pub use arrivals::roll_out_as_they_come;
 
-/// Longest wait for searches without a look at the stop flag.
+/// Longest wait for searches between two checks of the stop flag.
 const WAIT_SLICE: Duration = Duration::from_millis(200);
 
 /// Rolls out all of `work` and returns the trajectories in the same order.
 ///
-/// On an error every sequence is released, so that the engine can be used again. The stop flag is
-/// looked at before every step of the engine and while searches are waited for.
+/// On an error, every sequence is released, and the engine can be used again. The stop flag is
+/// checked before every engine step and during waits for searches.
 pub fn roll_out(
     engine: &mut dyn Engine,
     searcher: &mut dyn Searcher,
     tokenizer: &Tokenizer,
     work: impl Into<RolloutWork>,
-    config: &RolloutConfig,
+    settings: &RolloutSettings,
     observer: &mut dyn RolloutObserver,
 ) -> Result<Rollout, RolloutError> {
     let RolloutWork { carried, jobs } = work.into();
     let total = carried.len() + jobs.len();
-    let limits = episode_limits(config, engine);
-    let key_and_episode = |job: EpisodeJob| CarriedEpisode {
+    let limits = episode_limits(settings, engine);
+    let new_episode = |job: EpisodeJob| CarriedEpisode {
         key: job.key,
         episode: Episode::new(job, limits.clone()),
     };
     let episodes: Vec<CarriedEpisode> =
-        carried.into_iter().chain(jobs.into_iter().map(key_and_episode)).collect();
+        carried.into_iter().chain(jobs.into_iter().map(new_episode)).collect();
     let mut unfinished = BTreeMap::new();
     for episode in &episodes {
         *unfinished.entry(episode.prompt()).or_insert(0) += 1;
     }
-    let mut scheduler = Scheduler::new(engine, searcher, tokenizer, config, observer);
+    let mut scheduler = Scheduler::new(engine, searcher, tokenizer, settings, observer);
     scheduler.waiting = episodes.into_iter().enumerate().collect();
     scheduler.unfinished = unfinished;
     scheduler.total = total;
     scheduler.finished = Some(BTreeMap::new());
     let started = Instant::now();
     let result =
-        if config.deterministic { scheduler.run_in_lock_step() } else { scheduler.run_apart() };
-    let carried = scheduler.give_everything_back();
+        if settings.deterministic { scheduler.run_in_lock_step() } else { scheduler.run_apart() };
+    let carried = scheduler.release_everything();
     result?;
     let mut outcome = scheduler.outcome;
     outcome.times.total = started.elapsed();
-    let finished = scheduler.finished.unwrap_or_default();
+    let finished = scheduler.finished.expect("this rollout keeps its trajectories");
     let trajectories: Vec<Trajectory> = finished.into_values().collect();
     if trajectories.len() + carried.len() != total {
         let lost = total - trajectories.len() - carried.len();
@@ -78,25 +78,26 @@ pub fn roll_out(
     })
 }
 
-fn episode_limits(config: &RolloutConfig, engine: &dyn Engine) -> EpisodeLimits {
+fn episode_limits(settings: &RolloutSettings, engine: &dyn Engine) -> EpisodeLimits {
     EpisodeLimits {
-        max_turns: config.max_turns,
-        max_turn_tokens: config.max_turn_tokens.max(1),
-        min_turn_tokens: config.min_turn_tokens.max(1),
-        observation: config.observation,
-        max_context_tokens: config.max_context_tokens.min(engine.max_context_tokens()),
+        max_turns: settings.max_turns,
+        max_turn_tokens: settings.max_turn_tokens.max(1),
+        min_turn_tokens: settings.min_turn_tokens.max(1),
+        observation: settings.observation,
+        max_context_tokens: settings.max_context_tokens.min(engine.max_context_tokens()),
         max_sampled_tokens: usize::MAX,
     }
 }
 
-/// An episode with what the scheduler needs beside it.
-struct Running {
+/// An episode with the scheduler's notes on it.
+struct RunningEpisode {
     episode: Episode,
     key: SamplingKey,
-    /// Segments that the observer has been told of.
+    /// Number of segments that the observer has seen.
     observed: usize,
 }
 
+/// The figures of a rollout.
 #[derive(Default)]
 struct Outcome {
     times: RolloutTimes,
@@ -110,47 +111,48 @@ struct Scheduler<'a> {
     engine: &'a mut dyn Engine,
     searcher: &'a mut dyn Searcher,
     tokenizer: &'a Tokenizer,
-    config: &'a RolloutConfig,
+    settings: &'a RolloutSettings,
     observer: &'a mut dyn RolloutObserver,
     waiting: VecDeque<(usize, CarriedEpisode)>,
-    /// Episodes of each prompt that are not over; no entry once all of them are.
+    /// Number of unfinished episodes of each prompt; a prompt without any has no entry. Empty where
+    /// episodes arrive during the rollout.
     unfinished: BTreeMap<usize, usize>,
     finished_prompts: usize,
-    running: BTreeMap<usize, Running>,
-    /// Episodes that have come so far.
+    running: BTreeMap<usize, RunningEpisode>,
+    /// Number of episodes that have arrived.
     total: usize,
-    /// Those of them that are over.
+    /// Number of episodes that have ended.
     done: usize,
-    /// Trajectories by job; `None` where only the observer is told of them.
+    /// Trajectories by job; `None` if they go only to the observer.
     finished: Option<BTreeMap<usize, Trajectory>>,
-    /// How tokens are chosen in jobs that have it their own way.
-    settings: BTreeMap<usize, Sampling>,
-    /// Jobs that nobody wants any more and whose query is still under way.
+    /// The sampling of the jobs that have their own.
+    samplings: BTreeMap<usize, Sampling>,
+    /// Cancelled jobs whose query has not come back.
     cancelled: BTreeSet<usize>,
     ready_searches: Vec<SearchRequest>,
-    /// Since when the first of them has been looked at.
+    /// The time at which the first of them was ready.
     ready_since: Option<Instant>,
-    /// How long the last step of the engine took.
+    /// Duration of the engine's last step.
     last_step: Duration,
-    /// Queries that were submitted and have not come back.
+    /// Number of queries that were submitted and have not come back.
     searching: usize,
     outcome: Outcome,
 }
 
 impl<'a> Scheduler<'a> {
-    /// One without episodes, which keeps no trajectories.
+    /// Creates a scheduler without episodes that keeps no trajectories.
     fn new(
         engine: &'a mut dyn Engine,
         searcher: &'a mut dyn Searcher,
         tokenizer: &'a Tokenizer,
-        config: &'a RolloutConfig,
+        settings: &'a RolloutSettings,
         observer: &'a mut dyn RolloutObserver,
     ) -> Self {
         Self {
             engine,
             searcher,
             tokenizer,
-            config,
+            settings,
             observer,
             waiting: VecDeque::new(),
             unfinished: BTreeMap::new(),
@@ -159,7 +161,7 @@ impl<'a> Scheduler<'a> {
             total: 0,
             done: 0,
             finished: None,
-            settings: BTreeMap::new(),
+            samplings: BTreeMap::new(),
             cancelled: BTreeSet::new(),
             ready_searches: Vec::new(),
             ready_since: None,
@@ -171,7 +173,7 @@ impl<'a> Scheduler<'a> {
 }
 
 impl Scheduler<'_> {
-    /// Each episode goes on as soon as it can.
+    /// Runs the episodes independently: each continues as soon as it can.
     fn run_apart(&mut self) -> Result<(), RolloutError> {
         loop {
             self.start_episodes()?;
@@ -187,8 +189,8 @@ impl Scheduler<'_> {
         }
     }
 
-    /// All running episodes take one turn, then all of them search, then the next turn begins. The
-    /// outcomes are taken in the order of the jobs, whatever order they came in.
+    /// Runs the episodes turn by turn: all running episodes generate, then all of them search. Outcomes
+    /// are handled in the order of the jobs, not in the order of their arrival.
     fn run_in_lock_step(&mut self) -> Result<(), RolloutError> {
         loop {
             self.start_episodes()?;
@@ -204,7 +206,7 @@ impl Scheduler<'_> {
             for generation in generations {
                 turns.push((generation.sequence as usize, Event::Generated(generation)));
             }
-            // Requests for the next turn are only queued here: the engine runs once all are in.
+            // The engine runs again only after all requests of the next turn are queued.
             for (job, event) in turns {
                 self.step_episode(job, event)?;
             }
@@ -219,31 +221,31 @@ impl Scheduler<'_> {
     }
 
     fn start_episodes(&mut self) -> Result<(), RolloutError> {
-        while self.running.len() < self.config.max_running_episodes.max(1) {
+        while self.running.len() < self.settings.max_running_episodes.max(1) {
             let Some((index, CarriedEpisode { episode, key })) = self.waiting.pop_front() else {
                 return Ok(());
             };
             let running =
-                self.running.entry(index).or_insert(Running { episode, key, observed: 0 });
+                self.running.entry(index).or_insert(RunningEpisode { episode, key, observed: 0 });
             let action = running.episode.ask_again();
             self.act(index, action)?;
         }
         Ok(())
     }
 
-    /// Tells an episode what happened and does what it wants next.
+    /// Passes an event to an episode and performs its next action.
     fn step_episode(&mut self, job: usize, event: Event) -> Result<(), RolloutError> {
         let Some(running) = self.running.get_mut(&job) else {
-            let reason = format!("got something for job {job}, which is not running");
+            let reason = format!("an event arrived for job {job}, which is not running");
             return Err(RolloutError::Protocol(reason));
         };
         let action = running.episode.step(event, self.tokenizer)?;
         self.act(job, action)
     }
 
-    /// Does what an episode wants, once the observer has seen what is new in it.
+    /// Reports new segments to the observer, then performs the action of a running episode.
     fn act(&mut self, job: usize, action: Action) -> Result<(), RolloutError> {
-        let Some(running) = self.running.get_mut(&job) else { return Ok(()) };
+        let running = self.running.get_mut(&job).expect("only running episodes act");
         let segments = &running.episode.trajectory().segments;
         for segment in &segments[running.observed..] {
             self.observer.observe(RolloutEvent::Appended { job, segment });
@@ -252,19 +254,19 @@ impl Scheduler<'_> {
         match action {
             Action::Generate { append, max_new_tokens } => {
                 let key = running.key;
-                let sampling = self.settings.get(&job).copied().unwrap_or(self.config.sampling);
+                let sampling = self.samplings.get(&job).copied().unwrap_or(self.settings.sampling);
                 self.engine.submit(GenerateRequest {
                     sequence: job as u64,
                     append,
                     max_new_tokens,
-                    stop: self.config.stop.clone(),
+                    stop: self.settings.stop.clone(),
                     sampling,
                     key,
                 })?;
             }
             Action::Search { query } => {
                 self.observer.observe(RolloutEvent::Searching { job, query: &query });
-                let top_k = self.config.top_k;
+                let top_k = self.settings.top_k;
                 self.ready_searches.push(SearchRequest { ticket: job as u64, query, top_k });
             }
             Action::Finish => self.finish(job),
@@ -273,7 +275,7 @@ impl Scheduler<'_> {
     }
 
     fn finish(&mut self, job: usize) {
-        let Some(running) = self.running.remove(&job) else { return };
+        let running = self.running.remove(&job).expect("only running episodes finish");
         self.engine.release(job as u64);
         let trajectory = running.episode.into_trajectory();
         if let Some(left) = self.unfinished.get_mut(&trajectory.prompt) {
@@ -284,7 +286,7 @@ impl Scheduler<'_> {
             }
         }
         self.done += 1;
-        self.settings.remove(&job);
+        self.samplings.remove(&job);
         let (done, total) = (self.done, self.total);
         let event = RolloutEvent::Finished { job, trajectory: &trajectory, done, total };
         self.observer.observe(event);
@@ -293,12 +295,12 @@ impl Scheduler<'_> {
         }
     }
 
-    /// Whether the rest is not waited for.
+    /// Returns `true` once enough prompts have finished: the rollout then ends.
     fn is_enough(&self) -> bool {
-        self.config.enough_prompts.is_some_and(|enough| self.finished_prompts >= enough)
+        self.settings.enough_prompts.is_some_and(|enough| self.finished_prompts >= enough)
     }
 
-    /// One request for all queries that are ready, or one for each.
+    /// Submits the ready queries, in one request or in one request each.
     fn submit_searches(&mut self) -> Result<(), RolloutError> {
         self.ready_since = None;
         if self.ready_searches.is_empty() {
@@ -307,7 +309,7 @@ impl Scheduler<'_> {
         let mut requests = std::mem::take(&mut self.ready_searches);
         requests.sort_by_key(|request| request.ticket);
         self.searching += requests.len();
-        if self.config.search_batch.is_zero() {
+        if self.settings.search_batch.is_zero() {
             for request in requests {
                 self.searcher.submit(vec![request])?;
             }
@@ -317,17 +319,17 @@ impl Scheduler<'_> {
         Ok(())
     }
 
-    /// Whether queries that are ready may wait for those of the next engine step: only if they will not
-    /// have waited too long by its end, as the last one tells.
+    /// Returns `true` if the ready queries may wait for those of the next engine step. They may if a step
+    /// as long as the last one keeps their wait within the limit.
     fn waits_for_more_searches(&mut self) -> bool {
         if self.ready_searches.is_empty() || self.engine.is_idle() {
             return false;
         }
         let waited = self.ready_since.get_or_insert_with(Instant::now).elapsed();
-        waited + self.last_step < self.config.search_batch
+        waited + self.last_step < self.settings.search_batch
     }
 
-    /// Waits for the searcher only if the engine has nothing to do.
+    /// Collects search outcomes; waits for one only if the engine is idle.
     fn collect_outcomes(&mut self) -> Result<Vec<SearchOutcome>, RolloutError> {
         if self.searching == 0 {
             return Ok(Vec::new());
@@ -343,7 +345,7 @@ impl Scheduler<'_> {
     fn timed_wait(&mut self) -> Result<Vec<SearchOutcome>, RolloutError> {
         let started = Instant::now();
         let outcomes = loop {
-            self.config.stop_flag.check()?;
+            self.settings.stop_flag.check()?;
             if let Some(outcomes) = self.searcher.wait(WAIT_SLICE)? {
                 break outcomes;
             }
@@ -402,7 +404,7 @@ impl Scheduler<'_> {
     }
 
     fn timed_engine_step(&mut self) -> Result<Vec<Generation>, RolloutError> {
-        self.config.stop_flag.check()?;
+        self.settings.stop_flag.check()?;
         let started = Instant::now();
         let generations = self.engine.step(self.tokenizer)?;
         let took = started.elapsed();
@@ -416,15 +418,15 @@ impl Scheduler<'_> {
         Ok(generations)
     }
 
-    /// Frees engine and searcher; returns the episodes that are not over, in the order of the work.
-    fn give_everything_back(&mut self) -> Vec<CarriedEpisode> {
+    /// Releases engine and searcher; returns the unfinished episodes, in the order of the work.
+    fn release_everything(&mut self) -> Vec<CarriedEpisode> {
         let mut unfinished: Vec<(usize, CarriedEpisode)> = self.waiting.drain(..).collect();
-        for (job, Running { episode, key, .. }) in std::mem::take(&mut self.running) {
+        for (job, RunningEpisode { episode, key, .. }) in std::mem::take(&mut self.running) {
             self.engine.release(job as u64);
             unfinished.push((job, CarriedEpisode { episode, key }));
         }
         unfinished.sort_by_key(|(job, _)| *job);
-        // A ticket is used again in the next rollout: no outcome may outlive this one.
+        // The next rollout uses the same tickets: no outcome may outlive this rollout.
         self.searcher.cancel();
         unfinished.into_iter().map(|(_, episode)| episode).collect()
     }

@@ -1,15 +1,16 @@
-//! Episodes that come and go while others run.
+//! Episodes that arrive and are cancelled while others run.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::scripted::{ScriptedEngine, ScriptedSearcher, Timing, config, documents, jobs};
+use super::scripted::{ScriptedEngine, ScriptedSearcher, Timing, documents, jobs, settings};
 use crate::engine::Sampling;
 use crate::rollout::{Arrival, Arrivals, RolloutEvent, RolloutObserver, roll_out_as_they_come};
 use crate::token::Tokenizer;
 
-/// Four episodes come at once and a fifth later; two are given up, one of them in its search.
+/// The events so far. Four episodes arrive together and a fifth later; two are cancelled, one of them
+/// during its search.
 #[derive(Default)]
 struct Seen {
     searching: BTreeSet<usize>,
@@ -34,7 +35,7 @@ impl Arrivals for Source<'_> {
             return Some((0..4).map(arrival).collect());
         }
         if seen.takes == 3 {
-            // In its first turn; and one that is not there.
+            // One episode in its first turn, and one that does not exist.
             return Some(vec![Arrival::Cancel { id: 2 }, Arrival::Cancel { id: 77 }]);
         }
         if seen.searching.contains(&1) && seen.searching.len() < 10 {
@@ -54,7 +55,7 @@ impl RolloutObserver for &RefCell<Seen> {
             }
             RolloutEvent::Finished { job, trajectory, .. } => {
                 assert_eq!(trajectory.searches.len(), 1);
-                assert!(seen.finished.insert(job), "{job} is over twice");
+                assert!(seen.finished.insert(job), "job {job} finished twice");
             }
             RolloutEvent::Sampling { token_ids, .. } => {
                 seen.most_sampled = seen.most_sampled.max(token_ids.len());
@@ -65,11 +66,11 @@ impl RolloutObserver for &RefCell<Seen> {
 }
 
 #[test]
-fn what_is_given_up_is_released_and_disturbs_nobody() {
+fn cancelled_episodes_are_released_and_do_not_disturb_the_others() {
     for timing in [Timing::Immediate, Timing::LateAndReversed] {
         let turns = ["<search>q</search>", "<answer>a</answer>"];
         let slow = ["<think>for a while</think><search>q</search>", "<answer>a</answer>"];
-        let mut engine = ScriptedEngine::of(&[&turns, &turns, &slow, &slow, &turns]);
+        let mut engine = ScriptedEngine::from_texts(&[&turns, &turns, &slow, &slow, &turns]);
         let mut searcher = ScriptedSearcher::new(documents(&[("*", &["t\ntext"])]), timing);
         let seen = RefCell::new(Seen::default());
         roll_out_as_they_come(
@@ -77,7 +78,7 @@ fn what_is_given_up_is_released_and_disturbs_nobody() {
             &mut searcher,
             &Tokenizer::characters(),
             &mut Source(&seen),
-            &config(false),
+            &settings(false),
             &mut &seen,
         )
         .unwrap();

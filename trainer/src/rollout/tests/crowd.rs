@@ -1,5 +1,5 @@
-//! Two thousand episodes at once over the built-in engine, with a retriever that is late, fails now and
-//! then, and is cancelled: nothing is lost, nothing counted twice, and the pool stays within its bounds.
+//! Two thousand concurrent episodes over the built-in engine. The retriever is late, sometimes fails, and
+//! is cancelled once. No episode is lost or counted twice, and the block pool stays within its limit.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use shared::client::Passage;
 use shared::shutdown::Shutdown;
 use shared::splitmix;
 
-use super::scripted::config;
+use super::scripted::settings;
 use crate::engine::tests::recall::RecallRunner;
 use crate::engine::{BuiltinEngine, BuiltinEngineConfig, SamplingKey};
 use crate::rollout::{
-    EndReason, EpisodeJob, Rollout, RolloutConfig, RolloutError, Segment, SegmentKind, Trajectory,
-    roll_out,
+    EndReason, EpisodeJob, Rollout, RolloutError, RolloutSettings, Segment, SegmentKind,
+    Trajectory, roll_out,
 };
 use crate::search::{SearchOutcome, SearchRequest, Searcher, SearcherError};
 use crate::stop::StopFlag;
@@ -25,7 +25,7 @@ const EPISODES: usize = 2_000;
 const SAMPLES: usize = 4;
 const MARK: &str = "</information>";
 
-/// How often an episode searches, and what it says in each turn.
+/// Returns the number of searches of an episode.
 fn searches_of(prompt: u64, sample: u64) -> u64 {
     splitmix::finalise(prompt * 64 + sample + 1) % 4
 }
@@ -38,23 +38,23 @@ fn turn_text(prompt: u64, sample: u64, turn: u64) -> String {
     }
 }
 
-/// What the scripted model says after a context: the next character of its turn.
+/// Returns the token that the scripted model samples after `context`: the next character of its turn.
 fn next_character(context: &[u32], key: SamplingKey) -> u32 {
     let text = Tokenizer::characters().decode(context).unwrap();
     let turn = text.matches(MARK).count() as u64;
     let said = text.rsplit(['#', '\n']).next().unwrap_or_default().chars().count();
     let script = turn_text(key.prompt, key.sample, turn);
     let next = script.chars().nth(said);
-    u32::from(next.unwrap_or_else(|| panic!("{script:?} is over, but {text:?} goes on")))
+    u32::from(next.unwrap_or_else(|| panic!("{script:?} has ended, but {text:?} continues")))
 }
 
-/// Answers after a while that differs by query; one in twenty fails.
+/// A searcher with a delay that depends on the query; one query in twenty fails.
 struct LateSearcher {
     pending: Vec<(u64, SearchRequest)>,
     clock: u64,
     submitted: BTreeSet<String>,
     cancelled: usize,
-    /// Searches seen, for who wants to stop in their midst.
+    /// Number of searches so far, for a test that stops the rollout among them.
     seen: Arc<AtomicUsize>,
 }
 
@@ -128,17 +128,17 @@ fn crowd() -> Vec<EpisodeJob> {
     (0..EPISODES).map(job).collect()
 }
 
-/// A pool for a sixteenth of what all episodes together can need.
+/// Creates an engine whose pool holds a sixteenth of the tokens that all episodes together can need.
 fn crowded_engine() -> BuiltinEngine {
-    let config = BuiltinEngineConfig {
+    let settings = BuiltinEngineConfig {
         max_sequences: EPISODES,
         max_context_tokens: 400,
         max_prefill_tokens: 4096,
         cache_tokens: EPISODES * 24,
         share_prompts: true,
     };
-    let runner = RecallRunner::new(config.pool_blocks(), next_character);
-    BuiltinEngine::with_runner(Box::new(runner), 0x11_0001, config)
+    let runner = RecallRunner::new(settings.pool_blocks(), next_character);
+    BuiltinEngine::with_runner(Box::new(runner), 0x11_0001, settings)
 }
 
 fn play(
@@ -146,13 +146,13 @@ fn play(
     searcher: &mut LateSearcher,
     stop_flag: StopFlag,
 ) -> Result<Rollout, RolloutError> {
-    let config = RolloutConfig {
+    let settings = RolloutSettings {
         max_running_episodes: EPISODES,
         max_turn_tokens: 60,
         stop_flag,
-        ..config(false)
+        ..settings(false)
     };
-    roll_out(engine, searcher, &Tokenizer::characters(), crowd(), &config, &mut ())
+    roll_out(engine, searcher, &Tokenizer::characters(), crowd(), &settings, &mut ())
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn two_thousand_episodes_lose_nothing_and_count_nothing_twice() {
     let mut engine = crowded_engine();
     let seen = Arc::new(AtomicUsize::new(0));
 
-    // A first rollout is cancelled while searches are under way and turns are running.
+    // The first rollout is stopped while searches are pending and turns are running.
     let (watched, asked) = (Arc::clone(&seen), AtomicU8::new(0));
     let enough = StopFlag::asking(move || {
         asked.fetch_or(u8::from(watched.load(Ordering::Relaxed) > 700), Ordering::Relaxed);
@@ -183,13 +183,14 @@ fn two_thousand_episodes_lose_nothing_and_count_nothing_twice() {
         let query = |turn: u64| format!("{prompt}/{sample}/{turn}");
         let failing = sent.clone().find(|turn| LateSearcher::fails(&query(*turn)));
         let turns = failing.map_or(searches_of(prompt, sample) + 1, |turn| turn + 1);
-        let written = trajectory.segments.iter().filter(|one| one.kind == SegmentKind::Sampled);
+        let is_turn = |segment: &&Segment| segment.kind == SegmentKind::Sampled;
+        let written = trajectory.segments.iter().filter(is_turn);
         let expected: Vec<String> =
             (0..turns).map(|turn| turn_text(prompt, sample, turn)).collect();
-        assert!(written.map(|one| &one.text).eq(&expected), "{trajectory:?}");
-        let found = trajectory.searches.iter().map(|search| search.passage_ids[0].clone());
+        assert!(written.map(|turn| &turn.text).eq(&expected), "{trajectory:?}");
+        let passage_ids = trajectory.searches.iter().map(|search| search.passage_ids[0].clone());
         let answered = failing.unwrap_or(searches_of(prompt, sample));
-        assert!(found.eq((0..answered).map(|turn| format!("id-{}", query(turn)))));
+        assert!(passage_ids.eq((0..answered).map(|turn| format!("id-{}", query(turn)))));
         let end = if failing.is_some() { EndReason::SearchFailed } else { EndReason::Answered };
         assert_eq!(trajectory.end, end);
         failed += usize::from(failing.is_some());
@@ -198,12 +199,12 @@ fn two_thousand_episodes_lose_nothing_and_count_nothing_twice() {
     assert_eq!(rollout.failed_searches, failed);
     let counters = engine.take_counters();
     assert!(counters.most_blocks <= counters.pool_blocks);
-    assert!(counters.preemptions > 0, "the pool is made to run dry: {counters:?}");
-    // The first token of a turn is drawn from what was read, each other one takes a pass.
+    assert!(counters.preemptions > 0, "the pool never ran dry: {counters:?}");
+    // The pass that reads the context also yields the first token of a turn; every other token needs a pass.
     let sampled: usize = rollout.trajectories.iter().map(Trajectory::sampled_tokens).sum();
     let is_sampled = |segment: &&Segment| segment.kind == SegmentKind::Sampled;
-    let segments = |one: &Trajectory| one.segments.iter().filter(is_sampled).count();
-    let turns: usize = rollout.trajectories.iter().map(segments).sum();
+    let turns_of = |trajectory: &Trajectory| trajectory.segments.iter().filter(is_sampled).count();
+    let turns: usize = rollout.trajectories.iter().map(turns_of).sum();
     assert_eq!(counters.decoded_tokens, (sampled - turns) as u64);
-    assert_eq!(engine.take_counters().most_blocks, 0, "everything was given back");
+    assert_eq!(engine.take_counters().most_blocks, 0, "blocks outlived the rollout");
 }

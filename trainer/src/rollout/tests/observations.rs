@@ -1,4 +1,4 @@
-//! What the model is shown of a search, and how it is shortened.
+//! The rendering of passages for the model, and their shortening.
 
 use shared::client::Passage;
 
@@ -50,14 +50,14 @@ fn every_budget_is_met_and_the_frame_never_lost() {
         assert!(shown.text.ends_with("</information>\n\n"), "{}", shown.text);
         assert_eq!(Tokenizer::characters().encode(&shown.text).unwrap(), shown.token_ids);
         assert_eq!(shown.shortened, max_tokens < whole.token_ids.len(), "{max_tokens}");
-        // More room never shows less, but for the step at which one more passage comes in.
+        // A larger budget never shows less, except at the step that adds one more passage.
         last_length = last_length.max(shown.token_ids.len());
     }
     assert_eq!(last_length, whole.token_ids.len());
 }
 
 #[test]
-fn passages_share_what_there_is() {
+fn passages_share_the_budget() {
     let passages = [
         passage("\"A\"\nthe long text of a passage"),
         passage("\"B\"\nx"),
@@ -71,7 +71,7 @@ fn passages_share_what_there_is() {
 }
 
 #[test]
-fn each_passage_has_a_limit_of_its_own() {
+fn each_passage_has_its_own_limit() {
     let shown = show(&[passage("\"A\"\n0123456789"), passage("\"B\"\nx")], 1000, 22).unwrap();
     assert_eq!(
         shown.text,

@@ -1,20 +1,20 @@
-//! The scheduler: who waits for whom, what goes out together, what happens on failure.
+//! The scheduler: waiting, batches of queries, and failures.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::scripted::{ScriptedEngine, ScriptedSearcher, Timing, config, documents, jobs};
+use super::scripted::{ScriptedEngine, ScriptedSearcher, Timing, documents, jobs, settings};
 use crate::rollout::{
-    EndReason, RolloutConfig, RolloutError, RolloutEvent, RolloutObserver, SegmentKind, roll_out,
+    EndReason, RolloutError, RolloutEvent, RolloutObserver, RolloutSettings, SegmentKind, roll_out,
 };
 use crate::search::{SearchOutcome, SearchRequest, Searcher, SearcherError};
 use crate::token::Tokenizer;
 
 const SEARCH_THEN_ANSWER: &[&str] = &["<search>q</search>", "<answer>a</answer>"];
 
-/// Answers job 0 only when it is waited for, and notes who had finished by then.
+/// A searcher that answers job 0 only in `wait`, and records the jobs that had finished by then.
 struct OneSlowSearch {
     inner: ScriptedSearcher,
     slow: Vec<SearchRequest>,
@@ -61,25 +61,29 @@ impl RolloutObserver for NoteFinished {
 #[test]
 fn one_slow_search_does_not_hold_up_the_other_episodes() {
     let finished = Rc::new(RefCell::new(BTreeSet::new()));
-    let found = documents(&[("*", &["t\ntext"])]);
+    let documents = documents(&[("*", &["t\ntext"])]);
     let mut searcher = OneSlowSearch {
-        inner: ScriptedSearcher::new(found, Timing::Immediate),
+        inner: ScriptedSearcher::new(documents, Timing::Immediate),
         slow: Vec::new(),
         finished: Rc::clone(&finished),
         finished_when_waited_for: Vec::new(),
     };
     let long =
         ["<search>a</search>", "<search>b</search>", "<search>c</search>", "<answer>z</answer>"];
-    let mut engine =
-        ScriptedEngine::of(&[SEARCH_THEN_ANSWER, &long, SEARCH_THEN_ANSWER, SEARCH_THEN_ANSWER]);
-    // The fourth episode starts only when another one has made room for it.
-    let config = RolloutConfig { max_running_episodes: 3, ..config(false) };
+    let mut engine = ScriptedEngine::from_texts(&[
+        SEARCH_THEN_ANSWER,
+        &long,
+        SEARCH_THEN_ANSWER,
+        SEARCH_THEN_ANSWER,
+    ]);
+    // The fourth episode starts only after another one has ended.
+    let settings = RolloutSettings { max_running_episodes: 3, ..settings(false) };
     let rollout = roll_out(
         &mut engine,
         &mut searcher,
         &Tokenizer::characters(),
         jobs(&["p", "p", "p", "p"]),
-        &config,
+        &settings,
         &mut NoteFinished(Rc::clone(&finished)),
     )
     .unwrap();
@@ -88,18 +92,19 @@ fn one_slow_search_does_not_hold_up_the_other_episodes() {
     assert_eq!(rollout.trajectories[1].searches.len(), 3);
 }
 
-/// The tickets of each request, where two queries are ready at once and a third one later.
+/// Checks the tickets of each request; two queries are ready in the same step and a third one later.
 #[track_caller]
 fn check_requests(deterministic: bool, search_batch: Duration, expected: &[&[u64]]) {
-    let mut engine = ScriptedEngine::of(&[
+    let mut engine = ScriptedEngine::from_texts(&[
         &["<search>x</search>", "<answer>a</answer>"],
         &["<search>y</search>", "<answer>a</answer>"],
         &["long thoughts first <search>z</search>", "<answer>a</answer>"],
     ]);
     let mut searcher = ScriptedSearcher::new(documents(&[]), Timing::Immediate);
     let (jobs, tokenizer) = (jobs(&["p", "p", "p"]), Tokenizer::characters());
-    let config = RolloutConfig { search_batch, ..config(deterministic) };
-    let rollout = roll_out(&mut engine, &mut searcher, &tokenizer, jobs, &config, &mut ()).unwrap();
+    let settings = RolloutSettings { search_batch, ..settings(deterministic) };
+    let rollout =
+        roll_out(&mut engine, &mut searcher, &tokenizer, jobs, &settings, &mut ()).unwrap();
     assert_eq!(rollout.ended(EndReason::Answered), 3);
     let batches: Vec<Vec<u64>> =
         searcher.batches.iter().map(|b| b.iter().map(|r| r.ticket).collect()).collect();
@@ -108,19 +113,19 @@ fn check_requests(deterministic: bool, search_batch: Duration, expected: &[&[u64
 
 #[test]
 fn queries_that_are_ready_at_the_same_moment_go_out_in_one_request() {
-    let together = config(false).search_batch;
+    let together = settings(false).search_batch;
     check_requests(false, together, &[&[0, 1], &[2]]);
     check_requests(true, together, &[&[0, 1, 2]]);
 }
 
 #[test]
-fn queries_go_out_alone_where_they_are_not_to_wait_for_others() {
+fn queries_that_must_not_wait_go_out_alone() {
     for deterministic in [false, true] {
         check_requests(deterministic, Duration::ZERO, &[&[0], &[1], &[2]]);
     }
 }
 
-/// However long queries may wait for others: not once nothing else is left to do.
+/// Queries with a long time limit still go out as soon as the engine is idle.
 #[test]
 fn queries_wait_for_others_while_something_runs() {
     check_requests(false, Duration::from_hours(1), &[&[0, 1, 2]]);
@@ -134,12 +139,13 @@ fn in_lock_step_the_engine_sees_the_same_batches_whatever_searches_take() {
         &["<search>aaaa</search>", "<answer>c</answer>"],
     ];
     let run = |timing| {
-        let mut engine = ScriptedEngine::of(scripts);
+        let mut engine = ScriptedEngine::from_texts(scripts);
         let mut searcher = ScriptedSearcher::new(documents(&[("*", &["t\nx"])]), timing);
         let jobs = jobs(&["p", "p", "p"]);
         let tokenizer = Tokenizer::characters();
         let rollout =
-            roll_out(&mut engine, &mut searcher, &tokenizer, jobs, &config(true), &mut ()).unwrap();
+            roll_out(&mut engine, &mut searcher, &tokenizer, jobs, &settings(true), &mut ())
+                .unwrap();
         (rollout.trajectories, engine.batches, searcher.batches)
     };
     let (trajectories, engine_batches, search_batches) = run(Timing::Immediate);
@@ -149,7 +155,7 @@ fn in_lock_step_the_engine_sees_the_same_batches_whatever_searches_take() {
 #[test]
 fn a_search_that_fails_for_good_ends_its_episode_only() {
     for deterministic in [false, true] {
-        let mut engine = ScriptedEngine::of(&[
+        let mut engine = ScriptedEngine::from_texts(&[
             SEARCH_THEN_ANSWER,
             &["<search>broken</search>", "<answer>never said</answer>"],
         ]);
@@ -157,15 +163,21 @@ fn a_search_that_fails_for_good_ends_its_episode_only() {
         searcher.failing.insert("broken".to_owned());
         let jobs = jobs(&["p", "p"]);
         let tokenizer = Tokenizer::characters();
-        let rollout =
-            roll_out(&mut engine, &mut searcher, &tokenizer, jobs, &config(deterministic), &mut ())
-                .unwrap();
+        let rollout = roll_out(
+            &mut engine,
+            &mut searcher,
+            &tokenizer,
+            jobs,
+            &settings(deterministic),
+            &mut (),
+        )
+        .unwrap();
         assert_eq!(rollout.failed_searches, 1);
         assert_eq!(rollout.last_search_failure.as_deref(), Some("scripted failure"));
         let [answered, failed] = &rollout.trajectories[..] else { panic!("two jobs") };
         assert_eq!(answered.end, EndReason::Answered);
         assert!(answered.end.is_trainable());
-        // Nothing found is a success, and shown as such.
+        // An empty result is a success: the model sees an empty frame.
         assert_eq!(answered.segments[2].text, "\n\n<information></information>\n\n");
         assert_eq!(failed.end, EndReason::SearchFailed);
         assert!(!failed.end.is_trainable());
@@ -176,22 +188,29 @@ fn a_search_that_fails_for_good_ends_its_episode_only() {
 }
 
 #[test]
-fn an_engine_failure_gives_everything_back() {
+fn an_engine_failure_releases_everything() {
     for deterministic in [false, true] {
-        let mut engine = ScriptedEngine::of(&[SEARCH_THEN_ANSWER, &["a longer turn of a model"]]);
+        let mut engine =
+            ScriptedEngine::from_texts(&[SEARCH_THEN_ANSWER, &["a longer turn of a model"]]);
         engine.fails_after_turns = Some(1);
         let mut searcher = ScriptedSearcher::new(documents(&[]), Timing::LateAndReversed);
         let jobs = jobs(&["p", "p"]);
         let tokenizer = Tokenizer::characters();
-        let result =
-            roll_out(&mut engine, &mut searcher, &tokenizer, jobs, &config(deterministic), &mut ());
+        let result = roll_out(
+            &mut engine,
+            &mut searcher,
+            &tokenizer,
+            jobs,
+            &settings(deterministic),
+            &mut (),
+        );
         assert!(matches!(result, Err(RolloutError::Engine(_))), "{result:?}");
         assert_eq!(engine.released, BTreeSet::from([0, 1]));
         assert!(searcher.cancelled);
     }
 }
 
-/// Returns an outcome that nobody asked for.
+/// A searcher that returns an outcome without a request.
 struct Confused;
 
 impl Searcher for Confused {
@@ -212,10 +231,10 @@ impl Searcher for Confused {
 
 #[test]
 fn an_outcome_that_belongs_to_no_episode_is_an_error() {
-    let mut engine = ScriptedEngine::of(&[SEARCH_THEN_ANSWER]);
+    let mut engine = ScriptedEngine::from_texts(&[SEARCH_THEN_ANSWER]);
     let tokenizer = Tokenizer::characters();
     let result =
-        roll_out(&mut engine, &mut Confused, &tokenizer, jobs(&["p"]), &config(false), &mut ());
+        roll_out(&mut engine, &mut Confused, &tokenizer, jobs(&["p"]), &settings(false), &mut ());
     assert!(matches!(result, Err(RolloutError::Protocol(_))), "{result:?}");
 }
 
@@ -232,18 +251,18 @@ fn the_observer_sees_what_happens_in_order() {
                 RolloutEvent::Found { passages, .. } => format!("found {}", passages.len()),
                 RolloutEvent::SearchFailed { reason, .. } => format!("failed {reason}"),
                 RolloutEvent::Finished { done, total, .. } => format!("finished {done}/{total}"),
-                // How often there is something to compute or to wait for is the engine's affair.
+                // The number of steps and waits is the engine's business.
                 RolloutEvent::Stepped { .. }
                 | RolloutEvent::Sampling { .. }
                 | RolloutEvent::Waited { .. } => return,
             });
         }
     }
-    let mut engine = ScriptedEngine::of(&[SEARCH_THEN_ANSWER]);
+    let mut engine = ScriptedEngine::from_texts(&[SEARCH_THEN_ANSWER]);
     let mut searcher = ScriptedSearcher::new(documents(&[("q", &["t\nx"])]), Timing::Immediate);
     let mut log = Log(Vec::new());
     let tokenizer = Tokenizer::characters();
-    roll_out(&mut engine, &mut searcher, &tokenizer, jobs(&["p"]), &config(false), &mut log)
+    roll_out(&mut engine, &mut searcher, &tokenizer, jobs(&["p"]), &settings(false), &mut log)
         .unwrap();
     let expected = [
         "Prompt p",
@@ -259,13 +278,14 @@ fn the_observer_sees_what_happens_in_order() {
 
 #[test]
 fn no_jobs_are_no_work() {
-    let mut engine = ScriptedEngine::of(&[]);
+    let mut engine = ScriptedEngine::from_texts(&[]);
     let mut searcher = ScriptedSearcher::new(documents(&[]), Timing::Immediate);
     for deterministic in [false, true] {
         let tokenizer = Tokenizer::characters();
-        let config = config(deterministic);
+        let settings = settings(deterministic);
         let rollout =
-            roll_out(&mut engine, &mut searcher, &tokenizer, Vec::new(), &config, &mut ()).unwrap();
+            roll_out(&mut engine, &mut searcher, &tokenizer, Vec::new(), &settings, &mut ())
+                .unwrap();
         assert!(rollout.trajectories.is_empty());
     }
     assert!(engine.batches.is_empty());

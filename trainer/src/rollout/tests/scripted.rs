@@ -1,5 +1,4 @@
-//! A model that says what it is told to, one character a step, and a retriever that answers when it
-//! is told to.
+//! A model that follows a script, one character per step, and a retriever with scripted answers and timing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -10,33 +9,33 @@ use crate::engine::{
     Engine, EngineError, GenerateRequest, Generation, Sampling, SamplingKey, StopReason, StopRule,
 };
 use crate::rollout::observation::ObservationBudget;
-use crate::rollout::{EpisodeJob, RolloutConfig};
+use crate::rollout::{EpisodeJob, RolloutSettings};
 use crate::search::{SearchOutcome, SearchRequest, Searcher, SearcherError};
 use crate::stop::StopFlag;
 use crate::token::{CHARACTERS_END_ID, Tokenizer};
 
-/// What is said after the end of a script, by the model that the recordings were made with.
+/// The text of a turn after the end of the script, as in the recordings.
 const AFTER_SCRIPT: &str = "nothing more";
 
-/// Says script `n` in sequence `n`, one entry a turn.
+/// An engine that writes script `n` in sequence `n`, one entry per turn.
 #[derive(Debug, Default)]
 pub(crate) struct ScriptedEngine {
     pub(crate) scripts: Vec<Vec<String>>,
-    /// Sample an end-of-sequence token where an entry ends without a stop string.
+    /// If `true`, samples an end-of-sequence token after an entry without a stop string.
     pub(crate) says_end: bool,
     pub(crate) max_context_tokens: usize,
-    /// Fails when this many turns have ended.
+    /// Number of ended turns after which the engine fails.
     pub(crate) fails_after_turns: Option<usize>,
     pub(crate) sequences: BTreeMap<u64, Sequence>,
     pub(crate) released: BTreeSet<u64>,
-    /// Sequences that were running in each step.
+    /// The running sequences of each step.
     pub(crate) batches: Vec<Vec<u64>>,
     turns_ended: usize,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Sequence {
-    /// Every token of the context, and whether it was sampled.
+    /// The tokens of the context, each with `true` if it was sampled.
     pub(crate) context: Vec<(u32, bool)>,
     /// The context's text at the start of each turn.
     pub(crate) inputs: Vec<String>,
@@ -57,14 +56,14 @@ impl ScriptedEngine {
         Self { scripts, max_context_tokens: 1_000_000, ..Self::default() }
     }
 
-    pub(crate) fn of(scripts: &[&[&str]]) -> Self {
+    pub(crate) fn from_texts(scripts: &[&[&str]]) -> Self {
         let owned = |script: &&[&str]| script.iter().map(|turn| (*turn).to_owned()).collect();
         Self::new(scripts.iter().map(owned).collect())
     }
 }
 
 impl Turn {
-    /// Samples one token; how the turn ended, if it did.
+    /// Samples one token. Returns the stop reason if the turn ended.
     fn advance(&mut self, says_end: bool) -> Option<StopReason> {
         let Some(character) = self.rest.pop_front() else {
             return Some(self.end_of_script(says_end));
@@ -99,7 +98,7 @@ impl Turn {
 
 impl Engine for ScriptedEngine {
     fn submit(&mut self, request: GenerateRequest) -> Result<(), EngineError> {
-        assert!(!self.released.contains(&request.sequence), "a released sequence goes on");
+        assert!(!self.released.contains(&request.sequence), "a released sequence continues");
         let sequence = self.sequences.entry(request.sequence).or_default();
         if sequence.running.is_some() {
             return Err(EngineError::Busy(request.sequence));
@@ -141,7 +140,7 @@ impl Engine for ScriptedEngine {
             sequence.context.extend(token_ids.iter().map(|id| (*id, true)));
             ended.push(Generation {
                 sequence: id,
-                log_probs: (0..token_ids.len()).map(|at| log_prob(first + at)).collect(),
+                log_probs: (0..token_ids.len()).map(|offset| log_prob(first + offset)).collect(),
                 token_ids,
                 stop,
                 policy_version: 3,
@@ -168,7 +167,7 @@ impl Engine for ScriptedEngine {
     }
 }
 
-/// A log-prob that tells at which position of the context its token was sampled.
+/// Returns a log-prob that encodes the position of its token in the context.
 pub(crate) fn log_prob(position: usize) -> f32 {
     -(position as f32) / 1024.0
 }
@@ -177,19 +176,19 @@ fn decode(ids: &[u32]) -> String {
     Tokenizer::characters().decode(ids).unwrap()
 }
 
-/// When a [`ScriptedSearcher`] answers.
+/// The timing of a [`ScriptedSearcher`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Timing {
-    /// Everything at once, in order.
+    /// All outcomes at the next poll, in order.
     Immediate,
     /// One outcome at a time, the latest query first, and only at every other poll.
     LateAndReversed,
 }
 
-/// Finds what it is told to.
+/// A searcher with given results.
 #[derive(Debug)]
 pub(crate) struct ScriptedSearcher {
-    /// Passages of a query; `*` holds those of any other.
+    /// The passages of each query; those of `*` answer all other queries.
     pub(crate) documents: BTreeMap<String, Vec<String>>,
     pub(crate) timing: Timing,
     /// Queries that fail for good.
@@ -215,11 +214,11 @@ impl ScriptedSearcher {
     }
 
     fn answer(&self, request: &SearchRequest) -> SearchOutcome {
-        let found = self.documents.get(&request.query).or_else(|| self.documents.get("*"));
+        let documents = self.documents.get(&request.query).or_else(|| self.documents.get("*"));
         let passage = |(rank, contents): (usize, &String)| {
             Passage::new(format!("{}-{rank}", request.query), contents.clone())
         };
-        let passages = found.into_iter().flatten().take(request.top_k).enumerate().map(passage);
+        let passages = documents.into_iter().flatten().take(request.top_k).enumerate().map(passage);
         let result = if self.failing.contains(&request.query) {
             Err("scripted failure".to_owned())
         } else {
@@ -262,7 +261,7 @@ impl Searcher for ScriptedSearcher {
     }
 }
 
-/// One job a prompt.
+/// Creates one job per prompt.
 pub(crate) fn jobs<S: AsRef<str>>(prompts: &[S]) -> Vec<EpisodeJob> {
     let job = |(index, prompt): (usize, &S)| EpisodeJob {
         prompt: index,
@@ -275,9 +274,9 @@ pub(crate) fn jobs<S: AsRef<str>>(prompts: &[S]) -> Vec<EpisodeJob> {
     prompts.iter().enumerate().map(job).collect()
 }
 
-/// Limits that no scripted episode meets.
-pub(crate) fn config(deterministic: bool) -> RolloutConfig {
-    RolloutConfig {
+/// Returns settings with limits that no scripted episode reaches.
+pub(crate) fn settings(deterministic: bool) -> RolloutSettings {
+    RolloutSettings {
         max_turns: 4,
         top_k: 2,
         max_turn_tokens: 10_000,
@@ -287,7 +286,7 @@ pub(crate) fn config(deterministic: bool) -> RolloutConfig {
         max_running_episodes: 64,
         sampling: Sampling { temperature: 1.0, top_p: 1.0 },
         stop: crate::rollout::scheduler::default_stop_rule(),
-        // Together, but never waiting: tests do not depend on time.
+        // Queries share a request but never wait for others: tests do not depend on time.
         search_batch: Duration::from_nanos(1),
         deterministic,
         enough_prompts: None,
@@ -296,8 +295,8 @@ pub(crate) fn config(deterministic: bool) -> RolloutConfig {
 }
 
 pub(crate) fn documents(entries: &[(&str, &[&str])]) -> BTreeMap<String, Vec<String>> {
-    let owned = |(query, found): &(&str, &[&str])| {
-        ((*query).to_owned(), found.iter().map(|passage| (*passage).to_owned()).collect())
+    let owned = |(query, passages): &(&str, &[&str])| {
+        ((*query).to_owned(), passages.iter().map(|passage| (*passage).to_owned()).collect())
     };
     entries.iter().map(owned).collect()
 }

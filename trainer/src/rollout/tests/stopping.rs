@@ -1,4 +1,4 @@
-//! A rollout that is stopped ends at once and gives everything back.
+//! A stopped rollout ends at once and releases everything.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use shared::shutdown::Shutdown;
 
-use super::scripted::{ScriptedEngine, ScriptedSearcher, Timing, config, documents, jobs};
+use super::scripted::{ScriptedEngine, ScriptedSearcher, Timing, documents, jobs, settings};
 use crate::rollout::{
-    Rollout, RolloutConfig, RolloutError, RolloutEvent, RolloutObserver, roll_out,
+    Rollout, RolloutError, RolloutEvent, RolloutObserver, RolloutSettings, roll_out,
 };
 use crate::search::{SearchOutcome, SearchRequest, Searcher, SearcherError};
 use crate::stop::StopFlag;
@@ -33,11 +33,12 @@ impl Switch {
 fn run(
     engine: &mut ScriptedEngine,
     searcher: &mut dyn Searcher,
-    (switch, deterministic): (&Switch, bool),
+    switch: &Switch,
+    deterministic: bool,
     observer: &mut dyn RolloutObserver,
 ) -> Result<Rollout, RolloutError> {
-    let config = RolloutConfig { stop_flag: switch.flag(), ..config(deterministic) };
-    roll_out(engine, searcher, &Tokenizer::characters(), jobs(&["p", "p"]), &config, observer)
+    let settings = RolloutSettings { stop_flag: switch.flag(), ..settings(deterministic) };
+    roll_out(engine, searcher, &Tokenizer::characters(), jobs(&["p", "p"]), &settings, observer)
 }
 
 /// Raises the flag when the first turn has been sampled.
@@ -56,11 +57,11 @@ fn the_engine_takes_no_further_step() {
     let scripts: &[&[&str]] =
         &[&["<search>q</search>", "<answer>a</answer>"], &["a long turn without an action"]];
     let steps_of_first_turn = "<search>q</search>".len();
-    let mut engine = ScriptedEngine::of(scripts);
+    let mut engine = ScriptedEngine::from_texts(scripts);
     let mut searcher = ScriptedSearcher::new(documents(&[]), Timing::LateAndReversed);
     let switch = Switch::default();
     let mut observer = RaiseAfterFirstTurn(switch.clone());
-    let result = run(&mut engine, &mut searcher, (&switch, false), &mut observer);
+    let result = run(&mut engine, &mut searcher, &switch, false, &mut observer);
     assert!(matches!(result, Err(RolloutError::Stopped(_))), "{result:?}");
     assert_eq!(engine.batches.len(), steps_of_first_turn);
     assert_eq!(engine.released, BTreeSet::from([0, 1]));
@@ -70,17 +71,18 @@ fn the_engine_takes_no_further_step() {
 #[test]
 fn a_raised_flag_lets_nothing_begin() {
     for deterministic in [false, true] {
-        let mut engine = ScriptedEngine::of(&[&["<answer>a</answer>"], &["<answer>a</answer>"]]);
+        let mut engine =
+            ScriptedEngine::from_texts(&[&["<answer>a</answer>"], &["<answer>a</answer>"]]);
         let mut searcher = ScriptedSearcher::new(documents(&[]), Timing::Immediate);
         let switch = Switch::default();
         switch.raise();
-        let result = run(&mut engine, &mut searcher, (&switch, deterministic), &mut ());
+        let result = run(&mut engine, &mut searcher, &switch, deterministic, &mut ());
         assert!(matches!(result, Err(RolloutError::Stopped(_))), "{result:?}");
         assert!(engine.batches.is_empty());
     }
 }
 
-/// Never answers; raises the flag in the third wait.
+/// A searcher that never answers and raises the flag in the third wait.
 struct Silent {
     switch: Switch,
     waits: usize,
@@ -113,10 +115,11 @@ impl Searcher for Silent {
 #[test]
 fn searches_are_not_waited_for() {
     for deterministic in [false, true] {
-        let mut engine = ScriptedEngine::of(&[&["<search>q</search>"], &["<search>q</search>"]]);
+        let mut engine =
+            ScriptedEngine::from_texts(&[&["<search>q</search>"], &["<search>q</search>"]]);
         let switch = Switch::default();
         let mut searcher = Silent { switch: switch.clone(), waits: 0, cancelled: false };
-        let result = run(&mut engine, &mut searcher, (&switch, deterministic), &mut ());
+        let result = run(&mut engine, &mut searcher, &switch, deterministic, &mut ());
         assert!(matches!(result, Err(RolloutError::Stopped(_))), "{result:?}");
         assert_eq!(searcher.waits, 3);
         assert!(searcher.cancelled);
@@ -124,7 +127,7 @@ fn searches_are_not_waited_for() {
     }
 }
 
-/// Comes back from waiting with nothing, before the limit.
+/// A searcher that returns from a wait before the limit, without an outcome.
 struct Empty;
 
 impl Searcher for Empty {
@@ -146,8 +149,9 @@ impl Searcher for Empty {
 #[test]
 fn a_wait_that_ends_with_nothing_is_an_error() {
     for deterministic in [false, true] {
-        let mut engine = ScriptedEngine::of(&[&["<search>q</search>"], &["<search>q</search>"]]);
-        let result = run(&mut engine, &mut Empty, (&Switch::default(), deterministic), &mut ());
+        let mut engine =
+            ScriptedEngine::from_texts(&[&["<search>q</search>"], &["<search>q</search>"]]);
+        let result = run(&mut engine, &mut Empty, &Switch::default(), deterministic, &mut ());
         assert!(matches!(result, Err(RolloutError::Protocol(_))), "{result:?}");
     }
 }

@@ -1,13 +1,13 @@
-//! Every recorded rollout of the reference, in lock step and with episodes apart.
+//! Every recorded rollout of the reference, in lock step and with independent episodes.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::scripted::{self, ScriptedEngine, ScriptedSearcher, Timing, config, jobs};
+use super::scripted::{self, ScriptedEngine, ScriptedSearcher, Timing, jobs, settings};
 use crate::golden;
 use crate::rollout::scheduler::reference_stop_rule;
-use crate::rollout::{EndReason, RolloutConfig, SegmentKind, Trajectory, roll_out};
+use crate::rollout::{EndReason, RolloutSettings, SegmentKind, Trajectory, roll_out};
 use crate::token::Tokenizer;
 
 #[derive(Deserialize)]
@@ -60,26 +60,27 @@ fn check_all(deterministic: bool, timing: Timing, max_running_episodes: usize) {
     let cases: Vec<Case> = golden::read("rollouts.json");
     assert!(!cases.is_empty());
     for case in &cases {
-        let mut config = RolloutConfig {
+        let mut settings = RolloutSettings {
             max_turns: case.max_turns,
             top_k: case.top_k,
             max_running_episodes,
             stop: reference_stop_rule(),
-            ..config(deterministic)
+            ..settings(deterministic)
         };
-        config.observation.max_tokens = case.max_observation_tokens;
-        check_case(case, &config, timing);
+        settings.observation.max_tokens = case.max_observation_tokens;
+        check_case(case, &settings, timing);
     }
 }
 
-fn check_case(case: &Case, config: &RolloutConfig, timing: Timing) {
+fn check_case(case: &Case, settings: &RolloutSettings, timing: Timing) {
     let scripts = case.trajectories.iter().map(|recorded| recorded.script.clone()).collect();
     let mut engine = ScriptedEngine::new(scripts);
     let mut searcher = ScriptedSearcher::new(case.documents.clone(), timing);
     let prompts: Vec<&str> = case.trajectories.iter().map(|r| r.prompt.as_str()).collect();
     let tokenizer = Tokenizer::characters();
     let rollout =
-        roll_out(&mut engine, &mut searcher, &tokenizer, jobs(&prompts), config, &mut ()).unwrap();
+        roll_out(&mut engine, &mut searcher, &tokenizer, jobs(&prompts), settings, &mut ())
+            .unwrap();
     assert_eq!(rollout.trajectories.len(), case.trajectories.len());
     for (index, recorded) in case.trajectories.iter().enumerate() {
         let name = format!("{} trajectory {index}", case.name);
@@ -89,8 +90,8 @@ fn check_case(case: &Case, config: &RolloutConfig, timing: Timing) {
         assert!(engine.released.contains(&(index as u64)), "{name}");
     }
     check_searches(case, &rollout.trajectories);
-    let all_at_once = config.max_running_episodes >= case.trajectories.len();
-    if config.deterministic && all_at_once {
+    let all_at_once = settings.max_running_episodes >= case.trajectories.len();
+    if settings.deterministic && all_at_once {
         check_batches(case, &searcher);
     }
 }
@@ -117,19 +118,19 @@ fn check_trajectory(name: &str, trajectory: &Trajectory, recorded: &Recorded) {
     assert_eq!(
         trajectory.invalid_actions,
         generations - recorded.valid_actions,
-        "every generation is a valid action or an invalid one: {name}"
+        "every generation is either a valid or an invalid action: {name}"
     );
     let sampled_at = trajectory.sampled_mask().iter().enumerate().filter(|(_, s)| **s).fold(
         Vec::new(),
-        |mut positions, (at, _)| {
-            positions.push(scripted::log_prob(at));
-            positions
+        |mut log_probs, (position, _)| {
+            log_probs.push(scripted::log_prob(position));
+            log_probs
         },
     );
     assert_eq!(trajectory.sampled_log_probs(), sampled_at, "{name}");
 }
 
-/// The queries of each turn, over all episodes: what the reference sends in one batch.
+/// Checks the queries of each turn over all episodes. The reference sends them in one batch.
 fn check_searches(case: &Case, trajectories: &[Trajectory]) {
     let mut queries_of_turn: Vec<Vec<&str>> = vec![Vec::new(); case.max_turns + 1];
     for trajectory in trajectories {
@@ -153,8 +154,7 @@ fn check_searches(case: &Case, trajectories: &[Trajectory]) {
     }
 }
 
-/// In lock step the batches themselves are those of the reference, except that an empty one is not
-/// sent.
+/// Checks the batches of a rollout in lock step: those of the reference without its empty ones.
 fn check_batches(case: &Case, searcher: &ScriptedSearcher) {
     let sent: Vec<Vec<&str>> = searcher
         .batches

@@ -19,7 +19,7 @@ use super::player::Player;
 use super::{TrainingRun, is_due};
 use crate::config::Config;
 use crate::engine::EngineCounters;
-use crate::rollout::{EpisodeJob, Rollout, RolloutConfig};
+use crate::rollout::{EpisodeJob, Rollout, RolloutSettings};
 use crate::run::loaded_model::LoadedModel;
 use crate::run::rollout_engine::{NewWeights, Publisher};
 use crate::stop::StopFlag;
@@ -34,7 +34,7 @@ struct Order {
     /// The step that it is for.
     step: u64,
     jobs: Vec<EpisodeJob>,
-    config: RolloutConfig,
+    config: RolloutSettings,
     /// By which to sample from now on, with their version; those of the order before without.
     weights: Option<(NewWeights, u64)>,
     traced: bool,

@@ -11,7 +11,7 @@ use crate::data::Example;
 use crate::engine::{EngineCounters, Sampling};
 use crate::reward::{Reward, reward};
 use crate::rollout::trajectory::{EndReason, Trajectory};
-use crate::rollout::{CarriedEpisode, EpisodeJob, Rollout, RolloutConfig, RolloutWork};
+use crate::rollout::{CarriedEpisode, EpisodeJob, Rollout, RolloutSettings, RolloutWork};
 use crate::run::loaded_model::{episode_jobs_from, reward_config, rollout_config};
 use crate::run::question_order::questions_from;
 use crate::stop::StopFlag;
@@ -240,7 +240,7 @@ impl TrainingRun<'_> {
     }
 
     /// How a step plays, until `stop` wishes its end.
-    pub(super) fn rollout_config(&self, stop: &StopFlag) -> RolloutConfig {
+    pub(super) fn rollout_config(&self, stop: &StopFlag) -> RolloutSettings {
         let config = self.config;
         let sampling = Sampling {
             temperature: config.rollout.temperature as f32,
@@ -255,7 +255,7 @@ impl TrainingRun<'_> {
         enough_prompts: Option<usize>,
         stop: &StopFlag,
     ) -> anyhow::Result<Rollout> {
-        let rollout = RolloutConfig { enough_prompts, ..self.rollout_config(stop) };
+        let rollout = RolloutSettings { enough_prompts, ..self.rollout_config(stop) };
         let player = self.player.as_mut().context("rollouts go ahead")?;
         let (tokenizer, step) = (&self.loaded.tokenizer, self.state.step + 1);
         player.play(tokenizer, step, (work, &rollout), self.trace.as_mut())

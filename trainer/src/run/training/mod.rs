@@ -283,7 +283,7 @@ impl<'c> TrainingRun<'c> {
     fn end_phase(&mut self, name: &str, started: Instant) -> f64 {
         let took = started.elapsed();
         if let Some(trace) = &mut self.trace {
-            trace.span(Track::Step, name, (started, took), &json!({}));
+            trace.span(Track::Step, name, started, took, &json!({}));
         }
         took.as_secs_f64()
     }

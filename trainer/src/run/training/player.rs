@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::rollout::scheduler::roll_out;
 use crate::rollout::trajectory::SegmentKind;
-use crate::rollout::{Rollout, RolloutConfig, RolloutEvent, RolloutObserver, RolloutWork};
+use crate::rollout::{Rollout, RolloutEvent, RolloutObserver, RolloutSettings, RolloutWork};
 use crate::run::loaded_model::EpisodeProgress;
 use crate::run::rollout_engine::RolloutEngine;
 use crate::search::http::HttpSearcher;
@@ -23,7 +23,7 @@ impl Player {
         &mut self,
         tokenizer: &Tokenizer,
         step: u64,
-        (work, config): (RolloutWork, &RolloutConfig),
+        (work, config): (RolloutWork, &RolloutSettings),
         trace: Option<&mut Trace>,
     ) -> anyhow::Result<Rollout> {
         let label = format!("rollout {step}");
@@ -69,11 +69,11 @@ impl RolloutObserver for TracedProgress<'_> {
             RolloutEvent::Sampling { .. } => {}
             RolloutEvent::Stepped { started, took, ended } => {
                 let details = json!({"turns_ended": ended});
-                trace.span(Track::Engine, "pass", (started, took), &details);
+                trace.span(Track::Engine, "pass", started, took, &details);
             }
             RolloutEvent::Waited { started, took } => {
                 let details = json!({});
-                trace.span(Track::Engine, "wait for passages", (started, took), &details);
+                trace.span(Track::Engine, "wait for passages", started, took, &details);
             }
             RolloutEvent::Finished { job, trajectory, .. } => {
                 let details = json!({

@@ -1,8 +1,7 @@
 //! Searches over HTTP, in the background.
 //!
-//! One runtime thread carries all requests, so that the scheduler's thread never waits for the
-//! network unless it asks to. Every batch is one request of its own: a slow one does not hold up
-//! the next.
+//! One runtime thread handles all requests. The scheduler's thread waits for the network only in
+//! [`Searcher::wait`]. Every batch is a separate request: a slow one does not delay the next.
 
 #[cfg(test)]
 mod tests;
@@ -18,25 +17,27 @@ use tokio::time::timeout;
 
 use super::{SearchOutcome, SearchRequest, Searcher, SearcherError};
 
-/// Outcomes that wait to be collected; senders wait when there are more.
+/// Most outcomes that wait to be collected; a sender waits while the queue is full.
 const OUTCOME_QUEUE_CAPACITY: usize = 1024;
 
 /// Sends queries to a retriever.
 #[derive(Debug)]
 pub struct HttpSearcher {
     client: RetrieveClient,
-    /// `None` only while it is being dropped.
+    /// The runtime; `None` only during the drop.
     runtime: Option<Runtime>,
     in_flight: Arc<Semaphore>,
-    /// One task a batch, so as many at most as episodes are searching.
+    /// One task per batch: at most as many as there are searching episodes.
     tasks: JoinSet<()>,
     sender: mpsc::Sender<SearchOutcome>,
     outcomes: mpsc::Receiver<SearchOutcome>,
 }
 
 impl HttpSearcher {
-    /// Starts the runtime thread; does not connect yet. At most `max_in_flight` requests are under
-    /// way at one time.
+    /// Starts the runtime thread without connecting. At most `max_in_flight` requests run concurrently.
+    ///
+    /// # Errors
+    /// An invalid configuration of the client, or a thread that cannot be started.
     pub fn new(config: ClientConfig, max_in_flight: usize) -> Result<Self, SearcherError> {
         let client =
             RetrieveClient::new(config).map_err(|error| SearcherError(error.to_string()))?;
@@ -51,22 +52,24 @@ impl HttpSearcher {
         let (runtime, tasks) = (Some(runtime), JoinSet::new());
         Ok(Self { client, runtime, in_flight, tasks, sender, outcomes })
     }
+
+    fn runtime(&self) -> &Runtime {
+        self.runtime.as_ref().expect("only the drop takes the runtime")
+    }
 }
 
 impl Searcher for HttpSearcher {
     fn submit(&mut self, requests: Vec<SearchRequest>) -> Result<(), SearcherError> {
         // A request carries one top-k for all of its queries.
-        for batch in requests.chunk_by(|one, next| one.top_k == next.top_k) {
+        for batch in requests.chunk_by(|request, next| request.top_k == next.top_k) {
             let task = send_batch(
                 self.client.clone(),
                 Arc::clone(&self.in_flight),
                 batch.to_vec(),
                 self.sender.clone(),
             );
-            let Some(runtime) = &self.runtime else {
-                return Err(SearcherError("the search thread has ended".into()));
-            };
-            self.tasks.spawn_on(task, runtime.handle());
+            let handle = self.runtime().handle().clone();
+            self.tasks.spawn_on(task, &handle);
         }
         Ok(())
     }
@@ -81,20 +84,19 @@ impl Searcher for HttpSearcher {
     }
 
     fn wait(&mut self, limit: Duration) -> Result<Option<Vec<SearchOutcome>>, SearcherError> {
-        let ended = || SearcherError("the search thread has ended".into());
-        let runtime = self.runtime.as_ref().ok_or_else(ended)?;
+        let handle = self.runtime().handle().clone();
         let outcomes = &mut self.outcomes;
-        // A timer needs its runtime from the start.
-        let first = runtime.block_on(async { timeout(limit, outcomes.recv()).await });
-        let Ok(first) = first else { return Ok(None) };
-        let mut collected = vec![first.ok_or_else(ended)?];
+        // A timer must be created inside its runtime.
+        let received = handle.block_on(async { timeout(limit, outcomes.recv()).await });
+        let Ok(received) = received else { return Ok(None) };
+        let mut collected = vec![received.expect("this searcher holds a sender itself")];
         collected.extend(self.poll()?);
         Ok(Some(collected))
     }
 
     fn cancel(&mut self) {
         self.tasks.abort_all();
-        // What a task sends before it notices goes to the old channel, and so to nobody.
+        // A task may still send before it is aborted. It sends to the old channel, which nobody reads.
         let (sender, outcomes) = mpsc::channel(OUTCOME_QUEUE_CAPACITY);
         self.sender = sender;
         self.outcomes = outcomes;
@@ -104,28 +106,28 @@ impl Searcher for HttpSearcher {
 impl Drop for HttpSearcher {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // Requests that nobody waits for any more are abandoned rather than waited for.
+            // Pending requests are abandoned: nobody needs their outcomes.
             runtime.shutdown_background();
         }
     }
 }
 
+/// Sends a batch, which is not empty, and passes its outcomes on.
 async fn send_batch(
     client: RetrieveClient,
     in_flight: Arc<Semaphore>,
     batch: Vec<SearchRequest>,
     sender: mpsc::Sender<SearchOutcome>,
 ) {
-    let top_k = batch.first().map_or(0, |request| request.top_k);
+    let top_k = batch[0].top_k;
     let queries: Vec<String> = batch.iter().map(|request| request.query.clone()).collect();
     let results = {
-        // The semaphore is never closed; if it were, the batch would go out all the same.
-        let _permit = in_flight.acquire().await;
+        let _permit = in_flight.acquire().await.expect("nothing closes this semaphore");
         client.retrieve(&queries, top_k).await
     };
     for (request, result) in batch.into_iter().zip(results) {
         let result = result.map_err(|error| error.to_string());
-        // The receiver is gone after a cancellation, and nobody wants the rest.
+        // The receiver is gone after a cancellation: nobody needs the other outcomes.
         if sender.send(SearchOutcome { ticket: request.ticket, result }).await.is_err() {
             return;
         }

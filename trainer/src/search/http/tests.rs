@@ -1,8 +1,8 @@
-//! The searcher against a small server that answers when the test lets it.
+//! The searcher against a small server that answers when the test says so.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -10,10 +10,12 @@ use shared::retry::RetryPolicy;
 
 use super::*;
 
-/// Long enough for a busy machine; a test that needs it has failed.
+/// Longest wait for an outcome, generous for a busy machine; a test that reaches it has failed.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// More requests than any test leaves unread.
+const REQUESTS_MAX: usize = 16;
 
-/// A request that the server has read; answering it is up to the test.
+/// A request that the server has read and the test answers.
 struct Asked {
     stream: TcpStream,
     body: Value,
@@ -24,13 +26,13 @@ impl Asked {
         self.body["queries"].as_array().unwrap().iter().filter_map(Value::as_str).collect()
     }
 
-    /// Finds one passage for each query, with the query as its id.
+    /// Answers each query with one passage, whose id is the query.
     fn answer(mut self) {
-        let found = |query: &&str| json!([{"id": query, "contents": format!("T\n{query}")}]);
-        let result: Vec<Value> = self.queries().iter().map(found).collect();
+        let passages = |query: &&str| json!([{"id": query, "contents": format!("T\n{query}")}]);
+        let result: Vec<Value> = self.queries().iter().map(passages).collect();
         let body = json!({ "result": result }).to_string();
         let length = body.len();
-        // A client that has given up may have closed the connection: that is no fault.
+        // A client that cancelled may have closed the connection: ignore the error.
         let _ = write!(
             self.stream,
             "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
@@ -57,11 +59,11 @@ fn read_request(stream: TcpStream) -> Asked {
     Asked { stream, body: serde_json::from_slice(&body).unwrap() }
 }
 
-/// A server that hands its requests to the test, and a searcher that asks it.
+/// Starts a server that hands its requests to the test, and a searcher that uses it.
 fn searcher() -> (Receiver<Asked>, HttpSearcher) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let (sender, asked) = channel();
+    let (sender, asked) = sync_channel(REQUESTS_MAX);
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             if sender.send(read_request(stream.unwrap())).is_err() {
@@ -85,15 +87,15 @@ fn request(ticket: u64, query: &str) -> SearchRequest {
     SearchRequest { ticket, query: query.to_owned(), top_k: 3 }
 }
 
-/// Tickets with the ids of the passages found.
-fn found(outcomes: Vec<SearchOutcome>) -> Vec<(u64, Vec<String>)> {
-    let ids = |outcome: SearchOutcome| {
+/// Returns the tickets with the ids of their passages, sorted.
+fn tickets_and_ids(outcomes: Vec<SearchOutcome>) -> Vec<(u64, Vec<String>)> {
+    let ticket_and_ids = |outcome: SearchOutcome| {
         let passages = outcome.result.unwrap();
         (outcome.ticket, passages.into_iter().map(|passage| passage.id).collect())
     };
-    let mut found: Vec<(u64, Vec<String>)> = outcomes.into_iter().map(ids).collect();
-    found.sort();
-    found
+    let mut sorted: Vec<(u64, Vec<String>)> = outcomes.into_iter().map(ticket_and_ids).collect();
+    sorted.sort();
+    sorted
 }
 
 fn wait_for(searcher: &mut HttpSearcher, count: usize) -> Vec<SearchOutcome> {
@@ -105,28 +107,28 @@ fn wait_for(searcher: &mut HttpSearcher, count: usize) -> Vec<SearchOutcome> {
 }
 
 #[test]
-fn a_wait_ends_at_its_limit_and_the_search_goes_on() {
+fn a_wait_ends_at_its_limit_and_the_search_continues() {
     let (asked, mut searcher) = searcher();
     searcher.submit(vec![request(1, "a")]).unwrap();
     let unanswered = asked.recv().unwrap();
     assert!(searcher.wait(Duration::from_millis(20)).unwrap().is_none());
     unanswered.answer();
-    assert_eq!(found(wait_for(&mut searcher, 1)), [(1, vec!["a".to_owned()])]);
+    assert_eq!(tickets_and_ids(wait_for(&mut searcher, 1)), [(1, vec!["a".to_owned()])]);
 }
 
 #[test]
 fn a_batch_is_one_request_and_comes_back_by_ticket() {
     let (asked, mut searcher) = searcher();
     searcher.submit(vec![request(5, "a"), request(9, "b"), request(2, "a")]).unwrap();
-    let one = asked.recv().unwrap();
-    assert_eq!(one.queries(), ["a", "b", "a"]);
-    assert_eq!(one.body["topk"], 3);
-    assert!(searcher.poll().unwrap().is_empty(), "nothing was answered yet");
-    one.answer();
+    let request = asked.recv().unwrap();
+    assert_eq!(request.queries(), ["a", "b", "a"]);
+    assert_eq!(request.body["topk"], 3);
+    assert!(searcher.poll().unwrap().is_empty(), "an outcome came before the answer");
+    request.answer();
     let outcomes = wait_for(&mut searcher, 3);
     let expected =
         [(2, vec!["a".to_owned()]), (5, vec!["a".to_owned()]), (9, vec!["b".to_owned()])];
-    assert_eq!(found(outcomes), expected);
+    assert_eq!(tickets_and_ids(outcomes), expected);
     assert!(asked.try_recv().is_err(), "one request only");
 }
 
@@ -137,9 +139,9 @@ fn a_slow_request_does_not_hold_up_the_next() {
     let slow = asked.recv().unwrap();
     searcher.submit(vec![request(1, "fast")]).unwrap();
     asked.recv().unwrap().answer();
-    assert_eq!(found(wait_for(&mut searcher, 1)), [(1, vec!["fast".to_owned()])]);
+    assert_eq!(tickets_and_ids(wait_for(&mut searcher, 1)), [(1, vec!["fast".to_owned()])]);
     slow.answer();
-    assert_eq!(found(wait_for(&mut searcher, 1)), [(0, vec!["slow".to_owned()])]);
+    assert_eq!(tickets_and_ids(wait_for(&mut searcher, 1)), [(0, vec!["slow".to_owned()])]);
 }
 
 #[test]
@@ -152,13 +154,13 @@ fn what_was_cancelled_never_comes_back() {
     let after = asked.recv().unwrap();
     before.answer();
     after.answer();
-    assert_eq!(found(wait_for(&mut searcher, 1)), [(0, vec!["after".to_owned()])]);
+    assert_eq!(tickets_and_ids(wait_for(&mut searcher, 1)), [(0, vec!["after".to_owned()])]);
     assert!(searcher.poll().unwrap().is_empty());
 }
 
 #[test]
-fn a_search_that_never_succeeds_is_an_error_and_no_empty_list() {
-    // A port that nobody listens on, because its listener is gone.
+fn a_search_that_never_succeeds_is_an_error_not_an_empty_list() {
+    // Nobody listens on this port: its listener is dropped.
     let url = format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
     let mut config = config(&url);
     config.retry.deadline = Duration::from_millis(50);
