@@ -1,5 +1,4 @@
-//! Shows one episode on a terminal, line by line and, where the engine tells what it is writing,
-//! word by word.
+//! Shows one episode on a terminal: line by line, or word by word if the engine reports partial turns.
 
 use std::cell::RefCell;
 use std::io::{self, Write};
@@ -12,21 +11,21 @@ use crate::rollout::{EndReason, RolloutEvent, RolloutObserver, SegmentKind, Traj
 
 /// Width of the column of labels.
 const LABEL_WIDTH: usize = 10;
-/// Most characters shown of one passage.
+/// Most characters of a passage that are shown.
 const PASSAGE_CHARACTERS: usize = 160;
 
-/// The view of a conversation. Writing can fail (a closed pipe): the first error is kept, and
-/// nothing is written after it.
+/// The view of a conversation. Writing can fail, for example on a closed pipe. The view keeps the first
+/// error and writes nothing after it.
 #[derive(Debug)]
 pub struct Conversation<W> {
     out: W,
     paint: Paint,
     tags: TagSplitter,
-    /// Whose line is being written; `None` at the start of a line.
+    /// The voice of the current line; `None` at the start of a line.
     open: Option<Voice>,
     /// White space that is written only if more text of the same voice follows.
     held_space: String,
-    /// What has been shown of the turn that is being written.
+    /// The part of the current turn that has been shown.
     streamed: String,
     error: Option<io::Error>,
 }
@@ -44,27 +43,27 @@ impl<W: Write> Conversation<W> {
         }
     }
 
-    /// The error that stopped the view, if one did.
+    /// Takes the error that stopped the view, if there is one.
     pub fn take_error(&mut self) -> Option<io::Error> {
         self.error.take()
     }
 
-    /// The writer, for what is shown between two episodes.
+    /// Returns the writer, for text between two episodes.
     pub fn out(&mut self) -> &mut W {
         &mut self.out
     }
 
-    /// Shows more text of the turn that is being written.
+    /// Shows more text of the current turn.
     pub fn sampled(&mut self, text: &str) {
         self.streamed.push_str(text);
         let stretches = self.tags.push(text);
         self.show_all(stretches);
     }
 
-    /// The turn is complete as `text`: shows what has not been shown yet.
+    /// Ends the turn, whose whole text is `text`, and shows the part that has not been shown yet.
     pub fn turn_ended(&mut self, text: &str) {
         let streamed = std::mem::take(&mut self.streamed);
-        // A turn that was cut after the fact may be shorter than what was shown of it.
+        // A turn that was cut at its end may be shorter than the text already shown.
         if let Some(rest) = text.strip_prefix(streamed.as_str()) {
             let stretches = self.tags.push(rest);
             self.show_all(stretches);
@@ -88,7 +87,7 @@ impl<W: Write> Conversation<W> {
         }
     }
 
-    /// Shows what the loop tells the model, such as that it made no valid move.
+    /// Shows a message of the loop to the model, such as the one after an invalid action.
     pub fn injected(&mut self, text: &str) {
         let text = self.paint.dim(shortened(text, PASSAGE_CHARACTERS));
         self.line("is told", &text);
@@ -99,12 +98,12 @@ impl<W: Write> Conversation<W> {
         self.line("error", &format!("search failed: {text}"));
     }
 
-    /// Sums the episode up.
+    /// Shows a summary of the episode.
     pub fn finished(&mut self, trajectory: &Trajectory) {
         match trajectory.end {
             EndReason::Answered => {}
             EndReason::TurnLimit => self.no_answer("out of turns"),
-            EndReason::ContextLimit => self.no_answer("no room left in the context"),
+            EndReason::ContextLimit => self.no_answer("the context is full"),
             EndReason::SearchFailed => self.no_answer("the search failed"),
         }
         let searches = counted(trajectory.searches.len(), "search", "searches");
@@ -147,7 +146,7 @@ impl<W: Write> Conversation<W> {
         self.show_inside(voice, text);
     }
 
-    /// Writes text into the open line; trailing white space waits until something follows it.
+    /// Writes text into the current line; trailing white space waits for more text.
     fn show_inside(&mut self, voice: Voice, text: &str) {
         let whole = std::mem::take(&mut self.held_space) + text;
         let visible = whole.trim_end();
@@ -155,7 +154,7 @@ impl<W: Write> Conversation<W> {
         if visible.is_empty() {
             return;
         }
-        // Empty lines of the model would tear the conversation apart.
+        // Drop empty lines inside the text: they would break up the conversation.
         let lines: Vec<&str> = visible.split('\n').map(str::trim_end).collect();
         let mut shown = Vec::with_capacity(lines.len());
         for (index, line) in lines.iter().enumerate() {
@@ -202,6 +201,7 @@ impl<W: Write> Conversation<W> {
         }
     }
 
+    /// Keeps the first error.
     fn keep(&mut self, result: io::Result<()>) {
         if let Err(error) = result {
             self.error.get_or_insert(error);
@@ -209,8 +209,8 @@ impl<W: Write> Conversation<W> {
     }
 }
 
-/// Lets a conversation watch a rollout of one episode. The conversation is shared with
-/// [`super::StreamingEngine`], which shows the same turns while they are written.
+/// Shows the events of a rollout of one episode. The conversation is shared with
+/// [`super::StreamingEngine`], which shows each turn while it is written.
 #[derive(Debug)]
 pub struct ChatObserver<'a, W>(pub &'a RefCell<Conversation<W>>);
 
@@ -221,10 +221,10 @@ impl<W: Write> RolloutObserver for ChatObserver<'_, W> {
             RolloutEvent::Appended { segment, .. } => match segment.kind {
                 SegmentKind::Sampled => conversation.turn_ended(&segment.text),
                 SegmentKind::Injected => conversation.injected(&segment.text),
-                // The question was just typed, and the passages are shown as they were found.
+                // The user typed the question, and `Found` has shown the passages.
                 SegmentKind::Prompt | SegmentKind::Observation => {}
             },
-            // The query was shown as the model wrote it.
+            // The query has been shown as part of the turn.
             RolloutEvent::Searching { .. }
             | RolloutEvent::Sampling { .. }
             | RolloutEvent::Stepped { .. }
@@ -236,7 +236,7 @@ impl<W: Write> RolloutObserver for ChatObserver<'_, W> {
     }
 }
 
-/// One line of at most `limit` characters, cut at a word where one ends near.
+/// Returns the text as one line of at most `limit` characters. Cuts at the end of a word if one is near.
 fn shortened(text: &str, limit: usize) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.chars().count() <= limit {

@@ -1,5 +1,5 @@
-//! A conversation in the terminal: questions are read, and what the model thinks, searches, finds
-//! and answers is shown as it comes. Runs no model and no search: it watches a rollout.
+//! A conversation in the terminal: reads questions and shows the model's thoughts, searches, passages and
+//! answers as they arrive. Observes a rollout; runs neither a model nor a search itself.
 
 mod conversation;
 mod paint;
@@ -16,20 +16,20 @@ pub use paint::Paint;
 pub use stream::StreamingEngine;
 pub(crate) use tags::{TagSplitter, Voice};
 
-/// Longest question that is read, in bytes; the rest of a longer line is refused with it.
+/// Longest question, in bytes. A longer line is refused as a whole.
 pub const QUESTION_LIMIT_BYTES: u64 = 64 * 1024;
 
-/// What the user typed.
+/// One input of the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     Question(String),
-    /// A line that is no question, and why.
+    /// A line that cannot be used, with the reason.
     Refused(&'static str),
-    /// Ctrl-D, or the end of a piped file.
+    /// The end of the input: Ctrl-D, or the end of a piped file.
     End,
 }
 
-/// Shows `prompt` and reads the next question; empty lines are passed over.
+/// Shows `prompt` and reads the next question, skipping empty lines.
 pub fn read_question(
     input: &mut dyn BufRead,
     out: &mut dyn Write,
@@ -55,7 +55,7 @@ pub fn read_question(
     }
 }
 
-/// Reads up to the end of the line without keeping it.
+/// Skips the rest of the line without storing it.
 fn skip_line(input: &mut dyn BufRead) -> io::Result<()> {
     loop {
         let buffer = input.fill_buf()?;

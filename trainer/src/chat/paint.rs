@@ -1,9 +1,9 @@
-//! Colour on a terminal, nothing elsewhere. Everything shown can be read without colour.
+//! Colour on a terminal, plain text elsewhere. Colour never carries information of its own.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal};
 
-/// Paints text with ANSI escapes, or leaves it alone.
+/// The style of output: ANSI colours or plain text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Paint {
     Colour,
@@ -11,41 +11,41 @@ pub enum Paint {
 }
 
 impl Paint {
-    /// Colour if standard output is a terminal and the user has not asked for none
+    /// Returns `Colour` if standard output is a terminal and `NO_COLOR` is not set
     /// (<https://no-color.org>).
     pub fn for_stdout() -> Self {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         if io::stdout().is_terminal() && !refused { Self::Colour } else { Self::Plain }
     }
 
-    fn with(self, code: &str, text: impl Display) -> String {
+    fn styled(self, code: &str, text: impl Display) -> String {
         match self {
             Self::Colour => format!("\x1b[{code}m{text}\x1b[0m"),
             Self::Plain => text.to_string(),
         }
     }
 
-    /// What is said in passing.
+    /// Styles secondary text.
     pub fn dim(self, text: impl Display) -> String {
-        self.with("2", text)
+        self.styled("2", text)
     }
 
     pub fn bold(self, text: impl Display) -> String {
-        self.with("1", text)
+        self.styled("1", text)
     }
 
-    /// What the model searches for.
+    /// Styles a query of the model.
     pub fn search(self, text: impl Display) -> String {
-        self.with("36", text)
+        self.styled("36", text)
     }
 
-    /// What the model answers.
+    /// Styles an answer of the model.
     pub fn answer(self, text: impl Display) -> String {
-        self.with("1;32", text)
+        self.styled("1;32", text)
     }
 
-    /// What went wrong.
+    /// Styles an error or a warning.
     pub fn warning(self, text: impl Display) -> String {
-        self.with("33", text)
+        self.styled("33", text)
     }
 }

@@ -1,5 +1,5 @@
-//! Shows a turn while it is being written: an engine that, after each step of the engine inside,
-//! passes the new text of its one sequence on to the conversation.
+//! Shows a turn while the model writes it: wraps an engine and, after each step, passes the new text of its
+//! sequence to the conversation.
 
 use std::cell::RefCell;
 use std::io::Write;
@@ -8,12 +8,12 @@ use super::conversation::Conversation;
 use crate::engine::{Engine, EngineError, GenerateRequest, Generation, SequenceId};
 use crate::token::{TextStream, Tokenizer};
 
-/// An engine with a conversation watching it. Meant for one sequence at a time.
+/// An engine that reports to a conversation. Meant for one sequence at a time.
 #[derive(Debug)]
 pub struct StreamingEngine<'a, E, W> {
     inner: &'a mut E,
     conversation: &'a RefCell<Conversation<W>>,
-    /// The sequence that is generating, and its text so far.
+    /// The running sequence and its text so far.
     current: Option<(SequenceId, TextStream)>,
 }
 

@@ -1,7 +1,7 @@
-//! Splits a model's text into thoughts, searches and answers while it is still being written.
-//! Tags may arrive in pieces; text is passed on as soon as it cannot be part of a tag any more.
+//! Splits a model's text into thoughts, searches and answers while the model writes it. Tags may arrive in
+//! pieces; text is returned as soon as it cannot be part of a tag.
 
-/// What a stretch of text is.
+/// The kind of a stretch of text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Voice {
     #[default]
@@ -10,19 +10,19 @@ pub(crate) enum Voice {
     Answer,
 }
 
-/// Longest thing in angle brackets that is looked at as a tag, in bytes.
+/// Longest text in angle brackets that can be a tag, in bytes.
 const TAG_LIMIT_BYTES: usize = 32;
 
-/// Text on its way through the splitter.
+/// The state of the splitter within a turn.
 #[derive(Debug, Default)]
 pub(crate) struct TagSplitter {
     voice: Voice,
-    /// Begins with `<` and may become a tag; empty otherwise.
+    /// Text that begins with `<` and may become a tag, or an empty text.
     pending: String,
 }
 
 impl TagSplitter {
-    /// Takes more text; returns the stretches that are certain, in order.
+    /// Adds text and returns the stretches that are certain, in order.
     pub(crate) fn push(&mut self, text: &str) -> Vec<(Voice, String)> {
         let mut stretches = Vec::new();
         let mut rest = std::mem::take(&mut self.pending) + text;
@@ -39,7 +39,7 @@ impl TagSplitter {
                     }
                     rest = tail[end + 1..].to_owned();
                 }
-                // Another tag begins before this one ends: the first `<` was just text.
+                // Another tag begins before this one ends: the first `<` was plain text.
                 Some(end) => {
                     add(&mut stretches, self.voice, &tail[..end]);
                     rest = tail[end..].to_owned();
@@ -58,7 +58,7 @@ impl TagSplitter {
         stretches
     }
 
-    /// Ends the turn: what could have become a tag is text after all.
+    /// Ends the turn and returns a pending incomplete tag as text.
     pub(crate) fn finish(&mut self) -> Vec<(Voice, String)> {
         let mut stretches = Vec::new();
         let pending = std::mem::take(&mut self.pending);
@@ -73,12 +73,12 @@ fn add(stretches: &mut Vec<(Voice, String)>, voice: Voice, text: &str) {
         return;
     }
     match stretches.last_mut() {
-        Some((last, sofar)) if *last == voice => sofar.push_str(text),
+        Some((last, stretch)) if *last == voice => stretch.push_str(text),
         _ => stretches.push((voice, text.to_owned())),
     }
 }
 
-/// The voice that follows a tag of the protocol; `None` for any other tag.
+/// Returns the voice after a tag of the protocol, or `None` for any other tag.
 fn voice_after(tag: &str) -> Option<Voice> {
     match tag {
         "<search>" => Some(Voice::Search),
@@ -88,7 +88,7 @@ fn voice_after(tag: &str) -> Option<Voice> {
     }
 }
 
-/// `<|im_end|>` and its like are no part of what is said.
+/// Returns `true` for tokens such as `<|im_end|>`, which are not part of the text.
 fn is_special_token(tag: &str) -> bool {
     tag.starts_with("<|") && tag.ends_with("|>")
 }

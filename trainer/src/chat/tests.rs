@@ -48,8 +48,8 @@ fn passages() -> Vec<Passage> {
     ]
 }
 
-/// Shows the events of one episode; each sampled turn is streamed in pieces of `piece` characters
-/// first, or not at all if that is 0.
+/// Returns the output for the events of one episode. Each sampled turn is first streamed in pieces of
+/// `piece` characters, or not streamed if that is 0.
 fn shown(paint: Paint, piece: usize) -> String {
     let conversation = RefCell::new(Conversation::new(Vec::new(), paint));
     let mut observer = ChatObserver(&conversation);
@@ -137,7 +137,7 @@ fn colour_adds_nothing_but_escapes() {
 fn an_episode_without_an_answer_says_why() {
     for (end, reason) in [
         (EndReason::TurnLimit, "out of turns"),
-        (EndReason::ContextLimit, "no room left in the context"),
+        (EndReason::ContextLimit, "the context is full"),
         (EndReason::SearchFailed, "the search failed"),
     ] {
         let mut conversation = Conversation::new(Vec::new(), Paint::Plain);
@@ -168,7 +168,7 @@ fn nothing_is_written_after_a_broken_pipe() {
 }
 
 #[test]
-fn tags_in_pieces_and_text_like_tags_are_told_apart() {
+fn tags_in_pieces_are_distinguished_from_text_that_resembles_tags() {
     let mut tags = TagSplitter::default();
     assert_eq!(tags.push("a <sea"), [(Voice::Thought, "a ".to_owned())]);
     assert_eq!(tags.push("rch>b"), [(Voice::Search, "b".to_owned())]);
@@ -208,7 +208,7 @@ fn bad_lines_are_refused_and_the_next_one_is_read() {
     assert_eq!(next(), Input::End);
 }
 
-/// Says one text, one character a step.
+/// An engine that writes one text, one character per step.
 #[derive(Debug, Default)]
 struct Speaker {
     rest: Vec<char>,
@@ -249,7 +249,7 @@ impl Engine for Speaker {
     }
 }
 
-/// A request whose stop string is what [`Speaker`] will say.
+/// Creates a request; its stop string is the text that [`Speaker`] writes.
 fn request(says: &str) -> GenerateRequest {
     GenerateRequest {
         sequence: 7,

@@ -15,7 +15,7 @@ use super::signals;
 use crate::config::Config;
 use crate::engine::Sampling;
 use crate::rollout::{RolloutError, roll_out_as_they_come};
-use crate::serve::{Desk, Inbox, Served, ServerSettings, router};
+use crate::serve::{Conversations, QuestionArrivals, Served, ServerSettings, router};
 use crate::stop::StopFlag;
 use crate::token::Tokenizer;
 
@@ -73,7 +73,7 @@ pub fn serve_on(
         sampling,
         seed: config.seed,
     };
-    let (sender, questions) = mpsc::channel();
+    let (sender, questions) = mpsc::sync_channel(settings.max_questions);
     let served = Arc::new(Served::new(settings, sender));
     let address = listener.local_addr()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -97,15 +97,16 @@ pub fn serve_on(
         abandoned.load(Ordering::Relaxed).then_some(shared::shutdown::Shutdown::Terminate)
     });
     let rollout = rollout_config(config, sampling, running, &give_up);
-    let desk = Desk::new(&loaded.tokenizer);
-    let mut inbox = Inbox::new(&desk, questions);
+    let conversations = Conversations::new(&loaded.tokenizer);
+    let mut arrivals = QuestionArrivals::new(&conversations, questions);
+    let mut observer = &conversations;
     let (engine, searcher) = (&mut engine, &mut searcher);
     let tokenizer = &loaded.tokenizer;
     let ended =
-        roll_out_as_they_come(engine, searcher, tokenizer, &mut inbox, &rollout, &mut &desk);
-    // Clients whose episodes were given up hear so.
-    drop(inbox);
-    drop(desk);
+        roll_out_as_they_come(engine, searcher, tokenizer, &mut arrivals, &rollout, &mut observer);
+    // Dropping the senders ends the requests whose episodes were cancelled.
+    drop(arrivals);
+    drop(conversations);
     match ended {
         Ok(()) | Err(RolloutError::Stopped(_)) => {}
         Err(error) => {

@@ -1,28 +1,28 @@
-//! Errors as OpenAI's clients expect them: `{"error": {"message", "type", "param", "code"}}`.
+//! Errors in the form that OpenAI's clients expect: `{"error": {"message", "type", "param", "code"}}`.
 
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-/// Why a request has no completion.
+/// An error that a client receives instead of a completion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ApiError {
-    /// The body is no request, or a field has a value that is not accepted.
+    /// The body is not a request, or a field has a value that is not accepted.
     Invalid { param: Option<String>, message: String },
-    /// Another model is asked for than the one that is served.
-    NoSuchModel { asked: String, served: String },
+    /// The client requests another model than the served one.
+    NoSuchModel { requested: String, served: String },
     /// The body is larger than the limit.
     TooLarge { limit_bytes: usize },
-    /// As many questions are being answered and waiting as are taken on.
+    /// The running and waiting questions have reached the limit.
     Overloaded,
-    /// The server is ending.
+    /// The server is shutting down.
     ShuttingDown,
     /// The retriever did not answer a search.
     SearchFailed { reason: String },
-    /// The episode ended without a word: the engine is gone.
+    /// The episode ended without a result: the engine has failed.
     Internal,
-    /// No such path or method.
+    /// The path does not exist or does not accept the method.
     NotFound,
 }
 
@@ -32,6 +32,7 @@ impl ApiError {
         Self::Invalid { param: Some(param.to_owned()), message }
     }
 
+    /// Returns status, type, code and message.
     fn row(&self) -> (StatusCode, &'static str, Option<&'static str>, String) {
         const REQUEST: &str = "invalid_request_error";
         const SERVER: &str = "server_error";
@@ -39,11 +40,11 @@ impl ApiError {
             Self::Invalid { message, .. } => {
                 (StatusCode::BAD_REQUEST, REQUEST, None, message.clone())
             }
-            Self::NoSuchModel { asked, served } => (
+            Self::NoSuchModel { requested, served } => (
                 StatusCode::NOT_FOUND,
                 REQUEST,
                 Some("model_not_found"),
-                format!("`model` is {asked:?}: expected {served:?}, or no model at all"),
+                format!("`model` is {requested:?}: expected {served:?} or no model"),
             ),
             Self::TooLarge { limit_bytes } => (
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -55,7 +56,7 @@ impl ApiError {
                 StatusCode::SERVICE_UNAVAILABLE,
                 SERVER,
                 Some("overloaded"),
-                "the server has as many questions as it takes on".to_owned(),
+                "the server has reached its limit of running and waiting questions".to_owned(),
             ),
             Self::ShuttingDown => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -73,18 +74,18 @@ impl ApiError {
                 StatusCode::INTERNAL_SERVER_ERROR,
                 SERVER,
                 Some("internal"),
-                "the server is at fault; its log says how".to_owned(),
+                "the server failed; its log has the reason".to_owned(),
             ),
             Self::NotFound => (
                 StatusCode::NOT_FOUND,
                 REQUEST,
                 Some("not_found"),
-                "there is no such path, or it does not take this method".to_owned(),
+                "the path does not exist or does not accept this method".to_owned(),
             ),
         }
     }
 
-    /// The error as an object, for a body or for a stream that has begun.
+    /// Returns the error as a JSON object, for a body or an event of a stream.
     pub(super) fn body(&self) -> Value {
         let (_, kind, code, message) = self.row();
         let param = match self {

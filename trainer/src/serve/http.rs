@@ -1,8 +1,8 @@
-//! The routes, and the way of a request from its bytes to the engine's thread and back.
+//! The routes, and the path of a request from its bytes to the engine's thread and back.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,51 +18,52 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{Receiver, channel};
 use tower_http::catch_panic::CatchPanicLayer;
 
-use super::desk::{AgentEvent, Question};
+use super::conversations::{AgentEvent, Question};
 use super::error::ApiError;
 use super::request::{ChatRequest, Defaults};
-use super::response::{Completion, Heading, chunk_of, first_chunk, last_chunk, usage_chunk};
+use super::response::{Completion, Heading, event_chunk, first_chunk, last_chunk, usage_chunk};
 use crate::data::PromptTemplate;
 use crate::engine::Sampling;
 use crate::token::Tokenizer;
 
-/// What a client may leave unread before it counts as gone: every word of a long episode.
+/// Most events that a client may leave unread before it counts as gone: a long episode has fewer.
 const WAITING_EVENTS_MAX: usize = 16_384;
 
-/// How questions are asked and how many are taken on.
+/// Prompt, defaults and limits of the server.
 #[derive(Debug)]
 pub struct ServerSettings {
-    /// What the model is called.
+    /// The model's name in the API.
     pub name: String,
     pub tokenizer: Tokenizer,
     pub template: PromptTemplate,
     pub max_prompt_tokens: usize,
     pub max_body_bytes: usize,
-    /// Questions that are answered or waiting.
+    /// Most questions that run or wait.
     pub max_questions: usize,
-    /// Of requests that say nothing of it.
+    /// The sampling of requests that do not set it.
     pub sampling: Sampling,
-    /// Seed of the first request without one; each further one takes the next.
+    /// Seed of the first request without its own; each later one uses the next number.
     pub seed: u64,
 }
 
-/// What the routes share.
+/// The state that the routes share.
 #[derive(Debug)]
 pub struct Served {
     settings: ServerSettings,
-    /// `None` once the server takes nothing on any more.
-    questions: Mutex<Option<Sender<Question>>>,
-    places: Arc<Semaphore>,
+    /// The channel to the engine; `None` once the server is draining.
+    questions: Mutex<Option<SyncSender<Question>>>,
+    /// One permit for each question that runs or waits.
+    permits: Arc<Semaphore>,
     requests: AtomicU64,
     is_draining: AtomicBool,
     started: u64,
 }
 
 impl Served {
-    /// Questions go to `questions`.
-    pub fn new(settings: ServerSettings, questions: Sender<Question>) -> Self {
+    /// Creates the state. `questions` must have a capacity of `settings.max_questions`.
+    pub fn new(settings: ServerSettings, questions: SyncSender<Question>) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(settings.max_questions)),
+            permits: Arc::new(Semaphore::new(settings.max_questions)),
             settings,
             questions: Mutex::new(Some(questions)),
             requests: AtomicU64::new(0),
@@ -71,7 +72,7 @@ impl Served {
         }
     }
 
-    /// Takes on no more questions; those that have come are answered.
+    /// Refuses new questions from now on; accepted ones are still answered.
     pub fn drain(&self) {
         self.is_draining.store(true, Ordering::Relaxed);
         *self.questions.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -80,11 +81,15 @@ impl Served {
     fn send(&self, question: Question) -> Result<(), ApiError> {
         let questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
         let sender = questions.as_ref().ok_or(ApiError::ShuttingDown)?;
-        sender.send(question).map_err(|_| ApiError::ShuttingDown)
+        sender.try_send(question).map_err(|error| match error {
+            // Not reached while the channel has as many slots as there are permits.
+            TrySendError::Full(_) => ApiError::Overloaded,
+            TrySendError::Disconnected(_) => ApiError::ShuttingDown,
+        })
     }
 }
 
-/// All routes.
+/// Returns the router with all routes.
 pub fn router(served: Arc<Served>) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(complete))
@@ -125,7 +130,7 @@ async fn complete(State(served): State<Arc<Served>>, request: Request) -> Respon
     }
 }
 
-/// Reads a request and sends its question to the engine.
+/// Parses a request and sends its question to the engine.
 async fn begin(
     served: &Served,
     request: Request<Body>,
@@ -137,11 +142,12 @@ async fn begin(
         .map_err(|_| ApiError::TooLarge { limit_bytes })?;
     let defaults = Defaults { sampling: settings.sampling, max_sampled_tokens: usize::MAX };
     let request = ChatRequest::parse(&body, defaults)?;
-    if let Some(asked) = request.model.as_ref().filter(|asked| **asked != settings.name) {
-        let served = settings.name.clone();
-        return Err(ApiError::NoSuchModel { asked: asked.clone(), served });
+    if let Some(requested) = request.model.as_ref().filter(|model| **model != settings.name) {
+        let (requested, served) = (requested.clone(), settings.name.clone());
+        return Err(ApiError::NoSuchModel { requested, served });
     }
-    let place = Arc::clone(&served.places).try_acquire_owned().map_err(|_| ApiError::Overloaded)?;
+    let permits = Arc::clone(&served.permits);
+    let permit = permits.try_acquire_owned().map_err(|_| ApiError::Overloaded)?;
     let (prompt_text, prompt_ids) = prompt(settings, &request.question)?;
     let number = served.requests.fetch_add(1, Ordering::Relaxed);
     let (sender, events) = channel(WAITING_EVENTS_MAX);
@@ -152,7 +158,7 @@ async fn begin(
         seed: request.seed.unwrap_or_else(|| settings.seed.wrapping_add(number)),
         max_sampled_tokens: request.max_sampled_tokens,
         sender,
-        place,
+        permit,
     })?;
     let heading = Heading {
         id: format!("chatcmpl-{}-{number}", served.started),
@@ -166,13 +172,13 @@ async fn begin(
 fn prompt(settings: &ServerSettings, question: &str) -> Result<(String, Vec<u32>), ApiError> {
     let rendered = settings.template.render(question, &settings.tokenizer);
     let (text, ids) = rendered.map_err(|error| {
-        tracing::error!(%error, "a prompt could not be made");
+        tracing::error!(%error, "cannot render a prompt");
         ApiError::Internal
     })?;
     if ids.len() > settings.max_prompt_tokens {
         let limit = settings.max_prompt_tokens;
         let message = format!(
-            "the question makes a prompt of {} tokens: expected at most {limit} \
+            "the prompt of this question has {} tokens: expected at most {limit} \
              (rollout.max_prompt_tokens)",
             ids.len()
         );
@@ -181,7 +187,7 @@ fn prompt(settings: &ServerSettings, question: &str) -> Result<(String, Vec<u32>
     Ok((text, ids))
 }
 
-/// The whole answer. The receiver goes with the future, and with the receiver the episode.
+/// Collects the whole answer. Dropping this future drops the receiver, which cancels the episode.
 async fn whole(heading: &Heading, mut events: Receiver<AgentEvent>) -> Result<Value, ApiError> {
     let mut completion = Completion::default();
     while let Some(event) = events.recv().await {
@@ -194,17 +200,17 @@ async fn whole(heading: &Heading, mut events: Receiver<AgentEvent>) -> Result<Va
     Err(ApiError::Internal)
 }
 
-/// Where a stream of chunks stands.
+/// The next part of a stream of chunks.
 enum Stage {
     First,
     Running,
-    /// The usage is still to be told, if it is asked for.
+    /// The chunk with the usage, which the client requested.
     Usage(Value),
     Done,
     Over,
 }
 
-/// The answer as server-sent events.
+/// Streams the answer as server-sent events.
 fn in_chunks(
     heading: Heading,
     events: Receiver<AgentEvent>,
@@ -245,7 +251,7 @@ async fn next_chunk(
                 return (last_chunk(heading, finished), next);
             }
             Some(event) => {
-                if let Some(chunk) = chunk_of(heading, &event) {
+                if let Some(chunk) = event_chunk(heading, &event) {
                     return (chunk, Stage::Running);
                 }
             }

@@ -1,15 +1,15 @@
-//! The trained agent behind an endpoint that speaks OpenAI's protocol for chat completions.
+//! The trained agent behind an endpoint for OpenAI's chat completions.
 //!
-//! One thread owns engine and episodes (`desk`); requests reach it through a channel, and what happens to
-//! an episode comes back through another. A client that goes away takes its episode with it.
+//! One thread owns engine and episodes (`conversations`). Requests reach it through one channel; the events
+//! of each episode return through another. An episode ends when its client disconnects.
 //!
-//! Owns: the protocol, its bounds, the life of the server. Refuses to know how a model computes.
+//! Owns the protocol, its limits and the lifetime of the server. Does not know how a model computes.
 
-mod desk;
+mod conversations;
 mod error;
 mod http;
 mod request;
 mod response;
 
-pub use desk::{Desk, Inbox, Question};
+pub use conversations::{Conversations, Question, QuestionArrivals};
 pub use http::{Served, ServerSettings, router};

@@ -1,37 +1,37 @@
-//! A chat completion as it is asked for. What this server cannot do is refused by name; what makes no
-//! difference to an answer is passed over.
+//! Parses requests for chat completions. A field that this server does not support is refused by name; a
+//! field that does not affect the answer is ignored.
 
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
 use crate::engine::Sampling;
 
-/// What a request that says nothing of it gets.
+/// The values of fields that a request does not set.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Defaults {
     pub sampling: Sampling,
-    /// Of all turns together.
+    /// Most tokens sampled in all turns together.
     pub max_sampled_tokens: usize,
 }
 
-/// A request that is understood.
+/// A parsed request.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ChatRequest {
     pub(super) model: Option<String>,
-    /// The text of the last message of the user.
+    /// The text of the user's last message.
     pub(super) question: String,
-    /// Messages that the model is not shown: it was trained on single questions.
+    /// Number of messages that the model does not see: it was trained on single questions.
     pub(super) ignored_messages: usize,
     pub(super) sampling: Sampling,
     pub(super) seed: Option<u64>,
     pub(super) max_sampled_tokens: usize,
     pub(super) stream: bool,
-    /// A last chunk of the stream tells the usage.
+    /// If `true`, the last chunk of the stream reports the usage.
     pub(super) include_usage: bool,
 }
 
-/// Fields that would change the answer in a way that is not offered, and the values with which they do not.
-const NOT_OFFERED: [(&str, &str); 9] = [
+/// Fields that are not supported, each with the value that is accepted because it has no effect.
+const UNSUPPORTED: [(&str, &str); 9] = [
     ("tools", "nothing: the agent's only tool is its search"),
     ("functions", "nothing: the agent's only tool is its search"),
     ("logprobs", "false"),
@@ -47,13 +47,13 @@ impl ChatRequest {
     pub(super) fn parse(body: &[u8], defaults: Defaults) -> Result<Self, ApiError> {
         let value: Value = serde_json::from_slice(body).map_err(|error| ApiError::Invalid {
             param: None,
-            message: format!("the body is no JSON: {error}"),
+            message: format!("the body is not JSON: {error}"),
         })?;
         let Value::Object(fields) = value else {
-            let message = "the body is no JSON object".to_owned();
+            let message = "the body is not a JSON object".to_owned();
             return Err(ApiError::Invalid { param: None, message });
         };
-        for (name, accepted) in NOT_OFFERED {
+        for (name, accepted) in UNSUPPORTED {
             if fields.get(name).is_some_and(|value| !is_empty(value)) {
                 return Err(ApiError::field(name, &fields[name], accepted));
             }
@@ -77,7 +77,7 @@ impl ChatRequest {
     }
 }
 
-/// Whether a value says no more than its absence.
+/// Returns `true` if a value has the same effect as its absence.
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -89,7 +89,7 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// A field that may be absent or null.
+/// Reads a field that may be absent or null.
 fn optional<T>(
     fields: &Map<String, Value>,
     name: &str,
@@ -123,7 +123,7 @@ fn sampling(fields: &Map<String, Value>, default: Sampling) -> Result<Sampling, 
     })
 }
 
-/// `max_completion_tokens`, or the older name of the same.
+/// Reads `max_completion_tokens`, or `max_tokens`, its older name.
 fn max_tokens(fields: &Map<String, Value>) -> Result<Option<usize>, ApiError> {
     for name in ["max_completion_tokens", "max_tokens"] {
         let count = |value: &Value| {
@@ -140,8 +140,8 @@ fn include_usage(fields: &Map<String, Value>) -> Result<bool, ApiError> {
     let accepted = "an object such as {\"include_usage\": true}";
     let options = optional(fields, "stream_options", accepted, |value| value.as_object().cloned())?;
     let Some(options) = options else { return Ok(false) };
-    let found = optional(&options, "include_usage", "true or false", Value::as_bool)?;
-    Ok(found.unwrap_or(false))
+    let include = optional(&options, "include_usage", "true or false", Value::as_bool)?;
+    Ok(include.unwrap_or(false))
 }
 
 fn check_format(fields: &Map<String, Value>) -> Result<(), ApiError> {
@@ -152,9 +152,9 @@ fn check_format(fields: &Map<String, Value>) -> Result<(), ApiError> {
     }
 }
 
-/// The last message of the user, and how many others there are.
+/// Returns the user's last message and the number of other messages.
 fn question(fields: &Map<String, Value>) -> Result<(String, usize), ApiError> {
-    let accepted = "a list of messages with one of the user";
+    let accepted = "a list of messages with at least one of the user";
     let null = Value::Null;
     let given = fields.get("messages").unwrap_or(&null);
     let messages = given.as_array().ok_or_else(|| ApiError::field("messages", given, accepted))?;
@@ -169,7 +169,7 @@ fn question(fields: &Map<String, Value>) -> Result<(String, usize), ApiError> {
             let content = message.get("content").unwrap_or(&null);
             let text =
                 text_of(content).filter(|text| !text.trim().is_empty()).ok_or_else(|| {
-                    ApiError::field(&name("content"), content, "a text, or a list of parts of text")
+                    ApiError::field(&name("content"), content, "a text or a list of text parts")
                 })?;
             question = Some(text);
         }
@@ -178,7 +178,7 @@ fn question(fields: &Map<String, Value>) -> Result<(String, usize), ApiError> {
     Ok((question, messages.len() - 1))
 }
 
-/// A content as a string or as parts, all of them text.
+/// Returns the text of a content: a string, or parts that are all text.
 fn text_of(content: &Value) -> Option<String> {
     match content {
         Value::String(text) => Some(text.clone()),
@@ -207,8 +207,8 @@ mod tests {
     }
 
     #[test]
-    fn the_last_words_of_the_user_are_the_question() {
-        let found = parse(&json!({
+    fn the_last_message_of_the_user_is_the_question() {
+        let request = parse(&json!({
             "messages": [
                 {"role": "system", "content": "be brief"},
                 {"role": "user", "content": "first?"},
@@ -228,21 +228,25 @@ mod tests {
             stream: true,
             include_usage: true,
         };
-        assert_eq!(found, Ok(expected));
+        assert_eq!(request, Ok(expected));
         let short = parse(&json!({"messages": [{"role": "user", "content": "q"}]})).unwrap();
         assert_eq!((short.sampling, short.max_sampled_tokens), (DEFAULTS.sampling, 900));
         assert!(!short.stream && short.seed.is_none());
     }
 
     #[test]
-    fn what_is_not_accepted_is_named_with_its_value() {
+    fn a_refused_field_is_named_with_its_value() {
         let message = json!([{"role": "user", "content": "q"}]);
         for (field, value, accepted) in [
             ("messages", json!("q"), "a list of messages"),
             ("messages", json!([]), "one of the user"),
             ("messages", json!([{"role": 3}]), "messages[0].role"),
             ("messages", json!([{"role": "user", "content": "  "}]), "messages[0].content"),
-            ("messages", json!([{"role": "user", "content": [{"type": "image_url"}]}]), "of text"),
+            (
+                "messages",
+                json!([{"role": "user", "content": [{"type": "image_url"}]}]),
+                "text parts",
+            ),
             ("temperature", json!(2.5), "from 0 to 2"),
             ("temperature", json!("hot"), "from 0 to 2"),
             ("top_p", json!(0), "above 0 and at most 1"),

@@ -1,12 +1,12 @@
-//! A completion as it is told: whole, or in chunks while it is made.
+//! Builds completions, whole or as a stream of chunks.
 
 use serde_json::{Value, json};
 use shared::passage::Passage;
 
-use super::desk::{AgentEvent, Finished};
+use super::conversations::{AgentEvent, Finished};
 use crate::rollout::EndReason;
 
-/// What is the same in every part of an answer.
+/// The fields that every part of an answer repeats.
 #[derive(Clone, Debug)]
 pub(super) struct Heading {
     pub(super) id: String,
@@ -16,12 +16,12 @@ pub(super) struct Heading {
     pub(super) ignored_messages: usize,
 }
 
-/// An answer that is being put together.
+/// An answer under construction.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Completion {
     content: String,
     reasoning: String,
-    /// Searches and what they found, in order.
+    /// Searches and their passages, in order.
     events: Vec<Value>,
 }
 
@@ -58,28 +58,28 @@ impl Completion {
     }
 }
 
-/// The chunk that tells an event; none for those that end a stream.
-pub(super) fn chunk_of(heading: &Heading, event: &AgentEvent) -> Option<Value> {
+/// Returns the chunk of an event, or `None` for an event that ends the stream.
+pub(super) fn event_chunk(heading: &Heading, event: &AgentEvent) -> Option<Value> {
     match event {
         AgentEvent::Thought(text) => {
             Some(chunk(heading, &json!({"reasoning_content": text}), None))
         }
         AgentEvent::Answer(text) => Some(chunk(heading, &json!({"content": text}), None)),
         other => {
-            let told = search_event(other)?;
+            let event = search_event(other)?;
             let mut chunk = chunk(heading, &json!({}), None);
-            chunk["search_r1"] = told;
+            chunk["search_r1"] = event;
             Some(chunk)
         }
     }
 }
 
-/// The chunk before all others.
+/// Returns the first chunk of a stream.
 pub(super) fn first_chunk(heading: &Heading) -> Value {
     chunk(heading, &json!({"role": "assistant", "content": ""}), None)
 }
 
-/// The chunk that says why it is over.
+/// Returns the chunk with the reason of the end.
 pub(super) fn last_chunk(heading: &Heading, finished: Finished) -> Value {
     let mut chunk = chunk(heading, &json!({}), Some(finish_reason(finished.end)));
     chunk["search_r1"] = json!({
@@ -88,7 +88,7 @@ pub(super) fn last_chunk(heading: &Heading, finished: Finished) -> Value {
     chunk
 }
 
-/// The chunk without a choice that tells the usage, where it is asked for.
+/// Returns the chunk with the usage, which has no choices.
 pub(super) fn usage_chunk(heading: &Heading, finished: Finished) -> Value {
     let mut chunk = chunk(heading, &json!({}), None);
     chunk["choices"] = json!([]);
@@ -104,7 +104,7 @@ fn chunk(heading: &Heading, delta: &Value, finish_reason: Option<&str>) -> Value
     })
 }
 
-/// Searches and passages, which OpenAI's protocol has no words for.
+/// Returns a search or its passages as JSON; OpenAI's protocol has no field for them.
 fn search_event(event: &AgentEvent) -> Option<Value> {
     match event {
         AgentEvent::Searching { query } => Some(json!({"type": "search", "query": query})),
@@ -124,7 +124,7 @@ fn passage(passage: &Passage) -> Value {
     json!({"id": passage.id, "title": title, "text": text, "url": passage.url})
 }
 
-/// What a model has not been able to finish was cut by a limit, whichever it was.
+/// Returns OpenAI's reason: `length` for every end without an answer, whichever limit caused it.
 fn finish_reason(end: EndReason) -> &'static str {
     match end {
         EndReason::Answered => "stop",

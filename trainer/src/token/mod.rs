@@ -1,8 +1,7 @@
-//! Text to token ids (prompts, observations) and back (parsing, display).
+//! Converts text to token ids (prompts, observations) and token ids to text (parsing, display).
 //!
 //! Owns the tokenizer of a model folder, its end-of-sequence ids and its chat template. It never
-//! turns sampled tokens into text and back: sampled ids stay as they are, and the text that is
-//! decoded from them is for reading only.
+//! encodes decoded text again: sampled ids stay as they are, and their text is for reading only.
 
 mod chat_template;
 mod special_tokens;
@@ -15,10 +14,10 @@ use std::path::{Path, PathBuf};
 pub use self::chat_template::{ChatDate, ChatMessage, ChatTemplate, NotADate};
 pub use self::text_stream::TextStream;
 
-/// End-of-sequence id of [`Tokenizer::characters`]: the first number that is no character.
+/// End-of-sequence id of [`Tokenizer::characters`]: the first number above all characters.
 pub const CHARACTERS_END_ID: u32 = 0x11_0000;
 
-/// How [`CHARACTERS_END_ID`] is shown.
+/// The text of [`CHARACTERS_END_ID`].
 const CHARACTERS_END_TEXT: &str = "<|end|>";
 
 /// A tokenizer with its end-of-sequence ids and chat template.
@@ -29,18 +28,18 @@ pub struct Tokenizer {
     chat_template: Option<ChatTemplate>,
 }
 
-/// Where ids come from.
+/// The mapping between text and ids.
 #[derive(Debug)]
 enum Vocabulary {
     HuggingFace(Box<HuggingFace>),
-    /// One token per character, its id the Unicode scalar value.
+    /// One token per character; its id is the Unicode scalar value.
     Characters,
 }
 
-/// One tokenizer.json, set up twice: the setting that tells special tokens from plain text belongs
-/// to the whole tokenizer and cannot be changed from call to call.
+/// One tokenizer.json, loaded twice: the treatment of special tokens in text is a setting of the whole
+/// tokenizer and cannot change from call to call.
 struct HuggingFace {
-    /// Reads `<|im_end|>` and its like as ordinary characters.
+    /// Reads names such as `<|im_end|>` as ordinary characters.
     for_text: tokenizers::Tokenizer,
     /// Reads them as the special tokens that they name.
     for_templates: tokenizers::Tokenizer,
@@ -56,7 +55,7 @@ impl std::fmt::Debug for HuggingFace {
     }
 }
 
-/// Why text and token ids could not be turned into each other.
+/// An error in converting between text and token ids.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// A file of the model folder cannot be used.
@@ -68,31 +67,31 @@ pub enum TokenError {
     /// The tokenizer refused token ids.
     #[error("cannot decode {count} token ids: {reason}")]
     Decode { count: usize, reason: String },
-    /// A chat prompt was asked of a model without a template.
+    /// A chat prompt was requested from a model without a template.
     #[error(
         "the model folder has no chat template (chat_template in tokenizer_config.json, or \
          chat_template.jinja); use the plain prompt style"
     )]
     NoChatTemplate,
-    /// The template is wrong or refused the conversation.
+    /// The template is invalid or rejected the conversation.
     #[error("chat template: {0}")]
     ChatTemplate(String),
 }
 
 impl Tokenizer {
-    /// Reads tokenizer.json of a Hugging Face model folder, the end-of-sequence ids that
-    /// tokenizer_config.json, generation_config.json and config.json name, and the chat template.
+    /// Reads a Hugging Face model folder: tokenizer.json, the chat template, and the end-of-sequence ids
+    /// in tokenizer_config.json, generation_config.json and config.json.
     pub fn from_folder(folder: &Path) -> Result<Self, TokenError> {
         Self::from_folders(folder, folder, ChatDate::default())
     }
 
-    /// The tokenizer of `folder` for the model of another folder, which may be the same; its chat
-    /// template takes `today` for the day on which it is rendered.
+    /// Reads the tokenizer of `folder` for the model of the folder `model`, which may be the same. The
+    /// chat template uses `today` as the current day.
     pub fn from_folders(folder: &Path, model: &Path, today: ChatDate) -> Result<Self, TokenError> {
         let path = folder.join("tokenizer.json");
         let bytes = std::fs::read(&path).map_err(|error| TokenError::File {
             path: path.clone(),
-            reason: format!("{error}; a model folder holds tokenizer.json beside config.json"),
+            reason: format!("{error}; a model folder has tokenizer.json next to config.json"),
         })?;
         let for_templates = tokenizers::Tokenizer::from_bytes(&bytes)
             .map_err(|error| TokenError::File { path, reason: error.to_string() })?;
@@ -100,7 +99,7 @@ impl Tokenizer {
         Ok(Self::new(for_templates, special.end_ids, special.chat_template))
     }
 
-    /// One token per character, for replaying recorded rollouts and for tests of the loop.
+    /// Creates a tokenizer with one token per character, for recorded rollouts and tests of the loop.
     pub fn characters() -> Self {
         Self {
             vocabulary: Vocabulary::Characters,
@@ -120,8 +119,8 @@ impl Tokenizer {
         Self { vocabulary, end_ids, chat_template }
     }
 
-    /// Ids of plain text, nothing added. The name of a special token in it (a passage may hold
-    /// `<|im_end|>`) is encoded as the characters it is written with.
+    /// Returns the ids of plain text without any added tokens. The name of a special token in the text,
+    /// such as `<|im_end|>` in a passage, is encoded as ordinary characters.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenError> {
         match &self.vocabulary {
             Vocabulary::HuggingFace(both) => Ok(encode(&both.for_text, text)?.get_ids().to_vec()),
@@ -129,7 +128,7 @@ impl Tokenizer {
         }
     }
 
-    /// Ids of text in which the names of special tokens mean those tokens: a rendered template.
+    /// Returns the ids of a rendered template, in which names of special tokens stand for those tokens.
     pub fn encode_template(&self, text: &str) -> Result<Vec<u32>, TokenError> {
         match &self.vocabulary {
             Vocabulary::HuggingFace(both) => {
@@ -139,7 +138,7 @@ impl Tokenizer {
         }
     }
 
-    /// Text of `ids`, special tokens included. Bytes that form no character become U+FFFD.
+    /// Returns the text of `ids`, including special tokens. Invalid bytes become U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> Result<String, TokenError> {
         match &self.vocabulary {
             Vocabulary::HuggingFace(both) => both.for_text.decode(ids, false).map_err(|error| {
@@ -149,8 +148,8 @@ impl Tokenizer {
         }
     }
 
-    /// The longest beginning of `text` that encodes to at most `max_tokens` tokens and ends between
-    /// two characters.
+    /// Returns the longest prefix of `text` that encodes to at most `max_tokens` tokens and ends at a
+    /// character boundary.
     pub fn longest_prefix<'t>(
         &self,
         text: &'t str,
@@ -159,24 +158,24 @@ impl Tokenizer {
         match &self.vocabulary {
             Vocabulary::HuggingFace(both) => longest_prefix(&both.for_text, text, max_tokens),
             Vocabulary::Characters => {
-                let end = text.char_indices().nth(max_tokens).map_or(text.len(), |(at, _)| at);
-                Ok(&text[..end])
+                let cut = text.char_indices().nth(max_tokens);
+                Ok(&text[..cut.map_or(text.len(), |(end, _)| end)])
             }
         }
     }
 
-    /// The ids that end a generation; never empty.
+    /// Returns the ids that end a generation; never empty.
     pub fn end_ids(&self) -> &[u32] {
         &self.end_ids
     }
 
-    /// True for an id that ends a generation.
+    /// Returns `true` for an id that ends a generation.
     pub fn is_end(&self, id: u32) -> bool {
         self.end_ids.contains(&id)
     }
 
-    /// Text of what a turn sampled, without the end-of-sequence tokens that close it: they are part
-    /// of the trajectory, but not of what the model says.
+    /// Returns the text of a turn without its closing end-of-sequence tokens. Those are part of the
+    /// trajectory but not of the text.
     pub fn decode_turn(&self, ids: &[u32]) -> Result<String, TokenError> {
         let closing = ids.iter().rev().take_while(|id| self.is_end(**id)).count();
         self.decode(&ids[..ids.len() - closing])
@@ -190,12 +189,12 @@ impl Tokenizer {
         }
     }
 
-    /// True for a model with a chat template; a base model has none.
+    /// Returns `true` if the model has a chat template; base models have none.
     pub fn has_chat_template(&self) -> bool {
         self.chat_template.is_some()
     }
 
-    /// `messages` in the model's chat template, ending where the assistant's turn begins.
+    /// Renders `messages` in the model's chat template, up to the beginning of the assistant's turn.
     pub fn render_chat(&self, messages: &[ChatMessage]) -> Result<String, TokenError> {
         self.chat_template.as_ref().ok_or(TokenError::NoChatTemplate)?.render(messages)
     }
@@ -218,7 +217,7 @@ fn decode_characters(ids: &[u32]) -> Result<String, TokenError> {
             Some(character) => text.push(character),
             None if id == CHARACTERS_END_ID => text.push_str(CHARACTERS_END_TEXT),
             None => {
-                let reason = format!("id {id} is no Unicode scalar value");
+                let reason = format!("id {id} is not a Unicode scalar value");
                 return Err(TokenError::Decode { count: ids.len(), reason });
             }
         }
@@ -236,8 +235,8 @@ fn longest_prefix<'t>(
     if offsets.len() <= max_tokens {
         return Ok(text);
     }
-    // A token may hold part of a character, and the cut may change how the last word is split:
-    // both are found by encoding what is left, and give way by a token or two.
+    // A token may end inside a character, and the cut may change the tokens of the last word. So each
+    // candidate is encoded again; one or two tokens less are usually enough.
     for kept in (1..=max_tokens).rev() {
         let prefix = &text[..text.floor_char_boundary(offsets[kept - 1].1)];
         if encode(tokenizer, prefix)?.len() <= max_tokens {

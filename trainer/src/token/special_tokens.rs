@@ -1,4 +1,4 @@
-//! Reads the files beside tokenizer.json: which ids end a sequence, and the chat template.
+//! Reads the files next to tokenizer.json: end-of-sequence ids and chat template.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{ChatDate, ChatTemplate, TokenError};
 
-/// What the files beside tokenizer.json say.
+/// End-of-sequence ids and chat template of a model folder.
 pub(super) struct SpecialTokens {
     pub(super) end_ids: Vec<u32>,
     pub(super) chat_template: Option<ChatTemplate>,
@@ -15,13 +15,13 @@ pub(super) struct SpecialTokens {
 
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
-/// Keys of that file whose tokens templates may name.
+/// Keys of that file for the tokens that templates may name.
 const TOKEN_KEYS: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// The end ids are the union over the three files: an instruction-tuned model often names its
-/// end-of-turn token in one of them and its end-of-text token in another. Of `model`, the folder of the
-/// weights, only what the model's own files say counts.
+/// Reads the special tokens of `folder`. The end ids are the union over three files: instruction-tuned models
+/// often name the end-of-turn token in one of them and the end-of-text token in another. From `model`, the
+/// folder of the weights, only generation_config.json and config.json are read.
 pub(super) fn read(
     folder: &Path,
     model: &Path,
@@ -68,7 +68,7 @@ pub(super) fn read(
     Ok(SpecialTokens { end_ids, chat_template })
 }
 
-/// `Value::Null` if the file is absent: all of these files are optional.
+/// Reads a JSON file. Returns `Value::Null` if it is absent: all of these files are optional.
 fn read_json(folder: &Path, file: &str) -> Result<Value, TokenError> {
     let path = folder.join(file);
     match std::fs::read(&path) {
@@ -79,7 +79,7 @@ fn read_json(folder: &Path, file: &str) -> Result<Value, TokenError> {
     }
 }
 
-/// A token is written as its text, or as an object with the text in `content`.
+/// Returns the text of a token, which is a string or an object with the string in `content`.
 fn token_text(config: &Value, key: &str) -> Option<String> {
     let token = &config[key];
     token.as_str().or_else(|| token["content"].as_str()).map(str::to_owned)
@@ -101,7 +101,8 @@ fn ids(folder: &Path, file: &str, value: &Value) -> Result<Vec<u32>, TokenError>
         })
 }
 
-/// Templates are a string, a list of named ones, or a file of their own in newer folders.
+/// Returns the source of the template: a string, an entry in a list of named templates, or, in newer
+/// folders, a file.
 fn template_source(folder: &Path, tokenizer_config: &Value) -> Result<Option<String>, TokenError> {
     let path = folder.join("chat_template.jinja");
     match std::fs::read_to_string(&path) {

@@ -1,4 +1,4 @@
-//! A byte-level tokenizer made for the purpose: every byte is a token, a few pairs are merged.
+//! Tests with a small byte-level tokenizer: every byte is a token, and a few pairs are merged.
 
 use std::path::Path;
 
@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::{CHARACTERS_END_ID, ChatMessage, TextStream, Tokenizer};
 
-/// The alphabet of byte-level vocabularies: printable bytes stand for themselves, the others for the
-/// characters from U+0100 on.
+/// Returns the alphabet of byte-level vocabularies: printable bytes as themselves, the other bytes as
+/// characters from U+0100 upwards.
 fn byte_alphabet() -> Vec<char> {
     let mut next = 0x100;
     (0..=255_u8)
@@ -152,7 +152,7 @@ fn a_conversation_is_rendered_up_to_the_assistants_turn() {
     let messages = [ChatMessage::new("system", "be brief"), ChatMessage::new("user", " <hi> & \n")];
     let expected = "<|im_start|>system\nbe brief<|im_end|>\n<|im_start|>user\n<hi> &<|im_end|>\n\
                     <|im_start|>assistant\n";
-    // Blocks take their line and its indentation with them.
+    // The lines of blocks and their indentation are removed.
     let rendered = tokenizer.render_chat(&messages).unwrap();
     assert_eq!(rendered, expected);
     let ids = tokenizer.encode_template(&rendered).unwrap();
@@ -170,7 +170,7 @@ fn named_templates_and_template_files_are_found() {
     ]});
     let folder = folder(&[("tokenizer_config.json", named)]);
     let tokenizer = Tokenizer::from_folder(folder.path()).unwrap();
-    // As Python writes it.
+    // The JSON as Python writes it.
     let expected = r#"[{"role": "user", "content": "x"}]"#;
     assert_eq!(tokenizer.render_chat(&messages).unwrap(), expected);
     std::fs::write(folder.path().join("chat_template.jinja"), "{{ bos_token }}file").unwrap();
@@ -195,7 +195,7 @@ fn the_longest_prefix_is_within_its_limit_and_whole_characters() {
 }
 
 #[test]
-fn a_character_appears_when_its_last_byte_has_come() {
+fn a_character_appears_with_its_last_byte() {
     let tokenizer = with_template();
     let mut stream = TextStream::new();
     let mut pieces = Vec::new();
@@ -208,7 +208,7 @@ fn a_character_appears_when_its_last_byte_has_come() {
 }
 
 #[test]
-fn bytes_that_are_no_character_do_not_hold_up_what_follows() {
+fn invalid_bytes_do_not_delay_the_text_after_them() {
     let tokenizer = with_template();
     let [first, _] = tokenizer.encode("é").unwrap()[..] else { panic!("two bytes") };
     let mut stream = TextStream::new();
@@ -226,7 +226,7 @@ fn bytes_that_are_no_character_do_not_hold_up_what_follows() {
 
 proptest! {
     #[test]
-    fn a_stream_says_what_decoding_at_once_says(ids in prop::collection::vec(0_u32..260, 0..40)) {
+    fn a_stream_yields_the_text_of_the_whole(ids in prop::collection::vec(0_u32..260, 0..40)) {
         let tokenizer = with_template();
         let mut stream = TextStream::new();
         let mut pieces = String::new();
@@ -235,8 +235,7 @@ proptest! {
         }
         pieces.push_str(stream.finish(&tokenizer).unwrap());
         prop_assert_eq!(&pieces, stream.text());
-        // Broken bytes may be shown as more or fewer replacement characters, depending on where a
-        // window ends; everything else is the same.
+        // The number of replacement characters for broken bytes depends on the ends of the windows.
         let whole = tokenizer.decode(&ids).unwrap();
         prop_assert_eq!(stream.text().replace('\u{fffd}', ""), whole.replace('\u{fffd}', ""));
     }

@@ -1,64 +1,63 @@
-//! Text of a growing list of tokens, for stop strings and for showing a generation as it runs.
+//! The text of a growing list of tokens, for stop strings and for showing a running generation.
 
 use super::{TokenError, Tokenizer};
 
-/// Replacement character: what a decoder gives for bytes that form no character (yet).
+/// The character that a decoder returns for invalid or incomplete bytes.
 const REPLACEMENT: char = '\u{fffd}';
 
-/// A character has at most four bytes, so that at most three tokens can be the beginning of one.
+/// Most tokens of an incomplete character: a character has at most four bytes.
 const MAX_PENDING_TOKENS: usize = 3;
 
-/// Decodes token by token. A character whose bytes lie in several tokens appears once, when its
-/// last byte has come; a few tokens before the new ones are decoded with them, because some
-/// tokenizers write a token differently at the start of a text (a leading space, for one).
+/// Decodes token by token. A character whose bytes are in several tokens appears once, with its last
+/// byte. A few earlier tokens are decoded together with the new ones, because some tokenizers write a
+/// token differently at the start of a text, for example without its leading space.
 #[derive(Clone, Debug, Default)]
 pub struct TextStream {
     ids: Vec<u32>,
-    /// `ids[context..read]` are decoded again with what follows.
+    /// Start of the tokens `ids[context..read]`, which are decoded again with the next ones.
     context: usize,
-    /// `ids[..read]` are in `text`.
+    /// Number of tokens whose text is in `text`.
     read: usize,
     text: String,
 }
 
 impl TextStream {
-    /// An empty text.
+    /// Creates an empty stream.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a token and returns the text that became certain: nothing while a character is
-    /// incomplete.
+    /// Adds a token and returns the text that became certain; empty while a character is incomplete.
     pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> Result<&str, TokenError> {
         self.ids.push(id);
         let length_before = self.text.len();
         let end = self.ids.len();
         if !self.advance(tokenizer, end, false)? && end - self.read > MAX_PENDING_TOKENS {
-            // Too many to be one incomplete character: the earlier ones will never be part of any.
+            // Too many tokens for one incomplete character: the earlier ones are invalid bytes.
             self.advance(tokenizer, end - MAX_PENDING_TOKENS, true)?;
         }
         Ok(&self.text[length_before..])
     }
 
-    /// Returns what is left, with U+FFFD for the bytes of an incomplete character.
+    /// Returns the rest of the text, with U+FFFD for an incomplete character.
     pub fn finish(&mut self, tokenizer: &Tokenizer) -> Result<&str, TokenError> {
         let length_before = self.text.len();
         self.advance(tokenizer, self.ids.len(), true)?;
         Ok(&self.text[length_before..])
     }
 
-    /// All text so far.
+    /// Returns the text so far.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// All tokens so far.
+    /// Returns the tokens so far.
     pub fn ids(&self) -> &[u32] {
         &self.ids
     }
 
-    /// Reads on to `ids[..end]`, unless that ends within a character and `even_if_broken` is false;
-    /// true if it did.
+    /// Decodes up to `ids[..end]` and returns `true`. If that ends inside a character and `even_if_broken`
+    /// is `false`, does nothing and returns `false`.
     fn advance(
         &mut self,
         tokenizer: &Tokenizer,
@@ -72,7 +71,7 @@ impl TextStream {
         let known = tokenizer.decode(&self.ids[self.context..self.read])?;
         match window.strip_prefix(known.as_str()) {
             Some(new) => self.text.push_str(new),
-            // What was given out as broken has become a character after all: too late to take back.
+            // Bytes already returned as broken have become a character: they cannot be taken back.
             None => self.text.push_str(&tokenizer.decode(&self.ids[self.read..end])?),
         }
         self.context = self.read;

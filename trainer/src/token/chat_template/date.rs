@@ -1,5 +1,5 @@
-//! The day that a template takes for today, and `strftime` for it. The day is fixed: a prompt that
-//! changed from day to day would make no two runs the same.
+//! The current day for templates, and its `strftime`. The day is fixed: with the real date, the prompts of
+//! two runs would differ.
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,23 +22,33 @@ const WEEKDAYS: [&str; 7] =
     ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 const DAYS_BEFORE_MONTH: [u32; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
 
-/// A day of the Gregorian calendar; as text `2024-07-26`.
+/// A day of the Gregorian calendar, written as `2024-07-26`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChatDate {
     year: u32,
-    /// 1 to 12.
+    /// The month, from 1 to 12.
     month: u32,
-    /// 1 to 31.
+    /// The day of the month, from 1 to 31.
     day: u32,
 }
 
-/// A text that names no day.
+/// A text that is not a day.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a day is written as 2024-07-26")]
 pub struct NotADate;
 
+/// A `strftime` format with an unknown directive.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "strftime_now({format:?}) has an unknown directive; accepted: %Y %y %m %B %b %d %e %j %A %a %w %H %I \
+     %M %S %p %F %%"
+)]
+pub(super) struct UnknownDirective {
+    format: String,
+}
+
 impl Default for ChatDate {
-    /// The day that templates of Llama 3 name where they are not told one.
+    /// Returns the default day of Llama 3's templates.
     fn default() -> Self {
         Self { year: 2024, month: 7, day: 26 }
     }
@@ -77,7 +87,7 @@ impl ChatDate {
             && (!self.year.is_multiple_of(100) || self.year.is_multiple_of(400))
     }
 
-    /// Days of its month.
+    /// Returns the number of days in its month.
     fn days(self) -> u32 {
         match self.month {
             2 => 28 + u32::from(self.is_leap()),
@@ -86,24 +96,24 @@ impl ChatDate {
         }
     }
 
-    /// 1 for the first of January.
+    /// Returns the day of the year; 1 for the first of January.
     fn day_of_year(self) -> u32 {
         let leap_day = u32::from(self.is_leap() && self.month > 2);
         DAYS_BEFORE_MONTH[self.month as usize - 1] + self.day + leap_day
     }
 
-    /// 0 for Sunday.
+    /// Returns the day of the week; 0 for Sunday.
     fn weekday(self) -> u32 {
-        // Days since Sunday, the last day of the year 0 in the proleptic calendar.
+        // The last day of the year 0 in the proleptic calendar is a Sunday; count the days since then.
         let years = self.year - 1;
         (years * 365 + years / 4 - years / 100 + years / 400 + self.day_of_year()) % 7
     }
 
-    /// As Python's `strftime` writes midnight of the day, in English.
+    /// Formats midnight of the day in English, as Python's `strftime` does.
     ///
     /// # Errors
-    /// A directive that is not known, named with those that are.
-    pub(super) fn format(self, format: &str) -> Result<String, String> {
+    /// An unknown directive.
+    pub(super) fn format(self, format: &str) -> Result<String, UnknownDirective> {
         let mut text = String::new();
         let mut letters = format.chars();
         while let Some(letter) = letters.next() {
@@ -119,10 +129,7 @@ impl ChatDate {
             };
             let written = directive.and_then(|directive| self.directive(directive));
             let Some(written) = written else {
-                return Err(format!(
-                    "strftime_now({format:?}) has a directive that is not known; accepted: %Y %y \
-                     %m %B %b %d %e %j %A %a %w %H %I %M %S %p %F %%"
-                ));
+                return Err(UnknownDirective { format: format.to_owned() });
             };
             let short = written.trim_start_matches(['0', ' ']);
             text.push_str(if trimmed && !short.is_empty() { short } else { &written });

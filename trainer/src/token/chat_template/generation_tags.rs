@@ -1,13 +1,13 @@
-//! `{% generation %}` and `{% endgeneration %}`, with which templates mark what an assistant said.
-//! The Python library renders what is between them in a scope of its own and nothing else, unless it
-//! is asked for a mask; Jinja knows no such tag.
+//! The tags `{% generation %}` and `{% endgeneration %}`, with which templates mark the assistant's text.
+//! Jinja does not know them. The Python library renders the text between them in its own scope; beyond
+//! that, they only matter if a mask is requested.
 
-/// `source` with every such pair turned into a scope, marks of white space kept.
+/// Replaces every such pair by a scope and keeps the marks for white space.
 pub(super) fn replace(source: &str) -> String {
     let mut rest = source;
     let mut replaced = String::with_capacity(source.len());
     while let Some(start) = rest.find("{%") {
-        // A comment may hold anything.
+        // A comment may contain tags, which are not replaced.
         let comment = rest.find("{#").filter(|&comment| comment < start);
         let (opened, closing) = match comment {
             Some(comment) => (comment, "#}"),
@@ -29,9 +29,9 @@ pub(super) fn replace(source: &str) -> String {
     replaced
 }
 
-/// `inner` of a tag with another name and the same marks.
+/// Returns the inside of a tag with another name and the same marks.
 fn renamed(inner: &str, name: &str) -> String {
-    let mark = |found: Option<char>| found.filter(|mark| ['-', '+'].contains(mark));
+    let mark = |letter: Option<char>| letter.filter(|mark| ['-', '+'].contains(mark));
     let (first, last) = (mark(inner.chars().next()), mark(inner.chars().next_back()));
     let mut tag = String::new();
     tag.extend(first);

@@ -1,5 +1,5 @@
-//! Chat templates of model folders, rendered as the Python library renders them: what it adds to
-//! Jinja is here, and what differs between its Jinja and ours.
+//! Chat templates of model folders, rendered as by the Python library. This module holds the library's
+//! additions to Jinja, and the differences between its Jinja and the one used here.
 
 mod date;
 mod generation_tags;
@@ -21,12 +21,12 @@ use super::TokenError;
 pub struct ChatMessage {
     /// `system`, `user` or `assistant`.
     pub role: String,
-    /// What the message says.
+    /// The text of the message.
     pub content: String,
 }
 
 impl ChatMessage {
-    /// A message of `role`.
+    /// Creates a message of `role`.
     pub fn new(role: &str, content: &str) -> Self {
         Self { role: role.to_owned(), content: content.to_owned() }
     }
@@ -38,23 +38,23 @@ const TEMPLATE: &str = "chat";
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
-    /// Text of each special token by its name, such as `bos_token`.
+    /// The text of each special token by its name, such as `bos_token`.
     tokens: BTreeMap<String, String>,
 }
 
 impl ChatTemplate {
-    /// Compiles Jinja `source`. `tokens` are the special tokens that the model has, by their names;
-    /// `today` is what the template takes for the day on which it is rendered.
+    /// Compiles the Jinja template `source`. `tokens` are the model's special tokens by name; `today` is
+    /// the current day for the template.
     ///
     /// # Errors
-    /// A template that is no Jinja.
+    /// A template that is not valid Jinja.
     pub fn new(
         source: &str,
         tokens: BTreeMap<String, String>,
         today: ChatDate,
     ) -> Result<Self, TokenError> {
         let mut environment = Environment::new();
-        // The settings under which these templates are written.
+        // These templates are written for the following settings.
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
         environment
@@ -62,7 +62,9 @@ impl ChatTemplate {
         environment.set_formatter(write_as_python);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", move |format: String| {
-            let refused = |error| Error::new(ErrorKind::InvalidOperation, error);
+            let refused = |error: date::UnknownDirective| {
+                Error::new(ErrorKind::InvalidOperation, error.to_string())
+            };
             today.format(&format).map_err(refused)
         });
         environment.add_filter("tojson", |value: Value, options: Kwargs| {
@@ -74,15 +76,15 @@ impl ChatTemplate {
         Ok(Self { environment, tokens })
     }
 
-    /// The conversation as text, ending where the assistant's turn begins.
+    /// Renders the conversation up to the beginning of the assistant's turn.
     ///
     /// # Errors
-    /// A conversation that the template refuses, or a template that cannot be rendered.
+    /// A conversation that the template rejects, or a template that cannot be rendered.
     pub fn render(&self, messages: &[ChatMessage]) -> Result<String, TokenError> {
         let given = minijinja::context! {
             messages => messages,
             add_generation_prompt => true,
-            // Given and empty, not undefined: templates ask whether they are none.
+            // Set to none, not undefined: templates compare them with none.
             tools => Value::from(()),
             documents => Value::from(()),
         };
@@ -98,7 +100,7 @@ fn raise_exception(message: String) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message))
 }
 
-/// `None`, `True` and `False`, which Jinja in Rust writes in lower case.
+/// Writes `None`, `True` and `False` as Python does; Rust's Jinja writes them in lower case.
 fn write_as_python(
     out: &mut Output<'_>,
     state: &State<'_, '_>,

@@ -1,4 +1,4 @@
-//! Templates as the Python library rendered them, and days.
+//! Templates compared with the Python library's recorded output, and days.
 
 use std::collections::BTreeMap;
 
@@ -38,11 +38,11 @@ fn recorded_templates_are_rendered_to_the_byte() {
     let mut refused = 0;
     for case in &recording.cases {
         let name = format!("{} with {:?}", case.template, case.messages);
-        let found = compiled[case.template.as_str()].render(&case.messages);
+        let rendered = compiled[case.template.as_str()].render(&case.messages);
         match (&case.text, &case.error) {
-            (Some(text), None) => assert_eq!(&found.unwrap(), text, "{name}"),
+            (Some(text), None) => assert_eq!(&rendered.unwrap(), text, "{name}"),
             (None, Some(error)) => {
-                let message = found.unwrap_err().to_string();
+                let message = rendered.unwrap_err().to_string();
                 assert!(message.contains(error), "{name}: {error:?} is not in {message:?}");
                 refused += 1;
             }
@@ -88,7 +88,7 @@ fn a_template_that_is_wrong_says_so() {
     }
 }
 
-/// Days of the week from a calendar; leap years of all kinds.
+/// The days of the week are from a calendar; the years cover every kind of leap year.
 #[test]
 fn days_are_named_as_in_the_calendar() {
     for (text, expected) in [

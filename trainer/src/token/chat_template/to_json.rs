@@ -7,9 +7,9 @@ use minijinja::{Error, ErrorKind};
 use serde::Serialize;
 use serde_json::ser::{CharEscape, Formatter};
 
-/// JSON of `value`. Without `indent` a space follows `,` and `:`; with it every element has a line of
-/// its own. `separators` is a pair of texts, `ensure_ascii` escapes other characters, and `sort_keys`
-/// orders the keys of objects.
+/// Returns the JSON of `value`. Without `indent`, a space follows `,` and `:`. With it, every element has its
+/// own line. `separators` is a pair of texts; `ensure_ascii` escapes all other characters; `sort_keys`
+/// sorts the keys of objects.
 pub(super) fn to_json(value: &Value, options: &Kwargs) -> Result<Value, Error> {
     let indent: Option<usize> = options.get("indent")?;
     let separators: Option<Vec<String>> = options.get("separators")?;
@@ -19,14 +19,14 @@ pub(super) fn to_json(value: &Value, options: &Kwargs) -> Result<Value, Error> {
     let after_item = if indent.is_some() { "," } else { ", " };
     let separators = separators.unwrap_or_else(|| vec![after_item.to_owned(), ": ".to_owned()]);
     let Ok([item, key]) = <[String; 2]>::try_from(separators) else {
-        let reason = "separators of tojson are two texts";
+        let reason = "the separators of tojson must be two texts";
         return Err(Error::new(ErrorKind::InvalidOperation, reason));
     };
     let formatter = PythonFormatter { indent, item, key, ensure_ascii, depth: 0, is_empty: true };
     let mut bytes = Vec::new();
     let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, formatter);
     let written = if sort_keys {
-        // An object of serde_json keeps its keys in order.
+        // An object of serde_json sorts its keys.
         serde_json::to_value(value).and_then(|sorted| sorted.serialize(&mut serializer))
     } else {
         value.serialize(&mut serializer)
@@ -43,7 +43,7 @@ struct PythonFormatter {
     key: String,
     ensure_ascii: bool,
     depth: usize,
-    /// Nothing has been written since the last bracket was opened.
+    /// `true` if nothing has been written since the last opening bracket.
     is_empty: bool,
 }
 

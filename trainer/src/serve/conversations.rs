@@ -1,4 +1,4 @@
-//! Where questions come in and what happens to their episodes goes out, on the thread of the engine.
+//! The engine thread's side of the server: receives questions and sends the events of their episodes.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -16,62 +16,62 @@ use crate::rollout::{
 };
 use crate::token::{TextStream, Tokenizer};
 
-/// A question on its way to the engine.
+/// A question for the engine.
 #[derive(Debug)]
 pub struct Question {
     pub(super) prompt_text: String,
     pub(super) prompt_ids: Vec<u32>,
     pub(super) sampling: Sampling,
     pub(super) seed: u64,
-    /// Of all turns together.
+    /// Most tokens sampled in all turns together.
     pub(super) max_sampled_tokens: usize,
     pub(super) sender: Sender<AgentEvent>,
-    /// Its place among the questions that are taken on.
-    pub(super) place: OwnedSemaphorePermit,
+    /// The permit that counts the question against the server's limit.
+    pub(super) permit: OwnedSemaphorePermit,
 }
 
-/// What happens to an episode, in order.
+/// An event of an episode, for its client.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum AgentEvent {
-    /// More of what the model thinks.
+    /// More of the model's thoughts.
     Thought(String),
-    /// More of its answer.
+    /// More of the model's answer.
     Answer(String),
     /// A query was sent.
     Searching { query: String },
-    /// What it found, before it is shortened for the model.
+    /// Passages arrived; they have not been shortened for the model yet.
     Found { passages: Vec<Passage> },
     /// The search failed for good; the episode ends.
     SearchFailed { reason: String },
-    /// The episode is over.
+    /// The episode has ended.
     Finished(Finished),
 }
 
-/// Figures of an episode that is over.
+/// The figures of an episode that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Finished {
     pub(super) end: EndReason,
     pub(super) prompt_tokens: usize,
     pub(super) sampled_tokens: usize,
-    /// What the model was shown of passages and messages.
+    /// Number of tokens in the passages and messages that the model was shown.
     pub(super) given_tokens: usize,
 }
 
-/// A client whose episode runs.
+/// A client whose episode is running.
 #[derive(Debug)]
 struct Client {
-    /// `None` once the client has gone, or has let so much wait that it counts as gone: the engine waits for
-    /// nobody.
+    /// The channel to the client; `None` once the client has gone or its channel is full. The engine never
+    /// waits for a client.
     sender: Option<Sender<AgentEvent>>,
     tags: TagSplitter,
     /// The turn in progress.
     turn: TextStream,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Client {
-    /// Tells the client what is new; a client that has gone is noticed by the inbox.
-    fn tell(&mut self, event: AgentEvent) {
+    /// Sends an event. If that fails, the client counts as gone, and its episode is cancelled.
+    fn send(&mut self, event: AgentEvent) {
         if self.sender.as_ref().is_some_and(|sender| sender.try_send(event).is_err()) {
             self.sender = None;
         }
@@ -81,44 +81,49 @@ impl Client {
         self.sender.as_ref().is_none_or(Sender::is_closed)
     }
 
-    fn tell_all(&mut self, stretches: Vec<(Voice, String)>) {
+    fn send_all(&mut self, stretches: Vec<(Voice, String)>) {
         for (voice, text) in stretches {
             match voice {
-                Voice::Thought => self.tell(AgentEvent::Thought(text)),
-                Voice::Answer => self.tell(AgentEvent::Answer(text)),
-                // The query is told as a whole when it is sent.
+                Voice::Thought => self.send(AgentEvent::Thought(text)),
+                Voice::Answer => self.send(AgentEvent::Answer(text)),
+                // The whole query follows as one event.
                 Voice::Search => {}
             }
         }
     }
 }
 
-/// The clients whose episodes run, by job.
+/// The running conversations: their clients by job.
 #[derive(Debug)]
-pub struct Desk<'t> {
+pub struct Conversations<'t> {
     tokenizer: &'t Tokenizer,
     clients: RefCell<BTreeMap<usize, Client>>,
 }
 
-impl<'t> Desk<'t> {
-    /// Nobody is being served yet.
+impl<'t> Conversations<'t> {
+    /// Creates an empty set of conversations.
     pub fn new(tokenizer: &'t Tokenizer) -> Self {
         Self { tokenizer, clients: RefCell::default() }
     }
 }
 
-/// The end of the channel at which questions arrive.
+/// Returns the client of a running job.
+fn running(clients: &mut BTreeMap<usize, Client>, job: usize) -> &mut Client {
+    clients.get_mut(&job).expect("a client stays until its episode ends or is cancelled")
+}
+
+/// The questions that arrive from the routes, as work for the scheduler.
 #[derive(Debug)]
-pub struct Inbox<'d, 't> {
-    desk: &'d Desk<'t>,
+pub struct QuestionArrivals<'c, 't> {
+    conversations: &'c Conversations<'t>,
     questions: Receiver<Question>,
     next_id: usize,
 }
 
-impl<'d, 't> Inbox<'d, 't> {
-    /// Takes questions until their last sender is gone.
-    pub fn new(desk: &'d Desk<'t>, questions: Receiver<Question>) -> Self {
-        Self { desk, questions, next_id: 0 }
+impl<'c, 't> QuestionArrivals<'c, 't> {
+    /// Receives questions until the last sender is dropped.
+    pub fn new(conversations: &'c Conversations<'t>, questions: Receiver<Question>) -> Self {
+        Self { conversations, questions, next_id: 0 }
     }
 
     fn begin(&mut self, question: Question) -> Arrival {
@@ -126,9 +131,10 @@ impl<'d, 't> Inbox<'d, 't> {
         self.next_id += 1;
         let Question { prompt_text, prompt_ids, sampling, seed, max_sampled_tokens, .. } = question;
         let (tags, turn) = (TagSplitter::default(), TextStream::new());
-        let client = Client { sender: Some(question.sender), tags, turn, _place: question.place };
-        self.desk.clients.borrow_mut().insert(id, client);
-        // Two requests with one seed draw alike, whatever else is served.
+        let (sender, permit) = (Some(question.sender), question.permit);
+        let client = Client { sender, tags, turn, _permit: permit };
+        self.conversations.clients.borrow_mut().insert(id, client);
+        // Requests with the same seed draw the same numbers, independently of other requests.
         let key = SamplingKey { seed, step: 0, prompt: 0, sample: 0 };
         let (prompt, example_id) = (id, format!("request-{id}"));
         let job = EpisodeJob { prompt, sample: 0, example_id, prompt_text, prompt_ids, key };
@@ -136,10 +142,10 @@ impl<'d, 't> Inbox<'d, 't> {
     }
 }
 
-impl Arrivals for Inbox<'_, '_> {
+impl Arrivals for QuestionArrivals<'_, '_> {
     fn take(&mut self, patience: Duration) -> Option<Vec<Arrival>> {
         let mut arrived = Vec::new();
-        self.desk.clients.borrow_mut().retain(|&id, client| {
+        self.conversations.clients.borrow_mut().retain(|&id, client| {
             let is_gone = client.is_gone();
             if is_gone {
                 arrived.push(Arrival::Cancel { id });
@@ -159,50 +165,50 @@ impl Arrivals for Inbox<'_, '_> {
     }
 }
 
-impl RolloutObserver for &Desk<'_> {
+impl RolloutObserver for &Conversations<'_> {
     fn observe(&mut self, event: RolloutEvent<'_>) {
         let mut clients = self.clients.borrow_mut();
         match event {
             RolloutEvent::Sampling { job, token_ids } => {
-                let Some(client) = clients.get_mut(&job) else { return };
+                let client = running(&mut clients, job);
                 for &token in &token_ids[client.turn.ids().len().min(token_ids.len())..] {
-                    // A text that cannot be decoded is told as a whole, or not at all, when the turn ends.
+                    // If decoding fails here, the end of the turn sends the text or ends the episode.
                     let Ok(new) = client.turn.push(self.tokenizer, token) else { return };
                     let stretches = client.tags.push(new);
-                    client.tell_all(stretches);
+                    client.send_all(stretches);
                 }
             }
             RolloutEvent::Appended { job, segment } if segment.kind == SegmentKind::Sampled => {
-                let Some(client) = clients.get_mut(&job) else { return };
-                let told = std::mem::take(&mut client.turn);
-                // A turn that was cut after the fact may be shorter than what was told of it.
-                if let Some(rest) = segment.text.strip_prefix(told.text()) {
+                let client = running(&mut clients, job);
+                let sent = std::mem::take(&mut client.turn);
+                // A turn that was cut at its end may be shorter than the text already sent.
+                if let Some(rest) = segment.text.strip_prefix(sent.text()) {
                     let stretches = client.tags.push(rest);
-                    client.tell_all(stretches);
+                    client.send_all(stretches);
                 }
                 let stretches = client.tags.finish();
-                client.tell_all(stretches);
+                client.send_all(stretches);
             }
             RolloutEvent::Searching { job, query } => {
-                let Some(client) = clients.get_mut(&job) else { return };
-                client.tell(AgentEvent::Searching { query: query.to_owned() });
+                let query = query.to_owned();
+                running(&mut clients, job).send(AgentEvent::Searching { query });
             }
             RolloutEvent::Found { job, passages } => {
-                let Some(client) = clients.get_mut(&job) else { return };
-                client.tell(AgentEvent::Found { passages: passages.to_vec() });
+                let passages = passages.to_vec();
+                running(&mut clients, job).send(AgentEvent::Found { passages });
             }
             RolloutEvent::SearchFailed { job, reason } => {
                 tracing::warn!(%reason, "search failed");
-                let Some(client) = clients.get_mut(&job) else { return };
-                client.tell(AgentEvent::SearchFailed { reason: reason.to_owned() });
+                let reason = reason.to_owned();
+                running(&mut clients, job).send(AgentEvent::SearchFailed { reason });
             }
             RolloutEvent::Finished { job, trajectory, .. } => {
-                let Some(mut client) = clients.remove(&job) else { return };
+                let mut client = clients.remove(&job).expect("an episode finishes once");
                 let tokens = |kind| {
-                    let segments = trajectory.segments.iter().filter(move |one| one.kind == kind);
+                    let segments = trajectory.segments.iter().filter(move |part| part.kind == kind);
                     segments.map(|segment| segment.token_ids.len()).sum::<usize>()
                 };
-                client.tell(AgentEvent::Finished(Finished {
+                client.send(AgentEvent::Finished(Finished {
                     end: trajectory.end,
                     prompt_tokens: tokens(SegmentKind::Prompt),
                     sampled_tokens: trajectory.sampled_tokens(),
