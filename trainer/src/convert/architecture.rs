@@ -1,11 +1,11 @@
-//! The shape of a Llama model as GGUF metadata states it, and the `config.json` that says the same in
-//! Hugging Face terms. Owns the checks that make the shape consistent.
+//! The shape of a Llama model: read from GGUF metadata, written as Hugging Face's `config.json`. Owns the
+//! checks that make the shape consistent.
 
 use serde::Serialize;
 
+use super::dtype::Dtype;
 use super::error::GgufError;
 use super::metadata::Metadata;
-use super::weights::Dtype;
 
 const LAYERS_MAX: usize = 1_024;
 const WIDTH_MAX: usize = 1_048_576;
@@ -64,14 +64,13 @@ impl Architecture {
         Ok(architecture)
     }
 
-    /// Refuses shapes that do not fit together, and rotary embeddings that `config.json` as
-    /// written here would not describe.
+    /// Refuses inconsistent shapes, and rotary embeddings that this `config.json` cannot describe.
     fn check(&self, metadata: &Metadata<'_>) -> Result<(), GgufError> {
-        let divides = |key: &str, divisor: usize, of: usize, what: &str| {
-            if of.is_multiple_of(divisor) {
+        let divides = |key: &str, divisor: usize, multiple: usize, multiple_key: &str| {
+            if multiple.is_multiple_of(divisor) {
                 return Ok(());
             }
-            let expected = format!("a divisor of {what}, {of}");
+            let expected = format!("a divisor of {multiple_key}, {multiple}");
             Err(GgufError::metadata(key, expected, divisor.to_string()))
         };
         let heads_key = "llama.attention.head_count";
@@ -88,11 +87,11 @@ impl Architecture {
         let scaling_key = "llama.rope.scaling.type";
         match metadata.optional_text(scaling_key)? {
             None | Some("none") => Ok(()),
-            Some(found) => Err(GgufError::metadata(scaling_key, "none", found)),
+            Some(scaling) => Err(GgufError::metadata(scaling_key, "none", scaling)),
         }
     }
 
-    /// The content of `config.json`. `tied` says that the output layer is the embedding.
+    /// Returns the content of `config.json`. `tied` is `true` if the output layer is the embedding.
     pub(super) fn config(&self, tied: bool, dtype: Dtype) -> Config {
         Config {
             architectures: ["LlamaForCausalLM"],
@@ -122,15 +121,15 @@ impl Architecture {
         }
     }
 
-    /// The content of `generation_config.json`.
+    /// Returns the content of `generation_config.json`.
     pub(super) fn generation_config(&self) -> GenerationConfig {
         GenerationConfig { bos_token_id: self.bos, eos_token_id: self.eos, pad_token_id: self.pad }
     }
 }
 
-/// The short decimal number that a 32-bit one stands for: 1e-5, not 9.999999747378752e-6.
+/// Returns the shortest decimal that a 32-bit number represents: 1e-5, not 9.999999747378752e-6.
 fn decimal(value: f64) -> f64 {
-    (value as f32).to_string().parse().unwrap_or(value)
+    (value as f32).to_string().parse().expect("the text of a number is a number")
 }
 
 fn token_id(
@@ -150,7 +149,7 @@ fn token_id(
     }
 }
 
-/// `config.json`; the fields are Hugging Face's.
+/// The fields of Hugging Face's `config.json`.
 #[expect(clippy::struct_excessive_bools, reason = "the file format has them")]
 #[derive(Debug, Serialize)]
 pub(super) struct Config {
@@ -180,7 +179,7 @@ pub(super) struct Config {
     vocab_size: usize,
 }
 
-/// `generation_config.json`.
+/// The fields of `generation_config.json`.
 #[expect(clippy::struct_field_names, reason = "the file format has them")]
 #[derive(Debug, Serialize)]
 pub(super) struct GenerationConfig {

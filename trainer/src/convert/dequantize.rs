@@ -1,16 +1,15 @@
-//! Turns the block formats of ggml into f32 values, rounded at each step as ggml rounds them, so that
-//! the result is the same to the bit. Owns the layout of the blocks; knows nothing of tensors.
+//! Converts ggml's block formats into f32 values. Every step rounds as ggml does, and the result is the same
+//! to the bit. Owns the layout of the blocks; does not know tensors.
 //!
-//! The layouts are those of `ggml-common.h` and `ggml-quants.c`. Every block states one or two
-//! scales; "legacy" blocks hold 32 values, "K" blocks 256 values in sub-blocks with scales of
-//! their own.
+//! The layouts are those of `ggml-common.h` and `ggml-quants.c`. Every block has one or two scales.
+//! "Legacy" blocks hold 32 values; "K" blocks hold 256 values in sub-blocks with their own scales.
 
 use half::bf16;
 use half::f16;
 
 use super::error::GgufError;
 
-/// How the values of a tensor are stored.
+/// The storage format of a tensor's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BlockType {
     F32,
@@ -26,8 +25,9 @@ pub(super) enum BlockType {
     Q6K,
 }
 
-/// Values in a legacy block and in a K block.
+/// Number of values in a legacy block.
 const LEGACY_VALUES: usize = 32;
+/// Number of values in a K block.
 const K_VALUES: usize = 256;
 
 impl BlockType {
@@ -45,15 +45,14 @@ impl BlockType {
         (30, Self::Bf16),
     ];
 
-    /// The type with ggml's number `code`, of the tensor `name`.
+    /// Returns the type with ggml's number `code`. An error names the tensor `name`.
     pub(super) fn from_code(code: u32, name: &str) -> Result<Self, GgufError> {
-        Self::ALL.iter().find(|(known, _)| *known == code).map(|(_, found)| *found).ok_or_else(
-            || {
-                let names: Vec<_> = Self::ALL.iter().map(|(_, known)| known.name()).collect();
-                let expected = format!("a type out of {}", names.join(", "));
-                GgufError::tensor(name, expected, format!("type number {code}"))
-            },
-        )
+        let known = Self::ALL.iter().find(|(number, _)| *number == code);
+        known.map(|(_, block_type)| *block_type).ok_or_else(|| {
+            let names: Vec<_> = Self::ALL.iter().map(|(_, known)| known.name()).collect();
+            let expected = format!("one of the types {}", names.join(", "));
+            GgufError::tensor(name, expected, format!("type number {code}"))
+        })
     }
 
     pub(super) fn name(self) -> &'static str {
@@ -95,7 +94,7 @@ impl BlockType {
         }
     }
 
-    /// All values of `data`, which holds whole blocks of this type.
+    /// Returns all values of `data`, which holds whole blocks of this type.
     pub(super) fn dequantize(self, data: &[u8]) -> Vec<f32> {
         let mut values = vec![0.0; data.len() / self.block_bytes() * self.block_values()];
         let blocks = data.chunks_exact(self.block_bytes());
@@ -127,16 +126,16 @@ impl BlockType {
     }
 }
 
-fn half(block: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
+fn half(block: &[u8], offset: usize) -> f32 {
+    f16::from_le_bytes([block[offset], block[offset + 1]]).to_f32()
 }
 
-/// What a quantised 0 of a legacy block stands for.
+/// The zero point of a legacy block.
 #[derive(Clone, Copy)]
 enum Zero {
-    /// The quantised number is shifted down by this before it is scaled ("_0" types).
+    /// The number subtracted before scaling ("_0" types).
     Centred(i8),
-    /// The scaled number is shifted up by this ("_1" types).
+    /// The number added after scaling ("_1" types).
     Least(f32),
 }
 
@@ -149,7 +148,7 @@ impl Zero {
     }
 }
 
-/// 16 bytes: byte `i` holds value `i` in its low half and value `i + 16` in its high half.
+/// Decodes 16 bytes: byte `i` holds value `i` in its low half and value `i + 16` in its high half.
 fn four_bits(scale: f32, zero: Zero, nibbles: &[u8], out: &mut [f32]) {
     for (i, byte) in nibbles.iter().enumerate() {
         out[i] = zero.value(scale, byte & 0x0f);
@@ -157,7 +156,7 @@ fn four_bits(scale: f32, zero: Zero, nibbles: &[u8], out: &mut [f32]) {
     }
 }
 
-/// 4 bytes with the fifth bit of each value, then 16 bytes as in [`four_bits`].
+/// Decodes 4 bytes with the fifth bit of each value, then 16 bytes as in [`four_bits`].
 fn five_bits(scale: f32, zero: Zero, block: &[u8], out: &mut [f32]) {
     let (bits, nibbles) = block.split_at(4);
     let fifth = u32::from_le_bytes([bits[0], bits[1], bits[2], bits[3]]);
@@ -168,9 +167,9 @@ fn five_bits(scale: f32, zero: Zero, block: &[u8], out: &mut [f32]) {
     }
 }
 
-/// The eight 6-bit scales and minima of a Q4_K or Q5_K block, times the block's own two scales.
-/// Scales 0 to 3 and minima 0 to 3 are the low six bits of bytes 0 to 7; the others have their low
-/// four bits in bytes 8 to 11 and their high two bits on top of bytes 0 to 7.
+/// Returns the eight scales and minima of a Q4_K or Q5_K block: 6-bit numbers times the block's two scales.
+/// Scales 0 to 3 and minima 0 to 3 are the low six bits of bytes 0 to 7. The others have their low four bits
+/// in bytes 8 to 11 and their high two bits at the top of bytes 0 to 7.
 fn scales_k(block: &[u8]) -> [(f32, f32); 8] {
     let (scale, least) = (half(block, 0), half(block, 2));
     let packed = &block[4..16];
@@ -185,7 +184,7 @@ fn scales_k(block: &[u8]) -> [(f32, f32); 8] {
     })
 }
 
-/// Eight sub-blocks of 32; two share 32 bytes, the first in the low halves.
+/// Decodes eight sub-blocks of 32 values. Two sub-blocks share 32 bytes; the first is in the low halves.
 fn four_bits_k(block: &[u8], out: &mut [f32]) {
     let scales = scales_k(block);
     for (j, values) in out.chunks_exact_mut(32).enumerate() {
@@ -197,7 +196,7 @@ fn four_bits_k(block: &[u8], out: &mut [f32]) {
     }
 }
 
-/// As [`four_bits_k`]; 32 more bytes hold the fifth bits, bit `j` for sub-block `j`.
+/// Decodes a block as [`four_bits_k`] does. 32 more bytes hold the fifth bits, bit `j` for sub-block `j`.
 fn five_bits_k(block: &[u8], out: &mut [f32]) {
     let scales = scales_k(block);
     let (fifth, nibbles) = block[16..].split_at(32);
@@ -210,8 +209,8 @@ fn five_bits_k(block: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Two halves of 128 values. In a half, 64 bytes hold the low four bits, 32 bytes the high two bits
-/// (each for four values, 32 apart), and each 16 values have a signed scale.
+/// Decodes two halves of 128 values. In each half, 64 bytes hold the low four bits and 32 bytes the high two
+/// bits; such a byte serves four values, 32 apart. Every 16 values share a signed scale.
 fn six_bits_k(block: &[u8], out: &mut [f32]) {
     let (low, rest) = block.split_at(128);
     let (high, rest) = rest.split_at(64);

@@ -1,39 +1,39 @@
-//! What can go wrong in a conversion. Texts name the place, what was expected and what was found.
+//! Errors of a conversion. The texts name the location, the expected and the found content.
 
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 
-/// Why a conversion did not happen. The output folder is then as it was before.
+/// An error that ends a conversion. The output folder then stays as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum ConvertError {
-    /// The file system refused something.
+    /// An operation on a file failed.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried, as a verb.
+        /// The operation, as a verb.
         action: &'static str,
-        /// On which file or folder.
+        /// The file or folder.
         path: PathBuf,
-        /// What the system answered.
+        /// The system's error.
         source: io::Error,
     },
-    /// The input is not a GGUF file that this converter takes.
+    /// The input is not a GGUF file that this converter accepts.
     #[error("{}: {source}", path.display())]
     Gguf {
         /// The input file.
         path: PathBuf,
-        /// What is wrong in it.
+        /// The error in the file.
         source: GgufError,
     },
-    /// The output is there and is no model folder, so it is not replaced.
-    #[error("{} exists and is not a model folder: move it away or name another output", .0.display())]
+    /// The output exists and is not a model folder, which must not be replaced.
+    #[error("{} exists and is not a model folder: move it away or choose another output", .0.display())]
     OutputTaken(PathBuf),
     /// The weights file could not be written.
     #[error("cannot write {}: {source}", path.display())]
     Weights {
-        /// The file that was being written.
+        /// The weights file.
         path: PathBuf,
-        /// What the safetensors writer answered.
+        /// The error of the safetensors writer.
         source: safetensors::SafeTensorError,
     },
 }
@@ -44,40 +44,40 @@ impl ConvertError {
     }
 }
 
-/// What is wrong inside a GGUF file.
+/// An error in the content of a GGUF file.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum GgufError {
-    /// The bytes do not have the form of a GGUF file: damaged, cut off, or another kind of file.
+    /// The bytes do not have the form of a GGUF file: it is damaged, truncated, or another kind of file.
     #[error("at byte {offset}: expected {expected}, found {found}")]
     Form {
-        /// Where in the file, in bytes from its start.
+        /// The offset of the error, in bytes from the start of the file.
         offset: usize,
-        /// What should be there.
+        /// The expected content.
         expected: String,
-        /// What is there.
+        /// The actual content.
         found: String,
     },
-    /// A metadata value is missing or not of the right kind.
+    /// A metadata value is missing or of the wrong kind.
     #[error("metadata {key}: expected {expected}, found {found}")]
     Metadata {
         /// The key.
         key: String,
-        /// What should be there.
+        /// The expected value.
         expected: String,
-        /// What is there.
+        /// The actual value.
         found: String,
     },
     /// A tensor is missing, unknown, of a wrong shape or of a type that cannot be read.
     #[error("tensor {name}: expected {expected}, found {found}")]
     Tensor {
-        /// Name of the tensor in the file.
+        /// The tensor's name in the file.
         name: String,
-        /// What should be there.
+        /// The expected property.
         expected: String,
-        /// What is there.
+        /// The actual property.
         found: String,
     },
-    /// The tokenizer in the metadata does not hold together.
+    /// The tokenizer in the metadata is inconsistent.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
 }

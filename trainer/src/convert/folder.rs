@@ -1,5 +1,5 @@
-//! A folder that appears under its name only when it is whole. Owns the temporary folder beside the
-//! final place, the flushing to disk and the exchange with an older model folder.
+//! A folder that appears under its name only once it is whole. Owns the temporary folder next to the
+//! target, the flush to disk, and the exchange with an older model folder.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,37 +13,37 @@ use serde::Serialize;
 
 use super::error::ConvertError;
 
-/// What makes a folder one that may be replaced by a new conversion.
+/// The file that marks a model folder, which a new conversion may replace.
 const MARK_FILE: &str = "config.json";
 
-/// A folder in the making; removed when it is dropped unpublished.
+/// A folder under construction; dropping it before it is published removes it.
 #[derive(Debug)]
 pub(super) struct NewFolder {
     temporary: PathBuf,
-    place: PathBuf,
+    target: PathBuf,
     parent: PathBuf,
 }
 
 impl NewFolder {
-    /// Starts an empty folder that will be published at `place`.
-    pub(super) fn create(place: &Path) -> Result<Self, ConvertError> {
-        if !replaceable(place).map_err(|source| ConvertError::io("look at", place, source))? {
-            return Err(ConvertError::OutputTaken(place.to_path_buf()));
+    /// Creates an empty folder that will be published at `target`.
+    pub(super) fn create(target: &Path) -> Result<Self, ConvertError> {
+        if !replaceable(target).map_err(|source| ConvertError::io("look at", target, source))? {
+            return Err(ConvertError::OutputTaken(target.to_path_buf()));
         }
-        let Some(name) = place.file_name() else {
-            let source = io::Error::new(io::ErrorKind::InvalidInput, "the path names no folder");
-            return Err(ConvertError::io("create", place, source));
+        let Some(name) = target.file_name() else {
+            let source = io::Error::new(io::ErrorKind::InvalidInput, "the path has no folder name");
+            return Err(ConvertError::io("create", target, source));
         };
-        let parent = match place.parent() {
+        let parent = match target.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
             _ => PathBuf::from("."),
         };
         fs::create_dir_all(&parent).map_err(|e| ConvertError::io("create", &parent, e))?;
         let name = name.to_string_lossy();
         let temporary = parent.join(format!(".{name}.new-{}", std::process::id()));
-        remove_if_there(&temporary)?;
+        remove_if_present(&temporary)?;
         fs::create_dir(&temporary).map_err(|e| ConvertError::io("create", &temporary, e))?;
-        Ok(Self { temporary, place: place.to_path_buf(), parent })
+        Ok(Self { temporary, target: target.to_path_buf(), parent })
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -65,7 +65,7 @@ impl NewFolder {
         write().map_err(|source| ConvertError::io("write", &path, source))
     }
 
-    /// Sizes of the files written so far, in bytes.
+    /// Returns the sizes of the files written so far, in bytes.
     pub(super) fn file_bytes(&self) -> Result<BTreeMap<String, u64>, ConvertError> {
         let list = || {
             let mut sizes = BTreeMap::new();
@@ -81,30 +81,30 @@ impl NewFolder {
         list().map_err(|source| ConvertError::io("list", &self.temporary, source))
     }
 
-    /// Flushes every file and moves the folder to its place.
+    /// Flushes every file and renames the folder to its target.
     pub(super) fn publish(self) -> Result<(), ConvertError> {
         self.flush().map_err(|source| ConvertError::io("flush", &self.temporary, source))?;
-        let failed = |source| ConvertError::io("replace", &self.place, source);
+        let failed = |source| ConvertError::io("replace", &self.target, source);
         let aside = self.temporary.with_extension("old");
-        remove_if_there(&aside)?;
-        let replaced = match fs::rename(&self.place, &aside) {
+        remove_if_present(&aside)?;
+        let replaced = match fs::rename(&self.target, &aside) {
             Ok(()) => true,
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(error) => return Err(failed(error)),
         };
-        if let Err(error) = fs::rename(&self.temporary, &self.place) {
+        if let Err(error) = fs::rename(&self.temporary, &self.target) {
             if replaced {
                 // Best effort: the first error is the one to report.
-                let _ = fs::rename(&aside, &self.place);
+                let _ = fs::rename(&aside, &self.target);
             }
             return Err(failed(error));
         }
         File::open(&self.parent).and_then(|parent| parent.sync_all()).map_err(failed)?;
-        remove_if_there(&aside)
+        remove_if_present(&aside)
     }
 
-    /// Also gives all files the access rights of the first: the safetensors writer makes its file
-    /// readable to the owner alone.
+    /// Flushes all files. Also sets their permissions to those of the first file, because the safetensors
+    /// writer makes its file readable by the owner only.
     fn flush(&self) -> io::Result<()> {
         let permissions = fs::metadata(self.path(MARK_FILE))?.permissions();
         for entry in fs::read_dir(&self.temporary)? {
@@ -118,22 +118,22 @@ impl NewFolder {
 
 impl Drop for NewFolder {
     fn drop(&mut self) {
-        // Gone already after `publish`; otherwise a leftover is harmless, so errors are too.
+        // After `publish` the folder no longer exists. Otherwise, a leftover folder is harmless: ignore errors.
         let _ = fs::remove_dir_all(&self.temporary);
     }
 }
 
-/// Nothing, an empty folder or a model folder may be replaced.
-fn replaceable(place: &Path) -> io::Result<bool> {
-    match fs::read_dir(place) {
+/// Returns `true` if the target does not exist, is an empty folder or is a model folder.
+fn replaceable(target: &Path) -> io::Result<bool> {
+    match fs::read_dir(target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(false),
         Err(error) => Err(error),
-        Ok(mut entries) => Ok(entries.next().is_none() || place.join(MARK_FILE).is_file()),
+        Ok(mut entries) => Ok(entries.next().is_none() || target.join(MARK_FILE).is_file()),
     }
 }
 
-fn remove_if_there(path: &Path) -> Result<(), ConvertError> {
+fn remove_if_present(path: &Path) -> Result<(), ConvertError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(ConvertError::io("remove", path, error))

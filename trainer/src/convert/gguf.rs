@@ -1,7 +1,7 @@
-//! Reads the form of a GGUF file, versions 2 and 3: header, metadata, tensor table. Owns nothing of
-//! what the metadata and the tensors mean.
+//! Parses GGUF files, versions 2 and 3: header, metadata and tensor table. Does not interpret metadata or
+//! tensors.
 //!
-//! The form is the one published with ggml, `docs/gguf.md`.
+//! The format is published with ggml, in `docs/gguf.md`.
 
 use std::collections::BTreeMap;
 
@@ -17,9 +17,9 @@ const TENSOR_COUNT_MAX: usize = 65_536;
 const DIMENSION_COUNT_MAX: usize = 4;
 const ALIGNMENT_BYTES_DEFAULT: u64 = 32;
 const ALIGNMENT_BYTES_MAX: u64 = 65_536;
-/// A string's length, a value's type and the shortest value.
+/// Fewest bytes of a metadata pair: a string's length, a value's type and the shortest value.
 const METADATA_LEAST_BYTES: usize = 8 + 4 + 1;
-/// A name's length, dimension count, type and offset.
+/// Fewest bytes of a tensor's entry: a name's length, dimension count, type and offset.
 const TENSOR_LEAST_BYTES: usize = 8 + 4 + 4 + 8;
 
 /// A GGUF file, parsed in place.
@@ -32,21 +32,21 @@ pub(super) struct Gguf<'a> {
 /// One tensor, still quantised.
 #[derive(Debug)]
 pub(super) struct Tensor<'a> {
-    /// Row-major shape, outermost dimension first (the file states it the other way round).
+    /// Row-major shape, outermost dimension first. (The file states the dimensions in reverse.)
     pub(super) shape: Vec<usize>,
     pub(super) block_type: BlockType,
-    /// Exactly the bytes of the tensor.
+    /// The bytes of the tensor.
     pub(super) data: &'a [u8],
 }
 
-/// A row of the tensor table, before its bytes are looked up.
+/// A row of the tensor table, not yet linked to its bytes.
 struct Entry<'a> {
     name: &'a str,
     shape: Vec<usize>,
     block_type: BlockType,
-    /// Where the row stands in the file, for messages.
+    /// Offset of the row in the file, for messages.
     row_offset: usize,
-    /// From the start of the data section.
+    /// Offset of the data from the start of the data section.
     data_offset: u64,
 }
 
@@ -85,7 +85,7 @@ impl<'a> Gguf<'a> {
     }
 }
 
-/// Checks magic and version; gives the number of tensors and of metadata pairs.
+/// Checks magic and version; returns the numbers of tensors and of metadata pairs.
 fn header(cursor: &mut Cursor<'_>) -> Result<(usize, usize), GgufError> {
     let magic = cursor.take(MAGIC.len(), "the letters GGUF")?;
     if magic != MAGIC {
@@ -98,14 +98,14 @@ fn header(cursor: &mut Cursor<'_>) -> Result<(usize, usize), GgufError> {
     let offset = cursor.offset();
     let version = cursor.u32("the format version")?;
     if !(2..=3).contains(&version) {
-        let found = if (2..=3).contains(&version.swap_bytes()) {
+        let description = if (2..=3).contains(&version.swap_bytes()) {
             "a big-endian file".to_owned()
         } else {
             format!("version {version}")
         };
-        return Err(GgufError::form(offset, "format version 2 or 3", found));
+        return Err(GgufError::form(offset, "format version 2 or 3", description));
     }
-    // Both counts stand before what they count, so each is only checked against the whole rest.
+    // Both counts come before all items, so each is checked against the whole rest of the file.
     let tensors = cursor.count("a number of tensors", TENSOR_LEAST_BYTES, TENSOR_COUNT_MAX)?;
     let pairs =
         cursor.count("a number of metadata pairs", METADATA_LEAST_BYTES, METADATA_COUNT_MAX)?;
@@ -156,9 +156,9 @@ impl<'a> Entry<'a> {
         alignment: usize,
     ) -> Result<Tensor<'a>, GgufError> {
         let wrong = |expected: String, found: String| GgufError::tensor(self.name, expected, found);
-        let row_values = self.shape.last().copied().unwrap_or(1);
+        let row_values = *self.shape.last().expect("a tensor has at least one dimension");
         let block_values = self.block_type.block_values();
-        if row_values % block_values != 0 {
+        if !row_values.is_multiple_of(block_values) {
             return Err(wrong(
                 format!("rows of a multiple of {block_values} values ({})", self.block_type.name()),
                 format!("shape {:?}", self.shape),

@@ -1,12 +1,12 @@
-//! The metadata of a GGUF file: typed values by key, with messages that name the key. Owns the value
-//! types of the form, not what any key means.
+//! The metadata of a GGUF file: typed values by key. Error texts name the key. Owns the value types of the
+//! format, not the meaning of any key.
 
 use std::collections::BTreeMap;
 
 use super::cursor::Cursor;
 use super::error::GgufError;
 
-/// Far above any vocabulary or merge table, far below what would fill memory.
+/// Longest array: far above any vocabulary or merge table, far below the size of memory.
 const ARRAY_LENGTH_MAX: usize = 16_777_216;
 
 /// One metadata value.
@@ -19,11 +19,11 @@ pub(super) enum Value<'a> {
     Text(&'a str),
     Texts(Vec<&'a str>),
     Integers(Vec<i64>),
-    /// An array of a kind that no conversion needs; its bytes were skipped.
+    /// An array of a kind that no conversion needs; its values are skipped.
     OtherArray,
 }
 
-/// Kinds of value, by the code that the form gives them.
+/// The kind of a value, as the format numbers them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     U8,
@@ -42,7 +42,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// In the order of their codes, from 0.
+    /// All kinds in the order of their codes, from 0.
     const ALL: [Self; 13] = [
         Self::U8,
         Self::I8,
@@ -68,7 +68,7 @@ impl Kind {
             .ok_or_else(|| GgufError::form(offset, "a value type of 0 to 12", code.to_string()))
     }
 
-    /// Bytes that a value of this kind takes at least.
+    /// Returns the fewest bytes of a value of this kind.
     fn least_bytes(self) -> usize {
         match self {
             Self::U8 | Self::I8 | Self::Bool => 1,
@@ -92,20 +92,20 @@ impl<'a> Value<'a> {
     }
 
     fn parse_scalar(cursor: &mut Cursor<'a>, kind: Kind) -> Result<Self, GgufError> {
-        let what = "a metadata value";
+        let item = "a metadata value";
         Ok(match kind {
-            Kind::U8 => Self::Unsigned(cursor.u8(what)?.into()),
-            Kind::U16 => Self::Unsigned(cursor.u16(what)?.into()),
-            Kind::U32 => Self::Unsigned(cursor.u32(what)?.into()),
-            Kind::U64 => Self::Unsigned(cursor.u64(what)?),
-            Kind::I8 => Self::Signed(cursor.u8(what)?.cast_signed().into()),
-            Kind::I16 => Self::Signed(cursor.u16(what)?.cast_signed().into()),
-            Kind::I32 => Self::Signed(cursor.u32(what)?.cast_signed().into()),
-            Kind::I64 => Self::Signed(cursor.u64(what)?.cast_signed()),
-            Kind::F32 => Self::Float(cursor.f32(what)?.into()),
-            Kind::F64 => Self::Float(cursor.f64(what)?),
-            Kind::Bool => Self::Bool(cursor.u8(what)? != 0),
-            Kind::Text => Self::Text(cursor.text(what)?),
+            Kind::U8 => Self::Unsigned(cursor.u8(item)?.into()),
+            Kind::U16 => Self::Unsigned(cursor.u16(item)?.into()),
+            Kind::U32 => Self::Unsigned(cursor.u32(item)?.into()),
+            Kind::U64 => Self::Unsigned(cursor.u64(item)?),
+            Kind::I8 => Self::Signed(cursor.u8(item)?.cast_signed().into()),
+            Kind::I16 => Self::Signed(cursor.u16(item)?.cast_signed().into()),
+            Kind::I32 => Self::Signed(cursor.u32(item)?.cast_signed().into()),
+            Kind::I64 => Self::Signed(cursor.u64(item)?.cast_signed()),
+            Kind::F32 => Self::Float(cursor.f32(item)?.into()),
+            Kind::F64 => Self::Float(cursor.f64(item)?),
+            Kind::Bool => Self::Bool(cursor.u8(item)? != 0),
+            Kind::Text => Self::Text(cursor.text(item)?),
             Kind::Array => {
                 return Err(GgufError::form(cursor.offset(), "no array in an array", "one"));
             }
@@ -123,11 +123,8 @@ impl<'a> Value<'a> {
             Kind::U8 | Kind::I8 | Kind::U16 | Kind::I16 | Kind::U32 | Kind::I32 | Kind::I64 => {
                 let mut integers = Vec::with_capacity(length);
                 for _ in 0..length {
-                    integers.push(match Self::parse_scalar(cursor, kind)? {
-                        Self::Unsigned(value) => value.cast_signed(),
-                        Self::Signed(value) => value,
-                        _ => 0,
-                    });
+                    let value = Self::parse_scalar(cursor, kind)?;
+                    integers.push(value.as_integer().expect("this kind is an integer"));
                 }
                 Ok(Self::Integers(integers))
             }
@@ -140,7 +137,15 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Names the value in a message.
+    fn as_integer(&self) -> Option<i64> {
+        match self {
+            Self::Unsigned(value) => Some(value.cast_signed()),
+            Self::Signed(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// Describes the value for a message.
     fn describe(&self) -> String {
         const SHOWN_CHARS_MAX: usize = 40;
         match self {
@@ -158,19 +163,19 @@ impl<'a> Value<'a> {
     }
 }
 
-/// All metadata of a file. The accessors without `optional_` refuse an absent key.
+/// All metadata of a file. The accessors without `optional_` fail if the key is absent.
 #[derive(Debug, Default)]
 pub(super) struct Metadata<'a>(BTreeMap<&'a str, Value<'a>>);
 
 impl<'a> Metadata<'a> {
-    /// Adds a value; true when the key was there before.
+    /// Adds a value; returns `true` if the key already existed.
     pub(super) fn insert(&mut self, key: &'a str, value: Value<'a>) -> bool {
         self.0.insert(key, value).is_some()
     }
 
     fn wrong(&self, key: &str, expected: &str) -> GgufError {
-        let found = self.0.get(key).map_or_else(|| "nothing".to_owned(), Value::describe);
-        GgufError::metadata(key, expected, found)
+        let value = self.0.get(key).map_or_else(|| "nothing".to_owned(), Value::describe);
+        GgufError::metadata(key, expected, value)
     }
 
     pub(super) fn optional_unsigned(&self, key: &str) -> Result<Option<u64>, GgufError> {
@@ -182,7 +187,7 @@ impl<'a> Metadata<'a> {
         }
     }
 
-    /// A whole number between 1 and `max`.
+    /// Returns a whole number from 1 to `max`.
     pub(super) fn size(&self, key: &str, max: usize) -> Result<usize, GgufError> {
         self.optional_size(key, max)?
             .ok_or_else(|| self.wrong(key, &format!("a whole number from 1 to {max}")))
@@ -196,7 +201,7 @@ impl<'a> Metadata<'a> {
         }
     }
 
-    /// A finite number above 0.
+    /// Returns a finite number above 0.
     pub(super) fn optional_positive(&self, key: &str) -> Result<Option<f64>, GgufError> {
         match self.0.get(key) {
             None => Ok(None),
@@ -217,7 +222,7 @@ impl<'a> Metadata<'a> {
         }
     }
 
-    /// A string out of `accepted`.
+    /// Returns a string that is one of `accepted`.
     pub(super) fn one_of(&self, key: &str, accepted: &[&str]) -> Result<&'a str, GgufError> {
         match self.optional_text(key)? {
             Some(text) if accepted.contains(&text) => Ok(text),

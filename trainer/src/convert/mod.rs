@@ -1,18 +1,18 @@
-//! Turns a quantised GGUF model file into a Hugging Face model folder: `model.safetensors`,
+//! Converts a quantised GGUF model file into a Hugging Face model folder: `model.safetensors`,
 //! `config.json`, `generation_config.json`, `tokenizer.json`, `tokenizer_config.json`, and
-//! `conversion.json`, which says what the folder was made from.
+//! `conversion.json`, which records the source.
 //!
-//! It owns the whole way from bytes to folder and needs neither libtorch nor Python. It refuses what
-//! it cannot convert exactly: other architectures than `llama`, scaled rotary embeddings, tensors
-//! that it does not know, tokenizers other than byte-level BPE as SmolLM cuts it. It does not
-//! download anything.
+//! Owns the whole conversion from bytes to folder and needs neither libtorch nor Python. Refuses files
+//! that it cannot convert exactly: architectures other than `llama`, scaled rotary embeddings, unknown
+//! tensors, tokenizers other than byte-level BPE in SmolLM's form. Downloads nothing.
 //!
 //! Invariant: the output folder is either absent or whole. It is written under a temporary name
-//! beside its place, flushed to disk, then renamed.
+//! next to its target, flushed to disk, then renamed.
 
 mod architecture;
 mod cursor;
 mod dequantize;
+mod dtype;
 mod error;
 mod folder;
 mod gguf;
@@ -30,22 +30,22 @@ use sha2::Digest as _;
 use sha2::Sha256;
 
 use architecture::Architecture;
+pub use dtype::Dtype;
 pub use error::ConvertError;
 pub use error::GgufError;
 use folder::NewFolder;
 use gguf::Gguf;
-pub use weights::Dtype;
 
-/// Raised whenever the same input would give another output folder, so that folders of an older
-/// converter are made anew.
+/// The converter's version. It is raised whenever the same input yields another output folder; a folder of an
+/// older version is then converted again.
 pub const CONVERTER_VERSION: u32 = 1;
 
 const RECORD_FILE: &str = "conversion.json";
 
-/// What a conversion made, or found already made.
+/// The result of a conversion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
-    /// True when the folder was already there, made by this converter from the same file.
+    /// `true` if the folder already existed, made by this converter from the same file.
     pub reused: bool,
     /// Number of tensors in `model.safetensors`.
     pub tensors: usize,
@@ -57,7 +57,7 @@ pub struct Summary {
     pub source_sha256: String,
 }
 
-/// `conversion.json`: enough to tell whether a conversion has to be done again.
+/// The content of `conversion.json`, which shows whether a conversion must be repeated.
 #[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
 struct Record {
     converter_version: u32,
@@ -70,14 +70,13 @@ struct Record {
 
 /// Converts the GGUF file `input` into the model folder `output`, with weights of type `dtype`.
 ///
-/// `progress` is called with the number of tensors written and their total, first with 0. When
-/// `output` already holds this very conversion, nothing is written, `progress` is not called and the
-/// summary says so. An older conversion in `output` is replaced.
+/// Calls `progress` with the number of tensors written and their total, first with 0. If `output`
+/// already holds this conversion, writes nothing, does not call `progress`, and reports it in the
+/// summary. Replaces an older conversion in `output`.
 ///
 /// # Errors
-/// When `input` cannot be read or is not a GGUF file that can be converted exactly, when `output`
-/// is taken by something else than a model folder, or when it cannot be written. `output` is then
-/// as it was before.
+/// An `input` that cannot be read or is not a GGUF file that can be converted exactly; an existing `output`
+/// that is not a model folder; an `output` that cannot be written. `output` then stays as it was.
 pub fn convert_gguf(
     input: &Path,
     output: &Path,
@@ -128,8 +127,8 @@ impl Record {
     }
 }
 
-/// The record of `output` if it tells of this conversion and its files have the recorded sizes.
-/// Anything unreadable or different only means that the conversion has to be done.
+/// Returns the record in `output` if it describes this conversion and the files have the recorded sizes.
+/// If anything is unreadable or different, returns `None`: the conversion must be done.
 fn current_record(output: &Path, source_sha256: &str, dtype: Dtype) -> Option<Record> {
     let text = fs::read_to_string(output.join(RECORD_FILE)).ok()?;
     let record: Record = serde_json::from_str(&text).ok()?;
@@ -137,7 +136,7 @@ fn current_record(output: &Path, source_sha256: &str, dtype: Dtype) -> Option<Re
         && record.source_sha256 == source_sha256
         && record.dtype == dtype
         && record.file_bytes.iter().all(|(name, size)| {
-            fs::metadata(output.join(name)).is_ok_and(|found| found.len() == *size)
+            fs::metadata(output.join(name)).is_ok_and(|metadata| metadata.len() == *size)
         });
     same.then_some(record)
 }

@@ -1,5 +1,5 @@
-//! The byte-level BPE tokenizer inside a GGUF file, written as `tokenizer.json` and
-//! `tokenizer_config.json`. Owns the mapping of token kinds and of the way text is cut before BPE.
+//! The byte-level BPE tokenizer of a GGUF file, written as `tokenizer.json` and
+//! `tokenizer_config.json`. Owns the mapping of token kinds and the splitting of text before BPE.
 //!
 //! Token ids are the positions in the file's token list and never change.
 
@@ -16,11 +16,12 @@ use super::architecture::Architecture;
 use super::error::GgufError;
 use super::metadata::Metadata;
 
-/// Codes of `tokenizer.ggml.token_type`: 1 is an ordinary token.
+/// Code of control tokens in `tokenizer.ggml.token_type`; 1 is an ordinary token.
 const CONTROL: i64 = 3;
+/// Code of tokens that the user defined.
 const USER_DEFINED: i64 = 4;
 
-/// A tokenizer as the file states it, checked to be consistent.
+/// The tokenizer of the file, checked for consistency.
 #[derive(Debug)]
 pub(super) struct Tokenizer<'a> {
     tokens: &'a [&'a str],
@@ -34,7 +35,7 @@ pub(super) struct Tokenizer<'a> {
     context_tokens: usize,
 }
 
-/// A token that is cut out of the text before BPE.
+/// A token that is separated from the text before BPE.
 #[expect(clippy::struct_excessive_bools, reason = "the file format has them")]
 #[derive(Debug, Clone, Serialize)]
 struct AddedToken<'a> {
@@ -47,8 +48,8 @@ struct AddedToken<'a> {
     special: bool,
 }
 
-/// Reads the tokenizer and has the `tokenizers` library build it once, so that a folder with a
-/// tokenizer that cannot be loaded is never written.
+/// Reads the tokenizer and loads it once with the `tokenizers` library. A tokenizer that cannot be loaded is
+/// thus never written.
 pub(super) fn read<'a>(
     metadata: &'a Metadata<'a>,
     architecture: &Architecture,
@@ -81,7 +82,7 @@ pub(super) fn read<'a>(
     Ok(tokenizer)
 }
 
-/// Splits each merge at its one space and checks that both parts and their union are tokens.
+/// Splits each merge at its space and checks that both parts and their concatenation are tokens.
 fn merges<'a>(
     metadata: &Metadata<'a>,
     tokens: &[&'a str],
@@ -89,7 +90,7 @@ fn merges<'a>(
     let known: HashSet<&str> = tokens.iter().copied().collect();
     if known.len() != tokens.len() {
         let count = tokens.len() - known.len();
-        return Err(GgufError::Tokenizer(format!("{count} tokens are in the vocabulary twice")));
+        return Err(GgufError::Tokenizer(format!("the vocabulary has {count} duplicate tokens")));
     }
     let pairs = metadata.texts("tokenizer.ggml.merges")?;
     pairs
@@ -104,7 +105,7 @@ fn merges<'a>(
                 })
                 .ok_or_else(|| {
                     GgufError::Tokenizer(format!(
-                        "merge {index}, {pair:?}, is not two tokens that form a third"
+                        "merge {index}, {pair:?}, is not a pair of tokens that form a third"
                     ))
                 })
         })
@@ -149,7 +150,7 @@ impl Serialize for Vocabulary<'_> {
     }
 }
 
-/// `tokenizer.json`; the fields are those of the `tokenizers` library.
+/// The fields of `tokenizer.json`, as the `tokenizers` library names them.
 #[derive(Serialize)]
 pub(super) struct File<'a> {
     version: &'static str,
@@ -178,7 +179,7 @@ struct Model<'a> {
     merges: &'a [(&'a str, &'a str)],
 }
 
-/// `tokenizer_config.json`; the fields are those of Hugging Face transformers.
+/// The fields of `tokenizer_config.json`, as Hugging Face transformers names them.
 #[derive(Serialize)]
 pub(super) struct Config<'a> {
     add_prefix_space: bool,
@@ -194,7 +195,7 @@ pub(super) struct Config<'a> {
 }
 
 impl Tokenizer<'_> {
-    /// The content of `tokenizer.json`. SmolLM cuts digits apart one by one, then cuts as GPT-2.
+    /// Returns the content of `tokenizer.json`. SmolLM splits off every digit, then splits as GPT-2 does.
     pub(super) fn file(&self) -> File<'_> {
         let byte_level = |add_prefix_space: bool| {
             json!({
@@ -234,7 +235,7 @@ impl Tokenizer<'_> {
         }
     }
 
-    /// The content of `tokenizer_config.json`.
+    /// Returns the content of `tokenizer_config.json`.
     pub(super) fn config(&self) -> Config<'_> {
         let decoder = |token: &AddedToken<'_>| {
             let description = json!({
@@ -269,7 +270,8 @@ impl Tokenizer<'_> {
         if size == self.tokens.len() {
             Ok(())
         } else {
-            Err(wrong(format!("loads with {size} tokens instead of {}", self.tokens.len())))
+            let expected = self.tokens.len();
+            Err(wrong(format!("the loaded tokenizer has {size} tokens, expected {expected}")))
         }
     }
 }

@@ -1,100 +1,35 @@
-//! Which tensor of a GGUF file becomes which tensor of `model.safetensors`, and the writing of that
-//! file, one tensor in memory at a time.
+//! Maps the tensors of a GGUF file to those of `model.safetensors`, and writes that file with one tensor
+//! in memory at a time.
 //!
-//! Invariant: every tensor that a Llama model has is there with its right shape, and no tensor of the
-//! file is left out.
+//! Invariant: every tensor of a Llama model is present with the right shape, and no tensor of the file is
+//! left out.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::collections::HashMap;
-use std::fmt;
 use std::path::Path;
 
-use half::bf16;
-use half::f16;
 use safetensors::View;
-use serde::Deserialize;
-use serde::Serialize;
 
 use super::architecture::Architecture;
+use super::dtype::Dtype;
 use super::error::ConvertError;
 use super::error::GgufError;
 use super::gguf::Gguf;
 use super::gguf::Tensor;
 
-/// The number type of the written weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Dtype {
-    /// bfloat16, 2 bytes.
-    #[default]
-    Bf16,
-    /// IEEE 754 binary16, 2 bytes.
-    F16,
-    /// IEEE 754 binary32, 4 bytes.
-    F32,
-}
-
-impl Dtype {
-    /// Its name in `config.json`.
-    pub(super) fn torch_name(self) -> &'static str {
-        match self {
-            Self::Bf16 => "bfloat16",
-            Self::F16 => "float16",
-            Self::F32 => "float32",
-        }
-    }
-
-    fn bytes(self) -> usize {
-        match self {
-            Self::Bf16 | Self::F16 => 2,
-            Self::F32 => 4,
-        }
-    }
-
-    /// `values` in this type, each rounded to nearest, ties to even.
-    fn encode(self, values: &[f32]) -> Vec<u8> {
-        match self {
-            Self::Bf16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
-            Self::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
-            Self::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        }
-    }
-}
-
-impl fmt::Display for Dtype {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Bf16 => "bf16",
-            Self::F16 => "f16",
-            Self::F32 => "f32",
-        })
-    }
-}
-
-impl std::str::FromStr for Dtype {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        [Self::Bf16, Self::F16, Self::F32]
-            .into_iter()
-            .find(|dtype| dtype.to_string() == text)
-            .ok_or_else(|| format!("expected bf16, f16 or f32, found {text:?}"))
-    }
-}
-
 /// All tensors to write.
 #[derive(Debug)]
 pub(super) struct Plan<'a> {
-    pub(super) tensors: Vec<(String, Planned<'a>)>,
-    /// No output layer of its own: it is the embedding.
+    pub(super) tensors: Vec<(String, PlannedTensor<'a>)>,
+    /// `true` if the embedding is also the output layer.
     pub(super) tied: bool,
 }
 
 /// One tensor to write.
 #[derive(Debug)]
-pub(super) struct Planned<'a> {
+pub(super) struct PlannedTensor<'a> {
     source: &'a Tensor<'a>,
     dtype: Dtype,
     /// Number of heads whose rows are interleaved in the file.
@@ -107,8 +42,8 @@ impl Plan<'_> {
     }
 }
 
-/// A tensor that a Llama layer has: its names in both layouts, its shape, and the number of heads
-/// whose rows the file interleaves.
+/// A tensor of a Llama layer: its names in both layouts, its shape, and the number of heads whose rows the
+/// file interleaves.
 struct LayerTensor {
     gguf_name: &'static str,
     hugging_face_name: &'static str,
@@ -138,7 +73,7 @@ fn layer_tensors(shape: &Architecture) -> Vec<LayerTensor> {
     ]
 }
 
-/// Maps every tensor of the file to its place, and checks that all are there and none is unknown.
+/// Maps every tensor of the file to its name in the output. Checks that none is missing or unknown.
 pub(super) fn plan<'a>(
     gguf: &'a Gguf<'a>,
     shape: &Architecture,
@@ -154,7 +89,7 @@ pub(super) fn plan<'a>(
             return Err(GgufError::tensor(from, expected(), format!("shape {:?}", source.shape)));
         }
         unused.remove(from);
-        tensors.push((to, Planned { source, dtype, interleaved_heads }));
+        tensors.push((to, PlannedTensor { source, dtype, interleaved_heads }));
         Ok(())
     };
 
@@ -181,46 +116,46 @@ pub(super) fn plan<'a>(
     }
 }
 
-impl Planned<'_> {
+impl PlannedTensor<'_> {
     fn values(&self) -> Vec<f32> {
         let values = self.source.block_type.dequantize(self.source.data);
         match self.interleaved_heads {
-            Some(heads) => part_halves(&values, self.source.shape[0], heads),
+            Some(heads) => separate_halves(&values, self.source.shape[0], heads),
             None => values,
         }
     }
 }
 
-/// Undoes the row order of query and key projections in GGUF files of Llama models.
+/// Restores Hugging Face's row order of query and key projections.
 ///
-/// Rotary embedding turns pairs of rows of a head. Hugging Face pairs row `i` with row
-/// `i + head_size / 2`; the files keep the rows of a pair next to each other.
-fn part_halves(values: &[f32], rows: usize, heads: usize) -> Vec<f32> {
+/// Rotary embedding rotates pairs of rows of a head. Hugging Face pairs row `i` with row
+/// `i + head_size / 2`. GGUF files of Llama models keep the two rows of a pair next to each other.
+fn separate_halves(values: &[f32], rows: usize, heads: usize) -> Vec<f32> {
     let columns = values.len() / rows;
     let head_size = rows / heads;
-    let mut parted = Vec::with_capacity(values.len());
+    let mut separated = Vec::with_capacity(values.len());
     for row in 0..rows {
         let (head, within) = (row / head_size, row % head_size);
         let (pair, side) = (within % (head_size / 2), within / (head_size / 2));
         let source = head * head_size + pair * 2 + side;
-        parted.extend_from_slice(&values[source * columns..][..columns]);
+        separated.extend_from_slice(&values[source * columns..][..columns]);
     }
-    parted
+    separated
 }
 
-/// Counts the tensors written. The safetensors writer asks each tensor for its bytes once, in turn.
-struct Progress<'a> {
+/// Counts the tensors written. The safetensors writer requests the bytes of each tensor once, in turn.
+struct TensorCount<'a> {
     done: usize,
     total: usize,
     report: &'a mut dyn FnMut(usize, usize),
 }
 
-struct Written<'a> {
-    planned: Planned<'a>,
-    progress: &'a RefCell<Progress<'a>>,
+struct TensorView<'a> {
+    planned: PlannedTensor<'a>,
+    count: &'a RefCell<TensorCount<'a>>,
 }
 
-impl View for Written<'_> {
+impl View for TensorView<'_> {
     fn dtype(&self) -> safetensors::Dtype {
         match self.planned.dtype {
             Dtype::Bf16 => safetensors::Dtype::BF16,
@@ -235,10 +170,10 @@ impl View for Written<'_> {
 
     fn data(&self) -> Cow<'_, [u8]> {
         let bytes = self.planned.dtype.encode(&self.planned.values());
-        let mut progress = self.progress.borrow_mut();
-        progress.done += 1;
-        let (done, total) = (progress.done, progress.total);
-        (progress.report)(done, total);
+        let mut count = self.count.borrow_mut();
+        count.done += 1;
+        let (done, total) = (count.done, count.total);
+        (count.report)(done, total);
         Cow::Owned(bytes)
     }
 
@@ -255,12 +190,12 @@ pub(super) fn write(
 ) -> Result<(), ConvertError> {
     let total = plan.tensors.len();
     report(0, total);
-    let progress = RefCell::new(Progress { done: 0, total, report });
+    let count = RefCell::new(TensorCount { done: 0, total, report });
     let views = plan
         .tensors
         .into_iter()
-        .map(|(name, planned)| (name, Written { planned, progress: &progress }));
-    // Readers of the Hugging Face ecosystem look for this mark before they load a file.
+        .map(|(name, planned)| (name, TensorView { planned, count: &count }));
+    // Hugging Face's libraries check this mark before they load a file.
     let mark = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize_to_file(views, Some(mark), path)
         .map_err(|source| ConvertError::Weights { path: path.to_path_buf(), source })

@@ -1,4 +1,4 @@
-//! Files that must be refused: each with a message that says where and what, never with a panic.
+//! Invalid files: each is refused with a message that names the location and the problem, without a panic.
 
 use proptest::prelude::*;
 
@@ -6,15 +6,15 @@ use super::synthetic::Entry;
 use super::synthetic::Model;
 use super::*;
 
-/// Converts `bytes`, which must fail, and gives the message without the file's name.
+/// Converts `bytes`, which must fail, and returns the message without the file's name.
 #[track_caller]
 fn refusal(bytes: &[u8]) -> String {
-    let place = Place::new(bytes);
-    let Err(ConvertError::Gguf { path, source }) = place.convert(Dtype::Bf16) else {
-        panic!("the file is not refused for its content");
+    let workspace = Workspace::new(bytes);
+    let Err(ConvertError::Gguf { path, source }) = workspace.convert(Dtype::Bf16) else {
+        panic!("the file was not refused for its content");
     };
-    assert_eq!(path, place.input());
-    assert_eq!(place.names(), ["model.gguf"], "nothing is left behind");
+    assert_eq!(path, workspace.input());
+    assert_eq!(workspace.names(), ["model.gguf"], "nothing is left behind");
     source.to_string()
 }
 
@@ -41,7 +41,9 @@ fn another_kind_of_file_is_refused() {
         "at byte 4: expected format version 2 or 3, found a big-endian file",
     );
     assert!(
-        Place::new(&Model { version: 2, ..Model::default() }.bytes()).convert(Dtype::Bf16).is_ok()
+        Workspace::new(&Model { version: 2, ..Model::default() }.bytes())
+            .convert(Dtype::Bf16)
+            .is_ok()
     );
 }
 
@@ -61,10 +63,10 @@ fn lengths_past_the_end_are_refused_before_they_are_allocated() {
 }
 
 #[test]
-fn metadata_that_does_not_fit_is_refused_by_key() {
+fn invalid_metadata_is_refused_by_key() {
     let model = Model::default;
     check(
-        &model().with("general.architecture", Entry::Text("mamba")),
+        &model().with_entry("general.architecture", Entry::Text("mamba")),
         r#"metadata general.architecture: expected llama, found "mamba""#,
     );
     check(
@@ -72,33 +74,33 @@ fn metadata_that_does_not_fit_is_refused_by_key() {
         "metadata llama.block_count: expected a whole number from 1 to 1024, found nothing",
     );
     check(
-        &model().with("llama.block_count", Entry::Unsigned(0)),
+        &model().with_entry("llama.block_count", Entry::Unsigned(0)),
         "metadata llama.block_count: expected a whole number from 1 to 1024, found 0",
     );
     check(
-        &model().with("llama.attention.head_count", Entry::Unsigned(3)),
+        &model().with_entry("llama.attention.head_count", Entry::Unsigned(3)),
         "metadata llama.attention.head_count: expected a divisor of llama.embedding_length, 32, found 3",
     );
     check(
-        &model().with("llama.attention.layer_norm_rms_epsilon", Entry::Float(f32::NAN)),
+        &model().with_entry("llama.attention.layer_norm_rms_epsilon", Entry::Float(f32::NAN)),
         "metadata llama.attention.layer_norm_rms_epsilon: expected a finite number above 0, found NaN",
     );
     check(
-        &model().with("llama.rope.scaling.type", Entry::Text("yarn")),
+        &model().with_entry("llama.rope.scaling.type", Entry::Text("yarn")),
         "metadata llama.rope.scaling.type: expected none, found yarn",
     );
     check(
-        &model().with("llama.rope.dimension_count", Entry::Unsigned(8)),
+        &model().with_entry("llama.rope.dimension_count", Entry::Unsigned(8)),
         "metadata llama.rope.dimension_count: expected an even number equal to the head size, 16, found 8",
     );
     check(
-        &model().with("general.alignment", Entry::Unsigned(0)),
+        &model().with_entry("general.alignment", Entry::Unsigned(0)),
         "metadata general.alignment: expected a multiple of 8 up to 65536, found 0",
     );
 }
 
 #[test]
-fn tensors_that_do_not_fit_are_refused_by_name() {
+fn invalid_tensors_are_refused_by_name() {
     let mut model = Model::default();
     model.tensors.retain(|(name, _, _)| *name != "blk.0.ffn_up.weight");
     check(&model, "tensor blk.0.ffn_up.weight: expected shape [64, 32], found nothing");
@@ -110,12 +112,12 @@ fn tensors_that_do_not_fit_are_refused_by_name() {
         "tensor rope_freqs.weight: expected only tensors of a Llama model, found another one",
     );
 
-    let model = Model::default().with("llama.feed_forward_length", Entry::Unsigned(48));
+    let model = Model::default().with_entry("llama.feed_forward_length", Entry::Unsigned(48));
     check(&model, "tensor blk.0.ffn_gate.weight: expected shape [48, 32], found shape [64, 32]");
 
     check(
         &Model { tensor_type: 16, ..Model::default() },
-        "tensor token_embd.weight: expected a type out of F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, BF16, found type number 16",
+        "tensor token_embd.weight: expected one of the types F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, BF16, found type number 16",
     );
     check(
         &Model { tensor_type: 14, ..Model::default() },
@@ -124,35 +126,35 @@ fn tensors_that_do_not_fit_are_refused_by_name() {
 }
 
 #[test]
-fn a_tokenizer_that_does_not_hold_together_is_refused() {
+fn an_inconsistent_tokenizer_is_refused() {
     let model = Model::default;
     check(
-        &model().with("tokenizer.ggml.eos_token_id", Entry::Unsigned(6)),
+        &model().with_entry("tokenizer.ggml.eos_token_id", Entry::Unsigned(6)),
         "metadata tokenizer.ggml.eos_token_id: expected a token id below 6, found 6",
     );
     check(
-        &model().with("tokenizer.ggml.merges", Entry::Texts(vec!["a b", "b a"])),
-        r#"tokenizer: merge 1, "b a", is not two tokens that form a third"#,
+        &model().with_entry("tokenizer.ggml.merges", Entry::Texts(vec!["a b", "b a"])),
+        r#"tokenizer: merge 1, "b a", is not a pair of tokens that form a third"#,
     );
     check(
-        &model().with("tokenizer.ggml.token_type", Entry::Integers(vec![3])),
+        &model().with_entry("tokenizer.ggml.token_type", Entry::Integers(vec![3])),
         "metadata tokenizer.ggml.token_type: expected one entry for each of 6 tokens, found 1",
     );
     check(
-        &model().with("tokenizer.ggml.pre", Entry::Text("llama-bpe")),
+        &model().with_entry("tokenizer.ggml.pre", Entry::Text("llama-bpe")),
         r#"metadata tokenizer.ggml.pre: expected smollm, found "llama-bpe""#,
     );
     let tokens = vec!["<|endoftext|>", "<|im_start|>", "<|im_end|>", "a", "b", "a"];
     check(
-        &model().with("tokenizer.ggml.tokens", Entry::Texts(tokens)),
-        "tokenizer: 1 tokens are in the vocabulary twice",
+        &model().with_entry("tokenizer.ggml.tokens", Entry::Texts(tokens)),
+        "tokenizer: the vocabulary has 1 duplicate tokens",
     );
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Cut off anywhere, the file is refused and nothing is left behind.
+    /// A file truncated at any length is refused and leaves nothing behind.
     #[test]
     fn every_truncation_is_refused(share in 0.0..1.0f64) {
         let bytes = Model::default().bytes();
@@ -160,21 +162,21 @@ proptest! {
         prop_assert!(!refusal(&bytes[..kept]).is_empty());
     }
 
-    /// With any bits flipped, the file is either refused or converted to a loadable folder.
+    /// A file with flipped bits is either refused or converted into a loadable folder.
     #[test]
     fn flipped_bits_never_panic(flips in prop::collection::vec((0..1_600usize, 0..8u32), 1..6)) {
         let mut bytes = Model::default().bytes();
-        for (at, bit) in flips {
-            bytes[at] ^= 1 << bit;
+        for (index, bit) in flips {
+            bytes[index] ^= 1 << bit;
         }
-        let place = Place::new(&bytes);
-        if let Err(error) = place.convert(Dtype::Bf16) {
+        let workspace = Workspace::new(&bytes);
+        if let Err(error) = workspace.convert(Dtype::Bf16) {
             prop_assert!(!error.to_string().is_empty());
-            prop_assert_eq!(place.names(), ["model.gguf"]);
+            prop_assert_eq!(workspace.names(), ["model.gguf"]);
         } else {
-            let weights = fs::read(place.output().join("model.safetensors")).unwrap();
+            let weights = fs::read(workspace.output().join("model.safetensors")).unwrap();
             prop_assert!(SafeTensors::deserialize(&weights).is_ok());
-            let tokenizer = place.output().join("tokenizer.json");
+            let tokenizer = workspace.output().join("tokenizer.json");
             prop_assert!(tokenizers::Tokenizer::from_file(tokenizer).is_ok());
         }
     }

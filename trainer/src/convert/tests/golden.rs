@@ -1,4 +1,4 @@
-//! The converter against values that ggml's own Python package gives; see the golden files' `origin`.
+//! The converter compared with values of ggml's own Python package; see `origin` in the golden files.
 
 use std::path::Path;
 
@@ -20,12 +20,12 @@ fn bytes_of(hexadecimal: &Json) -> Vec<u8> {
     let digits = hexadecimal.as_str().unwrap();
     (0..digits.len())
         .step_by(2)
-        .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap())
+        .map(|start| u8::from_str_radix(&digits[start..start + 2], 16).unwrap())
         .collect()
 }
 
 #[test]
-fn every_block_type_gives_ggmls_values_to_the_bit() {
+fn every_block_type_yields_ggmls_values_to_the_bit() {
     let golden = golden("convert-blocks.json");
     let types = golden["types"].as_array().unwrap();
     assert_eq!(types.len(), 11);
@@ -42,7 +42,7 @@ fn every_block_type_gives_ggmls_values_to_the_bit() {
 #[test]
 fn the_real_model_converts_to_the_reference_weights_and_token_ids() {
     let input = repository().join(".cache/gguf/SmolLM2-135M-Instruct.Q4_1.gguf");
-    assert!(input.is_file(), "{} is not there: run `make setup` first", input.display());
+    assert!(input.is_file(), "{} is missing: run `make setup` first", input.display());
     let folder = TempDir::new().unwrap();
     let output = folder.path().join("model");
     let summary = convert_gguf(&input, &output, Dtype::Bf16, &mut |_, _| {}).unwrap();

@@ -1,4 +1,4 @@
-//! Writes small GGUF files of a one-layer model, right or wrong at will.
+//! Writes small GGUF files of a one-layer model, valid or invalid.
 
 use std::collections::BTreeMap;
 
@@ -19,9 +19,9 @@ pub(super) struct Model {
     pub(super) metadata: BTreeMap<&'static str, Entry>,
     /// Name, rows (0 for a vector), columns.
     pub(super) tensors: Vec<(&'static str, usize, usize)>,
-    /// Adds `output.weight`.
+    /// If `true`, the file has `output.weight`.
     pub(super) output_layer: bool,
-    /// ggml's number of the type that every tensor claims to have; the data is always f32.
+    /// ggml's number of the type stated for every tensor; the data is always f32.
     pub(super) tensor_type: u32,
 }
 
@@ -67,19 +67,19 @@ impl Default for Model {
 }
 
 impl Model {
-    /// The same model with one metadata value changed.
-    pub(super) fn with(mut self, key: &'static str, entry: Entry) -> Self {
+    /// Sets one metadata value.
+    pub(super) fn with_entry(mut self, key: &'static str, entry: Entry) -> Self {
         self.metadata.insert(key, entry);
         self
     }
 
-    /// The same model without one metadata value.
+    /// Removes one metadata value.
     pub(super) fn without(mut self, key: &str) -> Self {
         self.metadata.remove(key).unwrap();
         self
     }
 
-    /// The file. Every value of row r of a matrix is r.
+    /// Returns the file's bytes. Every value in row r of a matrix is r.
     pub(super) fn bytes(&self) -> Vec<u8> {
         let mut tensors = self.tensors.clone();
         if self.output_layer {
