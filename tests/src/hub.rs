@@ -220,7 +220,7 @@ fn what_the_hub_does_not_have_is_named() {
     let settings = place.settings(&hub);
     let refusal = |text: &str| fetch(&name(text), &settings).unwrap_err().to_string();
     let unknown = refusal("other/model");
-    for part in ["other/model@main", "neither a folder here", "RepoNotFound", "HF_TOKEN"] {
+    for part in ["other/model@main", "neither a local folder", "RepoNotFound", "HF_TOKEN"] {
         assert!(unknown.contains(part), "{part:?} is not in {unknown:?}");
     }
     let revision = refusal("tiny/world@v2");
@@ -234,7 +234,7 @@ fn what_the_hub_does_not_have_is_named() {
     assert!(absent.contains("HF_HUB_OFFLINE") && absent.contains("cache"), "{absent}");
     let endpoint = HubSettings { endpoint: "ftp://hub".to_owned(), ..place.settings(&hub) };
     let scheme = fetch(&name(REPOSITORY), &endpoint).unwrap_err().to_string();
-    assert!(scheme.contains("HF_ENDPOINT") && scheme.contains("accepted is http"), "{scheme}");
+    assert!(scheme.contains("HF_ENDPOINT") && scheme.contains("accepted: http"), "{scheme}");
 }
 
 #[test]
@@ -289,5 +289,5 @@ fn a_command_takes_a_model_by_its_name() {
     assert!(world.path().join("home/hub/models--tiny--world/refs/main").is_file());
     let (code, errors) = run("other/model");
     assert_eq!(code, EXIT_FAILURE, "{errors}");
-    assert!(errors.contains("other/model@main: neither a folder here"), "{errors}");
+    assert!(errors.contains("other/model@main: neither a local folder"), "{errors}");
 }

@@ -1,5 +1,5 @@
-//! The cache on disk, in the layout of the hub's own clients: `blobs` named by digest, and for every
-//! commit a folder in `snapshots` of links to them; `refs` says which commit a branch stands for.
+//! The cache on disk, in the layout of the hub's own clients. `blobs` holds files named by their digest,
+//! `snapshots` a folder of links to them for every commit, and `refs` the commit of each branch.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -26,27 +26,28 @@ impl Cache {
         Self { folder: root.join(&name), locks: root.join(".locks").join(name) }
     }
 
-    /// The folder of a commit.
+    /// Returns the folder of a commit.
     pub(super) fn snapshot(&self, commit: &str) -> PathBuf {
         self.folder.join("snapshots").join(commit)
     }
 
-    /// Where a file of a commit lies once it is whole.
+    /// Returns the path of a file of a commit. The file exists only once it is whole.
     pub(super) fn file(&self, commit: &str, file: &str) -> PathBuf {
         self.snapshot(commit).join(file)
     }
 
-    /// The bytes of the file with this digest.
+    /// Returns the path of the file with this digest.
     pub(super) fn blob(&self, digest: &str) -> PathBuf {
         self.folder.join("blobs").join(digest)
     }
 
-    /// What has come of that file so far.
+    /// Returns the path of the part of that file received so far.
     pub(super) fn incomplete(&self, digest: &str) -> PathBuf {
         self.folder.join("blobs").join(format!("{digest}.incomplete"))
     }
 
-    /// Waits until no other process downloads the file with this digest; until the result is dropped.
+    /// Waits until no other process downloads the file with this digest, and keeps others from downloading it
+    /// until the result is dropped.
     pub(super) fn lock(&self, digest: &str) -> Result<File, HubError> {
         let blobs = self.folder.join("blobs");
         for folder in [&blobs, &self.locks] {
@@ -58,7 +59,7 @@ impl Cache {
         Ok(file)
     }
 
-    /// Puts a whole file in its place in the folder of `commit`.
+    /// Links a whole file into the folder of `commit`.
     pub(super) fn link(&self, commit: &str, file: &str, digest: &str) -> Result<(), HubError> {
         let path = self.file(commit, file);
         let folder = self.snapshot(commit);
@@ -66,7 +67,7 @@ impl Cache {
         match symlink(Path::new("../../blobs").join(digest), &path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_file() => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                // A link to a blob that somebody has deleted.
+                // The link points to a blob that has been deleted.
                 fs::remove_file(&path).map_err(failed("remove", &path))?;
                 symlink(Path::new("../../blobs").join(digest), &path).map_err(failed("link", &path))
             }
@@ -74,7 +75,7 @@ impl Cache {
         }
     }
 
-    /// Notes that `revision` stands for `commit`.
+    /// Records that `revision` refers to `commit`.
     pub(super) fn name_revision(&self, revision: &str, commit: &str) -> Result<(), HubError> {
         if revision == commit {
             return Ok(());
@@ -86,7 +87,7 @@ impl Cache {
             .map_err(|error| failed("write", &path)(io::Error::other(error.to_string())))
     }
 
-    /// The folder that `revision` stood for when it was last downloaded whole.
+    /// Returns the folder of the last whole download of `revision`, if there is one.
     pub(super) fn whole_snapshot(&self, revision: &str) -> Option<PathBuf> {
         let named = fs::read_to_string(self.folder.join("refs").join(revision));
         let commit = named.unwrap_or_else(|_| revision.to_owned());
@@ -103,13 +104,13 @@ impl Cache {
     }
 }
 
-/// True for the name of a file in the same folder.
+/// Returns `true` for a plain file name, without a path.
 pub(super) fn is_plain(name: &str) -> bool {
     !name.is_empty() && !name.contains(['/', '\\', '\0']) && name != "." && name != ".."
 }
 
-/// What the hub would call a file: SHA-256 of large ones (64 digits), git's name of others (40).
-/// None for digests of another length, which say nothing about the content.
+/// Returns the digest of a file in the form of `expected`: SHA-256 (64 digits, large files) or git's blob
+/// name (40 digits). Returns `None` for any other form, which cannot be checked against the content.
 pub(super) fn digest_like(expected: &str, path: &Path) -> Result<Option<String>, HubError> {
     if !expected.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(None);
@@ -123,7 +124,7 @@ pub(super) fn digest_like(expected: &str, path: &Path) -> Result<Option<String>,
     }
 }
 
-/// SHA-1 of `blob`, the length and the content, as git names a file.
+/// Returns git's name of a file: the SHA-1 of the word `blob`, the length and the content.
 fn git_name(path: &Path) -> io::Result<String> {
     use std::fmt::Write as _;
 

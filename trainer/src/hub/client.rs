@@ -1,7 +1,7 @@
-//! The hub over HTTP: the list of a repository's files, and files with their digests.
+//! Requests to the hub over HTTP: the files of a repository, and their contents with digests.
 //!
-//! Redirects are followed by hand: the digest stands in the hub's own answer, not in that of the
-//! store that it sends to, and the token goes to the hub alone.
+//! This client follows redirects itself: the digest is in the hub's own response, not in that of the file
+//! store it redirects to, and the token is sent to the hub only.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -22,15 +22,15 @@ use super::{HubSettings, ModelName};
 
 const REDIRECTS_MAX: usize = 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest silence of a connection.
+/// Longest time without data on a connection.
 const READ_TIMEOUT: Duration = Duration::from_mins(1);
-/// Longest wait for an answer about files, with all attempts: a folder whose name is misspelt should
-/// not take minutes to be refused.
+/// Longest wait for a response about files, over all attempts. It is short because a misspelt folder name
+/// also leads to a request.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
-/// A longer list of files is refused.
+/// Longest list of files, in bytes.
 const LIST_BYTES_MAX: usize = 16 << 20;
 
-/// What a repository holds at one commit.
+/// The files of a repository at one commit.
 pub(super) struct Repository {
     pub(super) commit: String,
     pub(super) files: Vec<String>,
@@ -43,14 +43,14 @@ struct Remote {
     size: u64,
 }
 
-/// What became of one attempt to go on with a download.
+/// The outcome of one attempt to continue a download.
 enum Attempt {
     Whole,
-    /// Cut off after this many new bytes.
+    /// Interrupted after this many new bytes, with the reason.
     Cut(u64, String),
 }
 
-/// Asks one hub for one model.
+/// A client of one hub for one model.
 pub(super) struct HubClient<'a> {
     http: Client,
     endpoint: Url,
@@ -59,7 +59,7 @@ pub(super) struct HubClient<'a> {
 }
 
 impl<'a> HubClient<'a> {
-    /// Checks the address; does not connect yet.
+    /// Checks the address, without connecting.
     pub(super) fn new(name: &'a ModelName, settings: &'a HubSettings) -> Result<Self, HubError> {
         let refuse = |reason: String| {
             let (name, endpoint) = (name.to_string(), settings.endpoint.clone());
@@ -78,7 +78,7 @@ impl<'a> HubClient<'a> {
         Ok(Self { http, endpoint, name, settings })
     }
 
-    /// The commit that the revision stands for and its files.
+    /// Requests the commit of the revision and its files.
     pub(super) async fn repository(&self) -> Result<Repository, HubError> {
         let ModelName { repository, revision } = self.name;
         let url = self.url(&format!("api/models/{repository}/revision/{revision}"))?;
@@ -87,14 +87,14 @@ impl<'a> HubClient<'a> {
         let cut = |error: reqwest::Error| self.unreachable(&url, with_causes(&error));
         while let Some(chunk) = response.chunk().await.map_err(cut)? {
             if bytes.len() + chunk.len() > LIST_BYTES_MAX {
-                let reason = format!("the list of files is above {LIST_BYTES_MAX} bytes");
+                let reason = format!("the list of files is longer than {LIST_BYTES_MAX} bytes");
                 return Err(HubError::Answer { url: url.to_string(), reason });
             }
             bytes.extend_from_slice(&chunk);
         }
         let refuse = |reason: &str| HubError::Answer {
             url: url.to_string(),
-            reason: format!("no description of a repository: {reason}"),
+            reason: format!("not a description of a repository: {reason}"),
         };
         let described: Value =
             serde_json::from_slice(&bytes).map_err(|error| refuse(&error.to_string()))?;
@@ -107,7 +107,7 @@ impl<'a> HubClient<'a> {
         })
     }
 
-    /// Sees that the cache has `file` of `commit`.
+    /// Downloads `file` of `commit` unless the cache has it.
     pub(super) async fn fetch(
         &self,
         cache: &Cache,
@@ -123,24 +123,24 @@ impl<'a> HubClient<'a> {
         if !blob.is_file() {
             let incomplete = cache.incomplete(&remote.digest);
             self.download(&remote, &incomplete).await?;
-            if let Some(found) = digest_like(&remote.digest, &incomplete)?
-                && !found.eq_ignore_ascii_case(&remote.digest)
+            if let Some(digest) = digest_like(&remote.digest, &incomplete)?
+                && !digest.eq_ignore_ascii_case(&remote.digest)
             {
                 fs::remove_file(&incomplete).map_err(io("remove", &incomplete))?;
                 let (url, expected) = (remote.url.to_string(), remote.digest);
-                return Err(HubError::Digest { url, found, expected });
+                return Err(HubError::Digest { url, found: digest, expected });
             }
             fs::rename(&incomplete, &blob).map_err(io("rename to", &blob))?;
         }
         cache.link(commit, file, &remote.digest)
     }
 
-    /// Digest and size of a file.
+    /// Requests the digest and the size of a file.
     async fn describe(&self, commit: &str, file: &str) -> Result<Remote, HubError> {
         let url = self.url(&format!("{}/resolve/{commit}/{file}", self.name.repository))?;
         let response = self.patiently(&url, Method::HEAD).await?;
         let headers = response.headers();
-        // Large files lie in a store of their own; what the hub says of them has other names.
+        // Large files are in a separate store; the hub reports their digest and size in other headers.
         let digest = text(headers, "x-linked-etag").or_else(|| text(headers, "etag"));
         let size = text(headers, "x-linked-size").or_else(|| text(headers, "content-length"));
         let digest = digest.map(|tag| tag.trim_start_matches("W/").trim_matches('"').to_owned());
@@ -148,18 +148,18 @@ impl<'a> HubClient<'a> {
             (Some(digest), Some(size)) => Ok(Remote { url, digest, size }),
             (digest, _) => {
                 let lacking = if digest.is_none() { "ETag" } else { "Content-Length" };
-                let reason = format!("the answer has no {lacking}");
+                let reason = format!("the response has no {lacking}");
                 Err(HubError::Answer { url: url.to_string(), reason })
             }
         }
     }
 
-    /// Goes on with `incomplete` until it has all bytes of the file, through any number of cuts as
-    /// long as each attempt brings something.
+    /// Continues `incomplete` until it has all bytes of the file. Interruptions do not matter as long as the
+    /// attempts make progress.
     async fn download(&self, remote: &Remote, incomplete: &Path) -> Result<(), HubError> {
         info!(url = %remote.url, bytes = remote.size, "downloading");
         let mut backoff = Backoff::new(self.settings.retry);
-        let mut still_since = Instant::now();
+        let mut stalled_since = Instant::now();
         let mut attempts = 0;
         loop {
             attempts += 1;
@@ -169,19 +169,19 @@ impl<'a> HubClient<'a> {
             };
             if new_bytes > 0 {
                 backoff = Backoff::new(self.settings.retry);
-                still_since = Instant::now();
+                stalled_since = Instant::now();
             }
-            let Some(pause) = backoff.next_pause(still_since.elapsed(), None) else {
+            let Some(pause) = backoff.next_pause(stalled_since.elapsed(), None) else {
                 let (name, url) = (self.name.to_string(), remote.url.to_string());
                 return Err(HubError::Unreachable { name, url, attempts, reason });
             };
-            warn!(url = %remote.url, reason, attempts, "the download was cut off, going on");
+            warn!(url = %remote.url, reason, attempts, "the download was interrupted; resuming");
             tokio::time::sleep(pause).await;
         }
     }
 
     async fn attempt(&self, remote: &Remote, incomplete: &Path) -> Result<Attempt, HubError> {
-        let mut start = fs::metadata(incomplete).map_or(0, |found| found.len());
+        let mut start = fs::metadata(incomplete).map_or(0, |metadata| metadata.len());
         if start > remote.size {
             start = 0;
         }
@@ -194,25 +194,26 @@ impl<'a> HubClient<'a> {
             Err(HubError::Unreachable { reason, .. }) => return Ok(Attempt::Cut(0, reason)),
             Err(other) => return Err(other),
         };
-        let goes_on = response.status() == StatusCode::PARTIAL_CONTENT
+        let resumes = response.status() == StatusCode::PARTIAL_CONTENT
             && text(response.headers(), "content-range")
                 .is_some_and(|range| range.starts_with(&format!("bytes {start}-")));
-        // A store without ranges sends everything again.
-        let mut file = open(incomplete, goes_on)?;
-        let mut length = if goes_on { start } else { 0 };
+        // A store without support for ranges sends the whole file again.
+        let mut file = open(incomplete, resumes)?;
+        let mut length = if resumes { start } else { 0 };
         let before = length;
         let reason = loop {
             match response.chunk().await {
                 Ok(Some(chunk)) if length + chunk.len() as u64 > remote.size => {
                     fs::remove_file(incomplete).map_err(io("remove", incomplete))?;
-                    let reason = format!("more came than the {} bytes stated", remote.size);
+                    let reason =
+                        format!("the file is longer than the stated {} bytes", remote.size);
                     return Err(HubError::Answer { url: remote.url.to_string(), reason });
                 }
                 Ok(Some(chunk)) => {
                     file.write_all(&chunk).map_err(io("write", incomplete))?;
                     length += chunk.len() as u64;
                 }
-                Ok(None) => break "the answer ended early".to_owned(),
+                Ok(None) => break "the response ended early".to_owned(),
                 Err(error) => break with_causes(&error),
             }
         };
@@ -223,7 +224,7 @@ impl<'a> HubClient<'a> {
         Ok(Attempt::Cut(length.saturating_sub(before), reason))
     }
 
-    /// The bytes of a file, from the store that the hub sends to.
+    /// Requests the bytes of a file, following redirects to the file store.
     async fn get(&self, url: &Url, range: Option<&str>) -> Result<Response, HubError> {
         let mut url = url.clone();
         for _ in 0..REDIRECTS_MAX {
@@ -237,7 +238,7 @@ impl<'a> HubClient<'a> {
         Err(HubError::Answer { url: url.to_string(), reason })
     }
 
-    /// The hub's own answer, tried again while it cannot be reached.
+    /// Requests the hub's own response; retries while the hub cannot be reached.
     async fn patiently(&self, url: &Url, method: Method) -> Result<Response, HubError> {
         let started = Instant::now();
         let deadline = self.settings.retry.deadline.min(ANSWER_PATIENCE);
@@ -257,8 +258,8 @@ impl<'a> HubClient<'a> {
         }
     }
 
-    /// The answer of the hub itself: redirects within it (a model that was renamed) are followed,
-    /// those to a store are answers.
+    /// Requests the response of the hub itself. Follows redirects within the hub, as for a renamed model; a
+    /// redirect to the file store is the response.
     async fn own_answer(&self, url: &Url, method: Method) -> Result<Response, HubError> {
         let mut url = url.clone();
         for _ in 0..REDIRECTS_MAX {
@@ -282,7 +283,7 @@ impl<'a> HubClient<'a> {
         let mut request = self
             .http
             .request(method, url.clone())
-            // Lengths and digests are those of the bytes as they are stored.
+            // Lengths and digests refer to the stored bytes.
             .header(header::ACCEPT_ENCODING, "identity");
         if let Some(token) = &self.settings.token
             && url.origin() == self.endpoint.origin()
@@ -295,21 +296,21 @@ impl<'a> HubClient<'a> {
         request.send().await.map_err(|error| self.unreachable(url, with_causes(&error)))
     }
 
-    /// Turns a status that is no success into the error that it means.
+    /// Converts an unsuccessful status into an error.
     fn accept(&self, response: Response, url: &Url) -> Result<Response, HubError> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
         }
         let code = text(response.headers(), "x-error-code").unwrap_or_default();
-        let said = text(response.headers(), "x-error-message").unwrap_or_default();
-        let message = [format!("status {}", status.as_u16()), code.clone(), said];
+        let explanation = text(response.headers(), "x-error-message").unwrap_or_default();
+        let message = [format!("status {}", status.as_u16()), code.clone(), explanation];
         let message: Vec<String> = message.into_iter().filter(|part| !part.is_empty()).collect();
         let (message, name) = (message.join(", "), self.name.to_string());
         let url = url.to_string();
         Err(match status {
             _ if code == "GatedRepo" => HubError::Gated { name, message },
-            // The hub does not tell strangers whether a private model exists.
+            // Without access, a private model looks like one that does not exist.
             StatusCode::NOT_FOUND | StatusCode::UNAUTHORIZED => {
                 HubError::NotFound { name, message }
             }
@@ -333,19 +334,19 @@ impl<'a> HubClient<'a> {
     }
 }
 
-fn open(path: &Path, goes_on: bool) -> Result<File, HubError> {
+fn open(path: &Path, append: bool) -> Result<File, HubError> {
     let mut options = OpenOptions::new();
-    options.create(true).write(true).append(goes_on).truncate(!goes_on);
+    options.create(true).write(true).append(append).truncate(!append);
     options.open(path).map_err(io("open", path))
 }
 
-/// Where a redirect leads.
+/// Returns the target of a redirect.
 fn location(url: &Url, response: &Response) -> Option<Url> {
     let location = text(response.headers(), "location")?;
     response.status().is_redirection().then(|| url.join(&location).ok()).flatten()
 }
 
-/// A redirect that says what it leads to.
+/// Returns `true` for a redirect to the file store, which comes with the digest of the file.
 fn is_linked(response: &Response) -> bool {
     response.headers().contains_key("x-linked-etag")
 }

@@ -1,26 +1,26 @@
-//! Why a model could not be had from the hub.
+//! Errors in fetching a model from the hub.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Names the model or address, what came, and what would help.
+/// An error in fetching a model. The texts name the model or address, the response, and a remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
     #[error("cannot {action} {path}: {source}")]
     Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error(
-        "model.path = {name} is no folder here, and the hub cannot be asked: HF_ENDPOINT = \
-         {endpoint:?}: {reason}; accepted is http://host or https://host"
+        "model.path = {name} is not a local folder, and HF_ENDPOINT = {endpoint:?} is invalid: {reason}; \
+         accepted: http://host or https://host"
     )]
     Endpoint { name: String, endpoint: String, reason: String },
     #[error(
-        "model.path = {name}: neither a folder here nor a model of the hub ({message}); with HF_TOKEN \
-         private models are found too"
+        "model.path = {name}: neither a local folder nor a model of the hub ({message}); private models \
+         need HF_TOKEN"
     )]
     NotFound { name: String, message: String },
     #[error(
-        "model.path = {name}: the hub refuses access ({message}); accept the model's terms on its \
-         page and set HF_TOKEN to a token that may read it"
+        "model.path = {name}: the hub denies access ({message}); accept the model's terms on its page and \
+         set HF_TOKEN to a token with access"
     )]
     Gated { name: String, message: String },
     #[error(
@@ -29,18 +29,22 @@ pub enum HubError {
          adapter_model.safetensors"
     )]
     NoWeights { name: String },
-    #[error("model.path = {name}: HF_HUB_OFFLINE is set and {cache} has no whole copy of it")]
+    #[error(
+        "model.path = {name}: HF_HUB_OFFLINE is set, and {cache} has no complete copy of the model"
+    )]
     Offline { name: String, cache: PathBuf },
     #[error(
-        "model.path = {name} is no folder here, and {url} cannot be reached after {attempts} \
-         attempts: {reason}"
+        "model.path = {name} is not a local folder, and {url} could not be reached in {attempts} attempts: \
+         {reason}"
     )]
     Unreachable { name: String, url: String, attempts: u32, reason: String },
-    #[error("{url} answers with status {status}: {message}")]
+    #[error("{url} responded with status {status}: {message}")]
     Status { url: String, status: u16, message: String },
     #[error("{url}: {reason}")]
     Answer { url: String, reason: String },
-    #[error("{url}: what came has the digest {found}, the hub states {expected}; it was deleted")]
+    #[error(
+        "{url}: the downloaded file has the digest {found}, expected {expected}; it was deleted"
+    )]
     Digest { url: String, found: String, expected: String },
 }
 

@@ -1,8 +1,8 @@
-//! Models and adapters by name: what of a repository of the Hugging Face hub their folder needs,
-//! downloaded into the cache that the hub's own clients share.
+//! Models and adapters by name: downloads the needed files of a Hugging Face repository into the cache of
+//! the hub's own clients.
 //!
-//! Invariant: a file appears under its name only when it is whole and has the digest that the hub
-//! states; a download that was cut off goes on where it stopped.
+//! Invariant: a file appears under its name only once it is whole and has the digest stated by the hub. An
+//! interrupted download resumes where it stopped.
 
 mod cache;
 mod client;
@@ -22,9 +22,10 @@ pub use self::error::HubError;
 use crate::config::Environment;
 use crate::policy::{ADAPTER_CONFIG_FILE, ADAPTER_FILE, DESCRIBING_FILES, INDEX_FILE, SINGLE_FILE};
 
-/// Where models are unless `HF_ENDPOINT` says otherwise.
+/// The hub's address unless `HF_ENDPOINT` is set.
 const ENDPOINT: &str = "https://huggingface.co";
 const REVISION: &str = "main";
+
 /// A repository and a branch, tag or commit of it: `org/name` or `org/name@revision`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelName {
@@ -33,8 +34,8 @@ pub struct ModelName {
 }
 
 impl ModelName {
-    /// Reads a value of `model.path` as a name; none if it is a path: anything that is there, lies in
-    /// a folder that is there, or is not two words with a slash between them.
+    /// Parses a value of `model.path` as a name. Returns `None` for a path: an existing file, a file in an
+    /// existing folder, or anything other than two words with a slash between them.
     pub fn parse(path: &Path) -> Option<Self> {
         let text = path.to_str()?;
         let (repository, revision) = text.split_once('@').unwrap_or((text, REVISION));
@@ -44,8 +45,8 @@ impl ModelName {
             !word.is_empty() && !word.starts_with('.') && word.chars().all(is_letter)
         };
         let is_name = is_word(owner) && is_word(name) && is_word(revision);
-        let is_there = path.symlink_metadata().is_ok() || Path::new(owner).is_dir();
-        (is_name && !is_there)
+        let is_path = path.symlink_metadata().is_ok() || Path::new(owner).is_dir();
+        (is_name && !is_path)
             .then(|| Self { repository: repository.to_owned(), revision: revision.to_owned() })
     }
 }
@@ -56,23 +57,23 @@ impl std::fmt::Display for ModelName {
     }
 }
 
-/// Where the hub is and where its files are kept.
+/// The hub's address, the access to it, and the cache.
 #[derive(Clone)]
 pub struct HubSettings {
-    /// Scheme and host, without a slash at the end.
+    /// Scheme and host, without a trailing slash.
     pub endpoint: String,
-    /// Sent to the endpoint alone.
+    /// The access token; sent to the endpoint only.
     pub token: Option<String>,
-    /// Folder of the cache.
+    /// The folder of the cache.
     pub cache: PathBuf,
-    /// Nothing is asked of the hub: the cache has to do.
+    /// If `true`, only the cache is used.
     pub offline: bool,
-    /// Pauses after a download that was cut off, and how long one may stand still.
+    /// Pauses between attempts, and the longest time that a download may make no progress.
     pub retry: RetryPolicy,
 }
 
 impl std::fmt::Debug for HubSettings {
-    // The token is nobody's business.
+    // The token stays out of logs.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { endpoint, cache, offline, .. } = self;
         write!(formatter, "HubSettings {{ {endpoint}, {}, offline: {offline} }}", cache.display())
@@ -80,8 +81,8 @@ impl std::fmt::Debug for HubSettings {
 }
 
 impl HubSettings {
-    /// By the variables that the hub's own clients read: `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_CACHE`,
-    /// `HF_HOME`, `XDG_CACHE_HOME`, `HF_HUB_OFFLINE`, and the token that they save.
+    /// Reads the variables of the hub's own clients: `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`,
+    /// `HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`, `HF_HUB_OFFLINE`; and the token that they save.
     pub fn from_environment(environment: &Environment) -> Self {
         let value = |name: &str| {
             environment.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
@@ -109,13 +110,13 @@ impl HubSettings {
     }
 }
 
-/// The folder of the model `name`, or of adapters where the repository has no whole model, in the layout
-/// of a local one; downloads what the cache lacks. Where the hub cannot be reached, the newest whole copy
-/// in the cache does.
+/// Returns the local folder of the model `name`, or of its adapters if the repository has no whole model.
+/// Downloads the files that the cache lacks. If the hub cannot be reached, returns the newest complete copy in
+/// the cache.
 ///
 /// # Errors
 /// A name, revision or token that the hub does not accept, a repository without safetensors, a
-/// download that fails for good, a file with another digest than the hub states.
+/// download that fails for good, or a file with another digest than the hub states.
 pub fn fetch(name: &ModelName, settings: &HubSettings) -> Result<PathBuf, HubError> {
     let cache = Cache::new(&settings.cache, &name.repository);
     if settings.offline {
@@ -128,15 +129,14 @@ pub fn fetch(name: &ModelName, settings: &HubSettings) -> Result<PathBuf, HubErr
         .enable_all()
         .build()
         .map_err(|source| HubError::Io { action: "start", path: "a runtime".into(), source })?;
-    match runtime.block_on(download(name, settings, &cache)) {
-        Err(HubError::Unreachable { url, reason, .. })
-            if cache.whole_snapshot(&name.revision).is_some() =>
-        {
-            warn!(url, reason, "the hub cannot be reached: using the copy in the cache");
-            Ok(cache.whole_snapshot(&name.revision).unwrap_or_default())
-        }
-        other => other,
+    let downloaded = runtime.block_on(download(name, settings, &cache));
+    if let Err(HubError::Unreachable { url, reason, .. }) = &downloaded
+        && let Some(folder) = cache.whole_snapshot(&name.revision)
+    {
+        warn!(url, reason, "the hub cannot be reached: using the copy in the cache");
+        return Ok(folder);
     }
+    downloaded
 }
 
 async fn download(
@@ -146,7 +146,7 @@ async fn download(
 ) -> Result<PathBuf, HubError> {
     let client = HubClient::new(name, settings)?;
     let repository = client.repository().await?;
-    let has = |file: &str| repository.files.iter().any(|found| found == file);
+    let has = |file: &str| repository.files.iter().any(|listed| listed == file);
     let mut wanted: Vec<String> = iter::once("config.json")
         .chain(DESCRIBING_FILES)
         .filter(|file| has(file))
@@ -167,11 +167,11 @@ async fn download(
     }
     cache.name_revision(&name.revision, &repository.commit)?;
     let folder = cache.snapshot(&repository.commit);
-    info!(model = %name, commit = repository.commit, folder = %folder.display(), "model is in the cache");
+    info!(model = %name, commit = repository.commit, folder = %folder.display(), "the model is in the cache");
     Ok(folder)
 }
 
-/// The files that an index of weights names, each once.
+/// Returns the files that an index of weights names, each once.
 fn shards(index: &Path) -> Result<Vec<String>, HubError> {
     let bytes = std::fs::read(index).map_err(error::io("read", index))?;
     let refuse = |reason: String| HubError::Answer { url: index.display().to_string(), reason };
@@ -181,7 +181,7 @@ fn shards(index: &Path) -> Result<Vec<String>, HubError> {
     files.sort_unstable();
     files.dedup();
     match files.iter().find(|file| !cache::is_plain(file)) {
-        Some(file) => Err(refuse(format!("{file:?} is no plain file name"))),
+        Some(file) => Err(refuse(format!("{file:?} is not a plain file name"))),
         None => Ok(files),
     }
 }

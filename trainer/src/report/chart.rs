@@ -1,5 +1,5 @@
-//! Line charts as inline SVG. Colours come from the page's style sheet by class name, so that one
-//! drawing serves light and dark.
+//! Line charts as inline SVG. The page's style sheet sets the colours by class name, for light and dark
+//! mode.
 
 use std::fmt::Write as _;
 
@@ -9,9 +9,9 @@ use super::markup::{compact, escape};
 #[derive(Clone, Debug)]
 pub(super) struct Series {
     pub(super) name: String,
-    /// `a` or `b`: which of the page's two line colours it takes.
+    /// The class of the line's colour: `a` or `b`.
     pub(super) class: &'static str,
-    /// Step and value; values that are not finite leave a gap.
+    /// Steps and values; a value that is not finite leaves a gap.
     pub(super) points: Vec<(f64, f64)>,
 }
 
@@ -20,7 +20,7 @@ pub(super) struct Series {
 pub(super) struct Chart {
     pub(super) title: String,
     pub(super) series: Vec<Series>,
-    /// Keeps 0 in view even where the values stay far from it.
+    /// If `true`, the y axis always includes 0.
     pub(super) from_zero: bool,
 }
 
@@ -58,7 +58,7 @@ impl Frame {
 }
 
 impl Chart {
-    /// Draws the chart: raw values faint, their moving mean strong.
+    /// Draws the chart: the values as a faint line, their moving mean as a strong one.
     pub(super) fn to_svg(&self, size: Size) -> String {
         let mut svg = format!(
             "<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">",
@@ -80,7 +80,7 @@ impl Chart {
         svg
     }
 
-    /// What the picture shows, for those who cannot see it.
+    /// Returns a description of the chart for screen readers.
     fn description(&self) -> String {
         let ends = self.series.iter().filter_map(|series| {
             let means = smoothed(&series.points);
@@ -104,7 +104,7 @@ impl Chart {
             low = low.min(0.0);
         }
         if low >= high {
-            // A flat line lies in the middle of its chart.
+            // Centre a flat line in the chart.
             let spread = if low == 0.0 { 1.0 } else { low.abs() * 0.5 };
             (low, high) =
                 if self.from_zero { (low, low + spread) } else { (low - spread, high + spread) };
@@ -114,18 +114,18 @@ impl Chart {
         Some(Frame { size, x, y })
     }
 
-    /// One invisible band a step that names its values when pointed at.
+    /// Draws an invisible band for each step, with its values as a tooltip.
     fn draw_tips(&self, svg: &mut String, frame: &Frame) {
         let Some(longest) = self.series.iter().max_by_key(|series| series.points.len()) else {
             return;
         };
-        let count = longest.points.len().max(1) as f64;
+        let count = longest.points.len() as f64;
         let width = (frame.size.width - MARGIN_LEFT - MARGIN_RIGHT) / count;
         for (step, _) in &longest.points {
             let mut tip = format!("step {step}");
             for series in &self.series {
                 if let Some((_, value)) =
-                    series.points.iter().find(|(at, _)| (at - step).abs() < 0.5)
+                    series.points.iter().find(|(other, _)| (other - step).abs() < 0.5)
                 {
                     let _ = write!(tip, "\n{} {}", series.name, compact(*value));
                 }
@@ -159,7 +159,7 @@ fn draw_axes(svg: &mut String, frame: &Frame) {
         );
     }
     let wanted = if frame.size.width > 600.0 { 10 } else { 5 };
-    // Steps are whole numbers, and so are their ticks.
+    // Steps are whole numbers, and so are the ticks.
     let step = tick_step(frame.x.0, frame.x.1, wanted).max(1.0);
     for value in ticks(frame.x.0, frame.x.1, step) {
         let x = frame.x(value);
@@ -178,7 +178,7 @@ fn draw_series(svg: &mut String, frame: &Frame, series: &Series) {
     }
 }
 
-/// The points as path commands; a gap begins a new line.
+/// Returns the points as path commands; the line restarts after a gap.
 fn path(frame: &Frame, points: &[(f64, f64)]) -> String {
     let mut commands = String::new();
     let mut pen_down = false;
@@ -196,13 +196,13 @@ fn finite(points: &[(f64, f64)]) -> impl Iterator<Item = (f64, f64)> + '_ {
     points.iter().copied().filter(|(_, value)| value.is_finite())
 }
 
-/// Steps over which the strong line averages, this one in the middle.
+/// Returns the odd number of steps over which the strong line averages.
 pub(super) fn window(points: usize) -> usize {
     let wanted = points / 10;
     if points < 6 { 1 } else { wanted.max(3) | 1 }
 }
 
-/// The mean of each point and its neighbours on both sides, as many of them as there are.
+/// Returns the mean of each point and its neighbours on both sides, as far as they exist.
 pub(super) fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let values: Vec<(f64, f64)> = finite(points).collect();
     let reach = window(values.len()) / 2;
@@ -213,7 +213,7 @@ pub(super) fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     (0..values.len()).map(|index| (values[index].0, mean(index))).collect()
 }
 
-/// The smallest of 1, 2, 5 times a power of ten that gives at most about `wanted` intervals.
+/// Returns the smallest of 1, 2 or 5 times a power of ten that yields at most about `wanted` intervals.
 fn tick_step(low: f64, high: f64, wanted: usize) -> f64 {
     let raw = (high - low) / wanted as f64;
     if raw <= 0.0 || !raw.is_finite() {
@@ -230,7 +230,7 @@ fn ticks(low: f64, high: f64, step: f64) -> Vec<f64> {
     (first..=last).map(|index| index as f64 * step).collect()
 }
 
-/// A tick with as many decimals as its step has.
+/// Formats a tick with as many decimals as the step has.
 fn tick_label(value: f64, step: f64) -> String {
     if step < 1e-3 && value != 0.0 {
         return format!("{value:.0e}").replace('-', "−");
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn every_point_lies_inside_the_frame() {
+    fn every_point_is_inside_the_frame() {
         let svg = chart(&[0.1, 0.9, f64::NAN, -0.4, 0.3]).to_svg(SIZE);
         let raw = svg.split("class=\"raw a\" d=\"").nth(1).unwrap().split('"').next().unwrap();
         let numbers: Vec<f64> = raw
@@ -281,7 +281,7 @@ mod tests {
             .map(|text| text.parse().unwrap())
             .collect();
         assert_eq!(numbers.len(), 8, "{raw}");
-        assert_eq!(raw.matches('M').count(), 2, "the gap begins a new line: {raw}");
+        assert_eq!(raw.matches('M').count(), 2, "the line must restart after the gap: {raw}");
         for pair in numbers.chunks(2) {
             assert!((MARGIN_LEFT..=SIZE.width - MARGIN_RIGHT).contains(&pair[0]), "{raw}");
             assert!((MARGIN_TOP..=SIZE.height - MARGIN_BOTTOM).contains(&pair[1]), "{raw}");
@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(window(rising.len()), 5);
         let means = smoothed(&rising);
         for (raw, mean) in rising.iter().zip(&means).skip(2).take(36) {
-            assert!((raw.1 - mean.1).abs() < 1e-9, "a straight line stays itself");
+            assert!((raw.1 - mean.1).abs() < 1e-9, "a straight line must not change");
         }
         assert_eq!(means.first(), Some(&(0.0, 1.0)), "the mean of 0, 1 and 2");
         assert_eq!(means.last(), Some(&(39.0, 38.0)));

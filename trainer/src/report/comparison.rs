@@ -1,9 +1,9 @@
-//! The headline: what training gained, and what is lost when the passages are random.
+//! The headline figures: the gain from training, and the loss with random passages.
 
 use super::{AFTER, AFTER_RANDOM, BEFORE, RunRecord};
 use crate::eval::{EvalResult, Interval};
 
-/// Two evaluations side by side.
+/// A comparison of two evaluations.
 #[derive(Clone, Debug)]
 pub struct Comparison<'a> {
     pub from: &'a EvalResult,
@@ -11,22 +11,22 @@ pub struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    /// EM of `to` minus EM of `from`.
+    /// Returns the EM of `to` minus the EM of `from`.
     pub fn difference(&self) -> f64 {
         self.to.em().value() - self.from.em().value()
     }
 
-    /// 95 % interval of the difference.
+    /// Returns the 95 % interval of the difference.
     pub fn difference_interval(&self) -> Interval {
         self.to.em().difference_interval(&self.from.em())
     }
 
-    /// Whether the 95 % intervals of the two EMs have a value in common.
+    /// Returns `true` if the 95 % intervals of the two EMs overlap.
     pub fn intervals_overlap(&self) -> bool {
         self.to.em().interval().overlaps(&self.from.em().interval())
     }
 
-    /// How the intervals lie, in words.
+    /// States in words if the intervals overlap.
     pub fn verdict(&self) -> &'static str {
         if self.intervals_overlap() {
             "the 95 % intervals overlap"
@@ -35,11 +35,11 @@ impl Comparison<'_> {
         }
     }
 
-    /// The whole comparison in one line.
+    /// Returns the whole comparison as one line.
     pub fn sentence(&self) -> String {
         let interval = self.difference_interval();
         format!(
-            "{}, against {}: EM {:+.3} ({:+.3} to {:+.3}); {}",
+            "{}, compared with {}: EM {:+.3} ({:+.3} to {:+.3}); {}",
             self.to.name,
             self.from.name,
             self.difference(),
@@ -50,17 +50,17 @@ impl Comparison<'_> {
     }
 }
 
-/// The comparisons that a run is judged by, as far as their evaluations are there.
+/// The main comparisons of a run; those without evaluations are `None`.
 #[derive(Clone, Debug)]
 pub struct Headline<'a> {
-    /// After GRPO against after the warm start.
+    /// The model after GRPO, compared with the model after the warm start.
     pub training: Option<Comparison<'a>>,
-    /// Random passages against the retriever's, after GRPO.
+    /// Random passages, compared with the retriever's; both after GRPO.
     pub control: Option<Comparison<'a>>,
 }
 
 impl<'a> Headline<'a> {
-    pub fn of(record: &'a RunRecord) -> Self {
+    pub fn from_record(record: &'a RunRecord) -> Self {
         let compare = |from, to| {
             let (from, to) = (record.evaluation(from)?, record.evaluation(to)?);
             Some(Comparison { from, to })
@@ -68,7 +68,7 @@ impl<'a> Headline<'a> {
         Self { training: compare(BEFORE, AFTER), control: compare(AFTER, AFTER_RANDOM) }
     }
 
-    /// Those that there are, in order.
+    /// Returns the existing comparisons, in order.
     pub fn comparisons(&self) -> impl Iterator<Item = &Comparison<'a>> {
         self.training.iter().chain(&self.control)
     }

@@ -1,4 +1,4 @@
-//! Which curves of a run are shown, and how each is called.
+//! The training curves of the report and their titles.
 
 use std::fmt::Write as _;
 
@@ -10,14 +10,14 @@ const WIDE: Size = Size { width: 880.0, height: 300.0 };
 const NARROW: Size = Size { width: 400.0, height: 250.0 };
 const SMALL: Size = Size { width: 300.0, height: 160.0 };
 
-/// Reads one figure of a step.
+/// A function that reads one figure of a step.
 type Figure = fn(&StepMetrics) -> f64;
 
-/// The small charts: title, what it is, whether 0 stays in view.
+/// The small charts: title, figure, and `true` if the y axis includes 0.
 const SMALL_CHARTS: [(&str, Figure, bool); 9] = [
     ("Searches per question", |row| row.searches_per_question, true),
     ("KL to the starting model (nats)", |row| row.kl, true),
-    ("Entropy of a token (nats)", |row| row.entropy, true),
+    ("Entropy per token (nats)", |row| row.entropy, true),
     ("Sampled tokens per trajectory", |row| row.response_tokens, true),
     (
         "Invalid actions per trajectory",
@@ -26,26 +26,31 @@ const SMALL_CHARTS: [(&str, Figure, bool); 9] = [
     ),
     ("Gradient norm", |row| row.grad_norm, true),
     ("Share of clipped tokens", |row| row.clip_fraction, true),
-    ("Log-prob gap, sampler to trainer", |row| row.log_prob_gap, true),
+    ("Log-prob gap of sampler and trainer", |row| row.log_prob_gap, true),
     ("Sampled tokens per second", |row| row.tokens_per_second, true),
 ];
 
-/// Charts of figures that only some algorithms have: title, figure, whether 0 stays in view, and what the
-/// figure is in every step of a run without it.
+/// Charts of figures that only some algorithms have: title, figure, `true` if the y axis includes 0, and the
+/// neutral value, which the figure has in runs of other algorithms.
 const ALGORITHM_CHARTS: [(&str, Figure, bool, f64); 7] = [
-    ("Weight of the KL", |row| row.algorithm.kl_coefficient, true, 0.0),
-    ("Log-prob of tokens of positive advantage", |row| row.algorithm.positive_log_prob, false, 0.0),
-    ("Loss of kept likelihoods", |row| row.algorithm.likelihood_loss, true, 0.0),
+    ("KL weight", |row| row.algorithm.kl_coefficient, true, 0.0),
+    (
+        "Log-prob of tokens with a positive advantage",
+        |row| row.algorithm.positive_log_prob,
+        false,
+        0.0,
+    ),
+    ("Likelihood loss", |row| row.algorithm.likelihood_loss, true, 0.0),
     ("Value loss of the critic", |row| row.algorithm.value_loss, true, 0.0),
     ("Share of clipped values", |row| row.algorithm.value_clip_fraction, true, 0.0),
     ("Gradient norm of the critic", |row| row.algorithm.critic_grad_norm, true, 0.0),
-    ("Weight that corrects for the sampler", |row| row.algorithm.importance, false, 1.0),
+    ("Correction weight for the sampler", |row| row.algorithm.importance, false, 1.0),
 ];
 
-/// Whether a run has a figure that is `elsewhere` in runs of other algorithms. Rows that were written
-/// before there was such a figure hold 0.
-fn has(metrics: &[StepMetrics], figure: Figure, elsewhere: f64) -> bool {
-    let is_own = |value: f64| value != 0.0 && (value - elsewhere).abs() > f64::EPSILON;
+/// Returns `true` if a figure differs from its neutral value in some step. Rows of older versions, without
+/// the figure, hold 0.
+fn has(metrics: &[StepMetrics], figure: Figure, neutral: f64) -> bool {
+    let is_own = |value: f64| value != 0.0 && (value - neutral).abs() > f64::EPSILON;
     metrics.iter().any(|row| is_own(figure(row)))
 }
 
@@ -54,7 +59,7 @@ fn series(metrics: &[StepMetrics], name: &str, class: &'static str, figure: Figu
     Series { name: name.to_owned(), class, points }
 }
 
-/// The section with all curves; empty without steps.
+/// Returns the section with all curves; empty without steps.
 pub(super) fn section(metrics: &[StepMetrics]) -> String {
     if metrics.is_empty() {
         return String::new();
@@ -65,7 +70,7 @@ pub(super) fn section(metrics: &[StepMetrics]) -> String {
     html.push_str("<div class=charts>");
     let own = ALGORITHM_CHARTS
         .into_iter()
-        .filter(|&(_, figure, _, elsewhere)| has(metrics, figure, elsewhere))
+        .filter(|&(_, figure, _, neutral)| has(metrics, figure, neutral))
         .map(|(title, figure, from_zero, _)| (title, figure, from_zero));
     for (title, figure, from_zero) in SMALL_CHARTS.into_iter().chain(own) {
         let chart = Chart {
@@ -88,7 +93,7 @@ fn lead(metrics: &[StepMetrics]) -> String {
     let smoothing = match window(metrics.len()) {
         1 => String::new(),
         steps => {
-            format!(" The strong line is the mean over {steps} steps, the faint one each step.")
+            format!(" The faint line shows each step, the strong one the mean over {steps} steps.")
         }
     };
     let dropped: u64 = metrics.iter().map(|row| row.dropped_trajectories).sum();
@@ -105,12 +110,12 @@ fn lead(metrics: &[StepMetrics]) -> String {
 fn main_chart(metrics: &[StepMetrics]) -> String {
     let reward = series(metrics, "reward", "a", |row| row.reward_mean);
     let em = series(metrics, "EM", "b", |row| row.em);
-    // With the plain EM reward both are one line.
+    // With the plain EM reward, both lines are the same.
     let same = reward
         .points
         .iter()
         .zip(&em.points)
-        .all(|((_, one), (_, other))| (one - other).abs() < 1e-9);
+        .all(|((_, reward), (_, em))| (reward - em).abs() < 1e-9);
     let (title, series) = if same {
         ("Mean reward per step (equal to EM)", vec![reward])
     } else {
@@ -123,8 +128,7 @@ fn main_chart(metrics: &[StepMetrics]) -> String {
             .to_owned()
     };
     let chart = Chart { title: title.to_owned(), series, from_zero: true };
-    // Two drawings, of which the style sheet shows one: scaled down to a phone, the wide one would
-    // be too small to read.
+    // The style sheet shows one of the two drawings. The wide one would be illegible on a phone.
     format!(
         "<figure class=main><figcaption>{title}{legend}</figcaption><div class=wide>{}</div><div \
          class=narrow>{}</div></figure>",

@@ -1,4 +1,4 @@
-//! A few whole episodes, every segment with who wrote it and whether it is trained on.
+//! A few whole episodes. Every segment shows its writer, and if it is trained on or masked.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use super::{AFTER, AFTER_RANDOM, BEFORE, RunRecord};
 use crate::eval::{EvalResult, EvalRow};
 use crate::rollout::{EndReason, Segment, SegmentKind, Trajectory};
 
-/// Tags that the protocol gives a meaning; they are set off in the text.
+/// The tags of the protocol, which are highlighted in the text.
 const TAGS: [&str; 8] = [
     "<think>",
     "</think>",
@@ -19,26 +19,26 @@ const TAGS: [&str; 8] = [
     "</information>",
 ];
 
-/// An episode worth showing, and why.
+/// An episode to show, with the reason.
 struct Pick<'a> {
     reason: &'static str,
     row: &'a EvalRow,
     trajectory: &'a Trajectory,
 }
 
-/// Why a row is worth showing, and how it is recognised.
-type Wanted<'a> = (&'static str, &'a dyn Fn(&EvalRow) -> bool);
+/// A reason to show an episode, with a test for it.
+type Criterion<'a> = (&'static str, &'a dyn Fn(&EvalRow) -> bool);
 
-/// The section with the episodes; empty if no evaluation kept any.
+/// Returns the section with the episodes; empty if no evaluation kept any.
 pub(super) fn section(record: &RunRecord) -> String {
     let picks = pick(record);
     if picks.is_empty() {
         return String::new();
     }
     let mut html = String::from(
-        "<section><h2>Whole trajectories</h2><p class=lead>Only what the model wrote is trained \
-         on. The prompt, the passages and what the loop puts in are masked: the model reads them, \
-         but its loss does not.</p><p class=legend><span class=\"chip sampled\">model · trained \
+        "<section><h2>Whole trajectories</h2><p class=lead>Training uses only the text that the \
+         model wrote. The prompt, the passages and the messages of the loop are masked: the model \
+         reads them, but they do not enter the loss.</p><p class=legend><span class=\"chip sampled\">model · trained \
          on</span><span class=\"chip masked\">prompt, passages, loop · masked</span></p>",
     );
     for pick in &picks {
@@ -52,7 +52,7 @@ pub(super) fn section(record: &RunRecord) -> String {
         html.push_str(&segments(pick.trajectory));
         for (name, label) in [(BEFORE, "before GRPO"), (AFTER_RANDOM, "with random passages")] {
             let other = record.evaluation(name).and_then(|other| find(other, &pick.row.example_id));
-            // Without an evaluation after GRPO the episode itself may come from one of these.
+            // Without an evaluation after GRPO, the episode itself may be from one of these.
             let other = other.filter(|other| !std::ptr::eq(*other, pick.row));
             html.push_str(&counterpart(other, label));
         }
@@ -62,7 +62,7 @@ pub(super) fn section(record: &RunRecord) -> String {
     html
 }
 
-/// Chooses episodes that show different things; always the same ones for the same files.
+/// Selects episodes that show different things; the same ones for the same files.
 fn pick(record: &RunRecord) -> Vec<Pick<'_>> {
     let kept = |result: &&EvalResult| result.rows.iter().any(|row| row.trajectory.is_some());
     let source = record
@@ -80,7 +80,7 @@ fn pick(record: &RunRecord) -> Vec<Pick<'_>> {
             episode.segments.iter().any(|segment| segment.kind == SegmentKind::Injected)
         })
     };
-    let wanted: [Wanted<'_>; 5] = [
+    let criteria: [Criterion<'_>; 5] = [
         ("Wrong before training, right after it, with several searches", &|row| {
             row.em && row.searches > 1 && wrong_before(row)
         }),
@@ -90,12 +90,12 @@ fn pick(record: &RunRecord) -> Vec<Pick<'_>> {
         ("With an invalid action", &injected),
     ];
     let mut picks: Vec<Pick<'_>> = Vec::new();
-    for (reason, wanted) in wanted {
-        let mut fresh = source.rows.iter().filter(|row| {
-            wanted(row) && picks.iter().all(|pick| pick.row.example_id != row.example_id)
+    for (reason, matches) in criteria {
+        let mut matching = source.rows.iter().filter(|row| {
+            matches(row) && picks.iter().all(|pick| pick.row.example_id != row.example_id)
         });
-        let found = fresh.find_map(|row| Some((row, row.trajectory.as_ref()?)));
-        if let Some((row, trajectory)) = found {
+        let first = matching.find_map(|row| Some((row, row.trajectory.as_ref()?)));
+        if let Some((row, trajectory)) = first {
             picks.push(Pick { reason, row, trajectory });
         }
     }
@@ -106,10 +106,10 @@ fn find<'a>(result: &'a EvalResult, example_id: &str) -> Option<&'a EvalRow> {
     result.rows.iter().find(|row| row.example_id == example_id)
 }
 
-/// The same question in another evaluation, folded away.
+/// Returns the same question in another evaluation, folded.
 fn counterpart(row: Option<&EvalRow>, label: &str) -> String {
-    let found = row.and_then(|row| Some((row, row.trajectory.as_ref()?)));
-    let Some((row, trajectory)) = found else { return String::new() };
+    let kept = row.and_then(|row| Some((row, row.trajectory.as_ref()?)));
+    let Some((row, trajectory)) = kept else { return String::new() };
     format!(
         "<details><summary>The same question {label}: {}</summary>{}{}</details>",
         if row.em { "right" } else { "wrong" },
@@ -122,7 +122,7 @@ fn verdict(row: &EvalRow) -> String {
     let (class, mark) = if row.em { ("right", "✓ right") } else { ("wrong", "✗ wrong") };
     let answer = match (&row.prediction, row.end) {
         (Some(answer), _) => format!("answered “{}”", escape(answer)),
-        (None, EndReason::Answered) => "answered nothing that could be read".to_owned(),
+        (None, EndReason::Answered) => "gave no readable answer".to_owned(),
         (None, EndReason::TurnLimit) => "ran out of turns".to_owned(),
         (None, EndReason::ContextLimit) => "ran out of context".to_owned(),
         (None, EndReason::SearchFailed) => "stopped at a failed search".to_owned(),
@@ -141,13 +141,13 @@ fn verdict(row: &EvalRow) -> String {
 fn segments(trajectory: &Trajectory) -> String {
     let mut html = String::from("<div class=episode>");
     for segment in &trajectory.segments {
-        html.push_str(&one_segment(segment));
+        html.push_str(&segment_html(segment));
     }
     html.push_str("</div>");
     html
 }
 
-fn one_segment(segment: &Segment) -> String {
+fn segment_html(segment: &Segment) -> String {
     let (class, writer) = match segment.kind {
         SegmentKind::Prompt => ("masked", "prompt"),
         SegmentKind::Sampled => ("sampled", "model"),
@@ -163,7 +163,7 @@ fn one_segment(segment: &Segment) -> String {
     )
 }
 
-/// The text, escaped, with the tags of the protocol set off.
+/// Escapes the text and highlights the tags of the protocol.
 fn with_tags(text: &str) -> String {
     let mut html = escape(text);
     for tag in TAGS {
@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tags_are_set_off_and_everything_else_is_escaped() {
+    fn tags_are_highlighted_and_everything_else_is_escaped() {
         let html = with_tags("<search>a & b</search> <img src=x onerror=alert(1)>");
         assert_eq!(
             html,

@@ -1,4 +1,4 @@
-//! What a run was made of and where its time went.
+//! Models, data, times and configuration of a run.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use super::RunRecord;
 use super::markup::{duration, escape};
 use crate::track::StepMetrics;
 
-/// A JSON object as dotted names and plain values, in file order where the parser keeps it.
+/// Parses a JSON object into dotted names and plain values, in the parser's order.
 pub(super) fn flattened(text: &str) -> Result<Vec<(String, String)>, serde_json::Error> {
     let mut facts = Vec::new();
     flatten_into(&mut facts, "", &serde_json::from_str(text)?);
@@ -35,7 +35,7 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// The closing section: models, data, times, configuration.
+/// Returns the last section: models, data, times, configuration.
 pub(super) fn section(record: &RunRecord) -> String {
     let mut html = String::from("<section><h2>The run</h2><div class=columns>");
     let mut facts: Vec<(String, String)> = Vec::new();
@@ -47,13 +47,13 @@ pub(super) fn section(record: &RunRecord) -> String {
         facts.push(("Peak memory in training".to_owned(), format!("{peak} MiB")));
     }
     if !facts.is_empty() {
-        let _ = write!(html, "<div><h3>What it was made of</h3>{}</div>", table(&facts));
+        let _ = write!(html, "<div><h3>Models and data</h3>{}</div>", table(&facts));
     }
     let phases: Vec<(String, String)> =
         record.phases.iter().map(|phase| (phase.name.clone(), duration(phase.seconds))).collect();
     if !phases.is_empty() {
         let total: f64 = record.phases.iter().map(|phase| phase.seconds).sum();
-        let total = [("All of these".to_owned(), duration(total))];
+        let total = [("Total".to_owned(), duration(total))];
         let rows = [&phases[..], &total].concat();
         let _ = write!(html, "<div><h3>Time of each command</h3>{}</div>", table(&rows));
     }
@@ -100,8 +100,8 @@ fn step_times(metrics: &[StepMetrics]) -> Vec<(String, String)> {
     };
     vec![
         shown("Rollout", rollout),
-        shown("of it generating", generation),
-        shown("of it waiting for passages", search),
+        shown("Rollout: generating", generation),
+        shown("Rollout: waiting for passages", search),
         shown("Log-probs", log_probs),
         shown("Update", update),
         shown("Other", other),

@@ -1,6 +1,6 @@
-//! Text into HTML, and numbers as the page shows them.
+//! Escapes text for HTML and formats numbers for the page.
 
-/// `text` with everything that HTML could take for markup escaped, for content and attributes.
+/// Escapes all characters of `text` that have a meaning in HTML, for content and attributes.
 pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len() + text.len() / 16);
     for character in text.chars() {
@@ -10,7 +10,7 @@ pub(super) fn escape(text: &str) -> String {
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
             '\'' => escaped.push_str("&#39;"),
-            // Other control characters are not allowed in HTML, not even as references.
+            // HTML does not allow other control characters, not even as references.
             '\u{0}'..='\u{8}' | '\u{b}'..='\u{1f}' | '\u{7f}' => escaped.push('\u{fffd}'),
             other => escaped.push(other),
         }
@@ -18,12 +18,12 @@ pub(super) fn escape(text: &str) -> String {
     escaped
 }
 
-/// A signed difference with a real minus sign.
+/// Formats a signed difference with a typographic minus sign.
 pub(super) fn signed(difference: f64) -> String {
     format!("{difference:+.3}").replace('-', "−")
 }
 
-/// A number with about three significant digits.
+/// Formats a number with about three significant digits.
 pub(super) fn compact(number: f64) -> String {
     let size = number.abs();
     if !number.is_finite() {
@@ -41,7 +41,7 @@ pub(super) fn compact(number: f64) -> String {
     }
 }
 
-/// Seconds as `42 s`, `3 min 05 s` or `1 h 02 min`.
+/// Formats seconds as `42 s`, `3 min 05 s` or `1 h 02 min`.
 pub(super) fn duration(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     match whole {

@@ -1,8 +1,8 @@
-//! `report.html`: what a run has shown, on one page that needs nothing else. Reads the files of a
-//! run directory and writes one; measures nothing itself.
+//! `report.html`: the results of a run on one self-contained page. Reads the files of a run directory and
+//! writes one file; measures nothing itself.
 //!
-//! Evaluations are read from `RUN_DIR/eval/*.json`. Three file names have a meaning: [`BEFORE`],
-//! [`AFTER`] and [`AFTER_RANDOM`] are what the headline compares. All others are rows of the table.
+//! Evaluations are read from `RUN_DIR/eval/*.json`. The headline compares those with the file names
+//! [`BEFORE`], [`AFTER`] and [`AFTER_RANDOM`]. All evaluations are rows of the table.
 
 mod chart;
 mod comparison;
@@ -23,46 +23,46 @@ use crate::track::{MetricsError, Phase, StepMetrics, read_metrics, read_phases};
 
 pub use comparison::{Comparison, Headline};
 
-/// File name, without its ending, of the evaluation after the warm start.
+/// File stem of the evaluation after the warm start.
 pub const BEFORE: &str = "warm-start";
-/// File name, without its ending, of the evaluation after GRPO.
+/// File stem of the evaluation after GRPO.
 pub const AFTER: &str = "grpo";
-/// File name, without its ending, of the evaluation after GRPO with random passages.
+/// File stem of the evaluation after GRPO with random passages.
 pub const AFTER_RANDOM: &str = "grpo-random-passages";
 
-/// Folder within the run's in which the warm start may have a run directory of its own.
+/// Subfolder that may be the run directory of the warm start.
 const WARM_START_FOLDER: &str = "sft";
 
 const REPORT_FILE: &str = "report.html";
 
-/// Where the evaluation with this file name lies.
+/// Returns the path of the evaluation with the file stem `name`.
 pub fn evaluation_path(run_dir: &Path, name: &str) -> PathBuf {
     run_dir.join("eval").join(format!("{name}.json"))
 }
 
-/// Everything that a report is made from.
+/// The data of a report.
 #[derive(Clone, Debug)]
 pub struct RunRecord {
-    /// Heading of the page.
+    /// The heading of the page.
     pub title: String,
-    /// By file name without its ending, in the order in which tables show them.
+    /// The evaluations with their file stems, in the order of the table.
     pub evaluations: Vec<(String, EvalResult)>,
     pub metrics: Vec<StepMetrics>,
     pub phases: Vec<Phase>,
-    /// `config.toml`, if there is one.
+    /// The content of `config.toml`, if it exists.
     pub config: Option<String>,
-    /// What `manifest.json` says, flattened; empty if there is none.
+    /// The content of `manifest.json`, flattened; empty if there is none.
     pub facts: Vec<(String, String)>,
 }
 
-/// Why a report cannot be made.
+/// An error in making a report.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     #[error(transparent)]
     Atomic(#[from] shared::atomic_file::AtomicError),
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
-    #[error("{}: nothing to report: there is neither metrics.jsonl nor eval/*.json", .0.display())]
+    #[error("{}: nothing to report: found neither metrics.jsonl nor eval/*.json", .0.display())]
     Empty(PathBuf),
     #[error("{}: not a manifest: {source}", path.display())]
     Manifest { path: PathBuf, source: serde_json::Error },
@@ -78,8 +78,8 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Repo
 }
 
 impl RunRecord {
-    /// Reads what a run has left in its directory; parts that are missing stay empty, parts that
-    /// cannot be read are refused.
+    /// Reads the files of a run directory. Missing files leave their part empty; unreadable files are
+    /// errors.
     pub fn load(run_dir: &Path, title: Option<&str>) -> Result<Self, ReportError> {
         let name = run_dir.file_name().unwrap_or(run_dir.as_os_str()).to_string_lossy();
         let metrics = match read_metrics(&run_dir.join("metrics.jsonl")) {
@@ -109,24 +109,24 @@ impl RunRecord {
         })
     }
 
-    /// The evaluation with this file name.
+    /// Returns the evaluation with the file stem `name`.
     pub fn evaluation(&self, name: &str) -> Option<&EvalResult> {
         self.evaluations.iter().find(|(stem, _)| stem == name).map(|(_, result)| result)
     }
 
-    /// The page.
+    /// Returns the page.
     pub fn to_html(&self) -> String {
         page::page(self)
     }
 
-    /// The headline for a terminal.
+    /// Returns table and headline for a terminal.
     pub fn to_text(&self) -> String {
         let results: Vec<&EvalResult> = self.evaluations.iter().map(|(_, result)| result).collect();
         let mut text = String::new();
         if !results.is_empty() {
             text.push_str(&summary_table(&results));
         }
-        for comparison in Headline::of(self).comparisons() {
+        for comparison in Headline::from_record(self).comparisons() {
             text.push_str(&comparison.sentence());
             text.push('\n');
         }
@@ -134,7 +134,7 @@ impl RunRecord {
     }
 }
 
-/// Writes `RUN_DIR/report.html` and tells the headline on `out`.
+/// Writes `RUN_DIR/report.html` and prints the headline to `out`.
 pub fn write_report(
     run_dir: &Path,
     title: Option<&str>,
@@ -144,7 +144,7 @@ pub fn write_report(
     let path = run_dir.join(REPORT_FILE);
     shared::atomic_file::write(&path, record.to_html().as_bytes())?;
     write!(out, "{}\nreport: {}\n", record.to_text(), path.display())
-        .map_err(io_error("tell of", &path))?;
+        .map_err(io_error("print a summary of", &path))?;
     Ok(path)
 }
 
@@ -156,8 +156,8 @@ fn read_if_present(path: &Path) -> Result<Option<String>, ReportError> {
     }
 }
 
-/// What readers call an evaluation that the headline compares.
-fn called(stem: &str) -> Option<&'static str> {
+/// Returns the readers' name of an evaluation that the headline compares.
+fn readable_name(stem: &str) -> Option<&'static str> {
     match stem {
         BEFORE => Some("after the warm start"),
         AFTER => Some("after GRPO"),
@@ -179,14 +179,16 @@ fn load_evaluations(folder: &Path) -> Result<Vec<(String, EvalResult)>, ReportEr
             && let Some(stem) = path.file_stem().and_then(|stem| stem.to_str())
         {
             let mut result = EvalResult::load(&path)?;
-            // A result that was given no better name than its file's is called by its part.
-            if result.name == stem {
-                called(stem).unwrap_or(stem).clone_into(&mut result.name);
+            // A result without a name of its own has that of its file.
+            if result.name == stem
+                && let Some(name) = readable_name(stem)
+            {
+                name.clone_into(&mut result.name);
             }
             evaluations.push((stem.to_owned(), result));
         }
     }
-    // The story first, the rest by name.
+    // The compared evaluations come first, the others by name.
     let rank = |stem: &str| match stem {
         BEFORE => 1,
         AFTER => 2,
@@ -194,6 +196,6 @@ fn load_evaluations(folder: &Path) -> Result<Vec<(String, EvalResult)>, ReportEr
         "base" => 0,
         _ => 4,
     };
-    evaluations.sort_by(|(one, _), (other, _)| (rank(one), one).cmp(&(rank(other), other)));
+    evaluations.sort_by_cached_key(|(stem, _)| (rank(stem), stem.clone()));
     Ok(evaluations)
 }

@@ -1,4 +1,4 @@
-//! The page around everything: heading, headline figures, table, and the sections in order.
+//! The whole page: heading, headline figures, table, and the sections in order.
 
 use std::fmt::Write as _;
 
@@ -27,7 +27,7 @@ pub(super) fn page(record: &RunRecord) -> String {
     html.push_str(&episodes::section(record));
     html.push_str(&facts::section(record));
     html.push_str("</main></body></html>\n");
-    // A percent sign alone at the start of a line reads badly.
+    // Keep the percent sign on the line of its number.
     html.replace("95 %", "95\u{a0}%")
 }
 
@@ -42,15 +42,15 @@ fn summary(record: &RunRecord) -> String {
     format!("<p class=lead>{}.</p>", parts.join(", "))
 }
 
-/// The two figures that the run is judged by.
+/// Returns the two main figures of the run.
 fn headline(record: &RunRecord) -> String {
-    let headline = Headline::of(record);
+    let headline = Headline::from_record(record);
     let mut tiles = String::new();
     if let Some(training) = &headline.training {
-        tiles.push_str(&tile("What training gained", training));
+        tiles.push_str(&tile("Gain from training", training));
     }
     if let Some(control) = &headline.control {
-        tiles.push_str(&tile("What random passages cost", control));
+        tiles.push_str(&tile("Loss with random passages", control));
     }
     if tiles.is_empty() { tiles } else { format!("<div class=tiles>{tiles}</div>") }
 }
@@ -77,14 +77,14 @@ fn figure(share: Proportion) -> String {
     format!("{:.3}", share.value())
 }
 
-/// The table of all evaluations, with each EM drawn on one scale.
+/// Returns the table of all evaluations. A plot shows every EM on the same scale.
 fn evaluations(record: &RunRecord) -> String {
     if record.evaluations.is_empty() {
         return String::new();
     }
     let results = || record.evaluations.iter().map(|(_, result)| result);
     let top = results().map(|result| result.em().interval().high).fold(0.0, f64::max);
-    // The scale ends at a round tenth above the highest interval.
+    // The scale ends at the next tenth above the highest interval.
     let scale = ((top * 10.0).ceil() / 10.0).clamp(0.1, 1.0);
     let mut html = String::from(
         "<section><h2>Exact match on held-out questions</h2><div class=scroll><table class=evals>\
@@ -103,7 +103,7 @@ fn evaluations(record: &RunRecord) -> String {
     }
     html.push_str(
         "</tbody></table></div><p class=note>EM: the answer equals a golden answer after \
-         normalisation. Intervals: Wilson. “Contains”: a golden answer is part of the answer. \
+         normalisation. Intervals: Wilson. “Contains”: the answer contains a golden answer. \
          Searches: mean per question. Decoding is greedy unless the configuration says \
          otherwise.</p></section>",
     );
@@ -140,7 +140,7 @@ fn evaluation_row(result: &EvalResult, scale: f64) -> String {
 
 fn interval_drawing(share: Proportion, scale: f64) -> String {
     let interval = share.interval();
-    let at = |value: f64| (value / scale).clamp(0.0, 1.0) * (TRACK - 12.0) + 6.0;
+    let x = |value: f64| (value / scale).clamp(0.0, 1.0) * (TRACK - 12.0) + 6.0;
     if share.total == 0 {
         return String::new();
     }
@@ -148,8 +148,8 @@ fn interval_drawing(share: Proportion, scale: f64) -> String {
         "<svg viewBox=\"0 0 {TRACK} 22\" aria-hidden=true><path class=track d=\"M6 11H{:.1}\"/>\
          <path class=interval d=\"M{:.1} 11H{:.1}\"/><circle class=dot cx={:.1} cy=11 r=5 /></svg>",
         TRACK - 6.0,
-        at(interval.low),
-        at(interval.high),
-        at(share.value())
+        x(interval.low),
+        x(interval.high),
+        x(share.value())
     )
 }

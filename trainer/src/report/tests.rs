@@ -16,7 +16,7 @@ fn segment(kind: SegmentKind, text: &str) -> Segment {
     }
 }
 
-/// An episode of `searches` searches; the first one follows an invalid action in every fifth.
+/// Creates an episode of `searches` searches. In every fifth episode, an invalid action comes first.
 fn episode(index: usize, searches: usize, answer: &str) -> Trajectory {
     let mut segments = vec![segment(
         SegmentKind::Prompt,
@@ -81,23 +81,23 @@ fn evaluation(name: &str, searches: Searches, right: usize, total: usize) -> Eva
     }
 }
 
-/// A step of a run that learns; without randomness, but not smooth either.
+/// Creates a step of a run that learns. The values are deterministic but not smooth.
 fn step(step: u64) -> StepMetrics {
-    let at = step as f64 / 60.0;
+    let progress = step as f64 / 60.0;
     let ripple = ((step * 7919 % 101) as f64 / 101.0 - 0.5) * 0.14;
-    let em = (0.12 + 0.45 * (1.0 - (-3.0 * at).exp()) + ripple).clamp(0.0, 1.0);
+    let em = (0.12 + 0.45 * (1.0 - (-3.0 * progress).exp()) + ripple).clamp(0.0, 1.0);
     StepMetrics {
         step,
         reward_mean: (em + 0.04 + ripple * 0.2).min(1.0),
         em,
-        searches_per_question: 0.7 + 0.9 * at + ripple,
-        invalid_actions: (30.0 * (1.0 - at) + 40.0 * ripple.abs()) as u64,
+        searches_per_question: 0.7 + 0.9 * progress + ripple,
+        invalid_actions: (30.0 * (1.0 - progress) + 40.0 * ripple.abs()) as u64,
         trajectories: 64,
         dropped_trajectories: u64::from(step == 31),
         stale_trajectories: 0,
-        response_tokens: 62.0 - 18.0 * at + 20.0 * ripple,
-        entropy: 0.9 - 0.5 * at + ripple,
-        kl: 2e-4 + 6e-3 * at * at + 0.004 * ripple.abs(),
+        response_tokens: 62.0 - 18.0 * progress + 20.0 * ripple,
+        entropy: 0.9 - 0.5 * progress + ripple,
+        kl: 2e-4 + 6e-3 * progress * progress + 0.004 * ripple.abs(),
         clip_fraction: 0.01 + 0.05 * ripple.abs(),
         policy_loss: -0.01,
         grad_norm: 0.5 + ripple,
@@ -120,7 +120,7 @@ fn step(step: u64) -> StepMetrics {
     }
 }
 
-/// Writes a run directory as the commands leave it.
+/// Writes a run directory in the form that the commands write.
 fn sample_run(folder: &Path) {
     for (stem, name, searches, right) in [
         (AFTER, AFTER, Searches::Retriever, 110),
@@ -159,8 +159,8 @@ fn a_run_becomes_one_page_and_one_table() {
     let text = String::from_utf8(out).unwrap();
 
     // The headline, on the page and on the terminal.
-    let sentence = "after GRPO, against after the warm start: EM +0.400 (+0.311 to +0.480); the 95 % intervals \
-                    do not overlap";
+    let sentence = "after GRPO, compared with after the warm start: EM +0.400 (+0.311 to +0.480); the 95 % \
+                    intervals do not overlap";
     assert!(text.contains(sentence), "{text}");
     assert!(html.contains("+0.400<small> EM"), "gain");
     assert!(html.contains("−0.440<small> EM"), "loss with random passages");
@@ -171,9 +171,9 @@ fn a_run_becomes_one_page_and_one_table() {
             .iter()
             .map(|name| text.find(name).unwrap())
             .collect();
-    assert!(order.is_sorted(), "rows follow the story: {text}");
+    assert!(order.is_sorted(), "rows are out of order: {text}");
 
-    // Nothing from outside, and nothing that the model wrote becomes markup.
+    // The page loads nothing, and no text of the model becomes markup.
     for forbidden in ["<script", "http:", "https:", "url(", "@import", "<link", "<sample>"] {
         assert!(!html.contains(forbidden), "{forbidden}");
     }
@@ -183,7 +183,11 @@ fn a_run_becomes_one_page_and_one_table() {
     assert!(!html.contains("NaN") && !html.contains("inf\""));
 
     // Curves, episodes with masked and trained parts, facts.
-    assert_eq!(html.matches("<svg").count(), 2 + 9 + 4, "main chart twice, small ones, intervals");
+    assert_eq!(
+        html.matches("<svg").count(),
+        2 + 9 + 4,
+        "the main chart twice, small charts, intervals"
+    );
     for class in ["segment masked", "segment sampled", "segment masked injected"] {
         assert!(html.contains(class), "{class}");
     }
@@ -195,9 +199,9 @@ fn a_run_becomes_one_page_and_one_table() {
     assert!(html.contains("1 was dropped"));
 }
 
-/// Only a run whose algorithm has a figure has its chart.
+/// A figure has a chart only if the run's algorithm has the figure.
 #[test]
-fn figures_of_an_algorithm_are_shown_where_there_are_some() {
+fn charts_of_an_algorithm_appear_only_for_that_algorithm() {
     let charts = |change: fn(&mut AlgorithmMetrics)| {
         let row = |index| {
             let mut row = step(index);
@@ -210,13 +214,13 @@ fn figures_of_an_algorithm_are_shown_where_there_are_some() {
         (count, html)
     };
     assert_eq!(charts(|_| {}).0, 0);
-    // What a run without corrections writes.
+    // A run without corrections writes 1.
     assert_eq!(charts(|own| own.importance = 1.0).0, 0);
     for (change, title) in [
-        ((|own| own.kl_coefficient = 1e-3) as fn(&mut AlgorithmMetrics), "Weight of the KL"),
-        (|own| own.importance = 0.97, "Weight that corrects for the sampler"),
-        (|own| own.positive_log_prob = -1.5, "Log-prob of tokens of positive advantage"),
-        (|own| own.likelihood_loss = 0.1, "Loss of kept likelihoods"),
+        ((|own| own.kl_coefficient = 1e-3) as fn(&mut AlgorithmMetrics), "KL weight"),
+        (|own| own.importance = 0.97, "Correction weight for the sampler"),
+        (|own| own.positive_log_prob = -1.5, "Log-prob of tokens with a positive advantage"),
+        (|own| own.likelihood_loss = 0.1, "Likelihood loss"),
         (|own| own.value_loss = 0.1, "Value loss of the critic"),
         (|own| own.value_clip_fraction = 0.1, "Share of clipped values"),
         (|own| own.critic_grad_norm = 2.0, "Gradient norm of the critic"),
@@ -232,7 +236,7 @@ fn elements_are_closed_in_order() {
     let dir = tempfile::tempdir().unwrap();
     sample_run(dir.path());
     let html = RunRecord::load(dir.path(), None).unwrap().to_html();
-    // Elements that HTML lets stay open, or that have no content.
+    // Elements that need no closing tag, or that have no content.
     let optional = ["meta", "th", "td", "tr", "br"];
     let mut open: Vec<&str> = Vec::new();
     let mut rest = html.split_once("<html").unwrap().1;
@@ -254,7 +258,7 @@ fn elements_are_closed_in_order() {
 }
 
 #[test]
-fn parts_that_are_missing_are_left_out() {
+fn missing_parts_are_left_out() {
     let dir = tempfile::tempdir().unwrap();
     evaluation("after GRPO", Searches::Retriever, 3, 10)
         .save(&evaluation_path(dir.path(), AFTER))
@@ -262,11 +266,11 @@ fn parts_that_are_missing_are_left_out() {
     let record = RunRecord::load(dir.path(), None).unwrap();
     let html = record.to_html();
     assert!(html.contains("0.300") && !html.contains("class=tiles") && !html.contains("NaN"));
-    assert_eq!(Headline::of(&record).comparisons().count(), 0);
+    assert_eq!(Headline::from_record(&record).comparisons().count(), 0);
 }
 
 #[test]
-fn an_episode_is_not_set_against_itself() {
+fn an_episode_is_not_compared_with_itself() {
     let dir = tempfile::tempdir().unwrap();
     let result = evaluation(BEFORE, Searches::Retriever, 3, 10);
     result.save(&evaluation_path(dir.path(), BEFORE)).unwrap();
@@ -275,14 +279,14 @@ fn an_episode_is_not_set_against_itself() {
 }
 
 #[test]
-fn overlapping_intervals_are_said_to_overlap() {
+fn overlapping_intervals_are_reported() {
     let dir = tempfile::tempdir().unwrap();
     for (stem, right) in [(BEFORE, 40), (AFTER, 48)] {
         let result = evaluation(stem, Searches::Retriever, right, 200);
         result.save(&evaluation_path(dir.path(), stem)).unwrap();
     }
     let record = RunRecord::load(dir.path(), None).unwrap();
-    let training = Headline::of(&record).training.unwrap();
+    let training = Headline::from_record(&record).training.unwrap();
     assert!(training.intervals_overlap());
     assert!(record.to_text().contains("the 95 % intervals overlap"));
     assert!(record.to_html().contains("note unsure"));
