@@ -73,7 +73,7 @@ impl Running {
         config: Config,
         command: fn(&Config, &StopFlag, &mut Vec<u8>) -> anyhow::Result<()>,
     ) -> Self {
-        let (sender, ended) = mpsc::channel();
+        let (sender, ended) = mpsc::sync_channel(1);
         let raised = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&raised);
         thread::spawn(move || {

@@ -149,7 +149,7 @@ struct Training {
 
 impl Training {
     fn start(config: Config) -> Self {
-        let (sender, ended) = mpsc::channel();
+        let (sender, ended) = mpsc::sync_channel(1);
         thread::spawn(move || {
             let result = train(&config, &mut Vec::new()).map_err(|error| format!("{error:#}"));
             let _ = sender.send(result);

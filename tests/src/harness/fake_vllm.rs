@@ -4,7 +4,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
@@ -18,6 +18,8 @@ use trainer::token::Tokenizer;
 use crate::harness::http::PATIENCE;
 
 const CONTEXT_TOKENS: usize = 512;
+/// The most events that wait for the test; far more than a test causes.
+const EVENTS_MAX: usize = 1 << 16;
 
 /// What happened to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +65,7 @@ impl FakeVllm {
             turns: 0,
         };
         let state = Arc::new(Mutex::new(state));
-        let (sender, events) = mpsc::channel();
+        let (sender, events) = sync_channel(EVENTS_MAX);
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
             let tokenizer = Tokenizer::from_folder(&shared.lock().unwrap().folder).unwrap();
@@ -97,7 +99,7 @@ fn serve(
     mut stream: TcpStream,
     tokenizer: &Tokenizer,
     state: &Mutex<State>,
-    events: &Sender<EngineEvent>,
+    events: &SyncSender<EngineEvent>,
 ) {
     let mut state = state.lock().unwrap();
     if state.is_dead {

@@ -5,9 +5,12 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use crate::harness::http::PATIENCE;
+
+/// The most events that wait for the test; far more than a test causes.
+const EVENTS_MAX: usize = 1 << 16;
 
 /// What happened to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +47,7 @@ struct Shared {
     upstream: SocketAddr,
     rule: Rule,
     requests: AtomicUsize,
-    events: mpsc::Sender<RelayEvent>,
+    events: SyncSender<RelayEvent>,
 }
 
 impl Relay {
@@ -52,8 +55,8 @@ impl Relay {
     pub(crate) fn start(upstream: SocketAddr, rule: Rule) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
-        let (sender, events) = mpsc::channel();
-        let (release, released) = mpsc::sync_channel(1);
+        let (sender, events) = sync_channel(EVENTS_MAX);
+        let (release, released) = sync_channel(1);
         let ended = Arc::new(AtomicBool::new(false));
         let shared = Shared { upstream, rule, requests: AtomicUsize::new(0), events: sender };
         let is_ended = Arc::clone(&ended);

@@ -56,7 +56,7 @@ impl RetrieverHandle {
         let config = ServeConfig::resolve(&source).unwrap();
         let (drain, drained) = oneshot::channel();
         let (kill, killed) = oneshot::channel();
-        let (started, start) = mpsc::channel();
+        let (started, start) = mpsc::sync_channel(1);
         let thread = std::thread::spawn(move || serve(config, port, &started, drained, killed));
         match start.recv_timeout(PATIENCE).unwrap() {
             Some((addr, phase)) => {
@@ -125,7 +125,7 @@ impl Drop for RetrieverHandle {
 fn serve(
     config: ServeConfig,
     port: u16,
-    started: &mpsc::Sender<Option<(SocketAddr, watch::Receiver<Phase>)>>,
+    started: &mpsc::SyncSender<Option<(SocketAddr, watch::Receiver<Phase>)>>,
     drained: oneshot::Receiver<()>,
     killed: oneshot::Receiver<()>,
 ) -> Ending {
