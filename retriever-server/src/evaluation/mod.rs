@@ -2,9 +2,9 @@
 //! answer's text in what was found. Nothing that is left out is left out silently: [`coverage`]
 //! counts it.
 
-pub mod answers;
-pub mod coverage;
-pub mod judgements;
-pub mod metrics;
 pub mod queries;
+pub mod judgements;
+pub mod answers;
+pub mod metrics;
+pub mod coverage;
 pub mod scores;

@@ -11,13 +11,13 @@
 //!
 //! A folder is complete or absent: it is written under another name and renamed.
 
-pub mod build;
-mod compaction;
-pub mod corpus_match;
-pub mod dense;
-mod duplicates;
 pub mod manifest;
 pub mod progress;
+mod duplicates;
+pub mod corpus_match;
+mod compaction;
+pub mod build;
+pub mod dense;
 
 use std::path::{Path, PathBuf};
 

@@ -1,13 +1,13 @@
 //! Lexical search: English analysis, BM25, and the tantivy index that holds the postings. This
 //! module knows words and row numbers; passages, requests and threads are not its matter.
 
+mod porter;
 pub mod analyzer;
 pub mod bm25;
+pub mod ranges;
+pub mod maxscore;
 pub(crate) mod bounds;
 mod bounds_writer;
-pub mod maxscore;
-mod porter;
-pub mod ranges;
 pub mod reader;
 pub mod writer;
 

@@ -7,26 +7,25 @@
 //! heap (`best`). What is left is scored again in double precision, so that scores and their order
 //! depend neither on the processor nor on the other queries of a batch.
 
-pub mod faiss_file;
-pub mod hnsw;
-pub mod usearch;
-
-mod best;
-#[cfg(target_arch = "x86_64")]
-mod bf16_x86;
-mod distances;
-mod gather;
+mod rows;
 mod kernel;
+mod portable;
 #[cfg(target_arch = "x86_64")]
 mod lanes_x86;
-mod panels;
-mod portable;
-mod rows;
-mod scan;
-#[cfg(target_arch = "x86_64")]
-mod screen;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+#[cfg(target_arch = "x86_64")]
+mod bf16_x86;
+#[cfg(target_arch = "x86_64")]
+mod screen;
+mod panels;
+mod best;
+mod scan;
+mod distances;
+mod gather;
+pub mod hnsw;
+pub mod usearch;
+pub mod faiss_file;
 
 use std::thread;
 
