@@ -1,5 +1,5 @@
-//! The `hybrid` back end: two others are asked at the same time, and their lists become one. A
-//! query that one of them could not answer fails: half an answer would look like a whole one.
+//! The `hybrid` back end: queries two others concurrently and fuses their lists. A query fails if
+//! either of them fails it, because half an answer would look like a whole one.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::pool::Pool;
 use crate::query::{Hit, QueryBatch, QueryOutcome, SearchFault};
 use crate::ticket::Ticket;
 
-/// Two back ends as one.
+/// Two back ends with the fusion of their lists.
 #[derive(Debug)]
 pub struct HybridBackend {
     components: [Box<dyn Backend>; 2],
@@ -18,7 +18,7 @@ pub struct HybridBackend {
 }
 
 impl HybridBackend {
-    /// Answers from both `components`, whose rows are of one corpus.
+    /// Combines `components`, which must search the same corpus.
     pub fn new(components: [Box<dyn Backend>; 2], fusion: FusionConfig, pool: Arc<Pool>) -> Self {
         Self { components, fusion, pool }
     }
@@ -31,28 +31,31 @@ impl Backend for HybridBackend {
             let QueryBatch { queries, top_k } = batch;
             let count = queries.len();
             let deep = QueryBatch { queries, top_k: top_k.max(fusion.depth) };
-            let [one, other] = &self.components;
-            let (one, other) = tokio::join!(
-                one.search(deep.clone(), Arc::clone(&ticket)),
-                other.search(deep, ticket)
+            let [first, second] = &self.components;
+            let (first, second) = tokio::join!(
+                first.search(deep.clone(), Arc::clone(&ticket)),
+                second.search(deep, ticket)
             );
-            let join = move |index: usize| join(one.get(index), other.get(index), &fusion, top_k);
+            let join =
+                move |index: usize| join(first.get(index), second.get(index), &fusion, top_k);
             let outcomes = self.pool.map(count, join).await.into_iter();
             outcomes.map(|outcome| outcome.unwrap_or(Err(SearchFault::Internal))).collect()
         })
     }
 }
 
-/// The outcome of one query. A back end that answers too few queries has failed the rest.
+/// Fuses the two outcomes of one query. A back end that answers too few queries has failed the rest.
 fn join(
-    one: Option<&QueryOutcome>,
-    other: Option<&QueryOutcome>,
+    first: Option<&QueryOutcome>,
+    second: Option<&QueryOutcome>,
     fusion: &FusionConfig,
     top_k: usize,
 ) -> QueryOutcome {
-    let (one, other) = (hits(one)?, hits(other)?);
-    let [weight, other_weight] = fusion.weights;
-    let lists = [Weighed { hits: one, weight }, Weighed { hits: other, weight: other_weight }];
+    let [first_weight, second_weight] = fusion.weights;
+    let lists = [
+        Weighed { hits: hits(first)?, weight: first_weight },
+        Weighed { hits: hits(second)?, weight: second_weight },
+    ];
     Ok(fuse(&lists, fusion.method, top_k))
 }
 
@@ -71,8 +74,8 @@ mod tests {
     use super::*;
     use crate::backend::fuse::Fusion;
 
-    /// Finds the rows from `first` on, fails for queries that contain `fails`, and forgets what
-    /// follows `forgotten`.
+    /// A back end that returns the rows from `first` on and fails queries that contain `fails`. It gives
+    /// no outcome for `forgotten` and the queries after it.
     #[derive(Debug)]
     struct Scripted {
         first: u32,
@@ -118,8 +121,8 @@ mod tests {
         assert_eq!(outcomes[0].as_ref().unwrap().len(), 2);
     }
 
-    /// Row 2 is the third of one list and the first of the other, and so the best of both, which
-    /// only shows if more are asked for than are wanted.
+    /// Row 2 is third in one list and first in the other, so it is the best of both. That shows only if
+    /// the lists are longer than the request asks for.
     #[tokio::test]
     async fn each_back_end_is_asked_deeper_than_the_request() {
         let best = |outcomes: Vec<QueryOutcome>| outcomes[0].as_ref().unwrap()[0].row;

@@ -1,4 +1,4 @@
-//! The `bm25` back end: a lexical index asked by the threads of the pool.
+//! The `bm25` back end: a lexical index that the threads of the pool search.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::pool::Pool;
 use crate::query::{Hit, QueryBatch, QueryOutcome, SearchFault};
 use crate::ticket::Ticket;
 
-/// A lexical index on a pool of threads.
+/// A lexical index with the threads that search it.
 #[derive(Debug)]
 pub struct LexicalBackend {
     reader: Arc<LexicalReader>,
@@ -18,7 +18,7 @@ pub struct LexicalBackend {
 }
 
 impl LexicalBackend {
-    /// Answers from `reader` on the threads of `pool`.
+    /// Creates a back end that searches `reader` on the threads of `pool`.
     pub fn new(reader: Arc<LexicalReader>, pool: Arc<Pool>) -> Self {
         Self { reader, pool }
     }
@@ -43,9 +43,10 @@ fn rank(reader: &LexicalReader, query: &str, top_k: usize, ticket: &Ticket) -> Q
         return Err(SearchFault::DeadlineExceeded);
     }
     match reader.rank(query, top_k, &|| ticket.is_over()) {
-        Ok(rows) => {
-            Ok(rows.into_iter().map(|one| Hit { row: one.row, score: one.score }).collect())
-        }
+        Ok(rows) => Ok(rows
+            .into_iter()
+            .map(|scored| Hit { row: scored.row, score: scored.score })
+            .collect()),
         Err(RankError::Stopped) => Err(SearchFault::DeadlineExceeded),
         Err(RankError::Index(fault)) => {
             error!(%fault, "a query failed");

@@ -1,10 +1,13 @@
-//! What answers queries: a back end turns a batch into ranked rows. It knows nothing of requests,
-//! dialects or passages' text.
+//! Back ends, which turn a batch of queries into ranked rows. They know nothing of requests, of
+//! dialects or of the text of passages.
+//!
+//! In reading order: lexical search ([`lexical`]), search over vectors ([`dense`]), and two back ends
+//! as one ([`hybrid`]) with the fusion of their lists ([`fuse`]).
 
+pub mod lexical;
 pub mod dense;
 pub mod fuse;
 pub mod hybrid;
-pub mod lexical;
 
 use std::fmt::Debug;
 use std::pin::Pin;
@@ -13,12 +16,11 @@ use std::sync::Arc;
 use crate::query::{QueryBatch, QueryOutcome};
 use crate::ticket::Ticket;
 
-/// The outcomes of a batch, to be awaited: back ends that ask other services need not hold a
-/// thread.
+/// The outcomes of a batch as a future, so that a back end that asks another service needs no thread.
 pub type SearchFuture<'a> = Pin<Box<dyn Future<Output = Vec<QueryOutcome>> + Send + 'a>>;
 
-/// Something that ranks passages.
+/// A ranking of passages.
 pub trait Backend: Debug + Send + Sync {
-    /// Answers every query of the batch, in order. Work stops early once the ticket is over.
+    /// Answers every query of the batch, in order. Work stops early when the ticket is over.
     fn search(&self, batch: QueryBatch, ticket: Arc<Ticket>) -> SearchFuture<'_>;
 }

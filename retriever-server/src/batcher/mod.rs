@@ -1,12 +1,12 @@
-//! Joins the queries of concurrent requests into batches for a back end that gains by large ones.
+//! Joins the queries of concurrent requests into batches, for back ends that are faster with large ones.
 //!
-//! A batch begins at once if none is running, so that a lone request never waits. While one is
-//! running, a second begins when enough queries wait or the first of them has waited long enough:
-//! one can be encoded while the other is searched. All else waits until one of the two ends.
+//! A batch begins immediately if none is running, so a lone request never waits. While one batch is
+//! running, a second begins when enough queries are waiting, or when the first of them has waited long
+//! enough: one can be encoded while the other is searched. Other queries wait until one of the two ends.
 //!
-//! Each query is answered exactly once, or its request is gone. What nobody wants any more is
-//! dropped before it begins; a running batch goes on as long as one of its queries is wanted, and
-//! a back end that panics costs the queries of its own batch.
+//! Each query is answered exactly once, or its request is gone. Queries of requests that are gone are
+//! dropped before their batch begins. A running batch continues as long as one of its queries is wanted,
+//! and a back end that panics loses only the queries of that batch.
 
 mod queue;
 
@@ -24,23 +24,23 @@ use crate::query::{QueryBatch, QueryOutcome, SearchFault};
 use crate::ticket::Ticket;
 use queue::{Chunk, Queue, Step};
 
-/// What a batch may hold, and how long queries wait for one.
+/// Limits of a batch, and of the queries that wait for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchLimits {
-    /// Most queries of a batch.
+    /// The most queries in a batch.
     pub max_queries: usize,
-    /// Most tokens of a batch, as estimated from bytes; a longer query goes alone.
+    /// The most tokens in a batch, estimated from bytes. A longer query is a batch alone.
     pub max_tokens: usize,
-    /// Longest time that queries wait beside a running batch for others to join them.
+    /// The longest time that queries wait for others while a batch is running.
     pub wait: Duration,
-    /// Most queries that wait.
+    /// The most queries that wait.
     pub capacity_queries: usize,
-    /// Number of hits up to which a shorter list of the back end is the start of a longer one; above
-    /// it, only requests that want equally many share a batch.
+    /// The number of hits up to which a shorter list of the back end is the start of a longer one. Above
+    /// it, only requests for equally many hits share a batch.
     pub steady_top_k: usize,
 }
 
-/// Counts since the start.
+/// Counts of batches since the start.
 #[derive(Debug, Default)]
 pub struct BatchCounters {
     batches: AtomicU64,
@@ -48,7 +48,7 @@ pub struct BatchCounters {
 }
 
 impl BatchCounters {
-    /// Batches that have begun, and the queries in them.
+    /// Returns the number of batches that have begun, and of the queries in them.
     pub fn read(&self) -> (u64, u64) {
         (self.batches.load(Ordering::Relaxed), self.queries.load(Ordering::Relaxed))
     }
@@ -59,7 +59,7 @@ impl BatchCounters {
     }
 }
 
-/// A back end whose batches are made of several requests.
+/// A back end that joins the queries of several requests into batches.
 #[derive(Debug)]
 pub struct Batcher {
     shared: Arc<Shared>,
@@ -83,7 +83,7 @@ impl fmt::Debug for Shared {
 }
 
 impl Batcher {
-    /// Asks `backend`, whose answer to a query must not depend on what else is in its batch.
+    /// Joins queries for `backend`. Its answer to a query must not depend on the rest of the batch.
     pub fn new(
         backend: Box<dyn Backend>,
         limits: BatchLimits,
@@ -103,8 +103,8 @@ impl Backend for Batcher {
             let mut outcomes = Vec::with_capacity(batch.queries.len());
             for (count, reply) in pending {
                 let fault = match timeout_at(deadline, reply).await {
-                    Ok(Ok(found)) => {
-                        outcomes.extend(found);
+                    Ok(Ok(answered)) => {
+                        outcomes.extend(answered);
                         continue;
                     }
                     Ok(Err(_)) => SearchFault::Internal,
@@ -117,11 +117,11 @@ impl Backend for Batcher {
     }
 }
 
-/// Queries of one request that are answered together, and where the answers come from.
+/// The number of queries of one request that are answered together, and the receiver of their outcomes.
 type Pending = (usize, oneshot::Receiver<Vec<QueryOutcome>>);
 
 impl Shared {
-    /// Puts the queries of a request in line, in pieces that fit into a batch.
+    /// Queues the queries of a request, in pieces that fit into a batch.
     fn enqueue(&self, batch: &QueryBatch, ticket: &Arc<Ticket>) -> Vec<Pending> {
         let now = Instant::now();
         let mut pending = Vec::new();
@@ -138,7 +138,7 @@ impl Shared {
         pending
     }
 
-    /// Begins every batch that can begin, and wakes itself up for the next that could.
+    /// Begins every batch that can begin, and sets an alarm for the next one that may.
     fn advance(self: &Arc<Self>) {
         loop {
             let step = self.lock().next(Instant::now());
@@ -159,23 +159,23 @@ impl Shared {
         }
     }
 
-    /// Searches a batch and hands every query its outcome.
+    /// Searches a batch and sends every query its outcome.
     async fn run(self: Arc<Self>, chunks: Vec<Chunk>) {
         let queries: Arc<[String]> =
             chunks.iter().flat_map(|chunk| chunk.queries.iter().cloned()).collect();
-        let top_k = chunks.iter().map(|chunk| chunk.top_k).max().unwrap_or(1);
+        let top_k = chunks.iter().map(|chunk| chunk.top_k).max().expect("a batch has a chunk");
         let tickets = chunks.iter().map(|chunk| Arc::clone(&chunk.ticket)).collect();
         let ticket = Arc::new(Ticket::joint(tickets));
         self.counters.count(queries.len());
         let shared = Arc::clone(&self);
         let batch = QueryBatch { queries, top_k };
         let search = async move { shared.backend.search(batch, ticket).await };
-        // In a task of its own, which alone a panic ends.
-        let found = tokio::spawn(search).await.unwrap_or_else(|fault| {
+        // A panic ends only this task.
+        let outcomes = tokio::spawn(search).await.unwrap_or_else(|fault| {
             error!(%fault, "a batch was lost");
             Vec::new()
         });
-        let mut found = found.into_iter();
+        let mut outcomes = outcomes.into_iter();
         for chunk in chunks {
             let cut = |outcome: QueryOutcome| {
                 outcome.map(|mut hits| {
@@ -184,16 +184,16 @@ impl Shared {
                 })
             };
             // A back end that answers too few queries has failed the rest.
-            let next = || found.next().map_or(Err(SearchFault::Internal), cut);
-            let outcomes = std::iter::repeat_with(next).take(chunk.queries.len()).collect();
-            // The receiver is gone when the request is.
-            let _ = chunk.reply.send(outcomes);
+            let next = || outcomes.next().map_or(Err(SearchFault::Internal), cut);
+            let answered = std::iter::repeat_with(next).take(chunk.queries.len()).collect();
+            // The receiver is gone if the request is gone.
+            let _ = chunk.reply.send(answered);
         }
         self.lock().ended();
         self.advance();
     }
 
-    /// Changes of the queue cannot fail half-way, so that a poisoned lock still guards a sound one.
+    /// Locks the queue. Its changes cannot fail half-way, so a poisoned lock still guards a sound queue.
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

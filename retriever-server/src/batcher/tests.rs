@@ -1,5 +1,5 @@
-//! Requests, cancels, panics and deadlines in an order drawn from a seed: what is asked is
-//! answered once, and rightly.
+//! Requests, cancellations, panics and deadlines in an order drawn from a seed. Every query must be
+//! answered once, and correctly.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,10 +12,10 @@ use crate::ticket::AbandonOnDrop;
 
 const QUERIES: usize = 10_000;
 const MAX_QUERIES: usize = 16;
-/// Turns that all tasks get to do what they can: what one leads to has ended long before.
+/// Turns that all tasks get to proceed. Everything that one task starts has ended long before.
 const TURNS: usize = 40;
 
-/// How a test ends a batch.
+/// The end of a batch, which the test chooses.
 #[derive(Debug, PartialEq)]
 enum Ending {
     Answer,
@@ -30,33 +30,33 @@ struct Running {
 }
 
 #[derive(Debug, Default)]
-struct Desk {
+struct Batches {
     running: Vec<Running>,
     searched: HashMap<String, usize>,
     most_running: usize,
 }
 
-/// Answers each query by hits that depend on it alone, when the test says so.
+/// A back end that answers each query when the test says so, by hits that depend on that query alone.
 #[derive(Clone, Debug, Default)]
-struct Held(Arc<Mutex<Desk>>);
+struct Held(Arc<Mutex<Batches>>);
 
-/// As many hits as are asked for, from a row on that the query names.
+/// Returns `top_k` hits, the first at a row that is computed from the query.
 fn hits(query: &str, top_k: usize) -> Vec<Hit> {
     let first = query.bytes().fold(7u32, |sum, byte| sum * 31 % 65_521 + u32::from(byte));
-    (0..top_k as u32).map(|place| Hit { row: first + place, score: 100.0 - place as f32 }).collect()
+    (0..top_k as u32).map(|rank| Hit { row: first + rank, score: 100.0 - rank as f32 }).collect()
 }
 
 impl Backend for Held {
     fn search(&self, batch: QueryBatch, ticket: Arc<Ticket>) -> SearchFuture<'_> {
         let (end, ending) = oneshot::channel();
-        let mut desk = self.0.lock().unwrap();
+        let mut batches = self.0.lock().unwrap();
         assert!((1..=MAX_QUERIES).contains(&batch.queries.len()));
         for query in batch.queries.iter() {
-            *desk.searched.entry(query.clone()).or_default() += 1;
+            *batches.searched.entry(query.clone()).or_default() += 1;
         }
-        desk.running.push(Running { end, queries: batch.queries.to_vec() });
-        desk.most_running = desk.most_running.max(desk.running.len());
-        drop(desk);
+        batches.running.push(Running { end, queries: batch.queries.to_vec() });
+        batches.most_running = batches.most_running.max(batches.running.len());
+        drop(batches);
         Box::pin(async move {
             assert!(ending.await != Ok(Ending::Panic), "as the test wants");
             let outcome = |query: &String| {
@@ -70,7 +70,7 @@ impl Backend for Held {
     }
 }
 
-/// A request under way.
+/// A running request.
 struct Asked {
     task: JoinHandle<Vec<QueryOutcome>>,
     queries: Vec<String>,
@@ -129,10 +129,10 @@ impl World {
     }
 
     fn cancel(&mut self) {
-        // Mostly one that still waits or runs.
+        // Usually one that still waits or runs.
         let back = 1 + self.draw(20);
-        let Some(place) = self.asked.len().checked_sub(back) else { return };
-        let asked = &mut self.asked[place];
+        let Some(index) = self.asked.len().checked_sub(back) else { return };
+        let asked = &mut self.asked[index];
         if !asked.task.is_finished() {
             asked.task.abort();
             asked.is_cancelled = true;
@@ -144,8 +144,8 @@ impl World {
         if count == 0 {
             return;
         }
-        let (place, panics) = (self.draw(count), self.draw(10) == 0);
-        let Running { end, queries } = self.held.0.lock().unwrap().running.remove(place);
+        let (index, panics) = (self.draw(count), self.draw(10) == 0);
+        let Running { end, queries } = self.held.0.lock().unwrap().running.remove(index);
         if panics {
             self.lost.extend(queries);
         }
@@ -215,7 +215,7 @@ async fn run(seed: u64, wait: Duration) {
 
 #[tokio::test]
 async fn no_query_is_lost_or_answered_twice() {
-    // With no wait, a second batch begins at once; with an endless one, only when it is full.
+    // Without a wait, a second batch begins immediately; with an endless one, only when it is full.
     for (seed, wait) in [(1, Duration::ZERO), (2, Duration::from_hours(1))] {
         run(seed, wait).await;
     }
@@ -237,7 +237,7 @@ fn request(query: &str, top_k: usize) -> QueryBatch {
     QueryBatch { queries: Arc::new([query.to_owned()]), top_k }
 }
 
-/// The batch never ends, and still the request does.
+/// The request ends although its batch never does.
 #[tokio::test]
 async fn a_deadline_ends_a_request_whose_batch_goes_on() {
     let (held, batcher) = batcher();
@@ -247,7 +247,7 @@ async fn a_deadline_ends_a_request_whose_batch_goes_on() {
     assert!(held.0.lock().unwrap().running.len() <= 1);
 }
 
-/// The batch is the shared one of both requests, and one of them is cancelled.
+/// Both requests share the batch, and one of them is cancelled.
 #[tokio::test]
 async fn a_batch_goes_on_while_one_of_its_requests_is_there() {
     let (held, batcher) = batcher();

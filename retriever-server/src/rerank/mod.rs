@@ -1,5 +1,5 @@
-//! Ranks passages again by a model that reads query and passage together. It sees the first
-//! passages of a list only, and what it has scored stands before what it has not.
+//! Ranks passages again by a model that reads a query and a passage together. It scores only the first
+//! passages of a list, and scored passages come before the others.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use crate::pool::Pool;
 use crate::query::{Answer, QueryAnswer, QueryBatch, SearchFault};
 use crate::ticket::Ticket;
 
-/// Gives pairs of texts a score.
+/// A model that scores pairs of texts.
 pub trait PairScorer: Debug + Send + Sync {
-    /// The finite score of each pair, higher is better; `None` for those that were left when
-    /// `stop` first said so. What comes first is scored first, more or less.
+    /// Returns the finite score of each pair; higher is better. Pairs that are not scored when `stop`
+    /// first returns `true` have `None`. Earlier pairs are scored first, approximately.
     fn score(
         &self,
         pairs: &[Pair<'_>],
@@ -34,7 +34,7 @@ impl PairScorer for CrossEncoder {
     }
 }
 
-/// A scorer on a pool of threads.
+/// A scorer with the threads that run it.
 #[derive(Debug)]
 pub struct Reranker {
     scorer: Arc<dyn PairScorer>,
@@ -43,11 +43,12 @@ pub struct Reranker {
     budget: Option<Duration>,
 }
 
-/// Scores of the texts of one query, `None` for those that were left, or why there are none.
+/// The scores of the texts of one query, `None` for texts that were not scored, or the reason why there
+/// are none.
 pub type Scores = Result<Vec<Option<f32>>, SearchFault>;
 
 impl Reranker {
-    /// Looks at `depth` passages of a query, and takes no longer than `budget` for those of a
+    /// Creates a re-ranker that scores `depth` passages per query, and takes at most `budget` for a
     /// request.
     pub fn new(
         scorer: Box<dyn PairScorer>,
@@ -58,16 +59,15 @@ impl Reranker {
         Self { scorer: scorer.into(), pool, depth, budget }
     }
 
-    /// Passages of a query that are looked at.
+    /// Returns the number of passages per query that are scored.
     pub fn depth(&self) -> usize {
         self.depth
     }
 
     /// Ranks the answers of each query of `batch` again and keeps the best `top_k`.
     ///
-    /// What is beyond the depth, or was not scored within the budget, stands behind the rest in
-    /// the order in which it came, with the least score of its list. If no answer of a query was
-    /// scored, the list stays as it came.
+    /// Answers beyond the depth, or not scored within the budget, follow the others in their old order,
+    /// with the least score of their list. If no answer of a query was scored, its list is unchanged.
     pub async fn rank_answers(
         &self,
         batch: QueryBatch,
@@ -79,7 +79,7 @@ impl Reranker {
         let job = move || {
             let texts = |answer: &QueryAnswer| -> Vec<String> {
                 let seen = answer.iter().flatten().take(depth);
-                seen.map(|one| one.passage.contents.clone()).collect()
+                seen.map(|answer| answer.passage.contents.clone()).collect()
             };
             let texts: Vec<Vec<String>> = answers.iter().map(texts).collect();
             let scores = score(&*scorer, &batch.queries, &texts, budget, &ticket);
@@ -103,9 +103,9 @@ impl Reranker {
     }
 }
 
-/// The scores of all texts. The first text of every query is scored before the second of any, so
-/// that a budget that runs out is spent on what was thought best. A query with a text that was
-/// left because the ticket is over has run out of time.
+/// Scores all texts. The first text of every query comes before the second of any, so a budget that runs
+/// out is spent on the best candidates. If the ticket is over, a query with an unscored text has exceeded
+/// its deadline.
 fn score(
     scorer: &dyn PairScorer,
     queries: &[String],
@@ -116,58 +116,58 @@ fn score(
     let end = budget.map(|budget| Instant::now() + budget);
     let stop = || ticket.is_over() || end.is_some_and(|end| Instant::now() >= end);
     let deepest = texts.iter().map(Vec::len).max().unwrap_or(0);
-    let places: Vec<(usize, usize)> = (0..deepest)
+    let order: Vec<(usize, usize)> = (0..deepest)
         .flat_map(|rank| (0..texts.len()).map(move |query| (query, rank)))
         .filter(|&(query, rank)| rank < texts[query].len())
         .collect();
     let pair = |&(query, rank): &(usize, usize)| Pair {
-        query: queries.get(query).map_or("", String::as_str),
+        query: &queries[query],
         passage: &texts[query][rank],
     };
-    let pairs: Vec<Pair<'_>> = places.iter().map(pair).collect();
-    let found = match scorer.score(&pairs, &stop) {
-        Ok(found) if found.len() == pairs.len() => found,
+    let pairs: Vec<Pair<'_>> = order.iter().map(pair).collect();
+    let pair_scores = match scorer.score(&pairs, &stop) {
+        Ok(scores) if scores.len() == pairs.len() => scores,
         other => {
-            error!(fault = ?other.map(|found| found.len()), "passages could not be scored");
+            error!(fault = ?other.map(|scores| scores.len()), "passages could not be scored");
             return vec![Err(SearchFault::Internal); texts.len()];
         }
     };
     let mut scores: Vec<Vec<Option<f32>>> =
         texts.iter().map(|texts| vec![None; texts.len()]).collect();
-    for (&(query, rank), score) in places.iter().zip(found) {
+    for (&(query, rank), score) in order.iter().zip(pair_scores) {
         scores[query][rank] = score;
     }
     let late = ticket.is_over();
     let of_query = |scores: Vec<Option<f32>>| {
-        let left = late && scores.iter().any(Option::is_none);
-        if left { Err(SearchFault::DeadlineExceeded) } else { Ok(scores) }
+        let is_late = late && scores.iter().any(Option::is_none);
+        if is_late { Err(SearchFault::DeadlineExceeded) } else { Ok(scores) }
     };
     scores.into_iter().map(of_query).collect()
 }
 
-/// The places of a list in their new order: what has a score by its score, equal ones in the order
-/// in which they came, and then what has none.
+/// Returns the indices of a list in their new order: those with a score by descending score, equal
+/// scores in their old order, then those without a score.
 pub fn order(scores: &[Option<f32>]) -> Vec<usize> {
-    let mut places: Vec<usize> = (0..scores.len()).collect();
-    places.sort_by(|&one, &other| match (scores[one], scores[other]) {
-        (Some(one), Some(other)) => other.total_cmp(&one),
-        (one, other) => other.is_some().cmp(&one.is_some()),
+    let mut indices: Vec<usize> = (0..scores.len()).collect();
+    indices.sort_by(|&left, &right| match (scores[left], scores[right]) {
+        (Some(left), Some(right)) => right.total_cmp(&left),
+        (left, right) => right.is_some().cmp(&left.is_some()),
     });
-    places
+    indices
 }
 
-/// A list in its new order, with the new scores.
+/// Sorts a list by its new scores and keeps the best `top_k`.
 fn apply(answers: Vec<Answer>, mut scores: Vec<Option<f32>>, top_k: usize) -> Vec<Answer> {
     let least = scores.iter().flatten().copied().min_by(f32::total_cmp);
     let Some(least) = least else {
         return answers.into_iter().take(top_k).collect();
     };
     scores.resize(answers.len(), None);
-    let places = order(&scores);
+    let indices = order(&scores);
     let mut answers: Vec<Option<Answer>> = answers.into_iter().map(Some).collect();
-    let moved = places.into_iter().filter_map(|place| {
-        let answer = answers[place].take()?;
-        Some(Answer { score: scores[place].unwrap_or(least), ..answer })
+    let moved = indices.into_iter().map(|index| {
+        let answer = answers[index].take().expect("an order has every index once");
+        Answer { score: scores[index].unwrap_or(least), ..answer }
     });
     moved.take(top_k).collect()
 }

@@ -1,4 +1,4 @@
-//! A scorer of few words in place of a model.
+//! Re-ranking with a simple scorer in place of a model.
 
 use std::sync::Mutex;
 
@@ -7,7 +7,8 @@ use shared::passage::Passage;
 
 use super::*;
 
-/// Scores a passage by the number in it, at most `allowed` of them, and fails where it is none.
+/// A scorer that scores the first `allowed` passages by the number in them. It fails at text that is not a
+/// number.
 #[derive(Debug)]
 struct Numbers {
     allowed: usize,
@@ -27,19 +28,19 @@ impl PairScorer for Numbers {
         stop: &dyn Fn() -> bool,
     ) -> Result<Vec<Option<f32>>, String> {
         let mut scores = Vec::new();
-        for (place, pair) in pairs.iter().enumerate() {
+        for (index, pair) in pairs.iter().enumerate() {
             self.asked.lock().unwrap().push((pair.query.to_owned(), pair.passage.to_owned()));
-            let number = pair.passage.parse().map_err(|_| "no number".to_owned())?;
-            scores.push((place < self.allowed && !stop()).then_some(number));
+            let number = pair.passage.parse().map_err(|_| "not a number".to_owned())?;
+            scores.push((index < self.allowed && !stop()).then_some(number));
         }
         Ok(scores)
     }
 }
 
 fn answers(list: &[&str]) -> Vec<Answer> {
-    let answer = |(place, contents): (usize, &&str)| Answer {
+    let answer = |(rank, contents): (usize, &&str)| Answer {
         passage: Passage { contents: (*contents).to_owned(), ..Passage::default() },
-        score: 100.0 - place as f32,
+        score: 100.0 - rank as f32,
     };
     list.iter().enumerate().map(answer).collect()
 }
@@ -58,7 +59,7 @@ async fn rank(
     let queries = (0..lists.len()).map(|number| format!("q{number}")).collect();
     let ticket = Arc::new(Ticket::new(limit, None));
     let ranked = reranker.rank_answers(QueryBatch { queries, top_k }, lists, ticket).await;
-    let shown = |one: Answer| (one.passage.contents, one.score);
+    let shown = |answer: Answer| (answer.passage.contents, answer.score);
     ranked.into_iter().map(|list| list.map(|list| list.into_iter().map(shown).collect())).collect()
 }
 
@@ -85,7 +86,7 @@ async fn what_is_beyond_the_depth_stays_behind() {
     assert_eq!(ranked, expected);
 }
 
-/// Five pairs are scored: the first two of each query, and the third of the first one.
+/// Five pairs are scored: the first two of each query, and the third of the first query.
 #[tokio::test]
 async fn a_budget_that_runs_out_is_spent_on_the_first_of_every_query() {
     let lists = vec![Ok(answers(&["1", "2", "3"])), Ok(answers(&["1", "2", "3"]))];
@@ -135,11 +136,11 @@ proptest! {
     ) {
         let scores: Vec<Option<f32>> =
             scores.into_iter().map(|score| score.map(f32::from)).collect();
-        let places = order(&scores);
-        let mut sorted = places.clone();
+        let indices = order(&scores);
+        let mut sorted = indices.clone();
         sorted.sort_unstable();
         prop_assert_eq!(sorted, (0..scores.len()).collect::<Vec<_>>());
-        for pair in places.windows(2) {
+        for pair in indices.windows(2) {
             let [one, other] = [scores[pair[0]], scores[pair[1]]];
             prop_assert!(one > other || (one == other && pair[0] < pair[1]), "{one:?} {other:?}");
         }

@@ -1,5 +1,5 @@
-//! The `dense` and `ann` back ends: queries become vectors, and the nearest rows are searched for:
-//! all rows one by one, or along a graph. A batch is encoded and searched as one.
+//! The `dense` and `ann` back ends: encode queries into vectors and search the nearest rows, either
+//! among all rows or along a graph. A batch is encoded and searched as a whole.
 
 mod vectors;
 
@@ -13,9 +13,11 @@ use crate::pool::Pool;
 use crate::query::{Hit, QueryBatch, QueryOutcome, SearchFault};
 use crate::ticket::Ticket;
 
-pub use vectors::Vectors;
+use vectors::SearchSize;
 
-/// An encoder over the vectors of an index.
+pub use vectors::{Vectors, VectorsError};
+
+/// An encoder of queries with the vectors of the passages.
 #[derive(Debug)]
 pub struct DenseBackend {
     shared: Arc<Shared>,
@@ -27,13 +29,13 @@ struct Shared {
     encoder: Arc<Encoder>,
     vectors: Vectors,
     threads: usize,
-    /// Held while a batch is encoded: two that took turns in the model would both end late, while
-    /// like this one is searched as the other is encoded.
+    /// Held while a batch is encoded. Two batches that alternated in the model would both end late; in
+    /// turn, one is searched while the other is encoded.
     turn: Mutex<()>,
 }
 
 impl DenseBackend {
-    /// Answers from `vectors`, which `encoder` made; a batch is searched by `threads` threads.
+    /// Creates a back end over `vectors`, which `encoder` made. `threads` threads search a batch.
     pub fn new(encoder: Arc<Encoder>, vectors: Vectors, pool: Arc<Pool>, threads: usize) -> Self {
         Self { shared: Arc::new(Shared { encoder, vectors, threads, turn: Mutex::new(()) }), pool }
     }
@@ -51,33 +53,34 @@ impl Backend for DenseBackend {
 }
 
 impl Shared {
-    /// The outcome of every query; a query without any text finds nothing, as in the other back
-    /// ends.
+    /// Returns the outcome of every query. A query without text has no hits, as in the other back ends.
     fn search(&self, batch: &QueryBatch, ticket: &Ticket) -> Vec<QueryOutcome> {
-        let asked: Vec<usize> =
+        let with_text: Vec<usize> =
             (0..batch.queries.len()).filter(|&n| !batch.queries[n].trim().is_empty()).collect();
         let mut outcomes: Vec<QueryOutcome> = vec![Ok(Vec::new()); batch.queries.len()];
-        let found = self.search_all(batch, &asked, ticket);
-        for (place, &query) in asked.iter().enumerate() {
-            outcomes[query] = match &found {
-                Ok(lists) => lists.get(place).cloned().ok_or(SearchFault::Internal),
+        let lists = self.search_all(batch, &with_text, ticket);
+        for (index, &query) in with_text.iter().enumerate() {
+            outcomes[query] = match &lists {
+                Ok(lists) => lists.get(index).cloned().ok_or(SearchFault::Internal),
                 Err(fault) => Err(*fault),
             };
         }
         outcomes
     }
 
+    /// Searches the queries of a batch at the indices `with_text`.
     fn search_all(
         &self,
         batch: &QueryBatch,
-        asked: &[usize],
+        with_text: &[usize],
         ticket: &Ticket,
     ) -> Result<Vec<Vec<Hit>>, SearchFault> {
-        if asked.is_empty() {
+        if with_text.is_empty() {
             return Ok(Vec::new());
         }
         let stop = || ticket.is_over();
-        let texts: Vec<&str> = asked.iter().map(|&query| batch.queries[query].as_str()).collect();
+        let texts: Vec<&str> =
+            with_text.iter().map(|&query| batch.queries[query].as_str()).collect();
         let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let queries = self.encoder.encode(&texts, Role::Query, &stop).map_err(|fault| {
             if matches!(fault, EncodeError::Stopped) {
@@ -87,8 +90,9 @@ impl Shared {
             SearchFault::Internal
         })?;
         drop(turn);
-        let found = self.vectors.search(&queries, batch.top_k, self.threads, &stop);
-        found
+        let size = SearchSize { top_k: batch.top_k, threads: self.threads };
+        let lists = self.vectors.search(&queries, size, &stop);
+        lists
             .map_err(|fault| {
                 error!(%fault, "the vectors cannot be searched");
                 SearchFault::Internal

@@ -1,61 +1,61 @@
-//! Two ranked lists to one. Only what a list of positive weight has can be in the result, equal
-//! scores stand in the order of their rows, and sums are taken in 64 bits.
+//! Fuses ranked lists. The result contains only rows of lists with positive weight, equal scores are
+//! in the order of their rows, and sums are computed in 64 bits.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use crate::query::Hit;
 
-/// How two lists become one.
+/// The configuration of a fusion of two lists.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FusionConfig {
     /// The formula.
     pub method: Fusion,
-    /// Weight of each list: finite, at least 0, not both 0.
+    /// The weight of each list: finite, at least 0, not both 0.
     pub weights: [f64; 2],
-    /// Fewest passages that each back end is asked for.
+    /// The fewest passages that each back end is asked for.
     pub depth: usize,
 }
 
-/// The formula by which lists become one.
+/// The formula of a fusion.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fusion {
-    /// By ranks alone, with this constant, above 0.
+    /// Reciprocal rank fusion, which looks at ranks alone.
     ReciprocalRank {
-        /// Added to every rank.
+        /// The constant that is added to every rank, above 0.
         k: f64,
     },
-    /// By scores, each list's brought to 0..1.
+    /// A weighted sum of scores; those of each list are scaled to 0..1.
     Weighted,
 }
 
-/// A list with its weight.
+/// A ranked list with its weight.
 #[derive(Clone, Copy, Debug)]
 pub struct Weighed<'a> {
-    /// Best first, each row once.
+    /// The hits, best first, each row once.
     pub hits: &'a [Hit],
-    /// Finite and at least 0; a list of weight 0 is left out.
+    /// The weight: finite and at least 0. A list of weight 0 is left out.
     pub weight: f64,
 }
 
-/// The best `top_k` rows of all lists, each row once, with their fused scores.
+/// Returns the `top_k` rows with the highest fused scores, each row once.
 ///
-/// - [`Fusion::ReciprocalRank`]: the sum of weight / (k + rank) over the lists that have the row,
-///   where the first rank is 1. With weights of 1 that is reciprocal rank fusion of Cormack,
-///   Clarke and Büttcher (SIGIR 2009).
-/// - [`Fusion::Weighted`]: the sum of weight · (score − least) / (greatest − least), where least
-///   and greatest are those of the list: min-max normalisation and a convex combination, as in
-///   Bruch, Gai and Ingber, "An Analysis of Fusion Functions for Hybrid Retrieval" (TOIS 2023).
-///   If all scores of a list are equal, each counts as 1.
+/// - [`Fusion::ReciprocalRank`]: the sum of weight / (k + rank) over the lists that contain the row;
+///   the first rank is 1. With weights of 1 it is the reciprocal rank fusion of Cormack, Clarke and
+///   Büttcher (SIGIR 2009).
+/// - [`Fusion::Weighted`]: the sum of weight · (score − least) / (greatest − least), with the least
+///   and greatest score of the list. This is min-max normalisation and a convex combination, as in
+///   Bruch, Gai and Ingber, "An Analysis of Fusion Functions for Hybrid Retrieval" (TOIS 2023). If all
+///   scores of a list are equal, each counts as 1.
 ///
-/// A list that lacks a row adds nothing to it, which by score is what its last row gets.
+/// A list without a row adds 0 to its score; by score, the last row of a list also gets 0.
 pub fn fuse(lists: &[Weighed<'_>], method: Fusion, top_k: usize) -> Vec<Hit> {
     let mut sums: HashMap<u32, f64> = HashMap::new();
     for list in lists.iter().filter(|list| list.weight > 0.0) {
         let scale = Scale::of(list.hits);
-        for (place, hit) in list.hits.iter().enumerate() {
+        for (index, hit) in list.hits.iter().enumerate() {
             let part = match method {
-                Fusion::ReciprocalRank { k } => 1.0 / (k + (place + 1) as f64),
+                Fusion::ReciprocalRank { k } => 1.0 / (k + (index + 1) as f64),
                 Fusion::Weighted => scale.share(hit.score),
             };
             *sums.entry(hit.row).or_insert(0.0) += list.weight * part;
@@ -70,8 +70,9 @@ pub fn fuse(lists: &[Weighed<'_>], method: Fusion, top_k: usize) -> Vec<Hit> {
     fused.into_iter().map(|(row, score)| Hit { row, score: score as f32 }).collect()
 }
 
-fn better_first(one: &(u32, f64), other: &(u32, f64)) -> Ordering {
-    other.1.total_cmp(&one.1).then(one.0.cmp(&other.0))
+/// Orders rows by descending score, then by row.
+fn better_first(left: &(u32, f64), right: &(u32, f64)) -> Ordering {
+    right.1.total_cmp(&left.1).then(left.0.cmp(&right.0))
 }
 
 /// The range of a list's scores.
@@ -88,7 +89,7 @@ impl Scale {
         Self { least, greatest }
     }
 
-    /// Where a score of the list stands between the least and the greatest, from 0 to 1.
+    /// Scales a score of the list to 0..1.
     fn share(&self, score: f32) -> f64 {
         let range = self.greatest - self.least;
         if range > 0.0 { (f64::from(score) - self.least) / range } else { 1.0 }

@@ -1,4 +1,4 @@
-//! What holds for every pair of lists.
+//! Properties of the fusion of any two lists.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ fn rows(hits: &[Hit]) -> Vec<u32> {
     hits.iter().map(|hit| hit.row).collect()
 }
 
-/// A list as back ends give it: few different scores, so that some are equal.
+/// A list in the form that back ends return. It has few different scores, so that some are equal.
 fn list() -> impl Strategy<Value = Vec<Hit>> {
     prop::collection::btree_map(0u32..30, -6i32..6, 0..20).prop_map(|scores| {
         let mut hits: Vec<Hit> =
@@ -36,13 +36,13 @@ fn method() -> impl Strategy<Value = Fusion> {
     prop_oneof![Just(Fusion::Weighted), Just(RRF), Just(Fusion::ReciprocalRank { k: 0.5 })]
 }
 
-/// A row's place in a list, by which it is better or not: its rank, or its score.
+/// Returns the standing of each row in a list, by which rows are compared: the negated rank, or the score.
 fn standing(list: &[Hit], method: Fusion) -> BTreeMap<u32, f64> {
-    let value = |place: usize, hit: &Hit| match method {
-        Fusion::ReciprocalRank { .. } => -(place as f64),
+    let value = |rank: usize, hit: &Hit| match method {
+        Fusion::ReciprocalRank { .. } => -(rank as f64),
         Fusion::Weighted => f64::from(hit.score),
     };
-    list.iter().enumerate().map(|(place, hit)| (hit.row, value(place, hit))).collect()
+    list.iter().enumerate().map(|(rank, hit)| (hit.row, value(rank, hit))).collect()
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn scores_are_fused_by_the_formula() {
     let one = hits(&[(7, 9.0), (3, 5.0), (5, 1.0)]);
     let other = hits(&[(3, 0.5), (9, 0.5)]);
     let fused = fused(&one, &other, [0.5, 0.25], Fusion::Weighted, 10);
-    // All of the other's scores are equal, and so count as 1.
+    // All scores of the other list are equal, so each counts as 1.
     assert_eq!(fused, hits(&[(3, 0.5), (7, 0.5), (9, 0.25), (5, 0.0)]));
 }
 
@@ -97,17 +97,17 @@ proptest! {
     ) {
         let all = fused(&one, &other, weights, method, usize::MAX);
         let standings = [standing(&one, method), standing(&other, method)];
-        // A row that a list lacks is worse there than one that it has.
+        // A list ranks a row that it lacks below every row that it has.
         let compare = |list: &BTreeMap<u32, f64>, better: u32, worse: u32| {
             list.get(&better).partial_cmp(&list.get(&worse)).unwrap()
         };
-        for (place, behind) in all.iter().enumerate() {
-            for ahead in &all[..place] {
+        for (index, behind) in all.iter().enumerate() {
+            for ahead in &all[..index] {
                 let orders =
                     standings.each_ref().map(|list| compare(list, behind.row, ahead.row));
                 let better = orders.iter().all(|order| order.is_ge())
                     && orders.iter().any(|order| order.is_gt());
-                // The last of a list by score and what it lacks count alike.
+                // By score, the last row of a list counts like a row that it lacks.
                 let equal = method == Fusion::Weighted
                     && (behind.score - ahead.score).abs() < f32::EPSILON
                     && behind.row > ahead.row;
@@ -124,7 +124,7 @@ proptest! {
         for pair in all.windows(2) {
             prop_assert!(pair[0].score >= pair[1].score, "{pair:?}");
         }
-        // The same list twice: by rank no two are equal, by score those that were.
+        // With the same list twice, no two rows are equal by rank; by score, those that were equal are.
         let twice = fused(&one, &one, [1.0, 1.0], method, usize::MAX);
         prop_assert_eq!(rows(&twice), rows(&one));
     }

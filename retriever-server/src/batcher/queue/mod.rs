@@ -1,4 +1,5 @@
-//! What waits for a batch, and when one begins. Holds no threads or tasks, and is told the time.
+//! The queue of a batcher: a state machine that decides when a batch begins. It has no threads or tasks,
+//! and receives the time from its caller.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,23 +11,23 @@ use super::BatchLimits;
 use crate::query::{QueryOutcome, SearchFault};
 use crate::ticket::Ticket;
 
-/// Batches that run at a time: one is encoded while the other is searched.
+/// The most batches that run concurrently: one is encoded while the other is searched.
 const MAX_RUNNING: usize = 2;
 
-/// Bytes of text to a token, and tokens beside the text, as the subword vocabularies of English
-/// encoders have them.
+/// Bytes of text per token, for the subword vocabularies of English encoders.
 const BYTES_PER_TOKEN: usize = 4;
+/// Tokens that are added to each text.
 const SPECIAL_TOKENS: usize = 2;
 
 /// Queries of one request that go into one batch.
 #[derive(Debug)]
 pub(super) struct Chunk {
     pub(super) queries: Vec<String>,
-    /// Estimated.
+    /// The estimated number of tokens.
     pub(super) tokens: usize,
     pub(super) top_k: usize,
     pub(super) ticket: Arc<Ticket>,
-    /// When it was put in line.
+    /// The time at which it was queued.
     pub(super) since: Instant,
     pub(super) reply: oneshot::Sender<Vec<QueryOutcome>>,
 }
@@ -36,25 +37,25 @@ impl Chunk {
         !self.reply.is_closed() && !self.ticket.is_over()
     }
 
-    /// Ends it without a search.
+    /// Answers its queries without a search.
     fn give_up(self) {
         let late = |_| Err(SearchFault::DeadlineExceeded);
         let _ = self.reply.send(self.queries.iter().map(late).collect());
     }
 }
 
-/// What is to be done now.
+/// The next action of the batcher.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// Run a batch of these, and call [`Queue::ended`] after it.
+    /// Run a batch of these chunks, then call [`Queue::ended`].
     Begin(Vec<Chunk>),
-    /// Ask again at this time, after [`Queue::woken`].
+    /// Wait until this time, call [`Queue::woken`] and ask again.
     WakeAt(Instant),
-    /// Nothing until something comes or ends.
+    /// Wait for the next request or the end of a batch.
     Nothing,
 }
 
-/// Chunks in the order in which they came.
+/// The waiting chunks, in the order of their arrival.
 #[derive(Debug)]
 pub(super) struct Queue {
     limits: BatchLimits,
@@ -68,7 +69,7 @@ impl Queue {
         Self { limits, waiting: VecDeque::new(), running: 0, alarm_is_set: false }
     }
 
-    /// Puts a chunk in line; false if it was dropped, since the line is full.
+    /// Queues a chunk. Returns `false` if the queue is full, in which case the chunk is dropped.
     pub(super) fn push(&mut self, chunk: Chunk) -> bool {
         let fits = self.size().0 + chunk.queries.len() <= self.limits.capacity_queries;
         if fits {
@@ -77,16 +78,17 @@ impl Queue {
         fits
     }
 
-    /// A batch has ended.
+    /// Records that a batch has ended.
     pub(super) fn ended(&mut self) {
-        self.running = self.running.saturating_sub(1);
+        self.running = self.running.checked_sub(1).expect("only a batch that has begun ends");
     }
 
-    /// The time that was to be waited for has come.
+    /// Records that the alarm went off.
     pub(super) fn woken(&mut self) {
         self.alarm_is_set = false;
     }
 
+    /// Returns the next action.
     pub(super) fn next(&mut self, now: Instant) -> Step {
         if self.running >= MAX_RUNNING {
             return Step::Nothing;
@@ -107,7 +109,7 @@ impl Queue {
         Step::WakeAt(due)
     }
 
-    /// Queries and tokens in line.
+    /// Returns the numbers of waiting queries and tokens.
     fn size(&self) -> (usize, usize) {
         let add = |(queries, tokens), chunk: &Chunk| {
             (queries + chunk.queries.len(), tokens + chunk.tokens)
@@ -128,7 +130,7 @@ impl Queue {
         }
     }
 
-    /// As many chunks from the front as fit into a batch, at least one.
+    /// Takes as many chunks from the front as fit into a batch, at least one.
     fn take(&mut self) -> Vec<Chunk> {
         let mut taken: Vec<Chunk> = Vec::new();
         let (mut queries, mut tokens) = (0, 0);
@@ -150,8 +152,8 @@ impl Queue {
     }
 }
 
-/// Cuts the queries of a request into pieces that fit into a batch, each with its tokens; a query
-/// that does not fit is a piece by itself.
+/// Cuts the queries of a request into pieces that fit into a batch, each with its number of tokens. A
+/// query that does not fit is a piece alone.
 pub(super) fn pieces(queries: &[String], limits: &BatchLimits) -> Vec<(Vec<String>, usize)> {
     let mut pieces: Vec<(Vec<String>, usize)> = Vec::new();
     for query in queries {

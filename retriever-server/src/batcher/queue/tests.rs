@@ -1,4 +1,4 @@
-//! When batches begin, by a clock that the tests hold.
+//! The beginnings of batches, by a clock that the tests control.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ impl Line {
         self.queue.push(chunk)
     }
 
-    /// Sizes of the chunks of the batch that begins, or none.
+    /// Returns the sizes of the chunks of the batch that begins, if one does.
     fn begun(&mut self, after: Duration) -> Option<Vec<usize>> {
         match self.queue.next(self.start + after) {
             Step::Begin(chunks) => Some(chunks.iter().map(|chunk| chunk.queries.len()).collect()),
@@ -99,7 +99,7 @@ fn a_batch_holds_what_fits_in_the_order_of_coming() {
     assert_eq!(line.begun(ZERO), Some(vec![3]));
 }
 
-/// A list of 6 from a graph need not begin with the list of 3.
+/// A list of 6 hits from a graph may differ from the list of 3 in its first hits.
 #[test]
 fn lists_that_may_differ_are_not_of_one_batch() {
     let mut line = Line::new();
@@ -141,7 +141,7 @@ proptest! {
         for (piece, tokens) in &pieces {
             prop_assert!(piece.len() <= max_queries);
             prop_assert!(*tokens <= max_tokens || piece.len() == 1);
-            prop_assert_eq!(*tokens, piece.iter().map(|one| estimated_tokens(one)).sum::<usize>());
+            prop_assert_eq!(*tokens, piece.iter().map(|query| estimated_tokens(query)).sum::<usize>());
         }
         let joined: Vec<String> = pieces.into_iter().flat_map(|(piece, _)| piece).collect();
         prop_assert_eq!(joined, queries);

@@ -1,71 +1,97 @@
-//! Where the vectors of the passages are, and how the nearest are found.
+//! The vectors of the passages and the search for the nearest ones.
+
+use thiserror::Error;
 
 use crate::gpu::{GpuError, GpuIndex, GpuOptions};
+use crate::index::IndexError;
 use crate::index::dense::DenseRows;
 use crate::processor::fork_join::fork_join;
 use crate::query::Hit;
 use crate::vector::faiss_file::{FlatFile, HnswFile, Metric};
 use crate::vector::hnsw::GraphFile;
-use crate::vector::usearch::UsearchFile;
+use crate::vector::usearch::{UsearchError, UsearchFile};
 use crate::vector::{self, RowFormat, Rows, Scorer};
 
-/// Hits that are found by coarse rows for each that is asked for, to be scored again by exact ones.
+/// Candidates from coarse rows for each requested hit. They are scored again by exact rows.
 const CANDIDATES_PER_HIT: usize = 4;
-/// Fewest of them, where few hits are asked for.
+/// The fewest candidates, however few hits are requested.
 const CANDIDATES_MIN: usize = 64;
 
-/// Whether to stop, asked from several threads.
+/// A function that returns `true` if the search should stop. Several threads call it.
 type Stop<'a> = &'a (dyn Fn() -> bool + Sync);
 
-/// What is found, unless the search was stopped or has failed.
-type Found<T> = Result<Option<T>, String>;
+/// A result of a search; `None` if the search was stopped.
+type Searched<T> = Result<Option<T>, VectorsError>;
 
-/// Where the vectors of the passages are.
+/// The error of vectors that cannot be loaded or searched.
+#[derive(Debug, Error)]
+pub enum VectorsError {
+    /// The vectors of the index are damaged.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// A CUDA device failed.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+    /// The library usearch failed.
+    #[error(transparent)]
+    Usearch(#[from] UsearchError),
+}
+
+/// The size of a search.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SearchSize {
+    /// Hits per query.
+    pub(super) top_k: usize,
+    /// Threads that search.
+    pub(super) threads: usize,
+}
+
+/// The vectors of the passages, by their storage.
 #[derive(Debug)]
 pub enum Vectors {
-    /// In the index: all are searched.
+    /// Vectors in the index, all of which are searched.
     Index(DenseRows),
-    /// In the index, with a graph over them.
+    /// Vectors in the index, with a graph over them.
     Graph {
         /// The vectors.
         rows: DenseRows,
         /// The graph.
         graph: GraphFile,
-        /// Rows that a search keeps in sight: more find better and take longer.
+        /// The number of candidates that a search keeps. More raise the recall and take longer.
         ef: usize,
     },
-    /// In the index, with a graph that has coarse ones of its own.
+    /// Vectors in the index, with a graph of usearch that has coarse vectors of its own.
     Usearch {
-        /// The vectors, by which hits are scored again.
+        /// The exact vectors, by which hits are scored again.
         rows: DenseRows,
         /// The graph.
         graph: UsearchFile,
     },
-    /// In a flat file of faiss.
+    /// Vectors in a flat file of faiss, all of which are searched.
     FaissFlat(FlatFile),
-    /// In a file of faiss with a graph.
+    /// Vectors in a file of faiss with a graph.
     FaissHnsw {
         /// The file.
         file: HnswFile,
-        /// As above.
+        /// The number of candidates that a search keeps.
         ef: usize,
     },
-    /// On CUDA devices, beside those that the host has.
+    /// Vectors on CUDA devices, with the exact ones on the host.
     Gpu {
-        /// In the index or in a flat file.
+        /// The exact vectors: in the index or in a flat file.
         host: Box<Self>,
-        /// On the devices.
+        /// The vectors on the devices.
         devices: GpuIndex,
     },
 }
 
 impl Vectors {
-    /// Loads them to the devices that the options mean. Those with a graph or searched by distance
-    /// stay where they are, as do all where the options mean the processor.
-    pub fn on_devices(self, options: &GpuOptions) -> Result<Self, GpuError> {
-        let opened = match self.exact_rows() {
-            Some(Ok(rows)) => GpuIndex::open(&rows, options)?,
-            Some(Err(_)) | None => None,
+    /// Loads the vectors to the devices of `options`. Vectors with a graph or searched by distance stay
+    /// on the host, as do all if the options name the processor.
+    pub fn on_devices(self, options: &GpuOptions) -> Result<Self, VectorsError> {
+        let opened = match self.exact_rows()? {
+            Some(rows) => GpuIndex::open(&rows, options)?,
+            None => None,
         };
         Ok(match opened {
             Some(devices) => Self::Gpu { host: Box::new(self), devices },
@@ -73,7 +99,7 @@ impl Vectors {
         })
     }
 
-    /// The format of the rows that are searched.
+    /// Returns the format of the rows that are searched.
     pub fn searched_format(&self) -> RowFormat {
         match self {
             Self::Index(rows) | Self::Graph { rows, .. } => rows.searched_format(),
@@ -83,18 +109,18 @@ impl Vectors {
         }
     }
 
-    /// The exact rows, if they are searched one by one for the largest inner products.
-    fn exact_rows(&self) -> Option<Result<Rows<'_>, String>> {
+    /// Returns the exact rows, if they are scanned for the largest inner products.
+    fn exact_rows(&self) -> Result<Option<Rows<'_>>, IndexError> {
         match self {
-            Self::Index(rows) => Some(rows.rows().map_err(|fault| fault.to_string())),
-            Self::FaissFlat(file) => (file.metric() != Metric::L2).then(|| Ok(file.table())),
+            Self::Index(rows) => rows.rows().map(Some),
+            Self::FaissFlat(file) => Ok((file.metric() != Metric::L2).then(|| file.table())),
             Self::Gpu { host, .. } => host.exact_rows(),
-            Self::Graph { .. } | Self::Usearch { .. } | Self::FaissHnsw { .. } => None,
+            Self::Graph { .. } | Self::Usearch { .. } | Self::FaissHnsw { .. } => Ok(None),
         }
     }
 
-    /// Number of hits up to which a shorter list is the start of a longer one: more hits than that
-    /// have more candidates.
+    /// Returns the number of hits up to which a shorter list is the start of a longer one. Longer lists
+    /// are chosen from more candidates.
     pub fn steady_top_k(&self) -> usize {
         const STEADY: usize = CANDIDATES_MIN / CANDIDATES_PER_HIT;
         match self {
@@ -107,43 +133,38 @@ impl Vectors {
         }
     }
 
-    /// The nearest rows for each query; `None` once `stop` says so.
+    /// Returns the nearest rows for each query, or `None` once `stop` returns `true`.
     pub(super) fn search(
         &self,
         queries: &[f32],
-        top_k: usize,
-        threads: usize,
+        size: SearchSize,
         stop: Stop<'_>,
-    ) -> Found<Vec<Vec<Hit>>> {
+    ) -> Searched<Vec<Vec<Hit>>> {
+        let SearchSize { top_k, threads } = size;
         match self {
-            Self::Gpu { devices, .. } => {
-                let rows = self.exact_rows().transpose()?.ok_or("there are no rows")?;
-                let found = devices.search(&rows, queries, top_k, threads, stop);
-                found.map_err(|fault| fault.to_string())
+            Self::Gpu { host, devices } => {
+                let rows = host.exact_rows()?.expect("only scanned rows are loaded to devices");
+                Ok(devices.search(&rows, queries, top_k, threads, stop)?)
             }
-            Self::Index(rows) => {
-                let (exact, searched) = both(rows)?;
-                Ok(scan(&exact, &searched, queries, (top_k, threads), stop))
-            }
+            Self::Index(rows) => Ok(scan(&rows.rows()?, &rows.searched()?, queries, size, stop)),
             Self::Graph { rows, graph, ef } => {
-                let (exact, searched) = both(rows)?;
+                let (exact, searched) = (rows.rows()?, rows.searched()?);
                 let scorer = Scorer::new(searched, vector::Metric::InnerProduct);
                 let ef = (*ef).max(top_k);
                 let candidates = candidates(top_k).min(ef);
-                let found = search_each(queries, exact.dimension(), threads, &|query| {
+                let hits = search_each(queries, exact.dimension(), threads, &|query| {
                     Ok(graph.search(&scorer, query, (candidates, ef), &|| stop()))
                 })?;
-                Ok(rescored(found, &exact, queries, (top_k, threads)))
+                Ok(rescored(hits, &exact, queries, size))
             }
             Self::Usearch { rows, graph } => {
-                let exact = rows.rows().map_err(|fault| fault.to_string())?;
-                // The library keeps as many rows in sight as it is to find, if those are more.
+                let exact = rows.rows()?;
+                // The library keeps at least as many candidates as it is to return.
                 let candidates = candidates(top_k).min(graph.ef().max(top_k));
-                let found = search_each(queries, exact.dimension(), threads, &|query| {
-                    let found = graph.search(query, candidates, &|| stop());
-                    found.map_err(|fault| fault.to_string())
+                let hits = search_each(queries, exact.dimension(), threads, &|query| {
+                    Ok(graph.search(query, candidates, &|| stop())?)
                 })?;
-                Ok(rescored(found, &exact, queries, (top_k, threads)))
+                Ok(rescored(hits, &exact, queries, size))
             }
             Self::FaissFlat(file) if file.metric() == Metric::L2 => {
                 Ok(vector::top_k_by_distance(&file.table(), queries, top_k, threads, stop))
@@ -160,39 +181,37 @@ impl Vectors {
     }
 }
 
-/// The exact rows and those that are searched.
-fn both(rows: &DenseRows) -> Result<(Rows<'_>, Rows<'_>), String> {
-    let read = || Ok((rows.rows()?, rows.searched()?));
-    read().map_err(|fault: crate::index::IndexError| fault.to_string())
-}
-
+/// Returns the number of candidates from coarse rows for `top_k` hits.
 fn candidates(top_k: usize) -> usize {
     top_k.saturating_mul(CANDIDATES_PER_HIT).max(CANDIDATES_MIN)
 }
 
+/// Scans all rows. Hits of coarse rows are scored again by exact ones.
 fn scan(
     exact: &Rows<'_>,
     searched: &Rows<'_>,
     queries: &[f32],
-    (top_k, threads): (usize, usize),
+    size: SearchSize,
     stop: Stop<'_>,
 ) -> Option<Vec<Vec<Hit>>> {
+    let SearchSize { top_k, threads } = size;
     if searched.format() == RowFormat::F32 {
         return vector::top_k(searched, queries, top_k, threads, stop);
     }
-    let found = vector::top_k(searched, queries, candidates(top_k), threads, stop);
-    rescored(found, exact, queries, (top_k, threads))
+    let hits = vector::top_k(searched, queries, candidates(top_k), threads, stop);
+    rescored(hits, exact, queries, size)
 }
 
+/// Scores hits again by exact rows and keeps the best `top_k` of each query.
 fn rescored(
-    found: Option<Vec<Vec<Hit>>>,
+    hits: Option<Vec<Vec<Hit>>>,
     exact: &Rows<'_>,
     queries: &[f32],
-    (top_k, threads): (usize, usize),
+    size: SearchSize,
 ) -> Option<Vec<Vec<Hit>>> {
-    let mut found = found?;
-    vector::rescore(exact, queries, &mut found, top_k, threads);
-    Some(found)
+    let mut hits = hits?;
+    vector::rescore(exact, queries, &mut hits, size.top_k, size.threads);
+    Some(hits)
 }
 
 /// Searches for each query alone, on several threads.
@@ -200,13 +219,13 @@ fn search_each(
     queries: &[f32],
     dimension: usize,
     threads: usize,
-    search: &(dyn Fn(&[f32]) -> Found<Vec<Hit>> + Sync),
-) -> Found<Vec<Vec<Hit>>> {
+    search: &(dyn Fn(&[f32]) -> Searched<Vec<Hit>> + Sync),
+) -> Searched<Vec<Vec<Hit>>> {
     let share = (queries.len() / dimension).div_ceil(threads.max(1)).max(1);
-    let parts = fork_join(queries.chunks(share * dimension), |part| -> Found<Vec<Vec<Hit>>> {
+    let parts = fork_join(queries.chunks(share * dimension), |part| -> Searched<Vec<Vec<Hit>>> {
         part.chunks_exact(dimension).map(search).collect()
     });
-    let parts: Option<Vec<_>> = parts.into_iter().collect::<Result<_, String>>()?;
+    let parts: Option<Vec<_>> = parts.into_iter().collect::<Result<_, VectorsError>>()?;
     Ok(parts.map(|parts| parts.concat()))
 }
 

@@ -1,4 +1,4 @@
-//! Every place of vectors against all rows compared one by one.
+//! Compares searches with the scores of all rows, computed one by one.
 
 use std::io::Write;
 
@@ -10,7 +10,7 @@ use crate::vector::faiss_file::FaissIndex;
 const DIMENSION: usize = 12;
 const ROWS: usize = 500;
 
-/// A flat file as faiss writes it, of numbers that are not of length 1.
+/// A flat file in the format of faiss, with vectors that are not normalised.
 fn flat_file(metric: Metric, rows: &[f32]) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     let (code, number) = match metric {
@@ -42,9 +42,10 @@ fn flat_files_of_both_metrics_are_ranked_exactly() {
         };
         let vectors = Vectors::FaissFlat(flat);
         for threads in [1, 3] {
-            let found = vectors.search(&queries, 10, threads, &|| false).unwrap().unwrap();
-            assert_eq!(found.len(), 7);
-            for (query, hits) in queries.chunks(DIMENSION).zip(found) {
+            let size = SearchSize { top_k: 10, threads };
+            let lists = vectors.search(&queries, size, &|| false).unwrap().unwrap();
+            assert_eq!(lists.len(), 7);
+            for (query, hits) in queries.chunks(DIMENSION).zip(lists) {
                 let score = |row: &[f32]| -> f64 {
                     let pairs = query.iter().zip(row);
                     let pairs = pairs.map(|(&one, &other)| (f64::from(one), f64::from(other)));
@@ -63,8 +64,12 @@ fn flat_files_of_both_metrics_are_ranked_exactly() {
                 }
             }
         }
-        assert_eq!(vectors.search(&queries, 10, 1, &|| true), Ok(None));
-        assert_eq!(vectors.search(&[], 10, 2, &|| false), Ok(Some(Vec::new())));
+        let size = SearchSize { top_k: 10, threads: 2 };
+        assert_eq!(
+            vectors.search(&queries, SearchSize { threads: 1, ..size }, &|| true).unwrap(),
+            None
+        );
+        assert_eq!(vectors.search(&[], size, &|| false).unwrap(), Some(Vec::new()));
     }
 }
 
