@@ -1,5 +1,5 @@
-//! The life of a server: listen, load the index, answer, drain. The port is open from the start,
-//! so that probes get an answer while a large index is checked.
+//! The life of a server: listen, load the index, answer, drain. The port is open from the start, so
+//! that probes are answered while a large index is checked.
 
 use std::io;
 use std::sync::Arc;
@@ -12,15 +12,15 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 
 use crate::config::ServeConfig;
-use crate::http::{self, BoundedListener};
+use crate::http;
 use crate::loading::{self, ServeError};
 use crate::state::{AppState, Phase};
 
-/// Connections get at least this long to send their last response, even if draining took all of
-/// the grace period.
+/// The least time that connections have to send their last response, even if draining took the whole
+/// grace period.
 const MIN_CLOSING_TIME: Duration = Duration::from_secs(1);
 
-/// How a server ended.
+/// The ending of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {
     /// All admitted work was finished.
@@ -36,13 +36,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the threads that search.
+    /// Creates a server and starts its search threads.
     pub fn new(config: ServeConfig) -> Result<Self, ServeError> {
         let state = AppState::new(config).map_err(ServeError::Threads)?;
         Ok(Self { state: Arc::new(state) })
     }
 
-    /// Where the server is in its life, now and from now on.
+    /// Returns the phase of the server and its later changes.
     pub fn phase(&self) -> watch::Receiver<Phase> {
         self.state.phase.subscribe()
     }
@@ -55,13 +55,11 @@ impl Server {
     ) -> Result<Drained, ServeError> {
         let state = self.state;
         let (close, closed) = oneshot::channel::<()>();
-        let listener = BoundedListener::new(listener, state.config.load.max_connections);
-        let serving = axum::serve(listener, http::router(Arc::clone(&state)))
-            .with_graceful_shutdown(async move {
-                // A dropped sender means that `run` was given up: close as well.
-                let _ = closed.await;
-            });
-        let mut serving = AbortOnDrop(tokio::spawn(async move { serving.await }));
+        let serving = http::serve(listener, Arc::clone(&state), async move {
+            // A dropped sender means that `run` was cancelled; close then too.
+            let _ = closed.await;
+        });
+        let mut serving = AbortOnDrop(tokio::spawn(serving));
         tokio::pin!(shutdown);
         let loading = load(Arc::clone(&state));
         let ended = async {
@@ -77,7 +75,7 @@ impl Server {
     }
 }
 
-/// A server that is dropped must not go on listening.
+/// A task that is aborted when its owner is dropped, so that a dropped server stops listening.
 struct AbortOnDrop(JoinHandle<io::Result<()>>);
 
 impl Drop for AbortOnDrop {
@@ -86,7 +84,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Refuses new work, waits for the old, then closes connections.
+/// Refuses new work, waits for admitted work, then closes connections.
 async fn drain(
     state: &AppState,
     close: oneshot::Sender<()>,
@@ -108,14 +106,14 @@ async fn drain(
     }
 }
 
-/// Opens the index, off the async threads, and makes the server ready.
+/// Opens the index on a blocking thread and makes the server ready.
 async fn load(state: Arc<AppState>) -> Result<(), ServeError> {
     let state_of_load = Arc::clone(&state);
     let loaded = tokio::task::spawn_blocking(move || loading::open(&state_of_load)).await??;
     info!(
-        backend = loaded.info.backend,
-        passages = loaded.info.passage_count,
-        index_digest = loaded.info.index_digest,
+        backend = state.config.backend.kind.name(),
+        passages = loaded.index.passage_count,
+        index_digest = %loaded.index.digest,
         "ready"
     );
     state.set_loaded(loaded);

@@ -1,4 +1,4 @@
-//! What all requests share: configuration, admission, threads, the loaded index and counts.
+//! The state that all requests share: configuration, admission, threads, the loaded index and counts.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use serde::Serialize;
-use shared::wire::ServerInfo;
+use shared::digest::Digest;
 use tokio::sync::watch;
 
 use crate::admission::Admission;
@@ -17,27 +17,35 @@ use crate::pool::Pool;
 use crate::query::SearchFault;
 use crate::rerank::Reranker;
 
-/// Where the server is in its life.
-// ## Starting => Ready => Draining, or Starting => Draining
+/// The phase of a server: starting, ready, draining; or draining before it was ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// The port is open, the index is not yet.
+    /// The port is open, but the index is not.
     Starting,
     /// Queries are answered.
     Ready,
-    /// Admitted work is finished, new work is refused.
+    /// Admitted work is being finished, and new work is refused.
     Draining,
 }
 
-/// What exists once the index is loaded.
+/// The parts that exist once the index is loaded.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) pipeline: Pipeline,
     pub(crate) reranker: Option<Arc<Reranker>>,
-    pub(crate) info: ServerInfo,
+    pub(crate) index: IndexFacts,
 }
 
-/// Shared by all requests.
+/// The facts about the loaded index, for `/info` and the log.
+#[derive(Debug)]
+pub(crate) struct IndexFacts {
+    pub(crate) digest: Digest,
+    pub(crate) passage_count: u64,
+    /// The name of the analysis that the index was built with.
+    pub(crate) analyzer: String,
+}
+
+/// The state that all requests share.
 #[derive(Debug)]
 pub(crate) struct AppState {
     pub(crate) config: ServeConfig,
@@ -53,7 +61,7 @@ pub(crate) struct AppState {
 impl AppState {
     pub(crate) fn new(config: ServeConfig) -> io::Result<Self> {
         let load = config.load;
-        // Every job belongs to an admitted query or to a request whose body is parsed or written.
+        // Every job belongs to an admitted query, or to a request whose body is parsed or written.
         let capacity_jobs = load.max_queued_queries + load.max_requests;
         Ok(Self {
             admission: Admission::new(load.max_requests, load.max_queued_queries),
@@ -67,10 +75,9 @@ impl AppState {
         })
     }
 
-    /// The index is there: queries are answered from now on, unless the end has come before.
+    /// Makes the server ready, unless it is draining already. Called once.
     pub(crate) fn set_loaded(&self, loaded: Loaded) {
-        // Only `app` calls this, once.
-        let _ = self.loaded.set(loaded);
+        assert!(self.loaded.set(loaded).is_ok(), "the index is loaded once");
         self.phase.send_if_modified(|phase| {
             let starting = *phase == Phase::Starting;
             if starting {
@@ -80,7 +87,7 @@ impl AppState {
         });
     }
 
-    /// What answers queries, or the phase in which none are answered.
+    /// Returns the loaded parts, or the phase in which no query is answered.
     pub(crate) fn ready(&self) -> Result<&Loaded, Phase> {
         let phase = *self.phase.borrow();
         match (phase, self.loaded.get()) {
@@ -106,7 +113,7 @@ impl AppState {
     }
 }
 
-/// Counts since the start.
+/// Counts since the start of the server.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     requests: AtomicU64,
@@ -136,7 +143,7 @@ pub(crate) struct Statistics {
     requests_refused: u64,
     queries: u64,
     queries_failed: u64,
-    /// Batches that back ends have taken, for those that take queries of several requests at once.
+    /// The number of batches of back ends that answer several requests together.
     batches: u64,
     mean_batch_queries: f64,
     requests_in_flight: usize,

@@ -198,7 +198,9 @@ fn files_of_faiss_are_served_by_either_metric() {
     assert!(refusal(&world, &along).contains("expected IndexHNSWFlat for the ann back end"));
 
     write_flat(&file, Metric::L2, &vectors[..vectors.len() - DIMENSION * size_of::<f32>()]);
-    assert!(refusal(&world, &variables).contains("has vectors 3, expected 4 as passages"));
+    assert!(
+        refusal(&world, &variables).contains("has vectors 3, expected 4, the number of passages")
+    );
     let (whole, part) = (fs::read(&file).unwrap(), world.place("e5_Flat.index.part_aa"));
     fs::write(&part, &whole[..whole.len() - 10]).unwrap();
     fs::write(world.place("e5_Flat.index.part_ab"), &whole[whole.len() - 10..]).unwrap();

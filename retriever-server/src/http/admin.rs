@@ -1,5 +1,5 @@
-//! What operators and load balancers ask: is the process alive, can it answer, what is it made of,
-//! what has it done.
+//! The routes for operators and load balancers: liveness, readiness, the parts of the server and its
+//! counts.
 
 use std::sync::Arc;
 
@@ -7,21 +7,23 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
+use shared::wire::{ServerInfo, ServerLimits};
 
 use super::respond::{self, HttpError};
-use crate::state::AppState;
+use crate::config::ServeConfig;
+use crate::state::{AppState, IndexFacts};
 
 #[derive(Debug, Serialize)]
 struct Health {
     status: &'static str,
 }
 
-/// 200 as long as the process runs.
+/// Answers 200 as long as the process runs.
 pub(crate) async fn livez() -> Response {
     respond::json(StatusCode::OK, &Health { status: "ok" })
 }
 
-/// 200 from the moment the index is loaded until the server is asked to end.
+/// Answers 200 from the time the index is loaded until the server starts to drain.
 pub(crate) async fn readyz(State(state): State<Arc<AppState>>) -> Response {
     match state.ready() {
         Ok(_) => respond::json(StatusCode::OK, &Health { status: "ok" }),
@@ -29,15 +31,41 @@ pub(crate) async fn readyz(State(state): State<Arc<AppState>>) -> Response {
     }
 }
 
-/// Back end, index and limits.
+/// Answers with back end, index and limits.
 pub(crate) async fn info(State(state): State<Arc<AppState>>) -> Response {
     match state.ready() {
-        Ok(loaded) => respond::json(StatusCode::OK, &loaded.info),
+        Ok(loaded) => respond::json(StatusCode::OK, &server_info(&state.config, &loaded.index)),
         Err(phase) => respond::error(HttpError::NotReady(phase)),
     }
 }
 
-/// Counts since the start.
+/// Answers with the counts since the start.
 pub(crate) async fn stats(State(state): State<Arc<AppState>>) -> Response {
     respond::json(StatusCode::OK, &state.statistics())
+}
+
+/// Describes the server for its clients.
+fn server_info(config: &ServeConfig, index: &IndexFacts) -> ServerInfo {
+    let (request, components) = (config.request, config.backend.components());
+    ServerInfo {
+        name: env!("CARGO_PKG_NAME").to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        backend: config.backend.kind.name().to_owned(),
+        components: components.iter().map(|kind| kind.name().to_owned()).collect(),
+        has_reranker: config.reranker.is_some(),
+        index_digest: index.digest.to_string(),
+        passage_count: index.passage_count,
+        analyzer: index.analyzer.clone(),
+        k1: config.bm25.k1(),
+        b: config.bm25.b(),
+        limits: ServerLimits {
+            default_top_k: request.default_top_k,
+            max_top_k: request.max_top_k,
+            max_batch_queries: request.max_batch_queries,
+            max_query_bytes: request.max_query_bytes,
+            max_body_bytes: request.max_body_bytes,
+            max_queued_queries: config.load.max_queued_queries,
+            deadline_ms: request.deadline.as_millis() as u64,
+        },
+    }
 }

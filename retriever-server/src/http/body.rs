@@ -1,4 +1,4 @@
-//! Reads a request body within its limits of size and time.
+//! Reads request bodies within limits of size and time.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -11,11 +11,11 @@ use axum::http::header::{CONTENT_LENGTH, EXPECT};
 
 use super::respond::HttpError;
 
-/// How much of a body that is too large is read and thrown away. Many clients look for a response
-/// only after they have sent everything, and see a broken connection if it is closed before.
+/// The number of bytes of a too large body that are read and discarded. Many clients look for a response
+/// only after they have sent everything, and report a broken connection if it is closed before.
 const MAX_DISCARDED_BYTES: usize = 64 * 1024 * 1024;
 
-/// The body, if it is at most `limit_bytes` long and arrives within `time_limit`.
+/// Reads a body of at most `limit_bytes` that arrives within `time_limit`.
 pub(crate) async fn read(
     request: Request,
     limit_bytes: usize,
@@ -23,7 +23,7 @@ pub(crate) async fn read(
 ) -> Result<Vec<u8>, HttpError> {
     let (parts, body) = request.into_parts();
     let announced = announced_bytes(&parts.headers);
-    // A client that asks before it sends is told at once.
+    // A client that asks before it sends (Expect: 100-continue) is refused before it sends.
     if announced.is_some_and(|bytes| bytes > limit_bytes) && parts.headers.contains_key(EXPECT) {
         return Err(HttpError::TooLarge { limit_bytes });
     }
@@ -33,6 +33,7 @@ pub(crate) async fn read(
         .unwrap_or(Err(HttpError::BodyTimeout))
 }
 
+/// Collects the frames of a body.
 async fn collect(
     mut body: Body,
     limit_bytes: usize,

@@ -1,5 +1,5 @@
-//! Accepts connections up to a limit. Beyond it clients wait in the operating system's queue
-//! until a connection closes.
+//! Accepts connections up to a limit. Beyond it, clients wait in the queue of the operating system until
+//! a connection closes.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,23 +12,23 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// A listener with a limit of open connections.
+/// A listener with a limit on open connections.
 #[derive(Debug)]
 pub(crate) struct BoundedListener {
     listener: TcpListener,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
-/// A connection that holds its place until it is closed.
+/// A connection that holds its permit until it is closed.
 #[derive(Debug)]
 pub(crate) struct BoundedStream {
     stream: TcpStream,
-    _place: Option<OwnedSemaphorePermit>,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl BoundedListener {
     pub(crate) fn new(listener: TcpListener, max_connections: usize) -> Self {
-        Self { listener, places: Arc::new(Semaphore::new(max_connections)) }
+        Self { listener, permits: Arc::new(Semaphore::new(max_connections)) }
     }
 }
 
@@ -37,12 +37,12 @@ impl Listener for BoundedListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (BoundedStream, SocketAddr) {
-        // The semaphore is never closed, so that there is always a place in the end.
-        let place = Arc::clone(&self.places).acquire_owned().await.ok();
+        let permits = Arc::clone(&self.permits);
+        let permit = permits.acquire_owned().await.expect("the semaphore is never closed");
         let (stream, addr) = Listener::accept(&mut self.listener).await;
-        // Responses are small and must not wait for more to send. If this fails they come late.
+        // Small responses must not wait for more bytes to send. If this fails, they only come late.
         let _ = stream.set_nodelay(true);
-        (BoundedStream { stream, _place: place }, addr)
+        (BoundedStream { stream, _permit: permit }, addr)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

@@ -1,28 +1,42 @@
-//! The only place that knows HTTP: bytes become a query batch, outcomes become bytes, and errors
-//! become statuses in one table.
+//! The HTTP interface. No other room names axum: bytes become a batch of queries, outcomes become
+//! bytes, and one table maps errors to statuses.
+//!
+//! In reading order: errors and responses (`respond`), bodies (`body`), the request shapes of clients
+//! (`dialect`), the routes (`retrieve`, `rerank`, `admin`), and connections (`listener`).
 
-mod admin;
+mod respond;
 mod body;
 mod dialect;
-mod listener;
-mod rerank;
-mod respond;
 mod retrieve;
+mod rerank;
+mod admin;
+mod listener;
 
+use std::io;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::{get, post};
+use tokio::net::TcpListener;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::state::AppState;
+use listener::BoundedListener;
 use respond::HttpError;
 
-pub(crate) use listener::BoundedListener;
+/// Serves all routes on `listener` until `shutdown` ends, then closes connections as they become idle.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    state: Arc<AppState>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let listener = BoundedListener::new(listener, state.config.load.max_connections);
+    axum::serve(listener, router(state)).with_graceful_shutdown(shutdown).await
+}
 
-/// All routes.
-pub(crate) fn router(state: Arc<AppState>) -> Router {
+/// Returns all routes.
+fn router(state: Arc<AppState>) -> Router {
     let routes = Router::new()
         .route("/retrieve", post(retrieve::retrieve))
         .route("/rerank", post(rerank::rerank))
@@ -38,8 +52,8 @@ pub(crate) fn router(state: Arc<AppState>) -> Router {
     guarded(routes)
 }
 
-/// A handler that panics costs an answer of its own, in JSON as any other, and not the connection
-/// with the requests behind it.
+/// Answers a request whose handler panics with an error in JSON, so that the connection and the requests
+/// behind it survive.
 fn guarded(routes: Router) -> Router {
     let answer = |_| respond::error(HttpError::Internal);
     routes.layer(ServiceBuilder::new().layer(CatchPanicLayer::custom(answer)))
@@ -56,7 +70,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_answered() {
-        let panics = || async { panic!("what never happens") as Response };
+        let panics = || async { panic!("as the test wants") as Response };
         let routes = guarded(Router::new().route("/", get(panics)));
         let answer = routes.oneshot(Request::new(Body::empty())).await.unwrap();
         assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);

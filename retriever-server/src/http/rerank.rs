@@ -1,12 +1,12 @@
-//! `POST /rerank`: ranks the documents that a request brings along, by the request of Search-R1's
-//! own re-ranking server.
+//! `POST /rerank`: ranks the documents of a request, in the request format of Search-R1's own re-ranking
+//! server.
 //!
 //! ```text
 //! {"queries": [..], "documents": [[{"contents": ..}]], "rerank_topk": 3, "return_scores": true}
 //! ```
 //!
-//! A document may also stand in `{"document": {..}}`, as `/retrieve` answers. Each query is paired
-//! with its own documents, which come back as they were sent, whole and as objects.
+//! A document may also be wrapped as `{"document": {..}}`, as in answers of `/retrieve`. Each query is
+//! paired with its own documents, which are returned as objects, unchanged.
 
 use std::sync::Arc;
 
@@ -32,11 +32,11 @@ use crate::ticket::{AbandonOnDrop, Ticket};
 
 const TOP_K_KEY: &str = "rerank_topk";
 
-/// A request, understood.
+/// A parsed request.
 #[derive(Debug)]
 struct Call {
     queries: Arc<[String]>,
-    /// Of each query, as they were sent.
+    /// The documents of each query, unchanged.
     documents: Vec<Vec<Map<String, Value>>>,
     top_k: usize,
     with_scores: bool,
@@ -67,7 +67,7 @@ async fn answer(state: &Arc<AppState>, request: Request) -> Result<Response, Htt
     let loaded = state.ready().map_err(HttpError::NotReady)?;
     let reranker = loaded.reranker.as_ref().ok_or(HttpError::NoReranker)?;
     let limits = state.config.request;
-    let _place = state.admission.enter().map_err(|Overloaded| HttpError::Overloaded)?;
+    let _permit = state.admission.enter().map_err(|Overloaded| HttpError::Overloaded)?;
     let body = body::read(request, limits.max_body_bytes, limits.deadline).await?;
     let parsed = if body.len() <= INLINE_PARSE_BYTES {
         parse(&body, &limits)
@@ -91,7 +91,7 @@ async fn answer(state: &Arc<AppState>, request: Request) -> Result<Response, Htt
     bytes.map(|bytes| respond::json_bytes(StatusCode::OK, bytes)).map_err(|_| HttpError::Internal)
 }
 
-/// The scores of the documents of each query; a query that is too long fails by itself.
+/// Scores the documents of each query. A query that is too long fails alone.
 async fn scores(
     reranker: &crate::rerank::Reranker,
     call: &Call,
@@ -104,7 +104,7 @@ async fn scores(
         if is_long(query) {
             return Vec::new();
         }
-        documents.iter().map(|document| contents(document).unwrap_or_default().to_owned()).collect()
+        documents.iter().map(|document| contents(document).to_owned()).collect()
     });
     let texts = texts.collect();
     let scores = reranker.score_texts(Arc::clone(&call.queries), texts, ticket).await;
@@ -114,30 +114,33 @@ async fn scores(
     checked.collect()
 }
 
+/// Sorts the documents of each query by their scores.
 fn response(call: Call, scores: Vec<Scores>) -> RerankResponse {
     let Call { documents, top_k, with_scores, .. } = call;
     let errors = errors(&scores);
     let ranked = |(documents, scores): (Vec<Map<String, Value>>, Scores)| {
         let Ok(scores) = scores else { return Vec::new() };
         let mut documents: Vec<Option<_>> = documents.into_iter().map(Some).collect();
-        let best = order(&scores).into_iter().take(top_k).filter_map(|place| {
-            let document = documents.get_mut(place)?.take()?;
-            let score = f64::from(scores[place]?);
-            Some(if with_scores {
-                Ranked::Scored { document, score }
+        let best = order(&scores).into_iter().take(top_k).map(|index| {
+            let document = documents[index].take().expect("an order has every index once");
+            let score = scores[index].expect("a text is left out only if its query fails");
+            if with_scores {
+                Ranked::Scored { document, score: f64::from(score) }
             } else {
                 Ranked::Bare(document)
-            })
+            }
         });
         best.collect()
     };
     RerankResponse { result: documents.into_iter().zip(scores).map(ranked).collect(), errors }
 }
 
-fn contents(document: &Map<String, Value>) -> Option<&str> {
-    document.get("contents")?.as_str()
+/// Returns the text of a document, which [`document`] has checked.
+fn contents(document: &Map<String, Value>) -> &str {
+    document["contents"].as_str().expect("only documents with a text are accepted")
 }
 
+/// Parses a request.
 fn parse(body: &[u8], limits: &RequestLimits) -> Result<Call, Vec<ValidationError>> {
     let mut fields = object(body).map_err(|fault| vec![fault])?;
     let mut faults = Vec::new();
@@ -162,7 +165,7 @@ fn parse(body: &[u8], limits: &RequestLimits) -> Result<Call, Vec<ValidationErro
     }
 }
 
-/// The lists of documents, of which there are to be `count`, if that is known.
+/// Reads the lists of documents, one for each of `count` queries; `None` if their number is unknown.
 fn document_lists(
     value: Option<Value>,
     count: Option<usize>,
@@ -197,7 +200,9 @@ fn document_lists(
         Value::Array(documents) => documents
             .into_iter()
             .enumerate()
-            .filter_map(|(place, one)| document(one, query, place).map_err(|f| faults.push(f)).ok())
+            .filter_map(|(index, value)| {
+                document(value, query, index).map_err(|fault| faults.push(fault)).ok()
+            })
             .collect(),
         other => {
             let message = format!("is {}, expected a list of documents", json_kind(&other));
@@ -208,15 +213,15 @@ fn document_lists(
     lists.into_iter().enumerate().map(list).collect()
 }
 
-/// A document, taken out of what is around it.
+/// Reads the document at `index` in the list of a query, without its wrapper.
 fn document(
     value: Value,
     query: usize,
-    place: usize,
+    index: usize,
 ) -> Result<Map<String, Value>, ValidationError> {
     let refuse = |keys: &[&str], message: String, kind: &str| {
         let mut refused = fault(&["documents"], Some(query), &message, kind);
-        refused.loc.push(Location::Index(place));
+        refused.loc.push(Location::Index(index));
         refused.loc.extend(keys.iter().map(|name| key(name)));
         Err(refused)
     };

@@ -1,5 +1,5 @@
-//! From outcome to response. Every error of the server has its status here and nowhere else, and
-//! every body is JSON, because clients parse before they look at the status.
+//! Turns outcomes into responses. This file alone maps errors to statuses. Every body is JSON, because
+//! clients parse it before they look at the status.
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -11,37 +11,37 @@ use tracing::error;
 
 use crate::state::Phase;
 
-/// Why a request has no result.
+/// The reason why a request has no result.
 #[derive(Debug)]
 pub(crate) enum HttpError {
     /// The body is not a request.
     Invalid(Vec<ValidationError>),
     /// The body is too large.
     TooLarge {
-        /// Largest body accepted.
+        /// The largest accepted body.
         limit_bytes: usize,
     },
     /// The body did not arrive in time.
     BodyTimeout,
     /// The client went away or broke the protocol while it sent the body.
     BodyBroken,
-    /// The server has taken on as much as it may.
+    /// The limits of admission are reached.
     Overloaded,
     /// The server is starting or draining.
     NotReady(Phase),
-    /// There is nothing that ranks again.
+    /// There is no re-ranker.
     NoReranker,
-    /// Every query ran out of time.
+    /// Every query exceeded its deadline.
     DeadlineExceeded,
-    /// A fault of the server.
+    /// The server failed.
     Internal,
-    /// No such path.
+    /// The path does not exist.
     NotFound,
-    /// No such method on this path.
+    /// The path does not accept the method.
     MethodNotAllowed,
 }
 
-/// Status, code and words of an error, and after how many seconds to try again.
+/// The response to an error: status, code, text, and the seconds until a retry.
 struct Row {
     status: StatusCode,
     code: &'static str,
@@ -54,7 +54,7 @@ fn row(status: StatusCode, code: &'static str, detail: &str) -> Row {
 }
 
 impl HttpError {
-    /// The table. Overload is 503 and never 429, which clients do not retry.
+    /// Returns the row of the table of errors. Overload is 503 and never 429, which clients do not retry.
     fn row(&self) -> Row {
         let unavailable = |code, detail: &str, seconds| Row {
             retry_after_s: Some(seconds),
@@ -77,9 +77,11 @@ impl HttpError {
             Self::BodyBroken => {
                 row(StatusCode::BAD_REQUEST, "body_broken", "the request body ended early")
             }
-            Self::Overloaded => {
-                unavailable("overloaded", "the server has as many queries as it takes on", 1)
-            }
+            Self::Overloaded => unavailable(
+                "overloaded",
+                "the server has reached its limit of requests or queries",
+                1,
+            ),
             Self::NotReady(Phase::Draining) => {
                 unavailable("shutting_down", "the server is shutting down", 5)
             }
@@ -97,19 +99,19 @@ impl HttpError {
             Self::Internal => row(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",
-                "the server is at fault; its log says how",
+                "the server failed; its log has the cause",
             ),
-            Self::NotFound => row(StatusCode::NOT_FOUND, "not_found", "there is no such path"),
+            Self::NotFound => row(StatusCode::NOT_FOUND, "not_found", "the path does not exist"),
             Self::MethodNotAllowed => row(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "method_not_allowed",
-                "this path does not take this method",
+                "the path does not accept this method",
             ),
         }
     }
 }
 
-/// The response to an error.
+/// Returns the response to an error.
 pub(crate) fn error(error: HttpError) -> Response {
     let Row { status, code, detail, retry_after_s } = error.row();
     let limit_bytes = match &error {
@@ -126,18 +128,18 @@ pub(crate) fn error(error: HttpError) -> Response {
     response
 }
 
-/// A JSON response.
+/// Returns a response in JSON.
 pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     match serde_json::to_vec(body) {
         Ok(bytes) => json_bytes(status, bytes),
         Err(fault) => {
-            error!(%fault, "a response could not be written");
+            error!(%fault, "a response could not be serialised");
             json_bytes(StatusCode::INTERNAL_SERVER_ERROR, br#"{"detail":"internal"}"#.to_vec())
         }
     }
 }
 
-/// A response of JSON that is written already.
+/// Returns a response of serialised JSON.
 pub(crate) fn json_bytes(status: StatusCode, bytes: Vec<u8>) -> Response {
     let mut response = Response::new(Body::from(bytes));
     *response.status_mut() = status;
@@ -145,12 +147,12 @@ pub(crate) fn json_bytes(status: StatusCode, bytes: Vec<u8>) -> Response {
     response
 }
 
-/// For paths without a route.
+/// Answers requests for unknown paths.
 pub(crate) async fn not_found() -> Response {
     error(HttpError::NotFound)
 }
 
-/// For methods without a route.
+/// Answers requests with unknown methods.
 pub(crate) async fn method_not_allowed() -> Response {
     error(HttpError::MethodNotAllowed)
 }
@@ -159,7 +161,6 @@ pub(crate) async fn method_not_allowed() -> Response {
 mod tests {
     use super::*;
 
-    /// The whole table at a glance.
     #[test]
     fn statuses_and_retry_after() {
         let table = [

@@ -1,4 +1,4 @@
-//! `POST /retrieve`: the way of a request from bytes to bytes.
+//! `POST /retrieve`: a request from bytes to bytes.
 
 use std::sync::Arc;
 
@@ -18,10 +18,10 @@ use crate::pool::JobLost;
 use crate::query::{Answer, QueryAnswer, SearchFault};
 use crate::state::AppState;
 
-/// Bodies above this are parsed on the pool, as the async threads must not be held up. Parsing
-/// runs at some hundred megabytes a second.
+/// The largest body that is parsed on an async thread. Larger ones are parsed on the pool, because they
+/// would block the thread: parsing runs at some hundred megabytes per second.
 pub(super) const INLINE_PARSE_BYTES: usize = 64 * 1024;
-/// Results of more queries than this are written on the pool.
+/// The most queries whose results are serialised on an async thread; more are serialised on the pool.
 const INLINE_RENDER_QUERIES: usize = 16;
 
 /// Answers a request.
@@ -34,7 +34,7 @@ pub(crate) async fn retrieve(State(state): State<Arc<AppState>>, request: Reques
 async fn answer(state: &Arc<AppState>, request: Request) -> Result<Response, HttpError> {
     let loaded = state.ready().map_err(HttpError::NotReady)?;
     let limits = state.config.request;
-    let _place = state.admission.enter().map_err(|Overloaded| HttpError::Overloaded)?;
+    let _permit = state.admission.enter().map_err(|Overloaded| HttpError::Overloaded)?;
     let body = body::read(request, limits.max_body_bytes, limits.deadline).await?;
     let parsed = if body.len() <= INLINE_PARSE_BYTES {
         dialect::parse(&body, &limits)
@@ -69,7 +69,7 @@ async fn answer(state: &Arc<AppState>, request: Request) -> Result<Response, Htt
     bytes.map(|bytes| respond::json_bytes(StatusCode::OK, bytes)).map_err(|_| HttpError::Internal)
 }
 
-/// The error of the whole request, if no query was answered and trying again may help.
+/// Returns the error of the whole request, if no query was answered and a retry may help.
 pub(super) fn common_failure<T>(answers: &[Result<T, SearchFault>]) -> Option<HttpError> {
     let faults = answers.iter().map(|answer| answer.as_ref().err().copied());
     let faults: Vec<SearchFault> = faults.collect::<Option<_>>()?;
@@ -83,7 +83,7 @@ pub(super) fn common_failure<T>(answers: &[Result<T, SearchFault>]) -> Option<Ht
     }
 }
 
-/// How answers become JSON.
+/// The serialisation of answers.
 struct Rendering {
     shape: Shape,
     fields: PassageFields,
@@ -126,7 +126,7 @@ impl Rendering {
             }
             Shape::Scored | Shape::Bare => {
                 let result = lists
-                    .map(|list| list.into_iter().map(|one| self.ranked(one)).collect())
+                    .map(|list| list.into_iter().map(|answer| self.ranked(answer)).collect())
                     .collect();
                 serde_json::to_vec(&RetrieveResponse { result, errors })
             }
@@ -151,7 +151,7 @@ fn rllm_result(answer: Answer) -> RllmResult {
     RllmResult { id: passage.id, content: passage.contents, score: f64::from(score) }
 }
 
-/// The queries that failed.
+/// Returns the errors of the queries that failed.
 pub(super) fn errors<T>(answers: &[Result<T, SearchFault>]) -> Vec<QueryError> {
     let error = |(index, answer): (usize, &Result<T, SearchFault>)| {
         let fault = answer.as_ref().err()?;

@@ -1,4 +1,4 @@
-//! Opens the dense and ann back ends: the encoder, and vectors in the index or in a file of faiss.
+//! Opens the `dense` and `ann` back ends: the encoder, and vectors in the index or in a file of faiss.
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use tracing::info;
 
-use super::Opening;
-use super::ServeError;
+use super::{Opening, ServeError};
 use crate::backend::Backend;
 use crate::backend::dense::{DenseBackend, Vectors};
 use crate::config::{ConfigError, EncoderConfig, RuntimeConfig, ServeConfig, variables as var};
@@ -20,11 +19,11 @@ use crate::index::dense::{self, DenseRows, Source, formats};
 use crate::index::progress::Progress;
 use crate::vector::faiss_file::FaissIndex;
 
-/// Time between two log lines while passages are encoded.
+/// The time between two log lines of a build.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 impl<'a> Opening<'a> {
-    /// The dense back end.
+    /// Opens the back end that scans all vectors.
     pub(super) fn open_dense(&mut self) -> Result<Box<dyn Backend>, ServeError> {
         let vectors = self.encoder_config()?.vectors.as_deref();
         let vectors = match vectors {
@@ -40,7 +39,7 @@ impl<'a> Opening<'a> {
         Ok(self.batched(Box::new(dense), steady_top_k))
     }
 
-    /// The back end that follows a graph.
+    /// Opens the back end that follows a graph.
     pub(super) fn open_ann(&mut self) -> Result<Box<dyn Backend>, ServeError> {
         let config = self.encoder_config()?;
         let vectors = match config.vectors.as_deref() {
@@ -48,8 +47,8 @@ impl<'a> Opening<'a> {
                 Vectors::FaissFlat(_) => {
                     return Err(ServeError::OtherVectors {
                         path: path.to_owned(),
-                        what: "kind",
-                        found: "IndexFlat".to_owned(),
+                        property: "kind",
+                        value: "IndexFlat".to_owned(),
                         expected: "IndexHNSWFlat for the ann back end".to_owned(),
                     });
                 }
@@ -63,14 +62,15 @@ impl<'a> Opening<'a> {
         Ok(self.batched(Box::new(dense), steady_top_k))
     }
 
-    /// The graph over the vectors in the index, which is made now if a corpus is named.
+    /// Opens the graph over the vectors in the index. A missing one is built if a corpus is named.
     fn open_graph(&mut self, encoder: &EncoderConfig) -> Result<Vectors, ServeError> {
-        let (kind, format) = (encoder.graph.unwrap_or(GraphKind::Hnsw), encoder.vector_format);
+        let (kind, format) =
+            (encoder.graph.ok_or_else(|| ConfigError::unset(&var::ANN))?, encoder.vector_format);
         let rows = self.open_exact_vectors()?;
         let ServeConfig { index, corpus, threads, verification, .. } = self.config;
         let source = Source::of(self.manifest, &*self.encoder()?)?;
         if !corpus.is_empty() && !ann::is_there(index, &source, kind, format)? {
-            info!(index = %index.display(), kind = kind.name(), "there is no graph, making it");
+            info!(index = %index.display(), kind = kind.name(), "there is no graph, building one");
             let work = (*threads, ann::SAVING);
             ann::build_kind(index, &source, (kind, format), work, &mut log_progress())?;
         }
@@ -81,7 +81,7 @@ impl<'a> Opening<'a> {
                 let rows = self.in_searched_format(rows)?;
                 (entry, Vectors::Graph { rows, graph, ef })
             }
-            // Rows in other formats are the graph's own.
+            // The graph holds its own rows in the searched format.
             GraphKind::Usearch => {
                 let how = (ef, *threads);
                 let (entry, graph) =
@@ -98,7 +98,7 @@ impl<'a> Opening<'a> {
         encoder.ok_or_else(|| ConfigError::unset(&var::MODEL).into())
     }
 
-    /// The encoder, which is opened once.
+    /// Returns the encoder, which is opened once.
     pub(super) fn encoder(&mut self) -> Result<Arc<Encoder>, ServeError> {
         if let Some(encoder) = &self.encoder {
             return Ok(Arc::clone(encoder));
@@ -109,26 +109,26 @@ impl<'a> Opening<'a> {
         Ok(encoder)
     }
 
-    /// The vectors that the encoder has made of the passages, which are made now if a corpus is
+    /// Opens the vectors of the passages in the searched format. Missing ones are made if a corpus is
     /// named.
     pub(super) fn open_vectors(&mut self) -> Result<DenseRows, ServeError> {
         let rows = self.open_exact_vectors()?;
         self.in_searched_format(rows)
     }
 
-    /// The vectors with rows in the format that is searched, which are made now if a corpus is named.
+    /// Adds rows in the searched format. Missing ones are made if a corpus is named.
     fn in_searched_format(&mut self, rows: DenseRows) -> Result<DenseRows, ServeError> {
         let config = self.config;
         let source = Source::of(self.manifest, &*self.encoder()?)?;
         let format = self.encoder_config()?.vector_format;
         if !config.corpus.is_empty() && !formats::are_there(&config.index, &source, format)? {
-            info!(format = format.name(), "there are no vectors in this format, making them");
+            info!(format = format.name(), "there are no vectors in this format, converting them");
             formats::build(&config.index, &source, format, &mut log_progress())?;
         }
         Ok(rows.with_format(&config.index, &source, format, config.verification)?)
     }
 
-    /// As above, in the format in which they were made.
+    /// Opens the vectors as the encoder made them. Missing ones are made if a corpus is named.
     fn open_exact_vectors(&mut self) -> Result<DenseRows, ServeError> {
         let encoder = self.encoder()?;
         let config = self.config;
@@ -148,29 +148,29 @@ impl<'a> Opening<'a> {
         Ok(())
     }
 
-    /// The vectors in a file of faiss. Whether the encoder made them, the file does not say;
-    /// whether they can be those of the passages, it does.
+    /// Opens the vectors in a file of faiss. Their number and dimension must fit passages and encoder; the
+    /// file does not record which encoder made them.
     fn open_faiss(&mut self, path: &Path) -> Result<Vectors, ServeError> {
         let ef = self.encoder_config()?.hnsw_ef;
         let file = FaissIndex::open(path)?;
         let encoder = self.encoder()?;
         let index = self.manifest;
-        let (found, found_numbers) = (file.vectors().count(), file.vectors().dimension());
-        let misfit = |what: &'static str, found: String, expected: String| {
-            Err(ServeError::OtherVectors { path: path.to_owned(), what, found, expected })
+        let (count, dimension) = (file.vectors().count(), file.vectors().dimension());
+        let misfit = |property: &'static str, value: String, expected: String| {
+            Err(ServeError::OtherVectors { path: path.to_owned(), property, value, expected })
         };
-        if found as u64 != index.passage_count {
+        if count as u64 != index.passage_count {
             return misfit(
                 "vectors",
-                found.to_string(),
-                format!("{} as passages", index.passage_count),
+                count.to_string(),
+                format!("{}, the number of passages", index.passage_count),
             );
         }
-        if found_numbers != encoder.dimension() {
-            let expected = format!("{} as the encoder makes", encoder.dimension());
-            return misfit("numbers a vector", found_numbers.to_string(), expected);
+        if dimension != encoder.dimension() {
+            let expected = format!("{}, the dimension of the encoder", encoder.dimension());
+            return misfit("dimension", dimension.to_string(), expected);
         }
-        info!(path = %path.display(), vectors = found, "faiss's vectors are used");
+        info!(path = %path.display(), vectors = count, "using the vectors of a faiss file");
         Ok(match file {
             FaissIndex::Hnsw(file) => Vectors::FaissHnsw { file, ef },
             FaissIndex::Flat(file) => Vectors::FaissFlat(file),
@@ -178,7 +178,7 @@ impl<'a> Opening<'a> {
     }
 }
 
-/// Logs from time to time how far a build is.
+/// Returns a report that logs the progress of a build from time to time.
 fn log_progress() -> impl FnMut(Progress) {
     let mut last = Instant::now();
     move |progress| {
@@ -194,7 +194,7 @@ fn log_progress() -> impl FnMut(Progress) {
     }
 }
 
-/// The encoder of a configuration.
+/// Opens the encoder of a configuration.
 pub(crate) fn open_encoder(
     config: &EncoderConfig,
     threads: usize,
@@ -203,7 +203,7 @@ pub(crate) fn open_encoder(
     Encoder::open(&config.model, &options(&config.runtime, threads, goal))
 }
 
-/// How a model is run.
+/// Returns the options to open a model with.
 pub(super) fn options(runtime: &RuntimeConfig, threads: usize, goal: Goal) -> EncoderOptions {
     EncoderOptions {
         device: runtime.device,
@@ -216,7 +216,7 @@ pub(super) fn options(runtime: &RuntimeConfig, threads: usize, goal: Goal) -> En
 
 impl PassageEncoder for Encoder {
     fn encode(&self, texts: &[&str]) -> Result<Vec<f32>, String> {
-        // A build is ended by ending the process: what is written is kept.
+        // A build is stopped by ending the process; the vectors written so far are kept.
         Encoder::encode(self, texts, Role::Passage, &|| false).map_err(|error| error.to_string())
     }
 }

@@ -1,4 +1,4 @@
-//! The errors of a server's start and run.
+//! The errors of the start and the run of a server.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,16 +6,16 @@ use std::path::PathBuf;
 use thiserror::Error;
 use tokio::task::JoinError;
 
+use crate::backend::dense::VectorsError;
 use crate::config::ConfigError;
 use crate::encode::EncodeError;
-use crate::gpu::GpuError;
 use crate::index::IndexError;
 use crate::vector::faiss_file::FaissError;
 
-/// The server could not start or go on.
+/// The error of a server that could not start or had to stop.
 #[derive(Debug, Error)]
 pub enum ServeError {
-    /// The index is of another corpus than the one that is named, as was seen while loading.
+    /// The index was built from another corpus than the named one, which showed while loading.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The index could not be built or opened.
@@ -24,24 +24,24 @@ pub enum ServeError {
     /// The file of vectors could not be opened.
     #[error(transparent)]
     Faiss(#[from] FaissError),
-    /// The file of vectors cannot be that of the passages and the encoder.
-    #[error("{} has {what} {found}, expected {expected}", path.display())]
+    /// The file of vectors does not belong to the passages and the encoder.
+    #[error("{} has {property} {value}, expected {expected}", path.display())]
     OtherVectors {
         /// The file.
         path: PathBuf,
-        /// What differs.
-        what: &'static str,
-        /// What the file has.
-        found: String,
-        /// What would fit.
+        /// The property that differs.
+        property: &'static str,
+        /// Its value in the file.
+        value: String,
+        /// The value that would fit.
         expected: String,
     },
     /// The encoder could not be opened.
     #[error(transparent)]
     Encode(#[from] EncodeError),
-    /// The vectors could not be put on CUDA devices.
+    /// The vectors could not be loaded to CUDA devices.
     #[error(transparent)]
-    Gpu(#[from] GpuError),
+    Vectors(#[from] VectorsError),
     /// The threads could not be started.
     #[error("cannot start threads: {0}")]
     Threads(io::Error),

@@ -1,12 +1,12 @@
-//! What a start opens, and builds first where it is missing: the index, and what each back end
-//! needs beside it. Runs off the async threads and may take long.
+//! Opens everything that a server needs: the index, and the encoder, vectors and graphs of its back ends.
+//! Missing parts are built first if a corpus is named. It may take long and must not run on the async
+//! threads.
 
 mod error;
 mod dense;
 
 use std::sync::Arc;
 
-use shared::wire::{ServerInfo, ServerLimits};
 use tracing::info;
 
 use crate::backend::Backend;
@@ -26,12 +26,13 @@ use crate::lexical::reader::LexicalReader;
 use crate::pipeline::Pipeline;
 use crate::pool::Pool;
 use crate::rerank::Reranker;
-use crate::state::{AppState, Loaded};
+use crate::state::{AppState, IndexFacts, Loaded};
 
 pub use error::ServeError;
 
 pub(crate) use dense::open_encoder;
 
+/// Opens the index and the back ends of a configuration.
 pub(crate) fn open(state: &AppState) -> Result<Loaded, ServeError> {
     let config = &state.config;
     if !config.corpus.is_empty() {
@@ -51,13 +52,18 @@ pub(crate) fn open(state: &AppState) -> Result<Loaded, ServeError> {
     let backend = opening.open_backend(config.backend.kind)?;
     let reranker = open_reranker(config, &state.pool)?.map(Arc::new);
     let max_query_bytes = config.request.max_query_bytes;
-    let info = describe(config, &manifest);
+    let index = IndexFacts {
+        digest: manifest.digest,
+        passage_count: manifest.passage_count,
+        analyzer: manifest.analyzer.clone(),
+    };
     let pool = Arc::clone(&state.pool);
     let pipeline =
         Pipeline::new(backend, passages, pool, max_query_bytes).with_reranker(reranker.clone());
-    Ok(Loaded { pipeline, reranker, info })
+    Ok(Loaded { pipeline, reranker, index })
 }
 
+/// Opens the re-ranker, if the configuration has one.
 fn open_reranker(config: &ServeConfig, pool: &Arc<Pool>) -> Result<Option<Reranker>, ServeError> {
     let Some(RerankerConfig { model, runtime, depth, budget }) = &config.reranker else {
         return Ok(None);
@@ -67,7 +73,7 @@ fn open_reranker(config: &ServeConfig, pool: &Arc<Pool>) -> Result<Option<Rerank
     Ok(Some(Reranker::new(Box::new(scorer), Arc::clone(pool), *depth, *budget)))
 }
 
-/// What back ends are opened with, and what several of them share.
+/// The parts that back ends are opened with. Several back ends share them.
 struct Opening<'a> {
     config: &'a ServeConfig,
     pool: &'a Arc<Pool>,
@@ -75,12 +81,12 @@ struct Opening<'a> {
     manifest: &'a Manifest,
     passages: &'a PassageStore,
     lexical: Arc<LexicalReader>,
-    /// Opened when the first back end asks for it.
+    /// The encoder, which is opened when the first back end needs it.
     encoder: Option<Arc<Encoder>>,
 }
 
 impl Opening<'_> {
-    /// A back end over this index. A process may have several.
+    /// Opens a back end over this index. A process may have several.
     fn open_backend(&mut self, kind: BackendKind) -> Result<Box<dyn Backend>, ServeError> {
         match kind {
             BackendKind::Bm25 => {
@@ -93,13 +99,14 @@ impl Opening<'_> {
         }
     }
 
-    /// The back end with batches of several requests: for those that gain by large ones. Its list
-    /// of up to `steady_top_k` hits is the start of any longer one.
+    /// Wraps a back end that is faster with large batches, so that the queries of several requests share
+    /// one. Its list of up to `steady_top_k` hits must be the start of any longer one.
     fn batched(&self, backend: Box<dyn Backend>, steady_top_k: usize) -> Box<dyn Backend> {
         let limits = BatchLimits { steady_top_k, ..self.config.batch };
         Box::new(Batcher::new(backend, limits, Arc::clone(self.batches)))
     }
 
+    /// Opens both parts of the hybrid back end.
     fn open_hybrid(&mut self) -> Result<Box<dyn Backend>, ServeError> {
         let hybrid = self.config.backend.hybrid;
         let hybrid = hybrid.ok_or_else(|| ConfigError::unset(&var::HYBRID))?;
@@ -109,7 +116,7 @@ impl Opening<'_> {
     }
 }
 
-/// Indexes the corpus if there is no index, and compares it with an index that is there.
+/// Builds the index of the corpus if there is none, else compares the corpus with the index.
 fn build_or_compare(config: &ServeConfig) -> Result<(), ServeError> {
     match Manifest::load(&config.index) {
         Ok(manifest) => compare(config, &manifest),
@@ -118,17 +125,19 @@ fn build_or_compare(config: &ServeConfig) -> Result<(), ServeError> {
     }
 }
 
+/// Refuses an index of another corpus.
 fn compare(config: &ServeConfig, manifest: &Manifest) -> Result<(), ServeError> {
     let unread = disk::compare(&config.corpus, &config.index, manifest, config.verification)
         .map_err(|fault| ConfigError { faults: vec![fault] })?;
     for (path, error) in unread {
-        info!(path = %path.display(), %error, "the index is served without this corpus file");
+        info!(path = %path.display(), %error, "the index is served without a look at this corpus file, which cannot be read");
     }
     Ok(())
 }
 
+/// Builds the index of the corpus.
 fn build_index(config: &ServeConfig) -> Result<(), IndexError> {
-    info!(index = %config.index.display(), "there is no index, building it");
+    info!(index = %config.index.display(), "there is no index, building one");
     let request = BuildRequest {
         corpus: config.corpus.clone(),
         index: config.index.clone(),
@@ -137,29 +146,4 @@ fn build_index(config: &ServeConfig) -> Result<(), IndexError> {
         compact: false,
     };
     build::build(&request, &mut |_| {}).map(|_| ())
-}
-
-fn describe(config: &ServeConfig, manifest: &Manifest) -> ServerInfo {
-    let (request, components) = (config.request, config.backend.components());
-    ServerInfo {
-        name: env!("CARGO_PKG_NAME").to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        backend: config.backend.kind.name().to_owned(),
-        components: components.iter().map(|kind| kind.name().to_owned()).collect(),
-        has_reranker: config.reranker.is_some(),
-        index_digest: manifest.digest.to_string(),
-        passage_count: manifest.passage_count,
-        analyzer: manifest.analyzer.clone(),
-        k1: config.bm25.k1(),
-        b: config.bm25.b(),
-        limits: ServerLimits {
-            default_top_k: request.default_top_k,
-            max_top_k: request.max_top_k,
-            max_batch_queries: request.max_batch_queries,
-            max_query_bytes: request.max_query_bytes,
-            max_body_bytes: request.max_body_bytes,
-            max_queued_queries: config.load.max_queued_queries,
-            deadline_ms: request.deadline.as_millis() as u64,
-        },
-    }
 }

@@ -1,5 +1,5 @@
-//! The request shapes of the known clients of a Search-R1 retrieval server, and what each finds in
-//! its response. A request is one batch in the end, whatever its shape.
+//! The request shapes of the known clients of a Search-R1 retrieval server, and the response that each
+//! expects. Every shape becomes one batch of queries.
 //!
 //! | keys | clients | response |
 //! |---|---|---|
@@ -17,31 +17,31 @@ use crate::config::RequestLimits;
 use crate::json_kind::json_kind;
 use crate::query::QueryBatch;
 
-/// Most faults that one response lists.
+/// The most faults that one response lists.
 pub(super) const MAX_FAULTS: usize = 32;
 
-/// Passages per query in the end, where a re-ranker comes last.
+/// The key of the passages per query after a re-ranker.
 const RERANKED_KEY: &str = "topk_rerank";
 
-/// What the response looks like.
+/// The shape of a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
     /// `{"result": [[{"document": {..}, "score": ..}]]}`.
     Scored,
     /// `{"result": [[{"id": .., "contents": ..}]]}`.
     Bare,
-    /// rLLM's own, which repeats the query.
+    /// The shape of rLLM, which repeats the query.
     Rllm,
 }
 
-/// A request, understood.
+/// A parsed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Call {
     pub(crate) batch: QueryBatch,
     pub(crate) shape: Shape,
 }
 
-/// Reads a body. What the `Content-Type` says does not matter: some clients send none.
+/// Parses a body. The `Content-Type` is ignored, because some clients send none.
 pub(crate) fn parse(body: &[u8], limits: &RequestLimits) -> Result<Call, Vec<ValidationError>> {
     let fields = object(body).map_err(|fault| vec![fault])?;
     let mut faults = Vec::new();
@@ -74,6 +74,7 @@ pub(crate) fn parse(body: &[u8], limits: &RequestLimits) -> Result<Call, Vec<Val
     }
 }
 
+/// Parses a JSON object.
 pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, ValidationError> {
     let invalid = |message: String| fault(&[], None, &message, "json_invalid");
     let text = std::str::from_utf8(body).map_err(|error| {
@@ -92,6 +93,7 @@ pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, ValidationError>
     }
 }
 
+/// Reads the list of queries. Faults are added to `faults`, here and below.
 pub(super) fn query_list(
     value: &Value,
     limits: &RequestLimits,
@@ -130,7 +132,7 @@ fn single_query(value: &Value, faults: &mut Vec<ValidationError>) -> Vec<String>
     Vec::new()
 }
 
-/// Absent, null and 0 mean the default, as in Search-R1's own server.
+/// Reads the number of passages. Absent, null and 0 mean the default, as in Search-R1's own server.
 pub(super) fn top_k(
     fields: &Map<String, Value>,
     key: &str,
@@ -142,7 +144,7 @@ pub(super) fn top_k(
         Some(value) => value,
     };
     let accepted = format!("expected an integer from 0 to {}", limits.max_top_k);
-    // Some clients hold the number in a float.
+    // Some clients send the number as a float.
     let number = value.as_f64().filter(|number| number.fract() == 0.0);
     match number {
         Some(0.0) => limits.default_top_k,
@@ -153,22 +155,23 @@ pub(super) fn top_k(
             limits.default_top_k
         }
         None => {
-            let found =
+            let given =
                 if value.is_number() { value.to_string() } else { json_kind(value).to_owned() };
-            let message = format!("is {found}, {accepted}");
+            let message = format!("is {given}, {accepted}");
             faults.push(fault(&[key], None, &message, "int_type"));
             limits.default_top_k
         }
     }
 }
 
+/// Reads the request for scores.
 pub(super) fn return_scores(
     fields: &Map<String, Value>,
     faults: &mut Vec<ValidationError>,
 ) -> bool {
     match fields.get("return_scores") {
         None | Some(Value::Null) => false,
-        Some(Value::Bool(wanted)) => *wanted,
+        Some(Value::Bool(requested)) => *requested,
         Some(other) => {
             let message = format!("is {}, expected true or false", json_kind(other));
             faults.push(fault(&["return_scores"], None, &message, "bool_type"));
@@ -177,6 +180,7 @@ pub(super) fn return_scores(
     }
 }
 
+/// A fault at the path of `keys` in the body, then at `index`.
 pub(super) fn fault(
     keys: &[&str],
     index: Option<usize>,

@@ -1,4 +1,4 @@
-//! Every request shape, and every fault with its place.
+//! Every request shape, and every fault with its location.
 
 use std::time::Duration;
 
@@ -124,7 +124,7 @@ fn a_flood_of_faults_is_cut() {
     assert_eq!(parse(body.as_bytes(), &limits).unwrap_err().len(), MAX_FAULTS);
 }
 
-/// Search-R1's server that retrieves and ranks again names the number differently.
+/// The server of Search-R1 that retrieves and ranks again has another name for the number.
 #[test]
 fn the_number_of_passages_after_ranking_again_is_read() {
     let body = br#"{"queries":["a"],"topk_retrieval":9,"topk_rerank":2,"return_scores":true}"#;
