@@ -1,4 +1,4 @@
-//! The part of `index` that adds what is made of vectors: rows in fewer bits, and a graph.
+//! The part of `index` that derives files from vectors: rows in fewer bits, and a graph.
 
 use std::io::Write;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use crate::config::EncoderConfig;
 use crate::index::build::BuildRequest;
 use crate::index::dense::{Source, ann, formats};
 
-/// Adds what the configuration asks for and the index does not have.
+/// Adds the derived files that the configuration needs and the index lacks.
 pub(super) fn index(
     config: &EncoderConfig,
     request: &BuildRequest,

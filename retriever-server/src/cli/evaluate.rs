@@ -223,7 +223,7 @@ fn answer(
 ) -> anyhow::Result<Duration> {
     let state = AppState::new(config)?;
     let loaded = loading::open(&state)?;
-    info!(backend = loaded.info.backend, queries = queries.len(), "evaluating");
+    info!(backend = state.config.backend.kind.name(), queries = queries.len(), "evaluating");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut elapsed = Duration::ZERO;
     for batch in queries.chunks(arguments.batch_queries) {

@@ -1,5 +1,5 @@
-//! `retriever-server health`: one GET of `/readyz`, for container health checks in images that
-//! have no curl.
+//! `retriever-server health`: one GET of `/readyz`, for health checks of containers whose images have no
+//! curl.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -9,10 +9,10 @@ use std::time::Duration;
 use crate::config::variables::ADDR;
 
 const TIME_LIMIT: Duration = Duration::from_secs(5);
-/// The status line is within this.
+/// The largest head that is read; the status line is within it.
 const MAX_HEAD_BYTES: u64 = 4096;
 
-/// Fails with the reason why the server is not ready.
+/// Fails with the reason if the server is not ready.
 pub(crate) fn check(
     url: Option<String>,
     environment: &BTreeMap<String, String>,
@@ -23,22 +23,25 @@ pub(crate) fn check(
     if status == "200" { Ok(()) } else { Err(format!("{url} is not ready: status {status}")) }
 }
 
-/// The port that a server in this environment listens on.
+/// Returns the URL of a server in this environment, with the port of RETRIEVER_ADDR.
 pub(crate) fn default_url(environment: &BTreeMap<String, String>) -> String {
-    let addr = environment.get(ADDR.name).map(String::as_str).or(ADDR.default).unwrap_or_default();
-    let port = addr.rsplit(':').next().unwrap_or_default();
+    let addr = environment.get(ADDR.name).map(String::as_str).or(ADDR.default);
+    let addr = addr.expect("the table of variables has a default address");
+    let port = addr.rsplit(':').next().unwrap_or(addr);
     format!("http://127.0.0.1:{port}")
 }
 
+/// Returns the host and port of an HTTP URL.
 fn host_of(url: &str) -> Result<String, String> {
     let host = url
         .strip_prefix("http://")
-        .map(|rest| rest.split('/').next().unwrap_or_default())
+        .map(|rest| rest.split_once('/').map_or(rest, |(host, _)| host))
         .filter(|host| !host.is_empty())
         .ok_or_else(|| format!("--url is {url:?}: expected http://host:port"))?;
     Ok(if host.contains(':') { host.to_owned() } else { format!("{host}:80") })
 }
 
+/// Returns the status of `GET /readyz`.
 fn get_status(host: &str) -> std::io::Result<String> {
     let addr = host
         .to_socket_addrs()?

@@ -44,7 +44,7 @@ pub const EXIT_FAILURE: u8 = 1;
 /// The command line or the configuration is bad: `EX_USAGE` of sysexits.
 pub const EXIT_USAGE: u8 = 64;
 
-/// Threads that move bytes; searching has its own.
+/// The number of async threads, which only move bytes. Searches have threads of their own.
 const ASYNC_THREADS: usize = 2;
 
 /// The streams that a command writes to. Logs and progress go to standard error directly.
@@ -151,7 +151,7 @@ fn serve(source: &Layered) -> anyhow::Result<u8> {
             error => error.into(),
         })
     })?;
-    // What outlasted the grace period is not waited for a second time.
+    // Work that outlasted the grace period is not waited for again.
     runtime.shutdown_background();
     Ok(match drained {
         Drained::Complete => EXIT_SUCCESS,
@@ -225,7 +225,7 @@ fn index(
     Ok(EXIT_SUCCESS)
 }
 
-/// Adds the vectors of an encoder to the index of `request`.
+/// Adds the vectors of an encoder to the index of `request`, and the files derived from them.
 fn index_vectors(
     config: &EncoderConfig,
     request: &BuildRequest,

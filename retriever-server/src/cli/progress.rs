@@ -1,5 +1,5 @@
-//! Progress of a build: a bar with rate and time left on a terminal, a line from time to time
-//! elsewhere. All of it goes to standard error.
+//! Shows the progress of a build on standard error: on a terminal as a bar with the rate and the time
+//! left, elsewhere as a line from time to time.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -8,20 +8,20 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::index::progress::Progress;
 
-/// Time between two lines where there is no terminal.
+/// The time between two lines if there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Shows how far a build is.
+/// A display of the progress of a build.
 pub(crate) struct ProgressPrinter {
     bar: Option<ProgressBar>,
     started: Instant,
     last_line: Instant,
-    /// Passages that were encoded before, once this build encodes.
-    encoded_before: Option<u64>,
+    /// The number of items that an earlier build had done, once this build has begun to encode or convert.
+    done_before: Option<u64>,
 }
 
 impl ProgressPrinter {
-    /// A bar if standard error is a terminal.
+    /// Starts a display: a bar if standard error is a terminal.
     pub(crate) fn start() -> Self {
         let bar = io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(0);
@@ -29,7 +29,7 @@ impl ProgressPrinter {
             bar
         });
         let now = Instant::now();
-        Self { bar, started: now, last_line: now, encoded_before: None }
+        Self { bar, started: now, last_line: now, done_before: None }
     }
 
     /// Shows one report.
@@ -49,7 +49,7 @@ impl ProgressPrinter {
             Progress::Merging | Progress::Compressing | Progress::Sealing => None,
         };
         if let (Progress::Encoding { done_before, .. } | Progress::Rows { done_before, .. }, None) =
-            (progress, self.encoded_before)
+            (progress, self.done_before)
         {
             self.start_encoding(done_before);
         }
@@ -65,9 +65,10 @@ impl ProgressPrinter {
         }
     }
 
-    /// Encoding has its own rate, and may go on from where an earlier build stopped.
+    /// Measures the rate again from here, because encoding has its own rate and may resume an earlier
+    /// build.
     fn start_encoding(&mut self, done_before: u64) {
-        self.encoded_before = Some(done_before);
+        self.done_before = Some(done_before);
         self.started = Instant::now();
         if let Some(bar) = &self.bar {
             style(bar, "{msg} [{wide_bar}] {pos}/{len} {per_sec} {eta} left");
@@ -82,14 +83,14 @@ impl ProgressPrinter {
         }
         self.last_line = Instant::now();
         let seconds = self.started.elapsed().as_secs_f64();
-        // Progress that cannot be shown must not stop the work.
+        // An error of the display must not stop the build.
         let _ = match position {
             Some((done, total)) => {
                 let share = done as f64 / total.max(1) as f64;
-                let done_here = done - self.encoded_before.unwrap_or(0).min(done);
+                let done_here = done - self.done_before.unwrap_or(0).min(done);
                 let left = seconds * (total - done) as f64 / done_here.max(1) as f64;
                 let rate = done_here as f64 / seconds.max(f64::MIN_POSITIVE);
-                let rate = match self.encoded_before {
+                let rate = match self.done_before {
                     Some(_) => format!("{rate:.1} passages/s"),
                     None => format!("{:.1} MB/s", rate / 1e6),
                 };
@@ -111,9 +112,9 @@ impl ProgressPrinter {
     }
 }
 
-/// A template that does not parse leaves indicatif's own style.
+/// Sets the style of a bar.
 fn style(bar: &ProgressBar, template: &str) {
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
+    bar.set_style(
+        ProgressStyle::with_template(template).expect("the templates of this file parse"),
+    );
 }

@@ -283,15 +283,15 @@ pub(super) fn reads_rows(backends: &[BackendConfig], graph: Option<GraphKind>) -
 
 /// Parses two different back ends that are not hybrid, with a comma between them.
 fn components(text: &str) -> Option<[BackendKind; 2]> {
-    let (one, other) = text.split_once(',')?;
-    let kinds = [BackendKind::parse(one)?, BackendKind::parse(other)?];
+    let (first, second) = text.split_once(',')?;
+    let kinds = [BackendKind::parse(first)?, BackendKind::parse(second)?];
     (kinds[0] != kinds[1] && !kinds.contains(&BackendKind::Hybrid)).then_some(kinds)
 }
 
 /// Parses two weights with a comma between them.
 fn weights(text: &str) -> Option<[f64; 2]> {
-    let (one, other) = text.split_once(',')?;
-    let weights = [one.parse::<f64>().ok()?, other.parse().ok()?];
+    let (first, second) = text.split_once(',')?;
+    let weights = [first.parse::<f64>().ok()?, second.parse().ok()?];
     let fits = |weight: &f64| (0.0..=MAX_WEIGHT).contains(weight);
     (weights.iter().all(fits) && weights.iter().any(|&weight| weight > 0.0)).then_some(weights)
 }

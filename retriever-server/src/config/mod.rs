@@ -160,7 +160,9 @@ impl ConfigError {
     pub(crate) fn unset(variable: &Variable) -> Self {
         let &Variable { name, flag, accepts, .. } = variable;
         let accepts = accepts.to_owned();
-        Self { faults: vec![BadValue { variable: name, flag, value: None, found: None, accepts }] }
+        Self {
+            faults: vec![BadValue { variable: name, flag, value: None, problem: None, accepts }],
+        }
     }
 }
 
@@ -173,8 +175,8 @@ pub struct BadValue {
     pub flag: &'static str,
     /// The value; `None` if the variable is not set.
     pub value: Option<String>,
-    /// What is wrong with the thing that the value points to; `None` if the value itself is wrong.
-    pub found: Option<String>,
+    /// The fault of the file or device that the value names; `None` if the value itself is bad.
+    pub problem: Option<String>,
     /// The accepted values.
     pub accepts: String,
 }
@@ -188,13 +190,13 @@ impl fmt::Display for ConfigError {
 
 impl fmt::Display for BadValue {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { variable, flag, value, found, accepts } = self;
+        let Self { variable, flag, value, problem, accepts } = self;
         match value {
             Some(value) => write!(formatter, "{variable} (--{flag}) is {value:?}")?,
             None => write!(formatter, "{variable} (--{flag}) is not set")?,
         }
-        if let Some(found) = found {
-            write!(formatter, ", but {found}")?;
+        if let Some(problem) = problem {
+            write!(formatter, ", but {problem}")?;
         }
         write!(formatter, ": expected {accepts}")
     }

@@ -61,7 +61,7 @@ impl<'a> Reader<'a> {
         accepts: String,
     ) -> FaultNoted {
         let (variable, flag) = (variable.name, variable.flag);
-        self.faults.push(BadValue { variable, flag, value, found: None, accepts });
+        self.faults.push(BadValue { variable, flag, value, problem: None, accepts });
         FaultNoted
     }
 
@@ -153,10 +153,10 @@ impl<'a> Reader<'a> {
             |variable: &Variable| source.get(variable.name).or(variable.default.map(str::to_owned));
         let (small, large) = (value(smaller), value(larger));
         let parsed = [&small, &large].map(|text| text.as_deref().and_then(count));
-        if let [Some(one), Some(other)] = parsed
-            && one > other
+        if let [Some(count), Some(limit)] = parsed
+            && count > limit
         {
-            let accepts = format!("at most {other}, the value of {}", larger.name);
+            let accepts = format!("at most {limit}, the value of {}", larger.name);
             self.note(smaller, small, accepts);
         }
     }

@@ -1,14 +1,14 @@
-//! Where values come from. The process environment is read once, in [`environment`]; everything
-//! else takes a [`Source`], so that tests pass a map.
+//! The sources of values. [`environment`] reads the environment of the process once; everything else
+//! takes a [`Source`], so that tests can pass a map.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use super::variables::PREFIX;
 
-/// Gives values by the name of their variable.
+/// A source of values by the names of their variables.
 pub trait Source {
-    /// The value, if one is set.
+    /// Returns the value, if one is set.
     fn get(&self, name: &str) -> Option<String>;
 }
 
@@ -21,9 +21,9 @@ impl Source for BTreeMap<String, String> {
 /// Flags over the environment.
 #[derive(Clone, Debug, Default)]
 pub struct Layered {
-    /// Values of flags, by the name of their variable.
+    /// The values of flags, by the names of their variables.
     pub flags: BTreeMap<String, String>,
-    /// Values of the environment, none of them empty.
+    /// The values of the environment, none of them empty.
     pub environment: BTreeMap<String, String>,
 }
 
@@ -33,13 +33,14 @@ impl Source for Layered {
     }
 }
 
-/// The variables of this process that concern the retriever. Bytes that are not UTF-8 become
-/// replacement characters, which no variable accepts where it matters.
+/// Returns the variables of this process that concern the retriever. Bytes that are not UTF-8 become
+/// replacement characters, which a check of the value refuses if it matters.
 pub fn environment() -> BTreeMap<String, String> {
     concerning(std::env::vars_os())
 }
 
-/// An empty variable counts as not set: compose files pass on what is not set that way.
+/// Keeps the variables of the retriever. An empty variable counts as not set, because compose files
+/// pass unset variables on as empty ones.
 fn concerning(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> BTreeMap<String, String> {
@@ -64,8 +65,8 @@ mod tests {
             ("RETRIEVER_LOG", " "),
             ("HOME", "h"),
         ];
-        let found = concerning(variables.map(|(name, value)| (name.into(), value.into())));
+        let concerning = concerning(variables.map(|(name, value)| (name.into(), value.into())));
         let expected = [("RETRIEVER_INDEX", "i"), ("RETRIEVER_LOG", " ")];
-        assert_eq!(found, BTreeMap::from(expected.map(|(n, v)| (n.to_owned(), v.to_owned()))));
+        assert_eq!(concerning, BTreeMap::from(expected.map(|(n, v)| (n.to_owned(), v.to_owned()))));
     }
 }

@@ -1,4 +1,4 @@
-//! Defaults, precedence and the message about bad values.
+//! Defaults, precedence, and messages about bad values.
 
 use std::collections::BTreeMap;
 

@@ -132,10 +132,10 @@ pub(crate) fn compare(
         CorpusMatch::Other(difference) => {
             let made_from: Vec<_> = manifest.corpus.iter().map(|file| file.path.clone()).collect();
             let (index, made_from) = (index.display(), shown(&made_from));
-            let found = format!("the index in {index} was built from {made_from} ({difference})");
+            let problem = format!("the index in {index} was built from {made_from} ({difference})");
             let accepts = "the corpus of that index, another RETRIEVER_INDEX, or \
                            `retriever-server index --force`";
-            Err(corpus_fault(corpus, found, accepts))
+            Err(corpus_fault(corpus, problem, accepts))
         }
     }
 }
@@ -148,11 +148,11 @@ fn encoder_faults(encoder: &EncoderConfig) -> Vec<BadValue> {
 
 /// Returns the fault of the re-ranker's files, if there is one.
 fn unusable_reranker(folder: &Path) -> Option<BadValue> {
-    let found = match cross_encoder::Settings::load(folder) {
+    let problem = match cross_encoder::Settings::load(folder) {
         Err(error) => error.to_string(),
         Ok(settings) => missing([&settings.model, &settings.tokenizer])?,
     };
-    Some(fault(&var::RERANKER, folder.display().to_string(), found, var::RERANKER.accepts))
+    Some(fault(&var::RERANKER, folder.display().to_string(), problem, var::RERANKER.accepts))
 }
 
 /// Says which of the files does not exist.
@@ -163,7 +163,7 @@ fn missing(files: [&PathBuf; 2]) -> Option<String> {
 
 /// Returns the fault of an encoder's folder that shows without loading the model, if there is one.
 fn unusable_model(encoder: &EncoderConfig) -> Option<BadValue> {
-    let found = match Settings::load(&encoder.model) {
+    let problem = match Settings::load(&encoder.model) {
         Err(error) => error.to_string(),
         Ok(settings) => missing([&settings.model, &settings.tokenizer])?,
     };
@@ -171,7 +171,7 @@ fn unusable_model(encoder: &EncoderConfig) -> Option<BadValue> {
     Some(fault(
         &var::MODEL,
         value,
-        found,
+        problem,
         "a folder with model.onnx, tokenizer.json and retriever.toml",
     ))
 }
@@ -182,8 +182,8 @@ fn no_device(encoder: &EncoderConfig) -> Option<BadValue> {
     if requested == Device::Auto {
         return None;
     }
-    let found = gpu::choose(requested).err()?.to_string();
-    Some(fault(&var::DEVICE, requested.to_string(), found, "auto, cpu or an existing device"))
+    let problem = gpu::choose(requested).err()?.to_string();
+    Some(fault(&var::DEVICE, requested.to_string(), problem, "auto, cpu or an existing device"))
 }
 
 /// Returns the fault of a file of vectors that does not exist.
@@ -213,21 +213,21 @@ fn unfit(index: &Path, error: &IndexError) -> BadValue {
 /// Returns the fault of a folder that no index can be built in, as far as it shows without building one.
 fn unbuildable(index: &Path) -> Option<BadValue> {
     if index.file_name().is_none() {
-        let found = "there is no index and the path ends without a name".to_owned();
-        return Some(index_fault(index, found, "a folder that can be created by its name"));
+        let problem = "there is no index and the path ends without a name".to_owned();
+        return Some(index_fault(index, problem, "a folder that can be created by its name"));
     }
     if is_mount_point(index) {
         // A finished index is put in place by renaming, which does not work for a mount point.
-        let found = "there is no index and the folder is a mount point".to_owned();
+        let problem = "there is no index and the folder is a mount point".to_owned();
         return Some(index_fault(
             index,
-            found,
+            problem,
             "a folder below it, in which an index can be built",
         ));
     }
     let error = probe(index).err()?;
-    let found = format!("there is no index and the folder cannot be created: {error}");
-    Some(index_fault(index, found, "a folder that can be created, to build an index there"))
+    let problem = format!("there is no index and the folder cannot be created: {error}");
+    Some(index_fault(index, problem, "a folder that can be created, to build an index there"))
 }
 
 fn is_mount_point(folder: &Path) -> bool {
@@ -272,20 +272,20 @@ fn unreadable_file(path: &Path) -> Option<String> {
     }
 }
 
-fn index_fault(index: &Path, found: String, accepts: &str) -> BadValue {
-    fault(&var::INDEX, index.display().to_string(), found, accepts)
+fn index_fault(index: &Path, problem: String, accepts: &str) -> BadValue {
+    fault(&var::INDEX, index.display().to_string(), problem, accepts)
 }
 
-fn corpus_fault(corpus: &[PathBuf], found: String, accepts: &str) -> BadValue {
-    fault(&var::CORPUS, shown(corpus), found, accepts)
+fn corpus_fault(corpus: &[PathBuf], problem: String, accepts: &str) -> BadValue {
+    fault(&var::CORPUS, shown(corpus), problem, accepts)
 }
 
-fn fault(variable: &Variable, value: String, found: String, accepts: &str) -> BadValue {
+fn fault(variable: &Variable, value: String, problem: String, accepts: &str) -> BadValue {
     BadValue {
         variable: variable.name,
         flag: variable.flag,
         value: Some(value),
-        found: Some(found),
+        problem: Some(problem),
         accepts: accepts.to_owned(),
     }
 }

@@ -36,9 +36,9 @@ fn faults(values: &[(&str, &Path)]) -> Vec<String> {
 }
 
 #[track_caller]
-fn assert_fault(found: &[String], variable: &str, parts: &[&str]) {
-    let fault = found.iter().find(|fault| fault.starts_with(variable));
-    let fault = fault.unwrap_or_else(|| panic!("{variable} is not among {found:#?}"));
+fn assert_fault(reported: &[String], variable: &str, parts: &[&str]) {
+    let fault = reported.iter().find(|fault| fault.starts_with(variable));
+    let fault = fault.unwrap_or_else(|| panic!("{variable} is not among {reported:#?}"));
     for part in parts {
         assert!(fault.contains(part), "{fault} lacks {part:?}");
     }
@@ -54,8 +54,9 @@ fn the_plan_is_to_open_what_is_there_and_to_build_what_is_not() {
     let deep = folder.path().join("new/deep/index");
     let values = source(&[("INDEX", &deep), ("CORPUS", &corpus)]);
     assert_eq!(CheckedServe::resolve(&values).unwrap().plan, IndexPlan::Build);
-    let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|one| one.unwrap()).collect();
-    assert_eq!(left.len(), 2, "the look leaves nothing behind: {left:?}");
+    let entries: Vec<_> =
+        fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap()).collect();
+    assert_eq!(entries.len(), 2, "the check leaves nothing behind: {entries:?}");
 }
 
 #[test]
@@ -90,10 +91,10 @@ fn something_that_is_no_index_is_refused_with_and_without_a_corpus() {
     let corpus = folder.path().join("corpus.jsonl");
     for index in [folder.path(), &corpus] {
         for values in [vec![("INDEX", index)], vec![("INDEX", index), ("CORPUS", &*corpus)]] {
-            let found = faults(&values);
-            assert_eq!(found.len(), 1, "{found:?}");
+            let reported = faults(&values);
+            assert_eq!(reported.len(), 1, "{reported:?}");
             assert_fault(
-                &found,
+                &reported,
                 "RETRIEVER_INDEX",
                 &["the existing folder or file is not an index"],
             );
@@ -124,14 +125,14 @@ fn a_place_where_nothing_can_be_created_is_named_with_the_reason() {
     let folder = indexed();
     let corpus = folder.path().join("corpus.jsonl");
     let below_a_file = corpus.join("new/index");
-    let found = faults(&[("INDEX", &below_a_file), ("CORPUS", &corpus)]);
-    assert_eq!(found.len(), 1, "{found:?}");
-    assert_fault(&found, "RETRIEVER_INDEX", &["cannot be created: Not a directory"]);
+    let reported = faults(&[("INDEX", &below_a_file), ("CORPUS", &corpus)]);
+    assert_eq!(reported.len(), 1, "{reported:?}");
+    assert_fault(&reported, "RETRIEVER_INDEX", &["cannot be created: Not a directory"]);
     let values = source(&[("INDEX", &below_a_file), ("CORPUS", &corpus)]);
     let error = CheckedIndex::resolve(&values, false).unwrap_err().to_string();
     assert!(error.contains("cannot be created: Not a directory"), "{error}");
-    let found = faults(&[("INDEX", &folder.path().join("none/..")), ("CORPUS", &corpus)]);
-    assert_fault(&found, "RETRIEVER_INDEX", &["ends without a name"]);
+    let reported = faults(&[("INDEX", &folder.path().join("none/..")), ("CORPUS", &corpus)]);
+    assert_fault(&reported, "RETRIEVER_INDEX", &["ends without a name"]);
 }
 
 #[test]
@@ -171,10 +172,10 @@ fn corpus_files_must_be_readable_where_an_index_is_built_from_them() {
     let (absent, inside) = (folder.path().join("absent"), folder.path().join("index"));
     let list = [&corpus, &absent, &inside].map(|path| name_of(path)).join(",");
     let values = [("INDEX", &*new), ("CORPUS", Path::new(&list))];
-    let found = faults(&values);
+    let reported = faults(&values);
     let parts = ["absent cannot be read: No such file", "index is a folder", "files that can"];
-    assert_eq!(found.len(), 1, "{found:?}");
-    assert_fault(&found, "RETRIEVER_CORPUS", &parts);
+    assert_eq!(reported.len(), 1, "{reported:?}");
+    assert_fault(&reported, "RETRIEVER_CORPUS", &parts);
     // `index` reads them whether or not there is an index.
     for index in [&new, &index] {
         let values = source(&[("INDEX", index), ("CORPUS", Path::new(&list))]);
@@ -184,28 +185,28 @@ fn corpus_files_must_be_readable_where_an_index_is_built_from_them() {
     }
     // A bad place for the index and a bad corpus are two faults of one message.
     let bad = corpus.join("index");
-    let found = faults(&[("INDEX", &bad), ("CORPUS", Path::new(&list))]);
-    assert_eq!(found.len(), 2, "{found:?}");
+    let reported = faults(&[("INDEX", &bad), ("CORPUS", Path::new(&list))]);
+    assert_eq!(reported.len(), 2, "{reported:?}");
 }
 
 #[test]
 fn a_corpus_whose_value_is_bad_is_reported_once() {
     let folder = tempfile::tempdir().unwrap();
-    let found = faults(&[("INDEX", &folder.path().join("new")), ("CORPUS", Path::new("a,,b"))]);
-    assert_eq!(found.len(), 1, "{found:?}");
-    assert_fault(&found, "RETRIEVER_CORPUS", &["expected paths of JSON Lines files"]);
+    let reported = faults(&[("INDEX", &folder.path().join("new")), ("CORPUS", Path::new("a,,b"))]);
+    assert_eq!(reported.len(), 1, "{reported:?}");
+    assert_fault(&reported, "RETRIEVER_CORPUS", &["expected paths of JSON Lines files"]);
 }
 
 #[test]
 fn a_device_that_is_asked_for_must_be_there() {
     let index = indexed();
-    let found = |device: &str| {
+    let with_device = |device: &str| {
         let values = [("INDEX", index.path()), ("MODEL", Path::new("/nowhere"))];
         let backend = [("BACKEND", Path::new("dense")), ("DEVICE", Path::new(device))];
         faults(&[values, backend].concat())
     };
     let of_device = |device: &str| {
-        found(device)
+        with_device(device)
             .into_iter()
             .filter(|fault| fault.starts_with("RETRIEVER_DEVICE"))
             .collect::<Vec<_>>()
