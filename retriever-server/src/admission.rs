@@ -1,5 +1,5 @@
-//! How much work the server takes on. Both counts are bounded; what does not fit is refused at
-//! once, so that a client retries later and not into a queue that grows.
+//! Admits work up to two limits: requests, and queries. Work beyond a limit is refused immediately,
+//! so that clients retry later and no queue grows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use crate::ticket::Ticket;
 
-/// The server has taken on as much as it may.
+/// The error of work that is refused because a limit is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Overloaded;
 
-/// Counts requests whose body is being read or answered, and queries being answered.
+/// The requests that are read or answered, and the queries that are answered, with their limits.
 #[derive(Debug)]
 pub struct Admission {
     requests: Arc<Semaphore>,
@@ -21,14 +21,14 @@ pub struct Admission {
     max_queued_queries: usize,
 }
 
-/// A request's place from its first byte to its last.
+/// The permit that a request holds from its first byte to its last.
 #[derive(Debug)]
-pub struct RequestPlace {
+pub struct RequestPermit {
     _permit: OwnedSemaphorePermit,
 }
 
 impl Admission {
-    /// Nothing is taken on yet.
+    /// Creates the limits, with no work admitted.
     pub fn new(max_requests: usize, max_queued_queries: usize) -> Self {
         Self {
             requests: Arc::new(Semaphore::new(max_requests)),
@@ -38,35 +38,35 @@ impl Admission {
         }
     }
 
-    /// Takes on a request, before its body is read.
-    pub fn enter(&self) -> Result<RequestPlace, Overloaded> {
+    /// Admits a request, before its body is read.
+    pub fn enter(&self) -> Result<RequestPermit, Overloaded> {
         let permit = Arc::clone(&self.requests).try_acquire_owned();
-        permit.map(|permit| RequestPlace { _permit: permit }).map_err(|_| Overloaded)
+        permit.map(|permit| RequestPermit { _permit: permit }).map_err(|_| Overloaded)
     }
 
-    /// Takes on the queries of a request, which have `limit` to be answered.
+    /// Admits the queries of a request, which must be answered within `limit`.
     pub fn admit(&self, queries: usize, limit: Duration) -> Result<Ticket, Overloaded> {
         let count = u32::try_from(queries).map_err(|_| Overloaded)?;
         match Arc::clone(&self.queries).try_acquire_many_owned(count) {
-            Ok(place) => Ok(Ticket::new(limit, Some(place))),
+            Ok(permit) => Ok(Ticket::new(limit, Some(permit))),
             Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => Err(Overloaded),
         }
     }
 
-    /// Requests under way.
+    /// Returns the number of admitted requests.
     pub fn requests_in_flight(&self) -> usize {
         self.max_requests - self.requests.available_permits()
     }
 
-    /// Queries under way.
+    /// Returns the number of admitted queries.
     pub fn queries_in_flight(&self) -> usize {
         self.max_queued_queries - self.queries.available_permits()
     }
 
-    /// Ends when no request is under way. New ones are refused from here on.
+    /// Waits until no request is admitted any more. New ones are refused from the first call on.
     pub async fn drained(&self) {
-        // A waiting acquire keeps later ones out: a semaphore serves in order.
-        let all = u32::try_from(self.max_requests).unwrap_or(u32::MAX);
+        // A semaphore serves in order, so this acquire keeps later ones out while it waits.
+        let all = u32::try_from(self.max_requests).expect("the configuration limits it to 2^24");
         let _everything = self.requests.acquire_many(all).await;
     }
 }
@@ -78,7 +78,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_mins(1);
 
     #[test]
-    fn both_counts_are_bounded_and_places_come_back() {
+    fn both_counts_are_bounded_and_permits_come_back() {
         let admission = Admission::new(2, 10);
         let first = admission.enter().unwrap();
         let _second = admission.enter().unwrap();
@@ -97,12 +97,12 @@ mod tests {
     #[tokio::test]
     async fn draining_waits_for_the_last_request() {
         let admission = Arc::new(Admission::new(2, 10));
-        let place = admission.enter().unwrap();
+        let permit = admission.enter().unwrap();
         let waiting = Arc::clone(&admission);
         let mut drained = tokio::spawn(async move { waiting.drained().await });
         tokio::task::yield_now().await;
         assert!(!drained.is_finished());
-        drop(place);
+        drop(permit);
         (&mut drained).await.unwrap();
         assert_eq!(admission.requests_in_flight(), 0);
     }

@@ -1,9 +1,9 @@
-//! Where a model computes.
+//! The devices of models and of vector search.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Where a model is to compute.
+/// A requested device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Device {
     /// The first CUDA device if ONNX Runtime can use it, else the CPU.
@@ -11,14 +11,15 @@ pub enum Device {
     Auto,
     /// The CPU.
     Cpu,
-    /// The CUDA device of this number, or none.
+    /// The CUDA device with this number; it is an error if it does not exist.
     Cuda(u16),
-    /// Every CUDA device that can share the work, or none; what cannot be shared is on the first.
+    /// Every CUDA device that can share the work; it is an error if there is none. Work that cannot be
+    /// shared runs on the first.
     EveryCuda,
 }
 
 impl Device {
-    /// The number of the CUDA device for what cannot be shared.
+    /// Returns the number of the CUDA device for work that cannot be shared.
     pub(crate) fn first_cuda(self) -> u16 {
         match self {
             Self::Cuda(number) => number,
@@ -55,12 +56,12 @@ impl fmt::Display for Device {
     }
 }
 
-/// Where a model does compute.
+/// The device that a model was opened on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Provider {
-    /// ONNX Runtime's own kernels.
+    /// The CPU, with ONNX Runtime's own kernels.
     Cpu,
-    /// The CUDA device of this number.
+    /// The CUDA device with this number.
     Cuda(u16),
 }
 

@@ -1,7 +1,8 @@
-//! What a JSON value is, in words for messages about wrong input.
+//! Names the kinds of JSON values for messages about wrong input.
 
 use serde_json::Value;
 
+/// Returns the kind of a value, worded to follow "is".
 pub(crate) fn json_kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

@@ -1,6 +1,6 @@
-//! The way of an admitted batch: equal queries are searched once, the back end ranks, rows become
-//! passages, and a re-ranker, where there is one, ranks those again. Each query ends with its
-//! passages or with its own fault.
+//! The stages of an admitted batch: equal queries are searched once, the back end ranks, rows become
+//! passages, and a re-ranker, if there is one, ranks those again. Each query ends with its passages or
+//! with its own fault.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::query::{Answer, Hit, QueryAnswer, QueryBatch, QueryOutcome, SearchFau
 use crate::rerank::Reranker;
 use crate::ticket::{AbandonOnDrop, Ticket};
 
-/// Back end, passages and threads.
+/// The stages with the threads that run them.
 #[derive(Debug)]
 pub struct Pipeline {
     backend: Box<dyn Backend>,
@@ -25,7 +25,7 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Puts the stages together.
+    /// Creates a pipeline without a re-ranker.
     pub fn new(
         backend: Box<dyn Backend>,
         passages: PassageStore,
@@ -36,7 +36,7 @@ impl Pipeline {
         Self { backend, passages, pool, max_query_bytes, reranker: None }
     }
 
-    /// The same with a last stage.
+    /// Adds a re-ranker as the last stage.
     #[must_use]
     pub fn with_reranker(self, reranker: Option<Arc<Reranker>>) -> Self {
         Self { reranker, ..self }
@@ -50,20 +50,20 @@ impl Pipeline {
         let unique = QueryBatch { queries: distinct.queries.into(), top_k: batch.top_k };
         let answers = self.rank(unique, ticket).await;
         distinct
-            .places
+            .slots
             .into_iter()
-            .map(|place| match place {
-                Place::At(index) => answers
+            .map(|slot| match slot {
+                Slot::Distinct(index) => answers
                     .get(index)
                     .cloned()
                     // A back end that answers too few queries has failed the rest.
                     .unwrap_or(Err(SearchFault::Internal)),
-                Place::Refused(fault) => Err(fault),
+                Slot::Refused(fault) => Err(fault),
             })
             .collect()
     }
 
-    /// The answers of all stages.
+    /// Passes distinct queries through all stages.
     async fn rank(&self, batch: QueryBatch, ticket: Arc<Ticket>) -> Vec<QueryAnswer> {
         let Some(reranker) = &self.reranker else {
             let outcomes = self.backend.search(batch, Arc::clone(&ticket)).await;
@@ -75,7 +75,7 @@ impl Pipeline {
         reranker.rank_answers(batch, answers, ticket).await
     }
 
-    /// Replaces rows by passages. On the pool, as a passage may have to come from the disk.
+    /// Replaces rows by passages. This runs on the pool, because a passage may be read from the disk.
     async fn read(&self, outcomes: Vec<QueryOutcome>, ticket: Arc<Ticket>) -> Vec<QueryAnswer> {
         let passages = Arc::clone(&self.passages);
         let count = outcomes.len();
@@ -101,29 +101,29 @@ fn read_one(passages: &PassageStore, hit: Hit) -> Result<Answer, SearchFault> {
     }
 }
 
-/// Where a query of the request finds its answer.
+/// The source of the answer to one query of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// Among the distinct queries.
-    At(usize),
-    /// Nowhere.
+enum Slot {
+    /// The distinct query with this index.
+    Distinct(usize),
+    /// No search, but this fault.
     Refused(SearchFault),
 }
 
-/// The queries that are searched: each text once. Rollouts of one question often search for the
-/// same words in the same turn.
+/// The distinct queries of a request, and a slot for each query. Rollouts of one question often
+/// search for the same words in the same turn.
 struct Distinct {
     queries: Vec<String>,
-    places: Vec<Place>,
+    slots: Vec<Slot>,
 }
 
 impl Distinct {
     fn of(queries: &[String], max_query_bytes: usize) -> Self {
         let mut seen: HashMap<&str, usize> = HashMap::new();
-        let mut distinct = Self { queries: Vec::new(), places: Vec::with_capacity(queries.len()) };
+        let mut distinct = Self { queries: Vec::new(), slots: Vec::with_capacity(queries.len()) };
         for query in queries {
             if query.len() > max_query_bytes {
-                distinct.places.push(Place::Refused(SearchFault::QueryTooLong));
+                distinct.slots.push(Slot::Refused(SearchFault::QueryTooLong));
                 continue;
             }
             let next = distinct.queries.len();
@@ -131,7 +131,7 @@ impl Distinct {
             if index == next {
                 distinct.queries.push(query.clone());
             }
-            distinct.places.push(Place::At(index));
+            distinct.slots.push(Slot::Distinct(index));
         }
         distinct
     }
@@ -147,8 +147,8 @@ mod tests {
     use crate::backend::SearchFuture;
     use crate::corpus::store::PassageWriter;
 
-    /// Finds row 0 for `first`, a row that does not exist for `beyond`, nothing for anything
-    /// else, and forgets what follows `forgotten`.
+    /// A back end that returns row 0 for `first`, a row that does not exist for `beyond`, and no row for
+    /// other queries. It gives no outcome for `forgotten` and the queries after it.
     #[derive(Debug)]
     struct Scripted;
 
@@ -207,12 +207,13 @@ mod tests {
     }
 
     #[test]
-    fn equal_queries_share_a_place_and_long_ones_have_none() {
+    fn equal_queries_share_a_slot_and_long_ones_have_none() {
         let queries = ["a", "b", "a", "longer than ten", "b"].map(str::to_owned);
         let distinct = Distinct::of(&queries, 10);
         assert_eq!(distinct.queries, ["a", "b"]);
-        let refused = Place::Refused(SearchFault::QueryTooLong);
-        let expected = [Place::At(0), Place::At(1), Place::At(0), refused, Place::At(1)];
-        assert_eq!(distinct.places, expected);
+        let refused = Slot::Refused(SearchFault::QueryTooLong);
+        let expected =
+            [Slot::Distinct(0), Slot::Distinct(1), Slot::Distinct(0), refused, Slot::Distinct(1)];
+        assert_eq!(distinct.slots, expected);
     }
 }

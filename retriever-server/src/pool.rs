@@ -1,5 +1,5 @@
-//! A fixed number of threads for work that would hold up the async threads. The queue is bounded,
-//! jobs start in order, and a job that panics costs its own result only.
+//! A fixed number of threads for work that would block the async threads. The queue is bounded, jobs
+//! start in order, and a job that panics loses only its own result.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,18 +11,19 @@ use tracing::error;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Largest piece of a batch that one thread takes at a time: small, so that a single query does
-/// not wait behind the whole of a large batch.
+/// The most items of a batch that one thread takes at a time. The number is small, so that a single
+/// query does not wait behind a whole large batch.
 const MAX_CHUNK: usize = 16;
 
-/// Pieces per thread that a batch is split into, so that threads end at about the same time.
+/// The number of chunks per thread in a batch. Several per thread let the threads end at about the
+/// same time.
 const CHUNKS_PER_THREAD: usize = 4;
 
-/// The job panicked, or the queue was full.
+/// The error of a job that panicked, or that found the queue full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JobLost;
 
-/// Worker threads with their queue. They end when the pool is dropped.
+/// Worker threads with their queue. The threads end when the pool is dropped.
 #[derive(Debug)]
 pub struct Pool {
     shared: Arc<Shared>,
@@ -70,7 +71,7 @@ impl Pool {
         self.submit(job).await.map_err(|_| JobLost)
     }
 
-    /// Runs `item` for every index below `count`, in chunks on all threads.
+    /// Calls `item` with every index below `count`, in chunks on all threads.
     pub async fn map<T: Send + 'static>(
         &self,
         count: usize,
@@ -96,7 +97,7 @@ impl Pool {
         results
     }
 
-    /// Queues a job. A full queue, like a panic, shows as a closed receiver.
+    /// Queues a job. If the queue is full or the job panics, the receiver is closed.
     fn submit<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
@@ -104,7 +105,7 @@ impl Pool {
         let (sender, receiver) = oneshot::channel();
         let job = Box::new(move || {
             if let Ok(result) = guarded(job) {
-                // The receiver is gone when the client is.
+                // The receiver is gone if the client is gone.
                 let _ = sender.send(result);
             }
         });
@@ -129,8 +130,8 @@ impl Drop for Pool {
 }
 
 impl Shared {
-    /// Jobs run outside the lock and pushing cannot fail half-way, so that a poisoned lock still
-    /// guards a sound queue.
+    /// Locks the queue. Jobs run outside the lock, and pushing cannot fail half-way, so a poisoned lock
+    /// still guards a sound queue.
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -155,6 +156,7 @@ impl Shared {
     }
 }
 
+/// Runs a job and catches its panic.
 fn guarded<T>(job: impl FnOnce() -> T) -> Result<T, JobLost> {
     catch_unwind(AssertUnwindSafe(job)).map_err(|_| {
         error!("a job panicked");
@@ -193,7 +195,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_queue_loses_the_job_and_nothing_else() {
         let pool = Pool::start(1, 1).unwrap();
-        let (release, wait) = std::sync::mpsc::channel::<()>();
+        let (release, wait) = std::sync::mpsc::sync_channel::<()>(1);
         let (started, has_started) = oneshot::channel();
         let blocker = pool.submit(move || {
             let _ = started.send(());

@@ -1,46 +1,45 @@
-//! Queries and what becomes of them: a batch, its hits, its answers, its faults. Values without
-//! behaviour, which every room between the HTTP interface and the kernels may name.
+//! Batches of queries, their hits, answers and faults. They are plain values, which every room from
+//! the kernels to the HTTP interface may use.
 
 use std::sync::Arc;
 
 use shared::passage::Passage;
 use thiserror::Error;
 
-/// Queries that want the same number of passages. One query is a batch of one; none is a batch
-/// too.
+/// Queries that request the same number of passages. A batch may have one query or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueryBatch {
-    /// Any text, the empty one included.
+    /// The texts, which may be anything, also empty.
     pub queries: Arc<[String]>,
-    /// Passages wanted per query, at least 1.
+    /// The number of passages requested per query, at least 1.
     pub top_k: usize,
 }
 
-/// A row of the corpus with its score, higher is better.
+/// A row of the corpus with its score.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Hit {
-    /// Row of the passage.
+    /// The row of the passage.
     pub row: u32,
-    /// Finite score on the back end's own scale.
+    /// A finite score on the back end's own scale; higher is better.
     pub score: f32,
 }
 
-/// Why one query has no answer.
+/// The reason why one query has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum SearchFault {
-    /// Its time ran out.
+    /// The deadline passed.
     #[error("deadline exceeded")]
     DeadlineExceeded,
-    /// It is longer than the server takes.
+    /// The query is longer than the server accepts.
     #[error("query too long")]
     QueryTooLong,
-    /// The server is at fault; the log says how.
+    /// The server failed; the log has the cause.
     #[error("internal fault")]
     Internal,
 }
 
 impl SearchFault {
-    /// Whether the same query may succeed later.
+    /// Returns `true` if the same query may succeed later.
     pub fn is_retryable(self) -> bool {
         match self {
             Self::DeadlineExceeded | Self::Internal => true,
@@ -49,17 +48,17 @@ impl SearchFault {
     }
 }
 
-/// Hits of one query, best first, or why there are none.
+/// The hits of one query, best first, or the reason why there are none.
 pub type QueryOutcome = Result<Vec<Hit>, SearchFault>;
 
 /// A passage with its score.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    /// The passage as it is stored.
+    /// The stored passage.
     pub passage: Passage,
-    /// The back end's score, or the re-ranker's where there is one.
+    /// The score of the back end, or of the re-ranker if there is one.
     pub score: f32,
 }
 
-/// Passages of one query, best first, or why there are none.
+/// The passages of one query, best first, or the reason why there are none.
 pub type QueryAnswer = Result<Vec<Answer>, SearchFault>;

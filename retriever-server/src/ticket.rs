@@ -1,6 +1,6 @@
-//! What an admitted request carries through the server: its place among the queued queries, its
-//! deadline, and whether its client is still there. Work that holds the ticket keeps the place
-//! taken, so that abandoned work counts until it has really ended.
+//! The ticket of an admitted request: its permit for queued queries, its deadline, and a mark if its
+//! client has gone. Work that holds the ticket holds the permit, so abandoned work counts until it
+//! has really ended.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,44 +8,44 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedSemaphorePermit;
 
-/// One admitted request, or several that share work.
+/// The ticket of one admitted request, or of several that share work.
 #[derive(Debug)]
 pub struct Ticket {
     deadline: Instant,
     abandoned: AtomicBool,
-    _place: Option<OwnedSemaphorePermit>,
-    /// The requests that share work; empty for one by itself.
+    _permit: Option<OwnedSemaphorePermit>,
+    /// The tickets of requests that share work; empty for a single request.
     members: Vec<Arc<Ticket>>,
 }
 
 impl Ticket {
-    /// A ticket that runs out after `limit`.
-    pub fn new(limit: Duration, place: Option<OwnedSemaphorePermit>) -> Self {
+    /// Creates a ticket that runs out after `limit`.
+    pub fn new(limit: Duration, permit: Option<OwnedSemaphorePermit>) -> Self {
         Self {
             deadline: Instant::now() + limit,
             abandoned: AtomicBool::new(false),
-            _place: place,
+            _permit: permit,
             members: Vec::new(),
         }
     }
 
-    /// The ticket of work for several requests, which goes on as long as one of them does.
+    /// Creates the ticket of work for several requests, at least one. It is over when all of theirs are over.
     pub fn joint(members: Vec<Arc<Self>>) -> Self {
         let deadline = members.iter().map(|member| member.deadline).max();
         Self {
-            deadline: deadline.unwrap_or_else(Instant::now),
+            deadline: deadline.expect("shared work belongs to at least one request"),
             abandoned: AtomicBool::new(false),
-            _place: None,
+            _permit: None,
             members,
         }
     }
 
-    /// When the time for the work is over.
+    /// Returns the time at which the work has to end.
     pub fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    /// Whether work for this request should stop.
+    /// Returns `true` if work for this request should stop.
     pub fn is_over(&self) -> bool {
         self.is_over_at(Instant::now())
     }
@@ -53,12 +53,13 @@ impl Ticket {
     fn is_over_at(&self, now: Instant) -> bool {
         self.abandoned.load(Ordering::Relaxed)
             || now >= self.deadline
-            || (!self.members.is_empty() && self.members.iter().all(|one| one.is_over_at(now)))
+            || (!self.members.is_empty()
+                && self.members.iter().all(|member| member.is_over_at(now)))
     }
 }
 
-/// Marks the ticket as abandoned when the request's future is dropped, which is how a closed
-/// connection shows.
+/// A guard that marks the ticket as abandoned when the future of the request is dropped. A closed
+/// connection drops that future.
 #[derive(Debug)]
 pub struct AbandonOnDrop(pub Arc<Ticket>);
 

@@ -8,7 +8,7 @@ use std::arch::x86_64::{
 };
 use std::mem::transmute;
 
-/// Whether the processor has AVX-512 BF16, and what of AVX-512 is used beside it.
+/// Returns `true` if the processor has AVX-512 BF16, and the parts of AVX-512 that are used with it.
 pub(crate) fn has_bf16_vectors() -> bool {
     is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
@@ -16,12 +16,13 @@ pub(crate) fn has_bf16_vectors() -> bool {
         && is_x86_feature_detected!("avx512bf16")
 }
 
-/// Rounds two vectors to bfloat16, the first one's numbers first, and gives what they then are.
+/// Rounds two vectors to bfloat16, the numbers of the first one first. Also returns the rounded values as
+/// `f32`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub(crate) fn round(numbers: [__m512; 2]) -> (__m512i, [__m512; 2]) {
     let both: __m512bh = _mm512_cvtne2ps_pbh(numbers[1], numbers[0]);
-    // SAFETY: one is the other under another name.
+    // SAFETY: both types are 64 bytes without any invalid bit pattern.
     let both: __m512i = unsafe { transmute(both) };
     let halves = [_mm512_castsi512_si256(both), _mm512_extracti64x4_epi64::<1>(both)];
     let widened = halves

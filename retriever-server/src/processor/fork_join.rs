@@ -1,14 +1,14 @@
-//! One way to split work over threads: fork, work along, join.
+//! The one way to split work over threads and to join their results.
 //!
-//! Two kinds of work fit. Where the work has parts, each part is an argument:
+//! Two kinds of work fit. If the work has parts, each part is an argument:
 //!
 //! ```text
 //! let lists = fork_join(queries.chunks(share), |queries| search_all(queries));
 //! fork_join(rows.chunks_mut(share), |rows| fill(rows));
 //! ```
 //!
-//! Where threads take items from a common counter, each part is a worker, and its number is of no
-//! use. A worker that comes late finds the counter at its end and returns an empty result:
+//! If threads take items from a common counter, each part is a worker, and its number is not used. A worker
+//! that starts late finds no more items and returns an empty result:
 //!
 //! ```text
 //! let next = AtomicUsize::new(0);

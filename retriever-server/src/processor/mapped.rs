@@ -1,6 +1,5 @@
-//! Files mapped into memory, the one way of this crate. The map is tantivy's, which keeps the crate
-//! free of unsafe code of its own here. Whoever maps a file relies on nobody changing it in place:
-//! files of an index are only ever replaced whole.
+//! The one way to map a file into memory. The map is tantivy's, so no unsafe code is needed here. A mapped
+//! file must not be changed in place; files of an index are only replaced as a whole.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -9,7 +8,7 @@ use tantivy::directory::error::{OpenDirectoryError, OpenReadError};
 use tantivy::directory::{Directory, MmapDirectory, OwnedBytes};
 use thiserror::Error;
 
-/// A file cannot be mapped.
+/// The error of a file that cannot be mapped.
 #[derive(Debug, Error)]
 pub enum MapError {
     /// The file cannot be opened.
@@ -17,10 +16,10 @@ pub enum MapError {
     Open {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
-    /// Something that is no regular file.
+    /// The path does not name a regular file.
     #[error("cannot open {}: not a file", .0.display())]
     NotAFile(PathBuf),
     /// The folder of the file cannot be opened.
@@ -28,7 +27,7 @@ pub enum MapError {
     Folder {
         /// The folder.
         folder: PathBuf,
-        /// Why not.
+        /// The cause.
         source: OpenDirectoryError,
     },
     /// The file cannot be mapped.

@@ -1,5 +1,5 @@
-//! What every room may ask of the machine: files in memory, work on several threads, and
-//! instructions that more than one room uses. It knows nothing of search.
+//! Services of the machine for every room: mapped files, work on several threads, and instructions that
+//! more than one room uses. It knows nothing of search.
 //!
 //! - [`mapped`] is the one way to map a file.
 //! - [`fork_join`] is the one way to split work over threads and wait for it.
