@@ -2,9 +2,11 @@
 //! curl.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
+
+use thiserror::Error;
 
 use crate::config::variables::ADDR;
 
@@ -12,15 +14,42 @@ const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// The largest head that is read; the status line is within it.
 const MAX_HEAD_BYTES: u64 = 4096;
 
+/// The reason why a server is not ready.
+#[derive(Debug, Error)]
+pub(crate) enum HealthError {
+    /// The URL is not one of HTTP.
+    #[error("--url is {0:?}: expected http://host:port")]
+    Url(String),
+    /// The server cannot be reached.
+    #[error("{url} does not answer: {cause}")]
+    NoAnswer {
+        /// The base URL.
+        url: String,
+        /// The cause.
+        cause: io::Error,
+    },
+    /// The server answers that it is not ready.
+    #[error("{url} is not ready: status {status}")]
+    NotReady {
+        /// The base URL.
+        url: String,
+        /// The status of the answer.
+        status: String,
+    },
+}
+
 /// Fails with the reason if the server is not ready.
 pub(crate) fn check(
     url: Option<String>,
     environment: &BTreeMap<String, String>,
-) -> Result<(), String> {
+) -> Result<(), HealthError> {
     let url = url.unwrap_or_else(|| default_url(environment));
     let host = host_of(&url)?;
-    let status = get_status(&host).map_err(|error| format!("{url} does not answer: {error}"))?;
-    if status == "200" { Ok(()) } else { Err(format!("{url} is not ready: status {status}")) }
+    match get_status(&host) {
+        Ok(status) if status == "200" => Ok(()),
+        Ok(status) => Err(HealthError::NotReady { url, status }),
+        Err(cause) => Err(HealthError::NoAnswer { url, cause }),
+    }
 }
 
 /// Returns the URL of a server in this environment, with the port of RETRIEVER_ADDR.
@@ -32,21 +61,21 @@ pub(crate) fn default_url(environment: &BTreeMap<String, String>) -> String {
 }
 
 /// Returns the host and port of an HTTP URL.
-fn host_of(url: &str) -> Result<String, String> {
+fn host_of(url: &str) -> Result<String, HealthError> {
     let host = url
         .strip_prefix("http://")
         .map(|rest| rest.split_once('/').map_or(rest, |(host, _)| host))
         .filter(|host| !host.is_empty())
-        .ok_or_else(|| format!("--url is {url:?}: expected http://host:port"))?;
+        .ok_or_else(|| HealthError::Url(url.to_owned()))?;
     Ok(if host.contains(':') { host.to_owned() } else { format!("{host}:80") })
 }
 
 /// Returns the status of `GET /readyz`.
-fn get_status(host: &str) -> std::io::Result<String> {
+fn get_status(host: &str) -> io::Result<String> {
     let addr = host
         .to_socket_addrs()?
         .next()
-        .ok_or_else(|| std::io::Error::other("the host has no address"))?;
+        .ok_or_else(|| io::Error::other("the host has no address"))?;
     let mut stream = TcpStream::connect_timeout(&addr, TIME_LIMIT)?;
     stream.set_read_timeout(Some(TIME_LIMIT))?;
     stream.set_write_timeout(Some(TIME_LIMIT))?;
@@ -55,7 +84,7 @@ fn get_status(host: &str) -> std::io::Result<String> {
     stream.take(MAX_HEAD_BYTES).read_to_end(&mut head)?;
     let head = String::from_utf8_lossy(&head);
     let status = head.split(' ').nth(1).filter(|_| head.starts_with("HTTP/1."));
-    status.map(str::to_owned).ok_or_else(|| std::io::Error::other("the answer is not HTTP"))
+    status.map(str::to_owned).ok_or_else(|| io::Error::other("the answer is not HTTP"))
 }
 
 #[cfg(test)]

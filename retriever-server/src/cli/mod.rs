@@ -96,7 +96,7 @@ fn execute(command: Command, out: &mut dyn Write) -> anyhow::Result<u8> {
         Command::Check(flags) => check(&Layered { flags: flags.values, environment }, out),
         Command::Index(arguments) => index(arguments, environment, out),
         Command::Health(arguments) => {
-            health::check(arguments.url, &environment).map_err(anyhow::Error::msg)?;
+            health::check(arguments.url, &environment)?;
             writeln!(out, "ok")?;
             Ok(EXIT_SUCCESS)
         }

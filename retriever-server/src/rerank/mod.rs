@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use tracing::error;
 
-use crate::encode::Pair;
 use crate::encode::cross_encoder::CrossEncoder;
+use crate::encode::{EncodeError, Pair};
 use crate::pool::Pool;
 use crate::query::{Answer, QueryAnswer, QueryBatch, SearchFault};
 use crate::ticket::Ticket;
@@ -21,7 +21,7 @@ pub trait PairScorer: Debug + Send + Sync {
         &self,
         pairs: &[Pair<'_>],
         stop: &dyn Fn() -> bool,
-    ) -> Result<Vec<Option<f32>>, String>;
+    ) -> Result<Vec<Option<f32>>, EncodeError>;
 }
 
 impl PairScorer for CrossEncoder {
@@ -29,8 +29,8 @@ impl PairScorer for CrossEncoder {
         &self,
         pairs: &[Pair<'_>],
         stop: &dyn Fn() -> bool,
-    ) -> Result<Vec<Option<f32>>, String> {
-        Self::score(self, pairs, stop).map_err(|error| error.to_string())
+    ) -> Result<Vec<Option<f32>>, EncodeError> {
+        Self::score(self, pairs, stop)
     }
 }
 
@@ -127,8 +127,12 @@ fn score(
     let pairs: Vec<Pair<'_>> = order.iter().map(pair).collect();
     let pair_scores = match scorer.score(&pairs, &stop) {
         Ok(scores) if scores.len() == pairs.len() => scores,
-        other => {
-            error!(fault = ?other.map(|scores| scores.len()), "passages could not be scored");
+        Ok(scores) => {
+            error!(scores = scores.len(), pairs = pairs.len(), "the number of scores is wrong");
+            return vec![Err(SearchFault::Internal); texts.len()];
+        }
+        Err(fault) => {
+            error!(%fault, "passages could not be scored");
             return vec![Err(SearchFault::Internal); texts.len()];
         }
     };

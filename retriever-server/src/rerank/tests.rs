@@ -26,11 +26,14 @@ impl PairScorer for Numbers {
         &self,
         pairs: &[Pair<'_>],
         stop: &dyn Fn() -> bool,
-    ) -> Result<Vec<Option<f32>>, String> {
+    ) -> Result<Vec<Option<f32>>, EncodeError> {
         let mut scores = Vec::new();
         for (index, pair) in pairs.iter().enumerate() {
             self.asked.lock().unwrap().push((pair.query.to_owned(), pair.passage.to_owned()));
-            let number = pair.passage.parse().map_err(|_| "not a number".to_owned())?;
+            let number = pair
+                .passage
+                .parse()
+                .map_err(|_| EncodeError::Tokenize("not a number".to_owned()))?;
             scores.push((index < self.allowed && !stop()).then_some(number));
         }
         Ok(scores)
