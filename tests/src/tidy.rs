@@ -1,5 +1,5 @@
-//! The rules of the checkout that no compiler knows: sizes and names of files, words that must not be
-//! in them, links between pages, and which package may depend on which.
+//! Rules of the checkout that no compiler checks: sizes and names of files, words that they must not
+//! contain, links between pages, and the dependencies between packages.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,10 +9,10 @@ use std::process::Command;
 
 const FILE_LINES_MAX: usize = 450;
 const MAIN_LINES_MAX: usize = 60;
-/// Names that say nothing of what is in the file.
+/// Names that say nothing about the content of a file.
 const EMPTY_NAMES: [&str; 6] =
     ["utils.rs", "util.rs", "helpers.rs", "base.rs", "common.rs", "misc.rs"];
-/// Folders that hold no sources of the project.
+/// Folders without sources of the project.
 const FOREIGN: [&str; 5] = [".git", ".cache", "target", "runs", "golden"];
 const SOURCES: [&str; 5] = ["rs", "py", "toml", "md", ""];
 
@@ -20,10 +20,10 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
 }
 
-/// Every source file with its path from the root of the checkout and its text.
+/// Returns the path of every source file, relative to the root of the checkout, and its text.
 pub(crate) fn sources() -> Vec<(String, String)> {
     let root = repository();
-    let mut found = Vec::new();
+    let mut sources = Vec::new();
     let mut folders = vec![root.clone()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).unwrap() {
@@ -33,18 +33,18 @@ pub(crate) fn sources() -> Vec<(String, String)> {
             if path.is_dir() && !FOREIGN.contains(&name.as_str()) {
                 folders.push(path);
             } else if path.is_file() && SOURCES.contains(&extension.as_str()) && name != "LICENSE" {
-                // In a linked worktree `.git` is a file; it is not one of ours either.
+                // In a linked worktree `.git` is a file, which is not a source either.
                 if FOREIGN.contains(&name.as_str()) {
                     continue;
                 }
                 let text = fs::read_to_string(&path).unwrap();
                 let relative = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
-                found.push((relative, text));
+                sources.push((relative, text));
             }
         }
     }
-    assert!(found.len() > 50, "the checkout has more than {} source files", found.len());
-    found
+    assert!(sources.len() > 50, "the checkout has more than {} source files", sources.len());
+    sources
 }
 
 /// Fails with all offences at once.
@@ -93,7 +93,7 @@ fn a_module_with_a_folder_is_the_folders_mod_rs() {
 
 #[test]
 fn nothing_is_tied_to_one_machine_or_registry() {
-    // In two parts each, so that this file does not offend.
+    // Each in two parts, so that this file is not an offence.
     let banned = [
         ("py", "pi.org"),
         ("python", "hosted"),
@@ -162,7 +162,7 @@ fn links_between_pages_lead_somewhere() {
             }
             checked += 1;
             if !folder.join(target).try_exists().unwrap() {
-                offences.push(format!("{path}: {target} is not there"));
+                offences.push(format!("{path}: {target} does not exist"));
             }
         }
     }
@@ -170,7 +170,7 @@ fn links_between_pages_lead_somewhere() {
     assert!(checked > 3, "the pages link to each other");
 }
 
-/// Names of all packages that `package` is built from, without those of its tests.
+/// Returns the names of all packages that `package` is built from, without those of its tests.
 fn built_from(package: &str) -> BTreeSet<String> {
     let arguments = ["tree", "--offline", "--locked", "--prefix", "none", "--edges", "no-dev"];
     let output = Command::new(env!("CARGO"))
@@ -230,5 +230,5 @@ fn shell_scripts_are_well_formed() {
 }
 
 fn has_extension(path: &str, extension: &str) -> bool {
-    std::path::Path::new(path).extension().is_some_and(|found| found == extension)
+    std::path::Path::new(path).extension().is_some_and(|other| other == extension)
 }

@@ -26,7 +26,7 @@ use crate::config::RequestLimits;
 use crate::json_kind::json_kind;
 use crate::pool::JobLost;
 use crate::query::SearchFault;
-use crate::rerank::{Scores, order};
+use crate::rerank::{Reranker, Scores, order};
 use crate::state::AppState;
 use crate::ticket::{AbandonOnDrop, Ticket};
 
@@ -93,7 +93,7 @@ async fn answer(state: &Arc<AppState>, request: Request) -> Result<Response, Htt
 
 /// Scores the documents of each query. A query that is too long fails alone.
 async fn scores(
-    reranker: &crate::rerank::Reranker,
+    reranker: &Reranker,
     call: &Call,
     max_query_bytes: usize,
     ticket: Arc<Ticket>,
