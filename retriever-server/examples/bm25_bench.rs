@@ -1,9 +1,9 @@
-//! How fast BM25 ranks, one query after the other on one thread, and how fast the passages are read
-//! that it finds: `bm25_bench INDEX QUERIES [TOP_K] [ROUNDS]`, by default 10 and 5. INDEX is the folder
-//! that `retriever-server index` wrote, QUERIES a file with one query a line. Prints one JSON object;
-//! times are those of the round with the least CPU time, as whatever else runs can only add to it.
+//! Measures how fast BM25 ranks queries one by one on one thread, and how fast the passages of the hits
+//! are read: `bm25_bench INDEX QUERIES [TOP_K] [ROUNDS]`, by default 10 and 5. INDEX is a folder that
+//! `retriever-server index` wrote, QUERIES a file with one query on each line. Prints one JSON object.
+//! The times are those of the round with the least CPU time, because other programs can only add to it.
 
-#![expect(clippy::print_stdout, reason = "what it finds out is printed")]
+#![expect(clippy::print_stdout, reason = "prints its measurements")]
 
 use std::fs;
 use std::hint::black_box;
@@ -66,12 +66,12 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// One pass over all queries.
+/// The measurements of one pass over all queries.
 struct Round {
     cpu: Duration,
-    /// Time of each query, sorted.
+    /// The time of each query, sorted.
     times: Vec<Duration>,
-    /// What was found, one query after the other.
+    /// The rows of all hits, query by query.
     rows: Vec<u32>,
 }
 
@@ -81,17 +81,17 @@ fn round(index: &OpenIndex, queries: &[&str], top_k: usize) -> Result<Round> {
     let cpu = thread_cpu_time()?;
     for query in queries {
         let begun = Instant::now();
-        let found = index.lexical.rank(query, top_k, &|| false);
+        let hits = index.lexical.rank(query, top_k, &|| false);
         times.push(begun.elapsed());
-        let Ok(found) = found else { anyhow::bail!("{query:?} failed") };
-        rows.extend(black_box(found).iter().map(|hit| hit.row));
+        let Ok(hits) = hits else { anyhow::bail!("{query:?} failed") };
+        rows.extend(black_box(hits).iter().map(|hit| hit.row));
     }
     let cpu = thread_cpu_time()?.saturating_sub(cpu);
     times.sort();
     Ok(Round { cpu, times, rows })
 }
 
-/// Reads passages as they are answered; returns the time that it took.
+/// Reads passages as for an answer, and returns the CPU time.
 fn read(passages: &PassageStore, rows: &[u32]) -> Result<Duration> {
     let cpu = thread_cpu_time()?;
     for &row in rows {
@@ -100,9 +100,9 @@ fn read(passages: &PassageStore, rows: &[u32]) -> Result<Duration> {
     Ok(thread_cpu_time()?.saturating_sub(cpu))
 }
 
-/// Time that this thread has run, as Linux counts it.
+/// Returns the CPU time of this thread, as Linux counts it.
 fn thread_cpu_time() -> Result<Duration> {
     let text = fs::read_to_string("/proc/thread-self/schedstat").context("this needs Linux")?;
-    let nanoseconds = text.split_whitespace().next().context("an empty schedstat")?;
+    let nanoseconds = text.split_whitespace().next().context("schedstat is empty")?;
     Ok(Duration::from_nanos(nanoseconds.parse()?))
 }

@@ -1,10 +1,10 @@
-//! How many texts a second an encoder turns into vectors: `encode_bench MODEL LIBRARY TEXTS THREADS
-//! BATCHES GOAL PRODUCTS`, where TEXTS has one a line, BATCHES are numbers of texts that are given
-//! at a time, with commas between them, GOAL is `latency`, as for queries, or `throughput`, as for a
-//! corpus, and PRODUCTS is `auto`, or `runtime` for those of ONNX Runtime. Prints one JSON object; each figure is the best of three rounds, as
-//! whatever else runs can only slow it down.
+//! Measures how many texts an encoder turns into vectors each second: `encode_bench MODEL LIBRARY TEXTS
+//! THREADS BATCHES GOAL PRODUCTS`. TEXTS is a file with one text on each line. BATCHES are sizes of
+//! batches, separated by commas. GOAL is `latency`, as for queries, or `throughput`, as for a corpus.
+//! PRODUCTS is `auto`, or `runtime` for the products of ONNX Runtime. Prints one JSON object. Each figure
+//! is the best of three rounds, because other programs can only slow it down.
 
-#![expect(clippy::print_stdout, reason = "what it finds out is printed")]
+#![expect(clippy::print_stdout, reason = "prints its measurements")]
 
 use std::collections::BTreeMap;
 use std::fs;

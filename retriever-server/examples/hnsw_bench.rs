@@ -1,8 +1,8 @@
-//! Builds a graph over vectors in a file of little-endian 32-bit floats, or takes the one in a file
-//! of faiss, and prints recall and time of searches by one thread:
-//! `cargo run --release --example hnsw_bench -- VECTORS DIMENSION QUERIES [FORMAT [FAISS_FILE]]`,
-//! where the last QUERIES rows are asked and the others searched. FORMAT is f32, f16 or i8; with
-//! `usearch-` before it, the graph is that of usearch.
+//! Builds a graph over vectors in a file of little-endian 32-bit floats, or reads one from a faiss
+//! file, and prints recall and time of searches on one thread:
+//! `cargo run --release --example hnsw_bench -- VECTORS DIMENSION QUERIES [FORMAT [FAISS_FILE]]`.
+//! The last QUERIES rows are the queries, and the other rows are searched. FORMAT is f32, f16 or i8;
+//! with the prefix `usearch-`, the graph is one of usearch.
 
 #![expect(clippy::print_stdout, reason = "this program's only output")]
 
@@ -14,15 +14,16 @@ use std::time::Instant;
 
 use retriever_server::query::Hit;
 use retriever_server::vector::faiss_file::FaissIndex;
-use retriever_server::vector::hnsw::{BuildSettings, Builder, GraphFile};
+use retriever_server::vector::hnsw::{BuildSettings, Builder, GraphFile, SearchSize};
 use retriever_server::vector::usearch::{GraphShape, UsearchBuilder, UsearchFile};
 use retriever_server::vector::{self, Metric, RowFormat, Rows, Scorer};
 
 const TOP_K: usize = 10;
 const EFS: [usize; 7] = [16, 24, 32, 48, 64, 128, 256];
-/// Each ef is timed so often, and the fastest counts.
+/// The number of times that each ef is measured; the fastest counts.
 const ROUNDS: usize = 5;
 const SETTINGS: BuildSettings = BuildSettings { links: 16, ef: 128, seed: 1 };
+const NOT_STOPPED: &str = "nothing stops the search";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -36,14 +37,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (stored, last) = bytes.split_at(count * row_bytes);
     let rows = Rows::new(stored, RowFormat::F32, dimension)?;
     let last = &last[..asked * row_bytes];
-    let queries: Vec<f32> = last.as_chunks().0.iter().map(|&one| f32::from_le_bytes(one)).collect();
-    let exact = vector::top_k(&rows, &queries, TOP_K, 2, &|| false).unwrap_or_default();
+    let queries: Vec<f32> = last.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+    let exact = vector::top_k(&rows, &queries, TOP_K, 2, &|| false).ok_or(NOT_STOPPED)?;
     if let Some(file) = rest.get(1) {
         let FaissIndex::Hnsw(file) = FaissIndex::open(Path::new(file))? else {
             return Err("not an HNSW file".into());
         };
         measure("faiss's file", &queries, dimension, &exact, |query, ef| {
-            file.search(query, TOP_K, ef, &|| false).unwrap_or_default()
+            file.search(query, SearchSize { top_k: TOP_K, ef }, &|| false).expect(NOT_STOPPED)
         });
         return Ok(());
     }
@@ -52,7 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let format = RowFormat::parse(of_usearch.unwrap_or(name));
     let format = format.ok_or_else(|| format!("FORMAT is {name}, expected f32, f16 or i8"))?;
     if of_usearch.is_some() {
-        return measure_usearch(&rows, path, format, (&queries, &exact));
+        return measure_usearch(&rows, path, format, &queries, &exact);
     }
     let mut converted = Vec::new();
     let mut numbers = vec![0.0; dimension];
@@ -65,17 +66,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let coarse = Rows::new(&converted, format, dimension)?;
     let scorer = Scorer::new(coarse, Metric::InnerProduct);
     measure(&format!("{format:?}"), &queries, dimension, &exact, |query, ef| {
-        let found =
-            graph.search(&scorer, query, (ef.min(4 * TOP_K), ef), &|| false).unwrap_or_default();
-        let mut found = [found];
-        vector::rescore(&rows, query, &mut found, TOP_K, 1);
-        let [found] = found;
-        found
+        let size = SearchSize { top_k: ef.min(4 * TOP_K), ef };
+        let hits = graph.search(&scorer, query, size, &|| false).expect(NOT_STOPPED);
+        rescored(&rows, query, hits)
     });
     Ok(())
 }
 
-/// Builds the graph if it is not there.
+/// Keeps the best [`TOP_K`] hits by the exact rows.
+fn rescored(rows: &Rows<'_>, query: &[f32], hits: Vec<Hit>) -> Vec<Hit> {
+    let mut lists = [hits];
+    vector::rescore(rows, query, &mut lists, TOP_K, 1);
+    let [hits] = lists;
+    hits
+}
+
+/// Returns the path of the graph, which it builds if the file does not exist.
 fn graph(rows: &Rows<'_>, vectors: &str) -> Result<PathBuf, Box<dyn std::error::Error>> {
     let path = PathBuf::from(format!("{vectors}.hnsw"));
     if path.try_exists()? {
@@ -90,12 +96,13 @@ fn graph(rows: &Rows<'_>, vectors: &str) -> Result<PathBuf, Box<dyn std::error::
     Ok(path)
 }
 
-/// The graph of usearch, which is built if it is not there.
+/// Measures the graph of usearch, which it builds if the file does not exist.
 fn measure_usearch(
     rows: &Rows<'_>,
     vectors: &str,
     format: RowFormat,
-    (queries, exact): (&[f32], &[Vec<Hit>]),
+    queries: &[f32],
+    exact: &[Vec<Hit>],
 ) -> Result<(), Box<dyn std::error::Error>> {
     let path = PathBuf::from(format!("{vectors}.{}.usearch", format.name()));
     if !path.try_exists()? {
@@ -105,7 +112,7 @@ fn measure_usearch(
         let cpu_s = process_cpu_seconds() - cpu_started;
         println!("built {} rows in {:.1} s", rows.count(), started.elapsed().as_secs_f64());
         let memory_bytes = builder.memory_bytes() as f64 / rows.count() as f64;
-        println!("that took {cpu_s:.1} s of processor time and {memory_bytes:.0} bytes a row");
+        println!("the build took {cpu_s:.1} s of processor time and {memory_bytes:.0} bytes a row");
         builder.save(&path)?;
     }
     let (count, dimension) = (rows.count(), rows.dimension());
@@ -116,11 +123,9 @@ fn measure_usearch(
     println!("opened, {opened:.0} bytes of memory a row");
     measure(&format!("usearch {format:?}"), queries, dimension, exact, |query, ef| {
         graph.borrow_mut().set_ef(ef);
-        let found = graph.borrow().search(query, ef.min(4 * TOP_K), &|| false);
-        let mut found = [found.ok().flatten().unwrap_or_default()];
-        vector::rescore(rows, query, &mut found, TOP_K, 1);
-        let [found] = found;
-        found
+        let hits = graph.borrow().search(query, ef.min(4 * TOP_K), &|| false);
+        let hits = hits.expect("usearch searches its own file").expect(NOT_STOPPED);
+        rescored(rows, query, hits)
     });
     Ok(())
 }
@@ -142,37 +147,39 @@ fn measure(
             let round = [started.elapsed().as_secs_f64(), cpu_seconds() - cpu_started];
             fastest = [fastest[0].min(round[0]), fastest[1].min(round[1])];
         }
-        let (mut found, mut wanted) = (0, 0);
+        let (mut matches, mut expected) = (0, 0);
         for (query, exact) in queries.chunks(dimension).zip(exact) {
             let hits = search(query, ef);
-            wanted += exact.len();
-            found += exact.iter().filter(|one| hits.iter().any(|hit| hit.row == one.row)).count();
+            let is_hit = |best: &&Hit| hits.iter().any(|hit| hit.row == best.row);
+            expected += exact.len();
+            matches += exact.iter().filter(is_hit).count();
         }
         println!(
             "{name:>12} ef {ef:>3}: recall@{TOP_K} {:.4}, {:.1} us a query, {:.1} of processor time",
-            found as f64 / wanted as f64,
+            matches as f64 / expected as f64,
             fastest[0] * 1e6 / exact.len() as f64,
             fastest[1] * 1e6 / exact.len() as f64
         );
     }
 }
 
-/// Processor time of this thread, which other programs disturb less than the clock's; 0 where the
-/// system does not tell.
+/// Returns the processor time of this thread, which other programs disturb less than the clock; 0
+/// where the system does not report it.
 fn cpu_seconds() -> f64 {
     let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let nanoseconds = text.split(' ').next().and_then(|number| number.parse::<u64>().ok());
     nanoseconds.unwrap_or_default() as f64 / 1e9
 }
 
-/// Processor time of all threads; 0 where the system does not tell.
+/// Returns the processor time of all threads; 0 where the system does not report it.
 fn process_cpu_seconds() -> f64 {
     let text = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let ticks = text.rsplit(')').next().unwrap_or_default().split(' ').skip(12).take(2);
     ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
-/// Memory of this process that no file backs; 0 where the system does not tell.
+/// Returns the bytes of this process's memory that no file backs; 0 where the system does not report
+/// them.
 fn resident_bytes() -> u64 {
     let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"));

@@ -1,10 +1,10 @@
-//! How fast rows are searched, beside how fast this machine reads memory and multiplies, measured
-//! in the same run: `scan_bench [ROWS] [DIMENSION] [THREADS] [BATCHES] [all|fastest]`, by default
-//! 200000, 384, all cores, 1,32,512 and all instructions. ROWS is a number of random rows, or a file
-//! of little-endian 32-bit floats. Every figure is the best of several, as whatever else runs can
-//! only slow it down.
+//! Measures the speed of the exact search, and compares it with the bandwidth and the peak of
+//! multiplications of this machine in the same run:
+//! `scan_bench [ROWS] [DIMENSION] [THREADS] [BATCHES] [all|fastest]`, by default 200000, 384, all cores,
+//! 1,32,512 and all instructions. ROWS is a number of random rows, or a file of little-endian 32-bit
+//! floats. Every figure is the best of several, because other programs can only slow it down.
 
-#![expect(clippy::print_stdout, reason = "what it finds out is printed")]
+#![expect(clippy::print_stdout, reason = "prints its measurements")]
 
 use std::fs;
 use std::hint::black_box;
@@ -12,19 +12,19 @@ use std::num::NonZeroUsize;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use retriever_server::query::Hit;
 use retriever_server::vector::{Instructions, RowFormat, Rows, rescore, top_k, top_k_with};
 use shared::splitmix::numbers;
 
 const BATCHES: &str = "1,32,512";
 const TOP_K: usize = 10;
-/// Hits of coarser rows that are scored again.
+/// The number of hits of coarser rows that are scored again.
 const CANDIDATES: usize = 40;
 const ROWS: &str = "200000";
-/// Places that memory is read from at a time.
+/// The numbers of positions from which memory is read in parallel.
 const STREAMS: [usize; 3] = [1, 4, 8];
-/// Time that one figure takes, once it was measured [`REPEATS_MIN`] times.
+/// The time spent on one figure, unless [`REPEATS_MIN`] repeats take longer.
 const FIGURE: Duration = Duration::from_millis(700);
 const REPEATS_MIN: usize = 3;
 
@@ -41,13 +41,15 @@ fn main() -> Result<()> {
     let dimension = argument("DIMENSION", 384)?;
     let threads =
         argument("THREADS", thread::available_parallelism().map_or(1, NonZeroUsize::get))?;
-    ensure!(dimension > 0 && threads > 0, "DIMENSION and THREADS are above 0");
+    ensure!(dimension > 0 && threads > 0, "DIMENSION and THREADS must be above 0");
     let batches = arguments.next().unwrap_or_else(|| BATCHES.to_owned());
     let batches: Vec<usize> =
         batches.split(',').map(|text| number("BATCHES", text)).collect::<Result<_>>()?;
     let mut instructions = Instructions::available();
-    if arguments.next().is_some_and(|which| which == "fastest") {
-        instructions.truncate(1);
+    match arguments.next().as_deref() {
+        None | Some("all") => {}
+        Some("fastest") => instructions.truncate(1),
+        Some(other) => bail!("the instructions are {other:?}, expected all or fastest"),
     }
 
     let asked = batches.iter().max().unwrap_or(&0) * dimension;
@@ -61,11 +63,12 @@ fn main() -> Result<()> {
             format.append_row(row, &mut bytes);
         }
         let rows = Rows::new(&bytes, format, dimension)?;
-        let found = top_k(&rows, &queries, CANDIDATES, threads, &|| false).unwrap_or_default();
+        let lists = top_k(&rows, &queries, CANDIDATES, threads, &|| false);
+        let lists = lists.context("nothing stops the search")?;
         if format == RowFormat::F32 {
-            exact = found;
+            exact = lists;
         } else {
-            println!("\n{format:?}: {}", recalls(&numbers, &queries, dimension, &exact, found)?);
+            println!("\n{format:?}: {}", recalls(&numbers, &queries, dimension, &exact, lists)?);
         }
         for &instructions in &instructions {
             println!("\n{format:?}, {}", instructions.name());
@@ -93,7 +96,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The numbers of the rows, random ones or out of a file, and of as many queries as are asked.
+/// Returns the numbers of the rows, random or from a file, and `asked` numbers of queries.
 fn numbers_of(rows: &str, dimension: usize, asked: usize) -> Result<(Vec<f32>, Vec<f32>)> {
     if let Ok(count) = rows.parse::<usize>() {
         let mut state = 1;
@@ -104,33 +107,33 @@ fn numbers_of(rows: &str, dimension: usize, asked: usize) -> Result<(Vec<f32>, V
     let mut numbers: Vec<f32> =
         bytes.as_chunks().0.iter().map(|&number| f32::from_le_bytes(number)).collect();
     ensure!(numbers.len() > asked, "{rows} has fewer vectors than the largest batch");
-    // The last ones are asked, as queries come from elsewhere than rows.
+    // The last rows become the queries, because queries are not among the rows.
     let queries = numbers.split_off(numbers.len() - asked);
     Ok((numbers, queries))
 }
 
-/// Of the hits of coarser rows: the share of the exact ones among the best, and after the
-/// candidates were scored again by the numbers that the rows were made of.
+/// Returns the recall of a search in coarser rows, before and after its candidates are scored again
+/// with the numbers from which the rows were made.
 fn recalls(
     numbers: &[f32],
     queries: &[f32],
     dimension: usize,
     exact: &[Vec<Hit>],
-    mut found: Vec<Vec<Hit>>,
+    mut lists: Vec<Vec<Hit>>,
 ) -> Result<String> {
-    let recall = |found: &[Vec<Hit>]| {
-        let hits = exact.iter().zip(found).flat_map(|(exact, found)| {
-            let found = &found[..TOP_K.min(found.len())];
-            exact.iter().take(TOP_K).map(|hit| found.iter().any(|one| one.row == hit.row))
+    let recall = |lists: &[Vec<Hit>]| {
+        let matches = exact.iter().zip(lists).flat_map(|(exact, hits)| {
+            let hits = &hits[..TOP_K.min(hits.len())];
+            exact.iter().take(TOP_K).map(|best| hits.iter().any(|hit| hit.row == best.row))
         });
-        let hits: Vec<bool> = hits.collect();
-        hits.iter().filter(|&&hit| hit).count() as f64 / hits.len().max(1) as f64
+        let matches: Vec<bool> = matches.collect();
+        matches.iter().filter(|&&is_hit| is_hit).count() as f64 / matches.len().max(1) as f64
     };
-    let before = recall(&found);
+    let before = recall(&lists);
     let mut bytes = Vec::with_capacity(size_of_val(numbers));
     RowFormat::F32.append_row(numbers, &mut bytes);
-    rescore(&Rows::new(&bytes, RowFormat::F32, dimension)?, queries, &mut found, TOP_K, 1);
-    let after = recall(&found);
+    rescore(&Rows::new(&bytes, RowFormat::F32, dimension)?, queries, &mut lists, TOP_K, 1);
+    let after = recall(&lists);
     Ok(format!("recall@{TOP_K} {before:.4}, of {CANDIDATES} scored again {after:.4}"))
 }
 
@@ -138,7 +141,7 @@ fn gigas(bytes: usize, time: Duration) -> f64 {
     bytes as f64 / time.as_secs_f64() / 1e9
 }
 
-/// Shortest time of some runs.
+/// Returns the shortest time of several runs.
 fn best<T>(mut run: impl FnMut() -> T) -> Duration {
     let begun = Instant::now();
     let mut best = Duration::MAX;
@@ -161,7 +164,7 @@ fn on_threads(threads: usize, work: impl Fn(usize) + Sync) {
     });
 }
 
-/// Reads all bytes, an equal part a thread, each from one place on or from several at a time.
+/// Reads all bytes, an equal share on each thread, from `streams` positions in parallel.
 fn read(bytes: &[u8], threads: usize, streams: usize) {
     let share = bytes.len().div_ceil(threads).next_multiple_of(4096);
     on_threads(threads, |index| {
@@ -169,20 +172,20 @@ fn read(bytes: &[u8], threads: usize, streams: usize) {
     });
 }
 
-/// The least time in which all bytes can be read, of all ways that were tried.
+/// Returns the shortest time to read all bytes, over all numbers of streams.
 fn reading(bytes: &[u8], threads: usize) -> Duration {
     let times = STREAMS.map(|streams| best(|| read(bytes, threads, streams)));
     times.into_iter().min().unwrap_or_default()
 }
 
-/// Multiply-adds in registers alone, GFLOP/s.
+/// Returns the peak rate of multiply-adds in registers, in GFLOP/s.
 fn peak(lanes: Lanes, threads: usize) -> f64 {
     const STEPS: usize = 4_000_000;
     let time = best(|| on_threads(threads, |_| wide::multiply_add(lanes, STEPS)));
     (2 * wide::SUMS * lanes.count() * STEPS * threads) as f64 / time.as_secs_f64() / 1e9
 }
 
-/// How many numbers a vector holds.
+/// The number of lanes of a vector.
 #[derive(Clone, Copy, Debug)]
 enum Lanes {
     Four,
@@ -208,7 +211,7 @@ impl Lanes {
     }
 }
 
-/// What the machine can do at most.
+/// Measurements of the machine's limits.
 #[cfg(target_arch = "x86_64")]
 #[expect(unsafe_code, reason = "instructions chosen at run time")]
 mod wide {
@@ -217,7 +220,7 @@ mod wide {
 
     use super::{Lanes, fold, plain};
 
-    /// Sums under way: more than two units of latency 4 need.
+    /// The number of independent sums: more than two units of latency 4 need.
     pub(super) const SUMS: usize = 12;
 
     pub(super) fn read(bytes: &[u8], streams: usize) -> u64 {
@@ -244,10 +247,10 @@ mod wide {
         #[target_feature(enable = "avx512f")]
         fn widest(steps: usize) {
             let mut sums = [_mm512_set1_ps(0.5); SUMS];
-            let (one, other) = (_mm512_set1_ps(black_box(0.999)), _mm512_set1_ps(1e-3));
+            let (factor, term) = (_mm512_set1_ps(black_box(0.999)), _mm512_set1_ps(1e-3));
             for _ in 0..steps {
                 for sum in &mut sums {
-                    *sum = _mm512_fmadd_ps(*sum, one, other);
+                    *sum = _mm512_fmadd_ps(*sum, factor, term);
                 }
             }
             black_box(sums);
@@ -255,25 +258,25 @@ mod wide {
         #[target_feature(enable = "avx2,fma")]
         fn wide(steps: usize) {
             let mut sums = [_mm256_set1_ps(0.5); SUMS];
-            let (one, other) = (_mm256_set1_ps(black_box(0.999)), _mm256_set1_ps(1e-3));
+            let (factor, term) = (_mm256_set1_ps(black_box(0.999)), _mm256_set1_ps(1e-3));
             for _ in 0..steps {
                 for sum in &mut sums {
-                    *sum = _mm256_fmadd_ps(*sum, one, other);
+                    *sum = _mm256_fmadd_ps(*sum, factor, term);
                 }
             }
             black_box(sums);
         }
         match lanes {
-            // SAFETY: the search has these instructions, so the processor has them.
+            // SAFETY: the processor has AVX-512F: the search detected it.
             Lanes::Sixteen => unsafe { widest(steps) },
-            // SAFETY: as above.
+            // SAFETY: the processor has AVX2 and FMA: the search detected them.
             Lanes::Eight => unsafe { wide(steps) },
             Lanes::Four => plain::<SUMS>(steps),
         }
     }
 }
 
-/// What the machine can do at most.
+/// Measurements of the machine's limits.
 #[cfg(not(target_arch = "x86_64"))]
 mod wide {
     pub(super) const SUMS: usize = 24;
@@ -301,14 +304,14 @@ fn fold(bytes: &[u8], streams: usize) -> u64 {
 }
 
 fn plain<const SUMS: usize>(steps: usize) {
-    let (one, other) = (black_box(0.999f32), black_box(1e-3));
+    let (factor, term) = (black_box(0.999f32), black_box(1e-3));
     let mut sums = [[0.5f32; 4]; SUMS];
     for _ in 0..steps {
         for sum in sums.as_flattened_mut() {
             *sum = if cfg!(target_arch = "aarch64") {
-                sum.mul_add(one, other)
+                sum.mul_add(factor, term)
             } else {
-                *sum * one + other
+                *sum * factor + term
             };
         }
     }

@@ -1,4 +1,4 @@
-//! The kernels, compiled at run time for the device at hand.
+//! The kernels, compiled at run time for the device of this machine.
 
 use std::ffi::CStr;
 
@@ -7,18 +7,18 @@ use shared::cuda::CompileError;
 use super::GpuError;
 use super::pack::DeviceFormat;
 
-/// The kernels of a search.
+/// The source of the search kernels.
 pub(super) const SEARCH_SOURCE: &str = include_str!("kernels/search.cu");
-/// The kernels that make rows and measure a device.
+/// The source of the kernels that generate rows and measure a device.
 const GAUGE_SOURCE: &str = include_str!("kernels/gauge.cu");
 
-/// Machine code of the search kernels for a compute capability, such as (9, 0). Needs NVRTC, but
-/// neither a driver nor a device.
+/// Compiles the search kernels for a compute capability such as (9, 0). Needs NVRTC, but neither a
+/// driver nor a device.
 pub fn compile(capability: (i32, i32), format: DeviceFormat) -> Result<Vec<u8>, GpuError> {
     compile_source(SEARCH_SOURCE, c"search.cu", capability, format)
 }
 
-/// The same of the kernels that make rows and measure a device.
+/// Compiles the kernels that generate rows and measure a device.
 pub(super) fn compile_gauge(
     capability: (i32, i32),
     format: DeviceFormat,

@@ -1,6 +1,6 @@
-//! One device: its rows, its buffers, and the launches of a search.
+//! One CUDA device: its rows, its buffers, and the launches of a search.
 
-#![expect(unsafe_code, reason = "memory of a device and its kernels are outside the language")]
+#![expect(unsafe_code, reason = "Rust cannot check the memory and the kernels of a device")]
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use super::shape::{BATCH_QUERIES_MAX, BLOCK_THREADS, CUT_THREADS, KEEP_MAX, Kern
 use super::{GpuError, synthetic};
 use crate::vector::Rows;
 
-/// Bytes of packed rows that are copied to a device at once.
+/// The bytes of packed rows in one copy to a device.
 const STAGING_BYTES: usize = 64 << 20;
 
-/// `Phase` of the kernels.
+/// The argument `Phase` of the kernels.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(super) struct Phase {
@@ -42,18 +42,26 @@ pub(super) struct Phase {
     pub(super) number: u32,
 }
 
-// SAFETY: plain numbers in C's layout; addresses are numbers of 64 bits on both sides.
+// SAFETY: it consists of plain numbers in C's layout; addresses have 64 bits on both sides.
 unsafe impl DeviceRepr for Phase {}
 
+/// A kernel in the device's memory.
+struct LoadedKernel {
+    kernel: Kernel,
+    function: CudaFunction,
+    /// The number of blocks that the device runs concurrently.
+    blocks: u32,
+}
+
 /// A device that holds rows and searches them.
-pub struct Board {
+pub struct CudaDevice {
     device: usize,
     layout: Layout,
     count: usize,
     summary: DeviceSummary,
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
-    kernels: Vec<(Kernel, CudaFunction, u32)>,
+    kernels: Vec<LoadedKernel>,
     cut_lists: CudaFunction,
     rows: CudaSlice<u8>,
     scales: CudaSlice<f32>,
@@ -68,11 +76,11 @@ pub struct Board {
     keep: usize,
 }
 
-impl std::fmt::Debug for Board {
+impl std::fmt::Debug for CudaDevice {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { device, layout, count, summary, .. } = self;
         formatter
-            .debug_struct("Board")
+            .debug_struct("CudaDevice")
             .field("device", device)
             .field("layout", layout)
             .field("count", count)
@@ -81,8 +89,8 @@ impl std::fmt::Debug for Board {
     }
 }
 
-impl Board {
-    /// Takes memory for `count` rows, which are zeros, and compiles the kernels.
+impl CudaDevice {
+    /// Allocates memory for `count` rows, filled with zeros, and compiles the kernels.
     pub fn open(device: usize, layout: Layout, count: usize) -> Result<Self, GpuError> {
         let summary = summary(device)?;
         let code = compile(summary.capability, layout.format)?;
@@ -98,7 +106,7 @@ impl Board {
                 }
                 let function = module.load_function(&kernel.name()).map_err(&fail)?;
                 let blocks = prepare(&function, kernel, &summary).map_err(&fail)?;
-                kernels.push((kernel, function, blocks));
+                kernels.push(LoadedKernel { kernel, function, blocks });
             }
             let batch = BATCH_QUERIES_MAX;
             let scale_count = if layout.format == DeviceFormat::Bytes { count } else { 1 };
@@ -126,45 +134,45 @@ impl Board {
         })
     }
 
-    /// What the device says of itself.
+    /// Returns the properties of the device.
     pub fn summary(&self) -> &DeviceSummary {
         &self.summary
     }
 
-    /// Fills it with `rows` from row `first` on, packed by some threads.
+    /// Fills the device with `rows` from row `first` on, packed by `threads` threads.
     pub fn load(&mut self, rows: &Rows<'_>, first: usize, threads: usize) -> Result<(), GpuError> {
         guarded(|| {
             let fail = driver_error(self.device);
             let pitch = self.layout.pitch();
-            let at_once = (STAGING_BYTES / pitch).clamp(1, self.count.max(1));
+            let part_rows = (STAGING_BYTES / pitch).clamp(1, self.count.max(1));
             let mut staging = Vec::new();
             for _ in 0..2 {
-                // SAFETY: written as a whole before anything reads it, just below.
+                // SAFETY: the next statement writes all of it before anything reads it.
                 let mut pinned =
-                    unsafe { self.context.alloc_pinned_with_flags::<u8>(at_once * pitch, 0) }
+                    unsafe { self.context.alloc_pinned_with_flags::<u8>(part_rows * pitch, 0) }
                         .map_err(&fail)?;
                 pinned.as_mut_slice().map_err(&fail)?.fill(0);
                 staging.push(pinned);
             }
             let mut copied = [None, None];
             let mut scales = Vec::new();
-            for (turn, start) in (0..self.count).step_by(at_once).enumerate() {
-                let part = start..(start + at_once).min(self.count);
+            for (turn, start) in (0..self.count).step_by(part_rows).enumerate() {
+                let part = start..(start + part_rows).min(self.count);
                 let pinned = &mut staging[turn % 2];
-                // The copy of the turn before the last, out of the same memory: the bindings
-                // themselves wait only where there are several streams.
+                // Waits for the copy from the same buffer two turns ago. The bindings wait only where
+                // there are several streams.
                 if let Some(copied) = copied[turn % 2].take() {
                     CudaEvent::synchronize(&copied).map_err(&fail)?;
                 }
                 let packed = &mut pinned.as_mut_slice().map_err(&fail)?[..part.len() * pitch];
-                let taken = first + part.start..first + part.end;
-                scales.extend(pack_part(self.layout, rows, taken, packed, threads));
-                let mut place = self.rows.slice_mut(part.start * pitch..part.end * pitch);
-                if part.len() == at_once {
-                    self.stream.memcpy_htod(pinned, &mut place).map_err(&fail)?;
+                let source = first + part.start..first + part.end;
+                scales.extend(pack_part(self.layout, rows, source, packed, threads));
+                let mut target = self.rows.slice_mut(part.start * pitch..part.end * pitch);
+                if part.len() == part_rows {
+                    self.stream.memcpy_htod(pinned, &mut target).map_err(&fail)?;
                 } else {
                     let packed = &pinned.as_slice().map_err(&fail)?[..part.len() * pitch];
-                    self.stream.memcpy_htod(packed, &mut place).map_err(&fail)?;
+                    self.stream.memcpy_htod(packed, &mut target).map_err(&fail)?;
                 }
                 copied[turn % 2] = Some(self.stream.record_event(None).map_err(&fail)?);
             }
@@ -175,7 +183,7 @@ impl Board {
         })
     }
 
-    /// Fills it with the rows of [`synthetic`], made on the device itself.
+    /// Fills the device with the rows of [`synthetic`], generated on the device.
     pub fn generate(&mut self, seed: u64) -> Result<(), GpuError> {
         let code = compile_gauge(self.summary.capability, self.layout.format)?;
         guarded(|| {
@@ -188,16 +196,16 @@ impl Board {
             let mut launch = self.stream.launch_builder(&fill);
             launch.arg(&mut self.rows).arg(&mut self.scales);
             launch.arg(&seed).arg(&count).arg(&dimension).arg(&pitch);
-            // SAFETY: these are the arguments of `fill`, and it writes `count` rows of `pitch`
-            // bytes and, for bytes, as many scales, for which the buffers were made.
+            // SAFETY: these are the arguments of `fill`. It writes `count` rows of `pitch` bytes and,
+            // for bytes, as many scales, and the buffers have these sizes.
             unsafe { launch.launch(grid(blocks, BLOCK_THREADS, 0)) }.map_err(&fail)?;
             self.stream.synchronize().map_err(&fail)
         })
     }
 
-    /// Milliseconds that one launch of a kernel of `gauge.cu` over the rows' memory takes, the best
-    /// of `repeats`: `read` reads all of it, `multiply` runs `rounds` matrix products a warp in
-    /// registers. The second number is how many warps ran.
+    /// Measures one launch of a kernel of `gauge.cu` over the rows' memory: `read` reads all of it,
+    /// `multiply` runs `rounds` rounds of matrix products in the registers of each warp. Returns the
+    /// milliseconds of the fastest of `repeats` launches, and the number of warps.
     pub fn gauge(
         &mut self,
         kernel: &str,
@@ -217,17 +225,18 @@ impl Board {
                 launch.arg(&self.rows).arg(&chunks).arg(&rounds).arg(&mut self.overflow);
                 let flags = cudarc::driver::sys::CUevent_flags::CU_EVENT_DEFAULT;
                 launch.record_kernel_launch(flags);
-                // SAFETY: these are the arguments of `read` and of `multiply`; they read `chunks`
-                // times 16 bytes at most, and write one number to `overflow`.
+                // SAFETY: these are the arguments of `read` and of `multiply`. They read at most `chunks`
+                // times 16 bytes, and write one number to `overflow`.
                 let events = unsafe { launch.launch(grid(blocks, BLOCK_THREADS, 0)) };
-                let Some((begun, ended)) = events.map_err(&fail)? else { continue };
+                let events = events.map_err(&fail)?;
+                let (begun, ended) = events.expect("the launch was asked to record its events");
                 best = best.min(f64::from(begun.elapsed_ms(&ended).map_err(&fail)?));
             }
             Ok((best, u64::from(blocks) * (BLOCK_THREADS / 32) as u64))
         })
     }
 
-    /// The kernels' argument for some queries of the batch.
+    /// Returns the kernels' argument for some queries of the batch.
     fn describe(&self, rows: &Range<usize>, queries: &Range<usize>, number: u32) -> Phase {
         let stream = &self.stream;
         let first = queries.start as u64;
@@ -248,9 +257,7 @@ impl Board {
     }
 }
 
-impl Machine for Board {
-    type Fault = GpuError;
-
+impl Machine for CudaDevice {
     fn rows(&self) -> usize {
         self.count
     }
@@ -264,25 +271,26 @@ impl Machine for Board {
         self.stream.memset_zeros(&mut self.kept).map_err(&fail)?;
         self.stream.memset_zeros(&mut self.thresholds).map_err(&fail)?;
         self.stream.memset_zeros(&mut self.overflow).map_err(&fail)?;
-        let mut place = self.queries.slice_mut(0..queries.bytes.len());
-        self.stream.memcpy_htod(&queries.bytes, &mut place).map_err(&fail)
+        let mut target = self.queries.slice_mut(0..queries.bytes.len());
+        self.stream.memcpy_htod(&queries.bytes, &mut target).map_err(&fail)
     }
 
     fn phase(&mut self, rows: Range<usize>, number: u32) -> Result<(), GpuError> {
         let fail = driver_error(self.device);
         let chosen = Kernel::of(self.query_count, self.summary.shared_bytes);
-        let found = self.kernels.iter().find(|(kernel, ..)| *kernel == chosen);
-        let Some((kernel, function, blocks)) = found else {
-            return Err(GpuError::Panicked(format!("there is no kernel {}", chosen.name())));
-        };
+        let LoadedKernel { kernel, function, blocks } = self
+            .kernels
+            .iter()
+            .find(|loaded| loaded.kernel == chosen)
+            .expect("every kernel that fits the device was loaded");
         for first in (0..self.query_count).step_by(kernel.queries()) {
             let queries = first..(first + kernel.queries()).min(self.query_count);
             let phase = self.describe(&rows, &queries, number);
             let mut launch = self.stream.launch_builder(function);
             launch.arg(&phase);
-            // SAFETY: `Phase` is the kernel's only argument. Its buffers are alive until the
-            // stream was waited for, and hold BATCH_QUERIES_MAX queries and `count` rows, of which
-            // `rows` are some.
+            // SAFETY: `Phase` is the kernel's only argument. Its buffers live until the stream has
+            // been waited for. They hold BATCH_QUERIES_MAX queries and `count` rows, and `rows` is a
+            // part of these.
             unsafe { launch.launch(grid(*blocks, BLOCK_THREADS, kernel.shared_bytes())) }
                 .map_err(&fail)?;
         }
@@ -290,8 +298,8 @@ impl Machine for Board {
         let mut launch = self.stream.launch_builder(&self.cut_lists);
         launch.arg(&mut self.lists).arg(&mut self.counts).arg(&mut self.kept);
         launch.arg(&mut self.thresholds).arg(&self.overflow).arg(&mut self.results).arg(&keep);
-        // SAFETY: these are the arguments of `cut_lists`, which has a block a query and writes `keep`
-        // results a query, at most KEEP_MAX.
+        // SAFETY: these are the arguments of `cut_lists`. It has one block for each query and writes
+        // `keep` results for it, at most KEEP_MAX.
         unsafe { launch.launch(grid(self.query_count as u32, CUT_THREADS, 0)) }.map_err(&fail)?;
         Ok(())
     }
@@ -310,8 +318,8 @@ impl Machine for Board {
     fn results(&mut self) -> Result<Vec<u64>, GpuError> {
         let fail = driver_error(self.device);
         let mut keys = vec![0; self.query_count * self.keep];
-        let found = self.results.slice(0..keys.len());
-        self.stream.memcpy_dtoh(&found, &mut keys).map_err(&fail)?;
+        let results = self.results.slice(0..keys.len());
+        self.stream.memcpy_dtoh(&results, &mut keys).map_err(&fail)?;
         self.stream.synchronize().map_err(&fail)?;
         Ok(keys)
     }
@@ -325,7 +333,8 @@ fn grid(blocks: u32, threads: usize, shared_bytes: usize) -> LaunchConfig {
     }
 }
 
-/// Lets a kernel have its shared memory, and finds how many blocks of it the device runs at once.
+/// Gives a kernel its shared memory, and returns how many of its blocks the device runs
+/// concurrently.
 fn prepare(
     function: &CudaFunction,
     kernel: Kernel,
@@ -344,25 +353,25 @@ fn prepare(
     Ok(resident.max(1) * summary.multiprocessors)
 }
 
-/// Packs some rows on some threads; returns their scales.
+/// Packs the rows `source` on `threads` threads, and returns their scales.
 fn pack_part(
     layout: Layout,
     rows: &Rows<'_>,
-    taken: Range<usize>,
+    source: Range<usize>,
     packed: &mut [u8],
     threads: usize,
 ) -> Vec<f32> {
     let pitch = layout.pitch();
-    let mut scales = vec![0.0; taken.len()];
-    let share = taken.len().div_ceil(threads.max(1)).max(1);
+    let mut scales = vec![0.0; source.len()];
+    let share = source.len().div_ceil(threads.max(1)).max(1);
     thread::scope(|scope| {
         let parts = packed.chunks_mut(share * pitch).zip(scales.chunks_mut(share)).enumerate();
         for (part, (packed, scales)) in parts {
-            let first = taken.start + part * share;
+            let first = source.start + part * share;
             scope.spawn(move || {
                 let mut numbers = vec![0.0; layout.dimension];
-                let places = packed.chunks_mut(pitch).zip(scales);
-                for (row, (packed, scale)) in places.enumerate() {
+                let targets = packed.chunks_mut(pitch).zip(scales);
+                for (row, (packed, scale)) in targets.enumerate() {
                     rows.read_row(first + row, &mut numbers);
                     *scale = layout.pack(&numbers, packed);
                 }

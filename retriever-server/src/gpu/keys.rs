@@ -1,28 +1,25 @@
-//! A key is a score with its row in 64 bits, so ordered that the better hit is the greater number:
-//! higher scores first, then lower rows. 0 is no key.
+//! Keys: a score and its row packed into 64 bits. The better hit has the greater key: a higher score
+//! wins, then a lower row. 0 is not a key.
 
 use crate::query::Hit;
 
 const SIGN: u32 = 1 << 31;
 
-/// The key of a finite score.
+/// Returns the key of a finite score.
 pub(super) fn make(score: f32, row: u32) -> u64 {
-    // One spelling of zero, as the order of keys tells two apart.
+    // -0 becomes 0, because their keys would differ.
     let bits = (score + 0.0).to_bits();
     let ordered = if bits & SIGN == 0 { bits | SIGN } else { !bits };
     u64::from(ordered) << 32 | u64::from(!row)
 }
 
-/// The score in a key; minus infinity if it is none.
-pub(super) fn score(key: u64) -> f32 {
-    if key == 0 {
-        return f32::NEG_INFINITY;
-    }
+/// Returns the score in a key.
+fn score(key: u64) -> f32 {
     let ordered = (key >> 32) as u32;
     f32::from_bits(if ordered & SIGN == 0 { !ordered } else { ordered & !SIGN })
 }
 
-/// What a key says; `None` if it is none.
+/// Returns the hit that a key encodes; `None` for 0.
 pub(super) fn open(key: u64) -> Option<Hit> {
     (key != 0).then(|| Hit { row: !(key as u32), score: score(key) })
 }
@@ -45,6 +42,5 @@ mod tests {
         }
         assert_eq!(make(-0.0, 3), make(0.0, 3));
         assert_eq!(open(0), None);
-        assert!(score(0) == f32::NEG_INFINITY);
     }
 }

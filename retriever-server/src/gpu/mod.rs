@@ -1,16 +1,21 @@
-//! Exact search on CUDA devices. CUDA is loaded when it is asked for: the same program runs where
-//! there is none, and says so.
+//! Exact search on CUDA devices. CUDA is loaded on first use, so the same program also runs on
+//! machines without it and reports what is missing.
 //!
-//! The way of a search: queries are packed as the rows on the devices are (`pack`), every device
-//! searches its own part of the rows (`owner`, one thread each), in phases that grow (`search`).
-//! A phase multiplies rows with queries and compares each product with its query's threshold
-//! before it leaves its register; the few that pass go to a list a query, which is then sorted and
-//! cut (`kernels/search.cu`). What the devices find is scored again from the rows of the host, so
-//! that what they store coarsely only decides who is looked at.
+//! A search takes these steps:
 //!
-//! **Invariant:** a hit is never lost: a list that runs over has its phase done again with fewer
-//! rows, and a phase of few enough rows cannot run over.
-//! **Invariant:** `twin` does on the processor what the kernels do, under the same loop of phases.
+//! 1. `pack` packs the queries in the format of the rows on the devices.
+//! 2. Each device searches its share of the rows on a thread of its own (`owner`), in phases of
+//!    growing size (`search`).
+//! 3. A phase multiplies rows with queries (`kernels/search.cu`) and compares each product with its
+//!    query's threshold before the product leaves its register. The few that pass are appended to
+//!    the query's list, which is then sorted and truncated.
+//! 4. The hits are scored again from the host's rows, so the coarser format on the devices only
+//!    selects the candidates.
+//!
+//! **Invariant:** no hit is lost. If a list overflows, its phase is repeated with fewer rows, and a
+//! small enough phase cannot overflow.
+//! **Invariant:** the tests run the text of the kernels on the processor (`emulated`), under the
+//! same loop of phases.
 
 mod compile;
 mod cuda;
@@ -25,88 +30,79 @@ mod probe;
 mod search;
 mod shape;
 pub mod synthetic;
-mod twin;
 
 pub use compile::compile;
-pub use cuda::Board;
+pub use cuda::CudaDevice;
 pub use index::{GpuIndex, GpuOptions, choose};
 pub use pack::{DeviceFormat, Layout, PackedQueries};
 pub use probe::{DeviceSummary, devices};
 pub use search::{Machine, search};
 pub use shape::{BATCH_QUERIES_MAX, KEEP_MAX};
-pub use twin::Twin;
 
 use thiserror::Error;
 
-/// Why CUDA devices cannot be used, or stopped working.
+/// A reason why CUDA devices cannot be used, or stopped working.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum GpuError {
-    /// The driver's library is not there.
+    /// The driver's library is missing.
     #[error("there is no NVIDIA driver (libcuda.so.1)")]
     NoDriver,
-    /// The driver has no device.
+    /// The driver reports no device.
     #[error("the NVIDIA driver has no device: {0}")]
     NoDevice(String),
-    /// A device that was asked for is not there.
+    /// The requested device does not exist.
     #[error("there is no CUDA device {asked}, expected a number below {count}")]
     NoSuchDevice {
-        /// Number that was asked for.
+        /// The requested number.
         asked: usize,
-        /// Devices that are there.
+        /// The number of devices.
         count: usize,
     },
     /// The device lacks instructions that the kernels need.
     #[error("CUDA device {device} has compute capability {major}.{minor}, expected at least 8.0")]
     TooOld {
-        /// Its number.
+        /// The device's number.
         device: usize,
-        /// Its generation.
+        /// The generation.
         major: i32,
-        /// Its variant.
+        /// The variant within the generation.
         minor: i32,
     },
-    /// The compiler's library is not there.
+    /// The compiler's library is missing.
     #[error("NVRTC is missing: found no libnvrtc.so that the loader knows (LD_LIBRARY_PATH)")]
     NoCompiler,
     /// The kernels did not compile.
     #[error("the kernels do not compile for {architecture}: {log}")]
     Compile {
-        /// What they were compiled for.
+        /// The architecture they were compiled for.
         architecture: String,
-        /// What the compiler said.
+        /// The compiler's output.
         log: String,
     },
-    /// The rows do not fit.
+    /// The rows do not fit on the devices.
     #[error("{}", plan::too_large(*needed_bytes, *free_bytes, *devices, *bytes_as_i8))]
     TooLarge {
-        /// Bytes of rows and of buffers, on all devices.
+        /// Bytes of rows and buffers on all devices together.
         needed_bytes: u64,
-        /// Bytes that are free on all devices.
+        /// Free bytes on all devices together.
         free_bytes: u64,
         /// Number of devices.
         devices: usize,
-        /// Bytes that would be needed for rows of bytes; `None` if they are.
+        /// Bytes that `i8` rows would need; `None` if the rows are already `i8`.
         bytes_as_i8: Option<u64>,
     },
-    /// The driver refused something.
+    /// A call of the driver failed.
     #[error("CUDA device {device}: {reason}")]
     Driver {
-        /// Its number.
+        /// The device's number.
         device: usize,
-        /// What the driver said.
+        /// The driver's error.
         reason: String,
     },
-    /// A function of the libraries is missing, or something else that should not happen did.
+    /// The CUDA bindings panicked, for example because a function of the libraries is missing.
     #[error("CUDA failed: {0}")]
     Panicked(String),
-    /// More searches wait for a device than its queue takes.
+    /// The queue of searches for a device is full.
     #[error("too many searches wait for CUDA device {0}")]
     Busy(usize),
-}
-
-/// A machine that cannot fail, such as the twin, goes where one that can does.
-impl From<std::convert::Infallible> for GpuError {
-    fn from(never: std::convert::Infallible) -> Self {
-        match never {}
-    }
 }

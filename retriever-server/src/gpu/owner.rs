@@ -1,4 +1,4 @@
-//! The thread that owns a device: searches come through a bounded queue, one after the other.
+//! The thread that owns a device. It takes searches from a bounded queue and runs them one by one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,36 +12,36 @@ use super::probe::guarded;
 use super::search::{Machine, search};
 use crate::query::Hit;
 
-/// Time between two looks at whether a search that is waited for should stop.
+/// Time between two checks whether to stop waiting for a search.
 const STOP_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Hits a query, or `None` if it was stopped.
-type Found = Result<Option<Vec<Vec<Hit>>>, GpuError>;
+/// The hits of each query, or `None` if the search was stopped.
+type Outcome = Result<Option<Vec<Vec<Hit>>>, GpuError>;
 
 struct Job {
     queries: Arc<PackedQueries>,
     keep: usize,
     cancelled: Arc<AtomicBool>,
-    reply: SyncSender<Found>,
+    reply: SyncSender<Outcome>,
 }
 
-/// The way to a device. Its thread ends when this is dropped.
+/// The sending side of a device's queue. The device's thread ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Owner {
     device: usize,
     jobs: SyncSender<Job>,
 }
 
-/// A search that is under way.
+/// A running search.
 #[derive(Debug)]
 pub(super) struct Pending {
     device: usize,
-    answer: Receiver<Found>,
+    answer: Receiver<Outcome>,
     cancelled: Arc<AtomicBool>,
 }
 
 impl Owner {
-    /// Starts the thread. The machine's row 0 is row `first_row` of all.
+    /// Starts the thread. The machine's row 0 is row `first_row` of the index.
     pub(super) fn start<M>(
         device: usize,
         mut machine: M,
@@ -50,14 +50,13 @@ impl Owner {
     ) -> Result<Self, GpuError>
     where
         M: Machine + Send + 'static,
-        M::Fault: Into<GpuError>,
     {
         let (jobs, queue) = sync_channel::<Job>(queue_jobs.max(1));
         let work = move || {
             for job in queue {
-                let found = guarded(|| answer(&mut machine, &job, first_row));
-                // The receiver is gone when the client is.
-                let _ = job.reply.send(found);
+                let outcome = guarded(|| answer(&mut machine, &job, first_row));
+                // Sending fails if the client has gone, and then nobody needs the answer.
+                let _ = job.reply.send(outcome);
             }
         };
         thread::Builder::new()
@@ -67,7 +66,7 @@ impl Owner {
         Ok(Self { device, jobs })
     }
 
-    /// Queues a search; refused when the queue is full.
+    /// Queues a search; fails with [`GpuError::Busy`] when the queue is full.
     pub(super) fn submit(
         &self,
         queries: &Arc<PackedQueries>,
@@ -86,13 +85,13 @@ impl Owner {
 }
 
 impl Pending {
-    /// Waits for the hits; gives up, and lets the device give up, once `stop` says so.
-    pub(super) fn wait(self, stop: &(dyn Fn() -> bool + Sync)) -> Found {
+    /// Waits for the hits. Once `stop` returns `true`, it cancels the search and returns `None`.
+    pub(super) fn wait(self, stop: &(dyn Fn() -> bool + Sync)) -> Outcome {
         loop {
             match self.answer.recv_timeout(STOP_INTERVAL) {
-                Ok(found) => return found,
+                Ok(outcome) => return outcome,
                 Err(RecvTimeoutError::Disconnected) => return Err(ended(self.device)),
-                // Dropping this cancels the search.
+                // Dropping `self` cancels the search.
                 Err(RecvTimeoutError::Timeout) if stop() => return Ok(None),
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -110,14 +109,10 @@ fn ended(device: usize) -> GpuError {
     GpuError::Driver { device, reason: "its thread has ended".to_owned() }
 }
 
-fn answer<M>(machine: &mut M, job: &Job, first_row: u32) -> Found
-where
-    M: Machine,
-    M::Fault: Into<GpuError>,
-{
+fn answer(machine: &mut impl Machine, job: &Job, first_row: u32) -> Outcome {
     let stop = || job.cancelled.load(Ordering::Relaxed);
-    let found = search(machine, &job.queries, job.keep, &stop).map_err(Into::into)?;
-    Ok(found.map(|mut lists| {
+    let lists = search(machine, &job.queries, job.keep, &stop)?;
+    Ok(lists.map(|mut lists| {
         for hit in lists.iter_mut().flatten() {
             hit.row += first_row;
         }

@@ -1,4 +1,4 @@
-//! Rows and queries as devices hold them: numbers in few bits, each row filled up with zeros to
+//! Rows and queries in the format of the devices: numbers of few bits, each row padded with zeros to
 //! whole slabs.
 
 use half::f16;
@@ -6,7 +6,7 @@ use half::f16;
 use super::shape::SLAB_BYTES;
 use crate::vector::RowFormat;
 
-/// How numbers are stored on a device.
+/// The storage format of numbers on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceFormat {
     /// IEEE half precision, 2 bytes a number.
@@ -16,7 +16,8 @@ pub enum DeviceFormat {
 }
 
 impl DeviceFormat {
-    /// The format of rows that the host stores as `format`; single precision becomes half.
+    /// Returns the format on a device of rows that the host stores as `format`; single precision
+    /// becomes half.
     pub fn of(format: RowFormat) -> Self {
         match format {
             RowFormat::F32 | RowFormat::F16 => Self::Halves,
@@ -24,7 +25,7 @@ impl DeviceFormat {
         }
     }
 
-    /// Name of the kernels' type.
+    /// Returns the name of the format in the kernels.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Halves => "Halves",
@@ -32,7 +33,7 @@ impl DeviceFormat {
         }
     }
 
-    /// Bytes of a number.
+    /// Returns the bytes of a number.
     pub fn number_bytes(self) -> usize {
         match self {
             Self::Halves => 2,
@@ -40,8 +41,9 @@ impl DeviceFormat {
         }
     }
 
-    /// Hits that a device keeps for a query that asks for `top_k`, as the order changes when they
-    /// are scored again: a half tells scores apart to 1 part in 2,000, a byte to 1 in 127.
+    /// Returns how many hits a device keeps for a query that asks for `top_k`. More are needed
+    /// because scoring them again changes their order: halves are accurate to 1 part in 2,000, bytes
+    /// to 1 in 127.
     pub(super) fn keep(self, top_k: usize) -> usize {
         match self {
             Self::Halves => top_k + (top_k / 4).max(16),
@@ -50,30 +52,30 @@ impl DeviceFormat {
     }
 }
 
-/// Where the numbers of a row are.
+/// The layout of a row in a device's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// How numbers are stored.
+    /// The storage format of the numbers.
     pub format: DeviceFormat,
-    /// Numbers of a row.
+    /// The number of numbers in a row.
     pub dimension: usize,
 }
 
 impl Layout {
-    /// Bytes from one row to the next.
+    /// Returns the bytes from one row to the next.
     pub fn pitch(self) -> usize {
         (self.dimension * self.format.number_bytes()).next_multiple_of(SLAB_BYTES)
     }
 
-    /// Bytes of a row with its factor.
+    /// Returns the bytes of a row with its factor.
     pub fn row_bytes(self) -> usize {
         let factor_bytes = if self.format == DeviceFormat::Bytes { size_of::<f32>() } else { 0 };
         self.pitch() + factor_bytes
     }
 
-    /// Writes a row to `packed`, `pitch` bytes that are zero past the numbers, and returns what its
-    /// numbers are multiplied by. A row with a number that is not finite is stored so that its
-    /// score is not finite either.
+    /// Writes a row to `packed` and returns the factor by which its numbers are multiplied. `packed`
+    /// has `pitch` bytes, which must be zero past the numbers. A row with a number that is not
+    /// finite is stored so that its score is not finite either.
     pub fn pack(self, numbers: &[f32], packed: &mut [u8]) -> f32 {
         let finite = numbers.iter().all(|number| number.is_finite());
         match self.format {
@@ -98,12 +100,12 @@ impl Layout {
     }
 }
 
-/// Queries as a device takes them.
+/// Queries in the format of a device.
 #[derive(Clone, Debug)]
 pub struct PackedQueries {
     /// `pitch` bytes a query.
     pub(super) bytes: Vec<u8>,
-    /// What each query's scores are multiplied by.
+    /// The factor of each query's scores.
     factors: Vec<f32>,
 }
 
@@ -125,23 +127,23 @@ impl PackedQueries {
         Self { bytes, factors }
     }
 
-    /// Number of queries.
+    /// Returns the number of queries.
     pub fn count(&self) -> usize {
         self.factors.len()
     }
 
-    /// What a score of the device for this query is multiplied by.
+    /// Returns the factor by which the device's scores for this query are multiplied.
     pub(super) fn factor(&self, query: usize) -> f32 {
         self.factors[query]
     }
 }
 
-/// A power of two that brings the largest magnitude to between 1/2 and 2, so that neither halves
-/// nor sums run over; 1 for zeros. Dividing by it changes no digit and no order of hits.
+/// Returns a power of two that brings the largest magnitude to between 1/2 and 2, so that neither
+/// halves nor sums overflow; 1 for zeros. Dividing by it changes no digit and no order of hits.
 fn power_of_two_above(numbers: &[f32]) -> f32 {
     let largest = numbers.iter().fold(0f32, |most, number| most.max(number.abs()));
     if largest.is_normal() {
-        // The exponent's bits alone.
+        // Keeps only the bits of the exponent.
         f32::from_bits(largest.to_bits() & 0x7f80_0000)
     } else {
         1.0
@@ -153,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_filled_up_and_keep_their_numbers() {
+    fn rows_are_padded_and_keep_their_numbers() {
         let halves = Layout { format: DeviceFormat::Halves, dimension: 65 };
         let bytes = Layout { format: DeviceFormat::Bytes, dimension: 65 };
         assert_eq!((halves.pitch(), halves.row_bytes()), (256, 256));
@@ -173,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_out_of_range_stay_apart_from_those_that_are_none() {
+    fn numbers_out_of_range_are_clamped_and_infinities_become_nan() {
         let layout = Layout { format: DeviceFormat::Halves, dimension: 2 };
         let mut packed = vec![0; layout.pitch()];
         layout.pack(&[1e9, -1e9], &mut packed);

@@ -1,4 +1,5 @@
-//! Which device gets which rows, and whether they fit; found out before anything is loaded.
+//! The distribution of rows over devices. It is planned, and refused if the rows do not fit, before
+//! anything is loaded.
 
 use std::ops::Range;
 
@@ -6,36 +7,37 @@ use super::GpuError;
 use super::pack::{DeviceFormat, Layout};
 use super::shape::{BATCH_QUERIES_MAX, KEEP_MAX, LIST_KEYS};
 
-/// Kept free on every device: the kernels themselves, and what the driver takes at a launch.
+/// Bytes kept free on every device for the kernels and for the driver's own use at a launch.
 const RESERVE_BYTES: u64 = 256 << 20;
 
-/// Rows that are worth a device of their own.
+/// The number of rows that justifies a further device.
 const SHARD_ROWS_MIN: usize = 1 << 16;
 
-/// A device's part.
+/// A device's share of the rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Shard {
-    /// Its number.
+    /// The device's number.
     pub(super) device: usize,
-    /// The rows that it holds.
+    /// The rows that the device holds.
     pub(super) rows: Range<usize>,
-    /// Bytes of those.
+    /// Bytes of these rows.
     pub(super) row_bytes: u64,
-    /// Bytes of what a search needs beside them.
+    /// Bytes of the buffers of a search.
     pub(super) buffer_bytes: u64,
-    /// Bytes that were free.
+    /// Bytes that were free before loading.
     pub(super) free_bytes: u64,
 }
 
-/// Bytes that a search needs beside the rows.
+/// Returns the bytes that a search needs in addition to the rows.
 pub(super) fn buffer_bytes(layout: Layout) -> u64 {
     let key = size_of::<u64>();
-    // A list, its results, its threshold and its two counts, and the query.
+    // For each query: a list, its results, its threshold, its two counts, and the query itself.
     let query = LIST_KEYS * key + KEEP_MAX * key + key + 2 * size_of::<u32>() + layout.pitch();
     (BATCH_QUERIES_MAX * query) as u64
 }
 
-/// Spreads `count` rows over devices, given as (number, free bytes), in proportion to what is free.
+/// Distributes `count` rows over devices, given as (number, free bytes), in proportion to their free
+/// memory.
 pub(super) fn spread(
     layout: Layout,
     count: usize,
@@ -63,8 +65,8 @@ pub(super) fn spread(
     let (mut before, mut first) = (0u128, 0usize);
     let shards = devices.iter().map(|&(device, free_bytes)| {
         before += u128::from(usable(free_bytes));
-        // Rounded up, the same for an end and the next beginning: no part exceeds its capacity by
-        // more than one row, and the reserve has room for that.
+        // A share ends where the next one begins, rounded up: it exceeds its device's capacity by at
+        // most one row, and the reserve covers that.
         let end = (count as u128 * before).div_ceil(capacity) as usize;
         let rows = first..end;
         first = end;
@@ -74,7 +76,7 @@ pub(super) fn spread(
     Ok(shards.filter(|shard| !shard.rows.is_empty()).collect())
 }
 
-/// The text of [`GpuError::TooLarge`].
+/// Returns the text of [`GpuError::TooLarge`].
 pub(super) fn too_large(
     needed_bytes: u64,
     free_bytes: u64,
@@ -101,7 +103,7 @@ mod tests {
     const HALVES: Layout = Layout { format: DeviceFormat::Halves, dimension: 768 };
 
     #[test]
-    fn every_row_is_on_one_device_in_proportion_to_what_is_free() {
+    fn every_row_is_on_one_device_in_proportion_to_free_memory() {
         let devices = [(0, 80_000_000_000), (2, 40_000_000_000), (3, 40_000_000_000)];
         let shards = spread(HALVES, 21_015_324, &devices).unwrap();
         assert_eq!(shards.iter().map(|shard| shard.device).collect::<Vec<_>>(), [0, 2, 3]);

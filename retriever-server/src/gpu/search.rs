@@ -1,56 +1,53 @@
-//! The loop of phases, the same for a device and for its twin.
+//! The loop of phases, the same for a device and for its emulation in the tests.
 
 use std::ops::Range;
 
-use super::keys;
 use super::pack::PackedQueries;
 use super::shape::LIST_KEYS;
+use super::{GpuError, keys};
 use crate::query::Hit;
 
-/// Largest number of times that the rows seen so far are seen again in one phase.
+/// The largest ratio of a phase's rows to the rows before it.
 const GROWTH_MAX: usize = 16;
 
-/// Rows that are searched before the loop waits for the device, so that it can stop.
+/// The number of rows after which the loop waits for the device, so that a stop takes effect.
 const UNSEEN_ROWS_MAX: usize = 1 << 22;
 
-/// Something that searches a range of rows: a device, or its twin.
+/// A device that searches a range of rows, or its emulation.
 pub trait Machine {
-    /// Why it failed.
-    type Fault;
-
-    /// Rows that it holds.
+    /// Returns the number of rows that it holds.
     fn rows(&self) -> usize;
 
-    /// Takes queries, whose `keep` best hits are wanted, and forgets the last ones.
-    fn begin(&mut self, queries: &PackedQueries, keep: usize) -> Result<(), Self::Fault>;
+    /// Replaces the current queries. The `keep` best hits of each will be requested.
+    fn begin(&mut self, queries: &PackedQueries, keep: usize) -> Result<(), GpuError>;
 
-    /// Searches some rows, if no earlier phase since [`Machine::overflow`] ran over. Phases have
-    /// ascending numbers above 0. May return before it is done.
-    fn phase(&mut self, rows: Range<usize>, number: u32) -> Result<(), Self::Fault>;
+    /// Searches some rows, unless an earlier phase since the last [`Machine::overflow`] overflowed.
+    /// Phases have ascending numbers above 0. May return before the search is done.
+    fn phase(&mut self, rows: Range<usize>, number: u32) -> Result<(), GpuError>;
 
-    /// Waits for all phases. The number of the one that ran over, from which on all have to be
-    /// done again; 0 if none did.
-    fn overflow(&mut self) -> Result<u32, Self::Fault>;
+    /// Waits for all phases. Returns the number of the phase that overflowed, or 0. That phase and
+    /// all later ones must be repeated.
+    fn overflow(&mut self) -> Result<u32, GpuError>;
 
-    /// `keep` keys a query, best first and then 0.
-    fn results(&mut self) -> Result<Vec<u64>, Self::Fault>;
+    /// Returns `keep` keys for each query, best first, padded with 0.
+    fn results(&mut self) -> Result<Vec<u64>, GpuError>;
 }
 
-/// The `keep` best rows for each query, best first, with the machine's scores; `None` once `stop`
-/// says so. `keep` is at most half of a list.
-pub fn search<M: Machine>(
-    machine: &mut M,
+/// Returns the `keep` best rows for each query, best first, with the machine's scores; `None` once
+/// `stop` returns `true`. `keep` is at most half of a list.
+pub fn search(
+    machine: &mut impl Machine,
     queries: &PackedQueries,
     keep: usize,
     stop: &dyn Fn() -> bool,
-) -> Result<Option<Vec<Vec<Hit>>>, M::Fault> {
+) -> Result<Option<Vec<Vec<Hit>>>, GpuError> {
     let count = machine.rows();
     let keep = keep.min(count);
     if keep == 0 || queries.count() == 0 {
         return Ok(Some(vec![Vec::new(); queries.count()]));
     }
     machine.begin(queries, keep)?;
-    // As many rows always fit beside the best so far.
+    // This many rows always fit in a list together with the best so far.
     let fitting = LIST_KEYS - keep;
     let (mut next, mut limit) = (0, usize::MAX);
     let mut unseen: Vec<Range<usize>> = Vec::new();
@@ -72,8 +69,10 @@ pub fn search<M: Machine>(
         }
         let failed = machine.overflow()?;
         if failed != 0 {
-            let place = (failed + unseen.len() as u32 - 1 - number) as usize;
-            let rows = unseen[place].clone();
+            // Continues with the phase that overflowed, at half its size. The phase after that may
+            // be twice as large again.
+            let index = (failed + unseen.len() as u32 - 1 - number) as usize;
+            let rows = unseen[index].clone();
             next = rows.start;
             limit = (rows.len() / 2).max(fitting);
         }
@@ -88,9 +87,9 @@ pub fn search<M: Machine>(
     Ok(Some(lists.collect()))
 }
 
-/// Rows of the phase after the first `seen`. In rows of no order, `keep` of those seen are among
-/// the best, so that of `n` times as many about `n` times `keep` pass the thresholds: a quarter of
-/// what is free in a list.
+/// Returns the number of rows of the next phase, after the first `seen` rows. Exactly `keep` of the
+/// seen rows pass the thresholds; if the rows are in random order, about `n * keep` of the next
+/// `n * seen` rows pass. The phase is sized so that they fill a quarter of a list's free slots.
 fn phase_rows(seen: usize, keep: usize) -> usize {
     if seen == 0 {
         return LIST_KEYS;

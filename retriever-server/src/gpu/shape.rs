@@ -1,35 +1,34 @@
-//! Sizes that the kernels, their twin and the host agree on, and which kernel takes a batch.
+//! Sizes that the kernels and the host agree on, and the choice of the kernel for a batch.
 
-/// Keys of a query's list. As many rows as are free in it always fit, whatever they score.
+/// The number of keys in a query's list. A phase of as many rows as there are free slots cannot
+/// overflow it, whatever the scores.
 pub(super) const LIST_KEYS: usize = 4096;
-/// Most hits that a search keeps for a query.
+/// The most hits that a search keeps for a query.
 pub const KEEP_MAX: usize = LIST_KEYS / 2;
-/// Most queries of a search on a device.
+/// The most queries of one search on a device.
 pub const BATCH_QUERIES_MAX: usize = 256;
-/// Rows that a warp streams at a time.
-pub(super) const STREAM_ROWS: usize = 4;
-/// Rows of a tile.
+/// The number of rows in a tile.
 pub(super) const TILE_ROWS: usize = 128;
-/// Bytes of a row or query in a stage of shared memory.
+/// The bytes of each row or query in a stage of shared memory.
 pub(super) const SLAB_BYTES: usize = 128;
-/// Stages of shared memory, one of which is multiplied while the others are filled.
+/// The number of stages in shared memory: one is multiplied while the others are filled.
 pub(super) const STAGES: usize = 3;
-/// Threads of a block that multiplies.
+/// The number of threads in a block that multiplies.
 pub(super) const BLOCK_THREADS: usize = 256;
-/// Threads of a block that sorts.
+/// The number of threads in a block that sorts.
 pub(super) const CUT_THREADS: usize = 1024;
 
-/// A kernel and the queries that one launch of it takes.
+/// A kernel, with the number of queries of one launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kernel {
-    /// Reads each row once, straight into registers.
+    /// Reads each row once, directly into registers.
     Stream(usize),
-    /// Multiplies tiles by tensor cores.
+    /// Multiplies tiles on tensor cores.
     Tiles(usize),
 }
 
 impl Kernel {
-    /// All of them, smallest first.
+    /// All kernels, smallest first.
     pub(super) const ALL: [Self; 8] = [
         Self::Stream(1),
         Self::Stream(2),
@@ -41,24 +40,25 @@ impl Kernel {
         Self::Tiles(256),
     ];
 
-    /// The smallest that takes `queries` at once and fits `shared_bytes` of shared memory a block,
-    /// else the largest that fits, which then takes them in several launches.
+    /// Returns the smallest kernel that takes `queries` in one launch and needs at most
+    /// `shared_bytes` of shared memory a block. If there is none, returns the largest that fits,
+    /// which then takes them in several launches.
     pub(super) fn of(queries: usize, shared_bytes: usize) -> Self {
         let fits = |kernel: &&Self| kernel.shared_bytes() <= shared_bytes;
         let mut fitting = Self::ALL.iter().filter(fits);
         let largest = fitting.clone().next_back();
         let chosen = fitting.find(|kernel| kernel.queries() >= queries).or(largest);
-        chosen.copied().unwrap_or(Self::Stream(8))
+        *chosen.expect("kernels that stream need no shared memory, so they always fit")
     }
 
-    /// Queries of a launch.
+    /// Returns the number of queries of a launch.
     pub(super) fn queries(self) -> usize {
         match self {
             Self::Stream(queries) | Self::Tiles(queries) => queries,
         }
     }
 
-    /// Name in the compiled module.
+    /// Returns the kernel's name in the compiled module.
     pub(super) fn name(self) -> String {
         match self {
             Self::Stream(queries) => format!("stream_{queries}"),
@@ -66,17 +66,12 @@ impl Kernel {
         }
     }
 
-    /// Bytes of shared memory of a block.
+    /// Returns the bytes of shared memory of a block.
     pub(super) fn shared_bytes(self) -> usize {
         match self {
             Self::Stream(_) => 0,
             Self::Tiles(queries) => STAGES * (TILE_ROWS + queries) * SLAB_BYTES,
         }
-    }
-
-    /// Warps along the rows and along the queries of a tile.
-    pub(super) fn warps(self) -> (usize, usize) {
-        if self.queries() <= 64 { (4, 2) } else { (2, 4) }
     }
 }
 
@@ -89,7 +84,6 @@ mod tests {
     fn the_kernels_have_the_same_sizes() {
         for (name, value) in [
             ("LIST_KEYS", LIST_KEYS),
-            ("STREAM_ROWS", STREAM_ROWS),
             ("TILE_ROWS", TILE_ROWS),
             ("SLAB_BYTES", SLAB_BYTES),
             ("STAGES", STAGES),
@@ -102,10 +96,7 @@ mod tests {
         for kernel in Kernel::ALL {
             let line = match kernel {
                 Kernel::Stream(queries) => format!("\nSTREAM({queries})\n"),
-                Kernel::Tiles(queries) => {
-                    let (down, across) = kernel.warps();
-                    format!("\nTILES({queries}, {down}, {across})\n")
-                }
+                Kernel::Tiles(queries) => format!("\nTILES({queries}, "),
             };
             assert!(SEARCH_SOURCE.contains(&line), "expected {line:?} in search.cu");
         }
@@ -115,9 +106,9 @@ mod tests {
     fn the_smallest_kernel_that_takes_the_batch_and_fits_is_chosen() {
         let large = 227 << 10;
         let chosen = |queries| Kernel::of(queries, large).queries();
-        let found: Vec<usize> =
+        let sizes: Vec<usize> =
             [1, 2, 3, 8, 9, 32, 33, 128, 129, 256].into_iter().map(chosen).collect();
-        assert_eq!(found, [1, 2, 4, 8, 32, 32, 64, 128, 256, 256]);
+        assert_eq!(sizes, [1, 2, 4, 8, 32, 32, 64, 128, 256, 256]);
         assert_eq!(Kernel::of(256, 99 << 10), Kernel::Tiles(128), "on a smaller device");
         assert_eq!(Kernel::of(256, 0), Kernel::Stream(8));
     }

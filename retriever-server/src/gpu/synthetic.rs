@@ -1,4 +1,4 @@
-//! Rows that a device and the processor make alike, out of a counter: to measure searches over
+//! Rows that a device and the processor generate identically from a counter, to measure searches over
 //! more rows than one would copy.
 
 use std::thread;
@@ -9,27 +9,27 @@ use super::keys;
 use super::pack::{DeviceFormat, Layout, PackedQueries};
 use crate::query::Hit;
 
-/// Bytes that one load of a kernel takes.
+/// The bytes of one load in a kernel.
 pub(super) const CHUNK_BYTES: usize = 16;
 
-/// Numbers that come out of one draw.
+/// The number of numbers from one draw.
 const NUMBERS_A_DRAW: usize = 4;
 
-/// 64 bits that depend on every bit of a counter: the output function of SplitMix64 (Steele, Lea
-/// and Flood, "Fast splittable pseudorandom number generators", 2014).
-fn draw(seed: u64, row: u64, place: u64) -> u64 {
-    let mut mixed = seed.wrapping_add((row << 20 | place).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+/// Returns 64 bits that depend on every bit of a counter: the output function of SplitMix64 (Steele,
+/// Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
+fn draw(seed: u64, row: u64, index: u64) -> u64 {
+    let mut mixed = seed.wrapping_add((row << 20 | index).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^ (mixed >> 31)
 }
 
-/// Writes a row as [`Layout::pack`] would, and returns its factor. Halves are steps of 1/1024 from
-/// -1 on.
+/// Writes a row as [`Layout::pack`] would, and returns its factor. Halves are multiples of 1/1024
+/// from -1 up.
 pub fn row(layout: Layout, seed: u64, row: u64, packed: &mut [u8]) -> f32 {
     packed.fill(0);
-    for (place, positions) in (0..layout.dimension).step_by(NUMBERS_A_DRAW).enumerate() {
-        let drawn = draw(seed, row, place as u64);
+    for (index, positions) in (0..layout.dimension).step_by(NUMBERS_A_DRAW).enumerate() {
+        let drawn = draw(seed, row, index as u64);
         for position in positions..(positions + NUMBERS_A_DRAW).min(layout.dimension) {
             let bits = (drawn >> (16 * (position % NUMBERS_A_DRAW))) as u16;
             match layout.format {
@@ -52,20 +52,23 @@ pub fn row(layout: Layout, seed: u64, row: u64, packed: &mut [u8]) -> f32 {
     }
 }
 
-/// Rows and their factors, as a device would hold them.
-pub fn rows(layout: Layout, seed: u64, count: usize) -> (Vec<u8>, Vec<f32>) {
+/// Returns rows and their factors, as a device would hold them.
+#[cfg(test)]
+pub(super) fn rows(layout: Layout, seed: u64, count: usize) -> (Vec<u8>, Vec<f32>) {
     let mut packed = vec![0; count * layout.pitch()];
-    let places = packed.chunks_mut(layout.pitch()).enumerate();
-    let scales = places.map(|(number, packed)| row(layout, seed, number as u64, packed)).collect();
+    let slots = packed.chunks_mut(layout.pitch()).enumerate();
+    let scales = slots.map(|(number, packed)| row(layout, seed, number as u64, packed)).collect();
     (packed, scales)
 }
 
-/// The `keep` best of `count` rows for each query, from sums in double precision, on all `threads`.
+/// Returns the `keep` best of `count` rows for each query, from sums in double precision, computed on
+/// `threads` threads.
 pub fn best(
     layout: Layout,
     seed: u64,
     count: usize,
-    (queries, keep): (&PackedQueries, usize),
+    queries: &PackedQueries,
+    keep: usize,
     threads: usize,
 ) -> Vec<Vec<Hit>> {
     let share = count.div_ceil(threads.max(1)).max(1);
@@ -130,24 +133,24 @@ fn product(format: DeviceFormat, one: &[u8], other: &[u8]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::emulated::Emulated;
     use crate::gpu::search::search;
-    use crate::gpu::twin::Twin;
 
     #[test]
-    fn the_twin_finds_the_best_of_rows_that_are_made() {
+    fn the_kernels_find_the_best_of_generated_rows() {
         for format in [DeviceFormat::Halves, DeviceFormat::Bytes] {
             let layout = Layout { format, dimension: 90 };
             let (packed, scales) = rows(layout, 7, 5_000);
-            let mut twin = Twin::of_packed(layout, packed, scales, 227 << 10);
+            let mut emulated = Emulated::of_packed(layout, &packed, scales);
             let numbers: Vec<f32> =
                 (0..12 * 90).map(|n| ((n * 37 % 101) as f32 - 50.0) / 50.0).collect();
             let queries = PackedQueries::pack(layout, &numbers);
-            let Ok(found) = search(&mut twin, &queries, 20, &|| false);
-            let expected = best(layout, 7, 5_000, (&queries, 10), 2);
-            for (found, expected) in found.unwrap().iter().zip(expected) {
+            let lists = search(&mut emulated, &queries, 20, &|| false).unwrap().unwrap();
+            let expected = best(layout, 7, 5_000, &queries, 10, 2);
+            for (hits, expected) in lists.iter().zip(expected) {
                 assert_eq!(expected.len(), 10);
                 for hit in expected {
-                    let same = found.iter().find(|found| found.row == hit.row).unwrap();
+                    let same = hits.iter().find(|same| same.row == hit.row).unwrap();
                     assert!((same.score - hit.score).abs() < 1e-4 * hit.score.abs());
                 }
             }

@@ -5,7 +5,7 @@ use std::thread;
 
 use tracing::info;
 
-use super::cuda::Board;
+use super::cuda::CudaDevice;
 use super::owner::Owner;
 use super::pack::{DeviceFormat, Layout, PackedQueries};
 use super::plan::{Shard, spread};
@@ -16,28 +16,28 @@ use crate::device::Device;
 use crate::query::Hit;
 use crate::vector::{self, RowFormat, Rows};
 
-/// Searches that may wait for a device, for each thread that can ask.
+/// The number of searches that may wait for a device, for each thread that searches.
 const QUEUE_JOBS_A_THREAD: usize = 4;
 
-/// What the rows are loaded with.
+/// Options for loading the rows.
 #[derive(Clone, Copy, Debug)]
 pub struct GpuOptions {
-    /// Which devices.
+    /// The devices to use.
     pub device: Device,
-    /// How the rows are stored; single precision becomes half.
+    /// The storage format of the rows; single precision becomes half.
     pub format: RowFormat,
-    /// Threads that pack rows, and that may ask at once.
+    /// The number of threads that pack rows, and that may search concurrently.
     pub threads: usize,
 }
 
-/// Rows on devices, each of which has a part of them.
+/// Rows distributed over one or several devices.
 #[derive(Debug)]
 pub struct GpuIndex {
     owners: Vec<Owner>,
     layout: Layout,
 }
 
-/// The numbers of the devices that a setting means; `None` for the processor.
+/// Returns the numbers of the devices that a setting selects; `None` for the processor.
 pub fn choose(device: Device) -> Result<Option<Vec<usize>>, GpuError> {
     match device {
         Device::Cpu => Ok(None),
@@ -54,15 +54,15 @@ pub fn choose(device: Device) -> Result<Option<Vec<usize>>, GpuError> {
 }
 
 impl GpuIndex {
-    /// Loads `rows` to the devices of the setting. `None` for the processor, which
-    /// [`Device::Auto`] falls back to where CUDA cannot be used, and says why in the log.
+    /// Loads `rows` onto the selected devices. Returns `None` if the processor is selected, or if
+    /// [`Device::Auto`] is and CUDA cannot be used; the log then gives the reason.
     pub fn open(rows: &Rows<'_>, options: &GpuOptions) -> Result<Option<Self>, GpuError> {
         let opened = choose(options.device).and_then(|devices| {
             devices.map(|devices| Self::load(rows, &devices, options)).transpose()
         });
         match opened {
             Err(reason) if options.device == Device::Auto => {
-                info!(%reason, "the vectors are searched by the processor");
+                info!(%reason, "the processor searches the vectors");
                 Ok(None)
             }
             opened => opened,
@@ -84,43 +84,43 @@ impl GpuIndex {
             info!(device, rows = rows.len(), ?format, row_bytes, buffer_bytes, free_bytes, "plan");
         }
         let threads = options.threads.div_ceil(shards.len().max(1));
-        let boards: Vec<Result<Board, GpuError>> = thread::scope(|scope| {
+        let loaded: Vec<Result<CudaDevice, GpuError>> = thread::scope(|scope| {
             let load = |shard: Shard| {
-                let mut board = Board::open(shard.device, layout, shard.rows.len())?;
-                board.load(rows, shard.rows.start, threads).map(|()| board)
+                let mut device = CudaDevice::open(shard.device, layout, shard.rows.len())?;
+                device.load(rows, shard.rows.start, threads).map(|()| device)
             };
             let loading: Vec<_> =
                 shards.iter().cloned().map(|shard| scope.spawn(move || load(shard))).collect();
             let ended = || Err(GpuError::Panicked("a thread that loaded rows ended".to_owned()));
-            loading.into_iter().map(|one| one.join().unwrap_or_else(|_| ended())).collect()
+            loading.into_iter().map(|thread| thread.join().unwrap_or_else(|_| ended())).collect()
         });
-        let parts = shards.iter().zip(boards).map(|(shard, board)| {
-            board.map(|board| (shard.device, board, shard.rows.start as u32))
+        let parts = shards.iter().zip(loaded).map(|(shard, device)| {
+            device.map(|machine| Part {
+                device: shard.device,
+                machine,
+                first_row: shard.rows.start as u32,
+            })
         });
         let index = Self::over(layout, parts.collect::<Result<_, _>>()?, options.threads)?;
         info!(devices = shards.len(), "the vectors are on the devices");
         Ok(index)
     }
 
-    /// Over machines that hold their rows, each with its number and its first row among all.
-    fn over<M>(
+    /// Returns the index over machines that already hold their rows.
+    fn over<M: Machine + Send + 'static>(
         layout: Layout,
-        machines: Vec<(usize, M, u32)>,
+        parts: Vec<Part<M>>,
         threads: usize,
-    ) -> Result<Self, GpuError>
-    where
-        M: Machine + Send + 'static,
-        M::Fault: Into<GpuError>,
-    {
-        let owners = machines.into_iter().map(|(device, machine, first_row)| {
+    ) -> Result<Self, GpuError> {
+        let owners = parts.into_iter().map(|Part { device, machine, first_row }| {
             Owner::start(device, machine, first_row, threads * QUEUE_JOBS_A_THREAD)
         });
         Ok(Self { owners: owners.collect::<Result<_, _>>()?, layout })
     }
 
-    /// [`vector::top_k`] with the devices' help: they find more than are asked for, which are
-    /// scored again by `rows`, the ones that were loaded. More than the devices keep are searched
-    /// for by the processor.
+    /// Computes [`vector::top_k`] with the devices' help. They return more hits than requested, which
+    /// are scored again from `rows`, the rows that were loaded. If `top_k` exceeds the number of hits
+    /// that the devices keep, the processor searches.
     pub fn search(
         &self,
         rows: &Rows<'_>,
@@ -129,12 +129,12 @@ impl GpuIndex {
         threads: usize,
         stop: &(dyn Fn() -> bool + Sync),
     ) -> Result<Option<Vec<Vec<Hit>>>, GpuError> {
-        // A part of what is kept makes up for the coarser scores.
+        // Some of the kept hits are spare, to make up for the coarser scores.
         if top_k > KEEP_MAX - KEEP_MAX / 8 {
             return Ok(vector::top_k(rows, queries, top_k, threads, stop));
         }
         let keep = self.layout.format.keep(top_k).min(KEEP_MAX);
-        let mut found = Vec::with_capacity(queries.len() / self.layout.dimension);
+        let mut all_lists = Vec::with_capacity(queries.len() / self.layout.dimension);
         for batch in queries.chunks(BATCH_QUERIES_MAX * self.layout.dimension) {
             if stop() {
                 return Ok(None);
@@ -151,11 +151,20 @@ impl GpuIndex {
                     list.extend(part);
                 }
             }
-            found.extend(lists);
+            all_lists.extend(lists);
         }
-        vector::rescore(rows, queries, &mut found, top_k, threads);
-        Ok(Some(found))
+        vector::rescore(rows, queries, &mut all_lists, top_k, threads);
+        Ok(Some(all_lists))
     }
+}
+
+/// A machine that holds its share of the rows.
+struct Part<M> {
+    /// The device's number.
+    device: usize,
+    machine: M,
+    /// The number of the machine's first row among all rows.
+    first_row: u32,
 }
 
 #[cfg(test)]

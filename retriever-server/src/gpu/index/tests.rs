@@ -1,11 +1,11 @@
-//! Several twins of devices behind one index.
+//! Several emulated devices behind one index.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use shared::splitmix::numbers;
 
 use super::*;
-use crate::gpu::twin::Twin;
+use crate::gpu::emulated::Emulated;
 
 const DIMENSION: usize = 40;
 const COUNT: usize = 9_000;
@@ -21,10 +21,12 @@ fn stored(numbers: &[f32]) -> Vec<u8> {
 fn index(numbers: &[f32], format: DeviceFormat, parts: usize) -> GpuIndex {
     let layout = Layout { format, dimension: DIMENSION };
     let share = COUNT.div_ceil(parts);
-    let twins = numbers.chunks(share * DIMENSION).enumerate().map(|(part, numbers)| {
-        (part, Twin::new(layout, numbers, 227 << 10), (part * share) as u32)
+    let parts = numbers.chunks(share * DIMENSION).enumerate().map(|(device, numbers)| Part {
+        device,
+        machine: Emulated::new(layout, numbers),
+        first_row: (device * share) as u32,
     });
-    GpuIndex::over(layout, twins.collect(), 2).unwrap()
+    GpuIndex::over(layout, parts.collect(), 2).unwrap()
 }
 
 #[test]
@@ -38,17 +40,17 @@ fn devices_together_find_what_the_processor_finds() {
         (DeviceFormat::Bytes, 2, 5, 20),
         (DeviceFormat::Bytes, 1, 20, 3),
         (DeviceFormat::Halves, 2, 1, 1500),
-        // More than devices keep.
+        // More than the devices keep.
         (DeviceFormat::Halves, 2, 1, 2048),
         (DeviceFormat::Halves, 2, 1, 0),
         (DeviceFormat::Halves, 2, 0, 5),
     ] {
         let queries = numbers(count * DIMENSION, &mut 12);
         let expected = vector::top_k(&rows, &queries, top_k, 1, &never);
-        let found = index(&numbers_of_rows, format, parts)
+        let hits = index(&numbers_of_rows, format, parts)
             .search(&rows, &queries, top_k, 1, &never)
             .unwrap();
-        assert_eq!(found, expected, "{format:?}, {parts} parts, {count} queries, top {top_k}");
+        assert_eq!(hits, expected, "{format:?}, {parts} parts, {count} queries, top {top_k}");
     }
 }
 
@@ -61,14 +63,14 @@ fn a_stop_ends_the_search() {
     assert_eq!(index.search(&rows, &all[..DIMENSION], 5, 1, &|| true), Ok(None));
     let asked = AtomicUsize::new(0);
     let stop = || asked.fetch_add(1, Ordering::Relaxed) >= 1;
-    // Several batches, the second of which is not begun.
+    // There are several batches, and the second one is never started.
     let queries = &all[..600 * DIMENSION];
     assert_eq!(index.search(&rows, queries, 5, 1, &stop), Ok(None));
     assert!(index.search(&rows, &queries[..DIMENSION], 5, 1, &never).unwrap().is_some());
 }
 
 #[test]
-fn where_there_is_no_device_only_auto_takes_the_processor() {
+fn without_a_device_only_auto_falls_back_to_the_processor() {
     let bytes = stored(&[1.0; DIMENSION]);
     let rows = Rows::new(&bytes, RowFormat::F32, DIMENSION).unwrap();
     let open = |device| {

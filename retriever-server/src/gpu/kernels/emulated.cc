@@ -1,10 +1,11 @@
-// The kernels of search.cu on the processor, behind two functions. Compiled by the tests, with the
-// `__shared__` of the kernels' text replaced, which has no equal in C++.
+// The kernels of search.cu on the processor, behind two functions. The tests compile it, and replace
+// `__shared__` in the kernels' text, which C++ does not have.
 
 #define EMULATED
 #include "search.cc"
 
 static Phase phase;
+// The arguments of `cut_lists`.
 static struct {
   u64 *lists;
   u32 *counts, *kept;
@@ -12,10 +13,10 @@ static struct {
   const u32 *overflow;
   u64 *results;
   u32 keep;
-} chosen;
+} cut;
 
-extern "C" int emulate(const char *name, u32 blocks, const Phase *given) {
-  phase = *given;
+extern "C" int emulate(const char *name, u32 blocks, const Phase *argument) {
+  phase = *argument;
 #define KERNEL(NAME)                                                       \
   if (!std::strcmp(name, #NAME)) {                                         \
     device::run(blocks, BLOCK_THREADS, [] { NAME(phase); });               \
@@ -34,10 +35,9 @@ extern "C" int emulate(const char *name, u32 blocks, const Phase *given) {
 
 extern "C" void emulate_cut_lists(u32 queries, u64 *lists, u32 *counts, u32 *kept, u64 *thresholds,
                                const u32 *overflow, u64 *results, u32 keep) {
-  chosen = {lists, counts, kept, thresholds, overflow, results, keep};
-  // Any number of threads will do, and few are fast here.
+  cut = {lists, counts, kept, thresholds, overflow, results, keep};
+  // Any number of threads is correct; a small one is faster here.
   device::run(queries, 64, [] {
-    cut_lists(chosen.lists, chosen.counts, chosen.kept, chosen.thresholds, chosen.overflow,
-              chosen.results, chosen.keep);
+    cut_lists(cut.lists, cut.counts, cut.kept, cut.thresholds, cut.overflow, cut.results, cut.keep);
   });
 }

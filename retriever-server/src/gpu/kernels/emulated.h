@@ -1,13 +1,16 @@
-// The instructions that search.cu names, as the PTX ISA manual describes them, for the emulated device
-// of `device.h`. What it finds that a device might not show: copies that are read before they were
-// waited for, accesses outside of shared memory.
+// The instructions of search.cu for the emulated device of `device.h`, as the PTX ISA manual describes
+// them: `ldmatrix` in chapter 9.7.15.5.15, `mma` and its fragments in 9.7.15.5.8 (m16n8k16 of halves)
+// and 9.7.15.5.10 (m16n8k32 of bytes). In bytes, the fragments of both formats are the same.
+//
+// It detects faults that a device might hide: copies that are read before they are waited for, and
+// accesses outside of shared memory.
 
 #include "device.h"
 
 namespace device {
 const u32 SHARED_BYTES = 228 << 10;
 struct Copy { u32 to; const unsigned char *from; };
-// Groups of copies of each thread that were not waited for, the last one still open.
+// The groups of copies that each thread has not waited for yet. The last group is still open.
 static std::vector<std::vector<std::vector<Copy>>> copies;
 static const bool copies_begin = [] {
   before_block = [] { copies.assign(blockDim.x, std::vector<std::vector<Copy>>(1)); };
@@ -28,7 +31,7 @@ inline uint4 load_chunk(const unsigned char *from) {
   return chunk;
 }
 
-inline float widen_one(u32 half) {
+inline float widen_half(u32 half) {
   const int exponent = half >> 10 & 31, digits = half & 1023;
   float value;
   if (exponent == 31) value = digits ? NAN : INFINITY;
@@ -37,37 +40,37 @@ inline float widen_one(u32 half) {
   return half & 0x8000 ? -value : value;
 }
 inline void widen(u32 halves, float &low, float &high) {
-  low = widen_one(halves & 0xffff);
-  high = widen_one(halves >> 16);
+  low = widen_half(halves & 0xffff);
+  high = widen_half(halves >> 16);
 }
 
-inline int multiply_four(int sum, u32 one, u32 other) {
+inline int multiply_four(int sum, u32 left, u32 right) {
   for (int byte = 0; byte < 4; ++byte)
-    sum += (int)(signed char)(one >> (8 * byte)) * (signed char)(other >> (8 * byte));
+    sum += (int)(signed char)(left >> (8 * byte)) * (signed char)(right >> (8 * byte));
   return sum;
 }
 
-inline u32 shared_address(const void *place) {
-  return (u32)((const unsigned char *)place - stages);
+inline u32 shared_address(const void *pointer) {
+  return (u32)((const unsigned char *)pointer - stages);
 }
 
 inline void copy_chunk(u32 to_shared, const unsigned char *from) {
-  // Spoilt from now on, until it is waited for.
+  // The target is invalid until the copy has been waited for.
   std::memset(shared_at(to_shared), 0x7f, 16);
   device::copies[device::current].back().push_back({to_shared, from});
 }
 inline void commit_copies() { device::copies[device::current].emplace_back(); }
-template <int UNDER_WAY>
+template <int PENDING>
 inline void wait_for_copies() {
   auto &groups = device::copies[device::current];
-  // As late as can be.
-  while (groups.size() - 1 > UNDER_WAY) {
+  // Copies as late as the instruction allows.
+  while (groups.size() - 1 > PENDING) {
     for (const device::Copy &copy : groups.front()) std::memcpy(shared_at(copy.to), copy.from, 16);
     groups.erase(groups.begin());
   }
 }
 
-// Lane 8 m + i names line i of matrix m; every lane gets four bytes of each matrix.
+// Lane 8 m + i gives the address of line i of matrix m; every lane gets four bytes of each matrix.
 inline void load_fragments(u32 (&fragments)[4], u32 from_shared) {
   const unsigned char(*all)[64] = device::meet_warp(&from_shared, sizeof from_shared);
   const u32 lane = device::current % device::LANES;
@@ -78,7 +81,8 @@ inline void load_fragments(u32 (&fragments)[4], u32 from_shared) {
   }
 }
 
-// The 32 bytes of line or column `line` of a matrix, from registers `first`, `first + step` of lanes.
+// Collects the 32 bytes of a line or column of a matrix from registers `first` and `first + step` of
+// the lanes that hold it.
 inline void gather(unsigned char (&bytes)[32], const unsigned char (*all)[64], u32 line, u32 first,
                    u32 step) {
   for (u32 half = 0; half < 2; ++half)
@@ -98,16 +102,16 @@ inline void multiply_matrices(Sum (&sums)[4], const u32 (&rows)[4], u32 query0, 
   }
 }
 inline void multiply_halves(float (&sums)[4], const u32 (&rows)[4], u32 query0, u32 query1) {
-  multiply_matrices(sums, rows, query0, query1, [](float sum, const unsigned char *one, const unsigned char *other) {
+  multiply_matrices(sums, rows, query0, query1, [](float sum, const unsigned char *left, const unsigned char *right) {
     for (int number = 0; number < 16; ++number)
-      sum = std::fma(widen_one(one[2 * number] | one[2 * number + 1] << 8),
-                     widen_one(other[2 * number] | other[2 * number + 1] << 8), sum);
+      sum = std::fma(widen_half(left[2 * number] | left[2 * number + 1] << 8),
+                     widen_half(right[2 * number] | right[2 * number + 1] << 8), sum);
     return sum;
   });
 }
 inline void multiply_bytes(int (&sums)[4], const u32 (&rows)[4], u32 query0, u32 query1) {
-  multiply_matrices(sums, rows, query0, query1, [](int sum, const unsigned char *one, const unsigned char *other) {
-    for (int byte = 0; byte < 32; ++byte) sum += (signed char)one[byte] * (signed char)other[byte];
+  multiply_matrices(sums, rows, query0, query1, [](int sum, const unsigned char *left, const unsigned char *right) {
+    for (int byte = 0; byte < 32; ++byte) sum += (signed char)left[byte] * (signed char)right[byte];
     return sum;
   });
 }

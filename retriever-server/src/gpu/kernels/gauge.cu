@@ -1,5 +1,5 @@
-// Rows out of a counter, as synthetic.rs makes them, and what a device can do at most. No part of a
-// search.
+// Kernels for measurements, which no search uses: they generate the rows of synthetic.rs, and measure
+// the peak rates of a device.
 
 #define BLOCK_THREADS 256
 
@@ -7,8 +7,8 @@ typedef unsigned int u32;
 typedef unsigned short u16;
 typedef unsigned long long u64;
 
-__device__ __forceinline__ u64 draw(u64 seed, u64 row, u64 place) {
-  u64 mixed = seed + ((row << 20) | place) * 0x9e3779b97f4a7c15ull;
+__device__ __forceinline__ u64 draw(u64 seed, u64 row, u64 index) {
+  u64 mixed = seed + ((row << 20) | index) * 0x9e3779b97f4a7c15ull;
   mixed = (mixed ^ (mixed >> 30)) * 0xbf58476d1ce4e5b9ull;
   mixed = (mixed ^ (mixed >> 27)) * 0x94d049bb133111ebull;
   return mixed ^ (mixed >> 31);
@@ -16,7 +16,7 @@ __device__ __forceinline__ u64 draw(u64 seed, u64 row, u64 place) {
 
 struct Halves {
   static const u32 NUMBERS = 8;
-  // The half nearest to a number, which is exact here.
+  // Returns the nearest half; the conversion is exact here.
   __device__ __forceinline__ static u32 number(u32 bits) {
     u16 half;
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(half) : "f"(((float)(bits >> 5) - 1024.0f) / 1024.0f));
@@ -56,7 +56,7 @@ struct Bytes {
 #define FORMAT Halves
 #endif
 
-// A thread makes 16 bytes at a time.
+// Generates rows, 16 bytes a thread at a time.
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
     fill(uint4 *rows, float *scales, u64 seed, u64 count, u32 dimension, u32 pitch) {
   const u64 chunks = pitch / 16;
@@ -70,15 +70,15 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
       const u32 position = first + number;
       if (position >= dimension) break;
       const u64 drawn = draw(seed, row, position / 4);
-      const u64 made = FORMAT::number((u32)(drawn >> (16 * (position % 4))) & 0xffff);
-      packed[number * bits / 64] |= made << (number * bits % 64);
+      const u64 number_bits = FORMAT::number((u32)(drawn >> (16 * (position % 4))) & 0xffff);
+      packed[number * bits / 64] |= number_bits << (number * bits % 64);
     }
     rows[index] = make_uint4((u32)packed[0], (u32)(packed[0] >> 32), (u32)packed[1], (u32)(packed[1] >> 32));
     if (first == 0) FORMAT::scale(scales, seed, row);
   }
 }
 
-// Reads everything once; `out` is written so that the reads stay.
+// Reads all rows once. The write to `out` keeps the compiler from removing the reads.
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
     read(const uint4 *rows, u64 chunks, u32 rounds, u32 *out) {
   const u64 threads = (u64)gridDim.x * blockDim.x;
@@ -88,11 +88,11 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
     const uint4 chunk = rows[index];
     folded ^= chunk.x ^ chunk.y ^ chunk.z ^ chunk.w;
   }
-  // Never so, but the compiler does not know.
+  // Never true, but the compiler cannot know that.
   if (folded == rounds && chunks == 0) *out = folded;
 }
 
-// Matrix products in registers alone: 8 that do not wait for each other a round.
+// Multiplies matrices in registers: in each round, 8 products that do not depend on each other.
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
     multiply(const uint4 *rows, u64 chunks, u32 rounds, u32 *out) {
   FORMAT::Sum sums[8][4] = {};

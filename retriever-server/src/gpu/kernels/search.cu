@@ -1,20 +1,22 @@
-// Exact search on one device. Compiled at run time for the architecture of the device, without any
-// header, so that nothing but NVRTC is needed. `twin.rs` does the same on the processor, step by
-// step; change both together.
+// Exact search on one device. It is compiled at run time for the architecture of the device, without
+// any header, so it needs nothing but NVRTC. The tests also run this text on the processor
+// (`emulated.h`).
 //
-// Rows and queries are stored alike: PITCH bytes each, a multiple of SLAB_BYTES, filled up with
-// zeros; halves or signed bytes. A key is a score with its row, so ordered that the better hit is
-// the greater number; 0 is no key. Each query has a list of LIST_KEYS keys, whose first `kept` are
-// its best so far, and a threshold below which no key matters any more.
+// Rows and queries have the same format: PITCH bytes each, a multiple of SLAB_BYTES, padded with
+// zeros; the numbers are halves or signed bytes. A key packs a score and its row so that the better
+// hit has the greater key; 0 is not a key. Each query has a list of LIST_KEYS keys, which begins
+// with its `kept` best so far, and a threshold: keys at or below it are no longer needed.
 
 // `shape.rs` has the same numbers; a test compares them.
 #define LIST_KEYS 4096
-#define STREAM_ROWS 4
 #define TILE_ROWS 128
 #define SLAB_BYTES 128
 #define STAGES 3
 #define BLOCK_THREADS 256
 #define CUT_THREADS 1024
+
+// The number of rows that a warp streams at a time.
+#define STREAM_ROWS 4
 
 typedef unsigned int u32;
 typedef unsigned short u16;
@@ -22,11 +24,11 @@ typedef unsigned long long u64;
 
 #define FULL_WARP 0xffffffffu
 #define WARP_LANES 32
-// 16 bytes are what one load takes.
+// The bytes of one load.
 #define CHUNK_BYTES 16
 #define SLAB_CHUNKS (SLAB_BYTES / CHUNK_BYTES)
 
-// The instructions that C++ has no words for. `emulated.h` has them in plain C++, for the tests.
+// Instructions that C++ cannot express. For the tests, `emulated.h` has them in plain C++.
 #ifdef EMULATED
 #include "emulated.h"
 #else
@@ -44,7 +46,7 @@ __device__ __forceinline__ void widen(u32 halves, float &low, float &high) {
       : "r"(halves));
 }
 
-// D = A * B + D for 16 rows, 8 queries and 32 bytes of each.
+// Computes D = A * B + D for 16 rows and 8 queries, over 32 bytes of each.
 __device__ __forceinline__ void multiply_halves(float (&sums)[4], const u32 (&rows)[4], u32 query0,
                                                 u32 query1) {
   asm volatile(
@@ -64,13 +66,13 @@ __device__ __forceinline__ void multiply_bytes(int (&sums)[4], const u32 (&rows)
 }
 
 // Adds four products of bytes.
-__device__ __forceinline__ int multiply_four(int sum, u32 one, u32 other) {
-  asm("dp4a.s32.s32 %0, %1, %2, %0;" : "+r"(sum) : "r"(one), "r"(other));
+__device__ __forceinline__ int multiply_four(int sum, u32 left, u32 right) {
+  asm("dp4a.s32.s32 %0, %1, %2, %0;" : "+r"(sum) : "r"(left), "r"(right));
   return sum;
 }
 
-__device__ __forceinline__ u32 shared_address(const void *place) {
-  return (u32)__cvta_generic_to_shared(place);
+__device__ __forceinline__ u32 shared_address(const void *pointer) {
+  return (u32)__cvta_generic_to_shared(pointer);
 }
 
 __device__ __forceinline__ void copy_chunk(u32 to_shared, const unsigned char *from) {
@@ -87,23 +89,23 @@ __device__ __forceinline__ void load_fragments(u32 (&fragments)[4], u32 from_sha
 // Ends a group of copies.
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-// Waits until at most UNDER_WAY groups are not done.
-template <int UNDER_WAY>
+// Waits until at most PENDING groups are unfinished.
+template <int PENDING>
 __device__ __forceinline__ void wait_for_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(UNDER_WAY) : "memory");
+  asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 }
 #endif
 
-// What is the same for all launches of a phase.
+// The argument of a launch.
 struct Phase {
   const unsigned char *rows;
-  // One factor a row for bytes; null for halves.
+  // One factor for each row of bytes; not used for halves.
   const float *scales;
   const unsigned char *queries;
   u64 *lists;
   u32 *counts;
   const u64 *thresholds;
-  // The phase in which a list ran over, 0 if none has.
+  // The number of the phase in which a list overflowed; 0 if none has.
   u32 *overflow;
   u32 pitch;
   u32 first;
@@ -113,29 +115,30 @@ struct Phase {
 };
 
 __device__ __forceinline__ u64 make_key(float score, u32 row) {
-  // One spelling of zero, as the order of keys tells two apart.
+  // -0 becomes 0, because their keys would differ.
   u32 bits = __float_as_uint(score + 0.0f);
   u32 ordered = (bits & 0x80000000u) ? ~bits : (bits | 0x80000000u);
   return ((u64)ordered << 32) | (u32)~row;
 }
 
-// The score below which no key passes a threshold: a quick look before the exact one.
+// The score below which no key passes the threshold: a cheap test before the exact one.
 __device__ __forceinline__ float floor_of(u64 threshold) {
   if (threshold == 0) return __uint_as_float(0xff800000u);
   u32 ordered = (u32)(threshold >> 32);
   return __uint_as_float((ordered & 0x80000000u) ? (ordered & 0x7fffffffu) : ~ordered);
 }
 
-// Appends a key that passes; a list that is full marks the phase, which is then done again.
+// Appends the key if it passes the threshold. If the list is full, marks the phase, which is then
+// repeated.
 __device__ __forceinline__ void offer(const Phase &phase, float score, u32 row, u32 query,
                                       u64 threshold) {
-  // Not finite: all bits of the exponent are set.
+  // A score whose exponent has all bits set is not finite.
   if ((__float_as_uint(score) & 0x7f800000u) == 0x7f800000u) return;
   u64 key = make_key(score, row);
   if (key <= threshold) return;
-  u32 place = atomicAdd(&phase.counts[query], 1u);
-  if (place < LIST_KEYS) {
-    phase.lists[(u64)query * LIST_KEYS + place] = key;
+  u32 slot = atomicAdd(&phase.counts[query], 1u);
+  if (slot < LIST_KEYS) {
+    phase.lists[(u64)query * LIST_KEYS + slot] = key;
   } else {
     *phase.overflow = phase.number;
   }
@@ -152,13 +155,13 @@ struct Halves {
     widen(chunk.w, opened.numbers[6], opened.numbers[7]);
     return opened;
   }
-  __device__ __forceinline__ static float add(float sum, const Chunk &one, const Chunk &other) {
+  __device__ __forceinline__ static float add(float sum, const Chunk &left, const Chunk &right) {
 #pragma unroll
     for (int number = 0; number < 8; ++number)
-      sum = __fmaf_rn(one.numbers[number], other.numbers[number], sum);
+      sum = __fmaf_rn(left.numbers[number], right.numbers[number], sum);
     return sum;
   }
-  // D = A * B + C for 16 rows, 8 queries and 32 bytes of each.
+  // Adds the products of 16 rows and 8 queries, over 32 bytes of each.
   __device__ __forceinline__ static void multiply(float (&sums)[4], const u32 (&rows)[4], u32 query0,
                                                   u32 query1) {
     multiply_halves(sums, rows, query0, query1);
@@ -170,9 +173,9 @@ struct Bytes {
   typedef int Sum;
   typedef uint4 Chunk;
   __device__ __forceinline__ static Chunk open(uint4 chunk) { return chunk; }
-  __device__ __forceinline__ static int add(int sum, const Chunk &one, const Chunk &other) {
-    sum = multiply_four(multiply_four(sum, one.x, other.x), one.y, other.y);
-    return multiply_four(multiply_four(sum, one.z, other.z), one.w, other.w);
+  __device__ __forceinline__ static int add(int sum, const Chunk &left, const Chunk &right) {
+    sum = multiply_four(multiply_four(sum, left.x, right.x), left.y, right.y);
+    return multiply_four(multiply_four(sum, left.z, right.z), left.w, right.w);
   }
   __device__ __forceinline__ static void multiply(int (&sums)[4], const u32 (&rows)[4], u32 query0,
                                                   u32 query1) {
@@ -183,11 +186,11 @@ struct Bytes {
   }
 };
 
-// Up to QUERIES queries: a warp takes ROWS rows at a time, each lane every 32nd chunk of them. Limited
-// by the memory that holds the rows, each of which is read once.
+// Searches for up to QUERIES queries. A warp takes STREAM_ROWS rows at a time, and each lane every
+// 32nd chunk of them. Each row is read once, so the bandwidth of the memory is the limit.
 template <typename Format, int QUERIES>
 __device__ __forceinline__ void stream(const Phase &phase) {
-  // Another block may set it just now: the lanes go on or return together.
+  // Another block may be setting it right now, so all lanes of the warp decide together.
   if (__any_sync(FULL_WARP, *phase.overflow != 0)) return;
   const u32 lane = threadIdx.x % WARP_LANES;
   const u32 warp = (blockIdx.x * blockDim.x + threadIdx.x) / WARP_LANES;
@@ -202,10 +205,12 @@ __device__ __forceinline__ void stream(const Phase &phase) {
     const unsigned char *starts[STREAM_ROWS];
 #pragma unroll
     for (int r = 0; r < STREAM_ROWS; ++r) {
-      // The last row stands in for those after it, which are not offered.
+      // Past the end the last row is read instead; its extra sums are not offered.
       const u32 source = row + r < phase.end ? row + r : phase.end - 1;
       starts[r] = phase.rows + (u64)source * phase.pitch;
     }
+    // Over the chunks of this lane: all rows are loaded first, so that their loads overlap, and
+    // then each query's chunk is multiplied with all of them.
     typename Format::Sum sums[STREAM_ROWS][QUERIES] = {};
 #pragma unroll (QUERIES < 8 ? 2 : 1)
     for (u32 chunk = lane; chunk < chunks; chunk += WARP_LANES) {
@@ -223,6 +228,7 @@ __device__ __forceinline__ void stream(const Phase &phase) {
         for (int r = 0; r < STREAM_ROWS; ++r) sums[r][q] = Format::add(sums[r][q], opened[r], query);
       }
     }
+    // Adds up the sums of the lanes. Lane r * QUERIES + q keeps the total of row r and query q.
     typename Format::Sum own = 0;
 #pragma unroll
     for (int r = 0; r < STREAM_ROWS; ++r) {
@@ -240,15 +246,17 @@ __device__ __forceinline__ void stream(const Phase &phase) {
   }
 }
 
-// Up to QUERIES queries by tensor cores: a block takes TILE_ROWS rows at a time through shared
-// memory, SLAB_BYTES of each row and each query a stage, and keeps the products of all of them in
-// registers. Chunk c of line l of a stage lies at place c ^ (l % 8), so that neither the copies in
-// nor the loads of fragments meet in a bank.
-__device__ __forceinline__ u32 place_of(u32 line, u32 chunk) {
+// Returns the offset of a chunk in a stage. A stage holds SLAB_BYTES of each of its lines. Chunk c of
+// line l is at position c ^ (l % 8), so neither the copies into the stage nor the loads of fragments
+// conflict in a bank.
+__device__ __forceinline__ u32 stage_offset(u32 line, u32 chunk) {
   return line * SLAB_BYTES + ((chunk ^ (line % SLAB_CHUNKS)) * CHUNK_BYTES);
 }
 
-// Warps lie WARPS_DOWN along the rows and WARPS_ACROSS along the queries.
+// Searches for up to QUERIES queries on tensor cores. A block moves TILE_ROWS rows at a time through
+// shared memory. Each stage holds SLAB_BYTES of every row of the tile and of every query, and the
+// sums of the whole tile stay in registers. The warps divide a tile into WARPS_DOWN parts along the
+// rows and WARPS_ACROSS parts along the queries.
 template <typename Format, int QUERIES, int WARPS_DOWN, int WARPS_ACROSS>
 __device__ __forceinline__ void tiles(const Phase &phase) {
   constexpr int THREADS = BLOCK_THREADS;
@@ -260,7 +268,7 @@ __device__ __forceinline__ void tiles(const Phase &phase) {
   static_assert(DOWN * WARPS_DOWN * 16 == TILE_ROWS && ACROSS * WARPS_ACROSS * 8 == QUERIES, "whole");
   static_assert(ACROSS % 2 == 0 && LINES * SLAB_CHUNKS % THREADS == 0, "pairs, and equal shares");
   extern __shared__ __align__(128) unsigned char stages[];
-  // Another block may set it just now: the threads go on or return together.
+  // Another block may be setting it right now, so all threads of the block decide together.
   if (__syncthreads_or(*phase.overflow != 0)) return;
 
   const u32 lane = threadIdx.x % WARP_LANES, warp = threadIdx.x / WARP_LANES;
@@ -269,8 +277,8 @@ __device__ __forceinline__ void tiles(const Phase &phase) {
   const u32 slabs = phase.pitch / SLAB_BYTES;
   const u32 tile_count = (phase.end - phase.first + TILE_ROWS - 1) / TILE_ROWS;
 
-  // Tiles of this block, and slabs of all of them: copies for a tile begin while the last one is
-  // still multiplied.
+  // A step is one slab of one tile of this block. Steps run on across tiles, so that the copies for
+  // a tile begin while the previous tile is still being multiplied.
   const u32 own_tiles = blockIdx.x < tile_count ? (tile_count - blockIdx.x - 1) / gridDim.x + 1 : 0;
   const u32 steps = own_tiles * slabs;
 
@@ -286,18 +294,19 @@ __device__ __forceinline__ void tiles(const Phase &phase) {
       const u32 line = index / SLAB_CHUNKS, chunk = index % SLAB_CHUNKS;
       const unsigned char *from;
       if (line < TILE_ROWS) {
-        // The last row stands in for those after it, which are not offered.
+        // Past the end the last row is copied instead; its extra sums are not offered.
         const u32 row = first + line < phase.end ? first + line : phase.end - 1;
         from = phase.rows + (u64)row * phase.pitch;
       } else {
         from = phase.queries + (u64)(line - TILE_ROWS) * phase.pitch;
       }
-      copy_chunk(stage + place_of(line, chunk), from + offset + chunk * CHUNK_BYTES);
+      copy_chunk(stage + stage_offset(line, chunk), from + offset + chunk * CHUNK_BYTES);
     }
   };
 
   typename Format::Sum sums[DOWN][ACROSS][4] = {};
-  // One group of copies a step, empty past the last, so that their numbers always agree.
+  // Every step commits one group of copies, even an empty one past the end, so that the number of
+  // pending groups is always the same.
 #pragma unroll
   for (u32 step = 0; step < STAGES - 1; ++step) {
     if (step < steps) fetch(step);
@@ -305,24 +314,26 @@ __device__ __forceinline__ void tiles(const Phase &phase) {
   }
   for (u32 step = 0; step < steps; ++step) {
     wait_for_copies<STAGES - 2>();
-    // This stage is there for every thread, and no thread still reads the one that is filled next.
+    // Now all threads see this stage, and no thread still reads the stage that is filled next.
     __syncthreads();
     if (step + STAGES - 1 < steps) fetch(step + STAGES - 1);
     commit_copies();
 
+    // Over the slab in steps of 32 bytes: loads the fragments of all rows of this warp once, and
+    // multiplies each pair of query fragments with all of them.
     const u32 stage = shared + step % STAGES * STAGE_BYTES;
 #pragma unroll
     for (u32 chunk = 0; chunk < SLAB_CHUNKS; chunk += 2) {
-      // Lanes 0 to 7 name the lines of the first matrix, 8 to 15 of the second, and so on.
+      // Lanes 0 to 7 give the lines of the first matrix, lanes 8 to 15 those of the second, and so on.
       u32 rows[DOWN][4];
 #pragma unroll
       for (int d = 0; d < DOWN; ++d)
-        load_fragments(rows[d], stage + place_of(down + d * 16 + lane % 16, chunk + lane / 16));
+        load_fragments(rows[d], stage + stage_offset(down + d * 16 + lane % 16, chunk + lane / 16));
 #pragma unroll
       for (int a = 0; a < ACROSS; a += 2) {
         u32 queries[4];
         const u32 line = TILE_ROWS + across + a * 8 + lane % 8 + lane / 16 * 8;
-        load_fragments(queries, stage + place_of(line, chunk + lane / 8 % 2));
+        load_fragments(queries, stage + stage_offset(line, chunk + lane / 8 % 2));
 #pragma unroll
         for (int d = 0; d < DOWN; ++d) {
           Format::multiply(sums[d][a], rows[d], queries[0], queries[1]);
@@ -332,6 +343,8 @@ __device__ __forceinline__ void tiles(const Phase &phase) {
     }
     if (step % slabs != slabs - 1) continue;
 
+    // After the last slab of a tile: over this lane's queries, and for each over its rows, so that
+    // a threshold is loaded once. Compares the sums and clears them for the next tile.
     const u32 corner = first_of(step) + down + lane / 4;
 #pragma unroll
     for (int a = 0; a < ACROSS; ++a) {
@@ -359,9 +372,10 @@ __device__ __forceinline__ void tiles(const Phase &phase) {
   }
 }
 
-// One block a query: sorts its list, keeps the first `keep`, and raises its threshold. After a phase
-// that ran over, what was appended is dropped, as the phase is done again; the best of it are true
-// hits all the same, so that the threshold may rise to just below the last of them.
+// Sorts a query's list, keeps its first `keep` keys, and raises its threshold. There is one block for
+// each query. After a phase that overflowed, the appended keys are dropped, because the phase is
+// repeated. They are true hits, however, so the threshold may rise to just below the last of the
+// best `keep`.
 extern "C" __global__ void __launch_bounds__(CUT_THREADS)
     cut_lists(u64 *lists, u32 *counts, u32 *kept, u64 *thresholds, const u32 *overflow, u64 *results,
               u32 keep) {
@@ -374,16 +388,18 @@ extern "C" __global__ void __launch_bounds__(CUT_THREADS)
   for (u32 index = threadIdx.x; index < size; index += blockDim.x)
     keys[index] = index < count ? list[index] : 0;
   __syncthreads();
+  // A bitonic sort: merges runs of growing length, and compares keys at halving distances. It swaps
+  // in place, and the threads share each pass.
   for (u32 run = 2; run <= size; run *= 2) {
     for (u32 apart = run / 2; apart > 0; apart /= 2) {
       for (u32 index = threadIdx.x; index < size; index += blockDim.x) {
         const u32 other = index ^ apart;
         if (other > index) {
-          const u64 one = keys[index], two = keys[other];
+          const u64 left = keys[index], right = keys[other];
           const bool descending = (index & run) == 0;
-          if (descending ? one < two : one > two) {
-            keys[index] = two;
-            keys[other] = one;
+          if (descending ? left < right : left > right) {
+            keys[index] = right;
+            keys[other] = left;
           }
         }
       }
@@ -411,7 +427,7 @@ extern "C" __global__ void __launch_bounds__(CUT_THREADS)
   }
 }
 
-// Halves or Bytes, chosen by the compiler's option: a device holds rows of one kind.
+// Halves or Bytes, set by an option of the compiler, because a device holds rows of one format.
 #ifndef FORMAT
 #define FORMAT Halves
 #endif

@@ -1,5 +1,5 @@
-//! Whether there is anything to compute on. Nothing here may be asked in another order: the
-//! bindings panic where a library or one of its functions is missing.
+//! The checks that CUDA can be used. Their order matters: the bindings panic where a library or one
+//! of its functions is missing.
 
 #![expect(unsafe_code, reason = "the driver is a C library")]
 
@@ -8,40 +8,41 @@ use cudarc::driver::{CudaContext, DriverError, sys};
 
 use super::GpuError;
 
-/// The first generation with all that the kernels use.
+/// The first generation with all the instructions that the kernels use.
 const CAPABILITY_LEAST: (i32, i32) = (8, 0);
 
-/// What a device says of itself.
+/// The properties of a device.
 #[derive(Clone, Debug)]
 pub struct DeviceSummary {
-    /// Its name.
+    /// The device's name.
     pub name: String,
-    /// Its generation and variant.
+    /// The compute capability: generation and variant.
     pub capability: (i32, i32),
-    /// Its processors.
+    /// The number of multiprocessors.
     pub multiprocessors: u32,
-    /// Shared memory that a block can have, in bytes.
+    /// The most shared memory that a block can have, in bytes.
     pub shared_bytes: usize,
     /// Free memory, in bytes.
     pub free_bytes: u64,
-    /// All memory, in bytes.
+    /// Total memory, in bytes.
     pub total_bytes: u64,
 }
 
-/// Runs what calls the bindings; a panic of theirs becomes an error.
+/// Runs code that calls the bindings, and turns a panic into an error.
 pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, GpuError>) -> Result<T, GpuError> {
     shared::cuda::guarded(work).unwrap_or_else(|text| Err(GpuError::Panicked(text)))
 }
 
-/// An error of the driver, without asking the driver for its text.
+/// Converts a driver error without asking the driver for its text.
 pub(super) fn driver_error(device: usize) -> impl Fn(DriverError) -> GpuError {
     move |error| GpuError::Driver { device, reason: format!("{:?}", error.0) }
 }
 
-/// How many CUDA devices there are; at least one.
+/// Returns the number of CUDA devices, which is at least one.
 pub fn devices() -> Result<usize, GpuError> {
     guarded(|| {
-        // SAFETY: only looks whether the loader finds the library; its initialisers are NVIDIA's.
+        // SAFETY: it only checks that the loader finds the library; the initialisers that run are
+        // NVIDIA's.
         if !unsafe { sys::is_culib_present() } {
             return Err(GpuError::NoDriver);
         }
@@ -53,7 +54,7 @@ pub fn devices() -> Result<usize, GpuError> {
     })
 }
 
-/// What a device says of itself, if it is there and new enough.
+/// Returns the properties of a device, if it exists and is new enough.
 pub(super) fn summary(device: usize) -> Result<DeviceSummary, GpuError> {
     let count = devices()?;
     if device >= count {
@@ -61,7 +62,7 @@ pub(super) fn summary(device: usize) -> Result<DeviceSummary, GpuError> {
     }
     guarded(|| {
         let context = CudaContext::new(device).map_err(driver_error(device))?;
-        let ask = |attribute| context.attribute(attribute).map_err(driver_error(device));
+        let attribute = |name| context.attribute(name).map_err(driver_error(device));
         let capability = context.compute_capability().map_err(driver_error(device))?;
         if capability < CAPABILITY_LEAST {
             let (major, minor) = capability;
@@ -71,8 +72,8 @@ pub(super) fn summary(device: usize) -> Result<DeviceSummary, GpuError> {
         Ok(DeviceSummary {
             name: context.name().map_err(driver_error(device))?,
             capability,
-            multiprocessors: ask(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32,
-            shared_bytes: ask(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?
+            multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32,
+            shared_bytes: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?
                 as usize,
             free_bytes: free as u64,
             total_bytes: total as u64,

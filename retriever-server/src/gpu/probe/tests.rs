@@ -1,18 +1,18 @@
-//! The gate, on this machine and over a driver that has no device.
+//! The checks for CUDA, on this machine and with a driver that has no device.
 
 use std::process::Command;
 
 use super::*;
 
-/// A driver without a device: it starts, and says so. Everything else is missing.
+/// A driver without a device: initialising it reports that, and every other function is missing.
 const STUB: &str = "extern \"C\" int cuInit(unsigned) { return 100; }\n";
 
-/// What the gate says on this machine; run by the next test under a loader path of its own, too.
+/// Prints the result on this machine. The next test also runs it, with a loader path of its own.
 #[test]
-fn the_gate_never_panics() {
+fn the_checks_never_panic() {
     match devices() {
-        Ok(count) => println!("\ngate: {count} device(s)"),
-        Err(error) => println!("\ngate: {error}"),
+        Ok(count) => println!("\nchecks: {count} device(s)"),
+        Err(error) => println!("\nchecks: {error}"),
     }
 }
 
@@ -29,14 +29,14 @@ fn a_driver_without_a_device_is_an_error_that_says_so() {
     assert!(compiled.success());
     std::fs::copy(&library, folder.path().join("libcuda.so")).unwrap();
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "--nocapture", "gpu::probe::tests::the_gate_never_panics"])
+        .args(["--exact", "--nocapture", "gpu::probe::tests::the_checks_never_panic"])
         .env("LD_LIBRARY_PATH", folder.path())
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}");
     assert!(
-        text.contains("gate: the NVIDIA driver has no device: CUDA_ERROR_NO_DEVICE"),
+        text.contains("checks: the NVIDIA driver has no device: CUDA_ERROR_NO_DEVICE"),
         "{text}{}",
         String::from_utf8_lossy(&output.stderr)
     );

@@ -1,5 +1,5 @@
-//! The kernels' own text, compiled as C++ for the processor (`kernels/emulated.h`), under the loop
-//! of phases: against the twin, which was written apart from it.
+//! A device in the memory of the process, for the tests. It runs the text of the kernels, compiled as
+//! C++ for the processor (`kernels/emulated.h`).
 
 #![expect(unsafe_code, reason = "the kernels are C++")]
 
@@ -11,16 +11,21 @@ use libloading::{Library, Symbol};
 
 use super::cuda::Phase;
 use super::pack::{DeviceFormat, Layout, PackedQueries};
-use super::search::{Machine, search};
+use super::search::Machine;
 use super::shape::{Kernel, LIST_KEYS};
-use super::twin::Twin;
-use super::{compile, synthetic};
+use super::{GpuError, compile};
 
 type Launch = unsafe extern "C" fn(*const c_char, u32, *const Phase) -> c_int;
 type CutLists =
     unsafe extern "C" fn(u32, *mut u64, *mut u32, *mut u32, *mut u64, *const u32, *mut u64, u32);
 
-/// A launch after the other: the emulated device is global to its library.
+/// The shared memory of a block on a large device.
+pub(super) const SHARED_BYTES: usize = 227 << 10;
+
+/// The number of blocks of a launch: more than one, so that a block skips the tiles of others.
+const BLOCKS: u32 = 3;
+
+/// Serialises the launches, because the emulated device is global to its library.
 static DEVICE: Mutex<()> = Mutex::new(());
 
 fn compiled(format: DeviceFormat) -> Library {
@@ -29,22 +34,22 @@ fn compiled(format: DeviceFormat) -> Library {
         .replace("extern __shared__ __align__(128) unsigned char stages[];", "");
     let files = [
         ("search.cc", text.as_str()),
-        ("emulated.h", include_str!("kernels/emulated.h")),
-        ("emulated.cc", include_str!("kernels/emulated.cc")),
+        ("emulated.h", include_str!("../kernels/emulated.h")),
+        ("emulated.cc", include_str!("../kernels/emulated.cc")),
     ];
     let macros = [format!("FORMAT={}", format.name())];
     let library = shared::cuda::emulated::build(folder.path(), &files, &macros).unwrap();
-    // SAFETY: it was made just now, and runs nothing when it is loaded.
+    // SAFETY: the library was just compiled from this text; loading it only initialises its globals.
     unsafe { Library::new(library) }.unwrap()
 }
 
 static HALVES: LazyLock<Library> = LazyLock::new(|| compiled(DeviceFormat::Halves));
 static BYTES: LazyLock<Library> = LazyLock::new(|| compiled(DeviceFormat::Bytes));
 
-/// A device in the memory of the process.
-struct Emulated {
+/// An emulated device that holds rows.
+pub(super) struct Emulated {
     layout: Layout,
-    /// In eights, as loads take 16 bytes.
+    /// The packed rows as words, because the loads of the kernels need aligned memory.
     rows: Vec<u64>,
     scales: Vec<f32>,
     count: usize,
@@ -58,6 +63,7 @@ struct Emulated {
     thresholds: Vec<u64>,
     overflow: u32,
     results: Vec<u64>,
+    phases: usize,
 }
 
 fn words(bytes: &[u8]) -> Vec<u64> {
@@ -65,13 +71,26 @@ fn words(bytes: &[u8]) -> Vec<u64> {
 }
 
 impl Emulated {
-    fn new(layout: Layout, (rows, scales): (&[u8], &[f32]), shared_bytes: usize) -> Self {
+    /// Packs rows of `layout.dimension` numbers each.
+    pub(super) fn new(layout: Layout, numbers: &[f32]) -> Self {
+        let mut rows = vec![0; numbers.len() / layout.dimension * layout.pitch()];
+        let packed = rows.chunks_mut(layout.pitch());
+        let scales = numbers
+            .chunks_exact(layout.dimension)
+            .zip(packed)
+            .map(|(row, packed)| layout.pack(row, packed))
+            .collect();
+        Self::of_packed(layout, &rows, scales)
+    }
+
+    /// Holds rows that are already packed.
+    pub(super) fn of_packed(layout: Layout, rows: &[u8], scales: Vec<f32>) -> Self {
         Self {
             layout,
             rows: words(rows),
-            scales: scales.to_vec(),
+            scales,
             count: rows.len() / layout.pitch(),
-            shared_bytes,
+            shared_bytes: SHARED_BYTES,
             queries: Vec::new(),
             query_count: 0,
             keep: 0,
@@ -81,7 +100,18 @@ impl Emulated {
             thresholds: Vec::new(),
             overflow: 0,
             results: Vec::new(),
+            phases: 0,
         }
+    }
+
+    /// Limits the shared memory of a block.
+    pub(super) fn with_shared_bytes(self, shared_bytes: usize) -> Self {
+        Self { shared_bytes, ..self }
+    }
+
+    /// Returns the number of phases so far, repeated ones included.
+    pub(super) fn phases(&self) -> usize {
+        self.phases
     }
 
     fn library(&self) -> &'static Library {
@@ -109,48 +139,14 @@ impl Emulated {
             number,
         }
     }
-}
 
-impl Machine for Emulated {
-    type Fault = String;
-
-    fn rows(&self) -> usize {
-        self.count
-    }
-
-    fn begin(&mut self, queries: &PackedQueries, keep: usize) -> Result<(), String> {
-        let count = queries.count();
-        self.query_count = count;
-        self.keep = keep;
-        self.queries = words(&queries.bytes);
-        // A kernel reads as many as it can take.
-        self.queries.resize((count + 256) * self.layout.pitch() / 8, 0);
-        self.lists = vec![u64::MAX; count * LIST_KEYS];
-        self.counts = vec![0; count];
-        self.kept = vec![0; count];
-        self.thresholds = vec![0; count];
-        self.results = vec![u64::MAX; count * keep];
-        self.overflow = 0;
-        Ok(())
-    }
-
-    fn phase(&mut self, rows: Range<usize>, number: u32) -> Result<(), String> {
+    /// Runs `cut_lists` of the kernels on the lists of all queries.
+    pub(super) fn cut_lists(&mut self) {
         let _alone = DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
-        let kernel = Kernel::of(self.query_count, self.shared_bytes);
-        let name = CString::new(kernel.name()).unwrap();
-        // SAFETY: these functions of `emulated.cc` have these types.
-        let (launch, cut): (Symbol<'_, Launch>, Symbol<'_, CutLists>) = unsafe {
-            let library = self.library();
-            (library.get(b"emulate").unwrap(), library.get(b"emulate_cut_lists").unwrap())
-        };
-        for first in (0..self.query_count).step_by(kernel.queries()) {
-            let queries = first..(first + kernel.queries()).min(self.query_count);
-            let phase = self.describe(&rows, &queries, number);
-            // SAFETY: the buffers are as large as those of a device.
-            let unknown = unsafe { launch(name.as_ptr(), 3, &raw const phase) };
-            assert_eq!(unknown, 0, "{name:?}");
-        }
-        // SAFETY: as above.
+        // SAFETY: this function of `emulated.cc` has this type.
+        let cut: Symbol<'_, CutLists> =
+            unsafe { self.library().get(b"emulate_cut_lists").unwrap() };
+        // SAFETY: the buffers are as large as those of a device.
         unsafe {
             cut(
                 self.query_count as u32,
@@ -163,62 +159,55 @@ impl Machine for Emulated {
                 self.keep as u32,
             );
         }
+    }
+}
+
+impl Machine for Emulated {
+    fn rows(&self) -> usize {
+        self.count
+    }
+
+    fn begin(&mut self, queries: &PackedQueries, keep: usize) -> Result<(), GpuError> {
+        let count = queries.count();
+        self.query_count = count;
+        self.keep = keep;
+        self.queries = words(&queries.bytes);
+        // A kernel reads as many queries as it can take.
+        self.queries.resize((count + 256) * self.layout.pitch() / 8, 0);
+        self.lists = vec![u64::MAX; count * LIST_KEYS];
+        self.counts = vec![0; count];
+        self.kept = vec![0; count];
+        self.thresholds = vec![0; count];
+        self.results = vec![u64::MAX; count * keep];
+        self.overflow = 0;
         Ok(())
     }
 
-    fn overflow(&mut self) -> Result<u32, String> {
+    fn phase(&mut self, rows: Range<usize>, number: u32) -> Result<(), GpuError> {
+        self.phases += 1;
+        let kernel = Kernel::of(self.query_count, self.shared_bytes);
+        let name = CString::new(kernel.name()).unwrap();
+        // SAFETY: this function of `emulated.cc` has this type.
+        let launch: Symbol<'_, Launch> = unsafe { self.library().get(b"emulate").unwrap() };
+        for first in (0..self.query_count).step_by(kernel.queries()) {
+            let queries = first..(first + kernel.queries()).min(self.query_count);
+            let phase = self.describe(&rows, &queries, number);
+            let _alone = DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
+            // SAFETY: the buffers are as large as those of a device.
+            let unknown = unsafe { launch(name.as_ptr(), BLOCKS, &raw const phase) };
+            assert_eq!(unknown, 0, "{name:?}");
+        }
+        self.cut_lists();
+        Ok(())
+    }
+
+    fn overflow(&mut self) -> Result<u32, GpuError> {
         Ok(std::mem::take(&mut self.overflow))
     }
 
-    fn results(&mut self) -> Result<Vec<u64>, String> {
+    fn results(&mut self) -> Result<Vec<u64>, GpuError> {
         Ok(self.results.clone())
     }
 }
 
-const SHARED_BYTES: usize = 227 << 10;
-
-fn agree(layout: Layout, (packed, scales): (Vec<u8>, Vec<f32>), queries: usize, keep: usize) {
-    let drawn = synthetic::rows(Layout { format: DeviceFormat::Bytes, ..layout }, 9, queries).0;
-    let pitch = Layout { format: DeviceFormat::Bytes, ..layout }.pitch();
-    let numbers: Vec<f32> = drawn
-        .chunks(pitch)
-        .flat_map(|row| row[..layout.dimension].iter().map(|byte| f32::from(byte.cast_signed())))
-        .collect();
-    let queries = PackedQueries::pack(layout, &numbers);
-    let mut emulated = Emulated::new(layout, (&packed, &scales), SHARED_BYTES);
-    let found = search(&mut emulated, &queries, keep, &|| false).unwrap().unwrap();
-    let mut twin = Twin::of_packed(layout, packed, scales, SHARED_BYTES);
-    let Ok(expected) = search(&mut twin, &queries, keep, &|| false);
-    assert_eq!(found, expected.unwrap(), "{layout:?}, {} queries", queries.count());
-    assert!(found.iter().all(|hits| hits.len() == keep.min(emulated.count)));
-}
-
-/// Every kernel, with queries that do not fill it, rows that do not fill a tile, and more slabs
-/// than stages.
-#[test]
-fn the_kernels_find_what_the_twin_finds() {
-    for format in [DeviceFormat::Halves, DeviceFormat::Bytes] {
-        for (queries, rows) in
-            [(1, 5000), (2, 300), (3, 1), (7, 4500), (9, 4500), (33, 700), (100, 400), (200, 900)]
-        {
-            let dimension = if queries == 9 { 330 } else { 130 };
-            let layout = Layout { format, dimension };
-            agree(layout, synthetic::rows(layout, 5, rows), queries, 20);
-        }
-    }
-}
-
-/// Rows in the worst order: lists run over in the kernels, too.
-#[test]
-fn the_kernels_run_over_as_the_twin_does() {
-    let layout = Layout { format: DeviceFormat::Halves, dimension: 1 };
-    let mut packed = Vec::new();
-    for row in 0..16_000u16 {
-        packed.extend_from_slice(&row.to_le_bytes());
-        packed.resize(packed.len() + layout.pitch() - 2, 0);
-    }
-    let scales = vec![1.0; 16_000];
-    for queries in [1, 9] {
-        agree(layout, (packed.clone(), scales.clone()), queries, 10);
-    }
-}
+mod tests;
