@@ -1,11 +1,11 @@
-//! The best few of many scored rows.
+//! The best of many scored rows.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
 use crate::query::Hit;
 
-/// A hit, ordered: better is greater.
+/// A hit with an order: the better hit is greater.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ranked(pub(super) Hit);
 
@@ -29,7 +29,7 @@ impl PartialEq for Ranked {
 
 impl Eq for Ranked {}
 
-/// At most `capacity` hits, the worst on top.
+/// A heap of at most `capacity` hits, with the worst on top.
 #[derive(Clone, Debug)]
 pub(super) struct Best {
     heap: BinaryHeap<Reverse<Ranked>>,
@@ -41,7 +41,8 @@ impl Best {
         Self { heap: BinaryHeap::new(), capacity }
     }
 
-    /// A score at or below this cannot enter with a row after all those that were offered.
+    /// Returns the threshold for later rows: a row with a score at or below it, and a higher number
+    /// than all rows offered before, is not among the best.
     pub(super) fn threshold(&self) -> f32 {
         if self.capacity == 0 {
             return f32::INFINITY;
@@ -52,12 +53,12 @@ impl Best {
         }
     }
 
-    /// Takes the hit in if it is good enough. One whose score is not finite never is.
+    /// Inserts the hit if it is among the best. A hit whose score is not finite never is.
     pub(super) fn offer(&mut self, hit: Hit) {
         if !hit.score.is_finite() {
             return;
         }
-        // One spelling of zero, as the order of hits tells two apart.
+        // -0 becomes 0, because their order would differ.
         let hit = Ranked(Hit { score: hit.score + 0.0, ..hit });
         if self.heap.len() < self.capacity {
             self.heap.push(Reverse(hit));
@@ -68,14 +69,14 @@ impl Best {
         }
     }
 
-    /// Offers all that `other` holds.
+    /// Offers all hits of `other`.
     pub(super) fn absorb(&mut self, other: Self) {
         for Reverse(Ranked(hit)) in other.heap {
             self.offer(hit);
         }
     }
 
-    /// Best first.
+    /// Returns the hits, best first.
     pub(super) fn into_sorted(self) -> Vec<Hit> {
         self.heap.into_sorted_vec().into_iter().map(|Reverse(Ranked(hit))| hit).collect()
     }

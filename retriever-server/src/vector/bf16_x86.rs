@@ -1,12 +1,12 @@
 //! The kernels of screening: AMX, which multiplies tiles of bfloat16, and the dot products of
 //! AVX-512 BF16.
 //!
-//! Safe from outside as in [`super::x86`]: a [`Screening`] exists only where the processor has the
-//! instructions, and every kernel checks the lengths of its slices once.
+//! The interface is safe, as in [`super::x86`]: a [`Screening`] exists only where the processor has
+//! the instructions, and every kernel checks the lengths of its slices once.
 
 #![expect(
     unsafe_code,
-    reason = "instructions chosen at run time, and tiles that only assembly has"
+    reason = "instructions chosen at run time, and tiles, which only assembly can use"
 )]
 
 use std::arch::asm;
@@ -27,14 +27,14 @@ use super::rows::{RowFormat, scale};
 use super::screen::{GROUP_QUERIES, SCREEN_QUERIES, SCREEN_ROWS, ScreenRows, padded};
 use crate::processor::bf16_x86::{has_bf16_vectors, round};
 
-/// Numbers of a vector of `f32`.
+/// The number of `f32` in a vector.
 const LANES: usize = 16;
 
-/// Bytes by which rows are asked for before they are rounded: memory answers many requests at a
-/// time, and the processor by itself makes too few.
+/// The distance in bytes by which rows are prefetched before they are rounded. Memory serves many
+/// requests in parallel, and without prefetching the processor makes too few.
 const AHEAD_BYTES: usize = 2048;
 
-/// Proof that the processor has AVX-512 BF16, and what it multiplies with.
+/// Proof that the processor has AVX-512 BF16, with the instructions that multiply.
 #[derive(Clone, Copy, Debug)]
 pub struct Screening(Multiplier);
 
@@ -47,7 +47,7 @@ enum Multiplier {
 }
 
 impl Screening {
-    /// All that this processor has, fastest first.
+    /// Returns all kinds that this processor has, fastest first.
     pub(super) fn detect() -> impl Iterator<Item = Self> {
         let vectors = has_bf16_vectors();
         let kinds = [(tiles_x86::are_there(), Multiplier::Amx), (true, Multiplier::Dot)];
@@ -75,8 +75,8 @@ impl Screening {
         let padded = padded(dimension);
         for (index, row) in stored.chunks_exact(row_bytes).enumerate() {
             let rounded = &mut rows.numbers[index * padded..][..padded];
-            // SAFETY: `self` proves the instructions; the row has `dimension` numbers of its
-            // format, and there is room for as many and those that fill it up.
+            // SAFETY: `self` proves the instructions. The row has `dimension` numbers of its format,
+            // and `rounded` has the length of a padded row.
             let sums = unsafe {
                 match format {
                     RowFormat::F32 => narrow_row::<4>(row, 1.0, dimension, rounded),
@@ -88,27 +88,27 @@ impl Screening {
         }
     }
 
-    /// The products of rows, a multiple of [`SCREEN_ROWS`], with a panel of queries: for each row
-    /// one number a query.
+    /// Writes the products of rows with a panel of queries to `scores`: for each row one number for each
+    /// query. The number of rows is a multiple of [`SCREEN_ROWS`].
     pub(super) fn products(self, rows: &[u16], panel: &[u16], scores: &mut [f32]) {
         let padded = panel.len() / SCREEN_QUERIES;
         assert!(padded > 0 && padded.is_multiple_of(2 * TILE), "numbers of a row");
         assert!(rows.len().is_multiple_of(SCREEN_ROWS * padded), "blocks of rows");
-        assert_eq!(scores.len(), rows.len() / padded * SCREEN_QUERIES, "a score a row and query");
+        assert_eq!(scores.len(), rows.len() / padded * SCREEN_QUERIES, "a score for each row and query");
         let blocks = rows.chunks_exact(SCREEN_ROWS * padded);
         let blocks = blocks.zip(scores.chunks_exact_mut(SCREEN_ROWS * SCREEN_QUERIES));
         match self.0 {
-            // SAFETY: `self` proves the instructions; the lengths were checked just now.
+            // SAFETY: `self` proves the instructions; the lengths were just checked.
             Multiplier::Amx => unsafe { tile_products(blocks, panel, padded) },
-            // SAFETY: as above.
+            // SAFETY: `self` proves the instructions; the lengths were just checked.
             Multiplier::Dot => blocks.for_each(|(rows, scores)| unsafe {
                 dot_products(rows, panel, padded, scores);
             }),
         }
     }
 
-    /// Adds those queries of a panel to `found` for which the score of row `row` may be above the
-    /// limit, or is not a number. `bounds` are the queries' norms and residuals, `own` the row's.
+    /// Appends the queries of a panel to `survivors` for which the score of row `row` may be above the
+    /// limit, or is NaN. `bounds` are the norms and residuals of the queries, `own` those of the row.
     #[expect(clippy::unused_self, reason = "it is the proof of the instructions")]
     pub(super) fn compare(
         self,
@@ -116,23 +116,25 @@ impl Screening {
         [scores, limits]: [&[f32]; 2],
         bounds: [&[f32]; 2],
         own: [f32; 2],
-        found: &mut Vec<Survivor>,
+        survivors: &mut Vec<Survivor>,
     ) {
         for numbers in [scores, limits, bounds[0], bounds[1]] {
             assert_eq!(numbers.len(), SCREEN_QUERIES, "a panel");
         }
-        // SAFETY: `self` proves the instructions; the lengths were checked just now.
+        // SAFETY: `self` proves the instructions; the lengths were just checked.
         let mut queries = unsafe { compare_row(scores, limits, bounds, own) };
         while queries != 0 {
             let query = queries.trailing_zeros() as usize;
             queries &= queries - 1;
-            found.push(Survivor { row, query, score: scores[query] });
+            survivors.push(Survivor { row, query, score: scores[query] });
         }
     }
 }
 
-/// Rounds a row, and gives the sums of squares of the rounded one and of what it lost.
-/// SAFETY: the row holds `dimension` numbers of `WIDTH` bytes, and `rounded` is that filled up.
+/// Rounds a row. Returns the sums of squares of the rounded row and of its rounding errors.
+///
+/// # Safety
+/// `row` holds `dimension` numbers of `WIDTH` bytes, and `rounded` has the length of a padded row.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn narrow_row<const WIDTH: usize>(
     row: &[u8],
@@ -142,18 +144,19 @@ unsafe fn narrow_row<const WIDTH: usize>(
 ) -> [f32; 2] {
     let row = row.as_ptr();
     let (mut norm, mut residual) = (_mm512_setzero_ps(), _mm512_setzero_ps());
-    for (step, place) in rounded.chunks_exact_mut(2 * LANES).enumerate() {
+    // Over the row, two vectors at a time, because one instruction rounds two.
+    for (step, target) in rounded.chunks_exact_mut(2 * LANES).enumerate() {
         let starts = [step * 2 * LANES, step * 2 * LANES + LANES];
         let numbers = starts.map(|start| {
-            // A hint, which may point anywhere.
+            // A prefetch is a hint, so the pointer may be past the end.
             _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(start * WIDTH + AHEAD_BYTES).cast());
-            // SAFETY: reads what is left of the row and nothing after it.
+            // SAFETY: it reads the rest of the row and nothing after it.
             let numbers = unsafe { load_some::<WIDTH>(row, start, dimension) };
             if WIDTH == 1 { _mm512_mul_ps(numbers, _mm512_set1_ps(scale)) } else { numbers }
         });
         let (both, widened) = round(numbers);
-        // SAFETY: the place has room for as many.
-        unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), both) };
+        // SAFETY: the target has as many numbers as the two vectors.
+        unsafe { _mm512_storeu_si512(target.as_mut_ptr().cast(), both) };
         for (widened, numbers) in widened.into_iter().zip(numbers) {
             let lost = _mm512_sub_ps(numbers, widened);
             norm = _mm512_fmadd_ps(widened, widened, norm);
@@ -163,29 +166,35 @@ unsafe fn narrow_row<const WIDTH: usize>(
     [_mm512_reduce_add_ps(norm), _mm512_reduce_add_ps(residual)]
 }
 
-/// The numbers from `start` on, with zeros from `end` on.
-/// SAFETY: `end` numbers of `WIDTH` bytes can be read at `row`.
+/// Loads the numbers from `start` on, with zeros from `end` on.
+///
+/// # Safety
+/// `end` numbers of `WIDTH` bytes can be read at `row`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn load_some<const WIDTH: usize>(row: *const u8, start: usize, end: usize) -> __m512 {
     let left = end.saturating_sub(start).min(LANES);
     let mask = ((1u32 << left) - 1) as u16;
-    let place = row.wrapping_add(start * WIDTH);
-    // SAFETY: what the mask leaves out is not read.
+    let source = row.wrapping_add(start * WIDTH);
+    // SAFETY: only the numbers in the mask are read, and these are before `end`.
     unsafe {
         match WIDTH {
             1 => {
-                let bytes = _mm_maskz_loadu_epi8(mask, place.cast());
+                let bytes = _mm_maskz_loadu_epi8(mask, source.cast());
                 _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))
             }
-            2 => _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, place.cast())),
-            _ => _mm512_maskz_loadu_ps(mask, place.cast()),
+            2 => _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, source.cast())),
+            _ => _mm512_maskz_loadu_ps(mask, source.cast()),
         }
     }
 }
 
-/// SAFETY: a block has [`SCREEN_ROWS`] rows of `padded` numbers and a score for each of
-/// [`SCREEN_QUERIES`]; the panel has as many queries.
+/// Multiplies blocks of rows with a panel in tiles. Four tiles of sums, two by two, use each loaded
+/// tile of rows and of queries twice.
+///
+/// # Safety
+/// The processor has AMX. A block has [`SCREEN_ROWS`] rows of `padded` numbers, and
+/// [`SCREEN_QUERIES`] scores for each row; the panel has as many queries.
 unsafe fn tile_products<'a>(
     blocks: impl Iterator<Item = (&'a [u16], &'a mut [f32])>,
     panel: &[u16],
@@ -196,8 +205,8 @@ unsafe fn tile_products<'a>(
         let (upper, lower) = (rows.as_ptr(), rows[TILE * padded..].as_ptr());
         let (left, right) = (panel.as_ptr(), panel[GROUP_QUERIES * padded..].as_ptr());
         let scores = scores.as_mut_ptr();
-        // SAFETY: each step reads 64 bytes of each row, and of each group 16 pairs of numbers of 16
-        // queries; `padded` / 32 steps read all. Two times two tiles of scores are written.
+        // SAFETY: each step reads 64 bytes of each row and, from each group, 16 pairs of numbers of
+        // 16 queries; `padded` / 32 steps read everything. It writes two times two tiles of scores.
         unsafe {
             asm!(
                 "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
@@ -234,7 +243,10 @@ unsafe fn tile_products<'a>(
     tiles_x86::release();
 }
 
-/// SAFETY: as for [`tile_products`], for one block.
+/// Multiplies a block of rows with a panel by dot products of pairs.
+///
+/// # Safety
+/// The same as for [`tile_products`], for one block, with AVX-512 BF16 instead of AMX.
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn dot_products(rows: &[u16], panel: &[u16], padded: usize, scores: &mut [f32]) {
     const ROWS: usize = 8;
@@ -244,16 +256,18 @@ unsafe fn dot_products(rows: &[u16], panel: &[u16], padded: usize, scores: &mut 
     for (rows, scores) in parts {
         let starts: [*const i32; ROWS] =
             std::array::from_fn(|row| rows[row * padded..].as_ptr().cast());
+        // Over the pairs of positions, then the rows, then the two groups of queries: the sums stay
+        // in registers, and the factors of a pair are loaded once for all rows.
         let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
         for pair in 0..padded / 2 {
-            // SAFETY: a group has `padded` / 2 vectors of pairs; both types are 64 bytes.
+            // SAFETY: a group has `padded` / 2 vectors of pairs, and both types are 64 bytes.
             let factors = groups.map(|group| unsafe {
                 transmute::<__m512i, __m512bh>(_mm512_loadu_si512(
                     group.add(pair * 2 * LANES).cast(),
                 ))
             });
             for (sums, start) in sums.iter_mut().zip(starts) {
-                // SAFETY: a row has `padded` / 2 pairs; both types are 64 bytes.
+                // SAFETY: a row has `padded` / 2 pairs, and both types are 64 bytes.
                 let numbers = unsafe {
                     let pair = start.add(pair).read_unaligned();
                     transmute::<__m512i, __m512bh>(_mm512_set1_epi32(pair))
@@ -265,17 +279,18 @@ unsafe fn dot_products(rows: &[u16], panel: &[u16], padded: usize, scores: &mut 
         }
         for (row, sums) in sums.iter().enumerate() {
             for (group, sum) in sums.iter().enumerate() {
-                let place = &mut scores[row * SCREEN_QUERIES + group * LANES..][..LANES];
-                // SAFETY: the place has room for a vector.
-                unsafe { _mm512_storeu_ps(place.as_mut_ptr(), *sum) };
+                let target = &mut scores[row * SCREEN_QUERIES + group * LANES..][..LANES];
+                // SAFETY: the target has as many numbers as the vector.
+                unsafe { _mm512_storeu_ps(target.as_mut_ptr(), *sum) };
             }
         }
     }
 }
 
-/// A bit a query whose score is above its limit less what the score can be off by, or for which
-/// that is not known.
-/// SAFETY: each slice has [`SCREEN_QUERIES`] numbers.
+/// Returns a bit for each query whose score is above its limit minus the error bound, or is NaN.
+///
+/// # Safety
+/// Each slice has [`SCREEN_QUERIES`] numbers.
 #[target_feature(enable = "avx512f")]
 unsafe fn compare_row(
     scores: &[f32],
@@ -287,7 +302,7 @@ unsafe fn compare_row(
     let mut queries = 0;
     for group in 0..SCREEN_QUERIES / LANES {
         let load = |numbers: &[f32]| {
-            // SAFETY: as promised by the caller.
+            // SAFETY: the caller guarantees that each slice has the numbers of all groups.
             unsafe { _mm512_loadu_ps(numbers.as_ptr().wrapping_add(group * LANES)) }
         };
         let limit = _mm512_fnmadd_ps(own_residual, load(norms), load(limits));

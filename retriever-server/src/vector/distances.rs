@@ -1,5 +1,5 @@
-//! Exact search by squared distance. Files of faiss may ask for it; vectors of length 1, which
-//! encoders make, have the same order by inner product, and that search is the fast one.
+//! Exact search by squared distance, which faiss files may require. Vectors of length 1, such as those
+//! of encoders, have the same order by inner product, and the search by inner product is faster.
 
 use super::best::Best;
 use super::gather::{Metric, Scorer};
@@ -7,11 +7,12 @@ use super::rows::Rows;
 use super::scan::{THREAD_PRODUCTS, over_chunks};
 use crate::query::Hit;
 
-/// Bytes of rows that stay in a cache while every query passes over them.
+/// The bytes of a chunk of rows, which stays in the cache while all queries are compared with it.
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// The `top_k` rows with the smallest distance for each query, best first; equal ones go to the
-/// lower row. A score is the negative of the squared distance. Otherwise like [`super::top_k`].
+/// Returns the `top_k` rows with the smallest distance for each query, best first; of equal distances
+/// the lower row comes first. A score is the negative squared distance. The rest is as in
+/// [`super::top_k`].
 ///
 /// # Panics
 /// If the length of `queries` is not a multiple of the rows' dimension.

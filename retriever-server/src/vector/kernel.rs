@@ -1,5 +1,5 @@
-//! Which instructions the products are computed with. Every way gives the same rows; scores differ
-//! in their last bits, as sums are in another order.
+//! The choice of instructions that compute the products. All of them find the same rows. Scores differ
+//! in their last bits, because the order of summation differs.
 
 #[cfg(target_arch = "x86_64")]
 use super::bf16_x86::Screening;
@@ -8,26 +8,27 @@ use super::rows::RowFormat;
 #[cfg(target_arch = "x86_64")]
 use super::x86::{Avx2, Avx512};
 
-/// Most rows in one call of a kernel.
+/// The most rows in one call of a kernel.
 pub(super) const BLOCK_ROWS: usize = 8;
 
-/// Most groups of queries in one call of a kernel; a group is as many as a vector has lanes.
+/// The most groups of queries in one call of a kernel. A group has one query for each lane of a
+/// vector.
 pub(super) const PANEL_GROUPS: usize = 3;
 
 /// A product above its query's threshold.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Survivor {
-    /// Row in its block.
+    /// The row's index in its block.
     pub(super) row: usize,
-    /// Query in its panel.
+    /// The query's index in its panel.
     pub(super) query: usize,
     pub(super) score: f32,
 }
 
-/// Instructions that this processor has.
+/// A set of instructions that this processor has.
 #[derive(Clone, Copy, Debug)]
 pub enum Instructions {
-    /// AVX-512F, after screening in bfloat16 where there is more than one query.
+    /// AVX-512F, after screening in bfloat16 if there are several queries.
     #[cfg(target_arch = "x86_64")]
     Screened(Avx512, Screening),
     /// AVX-512F: 16 numbers at a time.
@@ -36,18 +37,19 @@ pub enum Instructions {
     /// AVX2 with FMA and F16C: 8 numbers at a time.
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
-    /// What the compiler makes of plain loops; on aarch64 that is NEON.
+    /// Plain loops, which the compiler vectorises: on aarch64 with NEON.
     Portable,
 }
 
 impl Instructions {
-    /// All that this processor has, fastest first.
+    /// Returns all sets that this processor has, fastest first.
     pub fn available() -> Vec<Self> {
         let mut available = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
             available.extend(Avx512::detect().into_iter().flat_map(|kernel| {
-                let screened = Screening::detect().map(move |with| Self::Screened(kernel, with));
+                let screened =
+                    Screening::detect().map(move |screening| Self::Screened(kernel, screening));
                 screened.chain([Self::Avx512(kernel)])
             }));
             available.extend(Avx2::detect().map(Self::Avx2));
@@ -56,12 +58,12 @@ impl Instructions {
         available
     }
 
-    /// The fastest that this processor has.
+    /// Returns the fastest set that this processor has.
     pub fn fastest() -> Self {
-        Self::available().first().copied().unwrap_or(Self::Portable)
+        Self::available()[0]
     }
 
-    /// What they are called.
+    /// Returns the name of the instructions.
     pub fn name(self) -> &'static str {
         match self {
             #[cfg(target_arch = "x86_64")]
@@ -74,7 +76,7 @@ impl Instructions {
         }
     }
 
-    /// Queries in a group.
+    /// Returns the number of queries in a group.
     pub(super) fn lanes(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
@@ -96,30 +98,30 @@ impl Instructions {
         }
     }
 
-    /// Adds the products above their thresholds to `found`, rows ascending for each query. `rows`
-    /// are up to [`BLOCK_ROWS`] of `dimension` little-endian `f32`; `panel` holds the first number
-    /// of each query, then the second, and so on; there is a threshold a query.
+    /// Appends the products above their thresholds to `survivors`, with ascending rows for each query.
+    /// `rows` holds up to [`BLOCK_ROWS`] rows of `dimension` little-endian `f32`. `panel` holds the
+    /// first number of each query, then the second, and so on. There is one threshold for each query.
     pub(super) fn tile(
         self,
         rows: &[u8],
         dimension: usize,
         panel: &[f32],
         thresholds: &[f32],
-        found: &mut Vec<Survivor>,
+        survivors: &mut Vec<Survivor>,
     ) {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Screened(kernel, _) | Self::Avx512(kernel) => {
-                kernel.tile(rows, dimension, panel, thresholds, found);
+                kernel.tile(rows, dimension, panel, thresholds, survivors);
             }
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2(kernel) => kernel.tile(rows, dimension, panel, thresholds, found),
-            Self::Portable => portable::tile(rows, dimension, panel, thresholds, found),
+            Self::Avx2(kernel) => kernel.tile(rows, dimension, panel, thresholds, survivors),
+            Self::Portable => portable::tile(rows, dimension, panel, thresholds, survivors),
         }
     }
 
-    /// The products of up to [`BLOCK_ROWS`] rows, as they are stored, with one query that is padded
-    /// with zeros to a multiple of [`Self::lanes`].
+    /// Returns the products of up to [`BLOCK_ROWS`] rows in their stored format with one query. The
+    /// query is padded with zeros to a multiple of [`Self::lanes`].
     pub(super) fn products(
         self,
         rows: &[u8],

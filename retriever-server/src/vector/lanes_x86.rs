@@ -1,13 +1,15 @@
-//! One vector of numbers in AVX-512 and in AVX2 with FMA and F16C: what the kernels of [`super::x86`]
-//! and of [`super::gather`] are written with. Each function wants the instructions of its module.
+//! Vectors of numbers in AVX-512 and in AVX2 with FMA and F16C. The kernels of [`super::x86`] and of
+//! [`super::gather`] consist of these functions. Each function needs the instructions of its module.
 
 #![expect(unsafe_code, reason = "loads and stores at any alignment")]
 
-/// What is the same for both.
+/// The functions that both modules share.
 macro_rules! lanes {
     ($features:literal) => {
-        /// `count` numbers and zeros after them.
-        /// SAFETY: `count` is below `LANES`, and so many numbers of `WIDTH` bytes can be read.
+        /// Loads `count` numbers, followed by zeros.
+        ///
+        /// # Safety
+        /// `count` is below `LANES`, and `count` numbers of `WIDTH` bytes can be read at `start`.
         #[inline]
         #[target_feature(enable = $features)]
         pub(in crate::vector) unsafe fn load_some<const WIDTH: usize>(
@@ -15,7 +17,7 @@ macro_rules! lanes {
             count: usize,
         ) -> Lanes {
             let mut bytes = [0u8; LANES * size_of::<f32>()];
-            // SAFETY: the buffer is longer than what is read, and has room for a whole load.
+            // SAFETY: the buffer is longer than `count` numbers, and as long as a whole load.
             unsafe {
                 std::ptr::copy_nonoverlapping(start, bytes.as_mut_ptr(), count * WIDTH);
                 load::<WIDTH>(bytes.as_ptr())
@@ -51,15 +53,15 @@ pub(super) mod avx512 {
 
     #[inline]
     #[target_feature(enable = "avx512f")]
-    pub(in crate::vector) fn multiply_add(one: Lanes, other: Lanes, sum: Lanes) -> Lanes {
-        _mm512_fmadd_ps(one, other, sum)
+    pub(in crate::vector) fn multiply_add(left: Lanes, right: Lanes, sum: Lanes) -> Lanes {
+        _mm512_fmadd_ps(left, right, sum)
     }
 
-    /// A bit a lane in which `one` is above `other`; never where either is not a number.
+    /// Returns a bit for each lane in which `left` is above `right`, and none where either is NaN.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    pub(in crate::vector) fn above(one: Lanes, other: Lanes) -> u32 {
-        u32::from(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(one, other))
+    pub(in crate::vector) fn above(left: Lanes, right: Lanes) -> u32 {
+        u32::from(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(left, right))
     }
 
     #[inline]
@@ -72,16 +74,19 @@ pub(super) mod avx512 {
     #[target_feature(enable = "avx512f")]
     pub(in crate::vector) fn to_array(lanes: Lanes) -> [f32; LANES] {
         let mut array = [0.0; LANES];
-        // SAFETY: the array has room for all lanes.
+        // SAFETY: the array has as many numbers as the vector.
         unsafe { _mm512_storeu_ps(array.as_mut_ptr(), lanes) };
         array
     }
 
-    /// SAFETY: `LANES` numbers of `WIDTH` bytes can be read at `start`.
+    /// Loads `LANES` numbers of `WIDTH` bytes.
+    ///
+    /// # Safety
+    /// `LANES` numbers of `WIDTH` bytes can be read at `start`.
     #[inline]
     #[target_feature(enable = "avx512f")]
     pub(in crate::vector) unsafe fn load<const WIDTH: usize>(start: *const u8) -> Lanes {
-        // SAFETY: as promised by the caller; these loads take any alignment.
+        // SAFETY: the caller guarantees that the numbers can be read; the loads accept any alignment.
         unsafe {
             match WIDTH {
                 1 => _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(start.cast()))),
@@ -93,8 +98,8 @@ pub(super) mod avx512 {
 
     #[inline]
     #[target_feature(enable = "avx512f")]
-    pub(in crate::vector) fn subtract(one: Lanes, other: Lanes) -> Lanes {
-        _mm512_sub_ps(one, other)
+    pub(in crate::vector) fn subtract(left: Lanes, right: Lanes) -> Lanes {
+        _mm512_sub_ps(left, right)
     }
 }
 
@@ -126,14 +131,14 @@ pub(super) mod avx2 {
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    pub(in crate::vector) fn multiply_add(one: Lanes, other: Lanes, sum: Lanes) -> Lanes {
-        _mm256_fmadd_ps(one, other, sum)
+    pub(in crate::vector) fn multiply_add(left: Lanes, right: Lanes, sum: Lanes) -> Lanes {
+        _mm256_fmadd_ps(left, right, sum)
     }
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    pub(in crate::vector) fn above(one: Lanes, other: Lanes) -> u32 {
-        _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(one, other)).cast_unsigned()
+    pub(in crate::vector) fn above(left: Lanes, right: Lanes) -> u32 {
+        _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(left, right)).cast_unsigned()
     }
 
     #[inline]
@@ -148,16 +153,19 @@ pub(super) mod avx2 {
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(in crate::vector) fn to_array(lanes: Lanes) -> [f32; LANES] {
         let mut array = [0.0; LANES];
-        // SAFETY: the array has room for all lanes.
+        // SAFETY: the array has as many numbers as the vector.
         unsafe { _mm256_storeu_ps(array.as_mut_ptr(), lanes) };
         array
     }
 
-    /// SAFETY: `LANES` numbers of `WIDTH` bytes can be read at `start`.
+    /// Loads `LANES` numbers of `WIDTH` bytes.
+    ///
+    /// # Safety
+    /// `LANES` numbers of `WIDTH` bytes can be read at `start`.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(in crate::vector) unsafe fn load<const WIDTH: usize>(start: *const u8) -> Lanes {
-        // SAFETY: as promised by the caller; these loads take any alignment.
+        // SAFETY: the caller guarantees that the numbers can be read; the loads accept any alignment.
         unsafe {
             match WIDTH {
                 1 => _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(start.cast()))),
@@ -169,7 +177,7 @@ pub(super) mod avx2 {
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    pub(in crate::vector) fn subtract(one: Lanes, other: Lanes) -> Lanes {
-        _mm256_sub_ps(one, other)
+    pub(in crate::vector) fn subtract(left: Lanes, right: Lanes) -> Lanes {
+        _mm256_sub_ps(left, right)
     }
 }

@@ -1,11 +1,19 @@
-//! Exact search for the largest inner products over rows of numbers that somebody else owns. It
-//! reads no files and knows nothing of passages or models.
+//! Search for the nearest of many vectors. It knows nothing of passages or models.
 //!
-//! The way of a search: queries are packed into `panels`, `scan` hands chunks of rows to threads, a
-//! kernel (`x86` or `portable`, chosen by [`Instructions`]) multiplies and compares with each
-//! query's threshold before a product leaves its register, and the few that pass go to a bounded
-//! heap (`best`). What is left is scored again in double precision, so that scores and their order
-//! depend neither on the processor nor on the other queries of a batch.
+//! [`top_k`] finds the largest inner products over all rows. It works on bytes that the caller
+//! provides, and reads no files:
+//!
+//! 1. `panels` packs the queries.
+//! 2. `scan` hands chunks of rows to threads.
+//! 3. A kernel (`x86` or `portable`, chosen by [`Instructions`]) multiplies, and compares each product
+//!    with its query's threshold before the product leaves its register. The few that pass go to a
+//!    bounded heap (`best`).
+//! 4. The hits in the heap are scored again in double precision, so that scores and their order
+//!    depend neither on the processor nor on the other queries of a batch.
+//!
+//! [`hnsw`] searches along a graph instead, and compares single rows with `gather`. Three modules
+//! read files, and two of them also write: [`faiss_file`] reads the index files of faiss, [`hnsw`]
+//! keeps its graphs in a format of its own, and [`usearch`] uses the library's format.
 
 mod rows;
 mod kernel;
@@ -39,17 +47,17 @@ use scan::Scan;
 
 use crate::query::Hit;
 
-/// Hits that are kept past the last one asked for, as the order can change when they are scored
-/// again.
+/// The number of hits that are kept in addition to those requested, because the order can change when
+/// they are scored again.
 const SPARE_HITS: usize = 8;
 
-/// Sums that run beside each other, so that one does not wait for the last.
+/// The number of independent sums, so that an addition does not wait for the previous one.
 const PARTIAL_SUMS: usize = 8;
 
-/// The `top_k` rows with the largest inner product for each query, best first; equal scores go to
-/// the lower row. `queries` holds `dimension` finite numbers a query. A row whose score is not
-/// finite is left out, so that a list may be shorter than `top_k`. `stop` is asked every few
-/// milliseconds at most; the result is None once it says so.
+/// Returns the `top_k` rows with the largest inner product for each query, best first; of equal scores
+/// the lower row comes first. `queries` holds `dimension` finite numbers for each query. Rows whose
+/// score is not finite are left out, so a list may be shorter than `top_k`. `stop` is called at least
+/// every few milliseconds; once it returns `true`, the result is `None`.
 ///
 /// # Panics
 /// If the length of `queries` is not a multiple of the rows' dimension.
@@ -63,7 +71,7 @@ pub fn top_k(
     top_k_with(Instructions::fastest(), rows, queries, top_k, threads, stop)
 }
 
-/// [`top_k`] with chosen instructions, to compare them.
+/// Computes [`top_k`] with the given instructions, to compare them.
 pub fn top_k_with(
     instructions: Instructions,
     rows: &Rows<'_>,
@@ -77,30 +85,30 @@ pub fn top_k_with(
     if top_k == 0 || queries.is_empty() {
         return Some(vec![Vec::new(); queries.len() / rows.dimension()]);
     }
-    let found = Scan::new(rows, queries, top_k + SPARE_HITS, instructions).run(threads, stop)?;
-    let mut found: Vec<_> = found.into_iter().map(Best::into_sorted).collect();
-    rescore(rows, queries, &mut found, top_k, threads);
-    Some(found)
+    let best = Scan::new(rows, queries, top_k + SPARE_HITS, instructions).run(threads, stop)?;
+    let mut lists: Vec<_> = best.into_iter().map(Best::into_sorted).collect();
+    rescore(rows, queries, &mut lists, top_k, threads);
+    Some(lists)
 }
 
-/// Scores the hits of each query by these rows, in double precision, and keeps the `top_k` best,
-/// best first. With rows of a finer format than those that were searched, it makes up for the
-/// coarser ones.
+/// Scores the hits of each query again from `rows`, in double precision, and keeps the `top_k` best,
+/// best first. If `rows` have a finer format than the rows that were searched, this makes up for the
+/// coarser format.
 ///
 /// # Panics
-/// If a hit is not a row, or `queries` does not hold `dimension` numbers for each list of hits.
+/// If a hit is not one of `rows`, or `queries` does not hold `dimension` numbers for each list.
 pub fn rescore(
     rows: &Rows<'_>,
     queries: &[f32],
-    found: &mut [Vec<Hit>],
+    lists: &mut [Vec<Hit>],
     top_k: usize,
     threads: usize,
 ) {
     let dimension = rows.dimension();
-    assert_eq!(queries.len(), found.len() * dimension, "a list of hits a query");
-    let rescore = |queries: &[f32], found: &mut [Vec<Hit>]| {
+    assert_eq!(queries.len(), lists.len() * dimension, "a list of hits for each query");
+    let rescore = |queries: &[f32], lists: &mut [Vec<Hit>]| {
         let mut numbers = vec![0.0; dimension];
-        for (query, hits) in queries.chunks(dimension).zip(found) {
+        for (query, hits) in queries.chunks(dimension).zip(lists) {
             let mut best = Best::new(top_k);
             for &Hit { row, .. } in hits.iter() {
                 rows.read_row(row as usize, &mut numbers);
@@ -109,27 +117,27 @@ pub fn rescore(
             *hits = best.into_sorted();
         }
     };
-    let hits: usize = found.iter().map(Vec::len).sum();
+    let hits: usize = lists.iter().map(Vec::len).sum();
     let threads = threads.min(hits * dimension / scan::THREAD_PRODUCTS).max(1);
-    let share = found.len().div_ceil(threads).max(1);
+    let share = lists.len().div_ceil(threads).max(1);
     thread::scope(|scope| {
-        let mut shares = queries.chunks(share * dimension).zip(found.chunks_mut(share));
+        let mut shares = queries.chunks(share * dimension).zip(lists.chunks_mut(share));
         let own = shares.next();
-        for (queries, found) in shares {
-            scope.spawn(move || rescore(queries, found));
+        for (queries, lists) in shares {
+            scope.spawn(move || rescore(queries, lists));
         }
-        if let Some((queries, found)) = own {
-            rescore(queries, found);
+        if let Some((queries, lists)) = own {
+            rescore(queries, lists);
         }
     });
 }
 
-/// The sum of products in double precision, rounded once.
-fn inner_product(one: &[f32], other: &[f32]) -> f32 {
+/// Returns the sum of the products in double precision, rounded once.
+fn inner_product(query: &[f32], row: &[f32]) -> f32 {
     let mut sums = [0f64; PARTIAL_SUMS];
-    for (one, other) in one.chunks(PARTIAL_SUMS).zip(other.chunks(PARTIAL_SUMS)) {
-        for ((sum, one), other) in sums.iter_mut().zip(one).zip(other) {
-            *sum += f64::from(*one) * f64::from(*other);
+    for (query, row) in query.chunks(PARTIAL_SUMS).zip(row.chunks(PARTIAL_SUMS)) {
+        for ((sum, left), right) in sums.iter_mut().zip(query).zip(row) {
+            *sum += f64::from(*left) * f64::from(*right);
         }
     }
     sums.iter().sum::<f64>() as f32

@@ -1,20 +1,20 @@
-//! Queries in the order in which kernels read them.
+//! Queries in the order in which the kernels read them.
 
 use std::ops::Range;
 
 use super::kernel::PANEL_GROUPS;
 
-/// Bytes of a cache line: a vector that lies across two costs two loads.
+/// The bytes of a cache line. A vector that spans two lines costs two loads.
 const LINE_BYTES: usize = 64;
 
-/// Queries in panels of up to [`PANEL_GROUPS`] groups of `lanes`. A panel holds the first number of
-/// each of its queries, then the second, and so on. The last one is filled up with zeros.
+/// Queries in panels of up to [`PANEL_GROUPS`] groups of `lanes` queries. A panel holds the first
+/// number of each of its queries, then the second, and so on. The last panel is padded with zeros.
 #[derive(Debug)]
 pub(super) struct Panels {
     numbers: Vec<f32>,
-    /// Where the first panel begins, on a cache line.
+    /// The start of the first panel, which is aligned to a cache line.
     start: usize,
-    /// Which queries are in which panel.
+    /// The queries of each panel.
     queries: Vec<Range<usize>>,
     dimension: usize,
 }
@@ -32,20 +32,20 @@ impl Panels {
             for query in range.start..range.end.min(count) {
                 let numbers = &queries[query * dimension..][..dimension];
                 let column = panel[query - range.start..].iter_mut().step_by(range.len());
-                for (place, number) in column.zip(numbers) {
-                    *place = *number;
+                for (slot, number) in column.zip(numbers) {
+                    *slot = *number;
                 }
             }
         }
         Self { numbers, start, queries: ranges, dimension }
     }
 
-    /// Queries with those that fill the last panel up.
+    /// Returns the number of queries, including the padding of the last panel.
     pub(super) fn padded_count(&self) -> usize {
         self.queries.last().map_or(0, |range| range.end)
     }
 
-    /// Each panel with its queries.
+    /// Returns each panel with the range of its queries.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Range<usize>, &[f32])> {
         self.queries.iter().map(|range| {
             let start = self.start + range.start * self.dimension;
@@ -54,7 +54,7 @@ impl Panels {
     }
 }
 
-/// As few panels as can be, of sizes as alike as can be.
+/// Splits queries into as few panels as possible, of sizes as equal as possible.
 fn split(count: usize, lanes: usize) -> Vec<Range<usize>> {
     let groups = count.div_ceil(lanes);
     let panels = groups.div_ceil(PANEL_GROUPS);
@@ -74,17 +74,17 @@ mod tests {
         {
             let queries: Vec<f32> = (0..count * 5).map(|number| number as f32 + 1.0).collect();
             let panels = Panels::pack(&queries, 5, 8);
-            let mut found = vec![0.0; panels.padded_count() * 5];
+            let mut unpacked = vec![0.0; panels.padded_count() * 5];
             let mut lengths = Vec::new();
             for (range, panel) in panels.iter() {
                 lengths.push(range.len());
                 for (index, &number) in panel.iter().enumerate() {
-                    found[(range.start + index % range.len()) * 5 + index / range.len()] = number;
+                    unpacked[(range.start + index % range.len()) * 5 + index / range.len()] = number;
                 }
             }
             assert_eq!(lengths, sizes);
-            assert_eq!(found[..queries.len()], queries);
-            assert!(found[queries.len()..].iter().all(|&number| number == 0.0));
+            assert_eq!(unpacked[..queries.len()], queries);
+            assert!(unpacked[queries.len()..].iter().all(|&number| number == 0.0));
             assert!(panels.iter().next().is_none_or(|(_, panel)| panel.as_ptr().addr() % 64 == 0));
         }
     }

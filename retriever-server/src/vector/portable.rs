@@ -1,15 +1,15 @@
-//! The kernels in plain loops, in a shape that compilers turn into the vectors of any processor.
+//! The kernels in plain loops, in a shape that compilers can vectorise for any processor.
 
 use super::kernel::{BLOCK_ROWS, PANEL_GROUPS, Survivor};
 use super::rows::{self, RowFormat};
 
-/// Queries in a group.
+/// The number of queries in a group.
 pub(super) const LANES: usize = 8;
 
-/// Rows that are multiplied at a time, so that 32 registers of 4 numbers hold the sums.
+/// The number of rows multiplied at a time, chosen so that 32 registers of 4 numbers hold the sums.
 const TILE_ROWS: usize = 4;
 
-/// Numbers of a row that are decoded at a time.
+/// The number of numbers of a row that are decoded at a time.
 const BUFFER: usize = 64;
 
 pub(super) fn decode(row: &[u8], format: RowFormat, numbers: &mut [[u8; 4]]) {
@@ -53,12 +53,12 @@ pub(super) fn tile(
     dimension: usize,
     panel: &[f32],
     thresholds: &[f32],
-    found: &mut Vec<Survivor>,
+    survivors: &mut Vec<Survivor>,
 ) {
     match thresholds.len() / LANES {
-        1 => tile_of::<1>(rows, dimension, panel, thresholds, found),
-        2 => tile_of::<2>(rows, dimension, panel, thresholds, found),
-        _ => tile_of::<PANEL_GROUPS>(rows, dimension, panel, thresholds, found),
+        1 => tile_of::<1>(rows, dimension, panel, thresholds, survivors),
+        2 => tile_of::<2>(rows, dimension, panel, thresholds, survivors),
+        _ => tile_of::<PANEL_GROUPS>(rows, dimension, panel, thresholds, survivors),
     }
 }
 
@@ -67,7 +67,7 @@ fn tile_of<const GROUPS: usize>(
     dimension: usize,
     panel: &[f32],
     thresholds: &[f32],
-    found: &mut Vec<Survivor>,
+    survivors: &mut Vec<Survivor>,
 ) {
     let (numbers, _) = rows.as_chunks::<4>();
     let (groups, _) = panel.as_chunks::<LANES>();
@@ -76,6 +76,8 @@ fn tile_of<const GROUPS: usize>(
         let last = numbers.len() / dimension - 1;
         let rows: [&[[u8; 4]]; TILE_ROWS] =
             std::array::from_fn(|row| &numbers[row.min(last) * dimension..][..dimension]);
+        // Over the positions, then the rows, then the queries: the sums stay in registers, and each
+        // position's factors are loaded once for all rows of the tile.
         let mut sums = [[[0.0; LANES]; GROUPS]; TILE_ROWS];
         for (position, factors) in factors[..dimension].iter().enumerate() {
             for (sums, row) in sums.iter_mut().zip(rows) {
@@ -91,18 +93,19 @@ fn tile_of<const GROUPS: usize>(
                 sums.as_flattened().iter().zip(thresholds).enumerate()
             {
                 if score > *threshold {
-                    found.push(Survivor { row: tile * TILE_ROWS + row, query, score });
+                    survivors.push(Survivor { row: tile * TILE_ROWS + row, query, score });
                 }
             }
         }
     }
 }
 
-/// Rounded once where the processor always can; elsewhere that would be a function call.
-fn multiply_add(one: f32, other: f32, sum: f32) -> f32 {
+/// Multiplies and adds with one rounding where all processors of the target can; elsewhere
+/// `mul_add` would be a function call.
+fn multiply_add(number: f32, factor: f32, sum: f32) -> f32 {
     if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
-        one.mul_add(other, sum)
+        number.mul_add(factor, sum)
     } else {
-        one * other + sum
+        number * factor + sum
     }
 }

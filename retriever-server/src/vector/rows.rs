@@ -1,16 +1,16 @@
-//! Rows of numbers in bytes that somebody else owns, and what one row says.
+//! Rows of numbers in bytes that the caller owns, and the decoding of a row.
 
 use half::f16;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Largest number of numbers in a row.
+/// The largest dimension of a row.
 pub const DIMENSION_MAX: usize = 65_536;
 
-/// Largest number that an `i8` row stores, so that the range is symmetric.
+/// The largest number that an `i8` row stores; the range is symmetric.
 const I8_MAX: f32 = 127.0;
 
-/// How rows are stored, little endian.
+/// The storage format of rows, little endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RowFormat {
@@ -18,12 +18,12 @@ pub enum RowFormat {
     F32,
     /// IEEE half precision, 2 bytes a number.
     F16,
-    /// One signed byte a number, then the `f32` that all numbers of the row are multiplied by.
+    /// One signed byte a number, then one `f32` by which all numbers of the row are multiplied.
     I8,
 }
 
 impl RowFormat {
-    /// Name in configuration, manifests and file names.
+    /// Returns the name in configuration, manifests and file names.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
@@ -32,12 +32,12 @@ impl RowFormat {
         }
     }
 
-    /// The format of that name.
+    /// Returns the format of that name.
     pub fn parse(name: &str) -> Option<Self> {
         [Self::F32, Self::F16, Self::I8].into_iter().find(|format| format.name() == name)
     }
 
-    /// Bytes of one number.
+    /// Returns the bytes of one number.
     pub fn number_bytes(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -46,7 +46,7 @@ impl RowFormat {
         }
     }
 
-    /// Bytes of a row of `dimension` numbers.
+    /// Returns the bytes of a row of `dimension` numbers.
     pub fn row_bytes(self, dimension: usize) -> usize {
         let scale_bytes = if self == Self::I8 { size_of::<f32>() } else { 0 };
         self.number_bytes() * dimension + scale_bytes
@@ -71,30 +71,30 @@ impl RowFormat {
     }
 }
 
-/// Why bytes are not rows.
+/// A reason why bytes are not rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum RowsError {
-    /// Rows of no numbers, or of too many.
+    /// The dimension is zero or too large.
     #[error("dimension is {0}, expected 1 to {DIMENSION_MAX}")]
     Dimension(usize),
-    /// The last row is cut off.
+    /// The last row is incomplete.
     #[error(
         "rows are {length_bytes} bytes, expected a multiple of {row_bytes} ({dimension} numbers a row)"
     )]
     Length {
-        /// Bytes that are there.
+        /// The number of bytes.
         length_bytes: usize,
-        /// Bytes of one row.
+        /// The bytes of one row.
         row_bytes: usize,
-        /// Numbers of one row.
+        /// The numbers of one row.
         dimension: usize,
     },
-    /// Row numbers would not fit.
+    /// There are more rows than a row number can express.
     #[error("there are {0} rows, expected at most {max}", max = u32::MAX)]
     Count(usize),
 }
 
-/// Rows of `dimension` numbers each, in bytes of any alignment, such as a part of a mapped file.
+/// Rows of `dimension` numbers each, in bytes of any alignment, for example part of a mapped file.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a> {
     bytes: &'a [u8],
@@ -104,7 +104,7 @@ pub struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// Rows without a gap between them.
+    /// Interprets bytes as rows without gaps.
     pub fn new(bytes: &'a [u8], format: RowFormat, dimension: usize) -> Result<Self, RowsError> {
         if !(1..=DIMENSION_MAX).contains(&dimension) {
             return Err(RowsError::Dimension(dimension));
@@ -121,27 +121,22 @@ impl<'a> Rows<'a> {
         Ok(Self { bytes, format, dimension, count })
     }
 
-    /// No rows at all.
-    pub(super) fn none() -> Self {
-        Self { bytes: &[], format: RowFormat::F32, dimension: 1, count: 0 }
-    }
-
-    /// Number of rows.
+    /// Returns the number of rows.
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// Numbers in a row.
+    /// Returns the number of numbers in a row.
     pub fn dimension(&self) -> usize {
         self.dimension
     }
 
-    /// How the rows are stored.
+    /// Returns the storage format of the rows.
     pub fn format(&self) -> RowFormat {
         self.format
     }
 
-    /// The bytes of `count` rows from `first` on.
+    /// Returns the bytes of `count` rows from row `first` on.
     pub(super) fn bytes_of(&self, first: usize, count: usize) -> &'a [u8] {
         let row_bytes = self.format.row_bytes(self.dimension);
         &self.bytes[first * row_bytes..][..count * row_bytes]
@@ -157,7 +152,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// The numbers of one row from position `first` on.
+/// Decodes numbers of one row, from position `first` on.
 pub(super) fn decode_part(row: &[u8], format: RowFormat, first: usize, numbers: &mut [f32]) {
     let stored = &row[first * format.number_bytes()..][..numbers.len() * format.number_bytes()];
     match format {
@@ -182,7 +177,7 @@ pub(super) fn decode_part(row: &[u8], format: RowFormat, first: usize, numbers: 
     }
 }
 
-/// What the numbers of an `I8` row are multiplied by.
+/// Returns the factor by which the numbers of an `I8` row are multiplied.
 pub(super) fn scale(row: &[u8]) -> f32 {
-    row.last_chunk().map_or(f32::NAN, |&bytes| f32::from_le_bytes(bytes))
+    f32::from_le_bytes(*row.last_chunk().expect("an i8 row ends with its scale"))
 }

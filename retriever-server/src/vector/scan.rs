@@ -1,5 +1,5 @@
-//! All rows against all queries, on some threads: rows in chunks that stay in a cache while every
-//! panel of queries passes over them, chunks handed to whichever thread is free.
+//! Comparison of all rows with all queries on several threads. Whichever thread is free takes the next
+//! chunk of rows. A chunk stays in the cache while every panel of queries is multiplied with it.
 
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,59 +15,60 @@ use super::rows::{RowFormat, Rows};
 use super::screen::{self, SCREEN_QUERIES, ScreenQueries, ScreenRows};
 use crate::query::Hit;
 
-/// Bytes of a chunk of rows as `f32`: half of a small second-level cache.
+/// The bytes of a chunk of rows as `f32`: half of a small second-level cache.
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// Chunks have a multiple of this many rows, so that no kernel works on less than it can.
+/// The number of rows that divides a chunk, so that kernels work on whole blocks.
 const CHUNK_ROWS_STEP: usize = 32;
 
-/// Multiplications that are worth a thread of their own.
+/// The number of multiplications that justifies a further thread.
 pub(super) const THREAD_PRODUCTS: usize = 1 << 20;
 
-/// What every thread reads.
+/// The input of a search, which all threads share.
 #[derive(Debug)]
 pub(super) struct Scan<'a> {
     rows: &'a Rows<'a>,
     instructions: Instructions,
     queries: Queries,
-    /// Number of queries.
+    /// The number of queries.
     count: usize,
-    /// Most hits of a query.
+    /// The most hits of a query.
     capacity: usize,
     chunk_rows: usize,
 }
 
-/// In the order in which the kernels read them.
+/// Queries in the order in which the kernels read them.
 #[derive(Debug)]
 enum Queries {
-    /// Padded with zeros. Its rows are read once, as they are stored.
+    /// One query, padded with zeros. The kernel reads rows in their stored format.
     One(Vec<f32>),
+    /// Several queries. Rows are decoded once for all of them.
     Many(Panels),
-    /// Compared as bfloat16 first.
+    /// Several queries that are compared in bfloat16 first.
     #[cfg(target_arch = "x86_64")]
     Screened(ScreenQueries, Screening),
 }
 
-/// What a thread has found, and room to work in.
+/// A thread's hits and its buffers.
 #[derive(Debug)]
 struct Worker {
     best: Vec<Best>,
-    /// For each query, and out of reach for those that fill the last panel up.
+    /// The threshold of each query; infinity for the padding of the last panel.
     thresholds: Vec<f32>,
     numbers: Vec<[u8; 4]>,
     #[cfg(target_arch = "x86_64")]
     rounded: ScreenRows,
-    /// Products of all rows of a chunk with a panel.
+    /// The products of all rows of a chunk with a panel.
     #[cfg(target_arch = "x86_64")]
     scores: Vec<f32>,
-    found: Vec<Survivor>,
+    survivors: Vec<Survivor>,
 }
 
-/// A thread's part of a search: asks for one chunk after the other and gives the best of them.
+/// A thread's part of a search: it claims chunks one by one and returns the best hits in them.
 pub(super) type ChunkWork<'a> = dyn Fn(&mut dyn FnMut() -> Option<usize>) -> Vec<Best> + Sync + 'a;
 
-/// Hands `chunks` to whichever thread is free, and gives the best of all of them. None once `stop`
-/// says so; it is asked before every chunk.
+/// Hands `chunks` to whichever thread is free, and returns the best hits of all chunks. `stop` is called
+/// before every chunk; once it returns `true`, the result is `None`.
 pub(super) fn over_chunks(
     chunks: usize,
     threads: usize,
@@ -129,7 +130,8 @@ impl<'a> Scan<'a> {
         Self { rows, instructions, queries, count, capacity, chunk_rows }
     }
 
-    /// The best hits of each query. None once `stop` says so; it is asked before every chunk.
+    /// Returns the best hits of each query. `stop` is called before every chunk; once it returns
+    /// `true`, the result is `None`.
     pub(super) fn run(
         &self,
         threads: usize,
@@ -165,11 +167,11 @@ impl<'a> Scan<'a> {
             rounded: ScreenRows::default(),
             #[cfg(target_arch = "x86_64")]
             scores: Vec::new(),
-            found: Vec::new(),
+            survivors: Vec::new(),
         }
     }
 
-    /// Searches the chunk that begins with row `first`.
+    /// Searches the chunk that begins at row `first`.
     fn search(&self, first: usize, worker: &mut Worker) {
         let count = self.chunk_rows.min(self.rows.count() - first);
         let stored = self.rows.bytes_of(first, count);
@@ -178,7 +180,7 @@ impl<'a> Scan<'a> {
             Queries::Many(panels) => self.search_many(first, stored, panels, worker),
             #[cfg(target_arch = "x86_64")]
             Queries::Screened(queries, screening) => {
-                self.search_screened(first, stored, (queries, *screening), worker);
+                self.search_screened(first, stored, queries, *screening, worker);
             }
         }
     }
@@ -200,7 +202,7 @@ impl<'a> Scan<'a> {
 
     fn search_many(&self, first: usize, stored: &[u8], panels: &Panels, worker: &mut Worker) {
         let (format, dimension) = (self.rows.format(), self.rows.dimension());
-        let Worker { best, thresholds, numbers, found, .. } = worker;
+        let Worker { best, thresholds, numbers, survivors, .. } = worker;
         let numbers = if format == RowFormat::F32 {
             stored
         } else {
@@ -211,12 +213,14 @@ impl<'a> Scan<'a> {
             }
             numbers.as_flattened()
         };
+        // Over the panels, then over the blocks of the chunk, so that the chunk stays in the cache for
+        // all panels, and each product meets the threshold that earlier blocks have raised.
         for (queries, panel) in panels.iter() {
             let block_bytes = BLOCK_ROWS * RowFormat::F32.row_bytes(dimension);
             for (block, rows) in numbers.chunks(block_bytes).enumerate() {
                 let thresholds = &mut thresholds[queries.clone()];
-                self.instructions.tile(rows, dimension, panel, thresholds, found);
-                for Survivor { row, query, score } in found.drain(..) {
+                self.instructions.tile(rows, dimension, panel, thresholds, survivors);
+                for Survivor { row, query, score } in survivors.drain(..) {
                     let best = &mut best[queries.start + query];
                     best.offer(Hit { row: (first + block * BLOCK_ROWS + row) as u32, score });
                     thresholds[query] = best.threshold();
@@ -230,12 +234,14 @@ impl<'a> Scan<'a> {
         &self,
         first: usize,
         stored: &[u8],
-        (queries, screening): (&ScreenQueries, Screening),
+        queries: &ScreenQueries,
+        screening: Screening,
         worker: &mut Worker,
     ) {
         let (format, dimension) = (self.rows.format(), self.rows.dimension());
         let row_bytes = format.row_bytes(dimension);
-        let Worker { best, thresholds, rounded, scores, found, .. } = worker;
+        let Worker { best, thresholds, rounded, scores, survivors, .. } = worker;
+        // The chunk is rounded once for all panels.
         screening.narrow(stored, format, dimension, rounded);
         scores.resize(rounded.bounds.norms.len() * SCREEN_QUERIES, 0.0);
         for (first_query, panel) in queries.panels() {
@@ -246,10 +252,10 @@ impl<'a> Scan<'a> {
                 let scores = &scores[row * SCREEN_QUERIES..][..SCREEN_QUERIES];
                 let own = [rounded.bounds.norms[row], rounded.bounds.residuals[row]];
                 let limits = &thresholds[panel_thresholds.clone()];
-                screening.compare(row, [scores, limits], bounds, own, found);
-                for Survivor { query, .. } in found.drain(..) {
+                screening.compare(row, [scores, limits], bounds, own, survivors);
+                for Survivor { query, .. } in survivors.drain(..) {
                     let query = first_query + query;
-                    // Those that fill the panel up come here where a row is not finite.
+                    // A row that is not finite also passes for the padding of the panel.
                     let Some(best) = best.get_mut(query) else { continue };
                     let exact = queries.exact(query);
                     let score = self.instructions.products(bytes, format, dimension, exact)[0];

@@ -1,55 +1,55 @@
-//! Screening: products of rows and queries that were rounded to bfloat16, for which processors have
-//! instructions that multiply many times as fast, with a bound on how far they can be off. Only what
-//! may be above its threshold is multiplied exactly, so that nothing is missed and scores stay what
-//! they are without screening.
+//! Screening: products of rows and queries rounded to bfloat16, with a bound on their error. Processors
+//! multiply bfloat16 many times as fast. Only the products that may be above their threshold are
+//! multiplied exactly, so no hit is missed, and scores are the same as without screening.
 //!
-//! With x' and y' for the rounded row and query, |xy - x'y'| = |(x - x')y + x'(y - y')| is at most
-//! |x - x'| |y| + |x'| |y - y'| by Cauchy and Schwarz. These norms are measured, not estimated.
+//! Let x' and y' be the rounded row and query. Then |xy - x'y'| = |(x - x')y + x'(y - y')| is at most
+//! |x - x'| |y| + |x'| |y - y'| by the Cauchy-Schwarz inequality. These norms are measured, not
+//! estimated.
 
 use half::bf16;
 
-/// Rows that are multiplied at a time.
+/// The number of rows multiplied at a time.
 pub(super) const SCREEN_ROWS: usize = 32;
 
-/// Queries that are multiplied at a time: two groups of [`GROUP_QUERIES`].
+/// The number of queries multiplied at a time: two groups of [`GROUP_QUERIES`].
 pub(super) const SCREEN_QUERIES: usize = 32;
 
-/// Queries that lie beside each other.
+/// The number of queries in a group, whose numbers are interleaved.
 pub(super) const GROUP_QUERIES: usize = 16;
 
-/// Numbers of a row are filled up with zeros to a multiple of this.
+/// The length of a padded row is a multiple of this.
 const STEP_NUMBERS: usize = 32;
 
-/// What sums of `dimension` rounded products can be off by, relative to the product of the norms:
-/// four times the usual bound for single precision, as it also has to cover the exact product's own
-/// rounding and that of the bound.
+/// Returns the largest error of a sum of `dimension` rounded products, relative to the product of the
+/// norms. It is four times the usual bound for single precision, because it also covers the rounding
+/// of the exact product and of the bound itself.
 fn rounding(dimension: usize) -> f32 {
     dimension as f32 * f32::EPSILON * 2.0
 }
 
-/// Far below every score that matters, and above what is lost where products underflow.
+/// A margin far below every relevant score, and above the loss where products underflow.
 const UNDERFLOW: f32 = 1e-30;
 
-/// Numbers of a row after it was filled up.
+/// Returns the length of a padded row.
 pub(super) fn padded(dimension: usize) -> usize {
     dimension.next_multiple_of(STEP_NUMBERS)
 }
 
-/// Queries, rounded.
+/// Rounded queries.
 #[derive(Debug)]
 pub(super) struct ScreenQueries {
-    /// For each [`SCREEN_QUERIES`] two groups; a group is, for each pair of positions, the pairs of
-    /// its queries.
+    /// Two groups for each [`SCREEN_QUERIES`] queries. For each pair of positions, a group holds the
+    /// pairs of all its queries.
     numbers: Vec<u16>,
-    /// The queries as they are, each filled up with zeros to `exact_length` numbers.
+    /// The exact queries, each padded with zeros to `exact_length` numbers.
     exact: Vec<f32>,
     exact_length: usize,
     bounds: Bounds,
     padded: usize,
 }
 
-/// What products can be off by: of a row and a query at most the row's residual times the query's
-/// norm plus the row's norm times the query's residual.
+/// The terms of the error bound. The product of a row and a query is off by at most the row's residual
+/// times the query's norm plus the row's norm times the query's residual.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Bounds {
     pub(super) norms: Vec<f32>,
@@ -57,7 +57,7 @@ pub(super) struct Bounds {
 }
 
 impl ScreenQueries {
-    /// Rounds queries of `dimension` numbers; exact products are made of `lanes` at a time.
+    /// Rounds queries of `dimension` numbers. `lanes` is the width of the kernel for exact products.
     pub(super) fn new(queries: &[f32], dimension: usize, lanes: usize) -> Self {
         let count = queries.len() / dimension;
         let padded_count = count.next_multiple_of(SCREEN_QUERIES);
@@ -85,12 +85,12 @@ impl ScreenQueries {
         Self { numbers, exact, exact_length, bounds, padded }
     }
 
-    /// Number of queries with those that fill the last panel up.
+    /// Returns the number of queries, including the padding of the last panel.
     pub(super) fn padded_count(&self) -> usize {
         self.bounds.norms.len()
     }
 
-    /// The first query of each panel with the panel's numbers.
+    /// Returns the first query of each panel with the panel's numbers.
     pub(super) fn panels(&self) -> impl Iterator<Item = (usize, &[u16])> {
         self.numbers
             .chunks(SCREEN_QUERIES * self.padded)
@@ -98,33 +98,33 @@ impl ScreenQueries {
             .map(|(panel, numbers)| (panel * SCREEN_QUERIES, numbers))
     }
 
-    /// A query as it was asked, filled up with zeros.
+    /// Returns the exact query, padded with zeros.
     pub(super) fn exact(&self, query: usize) -> &[f32] {
         &self.exact[query * self.exact_length..][..self.exact_length]
     }
 
-    /// Of the queries of the panel that begins with `first`: norms and residuals.
+    /// Returns the norms and the residuals of the queries of the panel that begins with `first`.
     pub(super) fn bounds(&self, first: usize) -> [&[f32]; 2] {
         let part = first..first + SCREEN_QUERIES;
         [&self.bounds.norms[part.clone()], &self.bounds.residuals[part]]
     }
 }
 
-/// What a product must be above to be looked at, for a threshold.
+/// Returns the limit that belongs to a threshold: products at or below it need no exact product.
 pub(super) fn limit(threshold: f32) -> f32 {
     threshold - UNDERFLOW
 }
 
-/// Rows of a chunk, rounded.
+/// The rounded rows of a chunk.
 #[derive(Debug, Default)]
 pub(super) struct ScreenRows {
-    /// Rows of `padded` numbers, filled up with rows of zeros to a multiple of [`SCREEN_ROWS`].
+    /// Rows of `padded` numbers, padded with rows of zeros to a multiple of [`SCREEN_ROWS`].
     pub(super) numbers: Vec<u16>,
     pub(super) bounds: Bounds,
 }
 
 impl ScreenRows {
-    /// Makes room for `count` rows of `dimension` numbers.
+    /// Resizes the buffers for `count` rows of `dimension` numbers.
     pub(super) fn resize(&mut self, count: usize, dimension: usize) {
         let count = count.next_multiple_of(SCREEN_ROWS);
         self.numbers.resize(count * padded(dimension), 0);
@@ -132,7 +132,7 @@ impl ScreenRows {
         self.bounds.residuals.resize(count, 0.0);
     }
 
-    /// Notes the sums of squares of a rounded row, and of what it lost.
+    /// Sets the bounds of a row from the sums of squares of the rounded row and of its rounding errors.
     pub(super) fn set_bounds(&mut self, row: usize, [norm, residual]: [f32; 2], dimension: usize) {
         let slack = 1.0 + rounding(dimension);
         self.bounds.norms[row] = norm.sqrt() * slack;
@@ -154,7 +154,7 @@ mod tests {
     }
 
     proptest! {
-        /// Products of rounded numbers are never further off than the bound says.
+        /// Products of rounded numbers are never off by more than the bound.
         #[test]
         fn the_bound_holds(
             numbers in (1..80usize).prop_flat_map(|dimension| {
@@ -163,7 +163,7 @@ mod tests {
             scale in proptest::sample::select(vec![1.0f32, 1e-3, 1e-12, 1e12]),
         ) {
             let (row, query): (Vec<f32>, Vec<f32>) =
-                numbers.into_iter().map(|(one, other)| (one * scale, other)).unzip();
+                numbers.into_iter().map(|(row, query)| (row * scale, query)).unzip();
             let queries = ScreenQueries::new(&query, query.len(), 16);
             let mut rows = ScreenRows::default();
             rows.resize(1, row.len());
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn queries_lie_in_pairs_of_positions() {
+    fn queries_are_interleaved_in_pairs_of_positions() {
         let queries: Vec<f32> = (0..17 * 3).map(|number| number as f32).collect();
         let screen = ScreenQueries::new(&queries, 3, 4);
         assert_eq!([screen.padded_count(), screen.padded], [32, 32]);

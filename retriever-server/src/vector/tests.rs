@@ -1,4 +1,4 @@
-//! Every way of multiplying against the plain one.
+//! All instructions compared with plain sums.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,7 +15,7 @@ fn never() -> bool {
     false
 }
 
-/// Rows of a format behind `shift` bytes, so that they lie at any alignment.
+/// Returns rows of a format after `shift` bytes, for any alignment.
 fn stored(numbers: &[f32], dimension: usize, format: RowFormat, shift: usize) -> Vec<u8> {
     let mut bytes = vec![0xff; shift];
     for row in numbers.chunks(dimension) {
@@ -24,7 +24,7 @@ fn stored(numbers: &[f32], dimension: usize, format: RowFormat, shift: usize) ->
     bytes
 }
 
-/// All rows scored one by one, in double precision, and sorted.
+/// Scores all rows one by one, in double precision, and sorts them.
 fn oracle(rows: &Rows<'_>, queries: &[f32], top_k: usize) -> Vec<Vec<Hit>> {
     let mut numbers = vec![0.0; rows.dimension()];
     queries
@@ -35,8 +35,8 @@ fn oracle(rows: &Rows<'_>, queries: &[f32], top_k: usize) -> Vec<Vec<Hit>> {
                 rows.read_row(row, &mut numbers);
                 let products = query.iter().zip(&numbers);
                 let score: f64 =
-                    products.map(|(one, other)| f64::from(*one) * f64::from(*other)).sum();
-                // One spelling of zero.
+                    products.map(|(left, right)| f64::from(*left) * f64::from(*right)).sum();
+                // -0 becomes 0.
                 hits.push(Hit { row: row as u32, score: score as f32 + 0.0 });
             }
             hits.retain(|hit| hit.score.is_finite());
@@ -57,7 +57,7 @@ struct Case {
     threads: usize,
 }
 
-/// Sizes around those of lanes, blocks and panels, with numbers of a kind.
+/// Generates cases of sizes around those of lanes, blocks and panels, with the given numbers.
 fn case(number: impl Strategy<Value = f32> + Clone) -> impl Strategy<Value = Case> {
     (1..70usize, 0..200usize, 1..70usize).prop_flat_map(move |(dimension, rows, queries)| {
         let rows = proptest::collection::vec(number.clone(), dimension * rows);
@@ -78,7 +78,7 @@ fn case(number: impl Strategy<Value = f32> + Clone) -> impl Strategy<Value = Cas
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
-    /// Whole numbers, so that every sum is exact and many are equal.
+    /// Uses whole numbers, so that every sum is exact and many are equal.
     #[test]
     fn ties_go_to_the_lower_row(case in case((-3..4i8).prop_map(f32::from))) {
         for format in [RowFormat::F32, RowFormat::F16] {
@@ -94,7 +94,7 @@ proptest! {
     }
 
     #[test]
-    fn every_way_gives_the_rows_of_the_plain_one(case in case(-1f32..1.0)) {
+    fn all_instructions_find_the_rows_of_plain_sums(case in case(-1f32..1.0)) {
         for format in FORMATS {
             let bytes = stored(&case.rows, case.dimension, format, case.shift);
             let rows = Rows::new(&bytes[case.shift..], format, case.dimension).unwrap();
@@ -114,8 +114,8 @@ proptest! {
         }
     }
 
-    /// A number that is not finite makes its row's score so, whatever the query. `I8` cannot
-    /// store one.
+    /// A number that is not finite makes its row's score not finite, whatever the query. `I8` cannot
+    /// store such a number.
     #[test]
     fn rows_that_are_not_finite_are_left_out(
         case in case(-1f32..1.0),
@@ -143,7 +143,7 @@ proptest! {
     }
 }
 
-/// Enough rows for several chunks and threads; the proptests above stay within one.
+/// Uses enough rows for several chunks and threads; the proptests above use only one.
 #[test]
 fn many_chunks_on_many_threads_give_the_same() {
     let (dimension, count) = (100, 9_001);
@@ -201,7 +201,7 @@ fn a_stop_ends_the_search_between_chunks() {
 }
 
 #[test]
-fn nothing_asked_or_stored_is_nothing_found() {
+fn no_queries_or_no_rows_give_no_hits() {
     let rows = Rows::new(&[], RowFormat::F16, 3).unwrap();
     assert_eq!(top_k(&rows, &[0.0; 6], 5, 1, &never), Some(vec![vec![], vec![]]));
     let rows = Rows::new(&[0; 12], RowFormat::F16, 3).unwrap();
@@ -228,7 +228,7 @@ fn halves_are_read_as_the_half_crate_reads_them() {
 }
 
 #[test]
-fn bytes_are_a_scale_and_steps_of_it() {
+fn i8_rows_are_multiples_of_a_scale() {
     let mut bytes = Vec::new();
     RowFormat::I8.append_row(&[2.0, -2.54, 0.019, 0.0], &mut bytes);
     RowFormat::I8.append_row(&[0.0; 4], &mut bytes);

@@ -1,14 +1,14 @@
-//! Fields one after the other, each with its name and place for the error that it may cause.
+//! A reader of successive fields. Each field has a name, and errors report the name and the offset.
 
 use tantivy::directory::OwnedBytes;
 
 use super::{FormatFault, Metric};
 
-/// faiss calls inner product 0 and L2 1; others carry an argument and are not read here.
+/// The codes of the metrics in faiss. Other metrics carry an argument and are not supported.
 const INNER_PRODUCT: i32 = 0;
 const L2: i32 = 1;
 
-/// Reads a file from its start.
+/// A reader that starts at the beginning of a file.
 #[derive(Debug)]
 pub(in crate::vector) struct Cursor {
     bytes: OwnedBytes,
@@ -19,11 +19,11 @@ pub(in crate::vector) struct Cursor {
 #[derive(Debug)]
 pub(in crate::vector) struct Items {
     pub(in crate::vector) bytes: OwnedBytes,
-    /// Where the first item stands in the file.
+    /// The offset of the first item in the file.
     pub(in crate::vector) offset_bytes: usize,
 }
 
-/// What every index starts with.
+/// The fields at the start of every index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::vector) struct Header {
     pub(in crate::vector) dimension: usize,
@@ -36,7 +36,7 @@ impl Cursor {
         Self { bytes, offset_bytes: 0 }
     }
 
-    /// Where the next field starts.
+    /// Returns the offset of the next field.
     pub(in crate::vector) fn offset_bytes(&self) -> usize {
         self.offset_bytes
     }
@@ -54,7 +54,7 @@ impl Cursor {
         self.array(field).map(i32::from_le_bytes)
     }
 
-    /// A vector of items of `item_bytes` each.
+    /// Reads a vector of items of `item_bytes` each.
     pub(in crate::vector) fn items(
         &mut self,
         field: &'static str,
@@ -66,7 +66,7 @@ impl Cursor {
         Ok(Items { bytes, offset_bytes })
     }
 
-    /// A vector that must have `count` items.
+    /// Reads a vector that must have `count` items.
     pub(in crate::vector) fn exactly(
         &mut self,
         field: &'static str,
@@ -74,43 +74,43 @@ impl Cursor {
         count: u128,
     ) -> Result<Items, FormatFault> {
         let offset_bytes = self.offset_bytes;
-        let found = u64::from_le_bytes(self.array(field)?);
-        if u128::from(found) != count {
+        let stored_count = u64::from_le_bytes(self.array(field)?);
+        if u128::from(stored_count) != count {
             let expected = format!("{count} items");
-            return Err(FormatFault::value(field, offset_bytes, found, expected));
+            return Err(FormatFault::value(field, offset_bytes, stored_count, expected));
         }
         self.offset_bytes = offset_bytes;
         self.items(field, item_bytes)
     }
 
-    /// The start of an index. Some kinds of index have `named` their metric already.
+    /// Reads the start of an index. `named` is the metric that the kind of index implies, if any.
     pub(in crate::vector) fn header(
         &mut self,
         named: Option<Metric>,
     ) -> Result<Header, FormatFault> {
         let start = self.offset_bytes;
-        let found = self.i32("dimension")?;
-        let dimension = usize::try_from(found).ok().filter(|&dimension| dimension > 0);
+        let number = self.i32("dimension")?;
+        let dimension = usize::try_from(number).ok().filter(|&dimension| dimension > 0);
         let dimension =
-            dimension.ok_or_else(|| FormatFault::value("dimension", start, found, "1 or more"))?;
+            dimension.ok_or_else(|| FormatFault::value("dimension", start, number, "1 or more"))?;
 
         let start = self.offset_bytes;
-        let found = i64::from_le_bytes(self.array("number of vectors")?);
-        let count = u32::try_from(found).map_err(|_| {
-            FormatFault::value("number of vectors", start, found, "0 to 4294967295")
+        let number = i64::from_le_bytes(self.array("number of vectors")?);
+        let count = u32::try_from(number).map_err(|_| {
+            FormatFault::value("number of vectors", start, number, "0 to 4294967295")
         })?;
-        // Two numbers that faiss no longer reads either.
+        // Two numbers that faiss does not read any more either.
         let _: [u8; 16] = self.array("reserved numbers")?;
 
         let start = self.offset_bytes;
-        let [found] = self.array("trained")?;
-        if found != 1 {
-            return Err(FormatFault::value("trained", start, found, "1"));
+        let [trained] = self.array("trained")?;
+        if trained != 1 {
+            return Err(FormatFault::value("trained", start, trained, "1"));
         }
 
         let start = self.offset_bytes;
-        let found = self.i32("metric")?;
-        let metric = match (found, named) {
+        let code = self.i32("metric")?;
+        let metric = match (code, named) {
             (INNER_PRODUCT, None | Some(Metric::InnerProduct)) => Metric::InnerProduct,
             (L2, None | Some(Metric::L2)) => Metric::L2,
             _ => {
@@ -119,13 +119,13 @@ impl Cursor {
                     Some(Metric::InnerProduct) => "0 (inner product)",
                     Some(Metric::L2) => "1 (L2)",
                 };
-                return Err(FormatFault::value("metric", start, found, expected));
+                return Err(FormatFault::value("metric", start, code, expected));
             }
         };
         Ok(Header { dimension, count, metric })
     }
 
-    /// Refuses bytes after the last field.
+    /// Returns an error if there are bytes after the last field.
     pub(in crate::vector) fn finish(self) -> Result<(), FormatFault> {
         let (end_bytes, size_bytes) = (self.offset_bytes, self.bytes.len());
         if end_bytes == size_bytes {
@@ -137,7 +137,7 @@ impl Cursor {
 
     fn take(&mut self, field: &'static str, needed_bytes: u128) -> Result<OwnedBytes, FormatFault> {
         let (offset_bytes, size_bytes) = (self.offset_bytes, self.bytes.len());
-        let end = usize::try_from(needed_bytes).ok().and_then(|one| one.checked_add(offset_bytes));
+        let end = usize::try_from(needed_bytes).ok().and_then(|bytes| bytes.checked_add(offset_bytes));
         match end.filter(|&end| end <= size_bytes) {
             Some(end) => {
                 self.offset_bytes = end;

@@ -4,61 +4,61 @@ use thiserror::Error;
 
 pub use crate::processor::mapped::MapError;
 
-/// A faiss index file cannot be read.
+/// A reason why a faiss index file cannot be read.
 #[derive(Debug, Error)]
 pub enum FaissError {
     /// The file cannot be mapped.
     #[error(transparent)]
     Map(#[from] MapError),
-    /// The file is one part of several, and cannot be mapped behind the one before it.
+    /// The file is a part of several, and its size prevents mapping the next part after it.
     #[error(
-        "{} has {bytes} bytes: to be read in place, every part of a file but the last must be of \
-         whole pages of {page_bytes} bytes; join the parts with `{command}`", path.display()
+        "{} has {bytes} bytes: to be read in place, every part of a file except the last must \
+         consist of whole pages of {page_bytes} bytes; join the parts with `{command}`", path.display()
     )]
     Part {
         /// The part.
         path: PathBuf,
-        /// Its size.
+        /// The part's size.
         bytes: usize,
-        /// Bytes of a page of memory.
+        /// The bytes of a page of memory.
         page_bytes: usize,
-        /// What joins them.
+        /// The command that joins the parts.
         command: String,
     },
-    /// Of several parts, one is not there.
-    #[error("{} is not there, a part of the file whose other parts are beside it", path.display())]
+    /// One of several parts is missing.
+    #[error("{} is missing: the folder holds other parts of the same file", path.display())]
     MissingPart {
         /// The part.
         path: PathBuf,
     },
-    /// The file does not hold what is read here.
+    /// The content of the file is invalid or not supported.
     #[error("{}: {fault}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         fault: FormatFault,
     },
 }
 
-/// Why bytes are no index that is read here.
+/// A reason why bytes are not a supported index.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum FormatFault {
-    /// An index of faiss, but of another kind.
+    /// An index of faiss of a kind that is not supported.
     #[error(
-        "holds {found} ({meaning}), which is not read here; accepted are IndexFlatIP, IndexFlatL2 \
+        "holds {found} ({meaning}), which is not supported; accepted are IndexFlatIP, IndexFlatL2 \
          and IndexHNSWFlat"
     )]
     Kind {
-        /// The four characters that faiss knows the kind by.
+        /// The code of four characters that faiss gives the kind.
         found: String,
-        /// The kind, as faiss's classes name it.
+        /// The name of its class in faiss, with an explanation.
         meaning: &'static str,
     },
-    /// Nothing that faiss writes starts so.
+    /// No file of faiss starts with these bytes.
     #[error(
-        "starts with \"{found}\", which is no kind of faiss index; the later parts of a split file \
-         must stand beside the first"
+        "starts with \"{found}\", which is not a kind of faiss index; the later parts of a split file \
+         must be in the folder of the first"
     )]
     Foreign {
         /// The first four bytes, escaped.
@@ -67,42 +67,42 @@ pub enum FormatFault {
     /// The file ends too early.
     #[error(
         "{field} at byte {offset_bytes} takes {needed_bytes} bytes, but the file ends at byte \
-         {size_bytes}; the parts of a split file must stand side by side"
+         {size_bytes}; all parts of a split file must be in one folder"
     )]
     Truncated {
-        /// What was to be read.
+        /// The field.
         field: &'static str,
-        /// Where it starts.
+        /// The field's offset.
         offset_bytes: usize,
-        /// How long it is.
+        /// The field's length.
         needed_bytes: u128,
-        /// How long the file is.
+        /// The file's length.
         size_bytes: usize,
     },
-    /// A number that cannot be, or that contradicts another.
+    /// A number that is invalid, or that contradicts another.
     #[error("{field} at byte {offset_bytes} is {found}, expected {expected}")]
     Value {
-        /// What was read.
+        /// The field.
         field: &'static str,
-        /// Where it stands.
+        /// The field's offset.
         offset_bytes: usize,
-        /// Its value.
+        /// The field's value.
         found: i128,
-        /// What is accepted.
+        /// The accepted values.
         expected: String,
     },
-    /// More bytes than the index has.
+    /// The file is longer than the index.
     #[error("the index ends at byte {end_bytes}, but the file at byte {size_bytes}")]
     Trailing {
-        /// Where the index ends.
+        /// The end of the index.
         end_bytes: usize,
-        /// How long the file is.
+        /// The file's length.
         size_bytes: usize,
     },
 }
 
 impl FormatFault {
-    /// The fault of a number.
+    /// Returns the fault of an invalid number.
     pub(in crate::vector) fn value(
         field: &'static str,
         offset_bytes: usize,
@@ -112,7 +112,7 @@ impl FormatFault {
         Self::Value { field, offset_bytes, found: found.into(), expected: expected.into() }
     }
 
-    /// The fault of a code that is not read here.
+    /// Returns the fault of a code that is not supported.
     pub(super) fn kind(code: [u8; 4]) -> Self {
         let found = code.escape_ascii().to_string();
         match meaning(code) {
@@ -122,8 +122,8 @@ impl FormatFault {
     }
 }
 
-/// What faiss writes under a code that is not read here. The start of a code names a family, where
-/// its members are many.
+/// Returns the kind of index that a code stands for in faiss, if it is known. Where a family has many
+/// members, the start of the code decides.
 fn meaning(code: [u8; 4]) -> Option<&'static str> {
     Some(match &code {
         b"null" => "no vectors: the index was written without its storage",

@@ -5,7 +5,7 @@ use super::{FormatFault, Metric};
 use crate::vector::gather::Scorer;
 use crate::vector::rows::{DIMENSION_MAX, RowFormat, Rows};
 
-/// Vectors of one length, row after row.
+/// Vectors of one dimension, row after row.
 #[derive(Debug)]
 pub struct FlatFile {
     rows: OwnedBytes,
@@ -13,7 +13,7 @@ pub struct FlatFile {
 }
 
 impl FlatFile {
-    /// Reads what follows `code`.
+    /// Reads the fields after `code`.
     pub(super) fn read(code: [u8; 4], cursor: &mut Cursor) -> Result<Self, FormatFault> {
         let named = match &code {
             b"IxFI" => Some(Metric::InnerProduct),
@@ -27,40 +27,40 @@ impl FlatFile {
         let rows = cursor.exactly("vectors", size_of::<f32>(), numbers)?.bytes;
         if header.dimension > DIMENSION_MAX {
             let expected = format!("1 to {DIMENSION_MAX}");
-            let found = header.dimension as i128;
-            return Err(FormatFault::value("dimension", offset_bytes, found, expected));
+            let dimension = header.dimension as i128;
+            return Err(FormatFault::value("dimension", offset_bytes, dimension, expected));
         }
         Ok(Self { rows, header })
     }
 
-    /// All rows, one after the other: 32-bit floats, little endian, not aligned.
+    /// Returns the bytes of all rows: 32-bit floats, little endian, not aligned.
     pub fn rows(&self) -> &[u8] {
         &self.rows
     }
 
-    /// Numbers in a vector.
+    /// Returns the number of numbers in a vector.
     pub fn dimension(&self) -> usize {
         self.header.dimension
     }
 
-    /// Number of vectors.
+    /// Returns the number of vectors.
     pub fn count(&self) -> usize {
         self.header.count as usize
     }
 
-    /// How vectors are compared.
+    /// Returns the metric that compares vectors.
     pub fn metric(&self) -> Metric {
         self.header.metric
     }
 
-    /// Compares queries with the rows.
+    /// Returns a scorer that compares queries with the rows.
     pub(super) fn scorer(&self) -> Scorer<'_> {
         Scorer::new(self.table(), self.metric())
     }
 
-    /// The rows, to be searched.
+    /// Returns the rows for a search.
     pub fn table(&self) -> Rows<'_> {
-        // Reading the file has checked what this could refuse.
-        Rows::new(&self.rows, RowFormat::F32, self.dimension()).unwrap_or_else(|_| Rows::none())
+        Rows::new(&self.rows, RowFormat::F32, self.dimension())
+            .expect("reading the file checked the dimension, the number of rows and their bytes")
     }
 }

@@ -1,14 +1,14 @@
-//! Index files that faiss writes, read in place: `IndexFlatIP`, `IndexFlatL2`, and `IndexHNSWFlat`
-//! over either. faiss itself is not needed.
+//! Index files of faiss, read in place: `IndexFlatIP`, `IndexFlatL2`, and `IndexHNSWFlat` over either.
+//! faiss itself is not needed.
 //!
-//! The file is memory-mapped and never copied, in parts or whole, so that opening a flat file takes
-//! no time and its memory is the page cache's. Opening an HNSW file reads its graph once, because every link is
-//! checked. Nothing in a file makes this module panic, or allocate more than a bit a row. A file
-//! must not change while it is open.
+//! A file, whole or in parts, is memory-mapped and never copied. So opening a flat file takes no time,
+//! and its memory is that of the page cache. Opening an HNSW file reads its graph once, because every
+//! link is checked. No content of a file makes this module panic, or allocate more than one bit for
+//! each row. A file must not change while it is open.
 //!
-//! The format, as faiss 1.15 writes it and older versions did: a code of four characters, then the
-//! fields of the class without gaps, little endian. A vector of items is a 64-bit count and then
-//! the items. So the rows of a flat file start at byte 45 and are not aligned.
+//! The format of faiss 1.15 and of older versions: a code of four characters, then the fields of the
+//! class without gaps, little endian. A vector of items is a 64-bit count followed by the items. So the
+//! rows of a flat file start at byte 45 and are not aligned.
 
 pub(super) mod cursor;
 mod error;
@@ -33,18 +33,18 @@ use parts::Parts;
 pub use super::gather::Metric;
 use crate::processor::mapped;
 
-/// An index file of a kind that is read here.
+/// An index file of a supported kind.
 #[derive(Debug)]
 pub enum FaissIndex {
     /// Vectors alone.
     Flat(FlatFile),
-    /// Vectors with a graph that leads to near ones.
+    /// Vectors with a graph that leads to the nearest ones.
     Hnsw(HnswFile),
 }
 
 impl FaissIndex {
-    /// Maps the file and checks that its parts fit each other. Of a file that was split, any part
-    /// stands for all.
+    /// Maps the file and checks that its fields agree with each other. For a file that was split, the
+    /// path of any part opens all of them.
     pub fn open(path: &Path) -> Result<Self, FaissError> {
         let bytes = mapped::map(path)?;
         Self::read(bytes).or_else(|fault| {
@@ -58,7 +58,7 @@ impl FaissIndex {
         })
     }
 
-    /// The vectors.
+    /// Returns the vectors.
     pub fn vectors(&self) -> &FlatFile {
         match self {
             Self::Flat(flat) => flat,

@@ -8,10 +8,12 @@ use serde::Deserialize;
 
 use super::*;
 use crate::query::Hit;
+use crate::vector::hnsw::SearchSize;
 
-/// faiss adds in another order.
+/// The tolerance for scores, because faiss adds in another order.
 const TOLERANCE: f32 = 1e-5;
-/// Kind of index, dimension, number of vectors, two numbers, trained, metric, number of floats.
+/// The bytes before the rows of a flat file: kind of index, dimension, number of vectors, two numbers,
+/// trained, metric, number of floats.
 const FLAT_HEADER_BYTES: usize = 45;
 
 #[derive(Deserialize)]
@@ -27,14 +29,15 @@ struct RecordedFile {
     file: String,
     metric: String,
     count: usize,
-    /// Row and score of the hits of each query, for each efSearch.
+    /// The rows and scores of each query's hits, for each efSearch.
     #[serde(default)]
     by_ef: BTreeMap<usize, Vec<Vec<(u32, f32)>>>,
-    /// The same, for all rows compared.
+    /// The rows and scores of each query's hits, from a comparison with all rows.
     exact: Option<Vec<Vec<(u32, f32)>>>,
 }
 
-/// From the folder that `VECTORS_DIR` names if it has the recording, else from the project's copy.
+/// Returns the path of a recorded file: in the folder `VECTORS_DIR` if it is there, else the project's
+/// copy.
 pub(super) fn golden(file: &str) -> PathBuf {
     let file = Path::new("faiss").join(file);
     let named = std::env::var_os("VECTORS_DIR").map(|folder| PathBuf::from(folder).join(&file));
@@ -50,7 +53,7 @@ fn read(bytes: &[u8]) -> Result<FaissIndex, FormatFault> {
     FaissIndex::read(OwnedBytes::new(bytes.to_vec()))
 }
 
-/// All rows compared.
+/// Compares all rows with a query.
 fn exact(flat: &FlatFile, query: &[f32], top_k: usize) -> Vec<Hit> {
     let rows: Vec<u32> = (0..flat.count() as u32).collect();
     let (mut prepared, mut scores) = (Vec::new(), Vec::new());
@@ -97,7 +100,7 @@ fn answers_are_those_of_faiss() {
                 }
                 FaissIndex::Hnsw(hnsw) => {
                     for (ef, recorded) in by_ef {
-                        let hits = hnsw.search(query, top_k, *ef, &|| false).unwrap();
+                        let hits = hnsw.search(query, SearchSize { top_k, ef: *ef }, &|| false).unwrap();
                         let context = format!("{file} query {number} ef {ef}");
                         assert_same(&hits, &recorded[number], metric, &context);
                         searches += 1;
@@ -108,7 +111,7 @@ fn answers_are_those_of_faiss() {
         }
     }
     assert_eq!(searches, recording.queries.len() * (6 + 6 * 4));
-    // The graph's answers can be told from exact ones, so it was the search that was compared.
+    // The answers of the graph differ from exact ones, so the test did compare the graph's search.
     assert!(misses > 20, "{misses} of {searches}");
 }
 
@@ -118,28 +121,28 @@ fn more_hits_than_rows_and_none_at_all_may_be_asked_for() {
         panic!("not an HNSW file");
     };
     let query = &recording().queries[0];
-    assert_eq!(hnsw.search(query, 0, 16, &|| false), Some(Vec::new()));
-    assert_eq!(hnsw.search(query, 0, 0, &|| false), Some(Vec::new()));
-    assert_eq!(hnsw.search(query, 5, 0, &|| false).unwrap().len(), 1);
-    let all = hnsw.search(query, usize::MAX, usize::MAX, &|| false).unwrap();
+    assert_eq!(hnsw.search(query, SearchSize { top_k: 0, ef: 16 }, &|| false), Some(Vec::new()));
+    assert_eq!(hnsw.search(query, SearchSize { top_k: 0, ef: 0 }, &|| false), Some(Vec::new()));
+    assert_eq!(hnsw.search(query, SearchSize { top_k: 5, ef: 0 }, &|| false).unwrap().len(), 1);
+    let all = hnsw.search(query, SearchSize { top_k: usize::MAX, ef: usize::MAX }, &|| false).unwrap();
     let mut rows = exact(hnsw.vectors(), query, usize::MAX).into_iter();
-    // With so few links some rows have none that leads to them; the others are there, in order.
+    // With so few links, no link leads to some rows. All others are found, in order.
     assert!(all.len() > 200 && all.iter().all(|hit| rows.any(|row| row == *hit)));
 }
 
 #[test]
-fn a_search_ends_when_it_is_told_to() {
+fn a_stop_ends_the_search() {
     let FaissIndex::Hnsw(hnsw) = FaissIndex::open(&golden("hnsw-ip.index")).unwrap() else {
         panic!("not an HNSW file");
     };
     let query = &recording().queries[0];
-    let whole = hnsw.search(query, 10, 64, &|| false);
+    let whole = hnsw.search(query, SearchSize { top_k: 10, ef: 64 }, &|| false);
     for patience in 0..10 {
         let asked = std::cell::Cell::new(0);
         let stop = || asked.replace(asked.get() + 1) == patience;
-        assert_eq!(hnsw.search(query, 10, 64, &stop), None);
+        assert_eq!(hnsw.search(query, SearchSize { top_k: 10, ef: 64 }, &stop), None);
         assert_eq!(asked.get(), patience + 1);
-        assert_eq!(hnsw.search(query, 10, 64, &|| false), whole, "nothing is left of the last one");
+        assert_eq!(hnsw.search(query, SearchSize { top_k: 10, ef: 64 }, &|| false), whole, "the previous search leaves no traces");
     }
 }
 
@@ -157,21 +160,21 @@ fn scores_are_finite() {
     for (range, expected) in [(of_best, 10), (first..bytes.len(), 0)] {
         for number in [f32::NAN, f32::INFINITY, f32::MAX] {
             let mut bytes = bytes.clone();
-            for place in bytes[range.clone()].as_chunks_mut().0 {
-                *place = number.to_le_bytes();
+            for slot in bytes[range.clone()].as_chunks_mut().0 {
+                *slot = number.to_le_bytes();
             }
             let FaissIndex::Hnsw(hnsw) = read(&bytes).unwrap() else {
                 panic!("not an HNSW file");
             };
-            // The sum of the query's numbers is not 0, so the product with f32::MAX overflows.
-            let hits = hnsw.search(query, 10, 64, &|| false).unwrap();
+            // The sum of the query's numbers is not 0, so its product with f32::MAX overflows.
+            let hits = hnsw.search(query, SearchSize { top_k: 10, ef: 64 }, &|| false).unwrap();
             assert_eq!(hits.len(), expected, "{number}");
             assert!(hits.iter().all(|hit| hit.score.is_finite() && hit.row as usize != best));
         }
     }
 }
 
-/// Opens and, if that succeeds, asks.
+/// Opens a file and, if that succeeds, searches it.
 fn ask(bytes: &[u8], query: &[f32]) -> Result<(), FormatFault> {
     match read(bytes)? {
         FaissIndex::Flat(flat) => {
@@ -181,7 +184,7 @@ fn ask(bytes: &[u8], query: &[f32]) -> Result<(), FormatFault> {
         FaissIndex::Hnsw(hnsw) => {
             let query: Vec<f32> =
                 query.iter().copied().cycle().take(hnsw.vectors().dimension()).collect();
-            let hits = hnsw.search(&query, 10, 16, &|| false).unwrap();
+            let hits = hnsw.search(&query, SearchSize { top_k: 10, ef: 16 }, &|| false).unwrap();
             assert!(hits.iter().all(|hit| (hit.row as usize) < hnsw.vectors().count()));
             assert!(hits.is_sorted_by_key(|hit| Reverse(ordered(hit.score))));
         }
@@ -219,11 +222,11 @@ fn a_flipped_byte_is_refused_or_does_no_harm() {
     for file in &recording.files {
         let mut bytes = fs::read(golden(&file.file)).unwrap();
         let vectors = file.count * recording.dimension * size_of::<f32>();
-        for place in 0..bytes.len() - vectors {
+        for index in 0..bytes.len() - vectors {
             for bits in [0xff, 0x80, 0x01] {
-                bytes[place] ^= bits;
+                bytes[index] ^= bits;
                 refused += usize::from(ask(&bytes, &recording.queries[0]).is_err());
-                bytes[place] ^= bits;
+                bytes[index] ^= bits;
             }
         }
     }
@@ -243,8 +246,8 @@ proptest! {
         let recording = recording();
         let mut bytes = fs::read(golden(&recording.files[file].file)).unwrap();
         let size = if header_only { FLAT_HEADER_BYTES } else { bytes.len() };
-        for (place, value) in changes {
-            bytes[place.index(size)] = value;
+        for (index, value) in changes {
+            bytes[index.index(size)] = value;
         }
         let _ = ask(&bytes, &recording.queries[0]);
     }
@@ -252,7 +255,7 @@ proptest! {
     #[test]
     fn a_file_of_random_bytes_does_no_harm(
         code in prop::sample::select(vec!["IxFI", "IxF2", "IxFl", "IHNf", "IxMp", ""]),
-        // Small numbers are more likely to be taken for a count.
+        // Small numbers are more likely to pass as a count.
         body in proptest::collection::vec(prop_oneof![Just(0u8), 0u8..4, any::<u8>()], 0..400),
     ) {
         let bytes = [code.as_bytes(), &body].concat();
@@ -260,16 +263,16 @@ proptest! {
     }
 }
 
-/// The message for a file with `bytes` at `place`.
-fn message(file: &str, place: usize, bytes: &[u8]) -> String {
+/// Returns the error for a file with `bytes` at `offset`.
+fn message(file: &str, offset: usize, bytes: &[u8]) -> String {
     let mut whole = fs::read(golden(file)).unwrap();
-    whole[place..place + bytes.len()].copy_from_slice(bytes);
+    whole[offset..offset + bytes.len()].copy_from_slice(bytes);
     read(&whole).unwrap_err().to_string()
 }
 
 #[test]
-fn a_wrong_number_is_named_with_its_place() {
-    let flat = |place, bytes: &[u8]| message("flat-ip.index", place, bytes);
+fn a_wrong_number_is_reported_with_its_offset() {
+    let flat = |offset, bytes: &[u8]| message("flat-ip.index", offset, bytes);
     assert_eq!(flat(4, &(-3i32).to_le_bytes()), "dimension at byte 4 is -3, expected 1 or more");
     assert_eq!(
         flat(8, &(-1i64).to_le_bytes()),
@@ -285,7 +288,7 @@ fn a_wrong_number_is_named_with_its_place() {
         flat(37, &u64::MAX.to_le_bytes()),
         "vectors at byte 37 is 18446744073709551615, expected 4320 items"
     );
-    // A dimension and a number of vectors that fit each other, and no machine.
+    // A dimension and a number of vectors that agree, but exceed any machine.
     let mut bytes = fs::read(golden("flat-ip.index")).unwrap();
     bytes[4..8].copy_from_slice(&i32::MAX.to_le_bytes());
     bytes[8..16].copy_from_slice(&i64::from(u32::MAX).to_le_bytes());
@@ -293,13 +296,13 @@ fn a_wrong_number_is_named_with_its_place() {
     bytes[37..45].copy_from_slice(&floats.to_le_bytes());
     assert_eq!(
         read(&bytes).unwrap_err().to_string(),
-        "vectors at byte 45 takes 36893488121649299460 bytes, but the file ends at byte 17325; the \
-         parts of a split file must stand side by side"
+        "vectors at byte 45 takes 36893488121649299460 bytes, but the file ends at byte 17325; all \
+         parts of a split file must be in one folder"
     );
 }
 
-/// Where the parts of the graph start in a file's bytes.
-struct Places {
+/// The offsets of the parts of the graph in a file.
+struct Offsets {
     probabilities: usize,
     below: usize,
     levels: usize,
@@ -309,26 +312,27 @@ struct Places {
     storage: usize,
 }
 
-/// Each vector starts where the one before it ends.
-fn places(bytes: &[u8]) -> Places {
-    let count = |place: usize| u64::from_le_bytes(*bytes[place..].first_chunk().unwrap()) as usize;
+/// Computes the offsets: each vector starts where the previous one ends.
+fn part_offsets(bytes: &[u8]) -> Offsets {
+    let count = |start: usize| u64::from_le_bytes(*bytes[start..].first_chunk().unwrap()) as usize;
     let probabilities = 37;
     let below = probabilities + 8 + 8 * count(probabilities);
     let levels = below + 8 + 4 * count(below);
     let offsets = levels + 8 + 4 * count(levels);
     let slots = offsets + 8 + 8 * count(offsets);
     let entry = slots + 8 + 4 * count(slots);
-    Places { probabilities, below, levels, offsets, slots, entry, storage: entry + 20 }
+    Offsets { probabilities, below, levels, offsets, slots, entry, storage: entry + 20 }
 }
 
 #[test]
-fn a_wrong_graph_is_named_with_its_place() {
+fn a_wrong_graph_is_reported_with_its_offset() {
     let file = "hnsw-l2.index";
     let bytes = fs::read(golden(file)).unwrap();
-    let Places { probabilities, below, levels, offsets, slots, entry, storage } = places(&bytes);
+    let Offsets { probabilities, below, levels, offsets, slots, entry, storage } =
+        part_offsets(&bytes);
     assert_eq!(&bytes[storage..storage + 4], b"IxF2");
-    // What is written where, and what is said of which place.
-    for (place, bytes, field, named, expected) in [
+    // The offset and the bytes to write; the field and the offset that the error reports.
+    for (offset, bytes, field, reported, expected) in [
         (probabilities, vec![255; 8], "probabilities of levels", probabilities + 8, "takes 14757"),
         (below + 8, vec![1], "slots below a level", below + 8, "is 1, expected 0"),
         (below + 16, vec![7], "slots below a level", below + 16, "is 7, expected 8 or more"),
@@ -346,15 +350,15 @@ fn a_wrong_graph_is_named_with_its_place() {
         (33, vec![2], "metric", 33, "is 2, expected 0 (inner product) or 1 (L2)"),
         (33, vec![0], "metric of stored vectors", storage, "is 1, expected 0 as in the graph"),
     ] {
-        let found = message(file, place, &bytes);
-        assert!(found.starts_with(&format!("{field} at byte {named} {expected}")), "{found}");
+        let message = message(file, offset, &bytes);
+        assert!(message.starts_with(&format!("{field} at byte {reported} {expected}")), "{message}");
     }
     for (code, expected) in [
         (b"null", "holds null (no vectors: the index was written without its storage), which is"),
-        (b"IxSQ", "holds IxSQ (IndexScalarQuantizer: vectors in fewer bits), which is not read"),
+        (b"IxSQ", "holds IxSQ (IndexScalarQuantizer: vectors in fewer bits), which is not supp"),
     ] {
-        let found = message(file, storage, code);
-        assert!(found.starts_with(expected), "{found}");
+        let message = message(file, storage, code);
+        assert!(message.starts_with(expected), "{message}");
     }
 }
 
@@ -362,40 +366,40 @@ fn a_wrong_graph_is_named_with_its_place() {
 fn a_link_to_a_row_that_is_not_on_its_level_is_refused() {
     let file = "hnsw-l2.index";
     let bytes = fs::read(golden(file)).unwrap();
-    let Places { levels, offsets, slots, .. } = places(&bytes);
+    let Offsets { levels, offsets, slots, .. } = part_offsets(&bytes);
     let of_level = |height: u8| {
         (0..240).find(|row| bytes[levels + 8 + 4 * row..][..4] == [height, 0, 0, 0]).unwrap()
     };
     let (low, high) = (of_level(1), of_level(2));
     let offset = u64::from_le_bytes(*bytes[offsets + 8 + 8 * high..].first_chunk().unwrap());
-    // Behind the eight slots of the lowest level.
-    let place = slots + 8 + 4 * (offset as usize + 8);
+    // After the eight slots of the lowest level.
+    let link = slots + 8 + 4 * (offset as usize + 8);
     assert_eq!(
-        message(file, place, &(low as u32).to_le_bytes()),
-        format!("a neighbour at byte {place} is {low}, expected a row that lives on level 1")
+        message(file, link, &(low as u32).to_le_bytes()),
+        format!("a neighbour at byte {link} is {low}, expected a row that lives on level 1")
     );
 }
 
 #[test]
-fn other_files_are_named() {
+fn other_files_are_refused_by_their_kind() {
     for (start, expected) in [
         (b"IxMp", "holds IxMp (IndexIDMap: identifiers of its own in place of row numbers), which"),
-        (b"IwFl", "holds IwFl (IndexIVF: inverted lists), which is not read here; accepted are"),
-        (b"IxSQ", "holds IxSQ (IndexScalarQuantizer: vectors in fewer bits), which is not read"),
+        (b"IwFl", "holds IwFl (IndexIVF: inverted lists), which is not supported; accepted are"),
+        (b"IxSQ", "holds IxSQ (IndexScalarQuantizer: vectors in fewer bits), which is not supp"),
         (b"IHNs", "holds IHNs (IndexHNSW: a graph over vectors that are not flat), which is not"),
-        (b"{\"id", "starts with \"{\\\"id\", which is no kind of faiss index; the later parts of"),
-        (b"\0\x01\xff\n", "starts with \"\\x00\\x01\\xff\\n\", which is no kind of faiss index"),
+        (b"{\"id", "starts with \"{\\\"id\", which is not a kind of faiss index; the later parts"),
+        (b"\0\x01\xff\n", "starts with \"\\x00\\x01\\xff\\n\", which is not a kind of faiss index"),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("any.index");
         fs::write(&path, [start, [0; 60].as_slice()].concat()).unwrap();
-        let found = FaissIndex::open(&path).unwrap_err().to_string();
-        assert!(found.starts_with(&format!("{}: {expected}", path.display())), "{found}");
+        let message = FaissIndex::open(&path).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("{}: {expected}", path.display())), "{message}");
     }
 }
 
 #[test]
-fn what_is_no_file_is_refused() {
+fn a_path_that_is_not_a_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let fault = FaissIndex::open(folder.path()).unwrap_err();
     assert_eq!(fault.to_string(), format!("cannot open {}: not a file", folder.path().display()));

@@ -1,8 +1,8 @@
-//! The comparisons for AVX-512 and for AVX2 with FMA, from one text.
+//! The comparisons for AVX-512 and for AVX2 with FMA, from one macro.
 //!
-//! Safe from outside: the proofs exist only where the processor has the instructions, every row is
-//! taken from the table by a checked slice, and the query's length is checked before the loop that
-//! reads it by pointer.
+//! The interface is safe: the proofs exist only where the processor has the instructions, every row
+//! comes from a checked slice of the table, and the query's length is checked before the loop that
+//! reads it through a pointer.
 
 #![expect(unsafe_code, reason = "loads at any alignment, and instructions chosen at run time")]
 
@@ -11,10 +11,10 @@ use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use super::{BLOCK_ROWS, HALF_ROWS, Metric};
 use crate::vector::rows::{RowFormat, Rows, scale};
 
-/// Bytes of a cache line.
+/// The bytes of a cache line.
 const LINE_BYTES: usize = 64;
 
-/// Asks for the lines of `bytes`, without waiting.
+/// Requests the cache lines of `bytes`, without waiting for them.
 pub(super) fn prefetch(bytes: &[u8]) {
     for line in bytes.chunks(LINE_BYTES) {
         // SAFETY: every x86-64 processor has the instruction, and it reads nothing.
@@ -22,13 +22,13 @@ pub(super) fn prefetch(bytes: &[u8]) {
     }
 }
 
-/// Rows of a block by their first bytes; the last one stands in for those after it.
+/// Returns pointers to the rows of a block; past its end, to its last row.
 fn starts<const ROWS: usize>(rows: &Rows<'_>, block: &[u32]) -> [*const u8; ROWS] {
     let last = block.len() - 1;
-    std::array::from_fn(|place| rows.bytes_of(block[place.min(last)] as usize, 1).as_ptr())
+    std::array::from_fn(|index| rows.bytes_of(block[index.min(last)] as usize, 1).as_ptr())
 }
 
-/// What is the same for both: the loops.
+/// The loops, which are the same for both.
 macro_rules! comparisons {
     ($features:literal, $proof:ty) => {
         use super::{
@@ -37,18 +37,20 @@ macro_rules! comparisons {
         };
         use lanes::{LANES, Lanes, load, load_some, multiply_add, subtract, total, zero};
 
-        /// Compares up to [`BLOCK_ROWS`] rows with a padded query, and fetches the rows `ahead`.
+        /// Compares up to [`BLOCK_ROWS`] rows with a padded query, and prefetches the rows `ahead`.
         pub(in super::super) fn score(
             _: $proof,
             rows: &Rows<'_>,
             metric: Metric,
             query: &[f32],
-            (block, ahead): (&[u32], &[u32]),
+            block: &[u32],
+            ahead: &[u32],
         ) -> [f32; BLOCK_ROWS] {
             assert!((1..=BLOCK_ROWS).contains(&block.len()), "a block of rows");
             assert!(query.len() >= rows.dimension().next_multiple_of(LANES), "a padded query");
             let mut scores = [0.0; BLOCK_ROWS];
-            // SAFETY: the proof is for the instructions; the query was checked just now.
+            // SAFETY: the proof shows that the processor has the instructions; the query's length was
+            // just checked.
             unsafe {
                 if block.len() <= HALF_ROWS {
                     let half = by_format::<HALF_ROWS>(rows, metric, query, block, ahead);
@@ -65,7 +67,10 @@ macro_rules! comparisons {
             scores
         }
 
-        /// SAFETY: as [`compare`] wants it of the query; `block` is not empty.
+        /// Selects the comparison for the format and the metric.
+        ///
+        /// # Safety
+        /// `query` is as [`compare`] requires it, and `block` is not empty.
         #[target_feature(enable = $features)]
         unsafe fn by_format<const ROWS: usize>(
             rows: &Rows<'_>,
@@ -78,7 +83,7 @@ macro_rules! comparisons {
             let here = starts::<ROWS>(rows, block);
             let next = (!ahead.is_empty()).then(|| starts::<ROWS>(rows, ahead));
             let squared = metric == Metric::L2;
-            // SAFETY: the starts are those of rows of this format; the rest is the caller's.
+            // SAFETY: the starts are those of rows of this format; the caller guarantees the query.
             unsafe {
                 match (rows.format(), squared) {
                     (RowFormat::F32, false) => {
@@ -98,8 +103,11 @@ macro_rules! comparisons {
             }
         }
 
-        /// SAFETY: `dimension` numbers of `WIDTH` bytes follow each of `here`; `query` holds
-        /// `dimension` numbers, rounded up to a multiple of `LANES`.
+        /// Compares the rows at `here` with a query, and prefetches the rows at `next`.
+        ///
+        /// # Safety
+        /// `dimension` numbers of `WIDTH` bytes follow each of `here`. `query` holds `dimension`
+        /// numbers, rounded up to a multiple of `LANES`.
         #[target_feature(enable = $features)]
         unsafe fn compare<const WIDTH: usize, const ROWS: usize, const SQUARED: bool>(
             here: [*const u8; ROWS],
@@ -107,11 +115,13 @@ macro_rules! comparisons {
             dimension: usize,
             query: &[f32],
         ) -> [f32; ROWS] {
+            // Over the positions, then the rows: one load of the query serves all rows, their sums do
+            // not wait for each other, and the prefetches spread over the whole computation.
             let whole = dimension - dimension % LANES;
             let mut sums = [zero(); ROWS];
             for position in (0..whole).step_by(LANES) {
                 let offset_bytes = position * WIDTH;
-                // Each line once, although a line may hold the numbers of several loads.
+                // Prefetches each line once, although a line may hold the numbers of several loads.
                 if let Some(next) = next
                     && offset_bytes % LINE_BYTES < LANES * WIDTH
                 {
@@ -119,20 +129,21 @@ macro_rules! comparisons {
                         _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(offset_bytes).cast());
                     }
                 }
-                // SAFETY: `LANES` numbers follow this position in the query and in every row.
+                // SAFETY: `LANES` numbers follow this position in the query.
                 let factor = unsafe { load::<4>(query.as_ptr().add(position).cast()) };
                 for (sum, start) in sums.iter_mut().zip(here) {
-                    // SAFETY: as above.
+                    // SAFETY: `LANES` numbers follow this position in every row.
                     let numbers = unsafe { load::<WIDTH>(start.wrapping_add(offset_bytes)) };
                     *sum = term::<SQUARED>(numbers, factor, *sum);
                 }
             }
+            // The rest of a row is shorter than a vector.
             if whole < dimension {
                 // SAFETY: the query is padded to a multiple of `LANES`.
                 let factor = unsafe { load::<4>(query.as_ptr().add(whole).cast()) };
                 for (sum, start) in sums.iter_mut().zip(here) {
                     let start = start.wrapping_add(whole * WIDTH);
-                    // SAFETY: this many numbers are left in every row.
+                    // SAFETY: every row has this many more numbers.
                     let numbers = unsafe { load_some::<WIDTH>(start, dimension - whole) };
                     *sum = term::<SQUARED>(numbers, factor, *sum);
                 }

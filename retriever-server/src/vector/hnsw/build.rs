@@ -1,12 +1,12 @@
-//! Builds a graph over rows.
+//! The building of a graph over rows.
 //!
-//! Rows come in batches: all rows of a batch look for their neighbours in the graph as it was
-//! before, on all threads and without a lock, and then their links are set, one list after the
-//! other. So the graph depends on rows and settings alone, not on the threads, and one that is
-//! interrupted between batches and goes on becomes the same.
+//! Rows are inserted in batches. First, all rows of a batch search for their neighbours in the graph
+//! as it was before the batch, on all threads and without a lock. Then their links are set, list by
+//! list. So the graph depends only on rows and settings, not on the threads, and a build that is
+//! interrupted between batches and resumed gives the same graph.
 //!
-//! Rows of a batch do not see each other, for which reason it is a small part of the graph, and
-//! rows come in a spread order: neighbours in the corpus are often neighbours in space.
+//! The rows of a batch do not see each other. Therefore a batch is small compared with the graph, and
+//! the rows come in a spread order, because neighbours in the corpus are often neighbours in space.
 
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,30 +17,30 @@ use super::search::{Compared, Search, Workspace, Workspaces};
 use super::{Entry, Links};
 use crate::vector::gather::Scorer;
 
-/// Rows of a batch at most.
+/// The most rows of a batch.
 const BATCH_ROWS_MAX: u32 = 1024;
 
-/// How much larger the graph is than a batch that is added to it.
+/// The smallest ratio of the graph's rows to those of a batch.
 const ROWS_PER_BATCH_ROW: u32 = 32;
 
-/// Items that a thread takes at a time, and fewer than which are worth none of its own.
+/// The number of items that a thread takes at a time, and that justifies a further thread.
 const CHUNK_ITEMS: usize = 8;
 
-/// Chosen neighbours that a further one is compared with at a time.
+/// The number of selected neighbours with which a candidate is compared at a time.
 const COMPARED_AT_A_TIME: usize = 8;
 
-/// What a graph is like.
+/// The parameters of a graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BuildSettings {
-    /// Most links of a row on a level, and half of those on the lowest: the paper's M.
+    /// The most links of a row on an upper level, and half of those on the lowest: the paper's M.
     pub links: usize,
-    /// Rows in sight while neighbours are looked for: the paper's efConstruction.
+    /// The `ef` of the search for neighbours: the paper's efConstruction.
     pub ef: usize,
-    /// What the levels of rows are drawn from.
+    /// The seed from which the levels of the rows are drawn.
     pub seed: u64,
 }
 
-/// A graph that grows.
+/// A graph under construction.
 #[derive(Debug)]
 pub struct Builder<'a> {
     scorer: Scorer<'a>,
@@ -51,15 +51,15 @@ pub struct Builder<'a> {
     threads: usize,
 }
 
-/// New links of one row.
+/// The new links of one row.
 #[derive(Debug)]
 struct Planned {
     row: u32,
-    /// For each level from the lowest on.
+    /// The neighbours on each level, from the lowest up.
     neighbours: Vec<Vec<u32>>,
 }
 
-/// A list that gets longer.
+/// A list of links that gets longer.
 #[derive(Clone, Copy, Debug)]
 struct Reverse {
     level: usize,
@@ -67,34 +67,35 @@ struct Reverse {
 }
 
 impl<'a> Builder<'a> {
-    /// A graph of none of the rows yet.
+    /// Begins a graph without rows.
     pub fn new(scorer: Scorer<'a>, settings: BuildSettings, threads: usize) -> Self {
         let rows = scorer.rows().count();
         let graph = Growing::new(rows as u32, settings.links, settings.seed);
-        Self::resume(scorer, settings, threads, (graph, 0))
+        Self::resume(scorer, settings, threads, graph, 0)
     }
 
     pub(super) fn resume(
         scorer: Scorer<'a>,
         settings: BuildSettings,
         threads: usize,
-        (graph, inserted): (Growing, u32),
+        graph: Growing,
+        inserted: u32,
     ) -> Self {
         let workspaces = Workspaces::new(graph.rows() as usize);
         Self { scorer, settings, graph, inserted, workspaces, threads }
     }
 
-    /// Rows that are in the graph.
+    /// Returns the number of rows in the graph.
     pub fn inserted(&self) -> u32 {
         self.inserted
     }
 
-    /// Rows in all.
+    /// Returns the number of all rows.
     pub fn rows(&self) -> u32 {
         self.graph.rows()
     }
 
-    /// What the graph is like.
+    /// Returns the parameters of the graph.
     pub fn settings(&self) -> BuildSettings {
         self.settings
     }
@@ -103,14 +104,14 @@ impl<'a> Builder<'a> {
         &self.graph
     }
 
-    /// Adds some rows. False if all are there.
+    /// Inserts the next rows. Returns `false` if all rows are in the graph.
     pub fn insert_batch(&mut self) -> bool {
         let batch = self.next_batch();
         if batch.is_empty() {
             return false;
         }
         let planned =
-            self.in_parallel(batch.len(), |place, workspace| self.plan(batch[place], workspace));
+            self.in_parallel(batch.len(), |item, workspace| self.plan(batch[item], workspace));
         let mut reverse = Vec::new();
         for Planned { row, neighbours } in &planned {
             for (level, neighbours) in neighbours.iter().enumerate() {
@@ -121,11 +122,11 @@ impl<'a> Builder<'a> {
         }
         reverse.sort_unstable_by_key(|(list, row)| (list.level, list.row, *row));
         let lists: Vec<_> = reverse
-            .chunk_by(|(one, _), (other, _)| (one.level, one.row) == (other.level, other.row))
+            .chunk_by(|(left, _), (right, _)| (left.level, left.row) == (right.level, right.row))
             .collect();
-        let links = self.in_parallel(lists.len(), |place, workspace| {
-            let added = lists[place].iter().map(|&(_, row)| row);
-            self.lengthen(lists[place][0].0, added, workspace)
+        let links = self.in_parallel(lists.len(), |item, workspace| {
+            let added = lists[item].iter().map(|&(_, row)| row);
+            self.lengthen(lists[item][0].0, added, workspace)
         });
         for (list, links) in lists.iter().zip(links) {
             let Reverse { level, row } = list[0].0;
@@ -138,8 +139,8 @@ impl<'a> Builder<'a> {
         true
     }
 
-    /// The rows that come next. One that lives higher than all before comes alone, so that those
-    /// after it find it.
+    /// Returns the rows of the next batch. A row with a higher level than all before it forms a batch
+    /// alone, so that the rows after it see it.
     fn next_batch(&self) -> Vec<u32> {
         let rows = self.graph.rows();
         let highest = self.graph.entry().map(|entry| entry.level);
@@ -147,27 +148,27 @@ impl<'a> Builder<'a> {
         let size = (self.inserted / ROWS_PER_BATCH_ROW).clamp(1, BATCH_ROWS_MAX);
         let order = SpreadOrder::of(rows);
         let last = rows.min(self.inserted + size);
-        let mut batch: Vec<u32> = (self.inserted..last).map(|place| order.row_at(place)).collect();
-        if let Some(place) = batch.iter().position(|&row| is_higher(row)) {
-            batch.truncate(place.max(1));
+        let mut batch: Vec<u32> = (self.inserted..last).map(|index| order.row_at(index)).collect();
+        if let Some(position) = batch.iter().position(|&row| is_higher(row)) {
+            batch.truncate(position.max(1));
         }
         batch
     }
 
-    /// Finds the neighbours of a row that is not in the graph yet (algorithm 1 of the paper).
+    /// Searches for the neighbours of a row that is not in the graph yet (algorithm 1 of the paper).
     fn plan(&self, row: u32, workspace: &mut Workspace) -> Planned {
         let level = self.graph.level(row);
         let mut neighbours = vec![Vec::new(); level + 1];
         if let Some(entry) = self.graph.entry() {
             let mut query = std::mem::take(&mut workspace.query);
             self.scorer.prepare_row(row, &mut query);
-            self.look_around(&query, entry, &mut neighbours, workspace);
+            self.search_neighbours(&query, entry, &mut neighbours, workspace);
             workspace.query = query;
         }
         Planned { row, neighbours }
     }
 
-    fn look_around(
+    fn search_neighbours(
         &self,
         query: &[f32],
         entry: Entry,
@@ -178,19 +179,19 @@ impl<'a> Builder<'a> {
         let top = neighbours.len().min(entry.level + 1);
         let start = search.start(entry.row, workspace);
         let start = start.and_then(|start| search.descend(start, top..=entry.level, workspace));
-        let Some(mut start) = start else { return };
+        let mut start = start.expect("the entry is a row, and nothing stops the search");
+        // From the row's highest level down: the nearest row of a level is the start of the next.
         for level in (0..top).rev() {
             let ef = self.settings.ef;
-            if search.explore(start, level, (ef, ef), workspace).is_none() {
-                return;
-            }
-            let found: Vec<Compared> = workspace.found().collect();
-            start = found.first().copied().unwrap_or(start);
-            neighbours[level] = self.select(&found, self.graph.capacity(level), workspace);
+            let explored = search.explore(start, level, ef, ef, workspace);
+            explored.expect("nothing stops the search");
+            let nearest: Vec<Compared> = workspace.nearest().collect();
+            start = *nearest.first().expect("the start is among the rows that are compared");
+            neighbours[level] = self.select(&nearest, self.graph.capacity(level), workspace);
         }
     }
 
-    /// The links of a list with those added, or the best of them if they are too many.
+    /// Returns the links of a list together with those added, or the best of them if there are too many.
     fn lengthen(
         &self,
         list: Reverse,
@@ -207,41 +208,40 @@ impl<'a> Builder<'a> {
         self.scorer.score(&query, &links, &mut workspace.scores);
         workspace.query = query;
         let scored = links.iter().zip(&workspace.scores);
-        let mut found: Vec<Compared> =
+        let mut nearest: Vec<Compared> =
             scored.map(|(&row, &nearness)| Compared { nearness, row }).collect();
-        found.sort_unstable_by(|one, other| other.cmp(one));
-        links = self.select(&found, capacity, workspace);
+        nearest.sort_unstable_by(|left, right| right.cmp(left));
+        links = self.select(&nearest, capacity, workspace);
         links
     }
 
-    /// Up to `limit` of the rows found, the nearest first, without those that are nearer to one
-    /// chosen before than to the row itself (algorithm 4 of the paper): they can be reached by
-    /// that one.
-    fn select(&self, found: &[Compared], limit: usize, workspace: &mut Workspace) -> Vec<u32> {
+    /// Selects up to `limit` of the candidates, which are sorted, nearest first (algorithm 4 of the
+    /// paper). A candidate that is nearer to a selected row than to the row itself is left out,
+    /// because it can be reached through that row.
+    fn select(&self, candidates: &[Compared], limit: usize, workspace: &mut Workspace) -> Vec<u32> {
         let mut chosen: Vec<u32> = Vec::with_capacity(limit);
         let mut numbers = std::mem::take(&mut workspace.row);
-        for one in found {
+        for candidate in candidates {
             if chosen.len() == limit {
                 break;
             }
             if !chosen.is_empty() {
-                self.scorer.prepare_row(one.row, &mut numbers);
+                self.scorer.prepare_row(candidate.row, &mut numbers);
             }
             let mut parts = chosen.chunks(COMPARED_AT_A_TIME);
             let is_behind = parts.any(|part| {
                 self.scorer.score(&numbers, part, &mut workspace.scores);
-                workspace.scores.iter().any(|&nearness| nearness > one.nearness)
+                workspace.scores.iter().any(|&nearness| nearness > candidate.nearness)
             });
             if !is_behind {
-                chosen.push(one.row);
+                chosen.push(candidate.row);
             }
         }
         workspace.row = numbers;
         chosen
     }
 
-    /// Does `work` for every number below `count`, on all threads, and returns the results in
-    /// order.
+    /// Calls `work` for every number below `count`, on all threads, and returns the results in order.
     fn in_parallel<T: Send>(
         &self,
         count: usize,
@@ -279,8 +279,9 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// Every row once, those that come one after the other far from each other: multiples of a number
-/// without a common divisor with the number of rows, near its golden section.
+/// An order that visits every row once, with successive rows far from each other. It consists of the
+/// multiples of a stride near the golden section of the number of rows. The two have no common
+/// divisor.
 #[derive(Clone, Copy, Debug)]
 struct SpreadOrder {
     rows: u64,
@@ -292,16 +293,17 @@ impl SpreadOrder {
         const GOLDEN_SECTION: f64 = 0.618_033_988_749_894_9;
         let rows = u64::from(rows).max(1);
         let from = ((rows as f64 * GOLDEN_SECTION) as u64).max(1);
-        let stride = (from..=rows).find(|&stride| divisor(stride, rows) == 1).unwrap_or(1);
+        let stride = (from..=rows).find(|&stride| divisor(stride, rows) == 1);
+        let stride = stride.expect("a number and its predecessor have no common divisor");
         Self { rows, stride }
     }
 
-    fn row_at(self, place: u32) -> u32 {
-        (u64::from(place) * self.stride % self.rows) as u32
+    fn row_at(self, index: u32) -> u32 {
+        (u64::from(index) * self.stride % self.rows) as u32
     }
 }
 
-/// The greatest common divisor.
-fn divisor(one: u64, other: u64) -> u64 {
-    if other == 0 { one } else { divisor(other, one % other) }
+/// Returns the greatest common divisor.
+fn divisor(left: u64, right: u64) -> u64 {
+    if right == 0 { left } else { divisor(right, left % right) }
 }

@@ -1,21 +1,21 @@
-//! A graph in a file of its own, complete or not: what a build writes when it is done, and from
-//! time to time before.
+//! A graph in a file of its own, complete or partial. A build writes it when it is done, and from time
+//! to time before.
 //!
 //! ```text
 //! "RSnw", format, M, efConstruction: 32 bits each     seed: 64 bits
 //! rows, rows inserted: 32 bits each                   padding: a count of 64 bits and zeros
-//! the graph in the layout of faiss, its slots on a cache line
+//! the graph in the layout of faiss, with its slots aligned to a cache line
 //! ```
 //!
-//! Little endian. Nothing in a file makes this module panic. A file must not change while it is
-//! open.
+//! All numbers are little endian. No content of a file makes this module panic. A file must not change
+//! while it is open.
 
 use std::io::{self, Write};
 use std::path::Path;
 
 use super::build::{BuildSettings, Builder};
 use super::growing::Growing;
-use super::{Check, Graph, Links, NONE, SLOT_BYTES, Workspaces, nearest};
+use super::{Check, Graph, Links, NONE, SLOT_BYTES, SearchSize, Workspaces, nearest};
 use crate::processor::mapped::map;
 use crate::query::Hit;
 use crate::vector::faiss_file::cursor::Cursor;
@@ -23,17 +23,17 @@ use crate::vector::faiss_file::{FaissError, FormatFault};
 use crate::vector::gather::Scorer;
 
 const CODE: [u8; 4] = *b"RSnw";
-/// Raise it with every change that old readers misread.
+/// The version of the format. Raise it with every change that old readers would misread.
 const FORMAT: i32 = 1;
-/// Links of 16 rows.
+/// The bytes of a cache line: 16 links.
 const LINE_BYTES: usize = 64;
-/// Bytes before the padding's items.
+/// The bytes before the items of the padding.
 const HEADER_BYTES: usize = 4 * size_of::<i32>() + 2 * size_of::<u64>() + 2 * size_of::<u32>();
-/// Largest numbers that a header may name.
+/// The largest numbers that a header may contain.
 const LINKS_MAX: i32 = 1 << 12;
 const EF_MAX: i32 = 1 << 24;
 
-/// A graph in a mapped file. Its memory is the page cache's.
+/// A graph in a mapped file. Its memory is that of the page cache.
 #[derive(Debug)]
 pub struct GraphFile {
     graph: Graph,
@@ -44,7 +44,7 @@ pub struct GraphFile {
 }
 
 impl GraphFile {
-    /// Maps the file. With `checks_links` every link is looked at, which reads the file once; a
+    /// Maps the file. With `checks_links` every link is checked, which reads the whole file once. A
     /// search is safe either way.
     pub fn open(path: &Path, checks_links: bool) -> Result<Self, FaissError> {
         let check = if checks_links { Check::Links } else { Check::Sizes };
@@ -73,32 +73,33 @@ impl GraphFile {
         Ok(Self { graph, settings, rows, inserted, workspaces })
     }
 
-    /// Rows that have links.
+    /// Returns the number of rows that have links.
     pub fn inserted(&self) -> u32 {
         self.inserted
     }
 
-    /// Rows in all.
+    /// Returns the number of all rows.
     pub fn rows(&self) -> u32 {
         self.rows
     }
 
-    /// What the graph is like.
+    /// Returns the parameters of the graph.
     pub fn settings(&self) -> BuildSettings {
         self.settings
     }
 
-    /// The `top_k` of the scorer's rows nearest to the query, best first, with at least `ef` rows
-    /// in sight; `None` once `stop` says so. There may be fewer hits, where the graph leads to
-    /// fewer rows.
+    /// Returns the `top_k` of the scorer's rows nearest to the query, best first; `None` once `stop`
+    /// returns `true`. `ef` is raised to `top_k`. There are fewer hits if the graph leads to fewer
+    /// rows.
     pub fn search(
         &self,
         scorer: &Scorer<'_>,
         query: &[f32],
-        (top_k, ef): (usize, usize),
+        size: SearchSize,
         stop: &dyn Fn() -> bool,
     ) -> Option<Vec<Hit>> {
-        nearest((&self.graph, scorer, &self.workspaces), query, top_k, ef.max(top_k), stop)
+        let size = SearchSize { ef: size.ef.max(size.top_k), ..size };
+        nearest(&self.graph, scorer, &self.workspaces, query, size, stop)
     }
 }
 
@@ -108,16 +109,16 @@ fn ranged(
     accepted: std::ops::RangeInclusive<i32>,
 ) -> Result<i32, FormatFault> {
     let offset_bytes = cursor.offset_bytes();
-    let found = cursor.i32(field)?;
-    if accepted.contains(&found) {
-        return Ok(found);
+    let number = cursor.i32(field)?;
+    if accepted.contains(&number) {
+        return Ok(number);
     }
     let expected = format!("{} to {}", accepted.start(), accepted.end());
-    Err(FormatFault::value(field, offset_bytes, found, expected))
+    Err(FormatFault::value(field, offset_bytes, number, expected))
 }
 
 impl<'a> Builder<'a> {
-    /// Goes on from a file that was written before. `None` if that was another graph.
+    /// Resumes the build of a graph from its file. Returns `None` if the file holds another graph.
     pub fn from_file(
         scorer: Scorer<'a>,
         settings: BuildSettings,
@@ -128,10 +129,10 @@ impl<'a> Builder<'a> {
             return None;
         }
         let graph = Growing::from_file(&file.graph, file.rows, settings.links, settings.seed)?;
-        Some(Self::resume(scorer, settings, threads, (graph, file.inserted)))
+        Some(Self::resume(scorer, settings, threads, graph, file.inserted))
     }
 
-    /// Writes the graph as it is.
+    /// Writes the graph in its current state.
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let (graph, BuildSettings { links, ef, seed }) = (self.graph(), self.settings());
         out.write_all(&CODE)?;
@@ -143,7 +144,7 @@ impl<'a> Builder<'a> {
             out.write_all(&number.to_le_bytes())?;
         }
         let (rows, levels) = (self.rows() as usize, graph.highest() + 1);
-        // The counts of five vectors, and the items of three before the slots.
+        // The header, four further counts, and the items of the three vectors before the slots.
         let before = HEADER_BYTES
             + 4 * size_of::<u64>()
             + (levels + 1 + rows) * SLOT_BYTES
@@ -153,7 +154,7 @@ impl<'a> Builder<'a> {
         out.write_all(&[0; LINE_BYTES][..padding])?;
         write_graph(out, graph)?;
         let entry = graph.entry();
-        let (row, level) = entry.map_or((NONE, NONE), |one| (one.row as i32, one.level as i32));
+        let (row, level) = entry.map_or((NONE, NONE), |entry| (entry.row as i32, entry.level as i32));
         for number in [row, level, ef as i32, 0, 0] {
             out.write_all(&number.to_le_bytes())?;
         }
@@ -161,9 +162,9 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// Levels, offsets and slots, as [`Graph::read`] reads them.
+/// Writes levels, offsets and slots, as [`Graph::read`] reads them.
 fn write_graph(out: &mut impl Write, graph: &Growing) -> io::Result<()> {
-    // No probabilities of levels.
+    // The probabilities of levels, which this project does not need.
     write_count(out, 0)?;
     let levels = graph.highest() + 1;
     let slots_below = |level: usize| (0..level).map(|below| graph.capacity(below)).sum::<usize>();

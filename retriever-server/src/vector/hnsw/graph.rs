@@ -1,6 +1,5 @@
-//! A graph as it stands in a file, in the layout of faiss. Every row lives on one or more levels,
-//! and has a fixed number of slots for links on each; the first negative slot ends the links of a
-//! level.
+//! A graph in a file, in the layout of faiss. Every row is on one or more levels, and has a fixed
+//! number of slots for links on each. The first negative slot ends the links of a level.
 
 use tantivy::directory::OwnedBytes;
 
@@ -10,25 +9,25 @@ use crate::vector::faiss_file::cursor::{Cursor, Items};
 
 const OFFSET_BYTES: usize = size_of::<u64>();
 
-/// How much of a graph is looked at when it is opened. A search is safe either way: a link that
-/// leads nowhere is not followed.
+/// The extent of the checks when a graph is opened. A search is safe either way, because it does not
+/// follow a link to a row that does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::vector) enum Check {
-    /// Sizes alone, which takes no time.
+    /// Only sizes, which takes no time.
     Sizes,
     /// Every level, offset and link.
     Links,
 }
 
-/// Links between rows, and where a search starts.
+/// Links between rows, and the row where a search starts.
 #[derive(Debug)]
 pub(in crate::vector) struct Graph {
-    /// Slots that a row has below each level: 32-bit integers.
+    /// The number of slots that a row has below each level: 32-bit integers.
     slots_below: OwnedBytes,
-    /// First slot of each row, and the end of the last: 64-bit integers.
+    /// The first slot of each row, and the end of the last row's slots: 64-bit integers.
     offsets: OwnedBytes,
     slots: OwnedBytes,
-    /// How many levels each row lives on: 32-bit integers.
+    /// The number of levels of each row: 32-bit integers.
     levels: OwnedBytes,
     entry: Option<Entry>,
 }
@@ -40,7 +39,7 @@ impl Graph {
         rows: u32,
         check: Check,
     ) -> Result<Self, FormatFault> {
-        // Only building draws from these.
+        // Only a build needs these.
         cursor.items("probabilities of levels", size_of::<f64>())?;
         let slots_below = cursor.items("slots below each level", SLOT_BYTES)?;
         check_slots_below(&slots_below)?;
@@ -72,7 +71,7 @@ impl Graph {
         Ok(graph)
     }
 
-    /// How many levels a row lives on; 0 if there is no such row.
+    /// Returns the number of levels of a row; 0 if there is no such row.
     pub(super) fn height(&self, row: u32) -> usize {
         let height = signed(&self.levels, row as usize).unwrap_or_default();
         usize::try_from(height).unwrap_or_default()
@@ -84,7 +83,7 @@ impl Graph {
         Some((offset.checked_add(below(level)?)?, offset.checked_add(below(level + 1)?)?))
     }
 
-    /// A link above the lowest level leads to a row that lives there too.
+    /// Checks that every link above the lowest level leads to a row that is on the same level.
     fn check_upper_links(
         &self,
         levels: &Items,
@@ -93,9 +92,12 @@ impl Graph {
         for (row, height) in numbers(&levels.bytes).enumerate() {
             for level in 1..height as usize {
                 for (index, other) in self.links(row as u32, level).enumerate() {
-                    let Some(found) = signed(&levels.bytes, other as usize) else { continue };
-                    if found as usize <= level {
-                        let start = self.slot_range(row as u32, level).unwrap_or_default().0;
+                    let other_height = signed(&levels.bytes, other as usize)
+                        .expect("every link was checked to lead to a row");
+                    if other_height as usize <= level {
+                        let (start, _) = self
+                            .slot_range(row as u32, level)
+                            .expect("the row has slots on this level");
                         let offset_bytes = slots_offset_bytes + SLOT_BYTES * (start + index);
                         let expected = format!("a row that lives on level {level}");
                         return Err(FormatFault::value(
@@ -125,34 +127,35 @@ impl Links for Graph {
     }
 }
 
-/// From 0 on, never falling.
+/// Checks that the numbers begin with 0 and never fall.
 fn check_slots_below(slots_below: &Items) -> Result<(), FormatFault> {
     let mut least = 0;
-    for (level, found) in numbers(&slots_below.bytes).enumerate() {
-        if found < least || level == 0 && found != 0 {
+    for (level, slots) in numbers(&slots_below.bytes).enumerate() {
+        if slots < least || level == 0 && slots != 0 {
             let offset_bytes = slots_below.offset_bytes + level * SLOT_BYTES;
             let expected = if level == 0 { "0".to_owned() } else { format!("{least} or more") };
-            return Err(FormatFault::value("slots below a level", offset_bytes, found, expected));
+            return Err(FormatFault::value("slots below a level", offset_bytes, slots, expected));
         }
-        least = found;
+        least = slots;
     }
     Ok(())
 }
 
-/// Rows follow each other, each with the slots of its levels. Returns how many slots there are.
+/// Checks that the rows follow each other without gaps, each with the slots of its levels. Returns the
+/// number of all slots.
 fn check_rows(levels: &Items, offsets: &Items, slots_below: &Items) -> Result<u128, FormatFault> {
     let highest = (slots_below.bytes.len() / SLOT_BYTES).saturating_sub(1);
     let mut end: u64 = 0;
-    let fault_of_offset = |row: usize, found: u64, end: u64| {
+    let fault_of_offset = |row: usize, offset: u64, end: u64| {
         let offset_bytes = offsets.offset_bytes + row * OFFSET_BYTES;
-        FormatFault::value("offset of a row", offset_bytes, found, end.to_string())
+        FormatFault::value("offset of a row", offset_bytes, offset, end.to_string())
     };
-    for (row, (found, height)) in
+    for (row, (offset, height)) in
         offsets.bytes.as_chunks().0.iter().zip(numbers(&levels.bytes)).enumerate()
     {
-        let found = u64::from_le_bytes(*found);
-        if found != end {
-            return Err(fault_of_offset(row, found, end));
+        let offset = u64::from_le_bytes(*offset);
+        if offset != end {
+            return Err(fault_of_offset(row, offset, end));
         }
         let slots = usize::try_from(height).ok().filter(|&height| height > 0);
         let Some(slots) = slots.and_then(|height| signed(&slots_below.bytes, height)) else {
@@ -160,25 +163,23 @@ fn check_rows(levels: &Items, offsets: &Items, slots_below: &Items) -> Result<u1
             let expected = format!("1 to {highest}");
             return Err(FormatFault::value("levels of a row", offset_bytes, height, expected));
         };
-        // Not negative, and at most 2^32 rows of 2^31 slots: it cannot overflow.
+        // The sum cannot overflow: it has at most 2^32 rows of at most 2^31 slots, none negative.
         end += slots as u64;
     }
     let row = levels.bytes.len() / SLOT_BYTES;
-    match unsigned(&offsets.bytes, row) {
-        Some(found) if found != end => Err(fault_of_offset(row, found, end)),
-        _ => Ok(u128::from(end)),
-    }
+    let last = unsigned(&offsets.bytes, row).expect("there is one more offset than rows");
+    if last == end { Ok(u128::from(end)) } else { Err(fault_of_offset(row, last, end)) }
 }
 
 fn check_slots(slots: &Items, rows: u32) -> Result<(), FormatFault> {
     let accepted = i64::from(NONE)..i64::from(rows);
-    match numbers(&slots.bytes).position(|found| !accepted.contains(&i64::from(found))) {
+    let mut links = numbers(&slots.bytes).enumerate();
+    match links.find(|&(_, link)| !accepted.contains(&i64::from(link))) {
         None => Ok(()),
-        Some(index) => {
+        Some((index, link)) => {
             let offset_bytes = slots.offset_bytes + index * SLOT_BYTES;
-            let found = signed(&slots.bytes, index).unwrap_or_default();
             let expected = format!("a row below {rows}, or {NONE} for none");
-            Err(FormatFault::value("a neighbour", offset_bytes, found, expected))
+            Err(FormatFault::value("a neighbour", offset_bytes, link, expected))
         }
     }
 }
@@ -190,17 +191,17 @@ fn read_entry(
 ) -> Result<Option<Entry>, FormatFault> {
     let rows = levels.bytes.len() / SLOT_BYTES;
     let start = cursor.offset_bytes();
-    let found = cursor.i32("entry point")?;
+    let entry = cursor.i32("entry point")?;
     let level_start = cursor.offset_bytes();
     let level = cursor.i32("max_level")?;
-    if rows == 0 && found == NONE {
+    if rows == 0 && entry == NONE {
         return Ok(None);
     }
     let Some((row, height)) =
-        u32::try_from(found).ok().and_then(|row| Some((row, signed(&levels.bytes, row as usize)?)))
+        u32::try_from(entry).ok().and_then(|row| Some((row, signed(&levels.bytes, row as usize)?)))
     else {
         let expected = if rows == 0 { NONE.to_string() } else { format!("a row below {rows}") };
-        return Err(FormatFault::value("entry point", start, found, expected));
+        return Err(FormatFault::value("entry point", start, entry, expected));
     };
     let height = height.min(i32::try_from(highest).unwrap_or(i32::MAX));
     if !(0..height).contains(&level) {

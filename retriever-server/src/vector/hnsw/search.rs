@@ -1,4 +1,4 @@
-//! Following links to ever nearer rows.
+//! The search along links to ever nearer rows.
 
 use std::cmp::Ordering;
 use std::ops::RangeInclusive;
@@ -8,8 +8,8 @@ use super::Links;
 use super::visited::Visited;
 use crate::vector::gather::{self, Scorer};
 
-/// A row that was compared with the query. The larger one is the nearer one; of equally near ones,
-/// the lower row.
+/// A row that was compared with the query. The nearer row is greater; of equally near rows, the lower
+/// row is.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::vector) struct Compared {
     pub(in crate::vector) nearness: f32,
@@ -20,11 +20,11 @@ pub(in crate::vector) struct Compared {
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     compared: Compared,
-    /// Whether its links were followed.
+    /// `true` if its links have been followed.
     is_followed: bool,
 }
 
-/// What a search works with, kept from one to the next.
+/// The buffers of a search, which are reused by the next.
 #[derive(Debug, Default)]
 pub(in crate::vector) struct Workspace {
     visited: Visited,
@@ -32,9 +32,9 @@ pub(in crate::vector) struct Workspace {
     nearest: Vec<Candidate>,
     rows: Vec<u32>,
     pub(super) scores: Vec<f32>,
-    /// The query as it was prepared.
+    /// The prepared query.
     pub(super) query: Vec<f32>,
-    /// A row that is compared with others.
+    /// A prepared row that is compared with others.
     pub(super) row: Vec<f32>,
 }
 
@@ -43,13 +43,13 @@ impl Workspace {
         Self { visited: Visited::new(rows), ..Self::default() }
     }
 
-    /// What the last search found, best first.
-    pub(super) fn found(&self) -> impl Iterator<Item = Compared> {
+    /// Returns the nearest rows of the last search, best first.
+    pub(super) fn nearest(&self) -> impl Iterator<Item = Compared> {
         self.nearest.iter().map(|candidate| candidate.compared)
     }
 }
 
-/// Workspaces for graphs of `rows` rows, as many as there were searches at once.
+/// Workspaces for graphs of `rows` rows, as many as there have been concurrent searches.
 #[derive(Debug)]
 pub(in crate::vector) struct Workspaces {
     idle: Mutex<Vec<Workspace>>,
@@ -61,39 +61,38 @@ impl Workspaces {
         Self { idle: Mutex::default(), rows }
     }
 
-    /// Lends one to `search`.
+    /// Lends a workspace to `search`.
     pub(in crate::vector) fn lend<T>(&self, search: impl FnOnce(&mut Workspace) -> T) -> T {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut workspace = idle.unwrap_or_else(|| Workspace::new(self.rows));
-        let found = search(&mut workspace);
+        let result = search(&mut workspace);
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(workspace);
-        found
+        result
     }
 }
 
-/// One query's way through a graph.
+/// The search of one query in a graph.
 pub(in crate::vector) struct Search<'a, L> {
     pub(in crate::vector) links: &'a L,
     pub(in crate::vector) scorer: &'a Scorer<'a>,
-    /// Prepared by the scorer.
+    /// The query, prepared by the scorer.
     pub(in crate::vector) query: &'a [f32],
-    /// Asked before the links of a row are followed.
+    /// Called before the links of a row are followed.
     pub(in crate::vector) stop: &'a dyn Fn() -> bool,
 }
 
 impl<L: Links> Search<'_, L> {
-    /// The row where the search starts; `None` if there is no such row.
+    /// Compares the row where the search starts; returns `None` if there is no such row.
     pub(super) fn start(&self, row: u32, workspace: &mut Workspace) -> Option<Compared> {
         if row as usize >= self.scorer.rows().count() {
             return None;
         }
         self.scorer.score(self.query, &[row], &mut workspace.scores);
-        let nearness = workspace.scores.first().copied()?;
-        Some(Compared { nearness, row })
+        Some(Compared { nearness: workspace.scores[0], row })
     }
 
-    /// Goes from neighbour to nearer neighbour on each of `levels`, the highest first. `None` once
-    /// told to stop.
+    /// Moves to the nearest neighbour as long as one is nearer, on each of `levels` from the highest
+    /// down. Returns the last row; `None` once `stop` returns `true`.
     pub(super) fn descend(
         &self,
         start: Compared,
@@ -104,6 +103,8 @@ impl<L: Links> Search<'_, L> {
         let Workspace { rows, scores, .. } = workspace;
         let mut nearest = start;
         for level in levels.rev() {
+            // Compares all neighbours of the current row in one call, so that their rows are fetched
+            // together, and moves to the nearest; ends where none is nearer.
             loop {
                 if (self.stop)() {
                     return None;
@@ -125,17 +126,18 @@ impl<L: Links> Search<'_, L> {
         Some(nearest)
     }
 
-    /// Follows the links of the nearest row that is not yet followed, among the `capacity` nearest
-    /// so far, until all of these are followed or `ef` are nearer than the next. `None` once told
-    /// to stop; else what was found is in the workspace.
+    /// Explores a level. Of the `capacity` nearest rows so far, it repeatedly follows the links of the
+    /// nearest one whose links have not been followed, until there is none among the first `ef`.
+    /// The nearest rows are then in the workspace. Returns `None` once `stop` returns `true`.
     ///
-    /// The nearest are kept in order: to put a row in its place moves those after it, which for
-    /// some hundreds takes less time than a heap.
+    /// The nearest rows are kept in a sorted list. Inserting a row moves those after it, which for
+    /// some hundreds of rows takes less time than a heap.
     pub(super) fn explore(
         &self,
         start: Compared,
         level: usize,
-        (capacity, ef): (usize, usize),
+        capacity: usize,
+        ef: usize,
         workspace: &mut Workspace,
     ) -> Option<()> {
         let Workspace { visited, nearest, rows, scores, .. } = workspace;
@@ -143,11 +145,13 @@ impl<L: Links> Search<'_, L> {
         visited.insert(start.row);
         nearest.clear();
         nearest.push(Candidate { compared: start, is_followed: false });
-        let mut place = 0;
-        // With more hits to find than `ef`, the nearest are not the bound.
-        while let Some(next) = nearest.get_mut(place).filter(|_| place < ef) {
+        // Over the sorted list. All rows before `position` have been followed, so it moves back only
+        // when a nearer row is inserted. `capacity` may exceed `ef` if more hits are requested, and
+        // the rows past `ef` are not followed.
+        let mut position = 0;
+        while let Some(next) = nearest.get_mut(position).filter(|_| position < ef) {
             if next.is_followed {
-                place += 1;
+                position += 1;
                 continue;
             }
             if (self.stop)() {
@@ -155,38 +159,40 @@ impl<L: Links> Search<'_, L> {
             }
             next.is_followed = true;
             let row = next.compared.row;
-            if let Some(after) = nearest[place..].iter().find(|one| !one.is_followed) {
-                // Most often the next one, unless a nearer row comes up now.
+            if let Some(after) = nearest[position..].iter().find(|row| !row.is_followed) {
+                // Usually the links of this row are needed next, unless a nearer row appears now.
                 gather::prefetch(self.links.slots(after.compared.row, level).as_flattened());
             }
+            // Compares all new neighbours in one call, so that the rows of a block are fetched while
+            // the block before is compared, and only then inserts them.
             rows.clear();
             rows.extend(self.links.links(row, level).filter(|&row| visited.insert(row)));
             self.scorer.score(self.query, rows, scores);
-            place += 1;
+            position += 1;
             for (&row, &nearness) in rows.iter().zip(scores.iter()) {
-                let found = Compared { nearness, row };
-                place = place.min(offer(nearest, capacity, found));
+                position = position.min(offer(nearest, capacity, Compared { nearness, row }));
             }
         }
         Some(())
     }
 }
 
-/// Puts the row in its place if it is nearer than the farthest. Returns where; past the end if not.
-fn offer(nearest: &mut Vec<Candidate>, capacity: usize, found: Compared) -> usize {
-    if found.nearness == f32::NEG_INFINITY {
+/// Inserts the row into the sorted list if it is nearer than the farthest, or if the list is not full.
+/// Returns its position, or `usize::MAX` if it was not inserted.
+fn offer(nearest: &mut Vec<Candidate>, capacity: usize, compared: Compared) -> usize {
+    if compared.nearness == f32::NEG_INFINITY {
         return usize::MAX;
     }
     if nearest.len() >= capacity {
-        let is_nearer = |farthest: &Candidate| found.nearness > farthest.compared.nearness;
+        let is_nearer = |farthest: &Candidate| compared.nearness > farthest.compared.nearness;
         if !nearest.last().is_some_and(is_nearer) {
             return usize::MAX;
         }
         nearest.pop();
     }
-    let place = nearest.partition_point(|one| one.compared > found);
-    nearest.insert(place, Candidate { compared: found, is_followed: false });
-    place
+    let position = nearest.partition_point(|candidate| candidate.compared > compared);
+    nearest.insert(position, Candidate { compared, is_followed: false });
+    position
 }
 
 impl Ord for Compared {

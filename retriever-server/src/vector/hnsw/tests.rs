@@ -13,18 +13,18 @@ use crate::vector::{self, RowFormat, Rows};
 const DIMENSION: usize = 24;
 const SETTINGS: BuildSettings = BuildSettings { links: 8, ef: 60, seed: 7 };
 
-/// Rows of length 1 around some centres, so that there are near and far ones.
+/// Returns rows of length 1 around some centres, so that some are near and others far.
 fn rows(count: usize, seed: u64) -> Vec<u8> {
     let number = |index: u64| splitmix::unit(splitmix::finalise(index)) as f32 - 0.5;
     let mut bytes = Vec::new();
     for row in 0..count as u64 {
         let centre = splitmix::finalise(seed ^ row) % 40;
-        let numbers = (0..DIMENSION as u64).map(|place| {
-            number(centre << 32 | place) + 0.6 * number((row + 1) << 40 ^ place << 8 ^ seed)
+        let numbers = (0..DIMENSION as u64).map(|position| {
+            number(centre << 32 | position) + 0.6 * number((row + 1) << 40 ^ position << 8 ^ seed)
         });
         let numbers: Vec<f32> = numbers.collect();
-        let length = numbers.iter().map(|one| one * one).sum::<f32>().sqrt();
-        let numbers: Vec<f32> = numbers.iter().map(|one| one / length).collect();
+        let length = numbers.iter().map(|number| number * number).sum::<f32>().sqrt();
+        let numbers: Vec<f32> = numbers.iter().map(|number| number / length).collect();
         RowFormat::F32.append_row(&numbers, &mut bytes);
     }
     bytes
@@ -56,20 +56,22 @@ fn read(file: &[u8], check: Check) -> Result<GraphFile, FormatFault> {
     cursor.finish().map(|()| graph)
 }
 
-/// The share of the ten nearest rows that the graph finds.
+/// Returns the share of the ten nearest rows that the graph finds.
 fn recall(file: &GraphFile, bytes: &[u8], ef: usize) -> f64 {
     let queries = self::rows(100, 99);
     let mut query = vec![0.0; DIMENSION];
-    let (mut found, mut expected) = (0, 0);
+    let (mut matches, mut expected) = (0, 0);
     for row in 0..100 {
         table(&queries).read_row(row, &mut query);
         let nearest = vector::top_k(&table(bytes), &query, 10, 1, &|| false).unwrap();
-        let hits = file.search(&scorer(bytes), &query, (10, ef), &|| false).unwrap();
-        assert!(hits.is_sorted_by(|one, other| one.score >= other.score));
+        let size = SearchSize { top_k: 10, ef };
+        let hits = file.search(&scorer(bytes), &query, size, &|| false).unwrap();
+        assert!(hits.is_sorted_by(|left, right| left.score >= right.score));
         expected += nearest[0].len();
-        found += nearest[0].iter().filter(|one| hits.iter().any(|hit| hit.row == one.row)).count();
+        let is_hit = |row: &&Hit| hits.iter().any(|hit| hit.row == row.row);
+        matches += nearest[0].iter().filter(is_hit).count();
     }
-    f64::from(found as u32) / f64::from(expected as u32)
+    f64::from(matches as u32) / f64::from(expected as u32)
 }
 
 #[test]
@@ -112,7 +114,8 @@ fn every_row_is_inserted_once() {
         assert_eq!(builder.inserted() as usize, count);
         let file = read(&written(&builder), Check::Links).unwrap();
         let query = vec![0.1; DIMENSION];
-        let hits = file.search(&scorer(&bytes), &query, (1_000, 1), &|| false).unwrap();
+        let size = SearchSize { top_k: 1_000, ef: 1 };
+        let hits = file.search(&scorer(&bytes), &query, size, &|| false).unwrap();
         let mut rows: Vec<u32> = hits.iter().map(|hit| hit.row).collect();
         rows.sort_unstable();
         rows.dedup();
@@ -122,10 +125,11 @@ fn every_row_is_inserted_once() {
 
 #[test]
 fn equal_rows_are_all_reached_while_they_are_few() {
-    let one = rows(1, 4);
-    let bytes = one.repeat(12);
+    let row = rows(1, 4);
+    let bytes = row.repeat(12);
     let file = read(&built(&bytes, 1), Check::Links).unwrap();
-    let hits = file.search(&scorer(&bytes), &[0.3; DIMENSION], (20, 20), &|| false).unwrap();
+    let size = SearchSize { top_k: 20, ef: 20 };
+    let hits = file.search(&scorer(&bytes), &[0.3; DIMENSION], size, &|| false).unwrap();
     assert_eq!(hits.len(), 12);
 }
 
@@ -148,8 +152,8 @@ fn a_file_cut_or_lengthened_anywhere_is_refused() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(3_000))]
 
-    /// Whatever bytes are changed, the file is refused or can be searched; nothing panics, and no
-    /// row is found that is not there.
+    /// Whichever bytes are changed, the file is refused or can be searched. Nothing panics, and all
+    /// hits are rows that exist.
     #[test]
     fn changed_bytes_do_no_harm(
         changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
@@ -163,16 +167,17 @@ proptest! {
             (bytes, file)
         });
         let mut file = file.clone();
-        for (place, byte) in changes {
+        for (index, byte) in changes {
             let length = if in_header { 120 } else { file.len() };
-            file[place.index(length)] = byte;
+            file[index.index(length)] = byte;
         }
         if let Some(cut) = cut {
             file.truncate(cut.index(file.len()));
         }
         for check in [Check::Links, Check::Sizes] {
             let Ok(graph) = read(&file, check) else { continue };
-            let hits = graph.search(&scorer(bytes), &[0.2; DIMENSION], (10, 30), &|| false);
+            let size = SearchSize { top_k: 10, ef: 30 };
+            let hits = graph.search(&scorer(bytes), &[0.2; DIMENSION], size, &|| false);
             prop_assert!(hits.unwrap().iter().all(|hit| hit.row < 90));
             if check == Check::Links && graph.rows() == 90 {
                 let builder = Builder::from_file(scorer(bytes), graph.settings(), 1, &graph);

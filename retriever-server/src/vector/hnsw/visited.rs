@@ -1,5 +1,5 @@
-//! Which rows a search has seen. One bit a row, kept from search to search: clearing costs only
-//! what was set.
+//! The set of rows that a search has seen. It has one bit for each row and is reused by the next search:
+//! clearing it resets only the bits that were set.
 
 const WORD_BITS: usize = u64::BITS as usize;
 
@@ -12,12 +12,12 @@ pub(super) struct Visited {
 }
 
 impl Visited {
-    /// For rows below `count`.
+    /// Makes an empty set for rows below `count`.
     pub(super) fn new(count: usize) -> Self {
         Self { words: vec![0; count.div_ceil(WORD_BITS)], seen: Vec::new(), count }
     }
 
-    /// Whether `row` was new. A row beyond the last never is.
+    /// Inserts `row`. Returns `true` if it was new; a row of `count` or more never is.
     pub(super) fn insert(&mut self, row: u32) -> bool {
         if row as usize >= self.count {
             return false;

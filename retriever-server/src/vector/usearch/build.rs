@@ -1,8 +1,8 @@
-//! Builds a graph of usearch over rows, in their order.
+//! The building of a graph of usearch over rows, in their order.
 //!
-//! Threads take the rows of a batch one by one, so that links depend on who came first: the same
-//! rows give an equally good graph, not the same file. Between batches the graph has every row up
-//! to some number, and can be written and gone on from.
+//! The threads take the rows of a batch one by one, so the links depend on which thread is first: the
+//! same rows give an equally good graph, but not the same file. Between batches the graph holds every
+//! row up to some number, so it can be written, and the build can resume from there.
 
 use std::fmt;
 use std::path::Path;
@@ -15,24 +15,24 @@ use super::{GraphShape, UsearchError, largest, refused, round, utf8};
 use crate::vector::hnsw::BuildSettings;
 use crate::vector::{RowFormat, Rows};
 
-/// Rows between which the graph is whole.
+/// The rows of a batch, after which the graph can be written.
 const BATCH_ROWS: usize = 256;
 
-/// A graph that grows.
+/// A graph under construction.
 pub struct UsearchBuilder<'a> {
     rows: Rows<'a>,
     index: Index,
     shape: GraphShape,
-    /// Largest magnitude of all rows, for `i8`.
+    /// The largest magnitude in all rows, for `i8`.
     largest: f32,
     threads: usize,
 }
 
 impl<'a> UsearchBuilder<'a> {
-    /// A graph of none of the rows yet, which are kept in `format`.
+    /// Begins a graph without rows, which will store them in `format`.
     ///
     /// # Errors
-    /// If there is no memory for it.
+    /// If memory for it cannot be reserved.
     pub fn new(
         rows: Rows<'a>,
         format: RowFormat,
@@ -41,10 +41,10 @@ impl<'a> UsearchBuilder<'a> {
     ) -> Result<Self, UsearchError> {
         let shape =
             GraphShape { rows: rows.count(), dimension: rows.dimension(), format, settings };
-        Self::with(rows, shape, shape.empty()?, threads)
+        Self::over(rows, shape, shape.empty()?, threads)
     }
 
-    /// Reads a graph that was written before it was whole. The file is trusted.
+    /// Resumes from a partial graph in a file. The content of the file is trusted.
     ///
     /// # Errors
     /// If it cannot be read, or is not a part of the graph that [`UsearchBuilder::new`] begins.
@@ -52,7 +52,8 @@ impl<'a> UsearchBuilder<'a> {
         rows: Rows<'a>,
         format: RowFormat,
         settings: BuildSettings,
-        (threads, path): (usize, &Path),
+        threads: usize,
+        path: &Path,
     ) -> Result<Self, UsearchError> {
         let shape =
             GraphShape { rows: rows.count(), dimension: rows.dimension(), format, settings };
@@ -62,12 +63,12 @@ impl<'a> UsearchBuilder<'a> {
         let last = index.size().checked_sub(1);
         if index.size() > shape.rows || last.is_some_and(|last| !index.contains(last as u64)) {
             let (found, expected) = (index.size().to_string(), format!("up to {}", shape.rows));
-            return Err(UsearchError::Other { what: "number of rows", found, expected });
+            return Err(UsearchError::Other { property: "number of rows", found, expected });
         }
-        Self::with(rows, shape, index, threads)
+        Self::over(rows, shape, index, threads)
     }
 
-    fn with(
+    fn over(
         rows: Rows<'a>,
         shape: GraphShape,
         index: Index,
@@ -87,20 +88,20 @@ impl<'a> UsearchBuilder<'a> {
         Ok(builder)
     }
 
-    /// What the graph is like once it is whole.
+    /// Returns the properties of the complete graph.
     pub fn shape(&self) -> GraphShape {
         self.shape
     }
 
-    /// Rows that are in the graph: those below this number.
+    /// Returns the number of rows in the graph: all rows below it are inserted.
     pub fn inserted(&self) -> usize {
         self.index.size()
     }
 
-    /// Adds some rows. False if all are there.
+    /// Inserts the next rows. Returns `false` if all rows are in the graph.
     ///
     /// # Errors
-    /// If the library refuses one, for want of memory.
+    /// If the library refuses a row, for lack of memory.
     pub fn insert_batch(&mut self) -> Result<bool, UsearchError> {
         let first = self.inserted();
         let end = self.shape.rows.min(first + BATCH_ROWS);
@@ -134,7 +135,7 @@ impl<'a> UsearchBuilder<'a> {
         Ok(true)
     }
 
-    /// Writes the graph as it is.
+    /// Writes the graph in its current state.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -142,7 +143,7 @@ impl<'a> UsearchBuilder<'a> {
         self.index.save(utf8(path)?).map_err(refused)
     }
 
-    /// Bytes of memory that the graph takes, its rows included.
+    /// Returns the bytes of memory of the graph, including its rows.
     pub fn memory_bytes(&self) -> usize {
         self.index.memory_usage()
     }

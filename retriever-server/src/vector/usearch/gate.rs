@@ -1,29 +1,31 @@
-//! Lets so many in at once, and makes others wait.
+//! A limit on concurrent searches. Searches over the limit wait.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How often one that waits asks whether it still should.
-const ASKING_INTERVAL: Duration = Duration::from_millis(5);
+/// The interval at which a waiting search checks whether to stop.
+const STOP_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Counts those who may still come in.
+/// A limit on concurrent searches.
 #[derive(Debug)]
 pub(super) struct Gate {
+    /// The number of free permits.
     free: Mutex<usize>,
-    left: Condvar,
+    /// Notified when a permit is returned.
+    returned: Condvar,
 }
 
-/// One that is in, until it is dropped.
+/// The permission to search, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Turn<'a>(&'a Gate);
+pub(super) struct Permit<'a>(&'a Gate);
 
 impl Gate {
-    pub(super) fn new(places: usize) -> Self {
-        Self { free: Mutex::new(places), left: Condvar::new() }
+    pub(super) fn new(permits: usize) -> Self {
+        Self { free: Mutex::new(permits), returned: Condvar::new() }
     }
 
-    /// Waits for a place; `None` once `stop` says so.
-    pub(super) fn enter(&self, stop: &dyn Fn() -> bool) -> Option<Turn<'_>> {
+    /// Waits for a permit; returns `None` once `stop` returns `true`.
+    pub(super) fn enter(&self, stop: &dyn Fn() -> bool) -> Option<Permit<'_>> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if stop() {
@@ -31,17 +33,17 @@ impl Gate {
             }
             if *free > 0 {
                 *free -= 1;
-                return Some(Turn(self));
+                return Some(Permit(self));
             }
-            let waited = self.left.wait_timeout(free, ASKING_INTERVAL);
+            let waited = self.returned.wait_timeout(free, STOP_INTERVAL);
             free = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
         *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.0.left.notify_one();
+        self.0.returned.notify_one();
     }
 }

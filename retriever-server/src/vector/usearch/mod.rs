@@ -1,11 +1,11 @@
-//! Graphs of the library usearch, which keep their own copy of the rows: one file holds rows and
-//! links, and is searched where it lies. The key of a row is its number.
+//! Graphs of the library usearch, which keep a copy of the rows: one file holds rows and links, and is
+//! searched in place. The key of a row is its number.
 //!
-//! The library casts to `f32` and `f16` itself. Its cast to `i8` scales every row by itself and
-//! cuts off, so rows are rounded here instead, all by one scale: their order by inner product stays
-//! right for rows of any length.
+//! The library casts to `f32` and `f16` itself. Its cast to `i8` scales every row separately and
+//! truncates. So this module rounds rows to `i8` instead, with one scale for all, which keeps the order
+//! by inner product correct for rows of any length.
 
-#![expect(unsafe_code, reason = "the library keeps a pointer to bytes that are mapped here")]
+#![expect(unsafe_code, reason = "the library keeps a pointer to bytes that this module maps")]
 
 mod build;
 mod gate;
@@ -28,26 +28,26 @@ use crate::processor::mapped;
 use crate::query::Hit;
 use gate::Gate;
 
-/// Largest number that an `i8` row stores, so that the range is symmetric.
+/// The largest number that an `i8` row stores; the range is symmetric.
 const I8_MAX: f32 = 127.0;
 
-/// A graph of usearch could not be made, read, written or searched.
+/// A reason why a graph of usearch cannot be built, read, written or searched.
 #[derive(Debug, Error)]
 pub enum UsearchError {
-    /// The library refuses.
+    /// The library reports an error.
     #[error("usearch: {0}")]
     Library(String),
-    /// The graph is another one than the caller's.
-    #[error("{what} is {found}, expected {expected}")]
+    /// The graph differs from the expected one.
+    #[error("{property} is {found}, expected {expected}")]
     Other {
-        /// What differs.
-        what: &'static str,
-        /// What the graph has.
+        /// The property that differs.
+        property: &'static str,
+        /// The value in the graph.
         found: String,
-        /// What the caller has.
+        /// The expected value.
         expected: String,
     },
-    /// The library takes names in UTF-8 only.
+    /// The path is not UTF-8, which the library requires.
     #[error("the path {0:?} is not UTF-8, which usearch needs")]
     Path(std::path::PathBuf),
 }
@@ -56,16 +56,16 @@ fn refused(error: impl fmt::Display) -> UsearchError {
     UsearchError::Library(error.to_string())
 }
 
-/// What a graph has to be like.
+/// The expected properties of a graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GraphShape {
-    /// Rows in all.
+    /// The number of all rows.
     pub rows: usize,
-    /// Numbers a row.
+    /// The numbers in a row.
     pub dimension: usize,
-    /// Format of the graph's own rows.
+    /// The format of the graph's rows.
     pub format: RowFormat,
-    /// Most links of a row, and rows in sight while it is built.
+    /// The parameters of the build; the seed is not used.
     pub settings: BuildSettings,
 }
 
@@ -88,7 +88,7 @@ impl GraphShape {
         Index::new(&options).map_err(refused)
     }
 
-    /// Checks what the library has read from a file.
+    /// Checks a graph that the library has read from a file.
     fn check(&self, index: &Index) -> Result<(), UsearchError> {
         let expected = self.empty()?;
         let pairs = [
@@ -96,9 +96,9 @@ impl GraphShape {
             ("links a row", index.connectivity().to_string(), self.settings.links.to_string()),
             ("format", kind(index), kind(&expected)),
         ];
-        for (what, found, expected) in pairs {
+        for (property, found, expected) in pairs {
             if found != expected {
-                return Err(UsearchError::Other { what, found, expected });
+                return Err(UsearchError::Other { property, found, expected });
             }
         }
         Ok(())
@@ -115,17 +115,17 @@ fn utf8(path: &Path) -> Result<&str, UsearchError> {
 
 /// A complete graph in a mapped file.
 pub struct UsearchFile {
-    /// Goes before the bytes that it points to.
+    /// The graph; declared first, so that it is dropped before the bytes to which it points.
     index: Index,
     _bytes: OwnedBytes,
     shape: GraphShape,
-    /// The library refuses more searches at once than room was made for.
+    /// A limit on concurrent searches: the library refuses more than it has reserved memory for.
     gate: Gate,
 }
 
 impl UsearchFile {
-    /// Maps the file, which is trusted to be as it was written: the library does not check links.
-    /// At most `threads` searches run at once, with `ef` rows in sight; others wait.
+    /// Maps the file. It must be as it was written, because the library does not check links. At most
+    /// `threads` searches run concurrently, each tracking `ef` candidates; others wait.
     ///
     /// # Errors
     /// If the file cannot be read, or does not hold the whole graph of that shape.
@@ -135,17 +135,17 @@ impl UsearchFile {
         ef: usize,
         threads: usize,
     ) -> Result<Self, UsearchError> {
-        // Not by `view`: the library closes what it has mapped twice, the second time as the file
-        // descriptor 0, whatever that is by then (seen in 2.26).
+        // The library's own `view` is not used: it closes its file twice, and the second time it
+        // closes file descriptor 0, whatever that is by then (seen in 2.26).
         let bytes = mapped::map(path).map_err(refused)?;
-        // Declared after the bytes, so that it goes before them where opening fails.
+        // Declared after the bytes, so that it is dropped before them if opening fails.
         let index = shape.empty()?;
-        // SAFETY: the mapped bytes stay where they are, unchanged, until the index is gone.
+        // SAFETY: the mapped bytes keep their addresses and do not change until the index is dropped.
         unsafe { index.view_from_buffer(&bytes) }.map_err(refused)?;
         shape.check(&index)?;
         if index.size() != shape.rows {
             let (found, expected) = (index.size().to_string(), shape.rows.to_string());
-            return Err(UsearchError::Other { what: "number of rows", found, expected });
+            return Err(UsearchError::Other { property: "number of rows", found, expected });
         }
         let threads = threads.max(1);
         index.reserve_capacity_and_threads(shape.rows, threads).map_err(refused)?;
@@ -153,50 +153,50 @@ impl UsearchFile {
         Ok(Self { index, _bytes: bytes, shape, gate: Gate::new(threads) })
     }
 
-    /// Format of the graph's own rows.
+    /// Returns the format of the graph's rows.
     pub fn format(&self) -> RowFormat {
         self.shape.format
     }
 
-    /// Rows in sight of a search: at least as many as are asked for.
+    /// Returns the number of candidates that a search tracks; it tracks at least as many as it returns.
     pub fn ef(&self) -> usize {
         self.index.expansion_search()
     }
 
-    /// Sets the rows in sight of later searches.
+    /// Sets the number of candidates that later searches track.
     pub fn set_ef(&mut self, ef: usize) {
         self.index.change_expansion_search(ef);
     }
 
-    /// The `count` rows nearest to the query, best first, scored as the graph's own rows are;
-    /// `None` if `stop` says so before the search begins.
+    /// Returns the `count` rows nearest to the query, best first, with scores from the graph's own rows;
+    /// `None` if `stop` returns `true` before the search begins.
     ///
     /// # Errors
-    /// If the library refuses, or names a row that is not there.
+    /// If the library reports an error, or returns a row that does not exist.
     pub fn search(
         &self,
         query: &[f32],
         count: usize,
         stop: &dyn Fn() -> bool,
     ) -> Result<Option<Vec<Hit>>, UsearchError> {
-        let Some(_turn) = self.gate.enter(stop) else { return Ok(None) };
+        let Some(_permit) = self.gate.enter(stop) else { return Ok(None) };
         let count = count.min(self.shape.rows);
-        let found = if self.shape.format == RowFormat::I8 {
+        let matches = if self.shape.format == RowFormat::I8 {
             let mut numbers = Vec::new();
             round(query, largest(query), &mut numbers);
             self.index.search(&numbers, count)
         } else {
             self.index.search(query, count)
         };
-        let found = found.map_err(refused)?;
-        let hits = found.keys.iter().zip(&found.distances).map(|(&key, &distance)| {
+        let matches = matches.map_err(refused)?;
+        let hits = matches.keys.iter().zip(&matches.distances).map(|(&key, &distance)| {
             let row = u32::try_from(key).ok().filter(|&row| (row as usize) < self.shape.rows);
             let row = row.ok_or_else(|| UsearchError::Other {
-                what: "a row found",
+                property: "the row of a hit",
                 found: key.to_string(),
-                expected: format!("one below {}", self.shape.rows),
+                expected: format!("a row below {}", self.shape.rows),
             })?;
-            // The library's distance is 1 - the inner product.
+            // The library's distance is 1 minus the inner product.
             Ok(Hit { row, score: 1.0 - distance })
         });
         hits.collect::<Result<Vec<_>, _>>().map(Some)
@@ -209,13 +209,13 @@ impl fmt::Debug for UsearchFile {
     }
 }
 
-/// The largest magnitude of the finite numbers.
+/// Returns the largest magnitude of the finite numbers.
 fn largest(numbers: &[f32]) -> f32 {
     let finite = numbers.iter().filter(|number| number.is_finite());
     finite.fold(0.0, |largest, number| largest.max(number.abs()))
 }
 
-/// Numbers as signed bytes, of which the largest stands for `largest`.
+/// Rounds numbers to signed bytes, so that `largest` becomes the largest byte.
 fn round(numbers: &[f32], largest: f32, rounded: &mut Vec<i8>) {
     let scale = if largest > 0.0 { I8_MAX / largest } else { 0.0 };
     rounded.clear();

@@ -23,10 +23,10 @@ fn built(rows: Rows<'_>, format: RowFormat, path: &Path) -> GraphShape {
     builder.shape()
 }
 
-/// With every row in sight a search is one of all rows; `i8` loses some of their order, which more
-/// candidates make up for. Rows are of very different lengths.
+/// If a search tracks as many candidates as there are rows, it compares all rows. `i8` loses some of
+/// their order, and more candidates make up for that. The rows have very different lengths.
 #[test]
-fn with_all_rows_in_sight_results_are_those_of_exact_search() {
+fn with_all_rows_as_candidates_the_hits_are_those_of_exact_search() {
     let folder = tempfile::tempdir().unwrap();
     let stored = bytes(&numbers(COUNT * DIMENSION, &mut 11));
     let rows = Rows::new(&stored, RowFormat::F32, DIMENSION).unwrap();
@@ -37,15 +37,15 @@ fn with_all_rows_in_sight_results_are_those_of_exact_search() {
         let shape = built(rows, format, &path);
         let file = UsearchFile::open(&path, shape, COUNT, 3).unwrap();
         let search = |query| file.search(query, 100, &|| false).unwrap().unwrap();
-        let mut found: Vec<Vec<Hit>> = queries.chunks(DIMENSION).map(search).collect();
-        assert!(found.iter().all(|hits| hits.is_sorted_by(|one, next| one.score >= next.score)));
-        vector::rescore(&rows, &queries, &mut found, TOP_K, 1);
-        assert_eq!(found, expected, "{format:?}");
+        let mut lists: Vec<Vec<Hit>> = queries.chunks(DIMENSION).map(search).collect();
+        assert!(lists.iter().all(|hits| hits.is_sorted_by(|hit, next| hit.score >= next.score)));
+        vector::rescore(&rows, &queries, &mut lists, TOP_K, 1);
+        assert_eq!(lists, expected, "{format:?}");
     }
 }
 
 #[test]
-fn an_interrupted_build_goes_on_to_all_rows() {
+fn an_interrupted_build_resumes_up_to_the_last_row() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("graph");
     let stored = bytes(&numbers(700 * DIMENSION, &mut 13));
@@ -56,23 +56,22 @@ fn an_interrupted_build_goes_on_to_all_rows() {
         builder.save(&path).unwrap();
         let before = builder.inserted();
         assert!(0 < before && before < 700);
-        let mut builder =
-            UsearchBuilder::resume(rows, format, SETTINGS, (2, path.as_path())).unwrap();
+        let mut builder = UsearchBuilder::resume(rows, format, SETTINGS, 2, &path).unwrap();
         assert_eq!(builder.inserted(), before);
         while builder.insert_batch().unwrap() {}
         assert_eq!(builder.inserted(), 700);
         builder.save(&path).unwrap();
         let file = UsearchFile::open(&path, builder.shape(), 700, 1).unwrap();
         let hits = file.search(&[0.5; DIMENSION], 700, &|| false).unwrap().unwrap();
-        let found: BTreeSet<u32> = hits.iter().map(|hit| hit.row).collect();
-        assert_eq!(found.len(), hits.len(), "{format:?}: no row twice");
-        assert!(found.iter().all(|&row| row < 700));
-        // A graph leads to nearly all rows; to which not depends on the order of the threads.
-        assert!(found.len() >= 630, "{format:?}: {} of 700 rows are found", found.len());
+        let rows: BTreeSet<u32> = hits.iter().map(|hit| hit.row).collect();
+        assert_eq!(rows.len(), hits.len(), "{format:?}: a row was found twice");
+        assert!(rows.iter().all(|&row| row < 700));
+        // A graph leads to nearly all rows. Which rows it misses depends on the order of the threads.
+        assert!(rows.len() >= 630, "{format:?}: {} of 700 rows are found", rows.len());
     }
 }
 
-/// More threads than searches are let in at once: the library would refuse some.
+/// There are more threads than permits, and without the limit the library would refuse some searches.
 #[test]
 fn searches_from_many_threads_wait_for_each_other() {
     let folder = tempfile::tempdir().unwrap();
@@ -87,8 +86,8 @@ fn searches_from_many_threads_wait_for_each_other() {
         for _ in 0..8 {
             scope.spawn(|| {
                 for _ in 0..50 {
-                    let found = file.search(&query, TOP_K, &|| false).unwrap().unwrap();
-                    assert_eq!(found, expected);
+                    let hits = file.search(&query, TOP_K, &|| false).unwrap().unwrap();
+                    assert_eq!(hits, expected);
                 }
             });
         }
@@ -96,9 +95,9 @@ fn searches_from_many_threads_wait_for_each_other() {
     assert!(file.search(&query, TOP_K, &|| true).unwrap().is_none());
 }
 
-/// The library's own maps end with the file descriptor 0 closed, whoever has it.
+/// The library's own `view` closes file descriptor 0, whichever file that is.
 #[test]
-fn no_file_of_others_is_closed() {
+fn no_other_file_is_closed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("graph");
     let stored = bytes(&numbers(300 * DIMENSION, &mut 16));
@@ -132,7 +131,7 @@ fn other_graphs_and_broken_files_are_refused() {
     let settings = BuildSettings { links: 8, ..SETTINGS };
     assert!(refusal(GraphShape { settings, ..shape }).contains("links a row is 16"));
     let fewer = Rows::new(&stored[..200 * 4 * DIMENSION], RowFormat::F32, DIMENSION).unwrap();
-    let resumed = UsearchBuilder::resume(fewer, RowFormat::F32, SETTINGS, (1, path.as_path()));
+    let resumed = UsearchBuilder::resume(fewer, RowFormat::F32, SETTINGS, 1, &path);
     assert!(resumed.unwrap_err().to_string().contains("expected up to 200"));
     let whole = std::fs::read(&path).unwrap();
     for length in [0, 7, whole.len() / 2, whole.len() - 1] {

@@ -1,5 +1,5 @@
-//! Files in parts, as `split` leaves them. A vector may lie across two of them, so that they are
-//! mapped one behind the other; where that cannot be done, the command that joins them is named.
+//! Files in parts, as `split` writes them. A vector may span two parts, so they are mapped one behind
+//! the other. Where that is impossible, the error gives the command that joins them.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use tantivy::directory::OwnedBytes;
 
 use super::{FaissError, MapError, joined};
 
-/// Letters that `split` ends the names of parts with.
+/// The number of letters at the end of a part's name.
 const SUFFIX_LETTERS: usize = 2;
 
 /// All parts of a file, in order.
@@ -16,7 +16,7 @@ const SUFFIX_LETTERS: usize = 2;
 pub(super) struct Parts(Vec<PathBuf>);
 
 impl Parts {
-    /// The parts that `path` is one of; `None` if it is alone.
+    /// Lists the parts of the file to which `path` belongs; `None` if there are no other parts.
     pub(super) fn of(path: &Path) -> Option<Self> {
         let (stem, _) = stem(path)?;
         let folder = path.parent()?;
@@ -29,9 +29,14 @@ impl Parts {
         (parts.len() > 1).then_some(Self(parts))
     }
 
-    /// The first, which has the header.
+    /// Returns the first part, which has the header.
     pub(super) fn first(&self) -> PathBuf {
         self.0[0].clone()
+    }
+
+    /// Returns the name of the parts without their letters.
+    fn stem(&self) -> &str {
+        stem(&self.0[0]).expect("only names with a stem are listed").0
     }
 
     /// Maps all parts, one behind the other.
@@ -52,18 +57,16 @@ impl Parts {
         joined::map(&files).map_err(failed)
     }
 
-    /// The first name that `split` would have used and that is not there.
+    /// Returns the first missing part: a name that `split` must have used.
     fn missing(&self) -> Option<PathBuf> {
         let number = |path: &PathBuf| stem(path).map(|(_, number)| number);
-        let place = self.0.iter().enumerate().position(|(place, path)| number(path) != Some(place));
-        let (stem, _) = stem(&self.0[0])?;
-        place.map(|place| self.0[0].with_file_name(format!("{stem}{}", letters(place))))
+        let missing = (0..self.0.len()).find(|&index| number(&self.0[index]) != Some(index))?;
+        Some(self.0[0].with_file_name(format!("{}{}", self.stem(), letters(missing))))
     }
 
-    /// The command that joins them.
+    /// Returns the command that joins the parts.
     fn join_command(&self) -> String {
-        let stem = stem(&self.0[0]).map_or("", |(stem, _)| stem);
-        let whole = stem.trim_end_matches(['_', '-', '.']);
+        let whole = self.stem().trim_end_matches(['_', '-', '.']);
         let whole = whole.strip_suffix("part").unwrap_or(whole).trim_end_matches(['_', '-', '.']);
         let whole = self.0[0].with_file_name(if whole.is_empty() { "whole.index" } else { whole });
         let parts: Vec<String> = self.0.iter().map(|part| part.display().to_string()).collect();
@@ -71,10 +74,10 @@ impl Parts {
     }
 }
 
-/// A part with its size.
+/// Opens a part; returns it with its size.
 fn open(path: &Path) -> Result<(File, usize), FaissError> {
     let failed = |source| FaissError::from(MapError::Open { path: path.to_owned(), source });
-    // Looked at before it is opened, as opening a pipe waits for its writer.
+    // Checked before the file is opened, because opening a pipe waits for its writer.
     if !fs::metadata(path).map_err(failed)?.is_file() {
         return Err(MapError::NotAFile(path.to_owned()).into());
     }
@@ -83,7 +86,7 @@ fn open(path: &Path) -> Result<(File, usize), FaissError> {
     Ok((file, usize::try_from(bytes).unwrap_or(usize::MAX)))
 }
 
-/// The name without the letters of a part, and the number that they are.
+/// Splits the name of a part into its stem and the number that its letters encode.
 fn stem(path: &Path) -> Option<(&str, usize)> {
     let name = path.file_name()?.to_str()?;
     let (stem, letters) = name.split_at_checked(name.len().checked_sub(SUFFIX_LETTERS)?)?;
@@ -92,7 +95,7 @@ fn stem(path: &Path) -> Option<(&str, usize)> {
     stem.ends_with(['_', '.', '-']).then_some((stem, number))
 }
 
-/// The letters of the part of that number.
+/// Returns the letters of a part's number.
 fn letters(number: usize) -> String {
     [number / 26, number % 26].map(|digit| char::from(b'a' + (digit % 26) as u8)).iter().collect()
 }

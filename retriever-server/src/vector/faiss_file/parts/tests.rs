@@ -1,10 +1,11 @@
-//! Files that were split, at any place and by anybody.
+//! Files that were split, correctly or not.
 
 use super::super::tests::golden;
 use super::super::{FaissIndex, HnswFile};
 use super::*;
+use crate::vector::hnsw::SearchSize;
 
-/// A folder with a file of faiss in parts of so many bytes.
+/// Splits a file of faiss into parts of `part_bytes` in a temporary folder.
 fn split(file: &str, part_bytes: usize) -> (tempfile::TempDir, Vec<PathBuf>) {
     let folder = tempfile::tempdir().unwrap();
     let whole = fs::read(golden(file)).unwrap();
@@ -35,14 +36,14 @@ fn parts_of_whole_pages_are_read_as_one_file() {
         let whole = FaissIndex::open(&golden(file)).unwrap();
         let (_folder, paths) = split(file, page_bytes);
         assert!(paths.len() > 1, "{file} is shorter than a page");
-        // Any part stands for all of them.
+        // The path of any part opens all of them.
         for path in [&paths[0], &paths[paths.len() / 2], &paths[paths.len() - 1]] {
             let index = FaissIndex::open(path).unwrap();
-            let (found, expected) = (index.vectors(), whole.vectors());
-            assert_eq!(found.rows(), expected.rows(), "{file}");
-            assert_eq!((found.count(), found.metric()), (expected.count(), expected.metric()));
+            let (vectors, expected) = (index.vectors(), whole.vectors());
+            assert_eq!(vectors.rows(), expected.rows(), "{file}");
+            assert_eq!((vectors.count(), vectors.metric()), (expected.count(), expected.metric()));
         }
-        // Rows lie across the ends of parts: 45 bytes come before the first of a flat file.
+        // Some rows span two parts: 45 bytes come before the first row of a flat file.
         let row_bytes = size_of::<f32>() * whole.vectors().dimension();
         assert!(!page_bytes.is_multiple_of(row_bytes) || file.starts_with("hnsw"), "{file}");
     }
@@ -53,16 +54,17 @@ fn a_graph_in_parts_leads_to_the_same_rows() {
     let whole = hnsw(FaissIndex::open(&golden("hnsw-ip.index")).unwrap());
     let (_folder, paths) = split("hnsw-ip.index", joined::page_bytes().unwrap());
     let parts = hnsw(FaissIndex::open(&paths[0]).unwrap());
-    // The files need not be there by their names any more.
+    // Once mapped, the files no longer need their names.
     for path in &paths {
         fs::remove_file(path).unwrap();
     }
+    let size = SearchSize { top_k: 10, ef: 64 };
     let rows = whole.vectors().table();
     let mut query = vec![0.0; rows.dimension()];
     for row in (0..rows.count()).step_by(17) {
         rows.read_row(row, &mut query);
-        let expected = whole.search(&query, 10, 64, &|| false).unwrap();
-        assert_eq!(parts.search(&query, 10, 64, &|| false).unwrap(), expected, "row {row}");
+        let expected = whole.search(&query, size, &|| false).unwrap();
+        assert_eq!(parts.search(&query, size, &|| false).unwrap(), expected, "row {row}");
     }
 }
 
@@ -88,8 +90,8 @@ fn parts_that_are_missing_torn_or_foreign_are_refused() {
         assert!(message.contains(name) && message.contains(expected), "{message}");
     };
     let remove = |path: &PathBuf| fs::remove_file(path).unwrap();
-    check("part_ab", &|paths| remove(&paths[1]), "is not there");
-    check("part_aa", &|paths| remove(&paths[0]), "is not there");
+    check("part_ab", &|paths| remove(&paths[1]), "is missing");
+    check("part_aa", &|paths| remove(&paths[0]), "is missing");
     check("part_aa", &|paths| remove(&paths[paths.len() - 1]), "the file ends at byte");
     check("part_ab", &|paths| fs::write(&paths[1], b"").unwrap(), "has 0 bytes");
     let torn = |paths: &[PathBuf]| fs::write(&paths[1], vec![0; page_bytes - 1]).unwrap();
@@ -110,17 +112,17 @@ fn parts_that_are_missing_torn_or_foreign_are_refused() {
     check("part_aa", &foreign, "starts with \"xxxx\"");
 }
 
-/// The header stands in the first part: what it says is compared with all of them.
+/// The header is in the first part, and its numbers must agree with the size of all parts.
 #[test]
 fn a_flipped_bit_of_the_header_does_no_harm() {
     let (_folder, paths) = split("flat-ip.index", joined::page_bytes().unwrap());
     let count = FaissIndex::open(&paths[0]).unwrap().vectors().count();
     let whole = fs::read(&paths[0]).unwrap();
     let mut refused = 0;
-    for place in 0..45 {
+    for index in 0..45 {
         for bit in 0..8 {
             let mut flipped = whole.clone();
-            flipped[place] ^= 1 << bit;
+            flipped[index] ^= 1 << bit;
             fs::write(&paths[0], flipped).unwrap();
             match FaissIndex::open(&paths[0]) {
                 Ok(index) => assert_eq!(index.vectors().count(), count),
@@ -128,7 +130,7 @@ fn a_flipped_bit_of_the_header_does_no_harm() {
             }
         }
     }
-    // All but the two numbers that faiss does not read either.
+    // All except the two numbers that faiss does not read either.
     assert_eq!(refused, (45 - 16) * 8);
 }
 
