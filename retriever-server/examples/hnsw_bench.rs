@@ -37,7 +37,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (stored, last) = bytes.split_at(count * row_bytes);
     let rows = Rows::new(stored, RowFormat::F32, dimension)?;
     let last = &last[..asked * row_bytes];
-    let queries: Vec<f32> = last.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+    let queries: Vec<f32> =
+        last.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
     let exact = vector::top_k(&rows, &queries, TOP_K, 2, &|| false).ok_or(NOT_STOPPED)?;
     if let Some(file) = rest.get(1) {
         let FaissIndex::Hnsw(file) = FaissIndex::open(Path::new(file))? else {

@@ -94,7 +94,11 @@ impl Screening {
         let padded = panel.len() / SCREEN_QUERIES;
         assert!(padded > 0 && padded.is_multiple_of(2 * TILE), "numbers of a row");
         assert!(rows.len().is_multiple_of(SCREEN_ROWS * padded), "blocks of rows");
-        assert_eq!(scores.len(), rows.len() / padded * SCREEN_QUERIES, "a score for each row and query");
+        assert_eq!(
+            scores.len(),
+            rows.len() / padded * SCREEN_QUERIES,
+            "a score for each row and query"
+        );
         let blocks = rows.chunks_exact(SCREEN_ROWS * padded);
         let blocks = blocks.zip(scores.chunks_exact_mut(SCREEN_ROWS * SCREEN_QUERIES));
         match self.0 {

@@ -79,7 +79,8 @@ mod tests {
             for (range, panel) in panels.iter() {
                 lengths.push(range.len());
                 for (index, &number) in panel.iter().enumerate() {
-                    unpacked[(range.start + index % range.len()) * 5 + index / range.len()] = number;
+                    unpacked[(range.start + index % range.len()) * 5 + index / range.len()] =
+                        number;
                 }
             }
             assert_eq!(lengths, sizes);

@@ -73,8 +73,9 @@ pub(super) fn summary(device: usize) -> Result<DeviceSummary, GpuError> {
             name: context.name().map_err(driver_error(device))?,
             capability,
             multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32,
-            shared_bytes: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?
-                as usize,
+            shared_bytes: attribute(
+                Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
+            )? as usize,
             free_bytes: free as u64,
             total_bytes: total as u64,
         })

@@ -137,7 +137,8 @@ impl Cursor {
 
     fn take(&mut self, field: &'static str, needed_bytes: u128) -> Result<OwnedBytes, FormatFault> {
         let (offset_bytes, size_bytes) = (self.offset_bytes, self.bytes.len());
-        let end = usize::try_from(needed_bytes).ok().and_then(|bytes| bytes.checked_add(offset_bytes));
+        let end =
+            usize::try_from(needed_bytes).ok().and_then(|bytes| bytes.checked_add(offset_bytes));
         match end.filter(|&end| end <= size_bytes) {
             Some(end) => {
                 self.offset_bytes = end;

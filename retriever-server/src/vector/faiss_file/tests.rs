@@ -100,7 +100,8 @@ fn answers_are_those_of_faiss() {
                 }
                 FaissIndex::Hnsw(hnsw) => {
                     for (ef, recorded) in by_ef {
-                        let hits = hnsw.search(query, SearchSize { top_k, ef: *ef }, &|| false).unwrap();
+                        let hits =
+                            hnsw.search(query, SearchSize { top_k, ef: *ef }, &|| false).unwrap();
                         let context = format!("{file} query {number} ef {ef}");
                         assert_same(&hits, &recorded[number], metric, &context);
                         searches += 1;
@@ -124,7 +125,8 @@ fn more_hits_than_rows_and_none_at_all_may_be_asked_for() {
     assert_eq!(hnsw.search(query, SearchSize { top_k: 0, ef: 16 }, &|| false), Some(Vec::new()));
     assert_eq!(hnsw.search(query, SearchSize { top_k: 0, ef: 0 }, &|| false), Some(Vec::new()));
     assert_eq!(hnsw.search(query, SearchSize { top_k: 5, ef: 0 }, &|| false).unwrap().len(), 1);
-    let all = hnsw.search(query, SearchSize { top_k: usize::MAX, ef: usize::MAX }, &|| false).unwrap();
+    let all =
+        hnsw.search(query, SearchSize { top_k: usize::MAX, ef: usize::MAX }, &|| false).unwrap();
     let mut rows = exact(hnsw.vectors(), query, usize::MAX).into_iter();
     // With so few links, no link leads to some rows. All others are found, in order.
     assert!(all.len() > 200 && all.iter().all(|hit| rows.any(|row| row == *hit)));
@@ -142,7 +144,11 @@ fn a_stop_ends_the_search() {
         let stop = || asked.replace(asked.get() + 1) == patience;
         assert_eq!(hnsw.search(query, SearchSize { top_k: 10, ef: 64 }, &stop), None);
         assert_eq!(asked.get(), patience + 1);
-        assert_eq!(hnsw.search(query, SearchSize { top_k: 10, ef: 64 }, &|| false), whole, "the previous search leaves no traces");
+        assert_eq!(
+            hnsw.search(query, SearchSize { top_k: 10, ef: 64 }, &|| false),
+            whole,
+            "the previous search leaves no traces"
+        );
     }
 }
 
@@ -301,8 +307,8 @@ fn a_wrong_number_is_reported_with_its_offset() {
     );
 }
 
-/// The offsets of the parts of the graph in a file.
-struct Offsets {
+/// The parts of the graph in a file, each by its offset.
+struct GraphParts {
     probabilities: usize,
     below: usize,
     levels: usize,
@@ -313,7 +319,7 @@ struct Offsets {
 }
 
 /// Computes the offsets: each vector starts where the previous one ends.
-fn part_offsets(bytes: &[u8]) -> Offsets {
+fn graph_parts(bytes: &[u8]) -> GraphParts {
     let count = |start: usize| u64::from_le_bytes(*bytes[start..].first_chunk().unwrap()) as usize;
     let probabilities = 37;
     let below = probabilities + 8 + 8 * count(probabilities);
@@ -321,15 +327,15 @@ fn part_offsets(bytes: &[u8]) -> Offsets {
     let offsets = levels + 8 + 4 * count(levels);
     let slots = offsets + 8 + 8 * count(offsets);
     let entry = slots + 8 + 4 * count(slots);
-    Offsets { probabilities, below, levels, offsets, slots, entry, storage: entry + 20 }
+    GraphParts { probabilities, below, levels, offsets, slots, entry, storage: entry + 20 }
 }
 
 #[test]
 fn a_wrong_graph_is_reported_with_its_offset() {
     let file = "hnsw-l2.index";
     let bytes = fs::read(golden(file)).unwrap();
-    let Offsets { probabilities, below, levels, offsets, slots, entry, storage } =
-        part_offsets(&bytes);
+    let GraphParts { probabilities, below, levels, offsets, slots, entry, storage } =
+        graph_parts(&bytes);
     assert_eq!(&bytes[storage..storage + 4], b"IxF2");
     // The offset and the bytes to write; the field and the offset that the error reports.
     for (offset, bytes, field, reported, expected) in [
@@ -351,7 +357,10 @@ fn a_wrong_graph_is_reported_with_its_offset() {
         (33, vec![0], "metric of stored vectors", storage, "is 1, expected 0 as in the graph"),
     ] {
         let message = message(file, offset, &bytes);
-        assert!(message.starts_with(&format!("{field} at byte {reported} {expected}")), "{message}");
+        assert!(
+            message.starts_with(&format!("{field} at byte {reported} {expected}")),
+            "{message}"
+        );
     }
     for (code, expected) in [
         (b"null", "holds null (no vectors: the index was written without its storage), which is"),
@@ -366,7 +375,7 @@ fn a_wrong_graph_is_reported_with_its_offset() {
 fn a_link_to_a_row_that_is_not_on_its_level_is_refused() {
     let file = "hnsw-l2.index";
     let bytes = fs::read(golden(file)).unwrap();
-    let Offsets { levels, offsets, slots, .. } = part_offsets(&bytes);
+    let GraphParts { levels, offsets, slots, .. } = graph_parts(&bytes);
     let of_level = |height: u8| {
         (0..240).find(|row| bytes[levels + 8 + 4 * row..][..4] == [height, 0, 0, 0]).unwrap()
     };

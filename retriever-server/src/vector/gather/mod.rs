@@ -40,7 +40,11 @@ impl<'a> Scorer<'a> {
     }
 
     /// Uses the given instructions, to compare them.
-    pub(super) fn with_instructions(instructions: Instructions, rows: Rows<'a>, metric: Metric) -> Self {
+    pub(super) fn with_instructions(
+        instructions: Instructions,
+        rows: Rows<'a>,
+        metric: Metric,
+    ) -> Self {
         Self { rows, metric, instructions }
     }
 
@@ -78,9 +82,13 @@ impl<'a> Scorer<'a> {
             let ahead = &ahead[..ahead.len().min(BLOCK_ROWS)];
             let block_scores = self.score_block(query, block, ahead);
             let block_scores = block_scores[..block.len()].iter();
-            scores.extend(block_scores.map(|&score| {
-                if score.is_finite() { score } else { f32::NEG_INFINITY }
-            }));
+            scores.extend(
+                block_scores.map(
+                    |&score| {
+                        if score.is_finite() { score } else { f32::NEG_INFINITY }
+                    },
+                ),
+            );
         }
     }
 

@@ -154,7 +154,8 @@ impl<'a> Builder<'a> {
         out.write_all(&[0; LINE_BYTES][..padding])?;
         write_graph(out, graph)?;
         let entry = graph.entry();
-        let (row, level) = entry.map_or((NONE, NONE), |entry| (entry.row as i32, entry.level as i32));
+        let (row, level) =
+            entry.map_or((NONE, NONE), |entry| (entry.row as i32, entry.level as i32));
         for number in [row, level, ef as i32, 0, 0] {
             out.write_all(&number.to_le_bytes())?;
         }

@@ -8,7 +8,7 @@ use crate::index::dense::DenseRows;
 use crate::processor::fork_join::fork_join;
 use crate::query::Hit;
 use crate::vector::faiss_file::{FlatFile, HnswFile, Metric};
-use crate::vector::hnsw::GraphFile;
+use crate::vector::hnsw::{GraphFile, GraphSearchSize};
 use crate::vector::usearch::{UsearchError, UsearchFile};
 use crate::vector::{self, RowFormat, Rows, Scorer};
 
@@ -151,9 +151,9 @@ impl Vectors {
                 let (exact, searched) = (rows.rows()?, rows.searched()?);
                 let scorer = Scorer::new(searched, vector::Metric::InnerProduct);
                 let ef = (*ef).max(top_k);
-                let candidates = candidates(top_k).min(ef);
+                let graph_size = GraphSearchSize { top_k: candidates(top_k).min(ef), ef };
                 let hits = search_each(queries, exact.dimension(), threads, &|query| {
-                    Ok(graph.search(&scorer, query, (candidates, ef), &|| stop()))
+                    Ok(graph.search(&scorer, query, graph_size, &|| stop()))
                 })?;
                 Ok(rescored(hits, &exact, queries, size))
             }
@@ -173,8 +173,9 @@ impl Vectors {
                 Ok(vector::top_k(&file.table(), queries, top_k, threads, stop))
             }
             Self::FaissHnsw { file, ef } => {
+                let graph_size = GraphSearchSize { top_k, ef: (*ef).max(top_k) };
                 search_each(queries, file.vectors().dimension(), threads, &|query| {
-                    Ok(file.search(query, top_k, (*ef).max(top_k), &|| stop()))
+                    Ok(file.search(query, graph_size, &|| stop()))
                 })
             }
         }

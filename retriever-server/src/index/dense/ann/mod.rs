@@ -19,8 +19,7 @@ use super::{DENSE_FOLDER, DenseManifest, DenseRows, Source, lock, remove_if_ther
 use crate::index::manifest::{FileEntry, Verification};
 use crate::index::progress::Progress;
 use crate::index::{IndexError, io_error};
-use crate::query::Hit;
-use crate::vector::hnsw::{BuildSettings, Builder, GraphFile};
+use crate::vector::hnsw::{BuildSettings, Builder, GraphFile, SearchSize};
 use crate::vector::{self, Metric, RowFormat, Rows, Scorer};
 
 /// What graphs are built with: M and efConstruction as faiss's users set them, for about 16 links
@@ -245,7 +244,8 @@ pub fn build(
         file: entry,
         recall_at_10: measure(&rows, threads, |query, ef| {
             let scorer = Scorer::new(rows, Metric::InnerProduct);
-            let hits = graph.search(&scorer, query, (SAMPLE_TOP_K + 1, ef), &|| false);
+            let size = SearchSize { top_k: SAMPLE_TOP_K + 1, ef };
+            let hits = graph.search(&scorer, query, size, &|| false);
             hits.unwrap_or_default()
         }),
     };

@@ -128,7 +128,7 @@ fn start<'a>(
     threads: usize,
 ) -> Result<UsearchBuilder<'a>, UsearchError> {
     if is_sealed(partial).unwrap_or(false)
-        && let Ok(builder) = UsearchBuilder::resume(rows, format, SETTINGS, (threads, partial))
+        && let Ok(builder) = UsearchBuilder::resume(rows, format, SETTINGS, threads, partial)
     {
         return Ok(builder);
     }
