@@ -111,21 +111,21 @@ pub fn best(
 }
 
 fn cut(list: &mut Vec<u64>, keep: usize) {
-    list.sort_unstable_by(|one, other| other.cmp(one));
+    list.sort_unstable_by(|left, right| right.cmp(left));
     list.truncate(keep);
 }
 
-fn product(format: DeviceFormat, one: &[u8], other: &[u8]) -> f64 {
+fn product(format: DeviceFormat, row: &[u8], query: &[u8]) -> f64 {
     match format {
         DeviceFormat::Halves => {
             let number = |bytes: &[u8; 2]| f64::from(f16::from_le_bytes(*bytes).to_f32());
-            let pairs = one.as_chunks().0.iter().zip(other.as_chunks().0);
-            pairs.map(|(one, other)| number(one) * number(other)).sum()
+            let pairs = row.as_chunks().0.iter().zip(query.as_chunks().0);
+            pairs.map(|(left, right)| number(left) * number(right)).sum()
         }
         DeviceFormat::Bytes => {
             let number = |byte: &u8| i32::from(byte.cast_signed());
-            let pairs = one.iter().zip(other);
-            f64::from(pairs.map(|(one, other)| number(one) * number(other)).sum::<i32>())
+            let pairs = row.iter().zip(query);
+            f64::from(pairs.map(|(left, right)| number(left) * number(right)).sum::<i32>())
         }
     }
 }

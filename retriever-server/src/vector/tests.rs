@@ -87,8 +87,8 @@ proptest! {
             let expected = oracle(&rows, &case.queries, case.top_k);
             for instructions in Instructions::available() {
                 let Case { queries, top_k, threads, .. } = &case;
-                let found = top_k_with(instructions, &rows, queries, *top_k, *threads, &never);
-                prop_assert_eq!(found.as_ref(), Some(&expected), "{:?} {:?}", format, instructions);
+                let lists = top_k_with(instructions, &rows, queries, *top_k, *threads, &never);
+                prop_assert_eq!(lists.as_ref(), Some(&expected), "{:?} {:?}", format, instructions);
             }
         }
     }
@@ -101,13 +101,13 @@ proptest! {
             let expected = oracle(&rows, &case.queries, case.top_k);
             for instructions in Instructions::available() {
                 let Case { queries, top_k, threads, .. } = &case;
-                let found = top_k_with(instructions, &rows, queries, *top_k, *threads, &never).unwrap();
-                prop_assert_eq!(found.len(), expected.len());
-                for (found, expected) in found.iter().zip(&expected) {
+                let lists = top_k_with(instructions, &rows, queries, *top_k, *threads, &never).unwrap();
+                prop_assert_eq!(lists.len(), expected.len());
+                for (hits, expected) in lists.iter().zip(&expected) {
                     let rows = |hits: &[Hit]| hits.iter().map(|hit| hit.row).collect::<Vec<_>>();
-                    prop_assert_eq!(rows(found), rows(expected), "{:?} {:?}", format, instructions);
-                    for (found, expected) in found.iter().zip(expected) {
-                        prop_assert!((found.score - expected.score).abs() <= 1e-6 * expected.score.abs().max(1e-3));
+                    prop_assert_eq!(rows(hits), rows(expected), "{:?} {:?}", format, instructions);
+                    for (hit, expected) in hits.iter().zip(expected) {
+                        prop_assert!((hit.score - expected.score).abs() <= 1e-6 * expected.score.abs().max(1e-3));
                     }
                 }
             }
@@ -131,8 +131,8 @@ proptest! {
             let rows = Rows::new(&bytes, format, case.dimension).unwrap();
             let poisoned = rows.count().div_ceil(every);
             for instructions in Instructions::available() {
-                let found = top_k_with(instructions, &rows, &case.queries, 300, 2, &never).unwrap();
-                for hits in found {
+                let lists = top_k_with(instructions, &rows, &case.queries, 300, 2, &never).unwrap();
+                for hits in lists {
                     prop_assert_eq!(hits.len(), rows.count() - poisoned, "{:?}", instructions);
                     for hit in hits {
                         prop_assert!(hit.score.is_finite() && !(hit.row as usize).is_multiple_of(every));
@@ -156,12 +156,12 @@ fn many_chunks_on_many_threads_give_the_same() {
             let expected = oracle(&rows, &queries, 20);
             for instructions in Instructions::available() {
                 for threads in [0, 1, 3, 100] {
-                    let found =
+                    let lists =
                         top_k_with(instructions, &rows, &queries, 20, threads, &never).unwrap();
-                    for (found, expected) in found.iter().zip(&expected) {
+                    for (hits, expected) in lists.iter().zip(&expected) {
                         let rows =
                             |hits: &[Hit]| hits.iter().map(|hit| hit.row).collect::<Vec<_>>();
-                        assert_eq!(rows(found), rows(expected), "{format:?} {instructions:?}");
+                        assert_eq!(rows(hits), rows(expected), "{format:?} {instructions:?}");
                     }
                 }
             }
@@ -256,9 +256,9 @@ fn finer_rows_make_up_for_coarse_ones() {
     let coarse = Rows::new(&coarse, RowFormat::I8, dimension).unwrap();
     let expected = top_k(&fine, &queries, 10, 2, &never).unwrap();
     assert_ne!(top_k(&coarse, &queries, 10, 2, &never).unwrap(), expected);
-    let mut found = top_k(&coarse, &queries, 40, 2, &never).unwrap();
-    rescore(&fine, &queries, &mut found, 10, 2);
-    assert_eq!(found, expected);
+    let mut lists = top_k(&coarse, &queries, 40, 2, &never).unwrap();
+    rescore(&fine, &queries, &mut lists, 10, 2);
+    assert_eq!(lists, expected);
 }
 
 #[test]

@@ -122,8 +122,8 @@ impl FormatFault {
     }
 }
 
-/// Returns the kind of index that a code stands for in faiss, if it is known. Where a family has many
-/// members, the start of the code decides.
+/// Returns the kind of index that a code denotes in faiss, if it is known. Large families of kinds are
+/// recognised by the start of the code.
 fn meaning(code: [u8; 4]) -> Option<&'static str> {
     Some(match &code {
         b"null" => "no vectors: the index was written without its storage",
