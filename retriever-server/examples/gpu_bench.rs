@@ -12,12 +12,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use retriever_server::query::Hit;
 use retriever_server::device::Device;
 use retriever_server::gpu::{
     BATCH_QUERIES_MAX, CudaDevice, DeviceFormat, GpuError, GpuIndex, GpuOptions, Layout, Machine,
     PackedQueries, compile, devices, search, synthetic,
 };
+use retriever_server::query::Hit;
 use retriever_server::vector::{self, RowFormat, Rows};
 use shared::splitmix;
 

@@ -4,7 +4,6 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::thread;
 
 use cudarc::driver::sys::CUfunction_attribute as FunctionAttribute;
 use cudarc::driver::{
@@ -19,6 +18,7 @@ use super::probe::{DeviceSummary, driver_error, guarded, summary};
 use super::search::Machine;
 use super::shape::{BATCH_QUERIES_MAX, BLOCK_THREADS, CUT_THREADS, KEEP_MAX, Kernel, LIST_KEYS};
 use super::{GpuError, synthetic};
+use crate::processor::fork_join::fork_join;
 use crate::vector::Rows;
 
 /// The bytes of packed rows in one copy to a device.
@@ -364,18 +364,13 @@ fn pack_part(
     let pitch = layout.pitch();
     let mut scales = vec![0.0; source.len()];
     let share = source.len().div_ceil(threads.max(1)).max(1);
-    thread::scope(|scope| {
-        let parts = packed.chunks_mut(share * pitch).zip(scales.chunks_mut(share)).enumerate();
-        for (part, (packed, scales)) in parts {
-            let first = source.start + part * share;
-            scope.spawn(move || {
-                let mut numbers = vec![0.0; layout.dimension];
-                let targets = packed.chunks_mut(pitch).zip(scales);
-                for (row, (packed, scale)) in targets.enumerate() {
-                    rows.read_row(first + row, &mut numbers);
-                    *scale = layout.pack(&numbers, packed);
-                }
-            });
+    let parts = packed.chunks_mut(share * pitch).zip(scales.chunks_mut(share)).enumerate();
+    fork_join(parts, |(part, (packed, scales))| {
+        let first = source.start + part * share;
+        let mut numbers = vec![0.0; layout.dimension];
+        for (row, (packed, scale)) in packed.chunks_mut(pitch).zip(scales).enumerate() {
+            rows.read_row(first + row, &mut numbers);
+            *scale = layout.pack(&numbers, packed);
         }
     });
     scales

@@ -1,12 +1,11 @@
 //! Rows that a device and the processor generate identically from a counter, to measure searches over
 //! more rows than one would copy.
 
-use std::thread;
-
 use half::f16;
 
 use super::keys;
 use super::pack::{DeviceFormat, Layout, PackedQueries};
+use crate::processor::fork_join::fork_join;
 use crate::query::Hit;
 
 /// The bytes of one load in a kernel.
@@ -92,16 +91,11 @@ pub fn best(
         lists
     };
     let mut lists: Vec<Vec<u64>> = vec![Vec::new(); queries.count()];
-    thread::scope(|scope| {
-        let search = &search;
-        let parts: Vec<_> =
-            (0..count).step_by(share).map(|first| scope.spawn(move || search(first))).collect();
-        for part in parts {
-            for (list, part) in lists.iter_mut().zip(part.join().unwrap_or_default()) {
-                list.extend(part);
-            }
+    for part in fork_join((0..count).step_by(share), search) {
+        for (list, part) in lists.iter_mut().zip(part) {
+            list.extend(part);
         }
-    });
+    }
     let open = |(query, list): (usize, &mut Vec<u64>)| {
         cut(list, keep);
         let hits = list.iter().filter_map(|&key| keys::open(key));

@@ -35,8 +35,6 @@ pub mod hnsw;
 pub mod usearch;
 pub mod faiss_file;
 
-use std::thread;
-
 pub use distances::top_k_by_distance;
 pub use gather::{Metric, Scorer};
 pub use kernel::Instructions;
@@ -45,6 +43,7 @@ pub use rows::{DIMENSION_MAX, RowFormat, Rows, RowsError};
 use best::Best;
 use scan::Scan;
 
+use crate::processor::fork_join::fork_join;
 use crate::query::Hit;
 
 /// The number of hits that are kept in addition to those requested, because the order can change when
@@ -120,16 +119,8 @@ pub fn rescore(
     let hits: usize = lists.iter().map(Vec::len).sum();
     let threads = threads.min(hits * dimension / scan::THREAD_PRODUCTS).max(1);
     let share = lists.len().div_ceil(threads).max(1);
-    thread::scope(|scope| {
-        let mut shares = queries.chunks(share * dimension).zip(lists.chunks_mut(share));
-        let own = shares.next();
-        for (queries, lists) in shares {
-            scope.spawn(move || rescore(queries, lists));
-        }
-        if let Some((queries, lists)) = own {
-            rescore(queries, lists);
-        }
-    });
+    let shares = queries.chunks(share * dimension).zip(lists.chunks_mut(share));
+    fork_join(shares, |(queries, lists)| rescore(queries, lists));
 }
 
 /// Returns the sum of the products in double precision, rounded once.

@@ -1,9 +1,7 @@
 //! Comparison of all rows with all queries on several threads. Whichever thread is free takes the next
 //! chunk of rows. A chunk stays in the cache while every panel of queries is multiplied with it.
 
-use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
 
 use super::best::Best;
 #[cfg(target_arch = "x86_64")]
@@ -13,6 +11,7 @@ use super::panels::Panels;
 use super::rows::{RowFormat, Rows};
 #[cfg(target_arch = "x86_64")]
 use super::screen::{self, SCREEN_QUERIES, ScreenQueries, ScreenRows};
+use crate::processor::fork_join::fork_join;
 use crate::query::Hit;
 
 /// The bytes of a chunk of rows as `f32`: half of a small second-level cache.
@@ -76,30 +75,21 @@ pub(super) fn over_chunks(
     work: &ChunkWork<'_>,
 ) -> Option<Vec<Best>> {
     let (next, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let work = || {
-        work(&mut || {
-            if stopped.load(Ordering::Relaxed) || stop() {
-                stopped.store(true, Ordering::Relaxed);
-                return None;
-            }
-            Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&chunk| chunk < chunks)
-        })
+    let claim = || {
+        if stopped.load(Ordering::Relaxed) || stop() {
+            stopped.store(true, Ordering::Relaxed);
+            return None;
+        }
+        Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&chunk| chunk < chunks)
     };
-    let found = thread::scope(|scope| {
-        // A thread that does not start leaves its chunks to the others.
-        let others: Vec<_> = (1..threads)
-            .filter_map(|_| thread::Builder::new().spawn_scoped(scope, work).ok())
-            .collect();
-        let mut best = work();
-        for other in others {
-            let found = other.join().unwrap_or_else(|panic| resume_unwind(panic));
-            for (best, found) in best.iter_mut().zip(found) {
-                best.absorb(found);
-            }
+    let parts = fork_join(0..threads.max(1), |_| work(&mut || claim()));
+    let best = parts.into_iter().reduce(|mut best, part| {
+        for (best, part) in best.iter_mut().zip(part) {
+            best.absorb(part);
         }
         best
     });
-    (!stopped.into_inner()).then_some(found)
+    best.filter(|_| !stopped.into_inner())
 }
 
 impl<'a> Scan<'a> {

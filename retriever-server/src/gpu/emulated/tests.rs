@@ -7,10 +7,10 @@ use proptest::prelude::*;
 use shared::splitmix;
 
 use super::*;
-use crate::query::Hit;
 use crate::gpu::search::search;
 use crate::gpu::shape::KEEP_MAX;
 use crate::gpu::{keys, synthetic};
+use crate::query::Hit;
 use crate::vector::{self, RowFormat, Rows};
 
 fn never() -> bool {

@@ -1,7 +1,6 @@
 //! The rows of an index on one or several devices.
 
 use std::sync::Arc;
-use std::thread;
 
 use tracing::info;
 
@@ -13,6 +12,7 @@ use super::probe::{devices, summary};
 use super::shape::{BATCH_QUERIES_MAX, KEEP_MAX};
 use super::{GpuError, Machine};
 use crate::device::Device;
+use crate::processor::fork_join::fork_join;
 use crate::query::Hit;
 use crate::vector::{self, RowFormat, Rows};
 
@@ -84,24 +84,13 @@ impl GpuIndex {
             info!(device, rows = rows.len(), ?format, row_bytes, buffer_bytes, free_bytes, "plan");
         }
         let threads = options.threads.div_ceil(shards.len().max(1));
-        let loaded: Vec<Result<CudaDevice, GpuError>> = thread::scope(|scope| {
-            let load = |shard: Shard| {
-                let mut device = CudaDevice::open(shard.device, layout, shard.rows.len())?;
-                device.load(rows, shard.rows.start, threads).map(|()| device)
-            };
-            let loading: Vec<_> =
-                shards.iter().cloned().map(|shard| scope.spawn(move || load(shard))).collect();
-            let ended = || Err(GpuError::Panicked("a thread that loaded rows ended".to_owned()));
-            loading.into_iter().map(|thread| thread.join().unwrap_or_else(|_| ended())).collect()
+        let parts = fork_join(&shards, |shard| -> Result<_, GpuError> {
+            let mut machine = CudaDevice::open(shard.device, layout, shard.rows.len())?;
+            machine.load(rows, shard.rows.start, threads)?;
+            Ok(Part { device: shard.device, machine, first_row: shard.rows.start as u32 })
         });
-        let parts = shards.iter().zip(loaded).map(|(shard, device)| {
-            device.map(|machine| Part {
-                device: shard.device,
-                machine,
-                first_row: shard.rows.start as u32,
-            })
-        });
-        let index = Self::over(layout, parts.collect::<Result<_, _>>()?, options.threads)?;
+        let parts = parts.into_iter().collect::<Result<_, GpuError>>()?;
+        let index = Self::over(layout, parts, options.threads)?;
         info!(devices = shards.len(), "the vectors are on the devices");
         Ok(index)
     }

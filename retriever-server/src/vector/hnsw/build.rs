@@ -8,13 +8,12 @@
 //! The rows of a batch do not see each other. Therefore a batch is small compared with the graph, and
 //! the rows come in a spread order, because neighbours in the corpus are often neighbours in space.
 
-use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use super::growing::Growing;
 use super::search::{Compared, Search, Workspace, Workspaces};
 use super::{Entry, Links};
+use crate::processor::fork_join::fork_join;
 use crate::vector::gather::Scorer;
 
 /// The most rows of a batch.
@@ -248,34 +247,24 @@ impl<'a> Builder<'a> {
         work: impl Fn(usize, &mut Workspace) -> T + Sync,
     ) -> Vec<T> {
         let next = AtomicUsize::new(0);
-        let take_part = || {
+        let threads = self.threads.min(count / CHUNK_ITEMS).max(1);
+        let parts = fork_join(0..threads, |_| {
             self.workspaces.lend(|workspace| {
-                let mut done = Vec::new();
+                let mut chunks = Vec::new();
                 loop {
                     let first = next.fetch_add(CHUNK_ITEMS, Ordering::Relaxed);
                     if first >= count {
-                        return done;
+                        return chunks;
                     }
                     let last = count.min(first + CHUNK_ITEMS);
                     let results = (first..last).map(|item| work(item, workspace));
-                    done.push((first, results.collect::<Vec<T>>()));
+                    chunks.push((first, results.collect::<Vec<T>>()));
                 }
             })
-        };
-        let threads = self.threads.min(count / CHUNK_ITEMS).max(1);
-        let mut parts = thread::scope(|scope| {
-            // A thread that does not start leaves its items to the others.
-            let others: Vec<_> = (1..threads)
-                .filter_map(|_| thread::Builder::new().spawn_scoped(scope, take_part).ok())
-                .collect();
-            let mut parts = take_part();
-            for other in others {
-                parts.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
-            }
-            parts
         });
-        parts.sort_unstable_by_key(|(first, _)| *first);
-        parts.into_iter().flat_map(|(_, results)| results).collect()
+        let mut chunks: Vec<_> = parts.into_iter().flatten().collect();
+        chunks.sort_unstable_by_key(|(first, _)| *first);
+        chunks.into_iter().flat_map(|(_, results)| results).collect()
     }
 }
 

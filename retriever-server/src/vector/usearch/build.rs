@@ -7,11 +7,11 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use ::usearch::Index;
 
 use super::{GraphShape, UsearchError, largest, refused, round, utf8};
+use crate::processor::fork_join::fork_join;
 use crate::vector::hnsw::BuildSettings;
 use crate::vector::{RowFormat, Rows};
 
@@ -125,13 +125,7 @@ impl<'a> UsearchBuilder<'a> {
                 }
             }
         };
-        let lost = || UsearchError::Library("a thread was lost".to_owned());
-        thread::scope(|scope| {
-            let others: Vec<_> = (1..self.threads).map(|_| scope.spawn(work)).collect();
-            let own = work();
-            let others = others.into_iter().map(|other| other.join().map_err(|_| lost())?);
-            std::iter::once(own).chain(others).collect::<Result<(), _>>()
-        })?;
+        fork_join(0..self.threads, |_| work()).into_iter().collect::<Result<(), _>>()?;
         Ok(true)
     }
 

@@ -19,6 +19,7 @@ use super::{DENSE_FOLDER, DenseManifest, DenseRows, Source, lock, remove_if_ther
 use crate::index::manifest::{FileEntry, Verification};
 use crate::index::progress::Progress;
 use crate::index::{IndexError, io_error};
+use crate::query::Hit;
 use crate::vector::hnsw::{BuildSettings, Builder, GraphFile, SearchSize};
 use crate::vector::{self, Metric, RowFormat, Rows, Scorer};
 
