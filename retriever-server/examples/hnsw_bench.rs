@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use retriever_server::query::Hit;
 use retriever_server::vector::faiss_file::FaissIndex;
-use retriever_server::vector::hnsw::{BuildSettings, Builder, GraphFile, SearchSize};
+use retriever_server::vector::hnsw::{BuildSettings, Builder, GraphFile, GraphSearchSize};
 use retriever_server::vector::usearch::{GraphShape, UsearchBuilder, UsearchFile};
 use retriever_server::vector::{self, Metric, RowFormat, Rows, Scorer};
 
@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             return Err("not an HNSW file".into());
         };
         measure("faiss's file", &queries, dimension, &exact, |query, ef| {
-            file.search(query, SearchSize { top_k: TOP_K, ef }, &|| false).expect(NOT_STOPPED)
+            file.search(query, GraphSearchSize { top_k: TOP_K, ef }, &|| false).expect(NOT_STOPPED)
         });
         return Ok(());
     }
@@ -67,7 +67,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let coarse = Rows::new(&converted, format, dimension)?;
     let scorer = Scorer::new(coarse, Metric::InnerProduct);
     measure(&format!("{format:?}"), &queries, dimension, &exact, |query, ef| {
-        let size = SearchSize { top_k: ef.min(4 * TOP_K), ef };
+        let size = GraphSearchSize { top_k: ef.min(4 * TOP_K), ef };
         let hits = graph.search(&scorer, query, size, &|| false).expect(NOT_STOPPED);
         rescored(&rows, query, hits)
     });

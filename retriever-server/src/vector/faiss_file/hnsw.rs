@@ -2,7 +2,7 @@ use super::FormatFault;
 use super::cursor::Cursor;
 use super::flat::FlatFile;
 use crate::query::Hit;
-use crate::vector::hnsw::{self, Check, Graph, SearchSize, Workspaces};
+use crate::vector::hnsw::{self, Check, Graph, GraphSearchSize, Workspaces};
 
 /// Vectors with a graph that leads to the nearest ones while comparing only few.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl HnswFile {
     pub fn search(
         &self,
         query: &[f32],
-        size: SearchSize,
+        size: GraphSearchSize,
         stop: &dyn Fn() -> bool,
     ) -> Option<Vec<Hit>> {
         assert_eq!(query.len(), self.vectors.dimension(), "numbers in the query");

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::*;
 use crate::query::Hit;
-use crate::vector::hnsw::SearchSize;
+use crate::vector::hnsw::GraphSearchSize;
 
 /// The tolerance for scores, because faiss adds in another order.
 const TOLERANCE: f32 = 1e-5;
@@ -100,8 +100,9 @@ fn answers_are_those_of_faiss() {
                 }
                 FaissIndex::Hnsw(hnsw) => {
                     for (ef, recorded) in by_ef {
-                        let hits =
-                            hnsw.search(query, SearchSize { top_k, ef: *ef }, &|| false).unwrap();
+                        let hits = hnsw
+                            .search(query, GraphSearchSize { top_k, ef: *ef }, &|| false)
+                            .unwrap();
                         let context = format!("{file} query {number} ef {ef}");
                         assert_same(&hits, &recorded[number], metric, &context);
                         searches += 1;
@@ -122,11 +123,21 @@ fn more_hits_than_rows_and_none_at_all_may_be_asked_for() {
         panic!("not an HNSW file");
     };
     let query = &recording().queries[0];
-    assert_eq!(hnsw.search(query, SearchSize { top_k: 0, ef: 16 }, &|| false), Some(Vec::new()));
-    assert_eq!(hnsw.search(query, SearchSize { top_k: 0, ef: 0 }, &|| false), Some(Vec::new()));
-    assert_eq!(hnsw.search(query, SearchSize { top_k: 5, ef: 0 }, &|| false).unwrap().len(), 1);
-    let all =
-        hnsw.search(query, SearchSize { top_k: usize::MAX, ef: usize::MAX }, &|| false).unwrap();
+    assert_eq!(
+        hnsw.search(query, GraphSearchSize { top_k: 0, ef: 16 }, &|| false),
+        Some(Vec::new())
+    );
+    assert_eq!(
+        hnsw.search(query, GraphSearchSize { top_k: 0, ef: 0 }, &|| false),
+        Some(Vec::new())
+    );
+    assert_eq!(
+        hnsw.search(query, GraphSearchSize { top_k: 5, ef: 0 }, &|| false).unwrap().len(),
+        1
+    );
+    let all = hnsw
+        .search(query, GraphSearchSize { top_k: usize::MAX, ef: usize::MAX }, &|| false)
+        .unwrap();
     let mut rows = exact(hnsw.vectors(), query, usize::MAX).into_iter();
     // With so few links, no link leads to some rows. All others are found, in order.
     assert!(all.len() > 200 && all.iter().all(|hit| rows.any(|row| row == *hit)));
@@ -138,14 +149,14 @@ fn a_stop_ends_the_search() {
         panic!("not an HNSW file");
     };
     let query = &recording().queries[0];
-    let whole = hnsw.search(query, SearchSize { top_k: 10, ef: 64 }, &|| false);
+    let whole = hnsw.search(query, GraphSearchSize { top_k: 10, ef: 64 }, &|| false);
     for patience in 0..10 {
         let asked = std::cell::Cell::new(0);
         let stop = || asked.replace(asked.get() + 1) == patience;
-        assert_eq!(hnsw.search(query, SearchSize { top_k: 10, ef: 64 }, &stop), None);
+        assert_eq!(hnsw.search(query, GraphSearchSize { top_k: 10, ef: 64 }, &stop), None);
         assert_eq!(asked.get(), patience + 1);
         assert_eq!(
-            hnsw.search(query, SearchSize { top_k: 10, ef: 64 }, &|| false),
+            hnsw.search(query, GraphSearchSize { top_k: 10, ef: 64 }, &|| false),
             whole,
             "the previous search leaves no traces"
         );
@@ -173,7 +184,8 @@ fn scores_are_finite() {
                 panic!("not an HNSW file");
             };
             // The sum of the query's numbers is not 0, so its product with f32::MAX overflows.
-            let hits = hnsw.search(query, SearchSize { top_k: 10, ef: 64 }, &|| false).unwrap();
+            let hits =
+                hnsw.search(query, GraphSearchSize { top_k: 10, ef: 64 }, &|| false).unwrap();
             assert_eq!(hits.len(), expected, "{number}");
             assert!(hits.iter().all(|hit| hit.score.is_finite() && hit.row as usize != best));
         }
@@ -190,7 +202,8 @@ fn ask(bytes: &[u8], query: &[f32]) -> Result<(), FormatFault> {
         FaissIndex::Hnsw(hnsw) => {
             let query: Vec<f32> =
                 query.iter().copied().cycle().take(hnsw.vectors().dimension()).collect();
-            let hits = hnsw.search(&query, SearchSize { top_k: 10, ef: 16 }, &|| false).unwrap();
+            let hits =
+                hnsw.search(&query, GraphSearchSize { top_k: 10, ef: 16 }, &|| false).unwrap();
             assert!(hits.iter().all(|hit| (hit.row as usize) < hnsw.vectors().count()));
             assert!(hits.is_sorted_by_key(|hit| Reverse(ordered(hit.score))));
         }

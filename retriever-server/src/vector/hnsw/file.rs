@@ -15,7 +15,7 @@ use std::path::Path;
 
 use super::build::{BuildSettings, Builder};
 use super::growing::Growing;
-use super::{Check, Graph, Links, NONE, SLOT_BYTES, SearchSize, Workspaces, nearest};
+use super::{Check, Graph, GraphSearchSize, Links, NONE, SLOT_BYTES, Workspaces, nearest};
 use crate::processor::mapped::map;
 use crate::query::Hit;
 use crate::vector::faiss_file::cursor::Cursor;
@@ -95,10 +95,10 @@ impl GraphFile {
         &self,
         scorer: &Scorer<'_>,
         query: &[f32],
-        size: SearchSize,
+        size: GraphSearchSize,
         stop: &dyn Fn() -> bool,
     ) -> Option<Vec<Hit>> {
-        let size = SearchSize { ef: size.ef.max(size.top_k), ..size };
+        let size = GraphSearchSize { ef: size.ef.max(size.top_k), ..size };
         nearest(&self.graph, scorer, &self.workspaces, query, size, stop)
     }
 }

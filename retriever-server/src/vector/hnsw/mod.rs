@@ -56,7 +56,7 @@ pub(super) trait Links {
 
 /// The size of a search along a graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SearchSize {
+pub struct GraphSearchSize {
     /// The most hits to return.
     pub top_k: usize,
     /// The number of nearest rows whose links are followed: the paper's ef.
@@ -71,10 +71,10 @@ pub(super) fn nearest(
     scorer: &Scorer<'_>,
     workspaces: &Workspaces,
     query: &[f32],
-    size: SearchSize,
+    size: GraphSearchSize,
     stop: &dyn Fn() -> bool,
 ) -> Option<Vec<Hit>> {
-    let SearchSize { top_k, ef } = size;
+    let GraphSearchSize { top_k, ef } = size;
     let Some(entry) = links.entry() else { return Some(Vec::new()) };
     workspaces.lend(|workspace| {
         let mut prepared = std::mem::take(&mut workspace.query);

@@ -64,7 +64,7 @@ fn recall(file: &GraphFile, bytes: &[u8], ef: usize) -> f64 {
     for row in 0..100 {
         table(&queries).read_row(row, &mut query);
         let nearest = vector::top_k(&table(bytes), &query, 10, 1, &|| false).unwrap();
-        let size = SearchSize { top_k: 10, ef };
+        let size = GraphSearchSize { top_k: 10, ef };
         let hits = file.search(&scorer(bytes), &query, size, &|| false).unwrap();
         assert!(hits.is_sorted_by(|left, right| left.score >= right.score));
         expected += nearest[0].len();
@@ -114,7 +114,7 @@ fn every_row_is_inserted_once() {
         assert_eq!(builder.inserted() as usize, count);
         let file = read(&written(&builder), Check::Links).unwrap();
         let query = vec![0.1; DIMENSION];
-        let size = SearchSize { top_k: 1_000, ef: 1 };
+        let size = GraphSearchSize { top_k: 1_000, ef: 1 };
         let hits = file.search(&scorer(&bytes), &query, size, &|| false).unwrap();
         let mut rows: Vec<u32> = hits.iter().map(|hit| hit.row).collect();
         rows.sort_unstable();
@@ -128,7 +128,7 @@ fn equal_rows_are_all_reached_while_they_are_few() {
     let row = rows(1, 4);
     let bytes = row.repeat(12);
     let file = read(&built(&bytes, 1), Check::Links).unwrap();
-    let size = SearchSize { top_k: 20, ef: 20 };
+    let size = GraphSearchSize { top_k: 20, ef: 20 };
     let hits = file.search(&scorer(&bytes), &[0.3; DIMENSION], size, &|| false).unwrap();
     assert_eq!(hits.len(), 12);
 }
@@ -176,7 +176,7 @@ proptest! {
         }
         for check in [Check::Links, Check::Sizes] {
             let Ok(graph) = read(&file, check) else { continue };
-            let size = SearchSize { top_k: 10, ef: 30 };
+            let size = GraphSearchSize { top_k: 10, ef: 30 };
             let hits = graph.search(&scorer(bytes), &[0.2; DIMENSION], size, &|| false);
             prop_assert!(hits.unwrap().iter().all(|hit| hit.row < 90));
             if check == Check::Links && graph.rows() == 90 {

@@ -20,7 +20,7 @@ use crate::index::manifest::{FileEntry, Verification};
 use crate::index::progress::Progress;
 use crate::index::{IndexError, io_error};
 use crate::query::Hit;
-use crate::vector::hnsw::{BuildSettings, Builder, GraphFile, SearchSize};
+use crate::vector::hnsw::{BuildSettings, Builder, GraphFile, GraphSearchSize};
 use crate::vector::{self, Metric, RowFormat, Rows, Scorer};
 
 /// What graphs are built with: M and efConstruction as faiss's users set them, for about 16 links
@@ -245,7 +245,7 @@ pub fn build(
         file: entry,
         recall_at_10: measure(&rows, threads, |query, ef| {
             let scorer = Scorer::new(rows, Metric::InnerProduct);
-            let size = SearchSize { top_k: SAMPLE_TOP_K + 1, ef };
+            let size = GraphSearchSize { top_k: SAMPLE_TOP_K + 1, ef };
             let hits = graph.search(&scorer, query, size, &|| false);
             hits.unwrap_or_default()
         }),

@@ -41,7 +41,7 @@ fn a_graph_is_built_measured_and_searched() {
     assert!(recalls.is_sorted() && recalls[0] > 0.3 && recalls[4] > 0.95, "{recalls:?}");
     let rows = DenseRows::open(&world.index, &world.source, Verification::Sizes).unwrap();
     let scorer = Scorer::new(rows.rows().unwrap(), Metric::InnerProduct);
-    let size = SearchSize { top_k: 3, ef: 64 };
+    let size = GraphSearchSize { top_k: 3, ef: 64 };
     let hits = graph.search(&scorer, &vector("passage 345"), size, &|| false).unwrap();
     assert_eq!(hits[0].row, 345);
 }

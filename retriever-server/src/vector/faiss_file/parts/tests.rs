@@ -3,7 +3,7 @@
 use super::super::tests::golden;
 use super::super::{FaissIndex, HnswFile};
 use super::*;
-use crate::vector::hnsw::SearchSize;
+use crate::vector::hnsw::GraphSearchSize;
 
 /// Splits a file of faiss into parts of `part_bytes` in a temporary folder.
 fn split(file: &str, part_bytes: usize) -> (tempfile::TempDir, Vec<PathBuf>) {
@@ -58,7 +58,7 @@ fn a_graph_in_parts_leads_to_the_same_rows() {
     for path in &paths {
         fs::remove_file(path).unwrap();
     }
-    let size = SearchSize { top_k: 10, ef: 64 };
+    let size = GraphSearchSize { top_k: 10, ef: 64 };
     let rows = whole.vectors().table();
     let mut query = vec![0.0; rows.dimension()];
     for row in (0..rows.count()).step_by(17) {
