@@ -154,7 +154,8 @@ impl World {
 
     async fn check(self) -> usize {
         let Self { held, batcher, asked, lost, counters, .. } = self;
-        let Desk { running, searched, most_running } = std::mem::take(&mut *held.0.lock().unwrap());
+        let Batches { running, searched, most_running } =
+            std::mem::take(&mut *held.0.lock().unwrap());
         assert!(running.is_empty() && most_running == 2, "{most_running}");
         let total: usize = searched.values().sum();
         assert_eq!(counters.read().1, total as u64);
