@@ -34,7 +34,7 @@ def fetch(registry, locked, folder):
             os.replace(part, whole)
             return whole
         os.remove(part)
-        say(f"  {locked['file']}: wrong SHA-256 {digest}, fetching it anew")
+        say(f"  {locked['file']}: wrong SHA-256 {digest}, fetching it again")
     raise ProvisionError(
         f"{locked['file']}: SHA-256 is {digest} twice, expected {locked['sha256']}; "
         "the registry serves another file"

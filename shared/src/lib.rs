@@ -11,6 +11,7 @@ pub mod dataset;
 pub mod digest;
 pub mod env_example;
 pub mod http;
+pub mod instruction_set;
 pub mod jsonl;
 pub mod passage;
 pub mod retry;

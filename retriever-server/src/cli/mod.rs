@@ -18,6 +18,7 @@ use std::io::Write;
 use std::time::Instant;
 
 use clap::Parser;
+use shared::instruction_set;
 use shared::shutdown;
 use shared::telemetry::{self, TelemetryError};
 use thiserror::Error;
@@ -82,6 +83,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, streams: &mut Streams<
             return EXIT_SUCCESS;
         }
     };
+    if let Err(error) = instruction_set::check_limit() {
+        let _ = writeln!(streams.err, "error: {error}");
+        return EXIT_USAGE;
+    }
     execute(command, streams.out).unwrap_or_else(|error| {
         let _ = writeln!(streams.err, "error: {error:#}");
         let is_usage = error.is::<ConfigError>() || error.is::<UsageError>();

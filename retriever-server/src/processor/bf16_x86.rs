@@ -8,14 +8,6 @@ use std::arch::x86_64::{
 };
 use std::mem::transmute;
 
-/// Returns `true` if the processor has AVX-512 BF16, and the parts of AVX-512 that are used with it.
-pub(crate) fn has_bf16_vectors() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("avx512bf16")
-}
-
 /// Rounds two vectors to bfloat16, the numbers of the first one first. Also returns the rounded values as
 /// `f32`.
 #[inline]

@@ -20,12 +20,13 @@ use std::arch::x86_64::{
 };
 use std::mem::transmute;
 
+use shared::instruction_set::{InstructionSet, widest};
 use shared::tiles_x86::{self, TILE_ROW_BYTES, TILE_ROWS as TILE};
 
 use super::kernel::Survivor;
 use super::rows::{RowFormat, scale};
 use super::screen::{GROUP_QUERIES, SCREEN_QUERIES, SCREEN_ROWS, ScreenRows, padded};
-use crate::processor::bf16_x86::{has_bf16_vectors, round};
+use crate::processor::bf16_x86::round;
 
 /// The number of `f32` in a vector.
 const LANES: usize = 16;
@@ -49,9 +50,9 @@ enum Multiplier {
 impl Screening {
     /// Returns all kinds that this processor has, fastest first.
     pub(super) fn detect() -> impl Iterator<Item = Self> {
-        let vectors = has_bf16_vectors();
-        let kinds = [(tiles_x86::are_there(), Multiplier::Amx), (true, Multiplier::Dot)];
-        kinds.into_iter().filter(move |(has, _)| vectors && *has).map(|(_, kind)| Self(kind))
+        let forms =
+            [(InstructionSet::Amx, Multiplier::Amx), (InstructionSet::Avx512Bf16, Multiplier::Dot)];
+        forms.into_iter().filter(|(needed, _)| widest() >= *needed).map(|(_, form)| Self(form))
     }
 
     pub(super) fn name(self) -> &'static str {

@@ -6,6 +6,8 @@
 
 #![expect(unsafe_code, reason = "loads at any alignment, and instructions chosen at run time")]
 
+use shared::instruction_set::{InstructionSet, widest};
+
 use super::kernel::{BLOCK_ROWS, PANEL_GROUPS, Survivor};
 use super::rows::{RowFormat, scale};
 
@@ -19,16 +21,13 @@ pub struct Avx2(());
 
 impl Avx512 {
     pub(super) fn detect() -> Option<Self> {
-        is_x86_feature_detected!("avx512f").then_some(Self(()))
+        (widest() >= InstructionSet::Avx512).then_some(Self(()))
     }
 }
 
 impl Avx2 {
     pub(super) fn detect() -> Option<Self> {
-        let detected = is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c");
-        detected.then_some(Self(()))
+        (widest() >= InstructionSet::Avx2).then_some(Self(()))
     }
 }
 

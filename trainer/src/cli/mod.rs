@@ -12,6 +12,7 @@ use std::io::Write;
 use std::path::Path;
 
 use clap::Parser;
+use shared::instruction_set;
 use shared::telemetry::{self, LogFormat, TelemetryError};
 use tracing::warn;
 
@@ -54,6 +55,10 @@ where
         Ok(arguments) => arguments,
         Err(message) => return show_usage(&message, out, errors),
     };
+    if let Err(error) = instruction_set::check_limit() {
+        let _ = writeln!(errors, "error: {error}");
+        return EXIT_USAGE;
+    }
     match execute(arguments.command, environment, out) {
         Ok(()) => EXIT_SUCCESS,
         Err(error) => {

@@ -1,5 +1,6 @@
 //! Where and in which type the model computes.
 
+use shared::instruction_set::{InstructionSet, widest};
 use tch::{Device, Kind};
 
 /// A device and the type of activations and matrix products on it.
@@ -66,14 +67,8 @@ pub fn threads() -> usize {
     usize::try_from(tch::get_num_threads()).unwrap_or(1).max(1)
 }
 
-#[cfg(target_arch = "x86_64")]
 fn cpu_multiplies_bf16() -> bool {
-    std::is_x86_feature_detected!("avx512bf16")
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn cpu_multiplies_bf16() -> bool {
-    false
+    widest() >= InstructionSet::Avx512Bf16
 }
 
 mod cuda {

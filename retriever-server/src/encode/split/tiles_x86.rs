@@ -11,11 +11,12 @@
 use std::arch::asm;
 use std::arch::x86_64::{_mm512_maskz_loadu_ps, _mm512_store_si512, _mm512_sub_ps};
 
+use shared::instruction_set::{InstructionSet, widest};
 use shared::tiles_x86::{self, TILE_ROW_BYTES};
 
 use super::columns::Columns;
 use super::weights::{BLOCK_COLUMNS, BLOCK_LINES, Line, ROW_LINES, STEP, Sums, TILE_ROWS, Tile};
-use crate::processor::bf16_x86::{has_bf16_vectors, round};
+use crate::processor::bf16_x86::round;
 
 /// Numbers of a vector of `f32`.
 const LANES: usize = 16;
@@ -30,7 +31,7 @@ struct Stored(Sums);
 
 impl Tiles {
     pub(super) fn detect() -> Option<Self> {
-        (has_bf16_vectors() && tiles_x86::are_there()).then_some(Self(()))
+        (widest() >= InstructionSet::Amx).then_some(Self(()))
     }
 
     /// As [`super::Multiplier::split_rows`] says.

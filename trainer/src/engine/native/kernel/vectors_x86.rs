@@ -14,6 +14,8 @@ use std::arch::x86_64::{
 };
 use std::mem::transmute;
 
+use shared::instruction_set::{InstructionSet, widest};
+
 use super::{Bf16, Level, PANEL, Product, STEP};
 
 /// Vectors of a panel.
@@ -22,20 +24,13 @@ const QUARTERS: usize = 4;
 
 /// The levels above the portable one that this processor has, fastest first.
 pub(super) fn levels() -> Vec<Level> {
-    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-    let avx512 = avx2
-        && is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl");
-    let dot = avx512 && is_x86_feature_detected!("avx512bf16");
-    let found = [
-        (dot && shared::tiles_x86::are_there(), Level::Amx),
-        (dot, Level::Avx512Bf16),
-        (avx512, Level::Avx512),
-        (avx2, Level::Avx2),
+    let levels = [
+        (InstructionSet::Amx, Level::Amx),
+        (InstructionSet::Avx512Bf16, Level::Avx512Bf16),
+        (InstructionSet::Avx512, Level::Avx512),
+        (InstructionSet::Avx2, Level::Avx2),
     ];
-    found.into_iter().filter(|(has, _)| *has).map(|(_, level)| level).collect()
+    levels.into_iter().filter(|(needed, _)| widest() >= *needed).map(|(_, level)| level).collect()
 }
 
 /// Cuts the rows of a product into blocks that a kernel with as many accumulators computes.
