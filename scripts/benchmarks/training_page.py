@@ -18,7 +18,7 @@ def tables(results):
     text = (
         f"\n{found['trajectories']} trajectories of {found['shortest']} to {found['longest']} tokens, "
         f"{found['tokens']:,} in all, {found['sampled']} of them sampled, {found['prompt_tokens']} in prompts. "
-        f"Device: {device}. {results['date']}, load before it {results['load_before']}. Utilisation: "
+        f"Device: {device}. {results.get('processor', 'an Intel Xeon (AMX)')}, {results['date']}, load before it {results['load_before']}. Utilisation: "
         f"{FLOP} FLOP a parameter and token, of the rate of a large matrix product in PyTorch in the same run ("
         + ", ".join(f"{dtype} {one['flop_s'] / 1e9:,.0f} GFLOP/s" for dtype, one in results["peak"].items())
         + ").\n\n"
