@@ -111,7 +111,7 @@ mod tests {
         values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
-    /// The flags of a line that `index` accepts, without --compact.
+    /// Returns the flags of a line that must be accepted by `index`, without --compact.
     #[track_caller]
     fn indexed(line: &str, forced: bool) -> BTreeMap<String, String> {
         let Ok(Command::Index(arguments)) = parsed(line) else { panic!("{line} does not index") };

@@ -111,7 +111,7 @@ impl Selection for Evaluated {
 }
 
 impl EvaluateArguments {
-    /// The cut-offs, each once, ascending.
+    /// Returns the cut-offs, each once, in ascending order.
     fn distinct_cutoffs(&self) -> Vec<usize> {
         let distinct: BTreeSet<usize> = self.cutoffs.iter().copied().collect();
         distinct.into_iter().collect()

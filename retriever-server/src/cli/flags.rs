@@ -13,10 +13,10 @@ use crate::config::variables::{self as var, Variable};
 
 /// The variables that are flags of a command.
 pub(super) trait Selection {
-    /// The variables, in the order of the help.
+    /// Returns the variables, in the order of the help.
     fn variables() -> Vec<Variable>;
 
-    /// The flag of one of them.
+    /// Returns the flag of one of them.
     fn flag(variable: &Variable) -> Arg {
         argument(variable)
     }
@@ -66,7 +66,7 @@ impl<S> fmt::Debug for Flags<S> {
     }
 }
 
-/// The flag of a variable. It has no default of its own: values that were not typed come from the
+/// Returns the flag of a variable. It has no default of its own: values that were not typed come from the
 /// environment or the table.
 pub(super) fn argument(variable: &Variable) -> Arg {
     let default = variable.default.map_or_else(String::new, |value| format!(" [default: {value}]"));
@@ -84,7 +84,7 @@ pub(super) fn argument(variable: &Variable) -> Arg {
     }
 }
 
-/// The typed values of `variables`, several values of one flag with commas between them.
+/// Returns the typed values of `variables`. Several values of one flag are joined by commas.
 fn values(matches: &ArgMatches, variables: &[Variable]) -> BTreeMap<String, String> {
     let value = |variable: &Variable| {
         let typed = matches.get_many::<String>(variable.name)?;
@@ -94,7 +94,7 @@ fn values(matches: &ArgMatches, variables: &[Variable]) -> BTreeMap<String, Stri
     variables.iter().filter_map(value).collect()
 }
 
-/// The parser of a count within `range`.
+/// Returns the parser of a count within `range`.
 pub(super) fn count(range: RangeInclusive<u64>) -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(range)
 }

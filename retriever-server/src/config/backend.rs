@@ -29,7 +29,7 @@ pub enum BackendKind {
 impl BackendKind {
     const ALL: [Self; 4] = [Self::Bm25, Self::Dense, Self::Ann, Self::Hybrid];
 
-    /// Name in configuration and in `/info`.
+    /// Returns the name in configuration and in `/info`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bm25 => "bm25",

@@ -156,7 +156,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// The error of a required variable that has no value.
+    /// Returns the error of a required variable that has no value.
     pub(crate) fn unset(variable: &Variable) -> Self {
         let &Variable { name, flag, accepts, .. } = variable;
         let accepts = accepts.to_owned();

@@ -22,7 +22,7 @@ fn rows(hits: &[Hit]) -> Vec<u32> {
     hits.iter().map(|hit| hit.row).collect()
 }
 
-/// A list in the form that back ends return. It has few different scores, so that some are equal.
+/// Generates lists in the form that back ends return. They have few different scores, so that some are equal.
 fn list() -> impl Strategy<Value = Vec<Hit>> {
     prop::collection::btree_map(0u32..30, -6i32..6, 0..20).prop_map(|scores| {
         let mut hits: Vec<Hit> =

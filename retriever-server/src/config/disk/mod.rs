@@ -193,7 +193,7 @@ fn no_vectors(encoder: &EncoderConfig) -> Option<BadValue> {
     Some(fault(&var::VECTORS, value, "it does not exist".to_owned(), var::VECTORS.accepts))
 }
 
-/// The fault of something at `index` that cannot be served.
+/// Returns the fault of something at `index` that cannot be served.
 fn unfit(index: &Path, error: &IndexError) -> BadValue {
     match error {
         IndexError::NotAnIndex(_) => index_fault(

@@ -8,7 +8,7 @@ use super::*;
 use crate::index::build::{self, BuildRequest};
 use crate::index::manifest::MANIFEST_FILE;
 
-/// A folder with a corpus of one passage and, at `index`, the index of it.
+/// Creates a folder with a corpus of one passage and, at `index`, its index.
 fn indexed() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let corpus = folder.path().join("corpus.jsonl");
@@ -29,7 +29,7 @@ fn name_of(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// The faults that `serve` finds, without the head of the message.
+/// Returns the faults that `serve` reports, without the head of the message.
 fn faults(values: &[(&str, &Path)]) -> Vec<String> {
     let error = CheckedServe::resolve(&source(values)).unwrap_err();
     error.faults.iter().map(ToString::to_string).collect()

@@ -180,7 +180,7 @@ pub(super) fn return_scores(
     }
 }
 
-/// A fault at the path of `keys` in the body, then at `index`.
+/// Returns a fault at the path of `keys` in the body, then at `index`.
 pub(super) fn fault(
     keys: &[&str],
     index: Option<usize>,

@@ -10,7 +10,7 @@ use crate::vector::faiss_file::FaissIndex;
 const DIMENSION: usize = 12;
 const ROWS: usize = 500;
 
-/// A flat file in the format of faiss, with vectors that are not normalised.
+/// Writes a flat file in the format of faiss, with vectors that are not normalised.
 fn flat_file(metric: Metric, rows: &[f32]) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     let (code, number) = match metric {
