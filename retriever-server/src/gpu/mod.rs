@@ -17,18 +17,18 @@
 //! **Invariant:** the tests run the text of the kernels on the processor (`emulated`), under the
 //! same loop of phases.
 
+mod pack;
+mod keys;
+mod shape;
+mod plan;
 mod compile;
+mod search;
 mod cuda;
 #[cfg(test)]
 mod emulated;
-mod index;
-mod keys;
 mod owner;
-mod pack;
-mod plan;
 mod probe;
-mod search;
-mod shape;
+mod index;
 pub mod synthetic;
 
 pub use compile::compile;
