@@ -116,7 +116,7 @@ fn read(file: &Path) -> Result<Vec<TrainSequence>> {
         sequences.push(sequence);
     }
     let trained: Vec<usize> = sequences.iter().map(TrainSequence::trained_tokens).collect();
-    let weights = token_weights(Aggregation::TokenMean, &trained);
+    let weights = token_weights(Aggregation::TokenMean, 0, &trained);
     for (sequence, weight) in sequences.iter_mut().zip(weights) {
         sequence.weight = weight;
     }

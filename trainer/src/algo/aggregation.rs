@@ -9,17 +9,22 @@ pub enum Aggregation {
     SequenceMeanTokenMean,
     /// Mean over trajectories of each one's token sum.
     SequenceMeanTokenSum,
-    /// The same over a constant number of tokens, so that length does not weigh (Dr.GRPO, arXiv
-    /// 2503.20783, section 3.2).
-    SequenceMeanTokenSumNorm { tokens: usize },
+    /// Mean over trajectories of each one's token sum over a constant number of tokens, so that length does not
+    /// weigh (Dr.GRPO, arXiv 2503.20783, section 3.2).
+    SequenceMeanTokenSumNorm,
     /// Sum over all trained tokens of the update.
     TokenSum,
 }
 
-/// The weight of each token of each trajectory, given the trained tokens of every trajectory of the
-/// update; the weighted sum of the per-token losses is the loss. The normaliser is the whole
-/// update's, so that micro-batches of different sizes add up to the same gradient.
-pub fn token_weights(aggregation: Aggregation, tokens_of_trajectories: &[usize]) -> Vec<f64> {
+/// Returns the weight of each token of each trajectory, given the trained tokens of every trajectory of the
+/// update. The weighted sum of the per-token losses is the loss. The normaliser is that of the whole update, so
+/// micro-batches of different sizes add up to the same gradient. `norm_tokens` is the constant of
+/// [`Aggregation::SequenceMeanTokenSumNorm`].
+pub fn token_weights(
+    aggregation: Aggregation,
+    norm_tokens: usize,
+    tokens_of_trajectories: &[usize],
+) -> Vec<f64> {
     let trajectories = tokens_of_trajectories.len().max(1) as f64;
     let tokens = tokens_of_trajectories.iter().sum::<usize>().max(1) as f64;
     tokens_of_trajectories
@@ -28,8 +33,8 @@ pub fn token_weights(aggregation: Aggregation, tokens_of_trajectories: &[usize])
             Aggregation::TokenMean => 1.0 / tokens,
             Aggregation::SequenceMeanTokenMean => 1.0 / (trajectories * own.max(1) as f64),
             Aggregation::SequenceMeanTokenSum => 1.0 / trajectories,
-            Aggregation::SequenceMeanTokenSumNorm { tokens } => {
-                1.0 / (trajectories * tokens.max(1) as f64)
+            Aggregation::SequenceMeanTokenSumNorm => {
+                1.0 / (trajectories * norm_tokens.max(1) as f64)
             }
             Aggregation::TokenSum => 1.0,
         })
@@ -47,11 +52,10 @@ mod tests {
                 assert!((weight - expected).abs() < 1e-12, "{weights:?}");
             }
         };
-        close(token_weights(Aggregation::TokenMean, &[1, 3]), [0.25, 0.25]);
-        close(token_weights(Aggregation::SequenceMeanTokenMean, &[1, 4]), [0.5, 0.125]);
-        close(token_weights(Aggregation::SequenceMeanTokenSum, &[1, 4]), [0.5, 0.5]);
-        let norm = Aggregation::SequenceMeanTokenSumNorm { tokens: 10 };
-        close(token_weights(norm, &[1, 4]), [0.05, 0.05]);
-        close(token_weights(Aggregation::TokenSum, &[1, 4]), [1.0, 1.0]);
+        close(token_weights(Aggregation::TokenMean, 10, &[1, 3]), [0.25, 0.25]);
+        close(token_weights(Aggregation::SequenceMeanTokenMean, 10, &[1, 4]), [0.5, 0.125]);
+        close(token_weights(Aggregation::SequenceMeanTokenSum, 10, &[1, 4]), [0.5, 0.5]);
+        close(token_weights(Aggregation::SequenceMeanTokenSumNorm, 10, &[1, 4]), [0.05, 0.05]);
+        close(token_weights(Aggregation::TokenSum, 10, &[1, 4]), [1.0, 1.0]);
     }
 }

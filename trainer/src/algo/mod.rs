@@ -7,6 +7,7 @@ mod aggregation;
 mod clipped;
 mod correction;
 mod entropy;
+mod estimator;
 mod gae;
 mod group;
 mod kl;
@@ -26,6 +27,7 @@ mod value;
 pub use aggregation::{Aggregation, token_weights};
 pub use correction::truncated_importance;
 pub use entropy::entropy_of_logits;
+pub use estimator::{AdvantageEstimator, OutcomeEstimator, TokenEstimator};
 pub use gae::{Discount, Estimates, GaeSteps, generalised_advantages};
 pub use group::{
     GROUP_STD_EPSILON, Singleton, group_advantages, leave_one_out, length_weighted,

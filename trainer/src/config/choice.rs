@@ -4,26 +4,28 @@
 use std::fmt;
 
 use super::value::{ConfigValue, Range, RawValue, Rejection, nearest_word, quoted};
+use crate::algo::{
+    AdvantageEstimator, Aggregation, KlEstimator, LikelihoodGate, OutcomeEstimator, TokenEstimator,
+};
+use crate::engine::{RunnerKind, WeightFormat};
 use crate::policy::{LORA_MODULES, LoraTargets};
+use crate::reward::RewardKind;
 use crate::token::ChatDate;
 
-/// Declares an enum whose variants are written as the given words.
-macro_rules! choices {
+/// Declares the words of an enum, by which the configuration file names its values.
+macro_rules! words {
     ($(
-        $(#[$outer:meta])*
-        pub enum $name:ident { $( $(#[$inner:meta])* $variant:ident = $word:literal, )+ }
+        $name:ident {
+            $( $variant:ident $( ( $($inner:tt)+ ) )? = $word:literal, )+
+        }
     )+) => {$(
-        $(#[$outer])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $name { $( $(#[$inner])* $variant, )+ }
-
         impl $name {
-            /// Every word that is accepted, in the order of the variants.
+            /// Every accepted word, in the order of the variants.
             pub const WORDS: &'static [&'static str] = &[$($word),+];
 
-            /// The word that the configuration file uses.
+            /// Returns the word that the configuration file uses.
             pub fn as_str(self) -> &'static str {
-                match self { $( Self::$variant => $word, )+ }
+                match self { $( Self::$variant $( ( $($inner)+ ) )? => $word, )+ }
             }
         }
 
@@ -41,7 +43,7 @@ macro_rules! choices {
             fn parse(raw: &RawValue, _range: &Range) -> Result<Self, Rejection> {
                 let RawValue::Text(text) = raw else { return Err(Rejection::default()) };
                 match text.as_str() {
-                    $( $word => Ok(Self::$variant), )+
+                    $( $word => Ok(Self::$variant $( ( $($inner)+ ) )?), )+
                     other => Err(Rejection {
                         nearest: nearest_word(other, Self::WORDS.iter().copied()).map(quoted),
                     }),
@@ -54,6 +56,78 @@ macro_rules! choices {
         }
     )+};
 }
+
+/// Declares an enum with the words of its variants.
+macro_rules! choices {
+    ($(
+        $(#[$outer:meta])*
+        pub enum $name:ident { $( $(#[$inner:meta])* $variant:ident = $word:literal, )+ }
+    )+) => {$(
+        $(#[$outer])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $( $(#[$inner])* $variant, )+ }
+
+        words! { $name { $( $variant = $word, )+ } }
+    )+};
+}
+
+// The enums of other modules.
+words! {
+    AdvantageEstimator {
+        Outcome(OutcomeEstimator::Grpo) = "grpo",
+        Outcome(OutcomeEstimator::DrGrpo) = "dr-grpo",
+        Outcome(OutcomeEstimator::Rloo) = "rloo",
+        Outcome(OutcomeEstimator::Opo) = "opo",
+        Outcome(OutcomeEstimator::Gpg) = "gpg",
+        Outcome(OutcomeEstimator::Reinforce) = "reinforce",
+        Outcome(OutcomeEstimator::ReinforceBaseline) = "reinforce-baseline",
+        Token(TokenEstimator::ReinforcePlusPlus) = "reinforce++",
+        Outcome(OutcomeEstimator::ReinforcePlusPlusBaseline) = "reinforce++-baseline",
+        Token(TokenEstimator::Gae) = "gae",
+    }
+
+    Aggregation {
+        TokenMean = "token-mean",
+        SequenceMeanTokenMean = "seq-mean-token-mean",
+        SequenceMeanTokenSum = "seq-mean-token-sum",
+        SequenceMeanTokenSumNorm = "seq-mean-token-sum-norm",
+        TokenSum = "token-sum",
+    }
+
+    KlEstimator {
+        K1 = "k1",
+        Abs = "abs",
+        K2 = "k2",
+        K3 = "k3",
+        K3Plus = "k3+",
+    }
+
+    LikelihoodGate {
+        Action = "action",
+        Response = "response",
+    }
+
+    RewardKind {
+        ExactMatch = "em",
+        SubExactMatch = "sub_em",
+        F1 = "f1",
+        Structured = "structured",
+    }
+
+    RunnerKind {
+        Auto = "auto",
+        Native = "native",
+        Fused = "fused",
+        Eager = "eager",
+    }
+}
+
+const WEIGHT_FORMATS: [(&str, Option<WeightFormat>); 4] = [
+    ("auto", None),
+    ("f32", Some(WeightFormat::F32)),
+    ("bf16", Some(WeightFormat::Bf16)),
+    ("int8", Some(WeightFormat::Int8)),
+];
 
 choices! {
     /// A set of values that takes the place of the defaults.
@@ -90,60 +164,10 @@ choices! {
         Bf16 = "bf16",
     }
 
-    /// What computes rollouts.
-    pub enum RolloutRunner {
-        /// `native` on a CPU that has the instructions for it, `fused` on a CUDA device where it finds what
-        /// libtorch finds, else `eager`.
-        Auto = "auto",
-        /// Kernels of our own, on the CPU alone.
-        Native = "native",
-        /// Kernels of our own between libtorch's matrix products, on a CUDA device alone.
-        Fused = "fused",
-        /// Tensor operations, on any device.
-        Eager = "eager",
-    }
-
-    /// What rollouts keep weights as, where kernels of our own compute them.
-    pub enum RolloutWeights {
-        /// The type that the model computes in.
-        Auto = "auto",
-        F32 = "f32",
-        Bf16 = "bf16",
-        /// 8 bits and a scale for each output: quickest, another policy by rounding, which truncated
-        /// importance sampling corrects.
-        Int8 = "int8",
-    }
-
     /// Number format of saved models.
     pub enum CheckpointDtype {
         F32 = "f32",
         Bf16 = "bf16",
-    }
-
-    /// What a trajectory is rewarded for.
-    pub enum RewardKind {
-        /// The answer equals a golden answer after normalisation.
-        Em = "em",
-        /// The answer contains a golden answer after normalisation.
-        SubEm = "sub_em",
-        /// Overlap of the answer's and the best golden answer's words.
-        F1 = "f1",
-        /// Exact match with part scores for structure and retrieval.
-        Structured = "structured",
-    }
-
-    /// How the divergence from the reference model is estimated from one sampled token.
-    pub enum KlEstimator {
-        /// `log p - log q`.
-        K1 = "k1",
-        /// `|log p - log q|`.
-        Abs = "abs",
-        /// `(log p - log q)^2 / 2`.
-        K2 = "k2",
-        /// `q / p - log(q / p) - 1`, never negative and unbiased.
-        K3 = "k3",
-        /// The value of `k3` with the gradient of `k2`.
-        K3Plus = "k3+",
     }
 
     /// What a pass keeps of its layers for the way back.
@@ -154,20 +178,6 @@ choices! {
         Layers = "layers",
     }
 
-    /// How per-token losses become one number.
-    pub enum LossAggregation {
-        /// Mean over all trained tokens of the update.
-        TokenMean = "token-mean",
-        /// Mean over trajectories of each one's mean over its tokens.
-        SeqMeanTokenMean = "seq-mean-token-mean",
-        /// Mean over trajectories of each one's sum over its tokens.
-        SeqMeanTokenSum = "seq-mean-token-sum",
-        /// The same over a constant, so that length does not weigh.
-        SeqMeanTokenSumNorm = "seq-mean-token-sum-norm",
-        /// Sum over all trained tokens of the update.
-        TokenSum = "token-sum",
-    }
-
     /// Who samples the turns of training.
     pub enum EngineKind {
         /// This process.
@@ -176,30 +186,6 @@ choices! {
         Vllm = "vllm",
         /// Servers of SGLang.
         Sglang = "sglang",
-    }
-
-    /// How rewards become advantages.
-    pub enum AdvantageEstimator {
-        /// Distance from the group's mean, in units of its standard deviation.
-        Grpo = "grpo",
-        /// Distance from the group's mean.
-        DrGrpo = "dr-grpo",
-        /// Distance from the mean of the others of the group.
-        Rloo = "rloo",
-        /// Distance from the group's mean, weighted by length.
-        Opo = "opo",
-        /// Distance from the group's mean, scaled by the share of scores that are not 0.
-        Gpg = "gpg",
-        /// The reward.
-        Reinforce = "reinforce",
-        /// The reward less its mean over the step.
-        ReinforceBaseline = "reinforce-baseline",
-        /// The discounted return, whitened over the step.
-        ReinforcePlusPlus = "reinforce++",
-        /// Distance from the group's mean, whitened over the step.
-        ReinforcePlusPlusBaseline = "reinforce++-baseline",
-        /// Generalised advantage estimation from a critic: PPO.
-        Gae = "gae",
     }
 
     /// The loss of one token, or of a trajectory spread over its tokens.
@@ -234,13 +220,6 @@ choices! {
         Adaptive = "adaptive",
     }
 
-    /// What must have become less likely for the likelihood term to hold a token.
-    pub enum LikelihoodGateKind {
-        /// The action that the token belongs to.
-        Action = "action",
-        /// The whole trajectory.
-        Response = "response",
-    }
 }
 
 /// Where the model computes.
@@ -253,25 +232,8 @@ pub enum DeviceChoice {
     Cuda(usize),
 }
 
-impl AdvantageEstimator {
-    /// Whether a trajectory is compared with others of its question.
-    pub fn compares_groups(self) -> bool {
-        match self {
-            Self::Grpo
-            | Self::DrGrpo
-            | Self::Rloo
-            | Self::Opo
-            | Self::Gpg
-            | Self::ReinforcePlusPlusBaseline => true,
-            Self::Reinforce | Self::ReinforceBaseline | Self::ReinforcePlusPlus | Self::Gae => {
-                false
-            }
-        }
-    }
-}
-
 impl PolicyLossKind {
-    /// Whether the loss is one of whole trajectories.
+    /// Returns `true` if the loss is one of whole trajectories.
     pub fn is_of_sequences(self) -> bool {
         matches!(self, Self::Gspo | Self::Sapo | Self::Gmpo)
     }
@@ -312,6 +274,27 @@ impl ConfigValue for DeviceChoice {
 
     fn to_toml(&self) -> Option<String> {
         Some(quoted(&self.to_string()))
+    }
+}
+
+/// The format of rollout weights; `None`, written `auto`, is the type that the model computes in.
+impl ConfigValue for Option<WeightFormat> {
+    fn accepts(_range: &Range) -> String {
+        one_of(&WEIGHT_FORMATS.map(|(word, _)| word))
+    }
+
+    fn parse(raw: &RawValue, _range: &Range) -> Result<Self, Rejection> {
+        let RawValue::Text(text) = raw else { return Err(Rejection::default()) };
+        let format =
+            WEIGHT_FORMATS.iter().find(|(word, _)| word == text).map(|(_, format)| *format);
+        format.ok_or_else(|| {
+            let words = WEIGHT_FORMATS.iter().map(|(word, _)| *word);
+            Rejection { nearest: nearest_word(text, words).map(quoted) }
+        })
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        WEIGHT_FORMATS.iter().find(|(_, format)| format == self).map(|(word, _)| quoted(word))
     }
 }
 

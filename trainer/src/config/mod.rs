@@ -21,9 +21,8 @@ mod write;
 mod tests;
 
 pub use choice::{
-    ActivationCheckpoints, AdvantageEstimator, CheckpointDtype, Compat, ComputeDtype, DeviceChoice,
-    EngineKind, KlControllerKind, KlEstimator, KlPlacement, LikelihoodGateKind, LossAggregation,
-    PolicyLossKind, Preset, RewardKind, RolloutRunner, RolloutWeights, TemplateChoice,
+    ActivationCheckpoints, CheckpointDtype, Compat, ComputeDtype, DeviceChoice, EngineKind,
+    KlControllerKind, KlPlacement, PolicyLossKind, Preset, TemplateChoice,
 };
 pub use environment::{Environment, LOG, Variable, environment, log_filter, unknown_variables};
 pub use load::LoadedConfig;

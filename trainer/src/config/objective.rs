@@ -1,7 +1,8 @@
 //! What a configuration trains, in one line: coefficients that are on by default are easily forgotten.
 
-use super::choice::{KlPlacement, LossAggregation, PolicyLossKind};
+use super::choice::{KlPlacement, PolicyLossKind};
 use super::sections::Config;
+use crate::algo::Aggregation;
 
 impl Config {
     /// The effective objective: advantage, loss, its other terms, and the updates of a step.
@@ -24,7 +25,7 @@ impl Config {
             PolicyLossKind::Reinforce => "loss reinforce".to_owned(),
         });
         parts.push(match training.loss_aggregation {
-            LossAggregation::SeqMeanTokenSumNorm => {
+            Aggregation::SequenceMeanTokenSumNorm => {
                 format!("{} over {} tokens", training.loss_aggregation, self.norm_tokens())
             }
             aggregation => aggregation.to_string(),

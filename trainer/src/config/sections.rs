@@ -5,13 +5,15 @@
 use std::path::PathBuf;
 
 use super::choice::{
-    ActivationCheckpoints, AdvantageEstimator, CheckpointDtype, Compat, ComputeDtype, DeviceChoice,
-    EngineKind, KlControllerKind, KlEstimator, KlPlacement, LikelihoodGateKind, LossAggregation,
-    PolicyLossKind, Preset, RewardKind, RolloutRunner, RolloutWeights, TemplateChoice,
+    ActivationCheckpoints, CheckpointDtype, Compat, ComputeDtype, DeviceChoice, EngineKind,
+    KlControllerKind, KlPlacement, PolicyLossKind, Preset, TemplateChoice,
 };
 use super::section::section;
 use super::value::Range;
+use crate::algo::{AdvantageEstimator, Aggregation, KlEstimator, LikelihoodGate, OutcomeEstimator};
+use crate::engine::{RunnerKind, WeightFormat};
 use crate::policy::LoraTargets;
+use crate::reward::RewardKind;
 use crate::token::ChatDate;
 
 section! {
@@ -145,9 +147,9 @@ section! {
         /// Longest wait of a search for others that go out with it in one request; 0 sends each alone.
         search_batch_ms: u64 ["ms"] = 5, Range::between(0.0, 1000.0);
         /// What computes rollouts.
-        runner: RolloutRunner = RolloutRunner::Auto;
+        runner: RunnerKind = RunnerKind::Auto;
         /// What rollouts keep weights as; other than `auto` for the native runner alone.
-        weights: RolloutWeights = RolloutWeights::Auto;
+        weights: Option<WeightFormat> = None;
         /// Memory for keys and values of all episodes; never less than one whole episode takes. 0 takes
         /// what `rollout.max_sequences` episodes can need. With less, episodes that find no room wait, or
         /// are read again.
@@ -178,7 +180,7 @@ section! {
     /// What a finished trajectory is worth.
     pub struct RewardConfig in "reward" {
         /// What is rewarded.
-        kind: RewardKind = RewardKind::Em;
+        kind: RewardKind = RewardKind::ExactMatch;
         /// `structured`: score of a well-formed trajectory with a wrong answer.
         structure_format_score: f64 = 0.2, Range::between(0.0, 1.0);
         /// `structured`: score of an ill-formed trajectory that does give an answer.
@@ -279,7 +281,7 @@ section! {
         /// group.
         normalise_by_std: bool = true;
         /// How the losses of the tokens become one number.
-        loss_aggregation: LossAggregation = LossAggregation::TokenMean;
+        loss_aggregation: Aggregation = Aggregation::TokenMean;
         /// Steps between checkpoints; 0 saves the last one only.
         save_every_steps: usize ["steps"] = 50;
         /// Steps between evaluations on the held-out questions; 0 leaves them to `trainer eval`.
@@ -295,7 +297,8 @@ section! {
     /// Which algorithm: how rewards become advantages, and advantages a loss.
     pub struct AlgorithmConfig in "algorithm" {
         /// How rewards become advantages; "gae" is PPO and trains a critic.
-        advantage: AdvantageEstimator = AdvantageEstimator::Grpo;
+        advantage: AdvantageEstimator =
+            AdvantageEstimator::Outcome(OutcomeEstimator::Grpo);
         /// The loss of a token.
         policy_loss: PolicyLossKind = PolicyLossKind::Clip;
         /// `policy_loss` = "clip": most that a token of negative advantage costs, in multiples of that
@@ -327,7 +330,7 @@ section! {
         /// (LLDS), against collapse; 0 does without.
         likelihood_coefficient: f64 = 0.0, Range::at_least(0.0);
         /// What must have become less likely for that term to hold a token.
-        likelihood_gate: LikelihoodGateKind = LikelihoodGateKind::Action;
+        likelihood_gate: LikelihoodGate = LikelihoodGate::Action;
         /// Rolls out further questions in place of those whose trajectories all have one reward.
         dynamic_sampling: bool = false;
         /// `dynamic_sampling`: most rollouts of a step; what they have found by then is trained on.

@@ -3,9 +3,7 @@
 use tch::Kind;
 
 use super::ModelFacts;
-use crate::config::{
-    ActivationCheckpoints, AdvantageEstimator, CheckpointDtype, Config, EngineKind, KlPlacement,
-};
+use crate::config::{ActivationCheckpoints, CheckpointDtype, Config, EngineKind, KlPlacement};
 use crate::engine::{
     BLOCK_TOKENS, BuiltinEngineConfig, WeightFormat, cache_tokens, cached_number_bytes,
 };
@@ -69,7 +67,7 @@ impl Trained {
             let head = if shape.tied_embeddings { 0 } else { shape.vocabulary_count() };
             (shape.parameter_count(), shape.parameter_count() - head)
         };
-        let has_critic = config.algorithm.advantage == AdvantageEstimator::Gae;
+        let has_critic = config.algorithm.advantage.has_critic();
         let value_head = shape.hidden_size as u64 + 1;
         Self { policy, critic: has_critic.then_some(of_critic + value_head) }
     }

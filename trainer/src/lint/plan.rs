@@ -1,6 +1,6 @@
 //! How often and on how much a run trains.
 
-use crate::config::{AdvantageEstimator, Config, KlPlacement};
+use crate::config::{Config, KlPlacement};
 use crate::update::warmed_up;
 
 /// Counts of a run in which every trajectory is trained on.
@@ -26,7 +26,7 @@ pub fn plan(config: &Config) -> Plan {
     let training = &config.training;
     let steps = training.steps as u64;
     let step_updates = config.step_updates() as u64;
-    let has_critic = config.algorithm.advantage == AdvantageEstimator::Gae;
+    let has_critic = config.algorithm.advantage.has_critic();
     let policy_steps = steps.saturating_sub(config.critic.warmup_steps as u64);
     let updates = step_updates.saturating_mul(policy_steps);
     let rate = |update: u64| warmed_up(training.learning_rate, training.warmup_updates, update);
@@ -70,7 +70,7 @@ pub fn tokens(config: &Config, parameters: u64, context_tokens: usize) -> Tokens
     let trained = trajectories.saturating_mul(context_tokens as u64);
     let rollout = trained.saturating_mul(rounds as u64);
     let forward = 2.0 * parameters as f64;
-    let has_critic = config.algorithm.advantage == AdvantageEstimator::Gae;
+    let has_critic = config.algorithm.advantage.has_critic();
     let reference = training.kl_coefficient > 0.0;
     let old = config.step_updates() > 1 || config.algorithm.kl_placement == KlPlacement::Reward;
     let scorings = u8::from(reference) + u8::from(old) + u8::from(has_critic);

@@ -1,7 +1,7 @@
 //! What is refused, and what is allowed but most likely not meant.
 
 use super::{Facts, plan};
-use crate::config::{AdvantageEstimator, Config, Origin, Problem, ProblemKind};
+use crate::config::{Config, Origin, Problem, ProblemKind};
 
 /// What cannot work with this model.
 pub fn problems(config: &Config, facts: &Facts) -> Vec<Problem> {
@@ -89,7 +89,7 @@ pub fn warnings(config: &Config, facts: &Facts) -> Vec<String> {
 
 fn warmups(config: &Config, found: &mut Vec<String>) {
     let plan = plan(config);
-    let has_critic = config.algorithm.advantage == AdvantageEstimator::Gae;
+    let has_critic = config.algorithm.advantage.has_critic();
     for (key, warmup, updates, is_used) in [
         ("training", config.training.warmup_updates, plan.updates, true),
         ("critic", config.critic.warmup_updates, plan.critic_updates, has_critic),

@@ -11,19 +11,16 @@ use tch::{Device, Kind};
 use tracing::info;
 
 use crate::checkpoint::SaveForm;
-use crate::config::{
-    ActivationCheckpoints, CheckpointDtype, Compat, Config, RewardKind as RewardChoice,
-    RolloutRunner, RolloutWeights,
-};
+use crate::config::{ActivationCheckpoints, CheckpointDtype, Compat, Config};
 use crate::data::{Example, PromptStyle, PromptTemplate, examples};
 use crate::engine::{
-    BuiltinEngine, BuiltinEngineConfig, RunnerChoice, RunnerKind, Sampling, SamplingKey,
-    WeightFormat, cache_tokens, cached_number_bytes, runner,
+    BuiltinEngine, BuiltinEngineConfig, RunnerChoice, Sampling, SamplingKey, cache_tokens,
+    cached_number_bytes, runner,
 };
 use crate::policy::{
     Compute, Decoder, Lora, LoraConfig, ModelPlace, Policy, base_name, select_compute, set_threads,
 };
-use crate::reward::{RewardConfig, RewardKind, RewardReading, StructuredScores};
+use crate::reward::{RewardConfig, RewardReading, StructuredScores};
 use crate::rollout::episode::EpisodeJob;
 use crate::rollout::observation::ObservationBudget;
 use crate::rollout::scheduler::{
@@ -164,20 +161,7 @@ impl LoadedModel {
 
 /// What `config` wants rollouts to be computed by.
 pub(super) fn runner_choice(config: &Config) -> RunnerChoice {
-    RunnerChoice {
-        kind: match config.rollout.runner {
-            RolloutRunner::Auto => RunnerKind::Auto,
-            RolloutRunner::Native => RunnerKind::Native,
-            RolloutRunner::Fused => RunnerKind::Fused,
-            RolloutRunner::Eager => RunnerKind::Eager,
-        },
-        format: match config.rollout.weights {
-            RolloutWeights::Auto => None,
-            RolloutWeights::F32 => Some(WeightFormat::F32),
-            RolloutWeights::Bf16 => Some(WeightFormat::Bf16),
-            RolloutWeights::Int8 => Some(WeightFormat::Int8),
-        },
-    }
+    RunnerChoice { kind: config.rollout.runner, format: config.rollout.weights }
 }
 
 /// The adapters that `config` asks for.
@@ -288,12 +272,7 @@ pub(super) fn rollout_config(
 
 pub(super) fn reward_config(config: &Config) -> RewardConfig {
     RewardConfig {
-        kind: match config.reward.kind {
-            RewardChoice::Em => RewardKind::ExactMatch,
-            RewardChoice::SubEm => RewardKind::SubExactMatch,
-            RewardChoice::F1 => RewardKind::F1,
-            RewardChoice::Structured => RewardKind::Structured,
-        },
+        kind: config.reward.kind,
         reading: match config.compat {
             Compat::None => RewardReading::Sampled,
             Compat::SearchR1 => RewardReading::Reference,

@@ -12,6 +12,8 @@ use super::{
 
 /// The recordings were computed in f32.
 const TOLERANCE: f64 = 1e-5;
+/// The constant that the recordings of `seq-mean-token-sum-norm` divide by.
+const NORM_TOKENS: usize = 3;
 
 type Rows = Vec<Vec<f32>>;
 
@@ -117,7 +119,7 @@ impl LossCase<'_> {
             layout: &layout,
         };
         let result = policy_loss(objective, &inputs, importance);
-        let weights: Vec<f32> = token_weights(aggregation, &counts)
+        let weights: Vec<f32> = token_weights(aggregation, NORM_TOKENS, &counts)
             .into_iter()
             .zip(&counts)
             .flat_map(|(weight, &count)| std::iter::repeat_n(weight as f32, count))

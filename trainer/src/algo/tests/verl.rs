@@ -167,7 +167,7 @@ fn policy_losses(recorded: &Recorded) {
     let higher = ClipRange { high: 0.28, ..CLIP };
     let higher = Objective::Clipped { clip: higher, dual: Some(3.0) };
     // The width of the recorded rows is the constant of the norm.
-    let norm = Aggregation::SequenceMeanTokenSumNorm { tokens: 3 };
+    let norm = Aggregation::SequenceMeanTokenSumNorm;
     let of_sequences = Aggregation::SequenceMeanTokenMean;
     let soft = Objective::SoftGate { positive: 1.0, negative: 1.05 };
     for (name, objective, aggregation) in [

@@ -1,11 +1,10 @@
 //! Algorithms whose parts do not go together.
 
-use super::super::choice::{
-    AdvantageEstimator, KlControllerKind, KlPlacement, LossAggregation, PolicyLossKind,
-};
+use super::super::choice::{KlControllerKind, KlPlacement, PolicyLossKind};
 use super::super::sections::Config;
 use super::super::value::quoted;
 use super::{KeyConflict, conflict};
+use crate::algo::Aggregation;
 
 /// As [`super::conflicts`], of the algorithm alone.
 pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
@@ -98,7 +97,7 @@ fn losses(config: &Config, found: &mut Vec<KeyConflict>) {
     let algorithm = &config.algorithm;
     let loss = algorithm.policy_loss;
     let aggregation = config.training.loss_aggregation;
-    if loss.is_of_sequences() && aggregation != LossAggregation::SeqMeanTokenMean {
+    if loss.is_of_sequences() && aggregation != Aggregation::SequenceMeanTokenMean {
         found.push(conflict(
             "training.loss_aggregation",
             &quoted(aggregation.as_str()),
@@ -106,7 +105,7 @@ fn losses(config: &Config, found: &mut Vec<KeyConflict>) {
                 "does not go with `algorithm.policy_loss` = {}, a loss of whole trajectories",
                 quoted(loss.as_str())
             ),
-            Some(quoted(LossAggregation::SeqMeanTokenMean.as_str())),
+            Some(quoted(Aggregation::SequenceMeanTokenMean.as_str())),
         ));
     }
     if algorithm.dual_clip > 0.0 && loss != PolicyLossKind::Clip {
@@ -129,7 +128,7 @@ fn losses(config: &Config, found: &mut Vec<KeyConflict>) {
             Some("3.0".to_owned()),
         ));
     }
-    if algorithm.norm_tokens > 0 && aggregation != LossAggregation::SeqMeanTokenSumNorm {
+    if algorithm.norm_tokens > 0 && aggregation != Aggregation::SequenceMeanTokenSumNorm {
         found.push(conflict(
             "algorithm.norm_tokens",
             &algorithm.norm_tokens,
@@ -169,7 +168,7 @@ fn divergence(config: &Config, found: &mut Vec<KeyConflict>) {
 fn critic(config: &Config, found: &mut Vec<KeyConflict>) {
     let steps = config.critic.warmup_steps;
     let advantage = config.algorithm.advantage;
-    if steps > 0 && advantage != AdvantageEstimator::Gae {
+    if steps > 0 && !advantage.has_critic() {
         found.push(conflict(
             "critic.warmup_steps",
             &steps,

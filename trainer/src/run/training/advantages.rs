@@ -3,10 +3,11 @@
 use super::TrainingRun;
 use super::collecting::Collected;
 use crate::algo::{
-    Discount, GaeSteps, Singleton, batch_centred, discounted_returns, generalised_advantages,
-    group_advantages, kl_estimate, leave_one_out, length_weighted, rescaled_by_nonzero, whiten,
+    AdvantageEstimator, Discount, GaeSteps, OutcomeEstimator, Singleton, TokenEstimator,
+    batch_centred, discounted_returns, generalised_advantages, group_advantages, kl_estimate,
+    leave_one_out, length_weighted, rescaled_by_nonzero, whiten,
 };
-use crate::config::{AdvantageEstimator, Compat, KlPlacement};
+use crate::config::{Compat, KlPlacement};
 use crate::critic::CriticSequence;
 use crate::stop::StopFlag;
 use crate::update::TrainSequence;
@@ -76,8 +77,10 @@ impl TrainingRun<'_> {
         let penalties = self.divergence_penalties(&mut batch);
         let estimator = self.config.algorithm.advantage;
         let mut advantages = match estimator {
-            AdvantageEstimator::Gae => self.estimate_with_critic(&mut batch, &penalties, stop)?,
-            AdvantageEstimator::ReinforcePlusPlus => {
+            AdvantageEstimator::Token(TokenEstimator::Gae) => {
+                self.estimate_with_critic(&mut batch, &penalties, stop)?
+            }
+            AdvantageEstimator::Token(TokenEstimator::ReinforcePlusPlus) => {
                 let returns = |index: usize| {
                     let mut rewards: Vec<f64> =
                         penalties[index].iter().map(|penalty| -penalty).collect();
@@ -88,7 +91,9 @@ impl TrainingRun<'_> {
                 };
                 whitened((0..batch.sequences.len()).map(returns).collect())
             }
-            _ => self.outcome_advantages(estimator, &batch, &penalties),
+            AdvantageEstimator::Outcome(outcome) => {
+                self.outcome_advantages(outcome, &batch, &penalties)
+            }
         };
         for (index, group) in batch.groups.iter().enumerate() {
             // What is left of a group that lost all others to failed searches has nothing to be
@@ -107,7 +112,7 @@ impl TrainingRun<'_> {
     /// One advantage a trajectory, from the sum of its tokens' rewards.
     fn outcome_advantages(
         &self,
-        estimator: AdvantageEstimator,
+        estimator: OutcomeEstimator,
         batch: &TrainBatch,
         penalties: &[Vec<f64>],
     ) -> Vec<Vec<f64>> {
@@ -120,24 +125,22 @@ impl TrainingRun<'_> {
         let groups = &batch.groups;
         let centred = || group_advantages(&scores, groups, false);
         let of_trajectories = match estimator {
-            AdvantageEstimator::Grpo => {
+            OutcomeEstimator::Grpo => {
                 group_advantages(&scores, groups, self.config.training.normalise_by_std)
             }
-            AdvantageEstimator::DrGrpo | AdvantageEstimator::ReinforcePlusPlusBaseline => centred(),
-            AdvantageEstimator::Rloo => leave_one_out(&scores, groups, Singleton::Zero),
-            AdvantageEstimator::Opo => {
+            OutcomeEstimator::DrGrpo | OutcomeEstimator::ReinforcePlusPlusBaseline => centred(),
+            OutcomeEstimator::Rloo => leave_one_out(&scores, groups, Singleton::Zero),
+            OutcomeEstimator::Opo => {
                 let tokens: Vec<usize> =
                     batch.sequences.iter().map(TrainSequence::trained_tokens).collect();
                 length_weighted(&scores, &tokens, groups)
             }
-            AdvantageEstimator::Gpg => rescaled_by_nonzero(&scores, groups),
-            AdvantageEstimator::ReinforceBaseline => batch_centred(&scores),
-            AdvantageEstimator::Reinforce
-            | AdvantageEstimator::ReinforcePlusPlus
-            | AdvantageEstimator::Gae => scores.clone(),
+            OutcomeEstimator::Gpg => rescaled_by_nonzero(&scores, groups),
+            OutcomeEstimator::ReinforceBaseline => batch_centred(&scores),
+            OutcomeEstimator::Reinforce => scores.clone(),
         };
         let of_tokens = at_every_token(&batch.sequences, &of_trajectories);
-        if estimator == AdvantageEstimator::ReinforcePlusPlusBaseline {
+        if estimator == OutcomeEstimator::ReinforcePlusPlusBaseline {
             whitened(of_tokens)
         } else {
             of_tokens
@@ -152,7 +155,7 @@ impl TrainingRun<'_> {
             return batch.sequences.iter().map(none).collect();
         }
         let coefficient = self.kl_coefficient();
-        let estimator = super::updates::kl_estimator(self.config);
+        let estimator = self.config.training.kl_estimator;
         let (mut means, mut penalties) = (Vec::new(), Vec::new());
         for sequence in &batch.sequences {
             let (Some(old), Some(reference)) =

@@ -25,7 +25,7 @@ use super::warm_start::optimizer;
 use super::{end_stopped, is_done, signals};
 use crate::algo::{KlTarget, adapted_coefficient};
 use crate::checkpoint::{self, ResumeParts, TrainerState};
-use crate::config::{AdvantageEstimator, Config, KlControllerKind};
+use crate::config::{Config, KlControllerKind};
 use crate::critic::Critic;
 use crate::data::Example;
 use crate::eval::Searches;
@@ -164,8 +164,8 @@ impl<'c> TrainingRun<'c> {
         if let Some((folder, saved)) = &latest {
             checkpoint::restore_moments(folder, *saved, &mut optimizer)?;
         }
-        let mut critic = (config.algorithm.advantage == AdvantageEstimator::Gae)
-            .then(|| TrainedCritic::start(config, &loaded));
+        let mut critic =
+            config.algorithm.advantage.has_critic().then(|| TrainedCritic::start(config, &loaded));
         if let (Some((folder, saved)), Some(critic)) = (&latest, &mut critic) {
             let TrainedCritic { model, optimizer } = critic;
             let parameters = model.model.trained_mut();

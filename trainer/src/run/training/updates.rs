@@ -3,11 +3,8 @@
 
 use super::advantages::TrainBatch;
 use super::{Reference, TrainedCritic, TrainingRun};
-use crate::algo::{Aggregation, ClipRange, KlEstimator, LikelihoodGate, Objective, token_weights};
-use crate::config::{
-    Config, KlEstimator as KlChoice, KlPlacement, LikelihoodGateKind, LossAggregation,
-    PolicyLossKind,
-};
+use crate::algo::{ClipRange, Objective, token_weights};
+use crate::config::{Config, KlPlacement, PolicyLossKind};
 use crate::critic::{CriticConfig, CriticStatistics, critic_gradient};
 use crate::run::failed_batch::{self, Batch};
 use crate::run::loaded_model::LoadedModel;
@@ -231,7 +228,7 @@ fn failed(
 fn weighted(config: &Config, part: &[TrainSequence]) -> Vec<TrainSequence> {
     let mut part = part.to_vec();
     let trained: Vec<usize> = part.iter().map(TrainSequence::trained_tokens).collect();
-    let weights = token_weights(aggregation(config), &trained);
+    let weights = token_weights(config.training.loss_aggregation, config.norm_tokens(), &trained);
     for (sequence, weight) in part.iter_mut().zip(weights) {
         sequence.weight = weight;
     }
@@ -264,15 +261,12 @@ pub(in crate::run) fn policy_update_config(config: &Config) -> PolicyUpdateConfi
     let in_loss = algorithm.kl_placement == KlPlacement::Loss;
     let likelihood = LikelihoodTerm {
         coefficient: algorithm.likelihood_coefficient,
-        gate: match algorithm.likelihood_gate {
-            LikelihoodGateKind::Action => LikelihoodGate::Action,
-            LikelihoodGateKind::Response => LikelihoodGate::Response,
-        },
+        gate: algorithm.likelihood_gate,
     };
     PolicyUpdateConfig {
         objective: objective(config),
         kl_coefficient: if in_loss { training.kl_coefficient } else { 0.0 },
-        kl_estimator: kl_estimator(config),
+        kl_estimator: training.kl_estimator,
         entropy_coefficient: training.entropy_coefficient,
         importance_most: (algorithm.importance_most > 0.0).then_some(algorithm.importance_most),
         likelihood: (likelihood.coefficient > 0.0).then_some(likelihood),
@@ -297,27 +291,5 @@ fn objective(config: &Config) -> Objective {
         },
         PolicyLossKind::Gmpo => Objective::GeometricMean { clip },
         PolicyLossKind::Reinforce => Objective::Plain,
-    }
-}
-
-pub(super) fn kl_estimator(config: &Config) -> KlEstimator {
-    match config.training.kl_estimator {
-        KlChoice::K1 => KlEstimator::K1,
-        KlChoice::Abs => KlEstimator::Abs,
-        KlChoice::K2 => KlEstimator::K2,
-        KlChoice::K3 => KlEstimator::K3,
-        KlChoice::K3Plus => KlEstimator::K3Plus,
-    }
-}
-
-fn aggregation(config: &Config) -> Aggregation {
-    match config.training.loss_aggregation {
-        LossAggregation::TokenMean => Aggregation::TokenMean,
-        LossAggregation::SeqMeanTokenMean => Aggregation::SequenceMeanTokenMean,
-        LossAggregation::SeqMeanTokenSum => Aggregation::SequenceMeanTokenSum,
-        LossAggregation::SeqMeanTokenSumNorm => {
-            Aggregation::SequenceMeanTokenSumNorm { tokens: config.norm_tokens() }
-        }
-        LossAggregation::TokenSum => Aggregation::TokenSum,
     }
 }

@@ -96,7 +96,7 @@ fn prepared(policy: &Policy, decoder: &Decoder) -> Vec<TrainSequence> {
     let mut sequences = sequences();
     let own = sequence_log_probs(decoder, &policy.detached_weights(), &sequences, 1.0, 1000);
     let trained: Vec<usize> = sequences.iter().map(TrainSequence::trained_tokens).collect();
-    let weights = token_weights(Aggregation::SequenceMeanTokenMean, &trained);
+    let weights = token_weights(Aggregation::SequenceMeanTokenMean, 0, &trained);
     for (index, (sequence, own)) in sequences.iter_mut().zip(own).enumerate() {
         let moved = |size: f32| -> Vec<f32> {
             own.iter()
@@ -281,7 +281,7 @@ fn equal_advantages_give_the_supervised_gradient() {
     let (policy, decoder) = tiny(CHECKPOINTS[1], F32);
     let mut sequences = sequences();
     let trained: Vec<usize> = sequences.iter().map(TrainSequence::trained_tokens).collect();
-    let weights = token_weights(Aggregation::TokenMean, &trained);
+    let weights = token_weights(Aggregation::TokenMean, 0, &trained);
     for (sequence, weight) in sequences.iter_mut().zip(weights) {
         sequence.advantages = vec![1.0; sequence.trained_tokens()];
         sequence.weight = weight;

@@ -61,7 +61,7 @@ fn recording() -> (Recording, BTreeMap<String, Tensor>) {
 impl Batch {
     fn sequences(&self, advantages: &[Vec<f32>], aggregation: Aggregation) -> Vec<TrainSequence> {
         let trained: Vec<usize> = self.old.iter().map(Vec::len).collect();
-        let weights = token_weights(aggregation, &trained);
+        let weights = token_weights(aggregation, 0, &trained);
         (0..self.sequences.len())
             .map(|index| TrainSequence {
                 token_ids: self.sequences[index].clone(),
