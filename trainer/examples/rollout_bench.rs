@@ -274,7 +274,8 @@ fn synchronous(model: &str, record: &str, url: &str) -> Result<serde_json::Value
             searcher.submit(queries)?;
         }
         while pending > 0 {
-            pending -= searcher.wait(WAIT)?.context("no answer to a search")?.len();
+            pending -=
+                searcher.wait(WAIT, &StopFlag::never())?.context("no answer to a search")?.len();
         }
     }
     let seconds = started.elapsed().as_secs_f64();

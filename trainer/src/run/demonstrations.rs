@@ -1,7 +1,7 @@
 //! Demonstrations for the warm start: scripted turns played through the real loop.
 //!
-//! Each is an ordinary episode whose turns are written here instead of sampled, so that prompt,
-//! passages, masks and token boundaries are those of a rollout.
+//! Each is an ordinary episode whose turns are written here instead of sampled. Prompt, passages, masks and token
+//! boundaries are therefore those of a rollout.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,12 +9,12 @@ use crate::data::Example;
 use crate::engine::{Engine, EngineError, GenerateRequest, Generation, SequenceId, StopReason};
 use crate::token::{TokenError, Tokenizer};
 
-/// What a demonstration shows.
+/// The habit that a demonstration shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Habit {
-    /// Look the question up, then answer.
+    /// Looks the question up, then answers.
     Search,
-    /// Answer at once.
+    /// Answers without a search.
     Direct,
 }
 
@@ -25,7 +25,7 @@ const READ_THOUGHTS: [&str; 3] =
 const DIRECT_THOUGHTS: [&str; 3] =
     ["I know this.", "I can answer this at once.", "This needs no search."];
 
-/// The turns of one demonstration; `number` varies the wording.
+/// Returns the turns of one demonstration; `number` varies the wording.
 pub(super) fn demonstration_turns(example: &Example, habit: Habit, number: usize) -> Vec<String> {
     let pick = |thoughts: [&'static str; 3]| thoughts[number % thoughts.len()];
     let answer = example.golden_answers.first().map_or("", String::as_str);
@@ -43,7 +43,7 @@ pub(super) fn demonstration_turns(example: &Example, habit: Habit, number: usize
     }
 }
 
-/// An engine that says what it was given, turn by turn.
+/// An engine that "samples" the turns it was given.
 #[derive(Debug)]
 pub(super) struct DemonstrationEngine {
     turns: BTreeMap<SequenceId, VecDeque<Vec<u32>>>,
@@ -51,7 +51,10 @@ pub(super) struct DemonstrationEngine {
 }
 
 impl DemonstrationEngine {
-    /// `scripts[n]` are the turns of sequence `n`.
+    /// Takes the turns of each sequence `n` from `scripts[n]`.
+    ///
+    /// # Errors
+    /// The tokenizer's.
     pub(super) fn new(scripts: &[Vec<String>], tokenizer: &Tokenizer) -> Result<Self, TokenError> {
         let mut turns = BTreeMap::new();
         for (sequence, script) in scripts.iter().enumerate() {
@@ -100,15 +103,15 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::data::{PromptStyle, PromptTemplate, examples};
-    use crate::engine::Sampling;
     use crate::rollout::scheduler::roll_out;
     use crate::rollout::trajectory::{SegmentKind, Trajectory};
-    use crate::run::loaded_model::{episode_jobs, rollout_config};
+    use crate::run::question_order::episode_jobs;
+    use crate::run::settings::rollout::{GREEDY, episodes};
     use crate::search::random::RandomPassages;
     use crate::stop::StopFlag;
     use crate::update::TrainSequence;
 
-    /// One demonstration, a token a character.
+    /// Plays one demonstration, with a token a character.
     fn play(habit: Habit) -> Trajectory {
         let tokenizer = Tokenizer::characters();
         let record = shared::dataset::QaRecord {
@@ -121,15 +124,14 @@ mod tests {
         let examples = examples(&[record], &template, &tokenizer, 100).unwrap();
         let script = demonstration_turns(&examples[0], habit, 0);
         let mut engine = DemonstrationEngine::new(&[script], &tokenizer).unwrap();
-        let greedy = Sampling { temperature: 0.0, top_p: 1.0 };
-        let config = rollout_config(&Config::default(), greedy, 1, &StopFlag::never());
-        let jobs = episode_jobs(&[&examples[0]], 1, 0, 0);
+        let config = episodes(&Config::default(), GREEDY, 1, &StopFlag::never());
+        let jobs = episode_jobs(0, &[&examples[0]], 1, 0, 0);
         let searcher = &mut RandomPassages::none();
         let played = roll_out(&mut engine, searcher, &tokenizer, jobs, &config, &mut ()).unwrap();
         played.trajectories.into_iter().next().unwrap()
     }
 
-    /// What is trained on of a demonstration.
+    /// Returns the part of a demonstration that is trained on.
     fn trained_text(trajectory: &Trajectory) -> String {
         let sequence = TrainSequence::of(trajectory);
         let (ids, mask) = sequence.packed();
@@ -141,7 +143,8 @@ mod tests {
     #[test]
     fn only_what_the_model_would_write_is_trained_on() {
         let searching = play(Habit::Search);
-        let kinds: Vec<SegmentKind> = searching.segments.iter().map(|one| one.kind).collect();
+        let kinds: Vec<SegmentKind> =
+            searching.segments.iter().map(|segment| segment.kind).collect();
         let expected = [
             SegmentKind::Prompt,
             SegmentKind::Sampled,

@@ -1,7 +1,7 @@
-//! What is kept of an update that came out as a number that is not finite: the batch, the weights and
-//! the configuration, so that `trainer replay` can compute it again.
+//! The folder that keeps an update that was refused because a number was not finite: the batch, the weights and the
+//! configuration, with which `trainer replay` computes it again.
 //!
-//! Invariant: `failure.json` is written last; a folder without it is not whole.
+//! **Invariant:** `failure.json` is written last; a folder without it is incomplete.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,9 +12,8 @@ use serde::{Deserialize, Serialize};
 use shared::atomic_file;
 use tch::{Kind, Tensor};
 
-use super::loaded_model::LoadedModel;
+use super::learner::{Learner, RefusedBatch};
 use crate::checkpoint::{self, SaveForm};
-use crate::config::Config;
 use crate::critic::{Critic, CriticSequence};
 use crate::policy::Policy;
 use crate::update::{TrainSequence, UpdateError};
@@ -22,17 +21,11 @@ use crate::update::{TrainSequence, UpdateError};
 const BATCH_FILE: &str = "batch.safetensors";
 const CRITIC_FILE: &str = "critic.safetensors";
 const FAILURE_FILE: &str = "failure.json";
-/// Folder of the policy's weights.
+/// The folder of the policy's weights.
 pub(super) const MODEL_FOLDER: &str = "model";
 pub(super) const CONFIG_FILE: &str = "config.toml";
 
-/// The batch of one update.
-pub(super) enum Batch<'b> {
-    Policy(&'b [TrainSequence]),
-    Critic(&'b Critic, &'b [CriticSequence]),
-}
-
-/// What went wrong, as it stands in `failure.json`.
+/// The failure of an update, as `failure.json` holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Failure {
     /// Counts from 1.
@@ -41,64 +34,75 @@ pub(super) struct Failure {
     pub(super) update: u64,
     /// "policy" or "critic".
     pub(super) part: String,
-    /// What was not finite.
+    /// The name of the number that was not finite.
     pub(super) what: String,
     /// Its value, in words: JSON has no NaN.
     pub(super) value: String,
 }
 
-/// Where the batch of a step that failed is kept.
+/// Returns the folder that keeps the batch of a step that failed.
 pub(super) fn folder_of(run_dir: &Path, step: u64) -> PathBuf {
     run_dir.join(format!("failed-batch-step-{step}"))
 }
 
-/// Keeps the batch of `step` (from 1) with the weights as they are; returns the folder.
+/// Writes a refused batch with the learner's current weights into `folder`; `config` is the configuration as TOML.
 ///
 /// # Errors
 /// The file system's.
 pub(super) fn save(
-    config: &Config,
-    loaded: &LoadedModel,
-    step: u64,
-    batch: &Batch<'_>,
-    error: &UpdateError,
-) -> anyhow::Result<PathBuf> {
-    let folder = folder_of(&config.run_dir, step);
+    folder: &Path,
+    config: &str,
+    learner: &Learner,
+    batch: &RefusedBatch,
+    failure: &Failure,
+) -> anyhow::Result<()> {
     if folder.is_dir() {
-        fs::remove_dir_all(&folder)
+        fs::remove_dir_all(folder)
             .with_context(|| format!("cannot replace {}", folder.display()))?;
     }
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     // All bits, and adapters apart from their base: the failure may need both.
     let form = SaveForm { kind: Kind::Float, merged: false };
-    let LoadedModel { policy, place, .. } = loaded;
+    let (policy, place) = (&learner.model.policy, &learner.model.place);
     checkpoint::save(&folder.join(MODEL_FOLDER), policy, place, form, None)?;
-    atomic_file::write(&folder.join(CONFIG_FILE), config.to_toml().as_bytes())?;
-    let (part, tensors) = match batch {
-        Batch::Policy(sequences) => ("policy", policy_tensors(sequences)),
-        Batch::Critic(critic, sequences) => {
-            let parameters: Vec<(&String, &Tensor)> = critic.model.trained().iter().collect();
+    atomic_file::write(&folder.join(CONFIG_FILE), config.as_bytes())?;
+    let tensors = match batch {
+        RefusedBatch::Policy(sequences) => policy_tensors(sequences),
+        RefusedBatch::Critic(sequences) => {
+            let critic = learner.estimator.critic();
+            let critic = critic.expect("only the critic's own update refuses its batch");
+            let parameters: Vec<(&String, &Tensor)> = critic.model.model.trained().iter().collect();
             Tensor::write_safetensors(&parameters, folder.join(CRITIC_FILE))?;
-            ("critic", critic_tensors(sequences))
+            critic_tensors(sequences)
         }
     };
     Tensor::write_safetensors(&tensors, folder.join(BATCH_FILE))?;
-    let UpdateError::NotFinite { what, update, value } = error;
-    let failure = Failure {
-        step,
-        update: *update,
-        part: part.to_owned(),
-        what: (*what).to_owned(),
-        value: value.to_string(),
-    };
-    atomic_file::write(&folder.join(FAILURE_FILE), &serde_json::to_vec_pretty(&failure)?)?;
-    Ok(folder)
+    atomic_file::write(&folder.join(FAILURE_FILE), &serde_json::to_vec_pretty(failure)?)?;
+    Ok(())
 }
 
-/// What `folder` says of the failure.
+impl Failure {
+    /// Describes the failure of an update in `step`, which counts from 1.
+    pub(super) fn new(step: u64, batch: &RefusedBatch, error: &UpdateError) -> Self {
+        let UpdateError::NotFinite { what, update, value } = error;
+        let part = match batch {
+            RefusedBatch::Policy(_) => "policy",
+            RefusedBatch::Critic(_) => "critic",
+        };
+        Self {
+            step,
+            update: *update,
+            part: part.to_owned(),
+            what: (*what).to_owned(),
+            value: value.to_string(),
+        }
+    }
+}
+
+/// Reads the failure that `folder` keeps.
 ///
 /// # Errors
-/// A folder that is none, or not whole.
+/// A folder that keeps none, or is incomplete.
 pub(super) fn read_failure(folder: &Path) -> anyhow::Result<Failure> {
     let path = folder.join(FAILURE_FILE);
     let bytes = fs::read(&path).with_context(|| {
@@ -109,7 +113,7 @@ pub(super) fn read_failure(folder: &Path) -> anyhow::Result<Failure> {
 
 fn named(index: usize, parts: Vec<(&'static str, Tensor)>) -> Vec<(String, Tensor)> {
     let full = |(part, tensor): (&'static str, Tensor)| (format!("{index:06}.{part}"), tensor);
-    // Nothing is kept of what a trajectory does not have.
+    // A part that a trajectory does not have is left out.
     parts.into_iter().filter(|(_, tensor)| tensor.numel() > 0).map(full).collect()
 }
 
@@ -121,12 +125,13 @@ fn tokens_and_mask(token_ids: &[u32], mask: &[bool]) -> Vec<(&'static str, Tenso
 
 fn policy_tensors(sequences: &[TrainSequence]) -> Vec<(String, Tensor)> {
     let mut tensors = Vec::new();
-    for (index, one) in sequences.iter().enumerate() {
-        let mut parts = tokens_and_mask(&one.token_ids, &one.mask);
-        parts.push(("weight", Tensor::from_slice(&[one.weight])));
-        parts.push(("advantages", Tensor::from_slice(&one.advantages)));
-        parts.push(("sampler", Tensor::from_slice(&one.sampler_log_probs)));
-        let optional = [("old", &one.old_log_probs), ("reference", &one.reference_log_probs)];
+    for (index, sequence) in sequences.iter().enumerate() {
+        let mut parts = tokens_and_mask(&sequence.token_ids, &sequence.mask);
+        parts.push(("weight", Tensor::from_slice(&[sequence.weight])));
+        parts.push(("advantages", Tensor::from_slice(&sequence.advantages)));
+        parts.push(("sampler", Tensor::from_slice(&sequence.sampler_log_probs)));
+        let optional =
+            [("old", &sequence.old_log_probs), ("reference", &sequence.reference_log_probs)];
         for (name, values) in optional {
             if let Some(values) = values {
                 parts.push((name, Tensor::from_slice(values)));
@@ -139,10 +144,10 @@ fn policy_tensors(sequences: &[TrainSequence]) -> Vec<(String, Tensor)> {
 
 fn critic_tensors(sequences: &[CriticSequence]) -> Vec<(String, Tensor)> {
     let mut tensors = Vec::new();
-    for (index, one) in sequences.iter().enumerate() {
-        let mut parts = tokens_and_mask(&one.token_ids, &one.mask);
-        parts.push(("values", Tensor::from_slice(&one.old_values)));
-        parts.push(("returns", Tensor::from_slice(&one.returns)));
+    for (index, sequence) in sequences.iter().enumerate() {
+        let mut parts = tokens_and_mask(&sequence.token_ids, &sequence.mask);
+        parts.push(("values", Tensor::from_slice(&sequence.old_values)));
+        parts.push(("returns", Tensor::from_slice(&sequence.returns)));
         tensors.extend(named(index, parts));
     }
     tensors
@@ -180,7 +185,7 @@ fn ids_and_mask(parts: &BTreeMap<String, Tensor>) -> anyhow::Result<(Vec<u32>, V
     Ok((ids, integers("mask")?.into_iter().map(|flag| flag != 0).collect()))
 }
 
-/// The sequences of a failed policy update.
+/// Reads the sequences of a failed policy update.
 ///
 /// # Errors
 /// A missing or damaged file.
@@ -200,7 +205,7 @@ pub(super) fn read_policy_batch(folder: &Path) -> anyhow::Result<Vec<TrainSequen
     Stored::read(folder)?.0.into_iter().map(sequence).collect()
 }
 
-/// The critic of a failed update and its sequences; `policy` gives the architecture.
+/// Reads the critic of a failed update and its sequences; `policy` has the same architecture.
 ///
 /// # Errors
 /// A missing or damaged file.

@@ -1,12 +1,11 @@
-//! `trainer lint`: finds out what is there (headers, counts, earlier steps) and prints what the
-//! configuration means. Loads no tensor.
+//! `trainer lint`: reads headers, counts and earlier steps, and prints what the configuration means. Loads no tensor.
 
 use std::io::Write;
 use std::path::PathBuf;
 
 use tch::{Device, Kind};
 
-use super::loaded_model::{question_records, runner_choice};
+use super::settings;
 use crate::config::{ComputeDtype, Config, ConfigError, EngineKind};
 use crate::engine::WeightFormat;
 use crate::hub::ModelName;
@@ -16,14 +15,13 @@ use crate::policy::{
 };
 use crate::track::read_metrics;
 
-/// Steps that the expected time is the mean of, the latest ones.
+/// Number of the latest steps whose mean time is expected.
 const MEASURED_STEPS: usize = 10;
 
 /// Prints what `config` means, in words or as JSON.
 ///
 /// # Errors
-/// [`ConfigError`] where it cannot work with the model or the questions; a file that is there and cannot
-/// be read.
+/// [`ConfigError`] if it cannot work with the model or the questions; an existing file that cannot be read.
 pub fn lint(config: &Config, as_json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
     let facts = facts(config)?;
     let problems = problems(config, &facts);
@@ -38,8 +36,7 @@ pub fn lint(config: &Config, as_json: bool, out: &mut dyn Write) -> anyhow::Resu
 
 fn facts(config: &Config) -> anyhow::Result<Facts> {
     let questions = if config.data.train.is_file() {
-        let limit = config.data.max_train_questions;
-        Some(question_records(config, &config.data.train, limit)?.len())
+        Some(settings::questions::training_questions(config).records()?.len())
     } else {
         None
     };
@@ -54,7 +51,9 @@ fn facts(config: &Config) -> anyhow::Result<Facts> {
         Compute { device: Device::Cuda(0), kind }
     });
     let packed = match config.engine.kind {
-        EngineKind::Builtin => runner_choice(config).native_format(compute.device, compute.kind)?,
+        EngineKind::Builtin => {
+            settings::rollout::runner(config).native_format(compute.device, compute.kind)?
+        }
         EngineKind::Vllm | EngineKind::Sglang => None,
     };
     Ok(Facts {

@@ -1,4 +1,4 @@
-//! `manifest.json`: what a run was made from, by digest.
+//! `manifest.json`: the digests of what a run was made from.
 
 use std::path::Path;
 
@@ -6,19 +6,17 @@ use serde_json::{Map, Value};
 use shared::atomic_file;
 use shared::digest::Digest;
 
-use crate::config::Config;
 use crate::policy::{ADAPTER_FILE, ModelPlace, weight_files};
 
-/// Writes the digests of model, tokenizer and questions and the version of the program into the run
-/// directory.
-pub(super) fn write_manifest(config: &Config) -> anyhow::Result<()> {
-    let place = ModelPlace::find(&config.model.path, config.model.base.as_deref())?;
+/// Writes the digests of model, tokenizer and questions, and the version of the program, into the run directory.
+pub(super) fn write_manifest(
+    run_dir: &Path,
+    place: &ModelPlace,
+    questions: [(&str, &Path); 2],
+) -> anyhow::Result<()> {
     let tokenizer = "tokenizer.json";
-    let mut files = vec![
-        ("tokenizer".to_owned(), place.folder_with(tokenizer).join(tokenizer)),
-        ("training questions".to_owned(), config.data.train.clone()),
-        ("held-out questions".to_owned(), config.data.test.clone()),
-    ];
+    let mut files = vec![("tokenizer".to_owned(), place.folder_with(tokenizer).join(tokenizer))];
+    files.extend(questions.map(|(name, path)| (name.to_owned(), path.to_owned())));
     if let Some(adapters) = &place.adapters {
         files.push(("adapters".to_owned(), adapters.folder.join(ADAPTER_FILE)));
     }
@@ -35,7 +33,7 @@ pub(super) fn write_manifest(config: &Config) -> anyhow::Result<()> {
         facts.insert(name.clone(), Value::from(fact(path)?));
     }
     let text = serde_json::to_vec_pretty(&facts)?;
-    Ok(atomic_file::write(&config.run_dir.join("manifest.json"), &text)?)
+    Ok(atomic_file::write(&run_dir.join("manifest.json"), &text)?)
 }
 
 fn fact(path: &Path) -> std::io::Result<String> {

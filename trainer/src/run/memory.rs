@@ -1,7 +1,7 @@
 //! The memory that this process holds.
 
-/// Gives the memory that freed tensors left behind back to the system. Passes of different sizes
-/// break the heap into pieces; without this the process grows with every step.
+/// Returns the memory of freed tensors to the system. Passes of different sizes fragment the heap; without this the
+/// process grows with every step.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "glibc offers this as a C function alone")]
 pub(super) fn release_freed() {
@@ -12,12 +12,12 @@ pub(super) fn release_freed() {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub(super) fn release_freed() {}
 
-/// Most memory that this process has held so far, in MiB; 0 where the system does not say.
+/// Returns the most memory that this process has held so far, in MiB; 0 if the system does not report it.
 pub(super) fn peak_mib() -> u64 {
     status_mib("VmHWM:")
 }
 
-/// Memory that this process holds now, in MiB; 0 where the system does not say.
+/// Returns the memory that this process holds now, in MiB; 0 if the system does not report it.
 pub(super) fn held_mib() -> u64 {
     status_mib("VmRSS:")
 }

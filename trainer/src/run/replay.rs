@@ -1,5 +1,4 @@
-//! `trainer replay`: computes the batch of a failed update again and says where the first number arises
-//! that is not finite.
+//! `trainer replay`: computes the batch of a failed update again and names the first number that is not finite.
 
 use std::io::Write;
 use std::path::Path;
@@ -9,8 +8,8 @@ use tch::{Kind, Tensor};
 use super::failed_batch::{
     CONFIG_FILE, MODEL_FOLDER, read_critic_batch, read_failure, read_policy_batch,
 };
-use super::loaded_model::LoadedModel;
-use super::training::policy_update_config;
+use super::model::LoadedModel;
+use super::settings;
 use crate::algo::value_loss;
 use crate::config::{Config, Environment};
 use crate::critic::{Critic, CriticSequence};
@@ -20,31 +19,32 @@ use crate::update::{
     largest_gradient,
 };
 
-/// Computes the failed update that `folder` keeps, with the weights, the configuration and the number
-/// format of then, and writes what is found.
+/// Computes the failed update that `folder` keeps again, with its weights, configuration and number format, and writes
+/// the first number that is not finite.
 ///
 /// # Errors
-/// A folder that is none of a failed update, or damaged.
+/// A folder that keeps no failed update, or is damaged.
 pub fn replay(folder: &Path, out: &mut dyn Write) -> anyhow::Result<()> {
     let failure = read_failure(folder)?;
     let mut config = Config::load(Some(&folder.join(CONFIG_FILE)), &Environment::new(), &[])?;
     config.model.path = folder.join(MODEL_FOLDER);
-    let loaded = LoadedModel::open_for_training(&config)?;
+    let model_settings = settings::model::model(&config);
+    let model = LoadedModel::open_for_training(&model_settings, &config.model.path)?;
     writeln!(
         out,
         "step {}, update {} of the {}: the {} was {}",
         failure.step, failure.update, failure.part, failure.what, failure.value
     )?;
-    let found = if failure.part == "critic" {
-        let (critic, sequences) = read_critic_batch(folder, &loaded.policy)?;
-        in_critic(&critic, &loaded.decoder, &sequences, config.critic.clip)
+    let first = if failure.part == "critic" {
+        let (critic, sequences) = read_critic_batch(folder, &model.policy)?;
+        in_critic(&critic, &model.decoder, &sequences, config.critic.clip)
     } else {
         let sequences = read_policy_batch(folder)?;
-        let update = policy_update_config(&config);
-        first_not_finite(&loaded.policy, &loaded.decoder, &sequences, &update)
+        let update = settings::objective::policy_update(&config);
+        first_not_finite(&model.policy, &model.decoder, &sequences, &update)
     };
-    match found {
-        Some(found) => writeln!(out, "first number that is not finite: {found}")?,
+    match first {
+        Some(number) => writeln!(out, "first number that is not finite: {number}")?,
         None => writeln!(
             out,
             "every number is finite this time: the failure depends on the device, on the number of \
@@ -54,21 +54,22 @@ pub fn replay(folder: &Path, out: &mut dyn Write) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The first number of a critic's update that is not finite.
+/// Returns the first number of a critic's update that is not finite.
 fn in_critic(
     critic: &Critic,
     decoder: &Decoder,
     sequences: &[CriticSequence],
     clip: f64,
 ) -> Option<NotFiniteAt> {
-    if let Some(found) = first_in_parameters(&critic.model) {
-        return Some(NotFiniteAt { place: format!("of the critic, {}", found.place), ..found });
+    if let Some(parameter) = first_in_parameters(&critic.model) {
+        let place = format!("of the critic, {}", parameter.place);
+        return Some(NotFiniteAt { place, ..parameter });
     }
-    let found = sequences.iter().enumerate().find_map(|(index, sequence)| {
+    let in_sequences = sequences.iter().enumerate().find_map(|(index, sequence)| {
         for (what, values) in [("old value", &sequence.old_values), ("return", &sequence.returns)] {
-            if let Some(place) = values.iter().position(|value| !value.is_finite()) {
-                let value = f64::from(values[place]);
-                let place = format!("the {what} of valued token {place} of trajectory {index}");
+            if let Some(token) = values.iter().position(|value| !value.is_finite()) {
+                let value = f64::from(values[token]);
+                let place = format!("the {what} of valued token {token} of trajectory {index}");
                 return Some(NotFiniteAt { place, value });
             }
         }
@@ -83,13 +84,13 @@ fn in_critic(
             .map(|numbers| Tensor::from_slice(numbers).to_device(values.device()));
         let losses = value_loss(values, &old, &returns, clip).losses;
         for (what, numbers) in [("value", values), ("value loss", &losses)] {
-            if let Some((place, value)) = first_in(numbers) {
-                let place = format!("the {what} of valued token {place} of trajectory {index}");
+            if let Some((token, value)) = first_in(numbers) {
+                let place = format!("the {what} of valued token {token} of trajectory {index}");
                 return Some(NotFiniteAt { place, value });
             }
         }
         valued.backward(&losses.mean(Kind::Float));
         first_in_gradients(&critic.model)
     });
-    found.or_else(|| largest_gradient(&critic.model))
+    in_sequences.or_else(|| largest_gradient(&critic.model))
 }

@@ -2,29 +2,27 @@
 
 use std::io::Write;
 use std::net::TcpListener;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use shared::shutdown::Shutdown;
+use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::loaded_model::{LoadedModel, http_searcher, prompt_template, rollout_config};
-use super::signals;
+use super::model::LoadedModel;
+use super::settings;
+use super::stopping::signals;
 use crate::config::Config;
-use crate::engine::Sampling;
 use crate::rollout::{RolloutError, roll_out_as_they_come};
 use crate::serve::{Conversations, QuestionArrivals, Served, ServerSettings, router};
-use crate::stop::StopFlag;
-use crate::token::Tokenizer;
+use crate::stop::{StopFlag, StopSwitch};
 
-/// How often the wish to stop is looked at.
-const STOP_SLICE: Duration = Duration::from_millis(20);
-/// For what is left to be written to connections once every episode is over.
+/// Time for responses to be written once every episode is over.
 const MIN_CLOSING_TIME: Duration = Duration::from_secs(1);
 
-/// Serves `model.path` at `serve.addr` until SIGTERM or SIGINT; questions that were taken on are answered within
+/// Serves `model.path` at `serve.addr` until SIGTERM or SIGINT. Accepted questions are then answered within
 /// `serve.grace_period_ms`.
 ///
 /// # Errors
@@ -37,7 +35,7 @@ pub fn serve(config: &Config, out: &mut dyn Write) -> anyhow::Result<()> {
     serve_on(config, listener, &stop, out)
 }
 
-/// As [`serve`], at a listener that is there, until `stop` wishes the end.
+/// Serves like [`serve`], at an existing listener, until `stop` is raised.
 ///
 /// # Errors
 /// Those of [`serve`].
@@ -47,63 +45,37 @@ pub fn serve_on(
     stop: &StopFlag,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let folder = &config.model.path;
-    let loaded = LoadedModel::open(config, folder)?;
+    let model = LoadedModel::open(&settings::model::model(config), &config.model.path)?;
     let running = config.rollout.max_sequences;
-    let mut engine = loaded.engine(config, running)?;
-    let mut searcher = http_searcher(config)?;
-    let sampling = Sampling { temperature: config.eval.temperature as f32, top_p: 1.0 };
-    let name = if config.serve.name.is_empty() {
-        folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned()
-    } else {
-        config.serve.name.clone()
-    };
-    let settings = ServerSettings {
-        name: name.clone(),
-        // Its own, as requests are read on other threads.
-        tokenizer: Tokenizer::from_folders(
-            loaded.place.folder_with("tokenizer.json"),
-            &loaded.place.base,
-            config.model.chat_date,
-        )?,
-        template: prompt_template(config, &loaded.tokenizer)?,
-        max_prompt_tokens: config.rollout.max_prompt_tokens,
-        max_body_bytes: config.serve.max_body_bytes,
-        max_questions: running + config.serve.max_waiting,
-        sampling,
-        seed: config.seed,
-    };
-    let (sender, questions) = mpsc::sync_channel(settings.max_questions);
-    let served = Arc::new(Served::new(settings, sender));
+    let mut engine = model.engine(&settings::rollout::engine(config), running)?;
+    let mut searcher = settings::rollout::searcher(config).open()?;
+    let server = server_settings(config, &model)?;
+    let (name, sampling) = (server.name.clone(), server.sampling);
+    let (sender, questions) = mpsc::sync_channel(server.max_questions);
+    let served = Arc::new(Served::new(server, sender));
     let address = listener.local_addr()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("serve")
-        .enable_all()
-        .build()?;
-    // Once true, episodes that run are given up.
-    let abandon = Arc::new(AtomicBool::new(false));
-    let grace_period = Duration::from_millis(config.serve.grace_period_ms);
+    let runtime = start_runtime()?;
+    let abandon = StopSwitch::default();
+    let episodes = settings::rollout::episodes(config, sampling, running, &abandon.flag());
     let server = runtime.spawn(listen(
         listener,
-        Arc::clone(&served),
-        (stop.clone(), grace_period, Arc::clone(&abandon)),
+        served,
+        Closing {
+            stop: stop.clone(),
+            grace_period: Duration::from_millis(config.serve.grace_period_ms),
+            abandon,
+        },
     ));
     writeln!(out, "serving {name} at http://{address}/v1")?;
     info!(%address, model = name, "serving");
 
-    let abandoned = Arc::clone(&abandon);
-    let give_up = StopFlag::asking(move || {
-        abandoned.load(Ordering::Relaxed).then_some(shared::shutdown::Shutdown::Terminate)
-    });
-    let rollout = rollout_config(config, sampling, running, &give_up);
-    let conversations = Conversations::new(&loaded.tokenizer);
+    let conversations = Conversations::new(&model.tokenizer);
     let mut arrivals = QuestionArrivals::new(&conversations, questions);
     let mut observer = &conversations;
     let (engine, searcher) = (&mut engine, &mut searcher);
-    let tokenizer = &loaded.tokenizer;
+    let tokenizer = &model.tokenizer;
     let ended =
-        roll_out_as_they_come(engine, searcher, tokenizer, &mut arrivals, &rollout, &mut observer);
+        roll_out_as_they_come(engine, searcher, tokenizer, &mut arrivals, &episodes, &mut observer);
     // Dropping the senders ends the requests whose episodes were cancelled.
     drop(arrivals);
     drop(conversations);
@@ -119,12 +91,47 @@ pub fn serve_on(
     Ok(())
 }
 
-/// Accepts connections until a stop is wished, then waits for what was taken on.
+fn server_settings(config: &Config, model: &LoadedModel) -> anyhow::Result<ServerSettings> {
+    let folder = &config.model.path;
+    let name = if config.serve.name.is_empty() {
+        folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned()
+    } else {
+        config.serve.name.clone()
+    };
+    Ok(ServerSettings {
+        name,
+        // Requests are read on other threads.
+        tokenizer: model.another_tokenizer()?,
+        template: settings::questions::prompts(config).template(&model.tokenizer)?,
+        max_prompt_tokens: config.rollout.max_prompt_tokens,
+        max_body_bytes: config.serve.max_body_bytes,
+        max_questions: config.rollout.max_sequences + config.serve.max_waiting,
+        sampling: settings::rollout::eval_sampling(config),
+        seed: config.seed,
+    })
+}
+
+fn start_runtime() -> anyhow::Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    Ok(builder.worker_threads(1).thread_name("serve").enable_all().build()?)
+}
+
+/// The end of a server.
+struct Closing {
+    stop: StopFlag,
+    /// Limit of the wait for accepted questions.
+    grace_period: Duration,
+    /// Raised once running episodes are no longer waited for.
+    abandon: StopSwitch,
+}
+
+/// Accepts connections until a stop is requested, then waits for the accepted questions.
 async fn listen(
     listener: TcpListener,
     served: Arc<Served>,
-    (stop, grace_period, abandon): (StopFlag, Duration, Arc<AtomicBool>),
+    closing: Closing,
 ) -> anyhow::Result<()> {
+    let Closing { stop, grace_period, abandon } = closing;
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let (close, closed) = tokio::sync::oneshot::channel::<()>();
@@ -133,11 +140,9 @@ async fn listen(
         let _ = closed.await;
     });
     let mut serving: JoinHandle<_> = tokio::spawn(async move { serving.await });
-    while stop.wish().is_none() {
-        tokio::select! {
-            ended = &mut serving => return Ok(ended??),
-            () = tokio::time::sleep(STOP_SLICE) => {}
-        }
+    tokio::select! {
+        ended = &mut serving => return Ok(ended??),
+        () = stop.raised() => {}
     }
     let deadline = Instant::now() + grace_period;
     served.drain();
@@ -145,10 +150,10 @@ async fn listen(
     let rest = deadline.saturating_duration_since(Instant::now());
     if tokio::time::timeout(rest, &mut serving).await.is_err() {
         warn!("the grace period ended before every question was answered");
-        abandon.store(true, Ordering::Relaxed);
+        abandon.raise(Shutdown::Terminate);
         let _ = tokio::time::timeout(MIN_CLOSING_TIME, &mut serving).await;
         serving.abort();
     }
-    abandon.store(true, Ordering::Relaxed);
+    abandon.raise(Shutdown::Terminate);
     Ok(())
 }

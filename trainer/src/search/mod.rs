@@ -8,6 +8,7 @@ pub mod random;
 
 use std::time::Duration;
 
+use crate::stop::StopFlag;
 pub use shared::client::Passage;
 
 /// One query of one episode.
@@ -41,9 +42,13 @@ pub trait Searcher {
     fn submit(&mut self, requests: Vec<SearchRequest>) -> Result<(), SearcherError>;
     /// Returns the outcomes since the last call. Does not wait.
     fn poll(&mut self) -> Result<Vec<SearchOutcome>, SearcherError>;
-    /// Waits until there is at least one outcome; returns `None` if `limit` passes first. Called only
-    /// while queries are pending. Every query must come back in bounded time, if need be as a failure.
-    fn wait(&mut self, limit: Duration) -> Result<Option<Vec<SearchOutcome>>, SearcherError>;
+    /// Waits until there is at least one outcome; returns `None` if `limit` passes or `stop` is raised first. Called
+    /// only while queries are pending. Every query must come back in bounded time, if need be as a failure.
+    fn wait(
+        &mut self,
+        limit: Duration,
+        stop: &StopFlag,
+    ) -> Result<Option<Vec<SearchOutcome>>, SearcherError>;
     /// Cancels every pending query: none of their outcomes is returned later.
     fn cancel(&mut self);
 }

@@ -2,6 +2,7 @@
 //!
 //! A model that uses its passages does worse with these; a model that answers from memory does not.
 
+use crate::stop::StopFlag;
 use std::path::Path;
 use std::time::Duration;
 
@@ -80,7 +81,11 @@ impl Searcher for RandomPassages {
         Ok(std::mem::take(&mut self.ready))
     }
 
-    fn wait(&mut self, _: Duration) -> Result<Option<Vec<SearchOutcome>>, SearcherError> {
+    fn wait(
+        &mut self,
+        _: Duration,
+        _: &StopFlag,
+    ) -> Result<Option<Vec<SearchOutcome>>, SearcherError> {
         self.poll().map(Some)
     }
 

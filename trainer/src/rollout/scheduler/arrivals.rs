@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{RunningEpisode, Scheduler, WAIT_SLICE, episode_limits};
+use super::{RunningEpisode, Scheduler, episode_limits};
 use crate::engine::Engine;
 use crate::rollout::episode::{Episode, EpisodeLimits};
 use crate::rollout::settings::RolloutSettings;
@@ -12,6 +12,8 @@ use crate::rollout::work::{
 use crate::search::Searcher;
 use crate::token::Tokenizer;
 
+/// Longest wait for the next arrival, while no episode runs, between two checks of the stop flag.
+const IDLE_SLICE: Duration = Duration::from_millis(200);
 /// Longest wait for searches between two checks for arrivals.
 const ARRIVAL_SLICE: Duration = Duration::from_millis(10);
 
@@ -47,7 +49,7 @@ impl Scheduler<'_> {
             self.settings.stop_flag.check()?;
             let is_idle = self.running.is_empty() && self.waiting.is_empty();
             if more_will_come {
-                let patience = if is_idle { WAIT_SLICE } else { Duration::ZERO };
+                let patience = if is_idle { IDLE_SLICE } else { Duration::ZERO };
                 match arrivals.take(patience) {
                     Some(arrived) => self.take_arrivals(arrived, limits),
                     None => more_will_come = false,
@@ -60,7 +62,7 @@ impl Scheduler<'_> {
                 self.submit_searches()?;
             }
             let outcomes = if self.searching > 0 && self.engine.is_idle() {
-                self.searcher.wait(ARRIVAL_SLICE)?.unwrap_or_default()
+                self.searcher.wait(ARRIVAL_SLICE, &self.settings.stop_flag)?.unwrap_or_default()
             } else if self.searching > 0 {
                 self.searcher.poll()?
             } else {

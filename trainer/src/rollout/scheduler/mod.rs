@@ -22,9 +22,6 @@ use crate::search::{SearchOutcome, SearchRequest, Searcher};
 use crate::token::Tokenizer;
 pub use arrivals::roll_out_as_they_come;
 
-/// Longest wait for searches between two checks of the stop flag.
-const WAIT_SLICE: Duration = Duration::from_millis(200);
-
 /// Rolls out all of `work` and returns the trajectories in the same order.
 ///
 /// On an error, every sequence is released, and the engine can be used again. The stop flag is
@@ -346,7 +343,7 @@ impl Scheduler<'_> {
         let started = Instant::now();
         let outcomes = loop {
             self.settings.stop_flag.check()?;
-            if let Some(outcomes) = self.searcher.wait(WAIT_SLICE)? {
+            if let Some(outcomes) = self.searcher.wait(Duration::MAX, &self.settings.stop_flag)? {
                 break outcomes;
             }
         };

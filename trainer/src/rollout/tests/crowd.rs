@@ -100,7 +100,11 @@ impl Searcher for LateSearcher {
         Ok(due.into_iter().map(outcome).collect())
     }
 
-    fn wait(&mut self, _: Duration) -> Result<Option<Vec<SearchOutcome>>, SearcherError> {
+    fn wait(
+        &mut self,
+        _: Duration,
+        _: &StopFlag,
+    ) -> Result<Option<Vec<SearchOutcome>>, SearcherError> {
         let found = self.poll()?;
         Ok((!found.is_empty()).then_some(found))
     }

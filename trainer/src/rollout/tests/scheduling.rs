@@ -10,6 +10,7 @@ use crate::rollout::{
     EndReason, RolloutError, RolloutEvent, RolloutObserver, RolloutSettings, SegmentKind, roll_out,
 };
 use crate::search::{SearchOutcome, SearchRequest, Searcher, SearcherError};
+use crate::stop::StopFlag;
 use crate::token::Tokenizer;
 
 const SEARCH_THEN_ANSWER: &[&str] = &["<search>q</search>", "<answer>a</answer>"];
@@ -33,7 +34,11 @@ impl Searcher for OneSlowSearch {
         self.inner.poll()
     }
 
-    fn wait(&mut self, _: Duration) -> Result<Option<Vec<SearchOutcome>>, SearcherError> {
+    fn wait(
+        &mut self,
+        _: Duration,
+        _: &StopFlag,
+    ) -> Result<Option<Vec<SearchOutcome>>, SearcherError> {
         let fast = self.inner.poll()?;
         if !fast.is_empty() {
             return Ok(Some(fast));
@@ -222,7 +227,11 @@ impl Searcher for Confused {
         Ok(vec![SearchOutcome { ticket: 77, result: Ok(Vec::new()) }])
     }
 
-    fn wait(&mut self, _: Duration) -> Result<Option<Vec<SearchOutcome>>, SearcherError> {
+    fn wait(
+        &mut self,
+        _: Duration,
+        _: &StopFlag,
+    ) -> Result<Option<Vec<SearchOutcome>>, SearcherError> {
         self.poll().map(Some)
     }
 

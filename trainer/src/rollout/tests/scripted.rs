@@ -250,7 +250,11 @@ impl Searcher for ScriptedSearcher {
         Ok(if is_late { Vec::new() } else { self.take() })
     }
 
-    fn wait(&mut self, _: Duration) -> Result<Option<Vec<SearchOutcome>>, SearcherError> {
+    fn wait(
+        &mut self,
+        _: Duration,
+        _: &StopFlag,
+    ) -> Result<Option<Vec<SearchOutcome>>, SearcherError> {
         assert!(!self.pending.is_empty(), "waited with nothing pending");
         Ok(Some(self.take()))
     }

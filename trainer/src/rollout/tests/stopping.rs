@@ -98,11 +98,15 @@ impl Searcher for Silent {
         Ok(Vec::new())
     }
 
-    fn wait(&mut self, limit: Duration) -> Result<Option<Vec<SearchOutcome>>, SearcherError> {
-        assert!(limit < Duration::from_secs(1), "a stop would not be seen for {limit:?}");
+    fn wait(
+        &mut self,
+        _: Duration,
+        stop: &StopFlag,
+    ) -> Result<Option<Vec<SearchOutcome>>, SearcherError> {
         self.waits += 1;
         if self.waits == 3 {
             self.switch.raise();
+            assert!(stop.check().is_err(), "the wait cannot see the stop");
         }
         Ok(None)
     }
@@ -139,7 +143,11 @@ impl Searcher for Empty {
         Ok(Vec::new())
     }
 
-    fn wait(&mut self, _: Duration) -> Result<Option<Vec<SearchOutcome>>, SearcherError> {
+    fn wait(
+        &mut self,
+        _: Duration,
+        _: &StopFlag,
+    ) -> Result<Option<Vec<SearchOutcome>>, SearcherError> {
         Ok(Some(Vec::new()))
     }
 

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::{SearchOutcome, SearchRequest, Searcher, SearcherError};
+use crate::stop::StopFlag;
 
 /// Most outcomes that wait to be collected; a sender waits while the queue is full.
 const OUTCOME_QUEUE_CAPACITY: usize = 1024;
@@ -83,12 +84,22 @@ impl Searcher for HttpSearcher {
         Ok(collected)
     }
 
-    fn wait(&mut self, limit: Duration) -> Result<Option<Vec<SearchOutcome>>, SearcherError> {
+    fn wait(
+        &mut self,
+        limit: Duration,
+        stop: &StopFlag,
+    ) -> Result<Option<Vec<SearchOutcome>>, SearcherError> {
         let handle = self.runtime().handle().clone();
         let outcomes = &mut self.outcomes;
         // A timer must be created inside its runtime.
-        let received = handle.block_on(async { timeout(limit, outcomes.recv()).await });
-        let Ok(received) = received else { return Ok(None) };
+        let received = handle.block_on(async {
+            tokio::select! {
+                biased;
+                received = timeout(limit, outcomes.recv()) => received.ok(),
+                () = stop.raised() => None,
+            }
+        });
+        let Some(received) = received else { return Ok(None) };
         let mut collected = vec![received.expect("this searcher holds a sender itself")];
         collected.extend(self.poll()?);
         Ok(Some(collected))

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use shared::retry::RetryPolicy;
+use shared::shutdown::Shutdown;
 
 use super::*;
+use crate::stop::{StopFlag, StopSwitch};
 
 /// Longest wait for an outcome, generous for a busy machine; a test that reaches it has failed.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -101,9 +103,22 @@ fn tickets_and_ids(outcomes: Vec<SearchOutcome>) -> Vec<(u64, Vec<String>)> {
 fn wait_for(searcher: &mut HttpSearcher, count: usize) -> Vec<SearchOutcome> {
     let mut outcomes = Vec::new();
     while outcomes.len() < count {
-        outcomes.extend(searcher.wait(PATIENCE).unwrap().expect("no outcome came"));
+        outcomes
+            .extend(searcher.wait(PATIENCE, &StopFlag::never()).unwrap().expect("no outcome came"));
     }
     outcomes
+}
+
+#[test]
+fn a_wait_ends_when_a_stop_is_requested() {
+    let (_asked, mut searcher) = searcher();
+    searcher.submit(vec![request(1, "a")]).unwrap();
+    let switch = StopSwitch::default();
+    let flag = switch.flag();
+    std::thread::scope(|threads| {
+        threads.spawn(|| switch.raise(Shutdown::Terminate));
+        assert!(searcher.wait(PATIENCE, &flag).unwrap().is_none());
+    });
 }
 
 #[test]
@@ -111,7 +126,7 @@ fn a_wait_ends_at_its_limit_and_the_search_continues() {
     let (asked, mut searcher) = searcher();
     searcher.submit(vec![request(1, "a")]).unwrap();
     let unanswered = asked.recv().unwrap();
-    assert!(searcher.wait(Duration::from_millis(20)).unwrap().is_none());
+    assert!(searcher.wait(Duration::from_millis(20), &StopFlag::never()).unwrap().is_none());
     unanswered.answer();
     assert_eq!(tickets_and_ids(wait_for(&mut searcher, 1)), [(1, vec!["a".to_owned()])]);
 }

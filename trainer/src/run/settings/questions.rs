@@ -1,0 +1,125 @@
+//! Question files, and which questions a training step asks.
+
+use std::path::PathBuf;
+
+use shared::dataset::{QaRecord, read_qa_records};
+
+use crate::config::{Config, TemplateChoice};
+use crate::data::{Example, PromptStyle, PromptTemplate, examples};
+use crate::run::training::questions::QuestionPlan;
+use crate::token::Tokenizer;
+
+/// A file of questions, and which of them are asked in which words.
+#[derive(Clone, Debug)]
+pub(crate) struct QuestionFile {
+    path: PathBuf,
+    /// Questions asked, evenly spread over the file; 0 asks all.
+    limit: usize,
+    /// Limit of a question's hops; 0 asks all questions.
+    max_hops: usize,
+    prompts: PromptSettings,
+}
+
+/// The rules by which a question becomes a prompt.
+#[derive(Clone, Debug)]
+pub(crate) struct PromptSettings {
+    template: TemplateChoice,
+    chat: bool,
+    pub(crate) max_prompt_tokens: usize,
+}
+
+/// Returns how `config` makes prompts.
+pub(crate) fn prompts(config: &Config) -> PromptSettings {
+    PromptSettings {
+        template: config.data.template.clone(),
+        chat: config.data.chat,
+        max_prompt_tokens: config.rollout.max_prompt_tokens,
+    }
+}
+
+/// Returns the questions that `config` trains on.
+pub(crate) fn training_questions(config: &Config) -> QuestionFile {
+    QuestionFile {
+        path: config.data.train.clone(),
+        limit: config.data.max_train_questions,
+        max_hops: config.data.max_hops,
+        prompts: prompts(config),
+    }
+}
+
+/// Returns the questions that `config` evaluates on.
+pub(crate) fn held_out_questions(config: &Config) -> QuestionFile {
+    QuestionFile {
+        path: config.data.test.clone(),
+        limit: config.eval.questions,
+        ..training_questions(config)
+    }
+}
+
+/// Returns which questions each training step of `config` asks.
+pub(crate) fn question_plan(config: &Config) -> QuestionPlan {
+    let algorithm = &config.algorithm;
+    QuestionPlan {
+        seed: config.seed,
+        per_step: config.training.prompts_per_step,
+        group_size: config.training.group_size,
+        carried_groups: config.rollout.carried_groups,
+        rounds: if algorithm.dynamic_sampling { algorithm.sampling_rounds } else { 1 },
+        max_failed_search_fraction: config.training.max_failed_search_fraction,
+    }
+}
+
+impl PromptSettings {
+    /// Returns the template for the model with this tokenizer. A base model has no chat template and gets plain
+    /// text.
+    ///
+    /// # Errors
+    /// A template without one `{question}`.
+    pub(crate) fn template(&self, tokenizer: &Tokenizer) -> anyhow::Result<PromptTemplate> {
+        let style = if self.chat && tokenizer.has_chat_template() {
+            PromptStyle::Chat
+        } else {
+            PromptStyle::Plain
+        };
+        Ok(PromptTemplate::new(self.template.as_str(), style)?)
+    }
+}
+
+impl QuestionFile {
+    /// Reads the records that are asked, in the order of the file. With a limit they are spread evenly over the
+    /// file, which may be sorted by kind.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or has no question to ask.
+    pub(crate) fn records(&self) -> anyhow::Result<Vec<QaRecord>> {
+        let Self { path, limit, max_hops, .. } = self;
+        let mut records = read_qa_records(path)?;
+        if *max_hops > 0 {
+            let within = |hops: &serde_json::Value| {
+                hops.as_u64().is_none_or(|hops| hops <= *max_hops as u64)
+            };
+            records.retain(|record| record.extra.get("hops").is_none_or(within));
+        }
+        if *limit > 0 && *limit < records.len() {
+            let count = records.len();
+            let mut position = 0;
+            records.retain(|_| {
+                let is_asked = (position + 1) * limit / count > position * limit / count;
+                position += 1;
+                is_asked
+            });
+        }
+        anyhow::ensure!(!records.is_empty(), "{} has no questions to ask", path.display());
+        Ok(records)
+    }
+
+    /// Reads the questions and makes their prompts.
+    ///
+    /// # Errors
+    /// Those of [`Self::records`], a template without one `{question}`, and a prompt over its limit.
+    pub(crate) fn examples(&self, tokenizer: &Tokenizer) -> anyhow::Result<Vec<Example>> {
+        let records = self.records()?;
+        let template = self.prompts.template(tokenizer)?;
+        Ok(examples(&records, &template, tokenizer, self.prompts.max_prompt_tokens)?)
+    }
+}

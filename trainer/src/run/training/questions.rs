@@ -1,0 +1,278 @@
+//! The questions of a step, and the whole groups of trajectories that its rollouts bring.
+
+use tracing::warn;
+
+use super::score::{Scoring, score};
+use crate::data::Example;
+use crate::engine::EngineCounters;
+use crate::rollout::trajectory::{EndReason, Trajectory};
+use crate::rollout::{CarriedEpisode, EpisodeJob, Rollout, RolloutWork};
+use crate::run::model::LoadedModel;
+use crate::run::question_order::{episode_jobs, questions_from};
+use crate::run::rollouts::{Ahead, Order, Player, Rollouts};
+use crate::stop::StopFlag;
+use crate::track::{AheadMetrics, Trace};
+
+/// The plan of the questions: how many a step asks, in which groups.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QuestionPlan {
+    pub(crate) seed: u64,
+    pub(crate) per_step: usize,
+    /// Trajectories per question.
+    pub(crate) group_size: usize,
+    /// Groups that a rollout plays beyond those of its step and does not wait for.
+    pub(crate) carried_groups: usize,
+    /// Limit of a step's rollouts. With more than one, further questions take the place of those whose trajectories
+    /// all have one reward: dynamic sampling (DAPO, arXiv 2503.14476, section 3.2).
+    pub(crate) rounds: usize,
+    /// Share of a rollout's trajectories lost to failed searches above which the run ends.
+    pub(crate) max_failed_search_fraction: f64,
+}
+
+/// The training questions.
+#[derive(Debug)]
+pub(crate) struct Questions {
+    pub(crate) plan: QuestionPlan,
+    pub(crate) examples: Vec<Example>,
+}
+
+/// The position of a run between two steps.
+#[derive(Clone, Debug)]
+pub(crate) struct Position {
+    /// Steps that are done.
+    pub(crate) step: u64,
+    /// Position, in the endless order of the questions, of the next one to be asked.
+    pub(crate) next_question: u64,
+    /// Groups that the last step did not wait for.
+    pub(crate) unfinished: Vec<UnfinishedGroup>,
+}
+
+/// The episodes of one question that a step did not wait for.
+#[derive(Clone, Debug)]
+pub(crate) struct UnfinishedGroup {
+    /// The question's position in their order, from which a resumed run asks again.
+    pub(crate) position: u64,
+    /// Index of the question.
+    question: usize,
+    finished: Vec<Trajectory>,
+    episodes: Vec<CarriedEpisode>,
+}
+
+/// The results of a step's rollouts.
+pub(crate) struct Collected<'q> {
+    /// Trajectories in whole groups; those of a question share its prompt number.
+    pub(crate) trajectories: Vec<Trajectory>,
+    /// The question of each prompt number.
+    pub(crate) examples: Vec<&'q Example>,
+    /// Seconds in which there was nothing to do but wait for passages.
+    pub(crate) search_seconds: f64,
+    /// Seconds in which the engine computed.
+    pub(crate) generation_seconds: f64,
+    /// The engine's work.
+    pub(crate) counters: EngineCounters,
+    /// The distance between the rollouts and the updates.
+    pub(crate) ahead: AheadMetrics,
+    /// The position of the run once the step is done.
+    pub(crate) next: Position,
+}
+
+/// The surroundings of a step's rollouts.
+pub(crate) struct Playing<'p> {
+    pub(crate) model: &'p LoadedModel,
+    pub(crate) scoring: &'p Scoring,
+    pub(crate) trace: &'p mut Option<Trace>,
+    pub(crate) stop: &'p StopFlag,
+}
+
+impl Questions {
+    /// Asks the questions of the step after `position` and plays their episodes.
+    ///
+    /// # Errors
+    /// A stop, a rollout that failed, and too many failed searches.
+    pub(crate) fn play(
+        &self,
+        position: &Position,
+        rollouts: &mut Rollouts,
+        playing: Playing<'_>,
+    ) -> anyhow::Result<Collected<'_>> {
+        match rollouts {
+            Rollouts::Ahead(ahead) => self.play_ahead(position, ahead, playing),
+            Rollouts::Between(player) if self.plan.carried_groups > 0 => {
+                self.play_enough(position, player.as_mut(), playing)
+            }
+            Rollouts::Between(player) => self.play_rounds(position, player.as_mut(), playing),
+        }
+    }
+
+    /// Plays whole groups, in further rounds as long as too few of them have varied rewards.
+    fn play_rounds(
+        &self,
+        position: &Position,
+        player: &mut dyn Player,
+        playing: Playing<'_>,
+    ) -> anyhow::Result<Collected<'_>> {
+        let Playing { model, scoring, trace, stop } = playing;
+        let mut played = Collected::nothing(position);
+        let mut missing = self.plan.per_step;
+        for _ in 0..self.plan.rounds {
+            if missing == 0 {
+                break;
+            }
+            let chosen = self.chosen(played.next.next_question, missing);
+            let jobs = self.jobs(played.examples.len(), &chosen, position.step);
+            let order = Order { step: position.step + 1, work: jobs.into(), enough_prompts: None };
+            let rollout = player.play(order, &model.tokenizer, stop, trace.as_mut())?;
+            played.add_times(&rollout);
+            self.check_searches(&rollout.trajectories, rollout.last_search_failure.as_deref())?;
+            played.examples.extend(chosen.iter().map(|&question| &self.examples[question]));
+            played.trajectories.extend(rollout.trajectories);
+            played.next.next_question += missing as u64;
+            if self.plan.rounds > 1 {
+                let uniform = score(&played.trajectories, &played.examples, scoring).uniform_groups;
+                missing = self.plan.per_step - (played.examples.len() - uniform.len());
+            }
+        }
+        played.counters = player.take_counters();
+        Ok(played)
+    }
+
+    /// Plays more groups than the step needs, until enough of them are whole. The others are kept for the next step,
+    /// and begin again where a run is resumed.
+    fn play_enough(
+        &self,
+        position: &Position,
+        player: &mut dyn Player,
+        playing: Playing<'_>,
+    ) -> anyhow::Result<Collected<'_>> {
+        let Playing { model, trace, stop, .. } = playing;
+        let wanted = self.plan.per_step;
+        let mut groups = position.unfinished.clone();
+        let fresh = (wanted + self.plan.carried_groups).saturating_sub(groups.len());
+        let chosen = self.chosen(position.next_question, fresh);
+        let jobs = self.jobs(groups.len(), &chosen, position.step);
+        let mut carried = Vec::new();
+        for (prompt, group) in groups.iter_mut().enumerate() {
+            let episodes = group.episodes.drain(..);
+            carried.extend(episodes.map(|episode| episode.with_prompt(prompt)));
+        }
+        groups.extend(chosen.iter().zip(position.next_question..).map(|(&question, position)| {
+            UnfinishedGroup { position, question, finished: Vec::new(), episodes: Vec::new() }
+        }));
+        let work = RolloutWork { carried, jobs };
+        let order = Order { step: position.step + 1, work, enough_prompts: Some(wanted) };
+        let rollout = player.play(order, &model.tokenizer, stop, trace.as_mut())?;
+        let mut played = Collected::nothing(position);
+        played.add_times(&rollout);
+        for trajectory in rollout.trajectories {
+            groups[trajectory.prompt].finished.push(trajectory);
+        }
+        for episode in rollout.carried {
+            groups[episode.prompt()].episodes.push(episode);
+        }
+        let (whole, unfinished): (Vec<_>, Vec<_>) =
+            groups.into_iter().partition(|group| group.episodes.is_empty());
+        for (prompt, mut group) in whole.into_iter().enumerate() {
+            group.finished.sort_by_key(|trajectory| trajectory.sample);
+            let finished = group.finished.into_iter();
+            played
+                .trajectories
+                .extend(finished.map(|trajectory| Trajectory { prompt, ..trajectory }));
+            played.examples.push(&self.examples[group.question]);
+        }
+        self.check_searches(&played.trajectories, rollout.last_search_failure.as_deref())?;
+        played.next.unfinished = unfinished;
+        played.next.next_question += fresh as u64;
+        played.counters = player.take_counters();
+        Ok(played)
+    }
+
+    /// Takes the rollout of the step, after ordering those that may begin with the current policy.
+    fn play_ahead(
+        &self,
+        position: &Position,
+        ahead: &mut Ahead,
+        playing: Playing<'_>,
+    ) -> anyhow::Result<Collected<'_>> {
+        let Playing { model, trace, stop, .. } = playing;
+        let (done, per_step) = (position.step, self.plan.per_step as u64);
+        // Every step has as many questions, so those of a later one are known.
+        let chosen = |step: u64| self.chosen((step - 1) * per_step, self.plan.per_step);
+        ahead.order(model, done, |step| self.jobs(0, &chosen(step), step - 1), stop)?;
+        let taken = ahead.take(done + 1, stop)?;
+        *trace = taken.trace;
+        let mut played = Collected::nothing(position);
+        played.add_times(&taken.rollout);
+        let failure = taken.rollout.last_search_failure.as_deref();
+        self.check_searches(&taken.rollout.trajectories, failure)?;
+        let questions = chosen(done + 1);
+        played.examples = questions.iter().map(|&question| &self.examples[question]).collect();
+        played.trajectories = taken.rollout.trajectories;
+        played.counters = taken.counters;
+        let staleness: Vec<u64> =
+            played.trajectories.iter().map(|trajectory| trajectory.versions_behind(done)).collect();
+        played.ahead = AheadMetrics {
+            staleness_mean: staleness.iter().sum::<u64>() as f64 / staleness.len().max(1) as f64,
+            staleness_max: staleness.iter().copied().max().unwrap_or(0),
+            groups_ahead: taken.steps_ahead * per_step,
+            overlapped_seconds: taken.overlapped.as_secs_f64(),
+        };
+        played.next.next_question = (done + 1) * per_step;
+        Ok(played)
+    }
+
+    /// Returns the indices of `count` questions from a position in their order on.
+    fn chosen(&self, first: u64, count: usize) -> Vec<usize> {
+        questions_from(self.plan.seed, first, count, self.examples.len())
+    }
+
+    /// Returns the episodes of questions, whose prompts are numbered from `first` on, as drawn after `step` steps.
+    fn jobs(&self, first: usize, chosen: &[usize], step: u64) -> Vec<EpisodeJob> {
+        let examples: Vec<&Example> = chosen.iter().map(|&index| &self.examples[index]).collect();
+        episode_jobs(first, &examples, self.plan.group_size, self.plan.seed, step)
+    }
+
+    /// Warns of trajectories whose searches failed, and refuses too many of them.
+    fn check_searches(
+        &self,
+        trajectories: &[Trajectory],
+        last_failure: Option<&str>,
+    ) -> anyhow::Result<()> {
+        let total = trajectories.len();
+        let failed = trajectories
+            .iter()
+            .filter(|trajectory| trajectory.end == EndReason::SearchFailed)
+            .count();
+        let reason = last_failure.unwrap_or("unknown");
+        if failed > 0 {
+            warn!(failed, total, reason, "trajectories dropped: their searches failed");
+        }
+        let limit = self.plan.max_failed_search_fraction;
+        anyhow::ensure!(
+            failed as f64 <= limit * total as f64,
+            "searches failed in {failed} of {total} trajectories, more than \
+             training.max_failed_search_fraction = {limit} allows; last failure: {reason}"
+        );
+        Ok(())
+    }
+}
+
+impl Collected<'_> {
+    /// Returns the beginning of the step after `position`.
+    fn nothing(position: &Position) -> Self {
+        let next_question = position.next_question;
+        Self {
+            trajectories: Vec::new(),
+            examples: Vec::new(),
+            search_seconds: 0.0,
+            generation_seconds: 0.0,
+            counters: EngineCounters::default(),
+            ahead: AheadMetrics::default(),
+            next: Position { step: position.step + 1, next_question, unfinished: Vec::new() },
+        }
+    }
+
+    fn add_times(&mut self, rollout: &Rollout) {
+        self.search_seconds += rollout.times.search_only.as_secs_f64();
+        self.generation_seconds += rollout.times.generation.as_secs_f64();
+    }
+}
