@@ -251,7 +251,7 @@ def training(world):
 
     project.run("up", "--detach", **TRAINING)
     trainer, retriever = project.container("trainer"), project.container("retriever")
-    trainer.wait_for_line("going on", TRAINING_LIMIT_S)
+    trainer.wait_for_line("resuming", TRAINING_LIMIT_S)
     retriever.kill_process(RETRIEVER_IMAGE)
     wait_until("Docker to start it again", lambda: retriever.inspect()["RestartCount"] == 1, START_LIMIT_S)
     wait_until("the retriever to be healthy again", retriever.is_healthy, START_LIMIT_S)

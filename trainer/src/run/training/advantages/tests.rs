@@ -161,7 +161,7 @@ fn the_critic_learns_the_returns_of_valued_tokens() {
 fn a_lone_trajectory_has_nothing_to_be_compared_with() {
     let penalties = [vec![0.0; 2], vec![0.0], vec![0.0]];
     let rewards = StepRewards {
-        scores: &[1.0, 1.0, 0.0],
+        scores: &[0.5, 1.0, 0.0],
         groups: &[4, 7, 7],
         masks: &[&[false, true, true], &[false, true], &[false, true]],
         penalties: &penalties,
@@ -173,7 +173,7 @@ fn a_lone_trajectory_has_nothing_to_be_compared_with() {
         (Outcome::Opo, [0.0, 0.0]),
         (Outcome::Gpg, [0.0, 0.0]),
         (Outcome::ReinforcePlusPlusBaseline, [0.0, 0.0]),
-        (Outcome::Reinforce, [1.0, 1.0]),
+        (Outcome::Reinforce, [0.5, 0.5]),
     ] {
         let estimates = advantages(&rewards, &outcome(estimator));
         assert_eq!(estimates.advantages[0], expected, "{estimator:?}");
