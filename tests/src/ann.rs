@@ -1,5 +1,5 @@
-//! Vectors in all their places, from the command line to `/retrieve`, with the real encoder: a graph
-//! over them, rows in fewer bits, and files as faiss writes them.
+//! Vectors in every form, from the command line to `/retrieve`, with the real encoder: graphs over them, rows
+//! of fewer bits, and files in faiss's format.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use retriever_server::vector::hnsw::Builder;
 use retriever_server::vector::{Metric, RowFormat, Rows, Scorer};
 use serde_json::json;
 
-use crate::dense::{ASKED, World, best};
+use crate::dense::{QUERIES, World, best};
 use crate::harness::http::post;
 use crate::harness::program::{run, text};
 use crate::harness::retriever::RetrieverHandle;
@@ -25,15 +25,15 @@ fn ann<'a>(world: &'a World, more: &[(&'static str, &'a str)]) -> Vec<(&'static 
     variables
 }
 
-/// Starts a retriever that finds all that is asked for.
+/// Starts a retriever and checks that it finds the best passage of every query.
 fn assert_finds(world: &World, variables: &[(&str, &str)]) {
-    let retriever = RetrieverHandle::start_with(&world.place("index"), 0, variables);
-    let (queries, expected): (Vec<&str>, Vec<&str>) = ASKED.into_iter().unzip();
+    let retriever = RetrieverHandle::start_with(&world.path("index"), 0, variables);
+    let (queries, expected): (Vec<&str>, Vec<&str>) = QUERIES.into_iter().unzip();
     assert_eq!(best(&retriever, &queries), expected, "{variables:?}");
 }
 
 fn refusal(world: &World, variables: &[(&str, &str)]) -> String {
-    let started = RetrieverHandle::try_start(&world.place("index"), 0, variables);
+    let started = RetrieverHandle::try_start(&world.path("index"), 0, variables);
     started.err().unwrap().to_string()
 }
 
@@ -42,7 +42,7 @@ fn passages_are_found_along_a_graph_and_in_every_format() {
     let world = World::new();
     assert_eq!(world.run("index", &[]).0, EXIT_SUCCESS);
     assert!(refusal(&world, &ann(&world, &[])).contains("--backend ann --ann hnsw"));
-    // Along a graph f16 is what is searched unless another format is named.
+    // A graph search reads f16 rows unless another format is named.
     let (code, out, err) = world.run("index", &[("--backend", "ann")]);
     assert_eq!((code, err.as_str()), (EXIT_SUCCESS, ""), "{out}");
     for line in ["up to date, 4 vectors", "converted 4 vectors to f16", "linked 4 vectors in"] {
@@ -57,11 +57,11 @@ fn passages_are_found_along_a_graph_and_in_every_format() {
     }
     let i8 = ann(&world, &[("RETRIEVER_VECTOR_FORMAT", "i8")]);
     assert!(refusal(&world, &i8).contains("--vector-format i8"), "{}", refusal(&world, &i8));
-    // A corpus that is named says that what is missing may be made.
-    let corpus = world.place("corpus.jsonl");
-    let mut making = i8.clone();
-    making.push(("RETRIEVER_CORPUS", text(&corpus)));
-    assert_finds(&world, &making);
+    // With a named corpus, missing parts may be built.
+    let corpus = world.path("corpus.jsonl");
+    let mut building = i8.clone();
+    building.push(("RETRIEVER_CORPUS", text(&corpus)));
+    assert_finds(&world, &building);
     assert_finds(&world, &i8);
     let mut exact = i8.clone();
     exact[0].1 = "dense";
@@ -69,13 +69,13 @@ fn passages_are_found_along_a_graph_and_in_every_format() {
 }
 
 #[test]
-fn a_damaged_graph_or_format_is_refused_by_name_and_made_anew() {
+fn a_damaged_graph_or_format_is_refused_by_name() {
     let world = World::new();
     let all = [("--backend", "ann"), ("--vector-format", "i8")];
     assert_eq!(world.run("index", &all).0, EXIT_SUCCESS);
     let variables = ann(&world, &[("RETRIEVER_VECTOR_FORMAT", "i8")]);
     for name in ["vectors.hnsw", "vectors.i8", "vectors.f32"] {
-        let path = world.place("index").join("dense").join(name);
+        let path = world.path("index").join("dense").join(name);
         let whole = fs::read(&path).unwrap();
         let mut flipped = whole.clone();
         flipped[whole.len() / 2] ^= 1;
@@ -96,8 +96,8 @@ fn passages_are_found_along_a_graph_of_usearch() {
     let (code, out, err) = world.run("index", &all);
     assert_eq!((code, err.as_str()), (EXIT_SUCCESS, ""), "{out}");
     assert!(out.contains("usearch graph, recall@10") && !out.contains("converted"), "{out}");
-    // The graph has its own rows; only the exact search reads the index's.
-    let rows = world.place("index").join("dense").join("vectors.f16");
+    // The graph has its own rows; only the exact search reads those of the index.
+    let rows = world.path("index").join("dense").join("vectors.f16");
     assert!(!rows.exists());
     let f16 = ann(&world, &[("RETRIEVER_ANN", "usearch")]);
     let f32 = ann(&world, &[("RETRIEVER_ANN", "usearch"), ("RETRIEVER_VECTOR_FORMAT", "f32")]);
@@ -105,7 +105,7 @@ fn passages_are_found_along_a_graph_of_usearch() {
     assert!(refusal(&world, &f32).contains("--ann usearch --vector-format f32"));
     let own = ann(&world, &[("RETRIEVER_VECTOR_FORMAT", "f32")]);
     assert!(refusal(&world, &own).contains("no hnsw graph"));
-    let path = world.place("index").join("dense").join("vectors.f16.usearch");
+    let path = world.path("index").join("dense").join("vectors.f16.usearch");
     let whole = fs::read(&path).unwrap();
     fs::write(&path, &whole[..whole.len() - 1]).unwrap();
     let message = refusal(&world, &f16);
@@ -117,12 +117,12 @@ fn passages_are_found_along_a_graph_of_usearch() {
     assert!(message.contains("vectors.f16.usearch") && message.contains("corrupt"), "{message}");
 }
 
-/// What a kill leaves is in the folder: an incomplete graph, and a file half written.
+/// The folder holds what a kill leaves behind: an incomplete graph and a half-written file.
 #[test]
-fn a_killed_build_goes_on_and_encodes_nothing_again() {
+fn a_killed_build_resumes_without_encoding_again() {
     let world = World::new();
     assert_eq!(world.run("index", &[]).0, EXIT_SUCCESS);
-    let dense = world.place("index").join("dense");
+    let dense = world.path("index").join("dense");
     let vectors = fs::read(dense.join("vectors.f32")).unwrap();
     let rows = Rows::new(&vectors, RowFormat::F32, DIMENSION).unwrap();
     let mut builder = Builder::new(Scorer::new(rows, Metric::InnerProduct), SETTINGS, 1);
@@ -138,11 +138,14 @@ fn a_killed_build_goes_on_and_encodes_nothing_again() {
     while builder.insert_batch() {}
     let mut whole = Vec::new();
     builder.write(&mut whole).unwrap();
-    assert!(fs::read(dense.join("vectors.hnsw")).unwrap() == whole, "the same as uninterrupted");
+    assert!(
+        fs::read(dense.join("vectors.hnsw")).unwrap() == whole,
+        "unlike an uninterrupted build"
+    );
     assert_finds(&world, &ann(&world, &[]));
 }
 
-/// `IndexFlatIP` or `IndexFlatL2` as faiss writes them.
+/// Writes an `IndexFlatIP` or `IndexFlatL2` in faiss's format.
 fn write_flat(path: &Path, metric: Metric, vectors: &[u8]) {
     let (code, number) = match metric {
         Metric::InnerProduct => (b"IxFI", 0i32),
@@ -161,63 +164,63 @@ fn write_flat(path: &Path, metric: Metric, vectors: &[u8]) {
     fs::write(path, file).unwrap();
 }
 
-/// The scores of the passages for one query, best first.
+/// Returns the scores of the passages for one query, best first.
 fn scores(retriever: &RetrieverHandle, query: &str) -> Vec<f64> {
     let body = json!({"queries": [query], "topk": PASSAGE_COUNT, "return_scores": true});
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let reply = runtime.block_on(post(&retriever.url(), &body));
     let list = reply.body["result"][0].as_array().unwrap().clone();
-    list.iter().map(|one| one["score"].as_f64().unwrap()).collect()
+    list.iter().map(|hit| hit["score"].as_f64().unwrap()).collect()
 }
 
 #[test]
 fn files_of_faiss_are_served_by_either_metric() {
     let world = World::new();
     assert_eq!(world.run("index", &[]).0, EXIT_SUCCESS);
-    let dense = world.place("index").join("dense");
+    let dense = world.path("index").join("dense");
     let vectors = fs::read(dense.join("vectors.f32")).unwrap();
-    // From here on there are no vectors but those in the file.
+    // From here on, the only vectors are those in the file.
     fs::remove_dir_all(&dense).unwrap();
-    let file = world.place("flat.index");
+    let file = world.path("flat.index");
     let mut variables = world.variables();
     variables.push(("RETRIEVER_VECTORS", text(&file)));
-    let mut found = Vec::new();
+    let mut scores_by_metric = Vec::new();
     for metric in [Metric::InnerProduct, Metric::L2] {
         write_flat(&file, metric, &vectors);
         assert_finds(&world, &variables);
-        let retriever = RetrieverHandle::start_with(&world.place("index"), 0, &variables);
-        found.push(scores(&retriever, ASKED[0].0));
+        let retriever = RetrieverHandle::start_with(&world.path("index"), 0, &variables);
+        scores_by_metric.push(scores(&retriever, QUERIES[0].0));
     }
-    assert_eq!(found[0].len(), PASSAGE_COUNT);
-    // Of vectors of length 1: -|q - x|^2 = 2 q.x - 2.
-    for (product, distance) in found[0].iter().zip(&found[1]) {
+    assert_eq!(scores_by_metric[0].len(), PASSAGE_COUNT);
+    // For vectors of length 1: -|q - x|^2 = 2 q.x - 2.
+    for (product, distance) in scores_by_metric[0].iter().zip(&scores_by_metric[1]) {
         assert!((2.0 * product - 2.0 - distance).abs() < 1e-5, "{product} {distance}");
     }
-    let mut along = variables.clone();
-    along[0].1 = "ann";
-    assert!(refusal(&world, &along).contains("expected IndexHNSWFlat for the ann back end"));
+    let mut graph = variables.clone();
+    graph[0].1 = "ann";
+    assert!(refusal(&world, &graph).contains("expected IndexHNSWFlat for the ann back end"));
 
     write_flat(&file, Metric::L2, &vectors[..vectors.len() - DIMENSION * size_of::<f32>()]);
     assert!(
         refusal(&world, &variables).contains("has vectors 3, expected 4, the number of passages")
     );
-    let (whole, part) = (fs::read(&file).unwrap(), world.place("e5_Flat.index.part_aa"));
+    let (whole, part) = (fs::read(&file).unwrap(), world.path("e5_Flat.index.part_aa"));
     fs::write(&part, &whole[..whole.len() - 10]).unwrap();
-    fs::write(world.place("e5_Flat.index.part_ab"), &whole[whole.len() - 10..]).unwrap();
+    fs::write(world.path("e5_Flat.index.part_ab"), &whole[whole.len() - 10..]).unwrap();
     let last = variables.len() - 1;
     variables[last].1 = text(&part);
     let message = refusal(&world, &variables);
-    let folder = world.place("");
+    let folder = world.path("");
     let expected = format!(
         "cat {0}e5_Flat.index.part_aa {0}e5_Flat.index.part_ab > {0}e5_Flat.index",
         folder.display()
     );
     assert!(message.contains(&expected), "{message}");
-    // Parts of whole pages are served as they are. One of 4096 bytes ends in the third row.
+    // Parts of whole pages are served without concatenation. A part of 4096 bytes ends in the third row.
     write_flat(&file, Metric::L2, &vectors);
     let whole = fs::read(&file).unwrap();
     fs::write(&part, &whole[..4096]).unwrap();
-    fs::write(world.place("e5_Flat.index.part_ab"), &whole[4096..]).unwrap();
+    fs::write(world.path("e5_Flat.index.part_ab"), &whole[4096..]).unwrap();
     assert_finds(&world, &variables);
     let (code, _, err) = run(&["check", "--vector-format", "f64", "--index", "x"]);
     assert!(code != EXIT_SUCCESS && err.contains("expected auto, f32, f16 or i8"), "{err}");

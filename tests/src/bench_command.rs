@@ -1,5 +1,4 @@
-//! `retriever-server bench` against a running server: what it counts, what it writes, what it
-//! refuses.
+//! `retriever-server bench` against a running server: its counts, its output and its refusals.
 
 use std::fs;
 use std::path::Path;
@@ -11,12 +10,12 @@ use crate::harness::corpus::{IndexedCorpus, PASSAGE_COUNT};
 use crate::harness::program::run;
 use crate::harness::retriever::RetrieverHandle;
 
-/// Runs `bench`; exit code, output and error.
+/// Runs `bench`; returns exit code, output and error.
 fn bench(arguments: &[&str]) -> (u8, String, String) {
     run(&[&["bench"], arguments].concat())
 }
 
-/// Writes eight queries: seven towns and one query for which nothing is found.
+/// Writes eight queries: seven for towns and one without results.
 fn write_queries(folder: &Path) -> String {
     let query = |town| match town {
         7 => json!({"_id": "q7", "text": "zzz"}).to_string(),
@@ -45,30 +44,30 @@ fn both_loops_count_every_request_of_a_real_server() {
     for part in ["closed loop, 3 clients", "queries per second", "latency, p99 ms"] {
         assert!(out.contains(part), "{part:?} is not in\n{out}");
     }
-    let found = read_json(&json);
-    // Two requests go once round the eight queries, one of which finds nothing.
+    let measured = read_json(&json);
+    // Two requests cover the eight queries once; one of the queries finds nothing.
     let counts = ["requests", "requests_answered", "queries", "queries_without_passages"];
-    assert_eq!(counts.map(|name| found[name].as_u64().unwrap()), [10, 10, 40, 5]);
-    assert_eq!(found["failures"], json!({}));
-    assert_eq!(found["server"]["passage_count"], PASSAGE_COUNT);
+    assert_eq!(counts.map(|name| measured[name].as_u64().unwrap()), [10, 10, 40, 5]);
+    assert_eq!(measured["failures"], json!({}));
+    assert_eq!(measured["server"]["passage_count"], PASSAGE_COUNT);
     let latency = ["p50", "p90", "p99", "max"];
-    let latency = latency.map(|name| found["latency_ms"][name].as_f64().unwrap());
+    let latency = latency.map(|name| measured["latency_ms"][name].as_f64().unwrap());
     assert!(latency[0] > 0.0 && latency.is_sorted(), "{latency:?}");
-    assert!(found["queries_per_s"].as_f64().unwrap() > 0.0);
+    assert!(measured["queries_per_s"].as_f64().unwrap() > 0.0);
 
     let open = ["--rate", "2000", "--requests", "30", "--seed", "5", "--warm-up", "0"];
     let (code, out, err) = bench(&[&common[..], &open].concat());
     assert_eq!((code, err.as_str()), (EXIT_SUCCESS, ""), "{out}");
     assert!(out.contains("open loop, 2000 queries/s, seed 5"), "{out}");
-    let found = read_json(&json);
-    assert_eq!(counts.map(|name| found[name].as_u64().unwrap()), [30, 30, 30, 3]);
-    assert_eq!(found["setting"]["rate_queries_per_s"], 2000.0);
+    let measured = read_json(&json);
+    assert_eq!(counts.map(|name| measured[name].as_u64().unwrap()), [30, 30, 30, 3]);
+    assert_eq!(measured["setting"]["rate_queries_per_s"], 2000.0);
 }
 
 #[test]
 fn refused_requests_are_failures_and_not_fast_answers() {
     let corpus = IndexedCorpus::build();
-    // A request of two queries is more than this server ever takes.
+    // This server never accepts a request of two queries.
     let limits = [("RETRIEVER_MAX_BATCH_QUERIES", "1"), ("RETRIEVER_MAX_QUEUED_QUERIES", "1")];
     let retriever = RetrieverHandle::start_with(&corpus.index(), 0, &limits);
     let queries = write_queries(corpus.folder());
@@ -78,21 +77,22 @@ fn refused_requests_are_failures_and_not_fast_answers() {
     let written = ["--json", json.to_str().unwrap(), "--warm-up", "0"];
     let (code, out, _) = bench(&[&arguments[..], &written].concat());
     assert_eq!(code, EXIT_FAILURE, "{out}");
-    let found = read_json(&json);
-    assert_eq!((&found["requests_answered"], &found["queries_per_s"]), (&json!(0), &json!(0.0)));
-    assert_eq!((&found["latency_ms"], &found["requests"]), (&Value::Null, &json!(6)));
-    let failures = found["failures"].as_object().unwrap();
+    let measured = read_json(&json);
+    assert_eq!(measured["requests_answered"], json!(0));
+    assert_eq!(measured["queries_per_s"], json!(0.0));
+    assert_eq!((&measured["latency_ms"], &measured["requests"]), (&Value::Null, &json!(6)));
+    let failures = measured["failures"].as_object().unwrap();
     assert_eq!(failures.values().map(|count| count.as_u64().unwrap()).sum::<u64>(), 6);
     assert!(failures.keys().all(|kind| kind.starts_with("status ")), "{failures:?}");
 
-    // With a warm-up, which finds out first, there is no measurement at all.
+    // With a warm-up, the command fails before the measurement.
     let (code, out, err) = bench(&arguments);
     assert_eq!((code, out.as_str()), (EXIT_FAILURE, ""));
     assert!(err.contains("was answered: status "), "{err}");
 }
 
 #[test]
-fn what_cannot_be_measured_is_refused_with_what_is_accepted() {
+fn invalid_arguments_are_refused_with_the_accepted_values() {
     let folder = tempfile::tempdir().unwrap();
     let queries = write_queries(folder.path());
     for (arguments, expected) in [

@@ -1,5 +1,5 @@
-//! docs/configuration.md and .env.example say what the programs really take. `make configuration`
-//! writes both anew.
+//! docs/configuration.md and .env.example describe the settings of the programs. `make configuration`
+//! rewrites both.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The two texts that a script writes by hand, one before each program's part.
+/// Returns the two texts in a script, one before each program's part.
 fn heads(script: &str) -> [String; 2] {
     let script = std::fs::read_to_string(repository().join("scripts").join(script)).unwrap();
     let texts: Vec<String> = script
@@ -25,8 +25,8 @@ fn heads(script: &str) -> [String; 2] {
 fn check(file: &str, script: &str, [retriever, trainer]: [String; 2]) {
     let [first, second] = heads(script);
     let expected = format!("{first}{retriever}{second}{trainer}");
-    let found = std::fs::read_to_string(repository().join(file)).unwrap_or_default();
-    assert!(found == expected, "{file} is stale: run `make configuration`");
+    let text = std::fs::read_to_string(repository().join(file)).unwrap_or_default();
+    assert!(text == expected, "{file} is stale: run `make configuration`");
 }
 
 #[test]
@@ -50,6 +50,6 @@ fn the_example_of_variables_sets_nothing() {
     for variable in variables::VARIABLES {
         let default = variable.default.unwrap_or_default();
         let line = format!("# {}={default}", variable.name);
-        assert!(example.lines().any(|found| found == line), "{line:?} is missing");
+        assert!(example.lines().any(|other| other == line), "{line:?} is missing");
     }
 }

@@ -1,5 +1,5 @@
-//! The dense back end from the command line to `/retrieve`, with the real encoder: found by meaning,
-//! built once, and never asked with the vectors of another encoder.
+//! The dense back end from the command line to `/retrieve`, with the real encoder. Passages are found by
+//! meaning, vectors are built once, and vectors of another encoder are refused.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,18 +7,19 @@ use std::path::PathBuf;
 use retriever_server::cli::{EXIT_FAILURE, EXIT_SUCCESS, EXIT_USAGE};
 use serde_json::{Value, json};
 
-use crate::harness::http::{get, post};
+use crate::harness::http::{get, post, wait_for_stat};
 use crate::harness::program::{model, onnxruntime, run, text};
 use crate::harness::retriever::RetrieverHandle;
 
-/// Titles and texts that share no word with the queries below.
+/// Ids and texts of passages. They share no important word with their queries below.
 const PASSAGES: [(&str, &str); 4] = [
     ("lima", "Lima is the capital and largest city of Peru."),
     ("guernica", "Guernica is a large oil painting by Pablo Picasso about a bombing."),
     ("iron", "Iron is a metal with the symbol Fe and atomic number 26."),
     ("volga", "The Volga flows through Russia into the Caspian Sea."),
 ];
-pub(crate) const ASKED: [(&str, &str); 3] = [
+/// Queries, each with the id of its best passage.
+pub(crate) const QUERIES: [(&str, &str); 3] = [
     ("which artwork protests against an air raid?", "guernica"),
     ("chemical element used for making steel", "iron"),
     ("longest river in Europe", "volga"),
@@ -39,13 +40,13 @@ impl World {
         Self { folder, model: model(), library: onnxruntime() }
     }
 
-    pub(crate) fn place(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// `command` with the settings of the dense back end, some of them changed.
+    /// Runs `command` with the settings of the dense back end; those in `changed` replace the defaults.
     pub(crate) fn run(&self, command: &str, changed: &[(&str, &str)]) -> (u8, String, String) {
-        let (corpus, index) = (self.place("corpus.jsonl"), self.place("index"));
+        let (corpus, index) = (self.path("corpus.jsonl"), self.path("index"));
         let mut settings = vec![
             ("--backend", "dense"),
             ("--model", text(&self.model)),
@@ -62,7 +63,7 @@ impl World {
     }
 
     pub(crate) fn start(&self) -> RetrieverHandle {
-        RetrieverHandle::start_with(&self.place("index"), 0, &self.variables())
+        RetrieverHandle::start_with(&self.path("index"), 0, &self.variables())
     }
 
     pub(crate) fn variables(&self) -> Vec<(&'static str, &str)> {
@@ -75,7 +76,7 @@ impl World {
     }
 }
 
-/// Asks for one passage for each of `queries`; their ids, and "" where none was found.
+/// Returns the id of the best passage for each query; "" if there is none.
 pub(crate) fn best(retriever: &RetrieverHandle, queries: &[&str]) -> Vec<String> {
     let body = json!({"queries": queries, "topk": 1, "return_scores": true});
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -96,32 +97,32 @@ fn passages_are_found_by_meaning() {
     assert!(code == EXIT_SUCCESS && out.contains("up to date, 4 vectors"), "{out}");
 
     let retriever = world.start();
-    let (queries, expected): (Vec<&str>, Vec<&str>) = ASKED.into_iter().unzip();
+    let (queries, expected): (Vec<&str>, Vec<&str>) = QUERIES.into_iter().unzip();
     assert_eq!(best(&retriever, &queries), expected);
-    // A query of white space finds nothing, beside others that do.
+    // A query of white space finds nothing and does not affect the others.
     assert_eq!(best(&retriever, &[" ", queries[1], ""]), ["", "iron", ""]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let info = runtime.block_on(get(&retriever.url(), "/info")).body;
     assert_eq!((&info["backend"], &info["passage_count"]), (&json!("dense"), &json!(4)));
 }
 
-/// Requests at the same time share batches, and each gets its own answers.
+/// Concurrent requests share batches, and each receives its own results.
 #[tokio::test]
-async fn concurrent_requests_are_joined_and_answered_apart() {
+async fn concurrent_requests_share_batches_and_have_their_own_results() {
     const REQUESTS: usize = 24;
     let world = World::new();
     assert_eq!(world.run("index", &[]).0, EXIT_SUCCESS);
     let mut variables = world.variables();
     variables.push(("RETRIEVER_BATCH_WAIT_US", "1000000"));
-    let retriever = RetrieverHandle::start_with(&world.place("index"), 0, &variables);
-    // Is under way for long enough that the others meet in line.
+    let retriever = RetrieverHandle::start_with(&world.path("index"), 0, &variables);
+    // The first request runs long enough for the others to queue together.
     let long = "which artwork protests against an air raid? ".repeat(9);
     let queries: Vec<String> = (0..100).map(|number| format!("{number} {long}")).collect();
     let url = retriever.url();
     let first = tokio::spawn(async move { post(&url, &json!({"queries": queries})).await });
-    while get(&retriever.url(), "/stats").await.body["batches"] != 1 {}
+    wait_for_stat(&retriever.url(), "batches", 1).await;
     let ask = |number: usize| {
-        let (query, expected) = ASKED[number % ASKED.len()];
+        let (query, expected) = QUERIES[number % QUERIES.len()];
         let body = json!({"queries": [query], "topk": 1 + number % 4, "return_scores": true});
         let url = retriever.url();
         let task = tokio::spawn(async move { post(&url, &body).await });
@@ -140,26 +141,26 @@ async fn concurrent_requests_are_joined_and_answered_apart() {
     let batches = stats["batches"].as_f64().unwrap();
     let queries = batches * stats["mean_batch_queries"].as_f64().unwrap();
     assert!((queries - (100 + REQUESTS) as f64).abs() < 1e-6, "{stats}");
-    assert!(batches < (1 + REQUESTS) as f64, "some were joined: {stats}");
+    assert!(batches < (1 + REQUESTS) as f64, "no requests shared a batch: {stats}");
 }
 
 #[test]
-fn a_start_makes_what_is_missing_if_a_corpus_is_named() {
+fn a_start_with_a_corpus_builds_missing_parts() {
     let world = World::new();
-    let corpus = world.place("corpus.jsonl");
+    let corpus = world.path("corpus.jsonl");
     let mut variables = world.variables();
     variables.push(("RETRIEVER_CORPUS", text(&corpus)));
-    let retriever = RetrieverHandle::start_with(&world.place("index"), 0, &variables);
-    assert_eq!(best(&retriever, &[ASKED[0].0]), [ASKED[0].1]);
+    let retriever = RetrieverHandle::start_with(&world.path("index"), 0, &variables);
+    assert_eq!(best(&retriever, &[QUERIES[0].0]), [QUERIES[0].1]);
     drop(retriever);
-    // All is there now: the corpus is needed no more.
-    assert_eq!(best(&world.start(), &[ASKED[1].0]), [ASKED[1].1]);
+    // The index is complete now, so the corpus is no longer needed.
+    assert_eq!(best(&world.start(), &[QUERIES[1].0]), [QUERIES[1].1]);
 }
 
 #[test]
 fn vectors_that_are_missing_or_of_another_encoder_are_refused() {
     let world = World::new();
-    let (corpus, index) = (world.place("corpus.jsonl"), world.place("index"));
+    let (corpus, index) = (world.path("corpus.jsonl"), world.path("index"));
     run(&["index", "--corpus", text(&corpus), "--index", text(&index)]);
     let variables = world.variables();
     let refusal = |variables: &[(&str, &str)]| {
@@ -168,7 +169,7 @@ fn vectors_that_are_missing_or_of_another_encoder_are_refused() {
     assert!(refusal(&variables).contains("has no vectors"), "{}", refusal(&variables));
 
     assert_eq!(world.run("index", &[]).0, EXIT_SUCCESS);
-    let other = world.place("other-model");
+    let other = world.path("other-model");
     fs::create_dir(&other).unwrap();
     for entry in fs::read_dir(&world.model).unwrap() {
         let entry = entry.unwrap();
@@ -182,14 +183,14 @@ fn vectors_that_are_missing_or_of_another_encoder_are_refused() {
 }
 
 #[test]
-fn what_the_encoder_lacks_is_named_before_anything_is_done() {
+fn missing_parts_of_the_encoder_are_named_before_any_work() {
     let world = World::new();
     let (code, _, err) = world.run("check", &[("--model", "/nowhere"), ("--top-k", "0")]);
     assert_eq!(code, EXIT_USAGE, "{err}");
     for part in ["RETRIEVER_MODEL (--model) is \"/nowhere\"", "retriever.toml", "RETRIEVER_TOP_K"] {
         assert!(err.contains(part), "{part:?} is not in {err}");
     }
-    let corpus = world.place("corpus.jsonl");
+    let corpus = world.path("corpus.jsonl");
     let serve = ["serve", "--backend", "dense", "--corpus", text(&corpus), "--index", "i"];
     let (code, _, err) = run(&serve);
     assert!(code == EXIT_USAGE && err.contains("RETRIEVER_MODEL (--model) is not set"), "{err}");

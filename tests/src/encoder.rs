@@ -1,5 +1,5 @@
-//! Texts to vectors with the model that set-up exports, against those that sentence-transformers
-//! gives, and what is said when something is missing.
+//! The encoder with the model that set-up exports: its vectors equal those of sentence-transformers, and
+//! missing parts are errors.
 
 use std::cell::Cell;
 use std::fs;
@@ -21,7 +21,7 @@ fn in_repository(path: &str) -> PathBuf {
 
 fn model_folder() -> PathBuf {
     let folder = in_repository(".cache/models/all-minilm-l6-v2");
-    assert!(folder.is_dir(), "{} is not there: run make setup first", folder.display());
+    assert!(folder.is_dir(), "{} is missing: run make setup first", folder.display());
     folder
 }
 
@@ -35,7 +35,7 @@ fn options() -> EncoderOptions {
     }
 }
 
-/// A folder with the real model and other settings.
+/// Creates a folder with the real model and other settings.
 fn with_settings(settings: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for name in ["model.onnx", "tokenizer.json"] {
@@ -56,7 +56,7 @@ fn encode(encoder: &Encoder, texts: &[&str], role: Role) -> Vec<Vec<f32>> {
     vectors.chunks(DIMENSION).map(<[f32]>::to_vec).collect()
 }
 
-fn one(encoder: &Encoder, text: &str, role: Role) -> Vec<f32> {
+fn encode_one(encoder: &Encoder, text: &str, role: Role) -> Vec<f32> {
     encode(encoder, &[text], role).remove(0)
 }
 
@@ -69,7 +69,7 @@ fn cosine(left: &[f32], right: &[f32]) -> f64 {
     products.sum::<f64>() / (length(left) * length(right))
 }
 
-/// The same text in another batch: sums are taken in another order there.
+/// Checks that two vectors are the same up to rounding: another batch sums in another order.
 #[track_caller]
 fn check_same(left: &[f32], right: &[f32]) {
     let cosine = cosine(left, right);
@@ -87,7 +87,7 @@ fn refusal(folder: &Path, options: &EncoderOptions) -> String {
     Encoder::open(folder, options).unwrap_err().to_string()
 }
 
-/// Texts and vectors of a recording, of which nothing else is ours to choose.
+/// Reads the recorded texts and vectors, and checks the settings of the recording.
 fn recording() -> (Vec<String>, Vec<Vec<f32>>) {
     let named = std::env::var_os("VECTORS_DIR").map(PathBuf::from);
     let copy = in_repository("tests/golden");
@@ -107,24 +107,24 @@ fn recording() -> (Vec<String>, Vec<Vec<f32>>) {
 }
 
 #[test]
-fn vectors_of_sentence_transformers_are_met() {
+fn vectors_equal_those_of_sentence_transformers() {
     let (texts, expected) = recording();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let encoder = Encoder::open(&model_folder(), &options()).unwrap();
     assert_eq!(encoder.dimension(), DIMENSION);
-    let found = encode(&encoder, &texts, Role::Query);
+    let vectors = encode(&encoder, &texts, Role::Query);
     let mut least = 1.0f64;
-    for ((text, found), expected) in texts.iter().zip(&found).zip(&expected) {
-        let cosine = cosine(found, expected);
+    for ((text, vector), expected) in texts.iter().zip(&vectors).zip(&expected) {
+        let cosine = cosine(vector, expected);
         assert!(cosine >= 0.9999, "{text:?}: the cosine is {cosine}");
-        assert!((length(found) - 1.0).abs() < 1e-5, "{text:?}");
+        assert!((length(vector) - 1.0).abs() < 1e-5, "{text:?}");
         least = least.min(cosine);
     }
-    println!("the least cosine of {} texts is {least:.9}", texts.len());
+    println!("the lowest cosine of {} texts is {least:.9}", texts.len());
 }
 
 #[test]
-fn the_order_and_company_of_texts_do_not_matter() {
+fn the_order_and_the_batch_of_texts_do_not_matter() {
     let (texts, _) = recording();
     let mut texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let encoder = Encoder::open(&model_folder(), &options()).unwrap();
@@ -135,7 +135,7 @@ fn the_order_and_company_of_texts_do_not_matter() {
         check_same(left, right);
     }
     for (text, vector) in texts.iter().zip(&reversed).step_by(5) {
-        check_same(vector, &one(&encoder, text, Role::Passage));
+        check_same(vector, &encode_one(&encoder, text, Role::Passage));
     }
     assert_eq!(encode(&encoder, &[], Role::Query), Vec::<Vec<f32>>::new());
 }
@@ -149,44 +149,44 @@ fn any_text_has_a_vector() {
     for (text, vector) in texts.iter().zip(encode(&encoder, &texts, Role::Query)) {
         assert!((length(&vector) - 1.0).abs() < 1e-5, "{:?}", text.get(..20));
     }
-    // Case and accents are the tokenizer's to remove.
+    // The tokenizer removes case and accents.
     let [plain, accented] =
-        ["cafe naive", "Café NAÏVE"].map(|text| one(&encoder, text, Role::Query));
+        ["cafe naive", "Café NAÏVE"].map(|text| encode_one(&encoder, text, Role::Query));
     check_same(&plain, &accented);
 }
 
 #[test]
-fn a_long_text_counts_up_to_the_limit() {
+fn a_long_text_is_cut_at_the_limit() {
     let encoder = Encoder::open(&model_folder(), &options()).unwrap();
-    // Two of the tokens are special ones.
+    // Two of the tokens are special tokens.
     let [query, passage] = [254, 178].map(|words| "mountain ".repeat(words));
     let endless = "mountain ".repeat(1_000_000);
     for (role, limit) in [(Role::Query, &query), (Role::Passage, &passage)] {
-        let cut = one(&encoder, limit, role);
-        check_same(&one(&encoder, &endless, role), &cut);
+        let cut = encode_one(&encoder, limit, role);
+        check_same(&encode_one(&encoder, &endless, role), &cut);
         let beyond = format!("{limit} violin concerto");
-        check_same(&one(&encoder, &beyond, role), &cut);
+        check_same(&encode_one(&encoder, &beyond, role), &cut);
         let within = format!("violin concerto {limit}");
-        assert!(cosine(&one(&encoder, &within, role), &cut) < 0.9999);
+        assert!(cosine(&encode_one(&encoder, &within, role), &cut) < 0.9999);
     }
 }
 
 #[test]
-fn prefixes_stand_before_queries_and_passages() {
+fn queries_and_passages_have_their_prefixes() {
     let plain = open_with("preset = 'minilm'");
     let e5 = open_with("preset = 'e5'");
     let text = "who painted Guernica";
-    let passage = one(&e5, text, Role::Passage);
-    check_same(&passage, &one(&plain, "passage: who painted Guernica", Role::Passage));
-    let query = one(&e5, text, Role::Query);
-    check_same(&query, &one(&plain, "query: who painted Guernica", Role::Query));
+    let passage = encode_one(&e5, text, Role::Passage);
+    check_same(&passage, &encode_one(&plain, "passage: who painted Guernica", Role::Passage));
+    let query = encode_one(&e5, text, Role::Query);
+    check_same(&query, &encode_one(&plain, "query: who painted Guernica", Role::Query));
     check_other(&query, &passage);
 }
 
 #[test]
-fn poolings_differ_and_vectors_keep_their_length_on_demand() {
+fn poolings_differ_and_normalisation_is_optional() {
     let text = "the capital of Norway";
-    let encode = |settings: &str| one(&open_with(settings), text, Role::Query);
+    let encode = |settings: &str| encode_one(&open_with(settings), text, Role::Query);
     let mean = encode("pooling = 'mean'");
     let raw = encode("pooling = 'mean'\nnormalize = false");
     check_same(&mean, &raw);
@@ -201,9 +201,9 @@ fn poolings_differ_and_vectors_keep_their_length_on_demand() {
 }
 
 #[test]
-fn work_ends_when_it_is_to_stop() {
+fn work_ends_after_a_stop() {
     let encoder = Encoder::open(&model_folder(), &options()).unwrap();
-    // Too long to share a batch.
+    // The texts are too long to share a batch.
     let text = "mountain ".repeat(200);
     let texts = [text.as_str(); 20];
     let asked = Cell::new(0);
@@ -233,28 +233,28 @@ fn several_threads_take_turns() {
 
 /// Three sessions of one thread each share the batches of a corpus.
 #[test]
-fn several_sessions_give_the_vectors_of_one() {
+fn several_sessions_yield_the_vectors_of_one() {
     let several =
         EncoderOptions { threads: NonZeroUsize::new(3), goal: Goal::Throughput, ..options() };
     let several = Encoder::open(&model_folder(), &several).unwrap();
-    let one = Encoder::open(&model_folder(), &options()).unwrap();
+    let single = Encoder::open(&model_folder(), &options()).unwrap();
     let texts: Vec<String> = (0..200)
         .map(|number| format!("passage {number} ") + &"word ".repeat(number % 37))
         .collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let expected = encode(&one, &texts, Role::Passage);
+    let expected = encode(&single, &texts, Role::Passage);
     for (left, right) in encode(&several, &texts, Role::Passage).iter().zip(&expected) {
         check_same(left, right);
     }
-    let alone = encode(&one, &texts[..1], Role::Passage);
+    let alone = encode(&single, &texts[..1], Role::Passage);
     check_same(&encode(&several, &texts[..1], Role::Passage)[0], &alone[0]);
     let stopped = several.encode(&texts, Role::Passage, &|| true).unwrap_err();
     assert!(matches!(stopped, EncodeError::Stopped), "{stopped}");
 }
 
-/// Split numbers, on tiles or in plain loops, by a session of two threads and by two of one.
+/// Products of split numbers, on tiles or in plain loops, with one session of two threads and two of one.
 #[test]
-fn split_products_give_the_vectors_of_onnx_runtime() {
+fn split_products_yield_the_vectors_of_onnx_runtime() {
     let (texts, _) = recording();
     let texts: Vec<&str> =
         texts.iter().map(String::as_str).filter(|text| text.len() < 60).collect();
@@ -265,14 +265,14 @@ fn split_products_give_the_vectors_of_onnx_runtime() {
     let split =
         EncoderOptions { products: Products::Split, threads: NonZeroUsize::new(2), ..options() };
     let split = Encoder::open(&model_folder(), &split).unwrap();
-    for (found, expected) in encode(&split, texts, Role::Query).iter().zip(&expected) {
-        check_same(found, expected);
+    for (vector, expected) in encode(&split, texts, Role::Query).iter().zip(&expected) {
+        check_same(vector, expected);
     }
-    check_same(&one(&split, texts[0], Role::Query), &expected[0]);
+    check_same(&encode_one(&split, texts[0], Role::Query), &expected[0]);
 }
 
 #[test]
-fn a_missing_gpu_is_an_error_only_where_it_was_asked_for() {
+fn a_missing_gpu_is_an_error_only_if_it_was_requested() {
     let open = |device| Encoder::open(&model_folder(), &EncoderOptions { device, ..options() });
     assert_eq!(open(Device::Auto).unwrap().provider(), Provider::Cpu);
     let refused = open(Device::Cuda(1)).unwrap_err().to_string();
@@ -281,31 +281,31 @@ fn a_missing_gpu_is_an_error_only_where_it_was_asked_for() {
 }
 
 #[test]
-fn a_folder_that_is_not_whole_is_refused() {
+fn an_incomplete_folder_is_refused() {
     let folder = with_settings("preset = 'minilm'");
-    let at = |name: &str| folder.path().join(name);
+    let path = |name: &str| folder.path().join(name);
     let check = |expected: &str| {
         let refused = refusal(folder.path(), &options());
         assert!(refused.contains(expected), "{refused}\nexpected {expected}");
     };
-    fs::remove_file(at("model.onnx")).unwrap();
+    fs::remove_file(path("model.onnx")).unwrap();
     check("model.onnx is not there, expected an ONNX model");
-    fs::write(at("model.onnx"), "not one").unwrap();
+    fs::write(path("model.onnx"), "not a model").unwrap();
     check("model.onnx on cpu: ");
-    fs::remove_file(at("tokenizer.json")).unwrap();
+    fs::remove_file(path("tokenizer.json")).unwrap();
     check("tokenizer.json is not there, expected a tokenizer");
-    fs::write(at("tokenizer.json"), "{}").unwrap();
+    fs::write(path("tokenizer.json"), "{}").unwrap();
     check("tokenizer.json is not a tokenizer: ");
-    fs::write(at("retriever.toml"), "preset = 'e4'").unwrap();
+    fs::write(path("retriever.toml"), "preset = 'e4'").unwrap();
     check(
         r#"retriever.toml: preset = "e4": expected "e5", "bge", "contriever", "minilm" or "gte""#,
     );
-    fs::remove_file(at("retriever.toml")).unwrap();
+    fs::remove_file(path("retriever.toml")).unwrap();
     check(r#"retriever.toml is not there: write one with `preset = "e5"`, "#);
 }
 
 #[test]
-fn more_tokens_than_the_model_takes_are_refused_at_once() {
+fn a_token_limit_above_the_models_is_refused_at_once() {
     let folder = with_settings("preset = 'minilm'\nmax_passage_tokens = 513");
     let refused = refusal(folder.path(), &options());
     assert!(refused.contains("model.onnx on cpu: with 513 tokens: "), "{refused}");
@@ -322,13 +322,13 @@ fn more_tokens_than_the_model_takes_are_refused_at_once() {
 fn a_missing_library_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("libonnxruntime.so.1.31.1");
-    let with = |library: &Path| EncoderOptions { library: Some(library.to_owned()), ..options() };
-    for place in [folder.path(), &file] {
-        let refused = refusal(&model_folder(), &with(place));
-        let expected = format!("found no libonnxruntime.so in {};", place.display());
+    let library = |path: &Path| EncoderOptions { library: Some(path.to_owned()), ..options() };
+    for path in [folder.path(), &file] {
+        let refused = refusal(&model_folder(), &library(path));
+        let expected = format!("found no libonnxruntime.so in {};", path.display());
         assert!(refused.contains(&expected), "{refused}");
     }
     fs::write(&file, "not a library").unwrap();
-    let refused = refusal(&model_folder(), &with(folder.path()));
+    let refused = refusal(&model_folder(), &library(folder.path()));
     assert!(refused.starts_with("cannot load ONNX Runtime from "), "{refused}");
 }

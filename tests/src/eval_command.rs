@@ -1,5 +1,4 @@
-//! `retriever-server eval`: figures that can be computed by hand, back ends side by side, and what
-//! is refused.
+//! `retriever-server eval`: figures computed by hand, several back ends, and refused arguments.
 
 use std::fs;
 use std::path::PathBuf;
@@ -20,15 +19,15 @@ impl World {
             json!({"id": "apple", "contents": "The apple is a fruit."}),
             json!({"id": "a plum", "contents": "The plum is a fruit with a stone."}),
         ];
-        world.write("corpus.jsonl", &passages.map(|one| one.to_string()).join("\n"));
+        world.write("corpus.jsonl", &passages.map(|passage| passage.to_string()).join("\n"));
         let queries = [
             json!({"_id": "q1", "text": "zebra", "answers": ["A striped HORSE!"]}),
             json!({"_id": "q2", "text": "plum", "answers": ["an answer that is nowhere"]}),
             json!({"_id": "q3", "text": "apple"}),
         ];
-        world.write("queries.jsonl", &queries.map(|one| one.to_string()).join("\n"));
-        // One relevant passage of the first query is in no index; the second query's is not found
-        // by its word; the third has no relevant one; the last query is not asked.
+        world.write("queries.jsonl", &queries.map(|query| query.to_string()).join("\n"));
+        // One relevant passage of q1 is not in the index. BM25 does not find that of q2. q3 has no relevant
+        // passage. q9 is not in the query file.
         world.write(
             "qrels.tsv",
             "query-id\tcorpus-id\tscore\nq1\thorse\t2\nq1\tgone\t1\nq2\tapple\t1\nq3\ta plum\t0\n\
@@ -38,15 +37,15 @@ impl World {
     }
 
     fn write(&self, name: &str, text: &str) {
-        fs::write(self.place(name), text).unwrap();
+        fs::write(self.path(name), text).unwrap();
     }
 
-    fn place(&self, name: &str) -> PathBuf {
+    fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
     fn text(&self, name: &str) -> String {
-        self.place(name).to_str().unwrap().to_owned()
+        self.path(name).to_str().unwrap().to_owned()
     }
 
     fn index(&self, more: &[&str]) -> (u8, String, String) {
@@ -71,19 +70,19 @@ impl World {
 #[track_caller]
 fn expect_score(backend: &Value, name: &str, mean: f64, queries: u64) {
     let score = &backend["scores"][name];
-    let found = score["mean"].as_f64().unwrap();
-    assert!((found - mean).abs() < 1e-9, "{name} is {found}, expected {mean}");
+    let computed = score["mean"].as_f64().unwrap();
+    assert!((computed - mean).abs() < 1e-9, "{name} is {computed}, expected {mean}");
     assert_eq!(score["queries"].as_u64().unwrap(), queries, "{name}");
 }
 
 #[test]
-fn figures_are_those_computed_by_hand_and_nothing_is_left_out_silently() {
+fn figures_equal_those_computed_by_hand_and_omissions_are_reported() {
     let world = World::new();
     assert_eq!(world.index(&[]).0, EXIT_SUCCESS);
-    let (found, out) = world.figures(&["--cutoffs", "3,100"]);
-    let bm25 = &found["backends"][0];
+    let (figures, out) = world.figures(&["--cutoffs", "3,100"]);
+    let bm25 = &figures["backends"][0];
     assert_eq!(bm25["backend"], "bm25");
-    // The first query finds its passage of grade 2 and cannot find that of grade 1.
+    // The first query finds its passage of grade 2 but cannot find that of grade 1.
     expect_score(bm25, "nDCG@10", 2.0 / (2.0 + 1.0 / 3_f64.log2()) / 2.0, 2);
     expect_score(bm25, "MRR@10", 0.5, 2);
     expect_score(bm25, "recall@3", 0.25, 2);
@@ -93,7 +92,7 @@ fn figures_are_those_computed_by_hand_and_nothing_is_left_out_silently() {
         "queries": 3, "queries_with_relevant_passages": 2, "queries_with_answers": 2,
         "judged_queries_not_asked": 1, "judged_passages": 4, "judged_passages_not_in_index": 1,
     });
-    assert_eq!(found["coverage"], coverage);
+    assert_eq!(figures["coverage"], coverage);
     for line in [
         "3 queries, 2 with relevant passages, 2 with answers\n",
         "not used: 1 judged queries that are not in the query file\n",
@@ -104,24 +103,24 @@ fn figures_are_those_computed_by_hand_and_nothing_is_left_out_silently() {
 }
 
 #[test]
-fn back_ends_of_one_index_stand_side_by_side() {
+fn back_ends_of_one_index_are_compared_in_one_table() {
     let world = World::new();
     let (model, library) = (model(), onnxruntime());
     let encoder = ["--model", text(&model), "--onnxruntime", text(&library), "--device", "cpu"];
-    // One command makes what both need.
+    // One command builds the parts for both back ends.
     let (code, out, err) = world.index(&[&encoder[..], &["--backend", "bm25,dense"]].concat());
     assert_eq!((code, err.as_str()), (EXIT_SUCCESS, ""));
     assert!(out.contains("indexed 3 passages") && out.contains("encoded 3 passages"), "{out}");
-    let (found, out) =
+    let (figures, out) =
         world.figures(&[&encoder[..], &["--backends", "bm25,dense,hybrid"]].concat());
-    let backends = found["backends"].as_array().unwrap();
-    let names: Vec<&Value> = backends.iter().map(|one| &one["backend"]).collect();
+    let backends = figures["backends"].as_array().unwrap();
+    let names: Vec<&Value> = backends.iter().map(|backend| &backend["backend"]).collect();
     assert_eq!(names, ["bm25", "dense", "hybrid"]);
     assert!(out.contains("bm25             dense            hybrid\n"), "{out}");
     // The dense back end ranks all three passages.
     expect_score(&backends[1], "recall@3", 0.75, 2);
     expect_score(&backends[1], "answer@3", 0.5, 2);
-    assert!(backends.iter().all(|one| one["ms_per_query"].as_f64().unwrap() > 0.0));
+    assert!(backends.iter().all(|backend| backend["ms_per_query"].as_f64().unwrap() > 0.0));
 }
 
 #[test]
@@ -138,7 +137,7 @@ fn gold_passages_of_the_query_file_are_judgements() {
 }
 
 #[test]
-fn what_cannot_be_scored_is_refused_with_what_is_accepted() {
+fn invalid_inputs_are_refused_with_the_accepted_values() {
     let world = World::new();
     assert_eq!(world.index(&[]).0, EXIT_SUCCESS);
     world.write("broken.tsv", "q1 0 horse\n");

@@ -1,4 +1,4 @@
-//! Nothing that is asked in the evaluation is in the training data.
+//! The training data contains no question of the evaluation.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 use shared::dataset::{QaRecord, read_qa_records};
 
-/// Questions of the demo's world, as `make setup` lays them out.
+/// Reads the questions of the demo's world, which `make setup` writes.
 fn records(split: &str) -> Vec<QaRecord> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/data/worldqa");
     let path = folder.join(format!("{split}.jsonl"));
@@ -14,7 +14,7 @@ fn records(split: &str) -> Vec<QaRecord> {
     read_qa_records(&path).unwrap()
 }
 
-/// Letters and digits in lower case, one space between words.
+/// Returns the letters and digits in lower case, with one space between words.
 fn normalised(question: &str) -> String {
     let letters: String = question
         .to_lowercase()
@@ -33,14 +33,14 @@ fn gold_ids(record: &QaRecord) -> Vec<String> {
     ids.iter().map(|id| id.as_str().unwrap().to_owned()).collect()
 }
 
-/// Fails if a value of the test questions is one of the training questions too.
+/// Fails if training and test questions share a value.
 #[track_caller]
-fn check_disjoint(what: &str, values: impl Fn(&QaRecord) -> Vec<String>) {
+fn check_disjoint(kind: &str, values: impl Fn(&QaRecord) -> Vec<String>) {
     let collect = |split| -> BTreeSet<String> { records(split).iter().flat_map(&values).collect() };
     let (train, test) = (collect("train"), collect("test"));
-    assert!(train.len() > 100 && test.len() > 50, "{what}: {} and {}", train.len(), test.len());
+    assert!(train.len() > 100 && test.len() > 50, "{kind}: {} and {}", train.len(), test.len());
     let common: Vec<&String> = train.intersection(&test).collect();
-    assert!(common.is_empty(), "{what} of both: {common:?}");
+    assert!(common.is_empty(), "{kind} of both: {common:?}");
 }
 
 #[test]
@@ -50,13 +50,13 @@ fn no_held_out_question_is_trained_on() {
 }
 
 #[test]
-fn what_one_hop_questions_are_about_is_apart() {
+fn one_hop_questions_have_separate_subjects() {
     let about = |record: &QaRecord| if hops(record) == 1 { gold_ids(record) } else { Vec::new() };
     check_disjoint("gold passage", about);
 }
 
 #[test]
-fn the_bridges_and_starts_of_two_hop_questions_are_apart() {
+fn two_hop_questions_have_separate_bridges_and_starts() {
     check_disjoint("bridge", |record| {
         record.extra.get("bridge").and_then(Value::as_str).map(str::to_owned).into_iter().collect()
     });

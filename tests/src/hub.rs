@@ -1,5 +1,4 @@
-//! Models by the name that a hub knows them by: what is downloaded, what goes on where it stopped, and
-//! what is said when the hub refuses.
+//! Models by their name on a hub: downloads, resumed downloads, and the errors when the hub refuses.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
@@ -17,18 +16,18 @@ use crate::harness::fake_hub::{COMMIT, FakeHub, Faults, OLD_NAME, REPOSITORY, di
 use crate::harness::tiny_model::write_tiny_model;
 use crate::harness::tiny_world::TinyWorld;
 
-/// The files of a model and a place for a cache.
-struct Place {
+/// A folder with the files of a model, and with a cache.
+struct Workspace {
     folder: TempDir,
 }
 
-impl Place {
+impl Workspace {
     fn new() -> Self {
-        let place = Self { folder: tempfile::tempdir().unwrap() };
-        write_tiny_model(&place.source(), &["a hub of words".to_owned()], 3);
-        // What a model folder has no use for is not downloaded.
-        fs::write(place.source().join("pytorch_model.bin"), b"pickled").unwrap();
-        place
+        let workspace = Self { folder: tempfile::tempdir().unwrap() };
+        write_tiny_model(&workspace.source(), &["a hub of words".to_owned()], 3);
+        // A model folder does not need this file, so it is not downloaded.
+        fs::write(workspace.source().join("pytorch_model.bin"), b"pickled").unwrap();
+        workspace
     }
 
     fn source(&self) -> PathBuf {
@@ -53,18 +52,18 @@ impl Place {
         HubSettings { retry, ..HubSettings::from_environment(&environment) }
     }
 
-    /// Every file that should be there has the bytes of the source, and lies where other clients of
-    /// the hub look for it.
+    /// Checks that the snapshot has exactly these files, with the bytes of the source and the layout of the
+    /// hub's other clients.
     #[track_caller]
     fn check(&self, folder: &Path, files: &[&str]) {
         let repository = self.cache().join("models--tiny--world");
         assert_eq!(folder, repository.join("snapshots").join(COMMIT));
-        let mut found: Vec<String> = fs::read_dir(folder)
+        let mut names: Vec<String> = fs::read_dir(folder)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
-        found.sort_unstable();
-        assert_eq!(found, files);
+        names.sort_unstable();
+        assert_eq!(names, files);
         for file in files {
             let bytes = fs::read(self.source().join(file)).unwrap();
             assert!(fs::read(folder.join(file)).unwrap() == bytes, "{file} differs");
@@ -73,7 +72,7 @@ impl Place {
         }
         assert_eq!(fs::read_to_string(repository.join("refs/main")).unwrap(), COMMIT);
         let blobs = fs::read_dir(repository.join("blobs")).unwrap();
-        assert_eq!(blobs.count(), files.len(), "nothing incomplete is left");
+        assert_eq!(blobs.count(), files.len(), "an incomplete file is left");
     }
 }
 
@@ -85,15 +84,15 @@ const FILES: [&str; 3] = ["config.json", "model.safetensors", "tokenizer.json"];
 
 #[test]
 fn a_model_is_downloaded_once_into_the_cache() {
-    let place = Place::new();
-    let hub = FakeHub::start(&place.source(), Faults::default());
-    let settings = place.settings(&hub);
+    let workspace = Workspace::new();
+    let hub = FakeHub::start(&workspace.source(), Faults::default());
+    let settings = workspace.settings(&hub);
     let folder = fetch(&name(REPOSITORY), &settings).unwrap();
-    place.check(&folder, &FILES);
+    workspace.check(&folder, &FILES);
     assert!(hub.take_seen().iter().all(|seen| !seen.line.contains("pytorch_model.bin")));
     assert_eq!(fetch(&name(REPOSITORY), &settings).unwrap(), folder);
     let again = hub.take_seen();
-    assert_eq!(again.len(), 1, "only the revision is asked for: {again:?}");
+    assert_eq!(again.len(), 1, "more than the revision was requested: {again:?}");
     let offline = HubSettings { offline: true, ..settings.clone() };
     assert_eq!(fetch(&name(REPOSITORY), &offline).unwrap(), folder);
     let pinned = name(&format!("{REPOSITORY}@{COMMIT}"));
@@ -106,18 +105,18 @@ fn a_model_is_downloaded_once_into_the_cache() {
 }
 
 #[test]
-fn a_model_that_was_renamed_is_found() {
-    let place = Place::new();
-    let hub = FakeHub::start(&place.source(), Faults::default());
-    let folder = fetch(&name(OLD_NAME), &place.settings(&hub)).unwrap();
+fn a_renamed_model_is_found() {
+    let workspace = Workspace::new();
+    let hub = FakeHub::start(&workspace.source(), Faults::default());
+    let folder = fetch(&name(OLD_NAME), &workspace.settings(&hub)).unwrap();
     let loaded = Policy::load(&folder, select_compute("cpu", "f32").unwrap()).unwrap();
     assert!(loaded.parameter_count() > 0);
 }
 
 #[test]
 fn weights_in_several_files_come_with_their_index() {
-    let place = Place::new();
-    let source = place.source();
+    let workspace = Workspace::new();
+    let source = workspace.source();
     let policy = Policy::load(&source, select_compute("cpu", "f32").unwrap()).unwrap();
     fs::remove_file(source.join("model.safetensors")).unwrap();
     let any = policy.parameters.values().next().unwrap();
@@ -125,20 +124,20 @@ fn weights_in_several_files_come_with_their_index() {
     let shards = weight_files(&source).unwrap();
     assert!(shards.len() > 2, "{shards:?}");
     let hub = FakeHub::start(&source, Faults::default());
-    let folder = fetch(&name(REPOSITORY), &place.settings(&hub)).unwrap();
+    let folder = fetch(&name(REPOSITORY), &workspace.settings(&hub)).unwrap();
     let mut files = vec!["config.json", "model.safetensors.index.json", "tokenizer.json"];
     files.extend(shards.iter().map(|path| path.file_name().unwrap().to_str().unwrap()));
     files.sort_unstable();
-    place.check(&folder, &files);
+    workspace.check(&folder, &files);
 }
 
 #[test]
-fn a_download_that_is_cut_off_goes_on_where_it_stopped() {
-    let place = Place::new();
+fn an_interrupted_download_resumes_where_it_stopped() {
+    let workspace = Workspace::new();
     let cuts = VecDeque::from([1000, 0, 70_000, 1]);
-    let hub = FakeHub::start(&place.source(), Faults { cuts, ..Faults::default() });
-    let folder = fetch(&name(REPOSITORY), &place.settings(&hub)).unwrap();
-    place.check(&folder, &FILES);
+    let hub = FakeHub::start(&workspace.source(), Faults { cuts, ..Faults::default() });
+    let folder = fetch(&name(REPOSITORY), &workspace.settings(&hub)).unwrap();
+    workspace.check(&folder, &FILES);
     let ranges: Vec<String> = hub.take_seen().into_iter().filter_map(|seen| seen.range).collect();
     assert!(ranges.contains(&"bytes=1000-".to_owned()), "{ranges:?}");
     assert!(ranges.len() >= 4, "{ranges:?}");
@@ -146,25 +145,25 @@ fn a_download_that_is_cut_off_goes_on_where_it_stopped() {
 
 #[test]
 fn a_store_without_ranges_starts_again() {
-    let place = Place::new();
+    let workspace = Workspace::new();
     let cuts = VecDeque::from([1000]);
     let faults = Faults { cuts, without_ranges: true, ..Faults::default() };
-    let hub = FakeHub::start(&place.source(), faults);
-    let folder = fetch(&name(REPOSITORY), &place.settings(&hub)).unwrap();
-    place.check(&folder, &FILES);
+    let hub = FakeHub::start(&workspace.source(), faults);
+    let folder = fetch(&name(REPOSITORY), &workspace.settings(&hub)).unwrap();
+    workspace.check(&folder, &FILES);
 }
 
 #[test]
-fn a_later_process_goes_on_with_what_an_earlier_one_left() {
-    let place = Place::new();
-    let bytes = fs::read(place.source().join("model.safetensors")).unwrap();
-    let blobs = place.cache().join("models--tiny--world/blobs");
+fn a_later_process_resumes_the_download_of_an_earlier_one() {
+    let workspace = Workspace::new();
+    let bytes = fs::read(workspace.source().join("model.safetensors")).unwrap();
+    let blobs = workspace.cache().join("models--tiny--world/blobs");
     fs::create_dir_all(&blobs).unwrap();
     let left = format!("{}.incomplete", digest("model.safetensors", &bytes));
     fs::write(blobs.join(left), &bytes[..5000]).unwrap();
-    let hub = FakeHub::start(&place.source(), Faults { busy: 3, ..Faults::default() });
-    let folder = fetch(&name(REPOSITORY), &place.settings(&hub)).unwrap();
-    place.check(&folder, &FILES);
+    let hub = FakeHub::start(&workspace.source(), Faults { busy: 3, ..Faults::default() });
+    let folder = fetch(&name(REPOSITORY), &workspace.settings(&hub)).unwrap();
+    workspace.check(&folder, &FILES);
     let seen = hub.take_seen();
     let ranges: Vec<&String> = seen.iter().filter_map(|seen| seen.range.as_ref()).collect();
     assert!(ranges.contains(&&"bytes=5000-".to_owned()), "{ranges:?}");
@@ -173,15 +172,15 @@ fn a_later_process_goes_on_with_what_an_earlier_one_left() {
 #[test]
 fn a_file_with_another_digest_is_not_kept() {
     for damaged in ["model.safetensors", "tokenizer.json"] {
-        let place = Place::new();
+        let workspace = Workspace::new();
         let faults = Faults { damaged: Some(damaged.to_owned()), ..Faults::default() };
-        let hub = FakeHub::start(&place.source(), faults);
-        let error = fetch(&name(REPOSITORY), &place.settings(&hub)).unwrap_err();
+        let hub = FakeHub::start(&workspace.source(), faults);
+        let error = fetch(&name(REPOSITORY), &workspace.settings(&hub)).unwrap_err();
         assert!(matches!(error, HubError::Digest { .. }), "{error}");
-        let expected = digest(damaged, &fs::read(place.source().join(damaged)).unwrap());
+        let expected = digest(damaged, &fs::read(workspace.source().join(damaged)).unwrap());
         let message = error.to_string();
         assert!(message.contains(damaged) && message.contains(&expected), "{message}");
-        let repository = place.cache().join("models--tiny--world");
+        let repository = workspace.cache().join("models--tiny--world");
         for entry in fs::read_dir(repository.join("blobs")).unwrap() {
             let file = entry.unwrap().file_name().into_string().unwrap();
             assert!(!file.starts_with(&expected), "{file} is left");
@@ -193,31 +192,31 @@ fn a_file_with_another_digest_is_not_kept() {
 
 #[test]
 fn the_token_goes_to_the_hub_and_not_to_its_store() {
-    let place = Place::new();
+    let workspace = Workspace::new();
     let faults = Faults { token: Some("of-mine".to_owned()), ..Faults::default() };
-    let hub = FakeHub::start(&place.source(), faults);
-    let error = fetch(&name(REPOSITORY), &place.settings(&hub)).unwrap_err().to_string();
-    for part in ["tiny/world@main", "GatedRepo", "said of GatedRepo", "HF_TOKEN"] {
+    let hub = FakeHub::start(&workspace.source(), faults);
+    let error = fetch(&name(REPOSITORY), &workspace.settings(&hub)).unwrap_err().to_string();
+    for part in ["tiny/world@main", "GatedRepo", "explanation of GatedRepo", "HF_TOKEN"] {
         assert!(error.contains(part), "{part:?} is not in {error:?}");
     }
     assert!(hub.take_seen().iter().all(|seen| seen.token.is_none()));
-    let settings = HubSettings { token: Some("of-mine".to_owned()), ..place.settings(&hub) };
+    let settings = HubSettings { token: Some("of-mine".to_owned()), ..workspace.settings(&hub) };
     assert!(!format!("{settings:?}").contains("of-mine"));
-    place.check(&fetch(&name(REPOSITORY), &settings).unwrap(), &FILES);
+    workspace.check(&fetch(&name(REPOSITORY), &settings).unwrap(), &FILES);
     let seen = hub.take_seen();
-    let mut by_place = BTreeMap::new();
+    let mut by_server = BTreeMap::new();
     for request in &seen {
-        by_place.entry(request.at_store).or_insert_with(Vec::new).push(request.token.is_some());
+        by_server.entry(request.at_store).or_insert_with(Vec::new).push(request.token.is_some());
     }
-    assert!(by_place[&false].iter().all(|&sent| sent), "{seen:?}");
-    assert!(!by_place[&true].is_empty() && by_place[&true].iter().all(|&sent| !sent), "{seen:?}");
+    assert!(by_server[&false].iter().all(|&sent| sent), "{seen:?}");
+    assert!(!by_server[&true].is_empty() && by_server[&true].iter().all(|&sent| !sent), "{seen:?}");
 }
 
 #[test]
-fn what_the_hub_does_not_have_is_named() {
-    let place = Place::new();
-    let hub = FakeHub::start(&place.source(), Faults::default());
-    let settings = place.settings(&hub);
+fn errors_name_the_missing_model_revision_or_weights() {
+    let workspace = Workspace::new();
+    let hub = FakeHub::start(&workspace.source(), Faults::default());
+    let settings = workspace.settings(&hub);
     let refusal = |text: &str| fetch(&name(text), &settings).unwrap_err().to_string();
     let unknown = refusal("other/model");
     for part in ["other/model@main", "neither a local folder", "RepoNotFound", "HF_TOKEN"] {
@@ -225,20 +224,20 @@ fn what_the_hub_does_not_have_is_named() {
     }
     let revision = refusal("tiny/world@v2");
     assert!(revision.contains("tiny/world@v2") && revision.contains("RevisionNotFound"));
-    fs::remove_file(place.source().join("model.safetensors")).unwrap();
-    let bare = FakeHub::start(&place.source(), Faults::default());
-    let weights = fetch(&name(REPOSITORY), &place.settings(&bare)).unwrap_err().to_string();
+    fs::remove_file(workspace.source().join("model.safetensors")).unwrap();
+    let bare = FakeHub::start(&workspace.source(), Faults::default());
+    let weights = fetch(&name(REPOSITORY), &workspace.settings(&bare)).unwrap_err().to_string();
     assert!(weights.contains("no safetensors weights"), "{weights}");
-    let offline = HubSettings { offline: true, ..place.settings(&hub) };
+    let offline = HubSettings { offline: true, ..workspace.settings(&hub) };
     let absent = fetch(&name(REPOSITORY), &offline).unwrap_err().to_string();
     assert!(absent.contains("HF_HUB_OFFLINE") && absent.contains("cache"), "{absent}");
-    let endpoint = HubSettings { endpoint: "ftp://hub".to_owned(), ..place.settings(&hub) };
+    let endpoint = HubSettings { endpoint: "ftp://hub".to_owned(), ..workspace.settings(&hub) };
     let scheme = fetch(&name(REPOSITORY), &endpoint).unwrap_err().to_string();
     assert!(scheme.contains("HF_ENDPOINT") && scheme.contains("accepted: http"), "{scheme}");
 }
 
 #[test]
-fn names_are_told_from_paths() {
+fn names_are_distinguished_from_paths() {
     let parse = |text: &str| ModelName::parse(Path::new(text));
     let plain = parse("Some-Org/Some_Model-1.5B").unwrap();
     assert_eq!(
@@ -259,14 +258,14 @@ fn names_are_told_from_paths() {
     ] {
         assert_eq!(parse(path), None, "{path:?}");
     }
-    // Something that is here, and something that should be in a folder that is here.
+    // An existing file, and a missing file in an existing folder.
     assert_eq!(parse("src/lib.rs"), None);
     assert_eq!(parse("src/absent"), None);
 }
 
-/// From `model.path` on the command line to an evaluation.
+/// The whole path from `model.path` on the command line to an evaluation.
 #[test]
-fn a_command_takes_a_model_by_its_name() {
+fn a_command_accepts_the_name_of_a_model() {
     let world = TinyWorld::build();
     let hub = FakeHub::start(&world.untrained_model(), Faults::default());
     let environment = Environment::from([

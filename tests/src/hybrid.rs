@@ -1,4 +1,4 @@
-//! The hybrid back end over one index: BM25 and the real encoder, their lists fused.
+//! The hybrid back end over one index: BM25 and the real encoder, with fused lists.
 
 use std::fs;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ struct World {
 }
 
 impl World {
-    /// A corpus that the `index` command has indexed for the hybrid back end.
+    /// Writes a corpus and indexes it for the hybrid back end with the `index` command.
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let line = |(id, text): &(&str, &str)| json!({"id": id, "contents": text}).to_string();
@@ -73,47 +73,48 @@ async fn lists(retriever: &RetrieverHandle, queries: &[&str]) -> Vec<Vec<(String
     let reply = post(&retriever.url(), &body).await;
     assert_eq!(reply.status, 200, "{reply:?}");
     assert_eq!(reply.body.get("errors"), None, "{reply:?}");
-    let one = |one: &Value| {
-        let id = one["document"]["id"].as_str().unwrap().to_owned();
-        (id, one["score"].as_f64().unwrap())
+    let id_and_score = |hit: &Value| {
+        let id = hit["document"]["id"].as_str().unwrap().to_owned();
+        (id, hit["score"].as_f64().unwrap())
     };
     let lists = reply.body["result"].as_array().unwrap().iter();
-    lists.map(|list| list.as_array().unwrap().iter().map(one).collect()).collect()
+    lists.map(|list| list.as_array().unwrap().iter().map(id_and_score).collect()).collect()
 }
 
 const QUERIES: [&str; 4] =
     ["QX77", "chemical element used for making steel", "capital of Norway", " "];
 
 #[tokio::test]
-async fn ranks_of_both_are_summed() {
+async fn the_reciprocal_ranks_of_both_lists_are_summed() {
     let world = World::new();
     let hybrid = world.start(&[("RETRIEVER_BACKEND", "hybrid")]);
     let info = get(&hybrid.url(), "/info").await.body;
     assert_eq!((&info["backend"], &info["has_reranker"]), (&json!("hybrid"), &json!(false)));
     assert_eq!(info["components"], json!(["bm25", "dense"]));
-    let found = lists(&hybrid, &QUERIES).await;
+    let fused = lists(&hybrid, &QUERIES).await;
     let parts = [
         lists(&world.start(&[("RETRIEVER_BACKEND", "bm25")]), &QUERIES).await,
         lists(&world.start(&[("RETRIEVER_BACKEND", "dense")]), &QUERIES).await,
     ];
-    for (place, query) in QUERIES.iter().enumerate() {
-        let rank = |list: &Vec<(String, f64)>, id: &str| {
-            list.iter().position(|(other, _)| other == id).map_or(0.0, |at| 1.0 / (61 + at) as f64)
+    for (index, query) in QUERIES.iter().enumerate() {
+        let reciprocal_rank = |list: &Vec<(String, f64)>, id: &str| {
+            let rank = list.iter().position(|(other, _)| other == id);
+            rank.map_or(0.0, |rank| 1.0 / (61 + rank) as f64)
         };
-        for (id, score) in &found[place] {
-            let expected: f64 = parts.iter().map(|part| rank(&part[place], id)).sum();
+        for (id, score) in &fused[index] {
+            let expected: f64 = parts.iter().map(|part| reciprocal_rank(&part[index], id)).sum();
             assert!((score - expected).abs() < 1e-7, "{query}: {id} has {score}, not {expected}");
         }
-        let longest = parts.iter().map(|part| part[place].len()).max().unwrap();
-        assert_eq!(found[place].len(), longest, "{query}");
+        let longest = parts.iter().map(|part| part[index].len()).max().unwrap();
+        assert_eq!(fused[index].len(), longest, "{query}");
     }
-    let best: Vec<&str> = found[..3].iter().map(|list| list[0].0.as_str()).collect();
+    let best: Vec<&str> = fused[..3].iter().map(|list| list[0].0.as_str()).collect();
     assert_eq!(best, ["code", "iron", "oslo"]);
-    assert_eq!(found[3], []);
+    assert_eq!(fused[3], []);
 }
 
 #[tokio::test]
-async fn a_weight_of_0_leaves_the_other_list() {
+async fn with_a_weight_of_0_only_the_other_list_counts() {
     let world = World::new();
     let hybrid = world.start(&[
         ("RETRIEVER_BACKEND", "hybrid"),
@@ -122,17 +123,17 @@ async fn a_weight_of_0_leaves_the_other_list() {
         ("RETRIEVER_FUSION_WEIGHTS", "0,1"),
     ]);
     let bm25 = world.start(&[("RETRIEVER_BACKEND", "bm25")]);
-    let (found, expected) = (lists(&hybrid, &QUERIES).await, lists(&bm25, &QUERIES).await);
-    for (found, expected) in found.iter().zip(&expected) {
+    let (fused, expected) = (lists(&hybrid, &QUERIES).await, lists(&bm25, &QUERIES).await);
+    for (fused, expected) in fused.iter().zip(&expected) {
         let ids = |list: &[(String, f64)]| -> Vec<String> {
             list.iter().map(|(id, _)| id.clone()).collect()
         };
-        assert_eq!(ids(found), ids(expected));
+        assert_eq!(ids(fused), ids(expected));
     }
 }
 
 #[test]
-fn parts_that_do_not_fit_are_named() {
+fn invalid_parts_are_named() {
     let world = World::new();
     let (code, _, err) = world.run("check", &[("--hybrid", "bm25,bm25"), ("--rrf-k", "x")]);
     assert_eq!(code, EXIT_USAGE, "{err}");

@@ -1,4 +1,4 @@
-//! The command line of the retriever: exit codes and messages.
+//! Exit codes and messages of the retriever's command line.
 
 use std::fs;
 use std::net::TcpListener;
@@ -26,7 +26,7 @@ fn a_corpus_is_indexed_once_and_then_up_to_date() {
 }
 
 #[test]
-fn passages_of_an_index_that_is_there_are_compressed_when_asked_for() {
+fn compact_compresses_the_passages_of_an_existing_index() {
     let corpus = IndexedCorpus::build();
     let (input, index) = (corpus.corpus(), corpus.index());
     let arguments = ["index", "--corpus", text(&input), "--index", text(&index), "--compact"];
@@ -98,7 +98,7 @@ fn one_message_names_a_bad_back_end_a_missing_index_and_bad_numbers() {
 }
 
 #[test]
-fn check_says_what_serve_will_do_and_does_not_do_it() {
+fn check_reports_what_serve_would_do_and_does_nothing() {
     let corpus = IndexedCorpus::build();
     let (input, index, new) = (corpus.corpus(), corpus.index(), corpus.folder().join("new"));
     let (code, out, err) = run(&["check", "--index", text(&index)]);
@@ -128,13 +128,13 @@ fn check_refuses_what_serve_refuses_in_the_same_words() {
 }
 
 #[test]
-fn an_index_of_another_corpus_is_exit_code_64_whenever_it_is_found_out() {
+fn an_index_of_another_corpus_is_exit_code_64_whenever_it_is_detected() {
     let corpus = IndexedCorpus::build();
     let (input, index) = (corpus.corpus(), corpus.index());
     let arguments = ["--index", text(&index), "--corpus", text(&input), "--addr", "127.0.0.1:0"];
     let run = |command: &str| run(&[&[command], &arguments[..]].concat());
     let bytes = fs::read_to_string(&input).unwrap();
-    // Equal sizes are told apart while loading, which `check` does not do.
+    // A corpus of the same size is detected only while loading, which `check` does not do.
     fs::write(&input, bytes.replace("river", "ocean")).unwrap();
     let (code, _, by_digest) = run("serve");
     assert_eq!(code, EXIT_USAGE, "{by_digest}");
@@ -147,8 +147,8 @@ fn an_index_of_another_corpus_is_exit_code_64_whenever_it_is_found_out() {
         "error: the configuration has bad values\n  \
          RETRIEVER_CORPUS (--corpus) is {input:?}, but the index in "
     );
-    for (message, what) in [(by_digest, "SHA-256"), (by_size, "bytes then")] {
-        assert!(message.starts_with(&common) && message.contains(what), "{message}");
+    for (message, difference) in [(by_digest, "SHA-256"), (by_size, "bytes then")] {
+        assert!(message.starts_with(&common) && message.contains(difference), "{message}");
     }
 }
 
@@ -182,7 +182,7 @@ fn a_start_that_fails_is_exit_code_1() {
 }
 
 #[test]
-fn health_of_nothing_is_exit_code_1() {
+fn health_without_a_server_is_exit_code_1() {
     // Port 9 is the discard service, which no test machine runs.
     let (code, _, err) = run(&["health", "--url", "http://127.0.0.1:9"]);
     assert_eq!(code, EXIT_FAILURE);

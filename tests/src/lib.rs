@@ -1,1 +1,1 @@
-//! Behaviour tests of both services; everything is in the test target `behaviour`.
+//! Behaviour tests of both services. All tests are in the test target `behaviour`.

@@ -1,4 +1,4 @@
-//! `trainer lint` foretells what a run then writes, and refuses what cannot work.
+//! `trainer lint` predicts the figures of a run and refuses configurations that cannot work.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::harness::retriever::RetrieverHandle;
 use crate::harness::run_dir::{checkpoint, metrics};
 use crate::harness::tiny_world::TinyWorld;
 
-/// Exit code, standard output and complaints of `trainer lint` with these settings.
+/// Runs `trainer lint` with these settings. Returns exit code, standard output and standard error.
 fn lint(settings: &[String]) -> (u8, String, String) {
     let mut arguments = vec!["trainer".to_owned(), "lint".to_owned()];
     for setting in settings {
@@ -24,14 +24,14 @@ fn lint(settings: &[String]) -> (u8, String, String) {
     (code, String::from_utf8(out).unwrap(), String::from_utf8(errors).unwrap())
 }
 
-/// Bytes of the tensors of a safetensors file.
+/// Returns the number of bytes of the tensors in a safetensors file.
 fn tensor_bytes(path: &Path) -> u64 {
     let file = fs::read(path).unwrap();
     file.len() as u64 - 8 - u64::from_le_bytes(file[..8].try_into().unwrap())
 }
 
 #[test]
-fn what_lint_foretells_is_what_training_writes() {
+fn training_writes_what_lint_predicts() {
     let world = TinyWorld::build();
     let retriever = RetrieverHandle::start(&world.index());
     world.warm_start(&retriever);
@@ -66,13 +66,13 @@ fn what_lint_foretells_is_what_training_writes() {
     let stored_bytes = stored_bytes(&world.model(), &model).unwrap();
     let facts =
         ModelFacts { config: model, stored_bytes, compute_bytes: 4, packed: None, on_host: true };
-    let foretold = memory(&config, &facts);
-    let foretold: Vec<u64> = foretold.checkpoint.iter().map(|part| part.bytes).collect();
+    let predicted = memory(&config, &facts);
+    let predicted: Vec<u64> = predicted.checkpoint.iter().map(|part| part.bytes).collect();
     let folder = checkpoint(&world.run_dir("run"), 2);
     let written = |name: &str| tensor_bytes(&folder.join(format!("{name}.safetensors")));
     let critic = written("critic") + written("critic_optimizer");
-    assert_eq!(foretold, [written("model"), written("optimizer"), critic]);
-    assert_eq!(stored_bytes, written("model"), "the warm start is stored in f32 as well");
+    assert_eq!(predicted, [written("model"), written("optimizer"), critic]);
+    assert_eq!(stored_bytes, written("model"), "the warm start is also stored in f32");
     let kept = fs::read_dir(world.run_dir("run").join("checkpoints")).unwrap().count();
     assert_eq!(kept as u64, plan(&config).checkpoints);
 
@@ -82,7 +82,7 @@ fn what_lint_foretells_is_what_training_writes() {
 }
 
 #[test]
-fn what_cannot_work_ends_with_64_and_a_doubt_with_0() {
+fn an_impossible_configuration_ends_with_64_and_a_doubtful_one_with_0() {
     let world = TinyWorld::build();
     let settings = |more: &[&str]| {
         let model = format!("model.path={}", world.untrained_model().display());

@@ -1,5 +1,5 @@
-//! The behaviour of both services, one module a topic. Services run in process on free ports.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails by panicking")]
+//! Behaviour tests of both services, one module per topic. Services run in this process on free ports.
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue fails by panicking")]
 
 mod harness;
 

@@ -1,23 +1,23 @@
-//! The order of each service's modules, from the ground to the top. A room, which is a module
-//! directly below the root of the crate, names only rooms that come before it in its list. So no
-//! two rooms need each other, and each can be read with nothing but the rooms below it.
+//! The order of each service's top-level modules, from the bottom to the top. Here they are called rooms.
+//! A room may name only rooms before it in its list. No two rooms thus depend on each other, and each can
+//! be read with only the rooms below it.
 //!
-//! Within a room modules are named by `super`, and other rooms by `crate`: a `super` that leaves
-//! its room fails too. The rules hold for tests as well, except for those of [`LOOKING_UP`].
+//! A path within a room begins with `super`, a path to another room with `crate`: a `super` that leaves
+//! its room fails too. The rules also hold for tests, except for those in [`LOOKING_UP`].
 
 use std::collections::BTreeSet;
 
 use crate::tidy::{expect_none, sources};
 
 const RETRIEVER: [&str; 26] = [
-    // The ground: the machine, and values without behaviour.
+    // The bottom: the machine, and values without behaviour.
     "processor",
     "device",
     "json_kind",
     "query",
     "ticket",
     "pool",
-    // Passages, and what finds them.
+    // Passages, and the searches for them.
     "corpus",
     "lexical",
     "vector",
@@ -45,14 +45,14 @@ const RETRIEVER: [&str; 26] = [
 
 const TRAINER: [&str; 24] = [
     "golden",
-    // The ground: values and functions of values.
+    // The bottom: values and functions of values.
     "stop",
     "search",
     "convert",
     "token",
     "data",
     "algo",
-    // The model, and what samples from it.
+    // The model, and the engines that sample from it.
     "policy",
     "config",
     "hub",
@@ -66,7 +66,7 @@ const TRAINER: [&str; 24] = [
     "update",
     "critic",
     "checkpoint",
-    // What is reported.
+    // Reports.
     "track",
     "eval",
     "report",
@@ -76,7 +76,7 @@ const TRAINER: [&str; 24] = [
     "cli",
 ];
 
-/// Tests that compare a room with what is built on top of it: file, and the room it looks up to.
+/// Tests that compare a room with one above it: the file, and the room above.
 const LOOKING_UP: [(&str, &str); 3] = [
     ("trainer/src/engine/external/tests/mod.rs", "rollout"),
     ("trainer/src/policy/tests/real_model.rs", "engine"),
@@ -116,22 +116,22 @@ fn check_order(root: &str, order: &[&str]) {
         rooms.insert(room);
     }
     let absent = order.iter().filter(|room| !rooms.contains(**room));
-    offences.extend(absent.map(|room| format!("{root}{room} is in the list, but not there")));
+    offences.extend(absent.map(|room| format!("{root}{room} is in the list but does not exist")));
     expect_none(&offences);
 }
 
-/// The names of a file's module below the root of its crate; empty for the root itself, `None` for
-/// what is not Rust.
+/// Returns the path of a file's module below the root of its crate: empty for the root itself, `None` for a
+/// file that is not Rust.
 fn module_path(file: &str) -> Option<Vec<String>> {
     let mut names: Vec<String> = file.strip_suffix(".rs")?.split('/').map(str::to_owned).collect();
     names.pop_if(|last| ["mod", "lib", "main"].contains(&last.as_str()));
     Some(names)
 }
 
-/// The rooms that a file of `module` names in its code, its own included, each with its line.
+/// Returns the rooms that the code of `module` names, including its own, each with the line.
 fn named_rooms(module: &[String], text: &str) -> Vec<(usize, String)> {
     let mut rooms = Vec::new();
-    // Indentations of the inline modules around the current line.
+    // The indentations of the inline modules around the current line.
     let mut inline: Vec<usize> = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let code = line.split("//").next().unwrap_or_default();
@@ -149,11 +149,11 @@ fn named_rooms(module: &[String], text: &str) -> Vec<(usize, String)> {
     rooms
 }
 
-/// The names with which a path or a group of paths begins. A group over several lines has none, and
-/// is returned as it is, so that it fails.
+/// Returns the first names of a path or of a group of paths. A group over several lines is returned
+/// unchanged, and then fails the check.
 fn first_names(path: &str) -> Vec<String> {
-    let is_of_name = |letter: &char| letter.is_alphanumeric() || *letter == '_';
-    let first = |path: &str| path.trim().chars().take_while(is_of_name).collect::<String>();
+    let is_in_name = |letter: &char| letter.is_alphanumeric() || *letter == '_';
+    let first = |path: &str| path.trim().chars().take_while(is_in_name).collect::<String>();
     match path.strip_prefix('{').map(|group| group.split_once('}')) {
         None => vec![first(path)],
         Some(Some((group, _))) => group.split(',').map(first).collect(),
@@ -161,7 +161,7 @@ fn first_names(path: &str) -> Vec<String> {
     }
 }
 
-/// Every path of a line that begins with `super`: how often that comes, and the rest of the path.
+/// Returns every path of a line that begins with `super`: the number of `super` steps, and the rest.
 fn chains_of_super(code: &str) -> impl Iterator<Item = (usize, &str)> {
     const STEP: &str = "super::";
     let starts = code.match_indices(STEP).map(|(start, _)| start);
@@ -174,7 +174,7 @@ fn chains_of_super(code: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 #[test]
-fn rooms_are_seen_however_they_are_named() {
+fn rooms_are_recognised_in_every_form_of_path() {
     let module = ["vector".to_owned(), "scan".to_owned()];
     let text = "\
 use super::rows::Rows;

@@ -1,4 +1,4 @@
-//! `retriever-server plan`: what it says of an index is what the index then takes.
+//! `retriever-server plan`: its figures equal the size of the index that is then built.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::harness::corpus::{IndexedCorpus, PASSAGE_COUNT};
 use crate::harness::program::{model, onnxruntime, run, text};
 
-/// Runs `plan`; its JSON and its table. The exit code must be that of the verdict.
+/// Runs `plan`; returns its JSON and its table. Checks that the exit code agrees with the verdict.
 fn plan(folder: &Path, arguments: &[&str]) -> (Value, String) {
     let json = folder.join("plan.json");
     let arguments = [&["plan", "--json", text(&json)][..], arguments].concat();
@@ -27,7 +27,7 @@ fn part<'a>(plan: &'a Value, name: &str) -> &'a Value {
 }
 
 #[test]
-fn what_is_planned_is_what_is_then_there() {
+fn the_index_has_the_planned_size() {
     let corpus = IndexedCorpus::build();
     let (input, index) = (corpus.corpus(), corpus.folder().join("planned"));
     let (model, library) = (model(), onnxruntime());
@@ -38,8 +38,8 @@ fn what_is_planned_is_what_is_then_there() {
     assert!(!index.try_exists().unwrap());
 
     let encoder = ["--onnxruntime", text(&library), "--device", "cpu", "--backend", "dense"];
-    let made = [&["index", "--corpus", text(&input)][..], &common, &encoder].concat();
-    let (code, _, err) = run(&made);
+    let arguments = [&["index", "--corpus", text(&input)][..], &common, &encoder].concat();
+    let (code, _, err) = run(&arguments);
     assert_eq!((code, err.as_str()), (EXIT_SUCCESS, ""));
     for (name, file) in [
         ("passages", "passages.jsonl"),
@@ -52,7 +52,7 @@ fn what_is_planned_is_what_is_then_there() {
         assert_eq!(need["disk_bytes"], size, "{name}");
     }
 
-    // Of an index that is complete, nothing is to be written; its vectors say how long they are.
+    // A complete index needs no writing, and its vectors state their dimension.
     let (after, out) = plan(corpus.folder(), &[&common[..], &["--backends", "dense"]].concat());
     assert_eq!(after["disk_to_write_bytes"], 0, "{out}");
     let model_bytes = part(&after, "model")["memory_bytes"].as_u64().unwrap();
@@ -73,18 +73,18 @@ fn a_collection_can_be_planned_by_its_numbers() {
         "--index",
         text(&index),
     ];
-    let (found, out) = plan(folder.path(), &arguments);
-    assert_eq!(part(&found, "vectors")["disk_bytes"], 64_559_075_328_u64);
-    // A graph is followed over rows of half precision.
-    assert_eq!(part(&found, "vectors, f16")["disk_bytes"], 32_279_537_664_u64);
-    assert!(part(&found, "graph")["disk_bytes"].as_u64().unwrap() > 21_015_324 * 140);
+    let (planned, out) = plan(folder.path(), &arguments);
+    assert_eq!(part(&planned, "vectors")["disk_bytes"], 64_559_075_328_u64);
+    // A graph search reads rows of half precision.
+    assert_eq!(part(&planned, "vectors, f16")["disk_bytes"], 32_279_537_664_u64);
+    assert!(part(&planned, "graph")["disk_bytes"].as_u64().unwrap() > 21_015_324 * 140);
     for line in ["64.6 GB", "on a GPU, if one searches: 32.3 GB", "memory that must be there: "] {
         assert!(out.contains(line), "{line:?} is not in\n{out}");
     }
 }
 
 #[test]
-fn what_is_missing_for_a_plan_is_named() {
+fn missing_inputs_of_a_plan_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let index = folder.path().join("index");
     for (arguments, expected) in [

@@ -1,5 +1,4 @@
-//! Ranking again: scores are those of `transformers`, and both `/retrieve` and `/rerank` answer by
-//! them.
+//! Re-ranking: scores equal those of `transformers`, and both `/retrieve` and `/rerank` use them.
 
 use std::fs;
 use std::num::NonZeroUsize;
@@ -15,7 +14,7 @@ use crate::harness::corpus::IndexedCorpus;
 use crate::harness::http::{Reply, get, post, post_bytes_to};
 use crate::harness::retriever::RetrieverHandle;
 
-/// What kernels and sums in another order may change in a logit.
+/// Largest difference of a logit: kernels differ, and so does the order of sums.
 const TOLERANCE: f64 = 1e-4;
 
 fn in_repository(path: &str) -> PathBuf {
@@ -28,7 +27,7 @@ fn golden(classes: usize) -> PathBuf {
 
 fn library() -> PathBuf {
     let folder = in_repository(".cache/onnxruntime/lib");
-    assert!(folder.is_dir(), "{} is not there: run make setup first", folder.display());
+    assert!(folder.is_dir(), "{} is missing: run make setup first", folder.display());
     folder
 }
 
@@ -42,7 +41,7 @@ fn open(folder: &Path) -> CrossEncoder {
     CrossEncoder::open(folder, &options).unwrap()
 }
 
-/// Pairs, and the logit of each, or the difference of its two.
+/// Returns pairs and their scores: the logit of a pair, or the difference of its two logits.
 fn recording(classes: usize) -> (Vec<[String; 2]>, Vec<f64>) {
     let bytes = fs::read(golden(classes).join("expected.json")).unwrap();
     let recorded: Value = serde_json::from_slice(&bytes).unwrap();
@@ -66,21 +65,21 @@ fn scored(encoder: &CrossEncoder, pairs: &[[String; 2]]) -> Vec<f64> {
 }
 
 #[test]
-fn scores_of_transformers_are_met() {
+fn scores_equal_those_of_transformers() {
     for classes in [1, 2] {
         let (pairs, expected) = recording(classes);
         let encoder = open(&golden(classes));
         let together = scored(&encoder, &pairs);
         let mut greatest = 0.0f64;
-        for ((pair, expected), found) in pairs.iter().zip(&expected).zip(&together) {
+        for ((pair, expected), in_batch) in pairs.iter().zip(&expected).zip(&together) {
             let alone = scored(&encoder, std::slice::from_ref(pair))[0];
-            for found in [*found, alone] {
-                let difference = (found - expected).abs();
-                assert!(difference < TOLERANCE, "{pair:?}: {found}, expected {expected}");
+            for score in [*in_batch, alone] {
+                let difference = (score - expected).abs();
+                assert!(difference < TOLERANCE, "{pair:?}: {score}, expected {expected}");
                 greatest = greatest.max(difference);
             }
         }
-        println!("{classes} classes: the greatest difference is {greatest:.1e}");
+        println!("{classes} classes: the largest difference is {greatest:.1e}");
     }
 }
 
@@ -110,10 +109,10 @@ fn a_score_may_be_a_probability() {
     let settings = "score = \"sigmoid\"\nmax_tokens = 64\n";
     fs::write(folder.path().join("reranker.toml"), settings).unwrap();
     let (pairs, logits) = recording(1);
-    for (found, logit) in scored(&open(folder.path()), &pairs).iter().zip(logits) {
-        assert!((found - 1.0 / (1.0 + (-logit).exp())).abs() < TOLERANCE, "{found} of {logit}");
+    for (score, logit) in scored(&open(folder.path()), &pairs).iter().zip(logits) {
+        assert!((score - 1.0 / (1.0 + (-logit).exp())).abs() < TOLERANCE, "{score} of {logit}");
     }
-    // More tokens than the model has positions for are refused when it is opened.
+    // A limit above the model's number of positions is refused when the model is opened.
     fs::write(folder.path().join("reranker.toml"), "max_tokens = 65\n").unwrap();
     let options = EncoderOptions { library: Some(library()), ..EncoderOptions::default() };
     let refused = CrossEncoder::open(folder.path(), &options).unwrap_err().to_string();
@@ -149,7 +148,7 @@ fn document(text: &str) -> Value {
     json!({"id": text, "contents": text, "url": "kept"})
 }
 
-/// The recorded pairs as a request: every query with two documents, its own and the first.
+/// Returns the recorded pairs as a request: every query with two documents, its own and the first.
 fn request() -> (Value, Vec<Vec<(String, f64)>>) {
     let (pairs, _) = recording(1);
     let encoder = open(&golden(1));
@@ -159,7 +158,7 @@ fn request() -> (Value, Vec<Vec<(String, f64)>>) {
         let both = texts.each_ref().map(|text| [query.clone(), text.clone()]);
         let mut list: Vec<(String, f64)> =
             texts.iter().cloned().zip(scored(&encoder, &both)).collect();
-        list.sort_by(|one, other| other.1.total_cmp(&one.1));
+        list.sort_by(|(_, first), (_, second)| second.total_cmp(first));
         queries.push(query.clone());
         documents.push(json!([{"document": document(&texts[0])}, document(&texts[1])]));
         expected.push(list);
@@ -167,7 +166,7 @@ fn request() -> (Value, Vec<Vec<(String, f64)>>) {
     (json!({"queries": queries, "documents": documents, "return_scores": true}), expected)
 }
 
-/// The reference server pairs each query with all documents, and answers with texts of its own.
+/// The reference server pairs each query with all documents and returns other texts.
 #[tokio::test]
 async fn documents_of_each_query_are_ranked_by_their_scores() {
     let fixture = start(&[]);
@@ -179,9 +178,9 @@ async fn documents_of_each_query_are_ranked_by_their_scores() {
     assert_eq!(lists.len(), expected.len());
     for (list, expected) in lists.iter().zip(&expected) {
         assert_eq!(list.as_array().unwrap().len(), 2);
-        for (one, (text, score)) in list.as_array().unwrap().iter().zip(expected) {
-            assert!((one["score"].as_f64().unwrap() - score).abs() < TOLERANCE, "{one}");
-            assert_eq!(one["document"], document(text));
+        for (hit, (text, score)) in list.as_array().unwrap().iter().zip(expected) {
+            assert!((hit["score"].as_f64().unwrap() - score).abs() < TOLERANCE, "{hit}");
+            assert_eq!(hit["document"], document(text));
         }
     }
     body["rerank_topk"] = json!(1);
@@ -201,7 +200,7 @@ async fn documents_of_each_query_are_ranked_by_their_scores() {
 }
 
 #[tokio::test]
-async fn every_bad_value_is_named_with_its_place() {
+async fn every_bad_value_is_named_with_its_location() {
     let fixture = start(&[("RETRIEVER_MAX_RERANK_DOCUMENTS", "3"), ("RETRIEVER_MAX_TOP_K", "9")]);
     let good = document("x");
     let cases = [
@@ -259,17 +258,17 @@ async fn every_bad_value_is_named_with_its_place() {
             "expected true or false",
         ),
     ];
-    for (body, place, message) in cases {
+    for (body, location, message) in cases {
         let reply = fixture.rerank(&body).await;
         assert_eq!(reply.status, 422, "{body}: {reply:?}");
         let first = &reply.body["detail"][0];
-        assert_eq!(first["loc"], place, "{body}: {reply:?}");
+        assert_eq!(first["loc"], location, "{body}: {reply:?}");
         assert!(first["msg"].as_str().unwrap().contains(message), "{body}: {reply:?}");
     }
     let reply = post_bytes_to(&fixture.retriever.url(), "/rerank", b"[1".to_vec()).await;
     assert_eq!(reply.status, 422);
     let reply = fixture.rerank(&json!({"queries": ["a"], "documents": [[good]]})).await;
-    assert_eq!(reply.status, 200, "it still answers");
+    assert_eq!(reply.status, 200, "the server no longer answers");
 }
 
 #[tokio::test]
@@ -284,7 +283,7 @@ async fn a_query_that_is_too_long_fails_alone() {
 }
 
 #[tokio::test]
-async fn without_a_model_there_is_no_ranking_again() {
+async fn without_a_model_reranking_is_refused() {
     let corpus = IndexedCorpus::build();
     let retriever = RetrieverHandle::start(&corpus.index());
     let reply = post_bytes_to(&retriever.url(), "/rerank", b"{}".to_vec()).await;
@@ -293,9 +292,9 @@ async fn without_a_model_there_is_no_ranking_again() {
     assert_eq!(get(&retriever.url(), "/rerank").await.status, 405);
 }
 
-/// `/retrieve` answers by the model's scores, and finds what the back end alone would not show.
+/// `/retrieve` sorts by the model's scores and returns passages that the back end alone ranks too low.
 #[tokio::test]
-async fn what_the_back_end_finds_is_ranked_again() {
+async fn results_of_the_back_end_are_reranked() {
     let fixture = start(&[("RETRIEVER_RERANK_DEPTH", "8")]);
     let query = "land1 river";
     let body = json!({"queries": [query], "topk": 3, "return_scores": true});
@@ -304,17 +303,17 @@ async fn what_the_back_end_finds_is_ranked_again() {
     let corpus = IndexedCorpus::build();
     let plain = RetrieverHandle::start(&corpus.index());
     let deep = json!({"queries": [query], "topk": 8, "return_scores": true});
-    let found = post(&plain.url(), &deep).await.body["result"][0].as_array().unwrap().clone();
-    assert!(found.len() > 3);
-    let pairs: Vec<[String; 2]> = found
+    let hits = post(&plain.url(), &deep).await.body["result"][0].as_array().unwrap().clone();
+    assert!(hits.len() > 3);
+    let pairs: Vec<[String; 2]> = hits
         .iter()
-        .map(|one| [query.to_owned(), one["document"]["contents"].as_str().unwrap().to_owned()])
+        .map(|hit| [query.to_owned(), hit["document"]["contents"].as_str().unwrap().to_owned()])
         .collect();
     let mut expected: Vec<f64> = scored(&open(&golden(1)), &pairs);
-    expected.sort_by(|one, other| other.total_cmp(one));
+    expected.sort_by(|first, second| second.total_cmp(first));
     let list = reply.body["result"][0].as_array().unwrap();
     assert_eq!(list.len(), 3);
-    for (one, expected) in list.iter().zip(&expected) {
-        assert!((one["score"].as_f64().unwrap() - expected).abs() < TOLERANCE, "{list:?}");
+    for (hit, expected) in list.iter().zip(&expected) {
+        assert!((hit["score"].as_f64().unwrap() - expected).abs() < TOLERANCE, "{list:?}");
     }
 }

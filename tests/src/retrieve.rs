@@ -1,4 +1,4 @@
-//! What clients of `/retrieve` get: every dialect, every batch size.
+//! The responses of `/retrieve` in every dialect and for every batch size.
 
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ impl Fixture {
         post(&self.retriever.url(), body).await
     }
 
-    /// The result lists of a request that must succeed.
+    /// Returns the result lists of a request, which must succeed.
     async fn lists(&self, body: &Value) -> Vec<Vec<Value>> {
         let reply = self.post(body).await;
         assert_eq!(reply.status, 200, "{body}: {reply:?}");
@@ -38,8 +38,7 @@ fn town(row: usize) -> Value {
            "contents": format!("\"Town {row}\"\nThe town{row} lies in land{} by the river.", row % 4)})
 }
 
-/// The reference server answers 500 for 0, 1 and 3 queries without scores, and swaps documents
-/// for 2.
+/// The reference server responds with 500 to 0, 1 and 3 queries without scores, and swaps documents for 2.
 #[tokio::test]
 async fn every_batch_size_is_right_with_and_without_scores() {
     let fixture = start(&[]);
@@ -58,7 +57,7 @@ async fn every_batch_size_is_right_with_and_without_scores() {
                     assert_eq!(list[0]["document"], town(*row));
                     assert_eq!(list[0].as_object().unwrap().len(), 2, "document and score");
                     let scores: Vec<f64> =
-                        list.iter().map(|one| one["score"].as_f64().unwrap()).collect();
+                        list.iter().map(|hit| hit["score"].as_f64().unwrap()).collect();
                     assert!(scores[0] > scores[1] && scores[1] > 0.0, "{scores:?}");
                 } else {
                     assert_eq!(list[0], town(*row));
@@ -69,7 +68,7 @@ async fn every_batch_size_is_right_with_and_without_scores() {
 }
 
 #[tokio::test]
-async fn a_batch_answers_as_its_queries_would_alone() {
+async fn a_batch_yields_the_results_of_its_queries_alone() {
     let fixture = start(&[]);
     let queries =
         ["town3", "land1 river", "", "town3", "the of and", "town9 town8 town7", "absent"];
@@ -104,7 +103,7 @@ async fn flat_documents_for_clients_without_scores() {
 }
 
 #[tokio::test]
-async fn rllm_gets_its_own_shape() {
+async fn rllm_has_its_own_format() {
     let fixture = start(&[]);
     for key in ["top_k", "k"] {
         let reply = fixture.post(&json!({"query": "town4 town5", key: 1})).await;
@@ -131,14 +130,14 @@ async fn the_number_of_passages_has_a_default() {
     }
 }
 
-/// The reference server answers a missing hit with the last passage of the corpus.
+/// The reference server returns the last passage of the corpus for a missing hit.
 #[tokio::test]
-async fn no_passage_is_made_up_or_repeated() {
+async fn no_passage_is_invented_or_repeated() {
     let fixture = start(&[]);
     let lists = fixture.lists(&json!({"queries": ["river", "town8"], "topk": 1000})).await;
     assert_eq!(lists[1], [town(8)]);
-    let ids: Vec<&str> = lists[0].iter().map(|one| one["id"].as_str().unwrap()).collect();
-    // All passages have the word once and the same length: corpus order decides.
+    let ids: Vec<&str> = lists[0].iter().map(|passage| passage["id"].as_str().unwrap()).collect();
+    // All passages have the word once and the same length, so corpus order decides.
     let expected: Vec<String> = (0..PASSAGE_COUNT).map(|row| format!("p{row}")).collect();
     assert_eq!(ids, expected);
 }
@@ -157,7 +156,7 @@ async fn optional_keys_follow_the_configuration() {
     assert_eq!(keys(&full[0][0]), ["contents", "id", "text", "title", "url"]);
 }
 
-/// What a query parser would reject or read as an order.
+/// A query parser would reject these texts or interpret them as commands.
 #[tokio::test]
 async fn any_text_is_a_query() {
     let fixture = start(&[]);

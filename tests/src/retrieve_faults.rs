@@ -1,4 +1,4 @@
-//! Requests that cannot be answered: each gets a clear error in JSON, and the server goes on.
+//! Invalid requests: each receives a clear error in JSON, and the server continues.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use serde_json::{Value, json};
 
 use crate::harness::corpus::IndexedCorpus;
-use crate::harness::http::{HeldRequest, PATIENCE, Reply, get, post, post_bytes};
+use crate::harness::http::{HeldRequest, PATIENCE, Reply, get, post, post_bytes, wait_for_stat};
 use crate::harness::retriever::RetrieverHandle;
 
 fn start(variables: &[(&str, &str)]) -> (RetrieverHandle, IndexedCorpus) {
@@ -29,7 +29,7 @@ async fn check_still_answers(url: &str) {
 }
 
 #[tokio::test]
-async fn malformed_requests_say_where_and_what() {
+async fn errors_of_malformed_requests_name_location_and_problem() {
     let (retriever, _corpus) = start(&[]);
     let url = retriever.url();
     let cases: [(&[u8], Value, &str); 9] = [
@@ -80,9 +80,9 @@ async fn a_body_of_17_megabytes_is_refused_with_the_limit() {
     check_still_answers(&url).await;
 }
 
-/// curl asks first when a body is large; it must be told before it sends.
+/// curl waits for `100 Continue` before it sends a large body. The refusal must come before that.
 #[tokio::test]
-async fn a_client_that_asks_first_is_told_at_once() {
+async fn a_large_body_is_refused_before_it_is_sent() {
     let (retriever, _corpus) = start(&[]);
     let mut stream = TcpStream::connect(retriever.addr()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -110,14 +110,14 @@ async fn a_query_that_is_too_long_fails_alone() {
     assert_eq!(reply.body["errors"], expected);
 }
 
-/// 503 with `Retry-After` and never 429, which no known client retries.
+/// The status is 503 with `Retry-After`; no known client retries after 429.
 #[tokio::test]
 async fn overload_is_503_and_passes() {
     let (retriever, _corpus) = start(&[("RETRIEVER_MAX_REQUESTS", "1")]);
     let url = retriever.url();
     let body = json!({"queries": ["town1"], "topk": 1});
     let held = HeldRequest::open(retriever.addr(), &body);
-    while get(&url, "/stats").await.body["requests_in_flight"] != 1 {}
+    wait_for_stat(&url, "requests_in_flight", 1).await;
     let reply = post(&url, &body).await;
     assert_eq!((reply.status, reply.retry_after.as_deref()), (503, Some("1")));
     assert_eq!(reply.body["code"], "overloaded");
@@ -135,7 +135,7 @@ async fn a_body_that_does_not_arrive_ends_the_wait() {
 }
 
 #[tokio::test]
-async fn unknown_paths_and_methods_answer_in_json() {
+async fn unknown_paths_and_methods_are_errors_in_json() {
     let (retriever, _corpus) = start(&[]);
     let url = retriever.url();
     let reply = get(&url, "/search").await;

@@ -1,4 +1,4 @@
-//! A retriever starts, tells how it is, drains, dies and comes back.
+//! The life of a retriever: start, status, draining, death and restart.
 
 use std::fs;
 
@@ -6,11 +6,11 @@ use retriever_server::Drained;
 use serde_json::json;
 
 use crate::harness::corpus::{IndexedCorpus, PASSAGE_COUNT};
-use crate::harness::http::{self, HeldRequest, get, post};
+use crate::harness::http::{self, HeldRequest, get, post, wait_for_stat};
 use crate::harness::retriever::RetrieverHandle;
 
 #[tokio::test]
-async fn a_ready_server_says_so_and_what_it_is() {
+async fn a_ready_server_reports_its_health_and_its_index() {
     let corpus = IndexedCorpus::build();
     let retriever = RetrieverHandle::start(&corpus.index());
     let url = retriever.url();
@@ -73,7 +73,7 @@ async fn a_corpus_is_indexed_first_when_there_is_no_index() {
     assert_eq!(get(&retriever.url(), "/readyz").await.status, 200);
 }
 
-/// SIGTERM: new work is refused, admitted work is answered.
+/// After SIGTERM, new work is refused and admitted work is answered.
 #[tokio::test]
 async fn draining_finishes_admitted_work() {
     let corpus = IndexedCorpus::build();
@@ -81,7 +81,7 @@ async fn draining_finishes_admitted_work() {
     let url = retriever.url();
     let body = json!({"queries": ["town1"], "topk": 1});
     let held = HeldRequest::open(retriever.addr(), &body);
-    while get(&url, "/stats").await.body["requests_in_flight"] != 1 {}
+    wait_for_stat(&url, "requests_in_flight", 1).await;
     retriever.begin_drain();
     retriever.draining().await;
     assert_eq!(get(&url, "/livez").await.status, 200);
@@ -101,7 +101,7 @@ async fn an_idle_server_drains_at_once() {
     let corpus = IndexedCorpus::build();
     let retriever = RetrieverHandle::start(&corpus.index());
     let url = retriever.url();
-    // Its connection stays open, which must not hold up the end.
+    // The connection stays open, which must not delay the end.
     let client = http::client();
     client.get(format!("{url}/livez")).send().await.unwrap().text().await.unwrap();
     assert_eq!(retriever.drain(), Drained::Complete);
@@ -114,7 +114,7 @@ async fn the_grace_period_ends_the_wait() {
     let variables = [("RETRIEVER_GRACE_PERIOD_MS", "20")];
     let retriever = RetrieverHandle::start_with(&corpus.index(), 0, &variables);
     let _held = HeldRequest::open(retriever.addr(), &json!({"queries": []}));
-    while get(&retriever.url(), "/stats").await.body["requests_in_flight"] != 1 {}
+    wait_for_stat(&retriever.url(), "requests_in_flight", 1).await;
     assert_eq!(retriever.drain(), Drained::OutOfTime);
 }
 

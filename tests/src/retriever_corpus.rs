@@ -1,4 +1,4 @@
-//! An index of another corpus than the one that is named is not served, whenever that is found out.
+//! An index of another corpus than the named one is not served, whenever the difference is detected.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +16,7 @@ use crate::harness::corpus::IndexedCorpus;
 use crate::harness::http::{PATIENCE, get};
 use crate::harness::retriever::RetrieverHandle;
 
-/// The end of the message, whichever way the difference was found.
+/// The end of the message, however the difference was detected.
 const ACCEPTED: &str = "expected the corpus of that index, another RETRIEVER_INDEX, or \
                         `retriever-server index --force`";
 
@@ -24,7 +24,7 @@ fn name(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// Starts a retriever that is told of this corpus; returns why it did not start.
+/// Starts a retriever with this corpus. Returns the error if it does not start.
 fn refusal(corpus: &IndexedCorpus, verify: &str) -> Option<ServeError> {
     let path = corpus.corpus();
     let variables = [("RETRIEVER_CORPUS", name(&path)), ("RETRIEVER_VERIFY_INDEX", verify)];
@@ -44,7 +44,7 @@ fn the_corpus_of_the_index_is_served_and_may_be_gone() {
 }
 
 #[test]
-fn a_corpus_of_equal_size_is_told_by_its_digest_if_that_is_asked_for() {
+fn a_corpus_of_equal_size_is_detected_by_its_digest_if_digests_are_verified() {
     let corpus = IndexedCorpus::build();
     let changed = fs::read_to_string(corpus.corpus()).unwrap().replace("river", "ocean");
     fs::write(corpus.corpus(), changed).unwrap();
@@ -74,8 +74,8 @@ fn a_corpus_of_another_size_is_refused_before_and_while_loading() {
     }
 }
 
-/// The second corpus file is empty, so that a pipe has its size: its digest takes until somebody
-/// has written to the pipe.
+/// The second corpus file is empty, and a pipe of the same size replaces it. Computing its digest takes until
+/// somebody writes to the pipe.
 #[tokio::test]
 async fn a_server_is_not_ready_while_digests_are_compared() {
     let folder = tempfile::tempdir().unwrap();
@@ -103,8 +103,8 @@ async fn a_server_is_not_ready_while_digests_are_compared() {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let ending = tokio::spawn(server.run(listener, std::future::pending()));
     let (live, ready) = (get(&url, "/livez").await.status, get(&url, "/readyz").await.status);
-    // Waits until the pipe is read; on its own thread, so that a server that never does fails the
-    // test and does not hold it up.
+    // The write waits until the server reads the pipe. On a separate thread, it cannot block the test if the
+    // server never does.
     thread::spawn(move || fs::write(&files[1], "x"));
     let ending = timeout(PATIENCE, ending).await.unwrap().unwrap();
     assert_eq!((live, ready), (200, 503));

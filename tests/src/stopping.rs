@@ -1,4 +1,4 @@
-//! `train`, `sft` and `eval` end soon when they are asked to, and lose nothing that was done.
+//! `train`, `sft` and `eval` end soon after a stop request and lose no finished work.
 
 use std::fs;
 use std::path::Path;
@@ -29,11 +29,11 @@ fn raised_after(looks: usize, wish: Shutdown) -> (StopFlag, Arc<AtomicUsize>) {
     (flag, seen)
 }
 
-/// Two runs that did the same: every file that a run can go on from, and all that was measured.
+/// Checks that two runs have the same metrics, trajectories and files of the last checkpoint.
 #[track_caller]
-fn assert_same(one: &Path, other: &Path, steps: u64) {
-    assert_eq!(comparable_metrics(one), comparable_metrics(other));
-    assert_eq!(metrics(one).len() as u64, steps);
+fn assert_same(run: &Path, other: &Path, steps: u64) {
+    assert_eq!(comparable_metrics(run), comparable_metrics(other));
+    assert_eq!(metrics(run).len() as u64, steps);
     let files = [
         "model.safetensors",
         "optimizer.safetensors",
@@ -43,14 +43,14 @@ fn assert_same(one: &Path, other: &Path, steps: u64) {
     ];
     for file in files {
         let read = |run: &Path| fs::read(checkpoint(run, steps).join(file)).unwrap();
-        assert!(read(one) == read(other), "{file} differs");
+        assert!(read(run) == read(other), "{file} differs");
     }
     for step in 1..=steps {
-        assert_eq!(trajectories(one, step), trajectories(other, step), "step {step}");
+        assert_eq!(trajectories(run, step), trajectories(other, step), "step {step}");
     }
 }
 
-/// The run stands after `step`, with a checkpoint and no word of the next one.
+/// Checks that the run stopped after `step`, with its checkpoint and without a trace of the next step.
 #[track_caller]
 fn assert_stands_after(run: &Path, step: u64, out: &str) {
     assert!(out.contains(&format!("step-{step}: stopped, run the same command to go on")), "{out}");
@@ -62,7 +62,7 @@ fn assert_stands_after(run: &Path, step: u64, out: &str) {
     assert_eq!(metrics(run).len() as u64, step);
 }
 
-/// A command on a thread of its own, with a flag that the test raises.
+/// A command on its own thread, which the test can stop.
 struct Running {
     raised: Arc<AtomicBool>,
     ended: mpsc::Receiver<Result<String, String>>,
@@ -93,16 +93,16 @@ impl Running {
         relay.wait_for(RelayEvent::Held);
         self.raised.store(true, Ordering::Relaxed);
         let out = self.ended.recv_timeout(PATIENCE).unwrap().unwrap();
-        assert_eq!(relay.count(RelayEvent::Answered), 0, "the search was waited for");
+        assert_eq!(relay.count(RelayEvent::Answered), 0, "the stop waited for the search");
         relay.let_go();
         out
     }
 }
 
-/// A search is answered when the retriever comes back, which may take minutes; a stop does not wait
-/// for it. A step sends one request or two, so that the third is of a later step.
+/// A search may wait minutes for the retriever; a stop does not wait for the search. A step sends one or two
+/// requests, so the third belongs to a later step.
 #[test]
-fn a_run_stopped_in_a_rollout_goes_on_as_if_it_had_not_been() {
+fn a_run_stopped_in_a_rollout_resumes_to_the_same_result() {
     let world = TinyWorld::build();
     let retriever = RetrieverHandle::start(&world.index());
     world.warm_start(&retriever);
@@ -124,8 +124,8 @@ fn a_run_stopped_in_a_rollout_goes_on_as_if_it_had_not_been() {
     }
 }
 
-/// An untrained model that never searches: how often the flag is looked at is then a matter of the
-/// seed alone. What it learns is to stay varied.
+/// An untrained model that never searches: the number of checks for a stop then depends on the seed only. An
+/// entropy bonus gives it something to learn.
 struct Untrained {
     world: TinyWorld,
     retriever: RetrieverHandle,
@@ -145,7 +145,7 @@ impl Untrained {
                 model.as_str(),
                 "rollout.max_response_tokens=8",
                 "training.entropy_coefficient=0.01",
-                // Two updates a step, each of several passes.
+                // Two updates per step, each of several passes.
                 "training.trajectories_per_update=8",
                 "update.tokens_per_micro_batch=64",
             ],
@@ -160,19 +160,20 @@ impl Untrained {
         let config = self.config("counted", &["training.steps=1"]);
         train_until(&config, &stop, &mut Vec::new()).unwrap();
         let run = self.world.run_dir("counted");
-        assert!(trajectories(&run, 1).iter().all(|one| one.searches.is_empty()));
+        let trajectories = trajectories(&run, 1);
+        assert!(trajectories.iter().all(|trajectory| trajectory.searches.is_empty()));
         let untrained = weights(&self.world.untrained_model());
-        assert!(weights(&checkpoint(&run, 1)) != untrained, "nothing was learnt");
+        assert!(weights(&checkpoint(&run, 1)) != untrained, "the weights did not change");
         looks.load(Ordering::Relaxed)
     }
 }
 
 #[test]
-fn a_run_stopped_in_an_update_goes_on_as_if_it_had_not_been() {
+fn a_run_stopped_in_an_update_resumes_to_the_same_result() {
     let untrained = Untrained::build();
     let looks = untrained.looks_of_a_step();
     train(&untrained.config("whole", &[]), &mut Vec::new()).unwrap();
-    // In the last pass of the first update; after it, when the second one has to be made as well.
+    // A stop in the last pass of the first update discards the step. A later stop lets it finish.
     for (before, done) in [(looks - 1, 0), (looks, 1)] {
         let name = format!("after-{before}");
         let (stop, _) = raised_after(before, Shutdown::Terminate);
@@ -191,7 +192,7 @@ fn a_run_stopped_in_an_update_goes_on_as_if_it_had_not_been() {
 }
 
 #[test]
-fn an_evaluation_that_a_stop_cut_off_is_made_up_for() {
+fn a_stopped_evaluation_is_repeated_by_the_resumed_run() {
     let untrained = Untrained::build();
     let looks = untrained.looks_of_a_step();
     let evaluating = ["training.eval_every_steps=1", "training.steps=2"];
@@ -202,7 +203,7 @@ fn an_evaluation_that_a_stop_cut_off_is_made_up_for() {
     assert!(error.is::<Interrupted>(), "{error:#}");
     let run = untrained.world.run_dir("run");
     assert_stands_after(&run, 1, &String::from_utf8(out).unwrap());
-    assert!(!run.join("eval").exists(), "half an evaluation is none");
+    assert!(!run.join("eval").exists(), "a partial evaluation was written");
 
     train(&untrained.config("run", &evaluating), &mut Vec::new()).unwrap();
     let whole = untrained.world.run_dir("whole");
@@ -226,7 +227,7 @@ fn a_stopped_warm_start_leaves_nothing() {
     assert!(out.contains("stopped, run the same command to start it again"), "{out}");
     assert!(!folder("played").exists());
 
-    // The demonstrations take a few looks, the updates the rest.
+    // The demonstrations check for a stop a few times; most checks are in the updates.
     let (stop, looks) = raised_after(usize::MAX, Shutdown::Interrupt);
     let whole = world.config(&retriever.url(), "whole", &[&model]);
     sft_until(&whole, &stop, &mut Vec::new()).unwrap();

@@ -43,7 +43,7 @@ pub(crate) fn sources() -> Vec<(String, String)> {
             }
         }
     }
-    assert!(sources.len() > 50, "the checkout has more than {} source files", sources.len());
+    assert!(sources.len() > 50, "only {} source files in the checkout", sources.len());
     sources
 }
 
@@ -93,7 +93,7 @@ fn a_module_with_a_folder_is_the_folders_mod_rs() {
 
 #[test]
 fn nothing_is_tied_to_one_machine_or_registry() {
-    // Each in two parts, so that this file is not an offence.
+    // Each word is in two parts here; otherwise, this file would be an offence.
     let banned = [
         ("py", "pi.org"),
         ("python", "hosted"),

@@ -1,5 +1,5 @@
-//! A retriever behind TLS: asked where its certificate is trusted, and refused where it is not. What is
-//! trusted is a matter of the environment, so that this test program asks in a process of its own.
+//! A retriever behind TLS: it is queried if its certificate is trusted and refused otherwise. Trust depends on
+//! the environment, so this test program sends its queries from a separate process.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -16,12 +16,12 @@ use rustls::{ServerConfig, ServerConnection, Stream};
 use shared::client::{ClientConfig, RetrieveClient};
 use shared::retry::RetryPolicy;
 
-/// Names the retriever to the process that asks it.
+/// The variable with the retriever's URL for the separate process.
 const URL_VARIABLE: &str = "RETRIEVER_TEST_TLS_URL";
-const TEST: &str = "tls::a_retriever_is_asked_where_its_certificate_is_trusted";
+const TEST: &str = "tls::a_retriever_is_queried_if_its_certificate_is_trusted";
 const BODY: &str = r#"{"result": [[{"document": {"id": "7", "contents": "Ulm\nUlm has a minster."}, "score": 1.5}]]}"#;
 
-/// Answers as many requests as are expected, by HTTP over TLS; a handshake that fails is one of them.
+/// Answers `requests` requests over TLS; a failed handshake counts as one.
 fn serve(listener: &TcpListener, config: &Arc<ServerConfig>, requests: usize) {
     for _ in 0..requests {
         let (mut socket, _) = listener.accept().unwrap();
@@ -36,14 +36,14 @@ fn serve(listener: &TcpListener, config: &Arc<ServerConfig>, requests: usize) {
             }
         }
         let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close";
-        // A client that trusts nothing here has gone.
+        // A client without trust has closed the connection.
         let _ = write!(stream, "{head}\r\ncontent-length: {}\r\n\r\n{BODY}", BODY.len());
         stream.conn.send_close_notify();
         let _ = stream.flush();
     }
 }
 
-/// What the process printed that asked `url` and trusts the certificates in `trusted`.
+/// Queries `url` from a process that trusts the certificates in `trusted`. Returns its output.
 fn ask(url: &str, trusted: &Path) -> String {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", TEST, "--nocapture"])
@@ -56,9 +56,9 @@ fn ask(url: &str, trusted: &Path) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The process that asks.
+/// Queries the retriever and prints the result, in the separate process.
 fn report(url: &str) {
-    // The pause before a second attempt would end after the deadline.
+    // The pause before a second attempt is longer than the deadline.
     let pause = Duration::from_mins(4);
     let retry = RetryPolicy { first_pause: pause, max_pause: pause, deadline: pause / 4 };
     let client = RetrieveClient::new(ClientConfig { retry, ..ClientConfig::new(url) }).unwrap();
@@ -68,19 +68,19 @@ fn report(url: &str) {
 }
 
 #[test]
-fn a_retriever_is_asked_where_its_certificate_is_trusted() {
+fn a_retriever_is_queried_if_its_certificate_is_trusted() {
     if let Ok(url) = std::env::var(URL_VARIABLE) {
         return report(&url);
     }
     let folder = tempfile::tempdir().unwrap();
-    let made = |name: &str| {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let generate = |name: &str| {
+        let generated = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let path = folder.path().join(name);
-        fs::write(&path, made.cert.pem()).unwrap();
-        (made, path)
+        fs::write(&path, generated.cert.pem()).unwrap();
+        (generated, path)
     };
-    let (CertifiedKey { cert, signing_key }, own) = made("own.pem");
-    let (_, other) = made("other.pem");
+    let (CertifiedKey { cert, signing_key }, own) = generate("own.pem");
+    let (_, other) = generate("other.pem");
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider)

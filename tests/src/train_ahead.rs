@@ -1,4 +1,4 @@
-//! Rollouts that are played while the policy learns from earlier ones.
+//! Rollouts that run ahead, while the policy learns from earlier ones.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,21 +13,22 @@ use crate::harness::tiny_world::TinyWorld;
 
 const STEPS: u64 = 4;
 
-/// The questions of a step, all parts of whose trajectories were sampled by one version.
+/// Returns the questions of a step. Checks that one version sampled all of its trajectories.
 fn questions(run: &Path, step: u64, version: u64) -> BTreeSet<String> {
     let mut asked = BTreeSet::new();
     for trajectory in trajectories(run, step) {
-        let sampled = trajectory.segments.iter().filter(|one| one.kind == SegmentKind::Sampled);
-        for segment in sampled {
-            assert_eq!(segment.policy_version, version, "step {step}");
+        for segment in trajectory.segments {
+            if segment.kind == SegmentKind::Sampled {
+                assert_eq!(segment.policy_version, version, "step {step}");
+            }
         }
         asked.insert(trajectory.example_id);
     }
     asked
 }
 
-/// Every step was sampled by weights that are exactly as old as they may be, and asked what steps ask
-/// that do not go ahead.
+/// Checks that every step was sampled with weights of exactly the allowed age, and that its questions are
+/// those of a run that does not run ahead.
 fn check_versions(run: &Path, in_turn: &Path, staleness: u64) {
     for (step, row) in (1..).zip(metrics(run)) {
         let version = (step - 1_u64).saturating_sub(staleness);
@@ -43,7 +44,7 @@ fn check_versions(run: &Path, in_turn: &Path, staleness: u64) {
 }
 
 #[test]
-fn rollouts_go_ahead_by_the_steps_that_they_may_and_by_no_chance() {
+fn rollouts_run_ahead_by_exactly_the_allowed_steps_and_deterministically() {
     let world = TinyWorld::build();
     let retriever = RetrieverHandle::start(&world.index());
     world.warm_start(&retriever);
@@ -69,13 +70,13 @@ fn rollouts_go_ahead_by_the_steps_that_they_may_and_by_no_chance() {
         assert!(rows.iter().any(|row| row.grad_norm > 1e-3), "{rows:?}");
         assert!(rows.iter().all(|row| row.generation.decoded_tokens > 0), "{rows:?}");
         assert!(ahead.join("trace/step-2.json").is_file());
-        // Whatever the two threads did meanwhile.
+        // The timing of the two threads does not matter.
         let again = run(&format!("{name}-again"), STEPS, staleness);
         assert_eq!(comparable_metrics(&ahead), comparable_metrics(&again));
         assert_eq!(last(&ahead), last(&again));
     }
 
-    // A run that goes on begins with the weights that it was stopped with, and leaves no question out.
+    // A resumed run begins with the weights of its checkpoint and skips no question.
     run("resumed", 2, 1);
     let resumed = run("resumed", STEPS, 1);
     assert_eq!(metrics(&resumed).len() as u64, STEPS);
@@ -85,7 +86,7 @@ fn rollouts_go_ahead_by_the_steps_that_they_may_and_by_no_chance() {
 }
 
 #[test]
-fn servers_play_ahead_by_the_weights_of_the_version_that_was_ordered() {
+fn servers_run_ahead_with_the_weights_of_the_ordered_version() {
     let world = TinyWorld::build();
     let retriever = RetrieverHandle::start(&world.index());
     world.warm_start(&retriever);
@@ -101,7 +102,7 @@ fn servers_play_ahead_by_the_weights_of_the_version_that_was_ordered() {
 }
 
 #[test]
-fn what_cannot_go_ahead_is_refused() {
+fn settings_that_exclude_running_ahead_are_refused() {
     let world = TinyWorld::build();
     let load = |more: &str| {
         let settings = world.settings(
@@ -119,5 +120,5 @@ fn what_cannot_go_ahead_is_refused() {
         }
     }
     let warned = load("algorithm.importance_most=0").unwrap().warnings();
-    assert!(warned.iter().any(|one| one.contains("rollout.max_staleness")), "{warned:?}");
+    assert!(warned.iter().any(|text| text.contains("rollout.max_staleness")), "{warned:?}");
 }

@@ -1,5 +1,5 @@
-//! Every algorithm trains: two steps change the weights, and a run that was stopped between them ends
-//! with the very same bits.
+//! Every algorithm trains: two steps change the weights, and a run that is resumed between them ends with
+//! the same bits.
 
 use std::fs;
 
@@ -61,19 +61,19 @@ fn ppo_trains_critic_and_policy_and_resumes_to_the_bit() {
         trained.check(name, &settings);
         let run = trained.world.run_dir(&format!("{name}-halved"));
         let critic = |step| fs::read(checkpoint(&run, step).join("critic.safetensors")).unwrap();
-        assert!(critic(1) != critic(2), "{name}: the critic has learned nothing");
+        assert!(critic(1) != critic(2), "{name}: the critic did not change");
         for row in metrics(&run) {
-            let of_critic = row.algorithm;
-            assert!(of_critic.value_loss > 0.0 && of_critic.critic_grad_norm > 0.0, "{row:?}");
+            let figures = row.algorithm;
+            assert!(figures.value_loss > 0.0 && figures.critic_grad_norm > 0.0, "{row:?}");
         }
     }
-    // While the critic learns alone the policy stays.
+    // During the critic's warm-up, the policy does not change.
     let warm: Vec<&str> = gae.iter().copied().chain(["critic.warmup_steps=1"]).collect();
     trained.train("warm-critic", "training.steps=2", &warm);
     let rows = metrics(&trained.world.run_dir("warm-critic"));
     assert!(rows[0].grad_norm.abs() < f64::EPSILON && rows[1].grad_norm > 0.0, "{rows:?}");
     assert!(rows[0].algorithm.value_loss > 0.0, "{rows:?}");
-    // A run without a critic cannot go on with one.
+    // A run without a critic cannot be resumed with one.
     trained.train("plain", "training.steps=1", &[]);
     let message = trained.try_train("plain", "training.steps=2", &gae).unwrap_err();
     for part in ["critic.safetensors", "algorithm.advantage", "training.resume = false"] {
@@ -82,7 +82,7 @@ fn ppo_trains_critic_and_policy_and_resumes_to_the_bit() {
 }
 
 #[test]
-fn dapo_asks_on_and_an_adaptive_divergence_is_steered() {
+fn dapo_asks_more_questions_and_the_adaptive_kl_weight_is_controlled() {
     let trained = Trained::start();
     let dapo = [
         "algorithm.dynamic_sampling=true",
@@ -95,7 +95,7 @@ fn dapo_asks_on_and_an_adaptive_divergence_is_steered() {
     ];
     trained.check("dapo", &dapo);
     let rows = metrics(&trained.world.run_dir("dapo-whole"));
-    // Every question asked beyond the three takes the place of one of one reward.
+    // Every question beyond the first three replaces one whose samples all have the same reward.
     assert!(rows.iter().any(|row| row.trajectories > 6), "{rows:?}");
     for row in &rows {
         let asked = row.trajectories / 2;
@@ -111,14 +111,14 @@ fn dapo_asks_on_and_an_adaptive_divergence_is_steered() {
     trained.check("adaptive", &adaptive);
     let rows = metrics(&trained.world.run_dir("adaptive-whole"));
     let used: Vec<f64> = rows.iter().map(|row| row.algorithm.kl_coefficient).collect();
-    // The first step diverges by nothing, so the weight falls by the most that one step allows.
+    // The first step has no divergence, so the weight falls by the largest amount that a step allows.
     assert!((used[0] - 1e-3).abs() < 1e-12, "{used:?}");
     assert!((used[1] - 1e-3 * (1.0 - 0.2 * 12.0 / 100.0)).abs() < 1e-12, "{used:?}");
 }
 
-/// A reward that falls with every token teaches any algorithm whose signs are right to be brief.
+/// A reward that falls with every token teaches short responses, if the signs of the algorithm are right.
 #[test]
-fn every_algorithm_learns_what_it_is_rewarded_for() {
+fn every_algorithm_learns_from_its_reward() {
     let trained = Trained::start();
     let several = "training.trajectories_per_update=12";
     for (name, settings) in [
@@ -133,7 +133,7 @@ fn every_algorithm_learns_what_it_is_rewarded_for() {
         ("reinforce++-baseline", &["algorithm.dual_clip=3"]),
         ("gae", &[several, "critic.learning_rate=0.003", "critic.warmup_updates=0"]),
         ("grpo", &[several, SEQUENCE_MEAN, "algorithm.policy_loss=gspo"]),
-        // Its gradient flows from every token, however far the ratio has moved.
+        // The gradient comes from every token, however far its ratio has moved.
         ("grpo", &[several, "algorithm.policy_loss=cispo", "training.learning_rate=0.001"]),
         ("grpo", &[several, SEQUENCE_MEAN, "algorithm.policy_loss=sapo"]),
         ("grpo", &[several, SEQUENCE_MEAN, "algorithm.policy_loss=gmpo"]),

@@ -1,4 +1,4 @@
-//! Steps that do not wait for their slowest groups.
+//! Steps that do not wait for their slowest groups but carry them over to later steps.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use crate::harness::tiny_world::{TRAIN_QUESTIONS, TinyWorld};
 
 const GROUP: usize = 4;
 
-/// Questions of a step; every group is whole.
+/// Returns the questions of a step. Checks that every group is whole.
 fn questions(run: &std::path::Path, step: u64) -> BTreeSet<String> {
     let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     let mut asked = BTreeSet::new();
@@ -23,7 +23,7 @@ fn questions(run: &std::path::Path, step: u64) -> BTreeSet<String> {
             .filter(|segment| !segment.log_probs.is_empty())
             .map(|segment| segment.policy_version)
             .collect();
-        assert!(versions.is_sorted() && versions.iter().all(|&one| one < step), "{versions:?}");
+        assert!(versions.is_sorted() && versions.iter().all(|&v| v < step), "{versions:?}");
     }
     assert_eq!(groups.len(), asked.len());
     assert!(groups.keys().copied().eq(0..groups.len()), "{groups:?}");
@@ -34,11 +34,11 @@ fn questions(run: &std::path::Path, step: u64) -> BTreeSet<String> {
 }
 
 #[test]
-fn groups_that_are_not_waited_for_come_whole_in_a_later_step() {
+fn carried_groups_are_whole_in_a_later_step() {
     let world = TinyWorld::build();
     let retriever = RetrieverHandle::start(&world.index());
     world.warm_start(&retriever);
-    // Fewer episodes at once than a step has, so that some of them have not begun when it ends.
+    // Fewer concurrent episodes than a step has: some have not begun when the step ends.
     let settings = [
         "deterministic=false",
         "rollout.carried_groups=3",
@@ -54,14 +54,14 @@ fn groups_that_are_not_waited_for_come_whole_in_a_later_step() {
     let mut seen = BTreeSet::new();
     for (step, row) in (1..).zip(metrics(&folder)) {
         let asked = questions(&folder, step);
-        assert!(asked.len() >= 4, "a step has all the groups that it needs");
+        assert!(asked.len() >= 4, "step {step} has only {} groups", asked.len());
         assert_eq!(row.trajectories as usize, asked.len() * GROUP);
         assert!(row.stale_trajectories <= row.trajectories);
         assert!(asked.is_disjoint(&seen), "a question was asked twice: {asked:?}");
         seen.extend(asked);
     }
-    // A run that goes on asks the questions that were in the middle again: after 52 groups, of which no
-    // more than 14 are asked twice or in the middle, none of the first round is left out.
+    // A resumed run asks the unfinished questions again. After 52 groups, of which at most 14 are repeated or
+    // unfinished, every question of the first round has been asked.
     run("training.steps=13");
     for step in 5..=13 {
         seen.extend(questions(&folder, step));

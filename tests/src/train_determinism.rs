@@ -1,4 +1,4 @@
-//! One seed, one result.
+//! Deterministic runs: the same seed yields the same result.
 
 use trainer::run::train;
 
@@ -25,7 +25,7 @@ fn deterministic_runs_with_one_seed_are_equal() {
     assert_eq!(last(&first), last(&second));
     assert_ne!(last(&first), last(&third));
 
-    // The runs were no empty ones: there was something to search, to reward and to learn.
+    // The runs were not empty: they had searches, rewards and updates.
     let rows = metrics(&first);
     assert_eq!(rows.iter().map(|row| row.step).collect::<Vec<_>>(), [1, 2, 3]);
     for row in &rows {

@@ -1,4 +1,4 @@
-//! Training with turns that a server outside the process samples.
+//! Training with turns that an external server samples.
 
 use std::fs;
 use std::thread;
@@ -12,29 +12,30 @@ use crate::harness::retriever::RetrieverHandle;
 use crate::harness::run_dir::{metrics, trajectories};
 use crate::harness::tiny_world::TinyWorld;
 
-/// Connections that the trainer loses before the engine is started again.
+/// Number of connections that the trainer loses before the engine is restarted.
 const LOST_CONNECTIONS: usize = 3;
 
-/// Every trajectory of every step was sampled by the weights of its step: by any others, their
-/// log-probs would differ from the trainer's.
-fn assert_sampled_by_present_weights(world: &TinyWorld, rows: &[StepMetrics]) {
+/// Checks that every trajectory was sampled with the weights of its step. With other weights, the log-probs
+/// would differ from the trainer's.
+fn assert_sampled_by_current_weights(world: &TinyWorld, rows: &[StepMetrics]) {
     assert_eq!(rows.iter().map(|row| row.step).collect::<Vec<_>>(), [1, 2, 3]);
     for row in rows {
         assert_eq!((row.trajectories, row.dropped_trajectories), (16, 0));
         assert!(row.log_prob_gap < 1e-4, "step {}: {}", row.step, row.log_prob_gap);
         for trajectory in trajectories(&world.run_dir("run"), row.step) {
-            let sampled = trajectory.segments.iter().filter(|one| one.kind == SegmentKind::Sampled);
-            for segment in sampled {
-                assert_eq!(segment.policy_version, row.step - 1);
+            for segment in trajectory.segments {
+                if segment.kind == SegmentKind::Sampled {
+                    assert_eq!(segment.policy_version, row.step - 1);
+                }
             }
         }
     }
-    // The weights did change, or the log-probs would say nothing.
+    // The weights changed; otherwise, equal log-probs would prove nothing.
     assert!(rows.iter().any(|row| row.grad_norm > 0.0));
 }
 
 #[test]
-fn a_server_samples_by_the_weights_of_each_step() {
+fn a_server_samples_with_the_weights_of_each_step() {
     let world = TinyWorld::build();
     let retriever = RetrieverHandle::start(&world.index());
     world.warm_start(&retriever);
@@ -44,7 +45,7 @@ fn a_server_samples_by_the_weights_of_each_step() {
     train(&config, &mut Vec::new()).unwrap();
 
     let run = world.run_dir("run");
-    assert_sampled_by_present_weights(&world, &metrics(&run));
+    assert_sampled_by_current_weights(&world, &metrics(&run));
     assert!(engine.turns() >= 48, "{} turns", engine.turns());
     let mut left: Vec<String> = fs::read_dir(run.join("rollout-weights"))
         .unwrap()
@@ -52,7 +53,7 @@ fn a_server_samples_by_the_weights_of_each_step() {
         .collect();
     left.sort();
     assert_eq!(left, ["start", "step-3"]);
-    // The tiny model's embeddings are tied: engines get its head all the same.
+    // The tiny model's embeddings are tied, but engines receive its head separately.
     let written = fs::read_to_string(run.join("rollout-weights/step-3/config.json")).unwrap();
     let written: serde_json::Value = serde_json::from_str(&written).unwrap();
     assert_eq!(written["tie_word_embeddings"], false);
@@ -63,11 +64,11 @@ fn a_server_samples_by_the_weights_of_each_step() {
 }
 
 #[test]
-fn an_engine_that_dies_in_a_step_and_comes_back_costs_no_step() {
+fn an_engine_that_dies_in_a_step_and_restarts_costs_no_step() {
     let world = TinyWorld::build();
     let retriever = RetrieverHandle::start(&world.index());
     world.warm_start(&retriever);
-    // In the middle of the second step: each has 16 turns at least.
+    // The engine dies in the second step: each step has at least 16 turns.
     let engine = FakeVllm::start(&world.untrained_model(), Some(40));
     let urls = format!("engine.urls={}", engine.url);
     let config = world.config(&retriever.url(), "run", &["engine.kind=vllm", &urls]);
@@ -79,9 +80,9 @@ fn an_engine_that_dies_in_a_step_and_comes_back_costs_no_step() {
             engine.wait_for(EngineEvent::Lost);
         }
         engine.revive();
-        // It has forgotten the weights, and gets them again.
+        // After the restart, the trainer loads the weights again.
         engine.wait_for(EngineEvent::Loaded);
         training.join().unwrap().unwrap();
     });
-    assert_sampled_by_present_weights(&world, &metrics(&world.run_dir("run")));
+    assert_sampled_by_current_weights(&world, &metrics(&world.run_dir("run")));
 }

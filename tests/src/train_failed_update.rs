@@ -1,13 +1,13 @@
-//! An update that comes out as NaN ends the run with a message that says what to do, and its batch can be
-//! computed again.
+//! An update with a NaN ends the run with advice, and `trainer replay` computes its batch again.
 
 use trainer::run::{replay, train};
 
 use crate::harness::retriever::RetrieverHandle;
 use crate::harness::tiny_world::TinyWorld;
 
-/// The first update throws the weights so far that the second one cannot be computed.
-fn check(settings: &[&str], what: &str, place: &str) {
+/// Checks the error and the replay of a run. Its first update moves the weights so far that the second one
+/// cannot be computed. `figure` is the failed number in the error, `origin` its source in the replay.
+fn check(settings: &[&str], figure: &str, origin: &str) {
     let world = TinyWorld::build();
     let retriever = RetrieverHandle::start(&world.index());
     world.warm_start(&retriever);
@@ -21,17 +21,17 @@ fn check(settings: &[&str], what: &str, place: &str) {
     let message = format!("{error:#}");
     let folder = world.run_dir("run").join("failed-batch-step-1");
     let command = format!("trainer replay {}", folder.display());
-    for part in ["step 1 failed", what, "of update 1", &command, "learning_rate", "model.dtype"] {
+    for part in ["step 1 failed", figure, "of update 1", &command, "learning_rate", "model.dtype"] {
         assert!(message.contains(part), "{part:?} is not in {message:?}");
     }
-    assert!(!world.run_dir("run").join("checkpoints").exists(), "nothing was saved of it");
+    assert!(!world.run_dir("run").join("checkpoints").exists(), "a checkpoint was saved");
 
     let mut out = Vec::new();
     replay(&folder, &mut out).unwrap();
     let out = String::from_utf8(out).unwrap();
     assert!(out.starts_with("step 1, update 1 of the "), "{out}");
     assert!(out.contains("first number that is not finite: "), "{out}");
-    assert!(out.contains(place), "{place:?} is not in {out}");
+    assert!(out.contains(origin), "{origin:?} is not in {out}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What `trainer` says to input that it cannot use: the exit code, and where the fault lies.
+//! Errors of `trainer` about invalid input: exit code and location of the problem.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::harness::tiny_world::TinyWorld;
 
 const NO_RETRIEVER: &str = "http://127.0.0.1:9";
 
-/// A world whose model is not trained: nothing here gets as far as a search.
+/// Creates a world with an untrained model; no test here reaches a search.
 fn world() -> TinyWorld {
     let world = TinyWorld::build();
     let model = world.model();
@@ -21,8 +21,7 @@ fn world() -> TinyWorld {
     world
 }
 
-/// Runs a command and compares its exit code; its complaint is one line or one list, in which all
-/// `parts` stand.
+/// Runs a command and checks its exit code, and that its error contains all `parts`.
 #[track_caller]
 fn check(world: &TinyWorld, command: &str, sets: &[&str], code: u8, parts: &[&str]) {
     let mut line = vec!["trainer".to_owned(), command.to_owned()];
@@ -30,9 +29,9 @@ fn check(world: &TinyWorld, command: &str, sets: &[&str], code: u8, parts: &[&st
         line.extend(["--set".to_owned(), setting]);
     }
     let (mut out, mut errors) = (Vec::new(), Vec::new());
-    let found = run_command_line(line, &Environment::new(), &mut out, &mut errors);
+    let exit_code = run_command_line(line, &Environment::new(), &mut out, &mut errors);
     let errors = String::from_utf8(errors).unwrap();
-    assert_eq!(found, code, "{errors}");
+    assert_eq!(exit_code, code, "{errors}");
     assert!(errors.starts_with("error: ") && out.is_empty(), "{errors}");
     for part in parts {
         assert!(errors.contains(part), "{part:?} is not in {errors:?}");
@@ -40,7 +39,7 @@ fn check(world: &TinyWorld, command: &str, sets: &[&str], code: u8, parts: &[&st
 }
 
 #[test]
-fn a_wrong_model_folder_is_named_with_what_it_lacks() {
+fn a_wrong_model_folder_is_named_with_its_missing_file() {
     let world = world();
     let nowhere = format!("model.path={}", world.path().join("nowhere").display());
     for command in ["sft", "train", "eval"] {
@@ -95,7 +94,7 @@ fn a_question_that_cannot_be_scored_is_named_by_file_line_and_field() {
 }
 
 #[test]
-fn a_prompt_without_room_is_refused_before_anything_runs() {
+fn a_prompt_above_the_limit_is_refused_before_anything_runs() {
     let world = world();
     let parts = ["\"q0\"", "the limit is 3"];
     check(&world, "train", &["rollout.max_prompt_tokens=3"], EXIT_FAILURE, &parts);
@@ -114,5 +113,5 @@ fn wrong_configuration_is_refused_before_anything_is_read() {
     check(&["data.train="], &["needs `data.train`"]);
     check(&["model.path="], &["needs `model.path`"]);
     check(&["data.template=no place for it"], &["`data.template`", "{question}"]);
-    assert!(!world.run_dir("run").exists(), "nothing was begun");
+    assert!(!world.run_dir("run").exists(), "a run was begun");
 }

@@ -1,4 +1,4 @@
-//! Training stops and goes on as if it had not stopped; a checkpoint is whole or it is none.
+//! A resumed run equals an uninterrupted one, and an incomplete checkpoint does not count.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::harness::retriever::RetrieverHandle;
 use crate::harness::run_dir::{checkpoint, comparable_metrics, metrics, trajectories, weights};
 use crate::harness::tiny_world::TinyWorld;
 
-/// A warm-started world with its retriever, and a run of two of three steps in it.
+/// A warm-started world with its retriever, and a run after two of three steps.
 struct Stopped {
     world: TinyWorld,
     retriever: RetrieverHandle,
@@ -40,7 +40,7 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
     let stopped = Stopped::after_two_steps();
     let run = stopped.world.run_dir("run");
     assert_eq!(metrics(&run).len(), 2);
-    // What a process leaves that is killed while it saves.
+    // A process that is killed while saving leaves this folder behind.
     let partial = run.join("checkpoints/.step-3.partial");
     fs::create_dir(&partial).unwrap();
     fs::write(partial.join("model.safetensors"), b"half of").unwrap();
@@ -58,7 +58,7 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
         assert!(read(&run) == read(&whole), "{file} differs");
     }
     assert_eq!(trajectories(&run, 3), trajectories(&whole, 3));
-    assert!(!partial.exists(), "what was half written is gone");
+    assert!(!partial.exists(), "the incomplete checkpoint remains");
 }
 
 #[test]
@@ -71,14 +71,14 @@ fn a_finished_run_does_nothing_more() {
 }
 
 #[test]
-fn a_half_written_checkpoint_is_none() {
+fn an_incomplete_checkpoint_is_ignored() {
     let stopped = Stopped::after_two_steps();
     let run = stopped.world.run_dir("run");
     let second = weights(&checkpoint(&run, 2));
-    // As if the process had died before the second checkpoint got its name.
+    // The state after the death of a process before the second checkpoint was renamed.
     fs::rename(checkpoint(&run, 2), run.join("checkpoints/.step-2.partial")).unwrap();
     stopped.train("run", &[STEPWISE, "training.steps=2"]).unwrap();
-    assert!(weights(&checkpoint(&run, 2)) == second, "step 2 was done again");
+    assert!(weights(&checkpoint(&run, 2)) == second, "the repeated step 2 differs");
     assert_eq!(metrics(&run).iter().map(|row| row.step).collect::<Vec<_>>(), [1, 2]);
     assert!(!run.join("checkpoints/.step-2.partial").exists());
 }

@@ -1,4 +1,4 @@
-//! Where the time of a step went, as numbers and as a timeline.
+//! The time of a step by activity, as numbers and as a timeline.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,21 +11,21 @@ use crate::harness::run_dir::{metrics, trajectories};
 use crate::harness::tiny_world::TinyWorld;
 
 #[test]
-fn each_step_leaves_a_timeline_with_its_phases_passes_and_searches() {
+fn a_step_writes_a_timeline_with_its_phases_passes_and_searches() {
     let world = TinyWorld::build();
     let retriever = RetrieverHandle::start(&world.index());
     world.warm_start(&retriever);
     let settings = ["training.steps=2", "trace_every_steps=2", "deterministic=false"];
     train(&world.config(&retriever.url(), "run", &settings), &mut Vec::new()).unwrap();
     let run = world.run_dir("run");
-    assert!(!run.join("trace/step-1.json").exists(), "only every second step was asked for");
+    assert!(!run.join("trace/step-1.json").exists(), "only every second step is traced");
     let text = fs::read(run.join("trace/step-2.json")).unwrap();
     let trace: Value = serde_json::from_slice(&text).unwrap();
     let events = trace["traceEvents"].as_array().unwrap();
 
     let played = trajectories(&run, 2);
-    let searches: usize = played.iter().map(|one| one.searches.len()).sum();
-    assert!(searches > 0, "the step has no search to be seen");
+    let searches: usize = played.iter().map(|trajectory| trajectory.searches.len()).sum();
+    assert!(searches > 0, "the step has no searches");
     let mut marks: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for event in events.iter().filter(|event| event["cat"] == "episode") {
         let key = (event["name"].as_str().unwrap(), event["ph"].as_str().unwrap());
@@ -39,7 +39,7 @@ fn each_step_leaves_a_timeline_with_its_phases_passes_and_searches() {
     ];
     assert_eq!(marks, BTreeMap::from(expected));
 
-    // The phases follow one another, and with what lies between them they are the step.
+    // The phases follow each other without overlaps.
     let spans = |track: u64| -> Vec<(&str, u64, u64)> {
         let of_track = events.iter().filter(|event| event["ph"] == "X" && event["tid"] == track);
         let span = |event: &'_ Value| -> (u64, u64) {
@@ -52,9 +52,9 @@ fn each_step_leaves_a_timeline_with_its_phases_passes_and_searches() {
     let phases = spans(1);
     let names: Vec<&str> = phases.iter().map(|phase| phase.0).collect();
     assert_eq!(names, ["rollout", "log-probs and advantages", "update", "weights to the engine"]);
-    assert!(phases.is_sorted_by(|one, next| one.1 + one.2 <= next.1 + 1), "{phases:?}");
+    assert!(phases.is_sorted_by(|phase, next| phase.1 + phase.2 <= next.1 + 1), "{phases:?}");
 
-    // What the engine did lies within the rollout, and adds up to what the metrics say.
+    // The passes of the engine are within the rollout, and their sum is the time in the metrics.
     let (_, rollout_start, rollout_length) = phases[0];
     let passes: Vec<_> = spans(2).into_iter().filter(|span| span.0 == "pass").collect();
     assert!(passes.len() > 10, "{passes:?}");

@@ -1,4 +1,4 @@
-//! `trainer eval`: every question once, and what its searches are answered with.
+//! `trainer eval`: every question is asked once, with passages of the chosen source.
 
 use trainer::cli::{EXIT_SUCCESS, EXIT_USAGE, run_command_line};
 use trainer::config::Environment;
@@ -9,7 +9,7 @@ use crate::harness::retriever::RetrieverHandle;
 use crate::harness::run_dir::check_searches;
 use crate::harness::tiny_world::{TEST_QUESTIONS, TinyWorld};
 
-/// Exit code and standard error of `trainer eval`; the result goes to `OUT.json`.
+/// Runs `trainer eval`, which writes its result to `OUT.json`. Returns exit code and standard error.
 fn eval(
     world: &TinyWorld,
     url: &str,
@@ -43,14 +43,14 @@ fn every_question_is_asked_once_in_order_and_greedily() {
     let retriever = RetrieverHandle::start(&world.index());
     world.warm_start(&retriever);
     let url = retriever.url();
-    // Fewer at a time than there are questions; and apart instead of in lock step.
-    let ways: [(&str, &[&str]); 4] = [
+    // Also with batches smaller than the number of questions, and not in lock step.
+    let variants: [(&str, &[&str]); 4] = [
         ("first", &[]),
         ("again", &[]),
         ("narrow", &["eval.batch=5", "seed=77"]),
         ("apart", &["deterministic=false", "eval.batch=7"]),
     ];
-    for (out, sets) in ways {
+    for (out, sets) in variants {
         let (code, errors) = eval(&world, &url, out, &[], sets);
         assert_eq!((code, errors.as_str()), (EXIT_SUCCESS, ""));
     }
@@ -75,7 +75,7 @@ fn every_question_is_asked_once_in_order_and_greedily() {
 }
 
 #[test]
-fn searches_are_answered_by_retriever_chance_or_nobody() {
+fn passages_come_from_the_retriever_at_random_or_not_at_all() {
     let world = TinyWorld::build();
     let retriever = RetrieverHandle::start(&world.index());
     world.warm_start(&retriever);
@@ -86,11 +86,12 @@ fn searches_are_answered_by_retriever_chance_or_nobody() {
         let (code, errors) = eval(&world, &url, searches, &arguments, &[&corpus]);
         assert_eq!((code, errors.as_str()), (EXIT_SUCCESS, ""), "{searches}");
     }
-    let found = |out: &str| -> Vec<Vec<String>> {
-        let searches = episodes(&result(&world, out)).into_iter().flat_map(|one| one.searches);
+    let passage_ids = |out: &str| -> Vec<Vec<String>> {
+        let episodes = episodes(&result(&world, out)).into_iter();
+        let searches = episodes.flat_map(|episode| episode.searches);
         searches.map(|search| search.passage_ids).collect()
     };
-    let (retrieved, random, nothing) = (found("retriever"), found("random"), found("none"));
+    let [retrieved, random, nothing] = ["retriever", "random", "none"].map(passage_ids);
     assert!(!retrieved.is_empty() && !random.is_empty() && !nothing.is_empty());
     assert!(random.iter().all(|ids| ids.len() == 2), "{random:?}");
     assert!(nothing.iter().all(Vec::is_empty), "{nothing:?}");
@@ -102,7 +103,7 @@ fn searches_are_answered_by_retriever_chance_or_nobody() {
 }
 
 #[test]
-fn an_evaluation_without_its_retriever_fails_and_says_so() {
+fn an_evaluation_without_its_retriever_fails_with_the_reason() {
     let world = TinyWorld::build();
     let retriever = RetrieverHandle::start(&world.index());
     world.warm_start(&retriever);
@@ -115,5 +116,5 @@ fn an_evaluation_without_its_retriever_fails_and_says_so() {
         errors.contains("searches failed") && errors.contains("no answer from the retriever"),
         "{errors}"
     );
-    assert!(!world.path().join("none.json").exists(), "half an evaluation is none");
+    assert!(!world.path().join("none.json").exists(), "a partial result was written");
 }

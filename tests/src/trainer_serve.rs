@@ -12,14 +12,15 @@ use tokio::task::JoinSet;
 use trainer::run::serve_on;
 use trainer::stop::StopFlag;
 
-use crate::harness::http::{client, get, post_bytes_to};
+use crate::harness::http::{PATIENCE, client, get, post_bytes_to};
 use crate::harness::retriever::RetrieverHandle;
 use crate::harness::tiny_world::TinyWorld;
+use crate::harness::wait::wait_until;
 
 const PATH: &str = "/v1/chat/completions";
 const QUESTION: &str = "Where does Person7 live?";
 
-/// A server that ends with this value.
+/// A server that stops when this value is dropped.
 struct AgentHandle {
     url: String,
     stop: Arc<AtomicBool>,
@@ -66,13 +67,13 @@ fn runtime() -> Runtime {
     Runtime::new().unwrap()
 }
 
-/// The data of a stream of server-sent events.
+/// Returns the data of a stream of server-sent events.
 fn chunks(text: &str) -> Vec<&str> {
     text.lines().filter_map(|line| line.strip_prefix("data: ")).collect()
 }
 
 #[test]
-fn an_answer_comes_with_its_searches_whole_or_in_chunks() {
+fn an_answer_has_its_searches_whole_or_in_chunks() {
     let world = TinyWorld::build();
     let retriever = RetrieverHandle::start(&world.index());
     world.warm_start(&retriever);
@@ -105,25 +106,25 @@ fn an_answer_comes_with_its_searches_whole_or_in_chunks() {
         assert!(kind.starts_with("text/event-stream"), "{kind}");
         let text = response.text().await.unwrap();
         let data = chunks(&text);
-        let (done, told) = data.split_last().unwrap();
+        let (done, chunks) = data.split_last().unwrap();
         assert_eq!(*done, "[DONE]");
-        let told: Vec<Value> =
-            told.iter().map(|chunk| serde_json::from_str(chunk).unwrap()).collect();
+        let chunks: Vec<Value> =
+            chunks.iter().map(|chunk| serde_json::from_str(chunk).unwrap()).collect();
         let deltas = |name: &str| -> String {
-            told.iter().filter_map(|chunk| chunk["choices"][0]["delta"][name].as_str()).collect()
+            chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"][name].as_str()).collect()
         };
-        // Told piece by piece, and the same as what was told at once.
+        // The chunks together equal the whole answer.
         assert_eq!(deltas("content").trim(), answer);
         assert_eq!(deltas("reasoning_content").trim(), choice["message"]["reasoning_content"]);
-        let streamed: Vec<&Value> = told
+        let streamed: Vec<&Value> = chunks
             .iter()
             .map(|chunk| &chunk["search_r1"])
             .filter(|event| event["type"] == "search" || event["type"] == "passages")
             .collect();
         assert_eq!(streamed, events.iter().collect::<Vec<_>>());
-        let last = &told[told.len() - 2];
+        let last = &chunks[chunks.len() - 2];
         assert_eq!(last["choices"][0]["finish_reason"], "stop");
-        assert_eq!(&told.last().unwrap()["usage"], usage);
+        assert_eq!(&chunks.last().unwrap()["usage"], usage);
 
         let models = get(&agent.url, "/v1/models").await.body;
         assert_eq!(models["data"][0]["id"], "agent");
@@ -132,7 +133,7 @@ fn an_answer_comes_with_its_searches_whole_or_in_chunks() {
 }
 
 #[test]
-fn many_are_answered_at_once_and_a_seed_always_answers_alike() {
+fn concurrent_questions_are_answered_and_a_seed_always_yields_the_same_answer() {
     let world = TinyWorld::build();
     let retriever = RetrieverHandle::start(&world.index());
     world.warm_start(&retriever);
@@ -156,12 +157,12 @@ fn many_are_answered_at_once_and_a_seed_always_answers_alike() {
             assert_eq!(pair[0], pair[1]);
         }
         let first = &answers[0][0];
-        assert!(answers.iter().any(|pair| &pair[0] != first), "all answers are one: {first}");
+        assert!(answers.iter().any(|pair| &pair[0] != first), "all answers are the same: {first}");
     });
 }
 
 #[test]
-fn what_cannot_be_answered_is_refused_and_a_stop_waits_for_the_rest() {
+fn invalid_requests_are_refused_and_a_stop_waits_for_running_ones() {
     let world = TinyWorld::build();
     let retriever = RetrieverHandle::start(&world.index());
     world.warm_start(&retriever);
@@ -190,36 +191,36 @@ fn what_cannot_be_answered_is_refused_and_a_stop_waits_for_the_rest() {
         assert_eq!(short.body["choices"][0]["finish_reason"], "length", "{:?}", short.body);
         assert_eq!(short.body["usage"]["completion_tokens"], 1);
 
-        // One place alone, and a stream that is read no further holds it: until it is dropped.
+        // The server accepts one question. A stream that is not read holds it until the client drops it.
         let stream = json!({"stream": true});
         let request = client().post(format!("{}{PATH}", agent.url)).body(ask(QUESTION, &stream));
         let mut held = request.send().await.unwrap();
         assert!(held.chunk().await.unwrap().is_some());
         drop(held);
-        let after = loop {
+        let ask_again = async || {
             let reply = post_bytes_to(&agent.url, PATH, ask(QUESTION, &json!({}))).await;
-            if reply.status != 503 {
-                break reply;
+            if reply.status == 503 {
+                assert_eq!(reply.body["error"]["code"], "overloaded");
+                assert!(reply.retry_after.is_some());
             }
-            assert_eq!(reply.body["error"]["code"], "overloaded");
-            assert!(reply.retry_after.is_some());
+            (reply.status, reply.body)
         };
-        assert_eq!(after.status, 200, "{:?}", after.body);
+        wait_until(PATIENCE, ask_again, |(status, _)| *status == 200).await;
 
         let url = agent.url.clone();
         let request = client().post(format!("{url}{PATH}")).body(ask(QUESTION, &stream));
-        let under_way = request.send().await.unwrap();
+        let running = request.send().await.unwrap();
         agent.end().unwrap();
-        let text = under_way.text().await.unwrap();
+        let text = running.text().await.unwrap();
         assert_eq!(chunks(&text).last(), Some(&"[DONE]"), "{text}");
         assert!(text.contains("\"finish_reason\":\"stop\""), "{text}");
         assert!(client().get(format!("{url}/readyz")).send().await.is_err());
     });
 }
 
-/// A retriever that is gone is an error that says so, not an answer without passages.
+/// Without a retriever, the client receives an error, not an answer without passages.
 #[test]
-fn a_search_that_fails_is_told() {
+fn a_failed_search_is_an_error() {
     let world = TinyWorld::build();
     let retriever = RetrieverHandle::start(&world.index());
     world.warm_start(&retriever);

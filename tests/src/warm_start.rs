@@ -1,4 +1,4 @@
-//! `trainer sft`: demonstrations make what they show more likely.
+//! `trainer sft`: training on demonstrations makes them more likely.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ const PROMPT: &str = "Question: Where does Person3 live?\n";
 const FIRST_TURN: &str =
     "<think>I should look this up.</think>\n<search>Where does Person3 live</search>";
 
-/// Mean loss of a demonstration's first turn, in nats per token.
+/// Returns the mean loss of a demonstration's first turn, in nats per token.
 pub(crate) fn loss(model: &Path) -> f64 {
     let base = ModelPlace::find(model, None).unwrap().base;
     let tokenizer = Tokenizer::from_folders(model, &base, ChatDate::default()).unwrap();
@@ -35,14 +35,14 @@ pub(crate) fn loss(model: &Path) -> f64 {
     };
     let decoder = Decoder::new(&policy.config, sequence.token_ids.len(), compute.device);
     let (weights, never) = (policy.detached_weights(), StopFlag::never());
-    let found = sequence_log_probs(&decoder, &weights, &[sequence], 1.0, 1024, &never);
-    let found = found.unwrap().remove(0);
-    assert_eq!(found.len(), turn.len());
-    -found.iter().map(|&value| f64::from(value)).sum::<f64>() / found.len() as f64
+    let log_probs = sequence_log_probs(&decoder, &weights, &[sequence], 1.0, 1024, &never);
+    let log_probs = log_probs.unwrap().remove(0);
+    assert_eq!(log_probs.len(), turn.len());
+    -log_probs.iter().map(|&value| f64::from(value)).sum::<f64>() / log_probs.len() as f64
 }
 
 #[test]
-fn the_loss_of_what_is_demonstrated_falls() {
+fn the_loss_of_the_demonstrations_falls() {
     let world = TinyWorld::build();
     let retriever = RetrieverHandle::start(&world.index());
     world.warm_start(&retriever);
@@ -53,7 +53,7 @@ fn the_loss_of_what_is_demonstrated_falls() {
 }
 
 #[test]
-fn one_seed_gives_one_warm_start() {
+fn the_same_seed_yields_the_same_warm_start() {
     let world = TinyWorld::build();
     let retriever = RetrieverHandle::start(&world.index());
     let model = format!("model.path={}", world.untrained_model().display());

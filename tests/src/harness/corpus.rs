@@ -1,4 +1,4 @@
-//! A small corpus of made-up places, and its index.
+//! A small corpus of invented towns, and its index.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,14 +10,14 @@ use tempfile::TempDir;
 /// Number of passages.
 pub(crate) const PASSAGE_COUNT: usize = 40;
 
-/// A corpus and its index in a folder that goes away with this value.
+/// A corpus and its index, in a folder that is removed when this value is dropped.
 pub(crate) struct IndexedCorpus {
     folder: TempDir,
 }
 
 impl IndexedCorpus {
-    /// Writes and indexes the corpus: passage `i` is about the town `townI`, which is in one of
-    /// four lands. The first has every optional key.
+    /// Writes and indexes the corpus. Passage `i` is about `townI`, in one of four lands. The first passage
+    /// has every optional key.
     pub(crate) fn build() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let lines: Vec<String> = (0..PASSAGE_COUNT).map(|row| line(row).to_string()).collect();

@@ -1,5 +1,5 @@
-//! A hub on this machine that speaks the protocol of the real one: a list of files, small files from
-//! the hub itself, large ones by a redirect to a store at another address, which knows ranges.
+//! A local hub with the protocol of the real one. It lists the files, serves small files itself, and
+//! redirects to a store at another address for large files. The store supports ranges.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
@@ -17,26 +17,26 @@ use shared::digest::Digest;
 use crate::harness::http::PATIENCE;
 
 pub(crate) const REPOSITORY: &str = "tiny/world";
-/// A name that the repository once had.
+/// A former name of the repository.
 pub(crate) const OLD_NAME: &str = "tiny/globe";
 pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// What the hub does other than it should.
+/// The faults of the hub.
 #[derive(Default)]
 pub(crate) struct Faults {
-    /// Bytes after which the store breaks off its answers, one answer after the other.
+    /// For each response of the store in turn, the number of bytes after which it breaks off.
     pub(crate) cuts: VecDeque<usize>,
-    /// Answers 503 that come before any other.
+    /// Number of requests that are answered with 503 first.
     pub(crate) busy: usize,
-    /// The store sends all of a file whatever part is asked for.
+    /// If `true`, the store ignores ranges and sends whole files.
     pub(crate) without_ranges: bool,
-    /// The store turns over a bit of this file.
+    /// A file in which the store flips a bit.
     pub(crate) damaged: Option<String>,
-    /// Only who sends this token may read files.
+    /// The token that is required to read files.
     pub(crate) token: Option<String>,
 }
 
-/// A request as it came.
+/// A received request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     /// `GET /path`
@@ -61,7 +61,7 @@ pub(crate) struct FakeHub {
 }
 
 impl FakeHub {
-    /// A hub whose only repository holds the files of `folder`.
+    /// Starts a hub with one repository, which holds the files of `folder`.
     pub(crate) fn start(folder: &Path, faults: Faults) -> Self {
         let read = |entry: fs::DirEntry| {
             (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())
@@ -92,7 +92,7 @@ impl FakeHub {
         format!("http://{}", self.hub)
     }
 
-    /// Requests since the last call.
+    /// Returns the requests since the last call.
     pub(crate) fn take_seen(&self) -> Vec<Seen> {
         std::mem::take(&mut self.state.lock().unwrap().seen)
     }
@@ -101,19 +101,19 @@ impl FakeHub {
 impl Drop for FakeHub {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Release);
-        // Wakes the threads, which then see the flag.
+        // The connections wake the threads, which then see the flag.
         for addr in [self.hub, self.store] {
             let _ = TcpStream::connect(addr);
         }
     }
 }
 
-/// True for files that the hub keeps in its store.
+/// Returns `true` for files that the hub keeps in its store.
 pub(crate) fn is_large(file: &str) -> bool {
     file.ends_with(".safetensors") || file == "tokenizer.json"
 }
 
-/// What the hub calls a file by: SHA-256 in the store, git's name elsewhere.
+/// Returns the hub's digest of a file: SHA-256 in the store, git's blob name otherwise.
 pub(crate) fn digest(file: &str, bytes: &[u8]) -> String {
     if is_large(file) {
         return Digest::of_bytes(bytes).to_string();
@@ -128,7 +128,7 @@ pub(crate) fn digest(file: &str, bytes: &[u8]) -> String {
     })
 }
 
-/// One request a connection.
+/// Serves the request of a connection.
 fn serve(connection: &TcpStream, state: &Mutex<State>, at_store: bool, store: SocketAddr) {
     let Some(seen) = read_request(connection, at_store) else { return };
     let mut state = state.lock().unwrap();
@@ -219,13 +219,13 @@ fn serve_stored(mut connection: &TcpStream, state: &mut State, file: &str, range
     };
     let _ = write!(head, "Content-Length: {}\r\nConnection: close\r\n\r\n", part.len());
     let sent = cut.map_or(part.len(), |cut| cut.min(part.len()));
-    // A client that has enough may go away.
+    // The client may close the connection early: ignore errors.
     let _ = connection.write_all(head.as_bytes());
     let _ = connection.write_all(&part[..sent]);
 }
 
 fn refuse(connection: &TcpStream, status: &str, code: &str) {
-    let message = format!("said of {code}");
+    let message = format!("explanation of {code}");
     answer(connection, status, &[("X-Error-Code", code), ("X-Error-Message", &message)], b"");
 }
 
@@ -239,7 +239,7 @@ fn answer(mut connection: &TcpStream, status: &str, headers: &[(&str, &str)], bo
     let _ = connection.write_all(body);
 }
 
-/// The parts of a request that matter; none when the connection only woke the thread.
+/// Reads the relevant parts of a request. Returns `None` for a connection that only wakes the thread.
 fn read_request(connection: &TcpStream, at_store: bool) -> Option<Seen> {
     connection.set_read_timeout(Some(PATIENCE)).ok()?;
     let mut lines = BufReader::new(connection).lines();

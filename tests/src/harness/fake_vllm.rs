@@ -1,5 +1,5 @@
-//! A server that speaks vLLM's protocol and samples by the trainer's own engine, from whatever
-//! weights it was told to load. It can be killed and started again, and has then forgotten them.
+//! A server with vLLM's protocol that samples with the trainer's own engine, from the weights that it was
+//! asked to load. It can be killed and restarted; after a restart it has its original weights.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -15,31 +15,31 @@ use trainer::engine::{
 use trainer::policy::{Decoder, Policy, select_compute};
 use trainer::token::Tokenizer;
 
-use crate::harness::http::PATIENCE;
+use crate::harness::wait::wait_for_event;
 
 const CONTEXT_TOKENS: usize = 512;
-/// The most events that wait for the test; far more than a test causes.
+/// Most events that wait for the test: far more than a test causes.
 const EVENTS_MAX: usize = 1 << 16;
 
-/// What happened to a connection.
+/// An event of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EngineEvent {
-    /// The server has died in the middle of this turn.
+    /// The server died during this turn.
     Died,
-    /// It was closed: the server is dead.
+    /// The connection was closed because the server is dead.
     Lost,
     /// Weights were loaded.
     Loaded,
 }
 
-/// What the server is at a time.
+/// The state of the server.
 #[derive(Debug)]
 struct State {
-    /// Model folder that turns are sampled by.
+    /// The model folder whose weights sample turns.
     folder: PathBuf,
     weights_name: String,
     is_dead: bool,
-    /// Turns until it dies.
+    /// Number of turns until the server dies.
     turns_left: Option<usize>,
     turns: usize,
 }
@@ -53,7 +53,7 @@ pub(crate) struct FakeVllm {
 }
 
 impl FakeVllm {
-    /// Serves the model of `folder`; dies in the turn after `turns`, if given.
+    /// Serves the model of `folder`. If `turns` is given, dies in the turn after that many.
     pub(crate) fn start(folder: &Path, turns: Option<usize>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -76,12 +76,12 @@ impl FakeVllm {
         Self { url, start: folder.to_owned(), state, events }
     }
 
-    /// Waits until something has happened.
-    pub(crate) fn wait_for(&self, event: EngineEvent) {
-        while self.events.recv_timeout(PATIENCE).unwrap() != event {}
+    /// Waits for the next event of this kind and skips other events before it.
+    pub(crate) fn wait_for(&self, wanted: EngineEvent) {
+        wait_for_event(&self.events, wanted);
     }
 
-    /// Starts again, with what it was started with at first.
+    /// Restarts the server with its original weights.
     pub(crate) fn revive(&self) {
         let mut state = self.state.lock().unwrap();
         state.folder.clone_from(&self.start);
@@ -89,7 +89,7 @@ impl FakeVllm {
         state.is_dead = false;
     }
 
-    /// Turns that were answered.
+    /// Returns the number of answered turns.
     pub(crate) fn turns(&self) -> usize {
         self.state.lock().unwrap().turns
     }
@@ -132,10 +132,10 @@ fn serve(
             sampled(&state.folder, &body, tokenizer)
         }
         "/pause?mode=abort" | "/reset_prefix_cache" | "/resume" => json!({"status": "ok"}),
-        other => panic!("nobody knows {other}"),
+        other => panic!("unknown path {other}"),
     };
     let text = answer.to_string();
-    // A client that has given up may have closed the connection: that is no fault.
+    // A client that cancelled may have closed the connection: ignore the error.
     let _ = write!(
         stream,
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: \
@@ -144,7 +144,7 @@ fn serve(
     );
 }
 
-/// Path and body of a request.
+/// Reads the path and the body of a request.
 fn read(stream: &TcpStream) -> Option<(String, Value)> {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let (mut head, mut length) = (String::new(), 0);
@@ -170,7 +170,7 @@ fn read(stream: &TcpStream) -> Option<(String, Value)> {
     Some((path, serde_json::from_slice(&body).unwrap_or(Value::Null)))
 }
 
-/// One turn by the weights of `folder`.
+/// Samples one turn with the weights of `folder`.
 fn sampled(folder: &Path, body: &Value, tokenizer: &Tokenizer) -> Value {
     let compute = select_compute("cpu", "f32").unwrap();
     let policy = Policy::load(folder, compute).unwrap();
@@ -184,7 +184,8 @@ fn sampled(folder: &Path, body: &Value, tokenizer: &Tokenizer) -> Value {
     };
     let mut engine = BuiltinEngine::new(decoder, policy.detached_weights(), config);
     let texts = |key: &str| -> Vec<String> {
-        body[key].as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()).collect()
+        let items = body[key].as_array().unwrap().iter();
+        items.map(|text| text.as_str().unwrap().to_owned()).collect()
     };
     let prompt = body["prompt"].as_array().unwrap();
     let request = GenerateRequest {

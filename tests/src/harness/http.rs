@@ -1,4 +1,4 @@
-//! Requests to a service, and what came back.
+//! Requests to a service, and their responses.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// Long enough for a busy machine; a test that needs it has failed.
+use crate::harness::wait::wait_until;
+
+/// Longest wait, generous for a busy machine; a test that reaches it has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A response with its JSON body.
@@ -18,17 +20,17 @@ pub(crate) struct Reply {
     pub(crate) body: Value,
 }
 
-/// A client without limits.
+/// Creates a client without limits.
 pub(crate) fn client() -> reqwest::Client {
     shared::http::client_builder().build().unwrap()
 }
 
-/// Sends a body as it is, without a `Content-Type`.
+/// Sends a body without a `Content-Type`.
 pub(crate) async fn post_bytes(url: &str, body: Vec<u8>) -> Reply {
     post_bytes_to(url, "/retrieve", body).await
 }
 
-/// Like [`post_bytes`], to any path.
+/// Sends a body without a `Content-Type` to any path.
 pub(crate) async fn post_bytes_to(url: &str, path: &str, body: Vec<u8>) -> Reply {
     let client = client();
     reply(client.post(format!("{url}{path}")).timeout(PATIENCE).body(body)).await
@@ -39,7 +41,7 @@ pub(crate) async fn post(url: &str, body: &Value) -> Reply {
     post_bytes(url, body.to_string().into_bytes()).await
 }
 
-/// Asks for a path.
+/// Requests a path.
 pub(crate) async fn get(url: &str, path: &str) -> Reply {
     reply(client().get(format!("{url}{path}")).timeout(PATIENCE)).await
 }
@@ -56,14 +58,20 @@ async fn reply(request: reqwest::RequestBuilder) -> Reply {
     }
 }
 
-/// A request whose head is sent and whose body is not, so that it stays under way.
+/// Polls `/stats` until the counter `name` has the value `expected`.
+pub(crate) async fn wait_for_stat(url: &str, name: &str, expected: u64) {
+    wait_until(PATIENCE, async || get(url, "/stats").await.body, |stats| stats[name] == expected)
+        .await;
+}
+
+/// A pending request: its head has been sent, its body has not.
 pub(crate) struct HeldRequest {
     stream: TcpStream,
     body: String,
 }
 
 impl HeldRequest {
-    /// Announces a body.
+    /// Sends the head, which announces the body.
     pub(crate) fn open(addr: SocketAddr, body: &Value) -> Self {
         let body = body.to_string();
         let mut stream = TcpStream::connect(addr).unwrap();
@@ -82,7 +90,7 @@ impl HeldRequest {
         self.response()
     }
 
-    /// Returns the whole response as text without having sent the body.
+    /// Returns the whole response as text, without sending the body.
     pub(crate) fn response(mut self) -> String {
         let mut response = String::new();
         self.stream.read_to_string(&mut response).unwrap();

@@ -1,4 +1,4 @@
-//! What the tests share: services to start and stop, data to feed them, requests to send.
+//! Parts that the tests share: services to start and stop, data for them, requests to send.
 
 pub(crate) mod corpus;
 pub(crate) mod fake_hub;
@@ -11,3 +11,4 @@ pub(crate) mod run_dir;
 pub(crate) mod tiny_model;
 pub(crate) mod tiny_world;
 pub(crate) mod trained;
+pub(crate) mod wait;

@@ -1,4 +1,4 @@
-//! The retriever's command line, run in process, and what it is given.
+//! The retriever's command line, run in this process, and the files that it needs.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -13,24 +13,24 @@ pub(crate) fn run(arguments: &[&str]) -> (u8, String, String) {
     (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
 }
 
-/// A path as an argument.
+/// Returns a path as an argument.
 pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// What `make setup` has put below `.cache`.
+/// Returns a file or folder that `make setup` has put into `.cache`.
 pub(crate) fn cache(below: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache").join(below);
-    assert!(path.exists(), "{} is not there: run `make setup` first", path.display());
+    assert!(path.exists(), "{} is missing: run `make setup` first", path.display());
     path.canonicalize().unwrap()
 }
 
-/// Folder of the embedding model.
+/// Returns the folder of the embedding model.
 pub(crate) fn model() -> PathBuf {
     cache("models/all-minilm-l6-v2")
 }
 
-/// Folder of ONNX Runtime.
+/// Returns the folder of ONNX Runtime.
 pub(crate) fn onnxruntime() -> PathBuf {
     cache("onnxruntime/lib")
 }

@@ -1,5 +1,5 @@
-//! Stands between trainer and retriever and tells the test about every request, so that a test can
-//! act at a certain one without watching a clock.
+//! A relay between trainer and retriever that reports every request to the test. The test can thus act at
+//! a certain request without a clock.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -8,29 +8,30 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use crate::harness::http::PATIENCE;
+use crate::harness::wait::wait_for_event;
 
-/// The most events that wait for the test; far more than a test causes.
+/// Most events that wait for the test: far more than a test causes.
 const EVENTS_MAX: usize = 1 << 16;
 
-/// What happened to a request.
+/// An event of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RelayEvent {
-    /// It waits until the test calls [`Relay::let_go`].
+    /// The request waits until the test calls [`Relay::let_go`].
     Held,
-    /// The retriever answered it.
+    /// The retriever answered.
     Answered,
-    /// It was sent back as not acceptable, which no client tries again.
+    /// The relay answered with status 422, after which no client retries.
     Refused,
-    /// The retriever could not be reached or broke off.
+    /// The retriever could not be reached or closed the connection.
     Lost,
 }
 
-/// What to do with the requests, which are counted from 1.
+/// The treatment of one request. Requests count from 1.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Rule {
-    /// Hold this one.
+    /// Hold the request with this number.
     Hold(usize),
-    /// Answer this one with status 422.
+    /// Answer the request with this number with status 422.
     Refuse(usize),
 }
 
@@ -42,7 +43,7 @@ pub(crate) struct Relay {
     ended: Arc<AtomicBool>,
 }
 
-/// What the threads of the relay's connections share.
+/// The state of the relay's thread.
 struct Shared {
     upstream: SocketAddr,
     rule: Rule,
@@ -51,7 +52,7 @@ struct Shared {
 }
 
 impl Relay {
-    /// Relays to `upstream`, one thread for all: a held request holds up the others too.
+    /// Starts a relay to `upstream`. One thread serves all requests: a held request delays the others too.
     pub(crate) fn start(upstream: SocketAddr, rule: Rule) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
@@ -77,17 +78,17 @@ impl Relay {
         format!("http://{}", self.addr)
     }
 
-    /// Waits for the next event of this kind; other events before it are passed over.
+    /// Waits for the next event of this kind and skips other events before it.
     pub(crate) fn wait_for(&self, wanted: RelayEvent) {
-        while self.events.recv_timeout(PATIENCE).unwrap() != wanted {}
+        wait_for_event(&self.events, wanted);
     }
 
-    /// Lets the held request go on.
+    /// Releases the held request.
     pub(crate) fn let_go(&self) {
         self.release.send(()).unwrap();
     }
 
-    /// How often this happened since the last call of any method that takes events.
+    /// Returns the number of such events since the last call of a method that reads events.
     pub(crate) fn count(&self, wanted: RelayEvent) -> usize {
         self.events.try_iter().filter(|event| *event == wanted).count()
     }
@@ -96,7 +97,7 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Release);
-        // Wakes the thread, which then sees the flag.
+        // The connection wakes the thread, which then sees the flag.
         let _ = TcpStream::connect(self.addr);
     }
 }
@@ -125,7 +126,7 @@ impl Shared {
     }
 }
 
-/// A request as it is to be sent on: one a connection.
+/// Reads the request of a connection, in the form to be forwarded.
 fn read_request(connection: &TcpStream) -> io::Result<Vec<u8>> {
     connection.set_read_timeout(Some(PATIENCE))?;
     let mut reader = BufReader::new(connection);

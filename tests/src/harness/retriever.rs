@@ -1,5 +1,5 @@
-//! A retriever in this process, on its own thread and runtime, so that it can be started, killed
-//! and started again from any test, blocking or not.
+//! A retriever in this process, on its own thread and runtime. Any test, blocking or not, can start it, kill
+//! it and start it again.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,10 +14,10 @@ use tokio::sync::{oneshot, watch};
 
 use crate::harness::http::PATIENCE;
 
-/// How a server ended; `None` if it was killed.
+/// The end of a server; `None` if it was killed.
 type Ending = Option<Result<Drained, ServeError>>;
 
-/// A running retriever. Dropped, it is killed.
+/// A running retriever, which is killed when this value is dropped.
 pub(crate) struct RetrieverHandle {
     addr: SocketAddr,
     phase: watch::Receiver<Phase>,
@@ -32,8 +32,8 @@ impl RetrieverHandle {
         Self::start_with(index, 0, &[])
     }
 
-    /// Starts a retriever on a port (0 for a free one), with variables by their names, and waits
-    /// until it is ready.
+    /// Starts a retriever on a port (0 for a free one) with environment variables, and waits until it is
+    /// ready.
     pub(crate) fn start_with(index: &Path, port: u16, variables: &[(&str, &str)]) -> Self {
         match Self::try_start(index, port, variables) {
             Ok(handle) => handle,
@@ -41,7 +41,7 @@ impl RetrieverHandle {
         }
     }
 
-    /// Like [`Self::start_with`], for a start that may fail.
+    /// Starts a retriever as [`Self::start_with`] does; the start may fail.
     pub(crate) fn try_start(
         index: &Path,
         port: u16,
@@ -69,7 +69,7 @@ impl RetrieverHandle {
         }
     }
 
-    /// Base URL.
+    /// Returns the base URL.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.addr)
     }
@@ -78,13 +78,13 @@ impl RetrieverHandle {
         self.addr
     }
 
-    /// Kills the retriever as if its process died: connections break, nothing is finished. The
-    /// port is free when this returns.
+    /// Kills the retriever: connections break and no request is finished, as after the death of a process.
+    /// The port is free when this returns.
     pub(crate) fn stop(mut self) {
         self.end();
     }
 
-    /// Does what SIGTERM does, without waiting for the end.
+    /// Starts the shutdown that SIGTERM starts, without waiting for its end.
     pub(crate) fn begin_drain(&mut self) {
         let _ = self.drain.take().unwrap().send(());
     }
@@ -100,7 +100,7 @@ impl RetrieverHandle {
         ending.expect("killed").unwrap()
     }
 
-    /// Does what SIGTERM does and waits for the end.
+    /// Shuts down as after SIGTERM and waits for the end.
     pub(crate) fn drain(mut self) -> Drained {
         self.begin_drain();
         self.finish()
@@ -120,8 +120,8 @@ impl Drop for RetrieverHandle {
     }
 }
 
-/// The life of the thread. All tasks live in a runtime of this one thread, which ends with it:
-/// when this returns, every socket is closed.
+/// Runs the server on this thread. All tasks are in a runtime of this thread: every socket is closed when
+/// this returns.
 fn serve(
     config: ServeConfig,
     port: u16,
@@ -142,7 +142,7 @@ fn serve(
             std::future::pending::<()>().await;
         };
         let asked = async {
-            // The handle drops its end only to kill, which the other branch sees.
+            // The handle drops its end only to kill the server, which the other branch handles.
             if drained.await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -153,7 +153,7 @@ fn serve(
             _ = killed => None,
         }
     });
-    // Nobody listens if the start was announced before.
+    // Nobody reads this if the start was announced before.
     let _ = started.send(None);
     ending
 }

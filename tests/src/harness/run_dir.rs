@@ -1,4 +1,4 @@
-//! What a training run has left in its folder.
+//! The files in the folder of a training run.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,8 +10,8 @@ use trainer::track::{StepMetrics, read_metrics};
 
 use crate::harness::http::post;
 
-/// The rows of `metrics.jsonl` as text, without what differs from run to run. As text, so that
-/// numbers that could not be computed are equal as well.
+/// Returns the rows of `metrics.jsonl` without the numbers that differ between equal runs. The rows are text,
+/// in which NaN equals NaN.
 pub(crate) fn comparable_metrics(run_dir: &Path) -> Vec<String> {
     let row = |row: &StepMetrics| serde_json::to_string(&row.without_times()).unwrap();
     metrics(run_dir).iter().map(row).collect()
@@ -21,7 +21,7 @@ pub(crate) fn metrics(run_dir: &Path) -> Vec<StepMetrics> {
     read_metrics(&run_dir.join("metrics.jsonl")).unwrap()
 }
 
-/// All trajectories of a step, counted from 1.
+/// Reads all trajectories of a step. Steps count from 1.
 pub(crate) fn trajectories(run_dir: &Path, step: u64) -> Vec<Trajectory> {
     let path = run_dir.join("trajectories").join(format!("step-{step}.jsonl.zst"));
     let text = zstd::decode_all(fs::File::open(path).unwrap()).unwrap();
@@ -35,28 +35,29 @@ pub(crate) fn checkpoint(run_dir: &Path, step: u64) -> PathBuf {
     run_dir.join("checkpoints").join(format!("step-{step}"))
 }
 
-/// Every file under a folder, by its path from there.
+/// Reads every file under a folder, by its path in the folder.
 pub(crate) fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
+    let mut contents = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = PathBuf::from(path.file_name().unwrap());
         if path.is_dir() {
-            found.extend(files(&path).into_iter().map(|(inner, bytes)| (name.join(inner), bytes)));
+            let inner = files(&path).into_iter();
+            contents.extend(inner.map(|(inner, bytes)| (name.join(inner), bytes)));
         } else {
-            found.insert(name, fs::read(&path).unwrap());
+            contents.insert(name, fs::read(&path).unwrap());
         }
     }
-    found
+    contents
 }
 
-/// Bytes of the weights of a model folder.
+/// Reads the weights file of a model folder.
 pub(crate) fn weights(folder: &Path) -> Vec<u8> {
     fs::read(folder.join("model.safetensors")).unwrap()
 }
 
-/// Asks the retriever every query of the trajectories again and compares: what a trajectory was
-/// shown is what there is to be found. Returns the number of searches.
+/// Sends every query of the trajectories to the retriever again and checks that the passages are the same.
+/// Returns the number of searches.
 pub(crate) fn check_searches(trajectories: &[Trajectory], url: &str, top_k: usize) -> usize {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut searches = 0;
@@ -64,13 +65,13 @@ pub(crate) fn check_searches(trajectories: &[Trajectory], url: &str, top_k: usiz
         for search in &trajectory.searches {
             let body = json!({"queries": [search.query], "topk": top_k});
             let reply = runtime.block_on(post(url, &body));
-            let found: Vec<&str> = reply.body["result"][0]
+            let passage_ids: Vec<&str> = reply.body["result"][0]
                 .as_array()
                 .unwrap()
                 .iter()
                 .map(|passage| passage["id"].as_str().unwrap())
                 .collect();
-            assert_eq!(search.passage_ids, found, "{:?}", search.query);
+            assert_eq!(search.passage_ids, passage_ids, "{:?}", search.query);
             searches += 1;
         }
     }

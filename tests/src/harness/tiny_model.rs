@@ -1,5 +1,5 @@
-//! A real model folder in Hugging Face layout that is small enough for tests: a Llama decoder of
-//! two layers with random weights, and a tokenizer that knows the words it is given.
+//! A real model folder in Hugging Face layout, small enough for tests: a Llama decoder of two layers with
+//! random weights, and a tokenizer with given words.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,7 +15,7 @@ const LAYERS: usize = 2;
 const HEADS: usize = 4;
 const KEY_VALUE_HEADS: usize = 2;
 const HEAD_DIM: usize = HIDDEN / HEADS;
-/// Bytes come first; the end of a sequence follows, then tags and words.
+/// Id of the end of a sequence. Bytes come before it, tags and words after it.
 const END_ID: usize = 256;
 const TAGS: [&str; 8] = [
     "<think>",
@@ -29,7 +29,7 @@ const TAGS: [&str; 8] = [
 ];
 
 /// Writes `config.json`, `tokenizer.json` and `model.safetensors` into `folder`. Every word of
-/// `texts` is one token, with and without the space before it; all else is bytes.
+/// `texts` is one token, with and without a leading space; all other text is bytes.
 pub(crate) fn write_tiny_model(folder: &Path, texts: &[String], seed: u64) {
     fs::create_dir_all(folder).unwrap();
     let words: BTreeSet<&str> = texts.iter().flat_map(|text| words_of(text)).collect();
@@ -96,8 +96,8 @@ fn tokenizer(added: &[String]) -> Value {
     })
 }
 
-/// The letter that byte-level vocabularies write each byte with: printable ones stand for
-/// themselves, the others for letters from U+0100 on.
+/// Returns the letter of each byte in byte-level vocabularies: printable bytes are themselves, the others
+/// are letters from U+0100 upwards.
 fn byte_letters() -> Vec<char> {
     let mut next_letter = 0x100;
     (0_u32..256)
@@ -153,7 +153,7 @@ fn write_weights(path: &Path, vocabulary: usize, seed: u64) {
     safetensors::serialize_to_file(views, None, path).unwrap();
 }
 
-/// A number in [-0.5, 0.5).
+/// Returns a random number in [-0.5, 0.5).
 fn centred(state: &mut u64) -> f32 {
     (splitmix::next(state) >> 40) as f32 / (1 << 24) as f32 - 0.5
 }

@@ -1,4 +1,4 @@
-//! A world that a tiny model can be trained in: people who live in towns, one passage each.
+//! A world for training a tiny model: people who live in towns, one passage each.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,13 +13,13 @@ use crate::harness::tiny_model::write_tiny_model;
 
 const PEOPLE: usize = 48;
 pub(crate) const TRAIN_QUESTIONS: usize = 36;
-/// Held-out questions.
+/// Number of held-out questions.
 pub(crate) const TEST_QUESTIONS: usize = PEOPLE - TRAIN_QUESTIONS;
-/// Few, so that an untrained model is right now and then, and has something to learn from.
+/// Number of towns. There are few: an untrained model is then sometimes right and has something to learn from.
 const TOWNS: usize = 3;
 const MODEL_SEED: u64 = 5;
 
-/// Corpus, index, questions and an untrained model in a folder that goes away with this value.
+/// Corpus, index, questions and an untrained model, in a folder that is removed when this value is dropped.
 pub(crate) struct TinyWorld {
     folder: TempDir,
 }
@@ -72,7 +72,7 @@ impl TinyWorld {
         self.path().join("model")
     }
 
-    /// Where [`Self::warm_start`] leaves its model.
+    /// Returns the folder of the model that [`Self::warm_start`] trains.
     pub(crate) fn model(&self) -> PathBuf {
         self.run_dir("warm").join("warm-start")
     }
@@ -81,7 +81,7 @@ impl TinyWorld {
         self.path().join("runs").join(name)
     }
 
-    /// `--set` arguments of a small deterministic run of the warm-started model; `more` come after.
+    /// Returns `--set` arguments for a small deterministic run of the warm-started model, followed by `more`.
     pub(crate) fn settings(&self, retriever_url: &str, run: &str, more: &[&str]) -> Vec<String> {
         let mut settings = vec![
             format!("model.path={}", self.model().display()),
@@ -94,12 +94,12 @@ impl TinyWorld {
         settings
     }
 
-    /// The configuration that [`Self::settings`] make.
+    /// Returns the configuration of [`Self::settings`].
     pub(crate) fn config(&self, retriever_url: &str, run: &str, more: &[&str]) -> Config {
         Config::load(None, &Environment::new(), &self.settings(retriever_url, run, more)).unwrap()
     }
 
-    /// Teaches the untrained model to search and answer, by the trainer's own warm start.
+    /// Teaches the untrained model to search and answer, with the trainer's own warm start.
     pub(crate) fn warm_start(&self, retriever: &RetrieverHandle) {
         let model = format!("model.path={}", self.untrained_model().display());
         let config = self.config(&retriever.url(), "warm", &[&model]);
@@ -137,7 +137,7 @@ const SETTINGS: [&str; 27] = [
     "update.tokens_per_micro_batch=512",
 ];
 
-/// Words of prompts, demonstrations and observations that are in no record.
+/// Returns the words of prompts, demonstrations and observations that are in no record.
 fn demonstration_words() -> String {
     "Question I should look this up. need to search for. Let me search for the answer. The passage \
      says it. I found it in the passage. This is what I was looking for. Doc Title 1 2"

@@ -38,14 +38,15 @@ impl Trained {
         train(&config, &mut Vec::new()).map_err(|error| format!("{error:#}"))
     }
 
-    /// Two steps in one run and in two, compared; and that they have changed the weights.
+    /// Checks that one run of two steps equals two runs of one step, and that training changes the weights.
     pub(crate) fn check(&self, name: &str, settings: &[&str]) {
         let whole = self.check_resumed(name, settings);
         let learned = weights(&checkpoint(&whole, 2)) != weights(&self.world.model());
-        assert!(learned, "{name} has learned nothing");
+        assert!(learned, "{name}: the weights did not change");
     }
 
-    /// Two steps in one run and in two, compared. Returns the folder of the one.
+    /// Checks that one run of two steps equals a run of one step that is resumed for a second. Returns the
+    /// folder of the uninterrupted run.
     pub(crate) fn check_resumed(&self, name: &str, settings: &[&str]) -> PathBuf {
         let (whole, halved) = (format!("{name}-whole"), format!("{name}-halved"));
         self.train(&whole, "training.steps=2", settings);
