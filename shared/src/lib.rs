@@ -1,23 +1,20 @@
-//! What `retriever-server` and `trainer` must agree on, and nothing else: the wire types of
-//! `/retrieve` and their client, HTTP clients, passages and dataset records, retry and deadlines,
-//! telemetry, digests, atomic files, the normalisation of answers, the tiles of x86
-//! processors, the compiling of CUDA kernels, the form of `.env.example`. It names neither axum nor tch.
+//! The code that `retriever-server` and `trainer` share. It names neither axum nor tch.
+//!
+//! [`contract`] is what both services must agree on: the wire types of `/retrieve` and their client, the formats of
+//! passages, questions and digests, the normalisation of answers, and everything that both must compute in the same
+//! way. A change there changes both services.
+//!
+//! [`machine`] is what a machine offers to a program: files that are whole or absent, signals, the log, HTTP
+//! clients with the system's certificates, matrix tiles of x86 processors, CUDA compilers. It knows nothing of searching
+//! or training. `contract` uses `machine`, never the other way round.
 
-pub mod answer;
-pub mod atomic_file;
-pub mod client;
-pub mod cuda;
-pub mod dataset;
-pub mod digest;
-pub mod env_example;
-pub mod http;
-pub mod instruction_set;
-pub mod jsonl;
-pub mod passage;
-pub mod retry;
-pub mod shutdown;
-pub mod splitmix;
-pub mod telemetry;
+pub mod contract;
+pub mod machine;
+
+// The paths before the split; to be removed when nothing uses them any more.
+pub use contract::{
+    answer, client, dataset, digest, env_example, jsonl, passage, retry, splitmix, wire,
+};
 #[cfg(target_arch = "x86_64")]
-pub mod tiles_x86;
-pub mod wire;
+pub use machine::tiles_x86;
+pub use machine::{atomic_file, cuda, http, instruction_set, shutdown, telemetry};

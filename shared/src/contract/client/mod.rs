@@ -1,8 +1,8 @@
 //! The client of `POST /retrieve`.
 //!
-//! Owns the request, its retries under a deadline, and every check of what comes back. Each query
-//! gets its own answer: passages, or an error. A failure never looks like an empty list, because
-//! whoever learns from the answers would learn that nothing can be found.
+//! Owns the request, its retries under a deadline, and all checks of the response. Each query gets its own answer:
+//! passages, or an error. A failure never looks like an empty list, because a model that trains on the answers
+//! would learn that searches find nothing.
 
 mod reply;
 #[cfg(test)]
@@ -14,29 +14,29 @@ use reqwest::{Client, Response, StatusCode, Url, header};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::http;
-pub use crate::passage::Passage;
-use crate::retry::{Backoff, RetryPolicy};
+pub use crate::contract::passage::Passage;
+use crate::contract::retry::{Backoff, RetryPolicy};
+use crate::machine::http;
 
-/// Where to ask, and for how long.
+/// The address of a retriever, and limits of its requests.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// `http://host:port`, or the same with `/retrieve`.
+    /// Address: `http://host:port`, with or without `/retrieve`.
     pub url: String,
-    /// Of opening one connection.
+    /// Time limit for opening a connection.
     pub connect_timeout: Duration,
-    /// Of one attempt, from connecting to the last byte of the answer.
+    /// Time limit for one attempt, from connecting to the last byte of the answer.
     pub attempt_timeout: Duration,
-    /// Pauses between attempts and the deadline of all of them together.
+    /// Pauses between attempts, and the deadline of all attempts together.
     pub retry: RetryPolicy,
-    /// A longer list of queries is sent in several requests.
+    /// Maximum number of queries in a request; a longer list is sent in several requests.
     pub max_request_queries: usize,
-    /// A longer answer is refused.
+    /// Maximum size of an answer; a longer one is refused.
     pub max_response_bytes: usize,
 }
 
 impl ClientConfig {
-    /// Limits that suit a local server: 30 s an attempt, two minutes in all.
+    /// Returns limits for a local server: 30 s for an attempt, two minutes in all.
     pub fn new(url: &str) -> Self {
         Self {
             url: url.to_owned(),
@@ -49,38 +49,38 @@ impl ClientConfig {
     }
 }
 
-/// A client that cannot be set up.
+/// The reason why a client cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The address is not one that can be asked.
+    /// The address is invalid.
     #[error("retriever url {url:?}: {reason}; accepted is http://host:port or https://host")]
     Url { url: String, reason: String },
-    /// The HTTP client itself.
+    /// The HTTP client failed.
     #[error("cannot set up an http client: {0}")]
     Http(String),
 }
 
-/// Why one query has no answer. All of them are final: what could be retried has been.
+/// The reason why a query has no answer. All are final: everything retryable has been retried.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SearchError {
-    /// No usable answer before the deadline.
+    /// There was no usable answer before the deadline.
     #[error("no answer from the retriever after {attempts} attempts in {elapsed_ms} ms: {last}")]
     Unavailable { attempts: u32, elapsed_ms: u128, last: String },
-    /// The server does not take the request; asking again would not help.
+    /// The server refused the request; a retry would not help.
     #[error("the retriever refused the request with status {status}: {body}")]
     Refused { status: u16, body: String },
-    /// The server answered something that is no answer.
+    /// The response of the server is not a valid answer.
     #[error("the retriever's answer is malformed: {0}")]
     Malformed(String),
-    /// This query failed while others of the request did not.
+    /// This query failed, independently of the others in the request.
     #[error("the retriever could not answer this query: {code}")]
     Failed { code: String },
 }
 
-/// One query's answer: passages, best first (an empty list is a success), or its error.
+/// The answer to a query: passages, best first, or an error. An empty list is a success.
 pub type SearchResult = Result<Vec<Passage>, SearchError>;
 
-/// Asks one retriever. Clones share its connections.
+/// A client of one retriever. Clones share its connections.
 #[derive(Clone, Debug)]
 pub struct RetrieveClient {
     http: Client,
@@ -88,27 +88,30 @@ pub struct RetrieveClient {
     config: ClientConfig,
 }
 
-/// How one attempt failed.
+/// The failure of one attempt.
 enum Attempt {
-    /// Another one may do better, after the pause that the server asks for, if it does.
+    /// Another attempt may succeed, after the pause that the server requested, if it did.
     Retry {
         reason: String,
-        asked: Option<Duration>,
+        requested_pause: Option<Duration>,
     },
     Final(SearchError),
 }
 
-/// The beginning of an error body that is worth showing.
+/// Maximum length of the excerpt of an error body that messages show.
 const ERROR_BODY_CHARS: usize = 300;
 
 impl RetrieveClient {
-    /// Checks the configuration; does not connect yet.
+    /// Makes a client. Does not connect yet.
+    ///
+    /// # Errors
+    /// An invalid address, or an HTTP client that cannot be set up.
     pub fn new(config: ClientConfig) -> Result<Self, ConfigError> {
         let endpoint = endpoint(&config.url)?;
         let http = http::client_builder()
             .connect_timeout(config.connect_timeout)
             .timeout(config.attempt_timeout)
-            // Retrievers are addressed directly: a proxy that is set for downloads is not for them.
+            // Retrievers are contacted directly: a proxy for downloads does not apply to them.
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .build()
@@ -116,16 +119,15 @@ impl RetrieveClient {
         Ok(Self { http, endpoint, config })
     }
 
-    /// The address that queries are sent to.
+    /// Returns the address that queries are sent to.
     pub fn endpoint(&self) -> &Url {
         &self.endpoint
     }
 
-    /// Answers `queries` with at most `top_k` passages each, in their order.
+    /// Returns at most `top_k` passages for each of `queries`, in their order.
     ///
-    /// Failed connections, timeouts, status 500, 502, 503 and 504 and queries that the server marks
-    /// as retryable are asked again until the deadline. Cancel safe: dropping the future drops the
-    /// request.
+    /// Retries until the deadline after failed connections, timeouts, status 500, 502, 503 and 504, and for queries
+    /// that the server marks as retryable. Cancel safe: dropping the future drops the request.
     pub async fn retrieve(&self, queries: &[String], top_k: usize) -> Vec<SearchResult> {
         let mut results = Vec::with_capacity(queries.len());
         for batch in queries.chunks(self.config.max_request_queries.max(1)) {
@@ -145,20 +147,21 @@ impl RetrieveClient {
                 break;
             }
             attempts += 1;
-            let asked: Vec<&str> = open.iter().map(|&i| queries[i].as_str()).collect();
-            let (reason, pause_asked) = match self.attempt(&asked, top_k, started).await {
+            let open_queries: Vec<&str> = open.iter().map(|&i| queries[i].as_str()).collect();
+            let (reason, requested_pause) = match self.attempt(&open_queries, top_k, started).await
+            {
                 Ok(answers) => match fill(&mut results, &open, answers) {
                     Some(code) => (code, None),
                     None => break,
                 },
-                Err(Attempt::Retry { reason, asked }) => (reason, asked),
+                Err(Attempt::Retry { reason, requested_pause }) => (reason, requested_pause),
                 Err(Attempt::Final(error)) => {
                     close(&mut results, &error);
                     break;
                 }
             };
             let elapsed = started.elapsed();
-            let Some(pause) = backoff.next_pause(elapsed, pause_asked) else {
+            let Some(pause) = backoff.next_pause(elapsed, requested_pause) else {
                 let elapsed_ms = elapsed.as_millis();
                 close(
                     &mut results,
@@ -167,31 +170,32 @@ impl RetrieveClient {
                 break;
             };
             let pause_ms = pause.as_millis();
-            tracing::warn!(attempts, pause_ms, reason, "search failed, trying again");
+            tracing::warn!(attempts, pause_ms, reason, "search failed, retrying");
             tokio::time::sleep(pause).await;
         }
-        results.into_iter().flatten().collect()
+        let ended = "the loop ends once every query has a result";
+        results.into_iter().map(|result| result.expect(ended)).collect()
     }
 
-    /// Sends one request and checks the whole answer.
+    /// Sends one request and checks the answer.
     async fn attempt(
         &self,
         queries: &[&str],
         top_k: usize,
         started: Instant,
     ) -> Result<Vec<reply::Answer>, Attempt> {
-        let left = self.config.retry.deadline.saturating_sub(started.elapsed());
+        let remaining = self.config.retry.deadline.saturating_sub(started.elapsed());
         let body = json!({ "queries": queries, "topk": top_k, "return_scores": true });
         let response = self
             .http
             .post(self.endpoint.clone())
-            .timeout(self.config.attempt_timeout.min(left))
+            .timeout(self.config.attempt_timeout.min(remaining))
             .json(&body)
             .send()
             .await
             .map_err(|error| transport(&error))?;
         let status = response.status();
-        let asked = retry_after(&response);
+        let requested_pause = retry_after(&response);
         let bytes = self.read_body(response).await;
         if status.is_success() {
             return reply::parse(&bytes?, queries.len())
@@ -207,7 +211,7 @@ impl RetrieveClient {
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::GATEWAY_TIMEOUT => {
                 let reason = format!("status {}: {body}", status.as_u16());
-                Attempt::Retry { reason, asked }
+                Attempt::Retry { reason, requested_pause }
             }
             _ => Attempt::Final(SearchError::Refused { status: status.as_u16(), body }),
         })
@@ -240,7 +244,7 @@ fn endpoint(url: &str) -> Result<Url, ConfigError> {
     Ok(endpoint)
 }
 
-/// Puts the answers into their slots; the code of a query that may be asked again, if there is one.
+/// Puts the answers into their slots. Returns the error code of a query that may be retried, if there is one.
 fn fill(
     results: &mut [Option<SearchResult>],
     open: &[usize],
@@ -259,19 +263,19 @@ fn fill(
     retryable
 }
 
-/// Gives every query that is still open the same error.
+/// Gives every query without an answer the same error.
 fn close(results: &mut [Option<SearchResult>], error: &SearchError) {
     for open in results.iter_mut().filter(|result| result.is_none()) {
         *open = Some(Err(error.clone()));
     }
 }
 
-/// A connection that cannot be made, breaks or takes too long may do better next time.
+/// Makes a failed or slow connection retryable.
 fn transport(error: &reqwest::Error) -> Attempt {
-    Attempt::Retry { reason: http::with_causes(error), asked: None }
+    Attempt::Retry { reason: http::with_causes(error), requested_pause: None }
 }
 
-/// `Retry-After` in seconds. Its other form, a date, would need the clocks to agree and is ignored.
+/// Returns `Retry-After` in seconds. Its other form, a date, needs clocks that agree, and is ignored.
 fn retry_after(response: &Response) -> Option<Duration> {
     let value = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
     value.trim().parse::<u64>().ok().map(Duration::from_secs)

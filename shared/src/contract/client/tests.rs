@@ -1,4 +1,4 @@
-//! The client against a small server that answers as it is told to.
+//! Tests of the client with a small scripted server.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -14,12 +14,12 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::Instant;
 
 use super::{ClientConfig, RetrieveClient, SearchError, SearchResult};
-use crate::retry::RetryPolicy;
+use crate::contract::retry::RetryPolicy;
 
 /// One scripted answer: status, headers, body.
 type Reply = (u16, Vec<(&'static str, &'static str)>, String);
 
-/// What the server was asked, and when.
+/// The replies still to send, and the requests received, each with its time.
 #[derive(Clone, Default)]
 struct Script {
     replies: Arc<Mutex<VecDeque<Option<Reply>>>>,
@@ -41,7 +41,7 @@ async fn answer(State(script): State<Script>, body: Bytes) -> Response {
     script.requests.lock().unwrap().push((Instant::now(), body));
     let reply = script.replies.lock().unwrap().pop_front().expect("one request too many");
     let Some((status, headers, body)) = reply else {
-        // No answer at all: the client has to give up by itself.
+        // No answer at all: the client must time out.
         return std::future::pending().await;
     };
     let mut response = (axum::http::StatusCode::from_u16(status).unwrap(), body).into_response();
@@ -58,7 +58,7 @@ fn serve(listener: TcpListener, replies: Vec<Option<Reply>>) -> Script {
     script
 }
 
-/// A server with these answers, and a client of it that does not wait long.
+/// Starts a server with these answers, and a client that does not wait long.
 async fn scripted(replies: Vec<Reply>) -> (Script, RetrieveClient) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -78,7 +78,7 @@ fn config(url: &str) -> ClientConfig {
     }
 }
 
-fn found(lists: &[&[&str]]) -> Reply {
+fn passages(lists: &[&[&str]]) -> Reply {
     let list = |contents: &&[&str]| -> Vec<Value> {
         let hit = |text: &&str| json!({"document": {"id": text, "contents": text}, "score": 1.5});
         contents.iter().map(hit).collect()
@@ -101,7 +101,7 @@ fn ids(result: &SearchResult) -> Vec<&str> {
 
 #[tokio::test]
 async fn a_batch_is_answered_query_by_query() {
-    let (script, client) = scripted(vec![found(&[&["a", "b"], &[]])]).await;
+    let (script, client) = scripted(vec![passages(&[&["a", "b"], &[]])]).await;
     let results = client.retrieve(&queries(&["é \"q\"", ""]), 2).await;
     assert_eq!(ids(&results[0]), ["a", "b"]);
     assert_eq!(results[1], Ok(Vec::new()), "nothing found is a success");
@@ -124,10 +124,10 @@ async fn flat_documents_and_numeric_ids_are_read() {
 }
 
 #[tokio::test]
-async fn server_faults_are_tried_again_whatever_their_body() {
+async fn server_faults_are_retried_whatever_their_body() {
     for status in [500, 502, 503, 504] {
         let fault = plain(status, "<html>not json</html>");
-        let (script, client) = scripted(vec![fault.clone(), fault, found(&[&["a"]])]).await;
+        let (script, client) = scripted(vec![fault.clone(), fault, passages(&[&["a"]])]).await;
         let results = client.retrieve(&queries(&["q"]), 1).await;
         assert_eq!(ids(&results[0]), ["a"], "after status {status}");
         assert_eq!(script.requests().len(), 3);
@@ -137,7 +137,7 @@ async fn server_faults_are_tried_again_whatever_their_body() {
 #[tokio::test]
 async fn retry_after_is_waited_for() {
     let busy = (503, vec![("retry-after", "1")], "{}".to_owned());
-    let (script, client) = scripted(vec![busy, found(&[&["a"]])]).await;
+    let (script, client) = scripted(vec![busy, passages(&[&["a"]])]).await;
     let results = client.retrieve(&queries(&["q"]), 1).await;
     assert_eq!(ids(&results[0]), ["a"]);
     let times = script.times();
@@ -159,7 +159,7 @@ async fn a_retry_after_beyond_the_deadline_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_refused_request_is_not_tried_again() {
+async fn a_refused_request_is_not_retried() {
     for status in [400, 401, 404, 413, 422, 429, 501] {
         let (script, client) = scripted(vec![plain(status, "{\"detail\":\"no\"}")]).await;
         let results = client.retrieve(&queries(&["q"]), 1).await;
@@ -171,7 +171,7 @@ async fn a_refused_request_is_not_tried_again() {
 
 #[tokio::test]
 async fn a_malformed_answer_is_an_error_and_never_an_empty_list() {
-    for (body, said) in [
+    for (body, fault) in [
         ("<html>", "it is not JSON"),
         ("[]", "no list \"result\""),
         ("{\"result\":{}}", "no list \"result\""),
@@ -188,7 +188,7 @@ async fn a_malformed_answer_is_an_error_and_never_an_empty_list() {
         assert_eq!(results.len(), 2);
         for result in results {
             let Err(SearchError::Malformed(reason)) = result else { panic!("{body}: {result:?}") };
-            assert!(reason.contains(said), "{said:?} is not in {reason:?}");
+            assert!(reason.contains(fault), "{fault:?} is not in {reason:?}");
         }
         assert_eq!(script.requests().len(), 1);
     }
@@ -208,7 +208,7 @@ async fn a_failed_query_is_an_error_in_its_own_slot() {
 }
 
 #[tokio::test]
-async fn only_the_queries_that_failed_are_asked_again() {
+async fn only_the_queries_that_failed_are_retried() {
     let partly = json!({
         "result": [[], [{"id": "b", "contents": "b"}], []],
         "errors": [
@@ -216,11 +216,11 @@ async fn only_the_queries_that_failed_are_asked_again() {
             {"index": 2, "code": "upstream_timeout", "retryable": true},
         ],
     });
-    let replies = vec![plain(200, &partly.to_string()), found(&[&["a"], &["c"]])];
+    let replies = vec![plain(200, &partly.to_string()), passages(&[&["a"], &["c"]])];
     let (script, client) = scripted(replies).await;
     let results = client.retrieve(&queries(&["p", "q", "r"]), 1).await;
-    let found: Vec<Vec<&str>> = results.iter().map(ids).collect();
-    assert_eq!(found, [["a"], ["b"], ["c"]]);
+    let answered: Vec<Vec<&str>> = results.iter().map(ids).collect();
+    assert_eq!(answered, [["a"], ["b"], ["c"]]);
     assert_eq!(script.requests()[1]["queries"], json!(["p", "r"]));
 }
 
@@ -235,7 +235,7 @@ async fn a_query_that_keeps_failing_is_unavailable_at_the_deadline() {
     let [Err(SearchError::Unavailable { attempts, last, .. })] = &results[..] else {
         panic!("{results:?}");
     };
-    // The deadline may cut the last attempt off, before or after the server has seen it.
+    // The deadline may interrupt the last attempt before or after the server has seen it.
     let cut_off = last != "x";
     assert!(!cut_off || last.contains("time"), "{last}");
     let seen = script.requests().len();
@@ -244,10 +244,10 @@ async fn a_query_that_keeps_failing_is_unavailable_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn an_attempt_that_takes_too_long_is_given_up_and_tried_again() {
+async fn an_attempt_that_takes_too_long_is_cancelled_and_retried() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
-    let script = serve(listener, vec![None, Some(found(&[&["a"]]))]);
+    let script = serve(listener, vec![None, Some(passages(&[&["a"]]))]);
     let attempt_timeout = Duration::from_millis(200);
     let client = RetrieveClient::new(ClientConfig { attempt_timeout, ..config(&url) }).unwrap();
     let results = client.retrieve(&queries(&["q"]), 1).await;
@@ -257,7 +257,7 @@ async fn an_attempt_that_takes_too_long_is_given_up_and_tried_again() {
 
 #[tokio::test]
 async fn a_server_that_is_gone_and_comes_back_is_found_again() {
-    // Bound but not listening: connections are refused, and nobody else can take the port.
+    // Bound but not listening: connections are refused, and no other process can take the port.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let url = format!("http://{}", socket.local_addr().unwrap());
@@ -266,7 +266,7 @@ async fn a_server_that_is_gone_and_comes_back_is_found_again() {
     let mut search = Box::pin(client.retrieve(&asked, 1));
     let while_gone = tokio::time::timeout(Duration::from_millis(100), &mut search).await;
     assert!(while_gone.is_err(), "no answer can have come: {while_gone:?}");
-    let script = serve(socket.listen(16).unwrap(), vec![Some(found(&[&["a"]]))]);
+    let script = serve(socket.listen(16).unwrap(), vec![Some(passages(&[&["a"]]))]);
     let results = search.await;
     assert_eq!(ids(&results[0]), ["a"]);
     assert_eq!(script.requests().len(), 1);
@@ -289,19 +289,20 @@ async fn a_server_that_stays_away_is_an_error_that_says_so() {
 
 #[tokio::test]
 async fn long_lists_go_out_in_several_requests() {
-    let replies = vec![found(&[&["a"], &["b"]]), found(&[&["c"], &["d"]]), found(&[&["e"]])];
+    let replies =
+        vec![passages(&[&["a"], &["b"]]), passages(&[&["c"], &["d"]]), passages(&[&["e"]])];
     let (script, client) = scripted(replies).await;
     let config = ClientConfig { max_request_queries: 2, ..client.config.clone() };
     let client = RetrieveClient::new(config).unwrap();
     let results = client.retrieve(&queries(&["1", "2", "3", "4", "5"]), 1).await;
-    let found: Vec<&str> = results.iter().flat_map(ids).collect();
-    assert_eq!(found, ["a", "b", "c", "d", "e"]);
+    let answered: Vec<&str> = results.iter().flat_map(ids).collect();
+    assert_eq!(answered, ["a", "b", "c", "d", "e"]);
     assert_eq!(script.requests()[2]["queries"], json!(["5"]));
 }
 
 #[tokio::test]
 async fn an_answer_beyond_the_limit_is_refused() {
-    let (_, client) = scripted(vec![found(&[&["a long passage"]])]).await;
+    let (_, client) = scripted(vec![passages(&[&["a long passage"]])]).await;
     let config = ClientConfig { max_response_bytes: 20, ..client.config.clone() };
     let client = RetrieveClient::new(config).unwrap();
     let results = client.retrieve(&queries(&["q"]), 1).await;

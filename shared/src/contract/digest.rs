@@ -1,4 +1,4 @@
-//! SHA-256 of bytes, files and streams, as manifests record it.
+//! SHA-256 digests of bytes, files and streams, as manifests record them.
 
 use std::fmt;
 use std::fs::File;
@@ -21,17 +21,17 @@ pub struct Digest([u8; 32]);
 pub struct NotADigest;
 
 impl Digest {
-    /// The digest that has these bytes.
+    /// Makes a digest from its bytes.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// Digest of `bytes`.
+    /// Computes the digest of `bytes`.
     pub fn of_bytes(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// Digest of a file's bytes, read in pieces.
+    /// Computes the digest of a file, which is read in pieces.
     pub fn of_file(path: &Path) -> io::Result<Self> {
         let mut reader = DigestReader::new(File::open(path)?);
         let mut piece = vec![0; 1 << 20];
@@ -80,19 +80,19 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// Passes bytes through and keeps their digest, so that a file is read once only.
+/// A reader that computes the digest of the bytes it passes on, so that a file is read only once.
 pub struct DigestReader<R> {
     reader: R,
     hasher: Sha256,
 }
 
 impl<R> DigestReader<R> {
-    /// Starts with no bytes read.
+    /// Wraps `reader`.
     pub fn new(reader: R) -> Self {
         Self { reader, hasher: Sha256::new() }
     }
 
-    /// Digest of all bytes read so far.
+    /// Returns the digest of all bytes read so far.
     pub fn digest(self) -> Digest {
         Digest(self.hasher.finalize().into())
     }

@@ -1,5 +1,5 @@
 //! The AMX tiles of a processor (Intel, "Architecture Instruction Set Extensions Programming Reference",
-//! chapter 3): whether they may be used, and a thread's taking and giving back of them.
+//! chapter 3): detection, configuration for a thread, and release.
 
 #![expect(unsafe_code, reason = "tiles exist in assembly only")]
 
@@ -12,11 +12,11 @@ pub const TILE_ROWS: usize = 16;
 /// Bytes of a row of a tile.
 pub const TILE_ROW_BYTES: usize = 64;
 
-/// Linux gives a process the registers of tiles, which are large, on request only.
+/// The request for tile registers: Linux grants them only on request, because they are large.
 const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
 const XFEATURE_TILE_DATA: libc::c_long = 18;
 
-/// What the tiles are: 16 rows of 64 bytes, all eight of them.
+/// The configuration of all eight tiles: 16 rows of 64 bytes each.
 #[repr(C, align(64))]
 struct TileConfig([u8; 64]);
 
@@ -32,30 +32,30 @@ static TILE_CONFIG: TileConfig = {
     TileConfig(bytes)
 };
 
-/// Whether the processor has tiles of bfloat16, and the system lets this process use them.
+/// Returns `true` if the processor has tiles for bfloat16 and the system lets this process use them.
 pub fn are_there() -> bool {
     static ARE_THERE: OnceLock<bool> = OnceLock::new();
     *ARE_THERE.get_or_init(|| {
-        let found = __cpuid_count(7, 0).edx;
-        let (bf16, tile) = (found >> 22 & 1 == 1, found >> 24 & 1 == 1);
+        let features = __cpuid_count(7, 0).edx;
+        let (bf16, tile) = (features >> 22 & 1 == 1, features >> 24 & 1 == 1);
         if !(cfg!(target_os = "linux") && bf16 && tile) {
             return false;
         }
-        // SAFETY: asks for the use of registers; touches no memory.
+        // SAFETY: the system call requests the use of registers; it accesses no memory.
         let refused =
             unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_TILE_DATA) };
         refused == 0
     })
 }
 
-/// Gives the calling thread its tiles.
+/// Configures the tiles of the calling thread.
 pub fn configure() {
-    // SAFETY: the configuration has 64 bytes; tiles hold nothing of anybody else's.
+    // SAFETY: the configuration has the 64 bytes that the instruction reads, and the tiles belong to this thread.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const TILE_CONFIG, options(nostack, readonly)) };
 }
 
-/// Gives them back, which makes a switch to another thread cheap again.
+/// Releases the tiles of the calling thread, which makes context switches cheap again.
 pub fn release() {
-    // SAFETY: no tile holds anything that is still wanted.
+    // SAFETY: the instruction clears only tiles of this thread, and callers have stored their results.
     unsafe { asm!("tilerelease", options(nostack, nomem)) };
 }

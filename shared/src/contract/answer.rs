@@ -1,11 +1,11 @@
-//! Normalisation of answers, so that the reward of the trainer and the evaluation of the retriever
-//! mean the same by an answer that is found.
+//! Normalisation of answers. The trainer's reward and the retriever's evaluation share it, so both agree on which
+//! text contains an answer.
 
 const ARTICLES: [&str; 3] = ["a", "an", "the"];
 
-/// SQuAD's normalisation (Rajpurkar et al. 2016) in the reference's order: lower case, ASCII
-/// punctuation removed, articles removed, white space collapsed. Other punctuation stays: curly
-/// quotes and dashes are not ASCII.
+/// Applies SQuAD's normalisation (Rajpurkar et al. 2016) in the reference's order: converts to lower case, removes
+/// ASCII punctuation, removes articles, collapses white space. Punctuation outside ASCII, such as curly quotes and
+/// dashes, stays.
 pub fn normalize(text: &str) -> String {
     let unpunctuated: String =
         text.to_lowercase().chars().filter(|c| !c.is_ascii_punctuation()).collect();
@@ -16,13 +16,13 @@ pub fn normalize(text: &str) -> String {
         .join(" ")
 }
 
-/// White space by Python's definition, which adds the four ASCII separators to Unicode's.
+/// Returns `true` for white space in Python's definition: Unicode's, and the four ASCII separators.
 pub fn is_white_space(character: char) -> bool {
     character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)
 }
 
-/// Replaces whole articles by a space. A word is a run of letters, digits and underscores: the
-/// article of "the-end" stands alone only if the dash is not ASCII, because others are gone by now.
+/// Replaces whole articles by a space. A word is a run of letters, digits and underscores. ASCII dashes are already
+/// removed, so the article in "the-end" is a word only if the dash is not ASCII.
 fn without_articles(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut word = String::new();
@@ -48,8 +48,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn articles_punctuation_and_case_do_not_count() {
-        // The trainer compares with more texts, which Search-R1 recorded.
+    fn articles_punctuation_and_case_are_ignored() {
+        // The trainer's tests compare more texts, recorded from Search-R1.
         for (text, expected) in [
             ("The  Beatles", "beatles"),
             ("An apple, a day; the doctor!", "apple day doctor"),

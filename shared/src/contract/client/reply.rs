@@ -1,16 +1,16 @@
-//! Reads the body of a successful `/retrieve` answer.
+//! Parsing of the body of a successful `/retrieve` response.
 
 use serde_json::Value;
 
 use super::Passage;
 
-/// What the server says of one query.
+/// The server's answer to one query.
 pub(super) enum Answer {
     Passages(Vec<Passage>),
     Failed { code: String, retryable: bool },
 }
 
-/// One answer a query, or what is wrong with the body.
+/// Returns one answer for each query, or the fault of the body.
 pub(super) fn parse(bytes: &[u8], queries: usize) -> Result<Vec<Answer>, String> {
     let body: Value =
         serde_json::from_slice(bytes).map_err(|error| format!("it is not JSON: {error}"))?;
@@ -26,7 +26,7 @@ pub(super) fn parse(bytes: &[u8], queries: usize) -> Result<Vec<Answer>, String>
         Value::Null => {}
         Value::Array(errors) => {
             for error in errors {
-                place(error, &mut answers)?;
+                insert_error(error, &mut answers)?;
             }
         }
         other => return Err(format!("\"errors\" is {other}, not a list")),
@@ -34,13 +34,13 @@ pub(super) fn parse(bytes: &[u8], queries: usize) -> Result<Vec<Answer>, String>
     Ok(answers)
 }
 
-/// A failed query has an empty list in `result` and its error beside it: the error replaces it.
-fn place(error: &Value, answers: &mut [Answer]) -> Result<(), String> {
+/// Replaces the empty list that `result` has for a failed query by its error.
+fn insert_error(error: &Value, answers: &mut [Answer]) -> Result<(), String> {
     let slot = error["index"]
         .as_u64()
         .and_then(|index| answers.get_mut(usize::try_from(index).ok()?))
         .ok_or_else(|| {
-            format!("\"errors\" names the query {}, which was not asked", error["index"])
+            format!("\"errors\" names the query {}, which is not in the request", error["index"])
         })?;
     *slot = Answer::Failed {
         code: error["code"].as_str().unwrap_or("unknown").to_owned(),
@@ -52,7 +52,7 @@ fn place(error: &Value, answers: &mut [Answer]) -> Result<(), String> {
 fn passages(query: usize, entry: &Value) -> Result<Vec<Passage>, String> {
     let list = entry.as_array().ok_or_else(|| format!("result[{query}] is not a list"))?;
     let read = |(rank, hit): (usize, &Value)| {
-        // Nested with a score, or flat: servers of both kinds are in use.
+        // Some servers nest the document next to its score, others send it alone.
         let document = hit.get("document").unwrap_or(hit);
         let contents = document["contents"]
             .as_str()

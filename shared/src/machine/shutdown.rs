@@ -1,23 +1,21 @@
-//! The wish of the outside world that the process ends. What to finish first is the caller's
-//! matter.
+//! Signals that request the end of the process. The caller decides what to finish first.
 
 use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Which signal came.
+/// The signal that arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shutdown {
     /// SIGTERM: a supervisor stops the service.
     Terminate,
-    /// SIGINT: somebody pressed Ctrl-C.
+    /// SIGINT: the user pressed Ctrl-C.
     Interrupt,
 }
 
-/// Starts to listen at once and returns a future that ends with the first SIGTERM or SIGINT.
+/// Starts to listen immediately and returns a future that resolves at the first SIGTERM or SIGINT.
 ///
-/// Must be called inside a tokio runtime. A signal that comes between this call and the first
-/// poll of the future is not lost.
+/// Must be called inside a tokio runtime. A signal between this call and the future's first poll is not lost.
 pub fn listen() -> io::Result<impl Future<Output = Shutdown> + Send + 'static> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -1,8 +1,8 @@
-//! CUDA kernels that are compiled at run time: by NVRTC for the device at hand, and by a C++ compiler
-//! for tests on machines without one.
+//! CUDA kernels that are compiled at run time: by NVRTC for a device, and by a C++ compiler for tests on machines
+//! without one.
 //!
-//! Nothing here may be asked in another order: the bindings panic where a library or one of its
-//! functions is missing.
+//! Check that the library exists before any other call: the bindings panic if a library or one of its functions is
+//! missing.
 
 #![expect(unsafe_code, reason = "NVRTC is a C library")]
 
@@ -14,26 +14,29 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use cudarc::nvrtc::{result, sys};
 use thiserror::Error;
 
-/// Why there is no machine code of a kernel.
+/// The reason why kernels were not compiled.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum CompileError {
-    /// The compiler's library is not there.
+    /// The compiler's library is missing.
     #[error("NVRTC is missing: found no libnvrtc.so that the loader knows (LD_LIBRARY_PATH)")]
     NoCompiler,
     /// The kernels did not compile.
     #[error("the kernels do not compile for {architecture}: {log}")]
     Failed {
-        /// What they were compiled for.
+        /// Target architecture.
         architecture: String,
-        /// What the compiler said.
+        /// Output of the compiler.
         log: String,
     },
-    /// A function of the library is missing, or something else that should not happen did.
+    /// A function of the library is missing, or the bindings panicked for another reason.
     #[error("NVRTC failed: {0}")]
     Panicked(String),
 }
 
-/// Runs what calls the bindings; the text of a panic of theirs is the error.
+/// Runs `work`, which calls the bindings.
+///
+/// # Errors
+/// The text of a panic in `work`.
 pub fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -41,9 +44,9 @@ pub fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
-/// Machine code of `source`, which errors call `name`, for a compute capability, such as (9, 0), with
-/// macros such as `WIDTH=4`. Machine code rather than PTX is asked for, as a driver refuses PTX of a
-/// compiler that is newer than itself. Needs NVRTC, but neither a driver nor a device.
+/// Compiles `source` to machine code for a compute capability such as (9, 0), with macros such as `WIDTH=4`; `name`
+/// is the name of the source in messages. It compiles to machine code because a driver refuses PTX of a compiler that
+/// is newer than itself. Needs NVRTC, but neither a driver nor a device.
 pub fn compile(
     source: &str,
     name: &CStr,
@@ -51,7 +54,7 @@ pub fn compile(
     macros: &[String],
 ) -> Result<Vec<u8>, CompileError> {
     let compiled = guarded(|| {
-        // SAFETY: only looks whether the loader finds the library; its initialisers are NVIDIA's.
+        // SAFETY: the call only loads the library, whose initialisers are NVIDIA's.
         if !unsafe { sys::is_culib_present() } {
             return Err(CompileError::NoCompiler);
         }
@@ -64,7 +67,7 @@ pub fn compile(
         );
         let mut options =
             vec![format!("--gpu-architecture={architecture}"), "--std=c++17".to_owned()];
-        options.extend(macros.iter().map(|one| format!("--define-macro={one}")));
+        options.extend(macros.iter().map(|definition| format!("--define-macro={definition}")));
         // SAFETY: the program was made above and is destroyed when it is dropped.
         unsafe { result::compile_program(program.0, &options) }.map_err(|error| {
             let log = program.log();
@@ -92,7 +95,7 @@ impl Program {
 
     fn machine_code(&self) -> Result<Vec<u8>, String> {
         let mut length = 0;
-        // SAFETY: the program is alive, and the place is that of a `usize`.
+        // SAFETY: the program is alive, and the pointer is that of a `usize`.
         let code = unsafe { sys::nvrtcGetCUBINSize(self.0, &raw mut length) };
         code.result().map_err(|error| format!("{error:?}"))?;
         let mut bytes = vec![0u8; length];
@@ -105,8 +108,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // SAFETY: the program is alive, and nobody uses it after this. What it answers to that
-        // changes nothing.
+        // SAFETY: the program is alive and is not used after this. A failure cannot be handled here.
         let _ = unsafe { result::destroy_program(self.0) };
     }
 }

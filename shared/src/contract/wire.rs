@@ -1,19 +1,19 @@
-//! The JSON of `/retrieve`, as both services read and write it. Only data: what the fields mean to
-//! a back end, and which of the many client dialects a request is in, is the server's matter.
+//! The JSON of `/retrieve`, as both services read and write it. Only data: the server decides what the fields mean
+//! to a back end, and recognises the dialects of other clients.
 
 use serde::{Deserialize, Serialize};
 
-use crate::passage::Passage;
+use crate::contract::passage::Passage;
 
 /// A batch of queries, in the dialect of Search-R1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetrieveRequest {
-    /// Queries, in the order in which their results come back. May be empty.
+    /// Queries, in the order of their results. May be empty.
     pub queries: Vec<String>,
-    /// Passages wanted per query. Absent or 0 means the server's default.
+    /// Passages per query. Absent or 0 means the server's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topk: Option<usize>,
-    /// Whether every passage comes with its score.
+    /// `true` if every passage is to come with its score.
     #[serde(default)]
     pub return_scores: bool,
 }
@@ -23,13 +23,13 @@ pub struct RetrieveRequest {
 pub struct RetrieveResponse {
     /// One list per query, best passage first.
     pub result: Vec<Vec<RankedPassage>>,
-    /// The queries that failed. Their list in `result` is empty, which alone would read as
+    /// The queries that failed. Their lists in `result` are empty, which without this entry would mean
     /// "nothing found".
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<QueryError>,
 }
 
-/// A passage in a result list: with its score when the request asked for scores.
+/// A passage in a result list, with its score if the request asked for scores.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum RankedPassage {
@@ -37,7 +37,7 @@ pub enum RankedPassage {
     Scored {
         /// The passage.
         document: Passage,
-        /// Higher is better; the scale is the back end's.
+        /// The score: higher is better, and the scale depends on the back end.
         score: f64,
     },
     /// The passage alone.
@@ -45,21 +45,21 @@ pub enum RankedPassage {
 }
 
 impl RankedPassage {
-    /// The passage, whichever way it was sent.
+    /// Returns the passage, in whichever form it was sent.
     pub fn passage(&self) -> &Passage {
         match self {
             Self::Scored { document, .. } | Self::Bare(document) => document,
         }
     }
 
-    /// The passage, whichever way it was sent, without a copy.
+    /// Converts to the passage, in whichever form it was sent.
     pub fn into_passage(self) -> Passage {
         match self {
             Self::Scored { document, .. } | Self::Bare(document) => document,
         }
     }
 
-    /// The score, where it was asked for.
+    /// Returns the score, if there is one.
     pub fn score(&self) -> Option<f64> {
         match self {
             Self::Scored { score, .. } => Some(*score),
@@ -68,47 +68,47 @@ impl RankedPassage {
     }
 }
 
-/// Why one query of a batch has no result.
+/// The failure of one query of a batch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueryError {
     /// Position of the query in the request.
     pub index: usize,
-    /// What went wrong.
+    /// Kind of the failure.
     pub code: QueryErrorCode,
-    /// Whether the same query may succeed when it is sent again.
+    /// `true` if the same query may succeed when it is sent again.
     pub retryable: bool,
 }
 
-/// What can go wrong with one query.
+/// The kinds of failures of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum QueryErrorCode {
     /// The server's time limit passed before the query was answered.
     DeadlineExceeded,
-    /// The query is longer than the server takes.
+    /// The query is longer than the server accepts.
     QueryTooLong,
-    /// A fault of the server, which its log explains.
+    /// A fault of the server; its log has the details.
     Internal,
     /// A code that this version does not know.
     #[serde(other)]
     Unknown,
 }
 
-/// The body of a 422: what is wrong with the request, and where.
+/// The body of a 422: the faults of the request and their positions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ValidationErrors {
-    /// Everything that was found wrong, at least one entry.
+    /// All faults, at least one.
     pub detail: Vec<ValidationError>,
 }
 
 /// One fault of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ValidationError {
-    /// Path to the value: `["body", "queries", 3]`.
+    /// Path to the value, such as `["body", "queries", 3]`.
     pub loc: Vec<Location>,
-    /// What is wrong and what is accepted.
+    /// The fault, and what is accepted.
     pub msg: String,
-    /// Name of the kind of fault, for programs.
+    /// Kind of the fault, for programs.
     #[serde(rename = "type")]
     pub kind: String,
 }
@@ -126,11 +126,11 @@ pub enum Location {
 /// The body of every other error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {
-    /// What went wrong, in words.
+    /// Description of the error.
     pub detail: String,
     /// Name of the error, for programs.
     pub code: String,
-    /// The limit that the request passed, in bytes (413 only).
+    /// The limit that the request exceeded, in bytes (413 only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_bytes: Option<usize>,
 }
@@ -144,10 +144,10 @@ pub struct ServerInfo {
     pub version: String,
     /// Back end that answers, such as `bm25`.
     pub backend: String,
-    /// Back ends that search: the parts of a hybrid one, else the one itself.
+    /// The back ends that search: the parts of a hybrid back end, else the back end itself.
     #[serde(default)]
     pub components: Vec<String>,
-    /// Whether a re-ranker comes after the back end, and scores are its own.
+    /// `true` if a re-ranker follows the back end; scores are then the re-ranker's.
     #[serde(default)]
     pub has_reranker: bool,
     /// SHA-256 of the index manifest, which holds the digest of every index file.
@@ -160,26 +160,26 @@ pub struct ServerInfo {
     pub k1: f32,
     /// BM25 length normalisation.
     pub b: f32,
-    /// What the server accepts.
+    /// Limits of the server.
     pub limits: ServerLimits,
 }
 
-/// What a server accepts, so that a client can stay within it.
+/// The limits of a server, so that clients can observe them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerLimits {
-    /// Passages per query when the request names no number.
+    /// Passages per query if the request has no number.
     pub default_top_k: usize,
-    /// Most passages per query.
+    /// Maximum number of passages per query.
     pub max_top_k: usize,
-    /// Most queries in a request.
+    /// Maximum number of queries in a request.
     pub max_batch_queries: usize,
-    /// Longest query in bytes.
+    /// Maximum length of a query, in bytes.
     pub max_query_bytes: usize,
-    /// Largest request body in bytes.
+    /// Maximum size of a request body, in bytes.
     pub max_body_bytes: usize,
-    /// Most queries admitted at once over all requests.
+    /// Maximum number of concurrently admitted queries of all requests.
     pub max_queued_queries: usize,
-    /// Time limit of a request in milliseconds.
+    /// Time limit of a request, in milliseconds.
     pub deadline_ms: u64,
 }
 

@@ -96,7 +96,7 @@ fn detected() -> InstructionSet {
         (false, ..) => InstructionSet::Portable,
         (true, false, _) => InstructionSet::Avx2,
         (true, true, false) => InstructionSet::Avx512,
-        (true, true, true) if crate::tiles_x86::are_there() => InstructionSet::Amx,
+        (true, true, true) if super::tiles_x86::are_there() => InstructionSet::Amx,
         (true, true, true) => InstructionSet::Avx512Bf16,
     }
 }

@@ -1,5 +1,5 @@
-//! Logging of both services: one subscriber, to standard error, so that standard output stays for
-//! what a command prints. Nothing here reads the environment; the caller passes what it found.
+//! Logging of both services: one subscriber that writes to standard error, because standard output is for the results
+//! of commands. It does not read the environment; the caller passes the filter.
 
 use std::io::IsTerminal;
 
@@ -8,24 +8,24 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// How a log line looks.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// One JSON object a line, for machines.
+    /// One JSON object per line, for programs.
     Json,
 }
 
-/// Logging could not be set up.
+/// The reason why logging could not be set up.
 #[derive(Debug, Error)]
 pub enum TelemetryError {
-    /// The filter is not one that tracing understands.
-    #[error("log filter {filter:?} is not understood: {reason}")]
+    /// The filter is invalid.
+    #[error("log filter {filter:?} is invalid: {reason}")]
     Filter {
-        /// What was given.
+        /// The given filter.
         filter: String,
-        /// Why it was refused.
+        /// The reason why it is invalid.
         reason: String,
     },
     /// A subscriber is installed already.
@@ -38,8 +38,8 @@ pub fn check_filter(filter: &str) -> Result<(), TelemetryError> {
     parse(filter).map(|_| ())
 }
 
-/// Installs the process-wide logger. Call once. `writer` leads to standard error, directly or past
-/// what else is shown there.
+/// Installs the logger of the process; call it once. `writer` writes to standard error, directly or around other
+/// output such as a progress bar.
 pub fn init<W>(filter: &str, format: LogFormat, writer: W) -> Result<(), TelemetryError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,

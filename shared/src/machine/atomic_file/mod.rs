@@ -1,5 +1,5 @@
-//! Files and folders that are either whole or absent: written under another name, synced to disk,
-//! then renamed. A process that is killed half-way leaves the old state, never a torn one.
+//! Files and folders that are either whole or absent: they are written under another name, synced to disk, then
+//! renamed. A process that is killed half-way leaves the old state, never a partial one.
 
 mod replacement;
 
@@ -10,19 +10,19 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use replacement::{Replacement, is_there};
+use replacement::{Replacement, exists};
 
-/// A file or folder could not be written.
+/// The reason why a file or folder could not be written.
 #[derive(Debug, Error)]
 pub enum AtomicError {
     /// An operation on a path failed.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation, as a verb.
         action: &'static str,
-        /// On what.
+        /// The path of the operation.
         path: PathBuf,
-        /// Why it failed.
+        /// The error of the operation.
         source: io::Error,
     },
     /// Another process is writing the same folder.
@@ -33,13 +33,13 @@ pub enum AtomicError {
     NoName(PathBuf),
 }
 
-/// Attaches path and action to an I/O error.
+/// Adds path and action to an I/O error.
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> AtomicError {
     let path = path.to_owned();
     move |source| AtomicError::Io { action, path, source }
 }
 
-/// Writes `bytes` to `path`, replacing what was there in one step.
+/// Writes `bytes` to `path` and atomically replaces an existing file.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), AtomicError> {
     let temporary = sibling(path, "partial")?;
     let mut file = File::create(&temporary).map_err(failed("create", &temporary))?;
@@ -49,31 +49,30 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), AtomicError> {
     sync_folder(parent(path))
 }
 
-/// Puts the folder `new`, whose content is on the disk, in the place of `target` and removes what
-/// was there. Where the file system can exchange two names, `target` is there all the time; where
-/// it cannot, there is a moment at which the old folder is set aside, for [`recover`] to find.
+/// Replaces the folder `target` by the folder `new`, whose content has been synced, and removes the old folder. If the
+/// file system can exchange two names, `target` exists at all times. Otherwise the old folder is set aside for a
+/// moment; [`recover`] restores it after a kill.
 pub fn replace_folder(new: &Path, target: &Path) -> Result<(), AtomicError> {
     Replacement::new(new, target)?.run()
 }
 
-/// Puts back the folder that a killed writer has set aside and not replaced; whether it did so. A
-/// living writer is left to finish.
+/// Restores the folder that a killed writer set aside and did not replace. Returns `true` if it did so. Does not
+/// disturb a running writer.
 pub fn recover(target: &Path) -> Result<bool, AtomicError> {
     let retired = sibling(target, "retired")?;
-    if is_there(target)? || !is_there(&retired)? {
+    if exists(target)? || !exists(&retired)? {
         return Ok(false);
     }
     let Writers::Gone(_lock) = lock_out_writers(target)? else { return Ok(false) };
-    fs::rename(&retired, target).map_err(failed("put back", target))?;
+    fs::rename(&retired, target).map_err(failed("restore", target))?;
     sync_folder(parent(target))?;
     Ok(true)
 }
 
-/// Removes what killed writers of `target` have left beside it, once something is in place. A living
-/// writer is left alone.
+/// Removes the leftovers of killed writers next to `target`, if `target` exists. Does not disturb a running writer.
 pub fn remove_leftovers(target: &Path) -> Result<(), AtomicError> {
     recover(target)?;
-    if is_there(target)?
+    if exists(target)?
         && let Writers::Gone(_lock) = lock_out_writers(target)?
     {
         remove_tree(&sibling(target, "partial")?)?;
@@ -82,16 +81,16 @@ pub fn remove_leftovers(target: &Path) -> Result<(), AtomicError> {
     Ok(())
 }
 
-/// Removes what was replaced by a folder that is in place.
+/// Removes the old folder that `target` has replaced.
 pub fn remove_retired(target: &Path) -> Result<(), AtomicError> {
-    if is_there(target)? { remove_tree(&sibling(target, "retired")?) } else { Ok(()) }
+    if exists(target)? { remove_tree(&sibling(target, "retired")?) } else { Ok(()) }
 }
 
-/// Processes that write a folder.
+/// The state of a folder's writers.
 enum Writers {
-    /// One is writing.
+    /// A writer is running.
     Alive,
-    /// None is, and none can take up what they have left, if anything, while this is held.
+    /// No writer is running. While the lock is held, none can start on the leftovers, if there are any.
     Gone(Option<File>),
 }
 
@@ -108,7 +107,7 @@ fn lock_out_writers(target: &Path) -> Result<Writers, AtomicError> {
     }
 }
 
-/// A folder under construction. Dropped without [`AtomicDir::commit`], it is removed.
+/// A folder under construction. It is removed if it is dropped without [`AtomicDir::commit`].
 #[derive(Debug)]
 pub struct AtomicDir {
     target: PathBuf,
@@ -118,8 +117,11 @@ pub struct AtomicDir {
 }
 
 impl AtomicDir {
-    /// Starts a folder that will become `target`. What a killed writer left behind is removed, or
-    /// put back if it was in place; a living writer of the same folder is an error.
+    /// Starts a folder that will become `target`. Removes the leftovers of a killed writer, or restores the old
+    /// folder.
+    ///
+    /// # Errors
+    /// A running writer of the same folder, or a failed operation.
     pub fn create(target: &Path) -> Result<Self, AtomicError> {
         recover(target)?;
         let temporary = sibling(target, "partial")?;
@@ -132,8 +134,8 @@ impl AtomicDir {
             Err(TryLockError::WouldBlock) => return Err(AtomicError::Busy(target.to_owned())),
             Err(TryLockError::Error(error)) => return Err(failed("lock", &temporary)(error)),
         }
-        // The other writer may have finished between our open and our lock; then the name is
-        // gone or stands for another folder, and what we locked is its finished work.
+        // The other writer may have finished between our open and our lock. Then the name is gone or belongs to
+        // another folder, and the locked folder is the other writer's finished work.
         if !same_file(&lock, &temporary) {
             return Err(AtomicError::Busy(target.to_owned()));
         }
@@ -141,12 +143,12 @@ impl AtomicDir {
         Ok(Self { target: target.to_owned(), temporary, lock: Some(lock) })
     }
 
-    /// Where to write the content.
+    /// Returns the folder to write the content to.
     pub fn path(&self) -> &Path {
         &self.temporary
     }
 
-    /// Syncs everything and puts the folder in place, as [`replace_folder`] does.
+    /// Syncs everything and replaces the target, as [`replace_folder`] does.
     pub fn commit(mut self) -> Result<(), AtomicError> {
         sync_tree(&self.temporary)?;
         let replacement = Replacement::new(&self.temporary, &self.target)?;
@@ -159,7 +161,7 @@ impl AtomicDir {
 impl Drop for AtomicDir {
     fn drop(&mut self) {
         if self.lock.is_some() {
-            // Best effort: the next writer clears what stays.
+            // Best effort: the next writer removes leftovers.
             let _ = fs::remove_dir_all(&self.temporary);
         }
     }
@@ -172,7 +174,7 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
-/// `dir/.name.suffix` for `dir/name`: on the same file system, so that a rename is atomic.
+/// Returns `dir/.name.suffix` for `dir/name`. It is on the same file system, so a rename is atomic.
 fn sibling(path: &Path, suffix: &str) -> Result<PathBuf, AtomicError> {
     let name = path.file_name().ok_or_else(|| AtomicError::NoName(path.to_owned()))?;
     let mut hidden = std::ffi::OsString::from(".");
@@ -184,7 +186,7 @@ fn sibling(path: &Path, suffix: &str) -> Result<PathBuf, AtomicError> {
 
 fn same_file(open: &File, path: &Path) -> bool {
     match (open.metadata(), fs::metadata(path)) {
-        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
         _ => false,
     }
 }
@@ -236,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_replaced_and_nothing_else_stays() {
+    fn a_file_is_replaced_without_leftovers() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         write(&path, b"one").unwrap();
@@ -269,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn leftovers_of_a_killed_writer_are_cleared_and_a_living_one_is_respected() {
+    fn leftovers_of_a_killed_writer_are_removed_and_a_running_one_is_not_disturbed() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("index");
         fs::create_dir(dir.path().join(".index.partial")).unwrap();

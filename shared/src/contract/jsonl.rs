@@ -1,5 +1,5 @@
-//! JSON Lines, read and written one bounded line at a time. Every fault names the file, the line
-//! and what is wrong; what a record must contain is the caller's matter.
+//! JSON Lines, read and written one line of bounded length at a time. Every error names the file, the line and the
+//! fault. The caller decides what a record must contain.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -9,22 +9,22 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-/// Longest line that is read, in bytes. A file without line breaks must not fill the memory.
+/// Maximum length of a line, in bytes. A file without line breaks must not fill the memory.
 pub const LINE_LIMIT_BYTES: usize = 16 * 1024 * 1024;
 
-/// A line that could not be used.
+/// An unusable line of a file.
 #[derive(Debug, Error)]
 #[error("{}:{line}: {fault}", path.display())]
 pub struct JsonlError {
     /// The file.
     pub path: PathBuf,
-    /// The line, counted from 1; 0 when the file could not be opened.
+    /// The line, counted from 1; 0 if the file could not be opened.
     pub line: u64,
-    /// What is wrong with it.
+    /// The fault of the line.
     pub fault: LineFault,
 }
 
-/// What can be wrong with a line.
+/// A fault of a line.
 #[derive(Debug, Error)]
 pub enum LineFault {
     /// The file could not be opened or read.
@@ -42,15 +42,15 @@ pub enum LineFault {
     /// The line is not JSON, or not of the expected form.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
-    /// The line is JSON but not a record that the caller takes.
+    /// The line is JSON but not a record that the caller accepts.
     #[error("{0}")]
     Record(String),
 }
 
-/// A line of text with its place.
+/// A line of text and its position in the file.
 #[derive(Debug)]
 pub struct Line<'a> {
-    /// Counted from 1.
+    /// Number of the line, counted from 1.
     pub number: u64,
     /// The line without its line break.
     pub text: &'a str,
@@ -63,13 +63,13 @@ impl Line<'_> {
         serde_json::from_str(self.text).map_err(|error| self.fault(error.into()))
     }
 
-    /// An error that names this line.
+    /// Makes an error that names this line.
     pub fn fault(&self, fault: LineFault) -> JsonlError {
         JsonlError { path: self.path.to_owned(), line: self.number, fault }
     }
 }
 
-/// Reads a file line by line. Blank lines hold no record and are passed over, but counted.
+/// A reader of lines. Blank lines are counted and skipped.
 #[derive(Debug)]
 pub struct JsonlReader<R> {
     reader: R,
@@ -92,17 +92,17 @@ impl JsonlReader<BufReader<File>> {
 }
 
 impl<R: BufRead> JsonlReader<R> {
-    /// Reads from `reader`; `path` is what errors call it.
+    /// Reads from `reader`; `path` is its name in errors.
     pub fn new(reader: R, path: &Path) -> Self {
         Self { reader, path: path.to_owned(), buffer: Vec::new(), line: 0, bytes_read: 0 }
     }
 
-    /// Bytes read so far, for progress.
+    /// Returns the number of bytes read so far, for progress.
     pub fn bytes_read(&self) -> u64 {
         self.bytes_read
     }
 
-    /// The next line that is not blank.
+    /// Returns the next line that is not blank.
     pub fn next_line(&mut self) -> Result<Option<Line<'_>>, JsonlError> {
         loop {
             self.buffer.clear();
@@ -127,7 +127,7 @@ impl<R: BufRead> JsonlReader<R> {
         }
     }
 
-    /// Gives the reader back, for instance to ask it for a digest.
+    /// Returns the underlying reader, for instance to get its digest.
     pub fn into_inner(self) -> R {
         self.reader
     }
@@ -147,7 +147,7 @@ impl<R: BufRead> JsonlReader<R> {
     }
 }
 
-/// Reads every record of a file.
+/// Reads all records of a file.
 pub fn read_all<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, JsonlError> {
     let mut reader = JsonlReader::open(path)?;
     let mut records = Vec::new();
@@ -157,8 +157,7 @@ pub fn read_all<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, JsonlError> 
     Ok(records)
 }
 
-/// Writes one record and its line break in a single write, so that a reader of a growing file
-/// sees whole lines.
+/// Writes a record and its line break in a single write, so that readers of a growing file see whole lines.
 pub fn write_record<T: Serialize>(out: &mut impl Write, record: &T) -> io::Result<()> {
     let mut line = serde_json::to_vec(record)?;
     line.push(b'\n');
@@ -180,8 +179,8 @@ mod tests {
 
     #[test]
     fn blank_lines_are_counted_and_the_last_line_needs_no_break() {
-        let found = lines(b"{\"a\":1}\r\n\n  \n{\"a\":2}").unwrap();
-        assert_eq!(found, [(1, "{\"a\":1}".to_owned()), (4, "{\"a\":2}".to_owned())]);
+        let read = lines(b"{\"a\":1}\r\n\n  \n{\"a\":2}").unwrap();
+        assert_eq!(read, [(1, "{\"a\":1}".to_owned()), (4, "{\"a\":2}".to_owned())]);
     }
 
     #[test]
@@ -204,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn written_records_are_read_back() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rows.jsonl");
         let mut file = File::create(&path).unwrap();

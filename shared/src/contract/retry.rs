@@ -1,26 +1,26 @@
-//! When to try again: jittered exponential back-off under an overall deadline.
+//! The schedule of retries: jittered exponential back-off with an overall deadline.
 //!
-//! Owns the arithmetic only. It neither sleeps nor reads a clock, so that the schedule can be
-//! tested as a plain function of elapsed time.
+//! Owns only the arithmetic. It neither sleeps nor reads a clock, so tests can treat the schedule as a function of
+//! elapsed time.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-use crate::splitmix;
+use crate::contract::splitmix;
 
-/// The limits of one operation that is tried several times.
+/// The limits of an operation that may be retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// Upper end of the first pause; each later pause may be twice as long.
+    /// Upper limit of the first pause; each later limit is twice the one before.
     pub first_pause: Duration,
-    /// Upper end of every pause, unless the server asks for more.
+    /// Upper limit of every pause, unless the server requests a longer one.
     pub max_pause: Duration,
-    /// From the start of the first attempt; no pause is begun that would end after it.
+    /// Time from the start of the first attempt after which no pause may end.
     pub deadline: Duration,
 }
 
 impl Default for RetryPolicy {
-    /// Rides out a server that is restarted, without hammering one that is overloaded.
+    /// Returns limits that survive the restart of a server and do not add load to an overloaded one.
     fn default() -> Self {
         Self {
             first_pause: Duration::from_millis(200),
@@ -39,32 +39,35 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Pauses that differ from process to process and from operation to operation, so that clients
-    /// that failed together do not come back together.
+    /// Starts with random pauses, so that clients that failed together do not retry together.
     pub fn new(policy: RetryPolicy) -> Self {
         Self::seeded(policy, RandomState::new().hash_one(0_u64))
     }
 
-    /// Pauses decided by `seed`.
+    /// Starts with pauses that `seed` determines.
     pub fn seeded(policy: RetryPolicy, seed: u64) -> Self {
         Self { policy, pauses: 0, random: seed }
     }
 
-    /// The pause before the next attempt, or `None` when there is no time for one. `elapsed` counts
-    /// from the start of the first attempt; `asked` is what the server asked for (`Retry-After`)
-    /// and is waited for at least, while time is left.
-    pub fn next_pause(&mut self, elapsed: Duration, asked: Option<Duration>) -> Option<Duration> {
+    /// Returns the pause before the next attempt, or `None` if there is no time for another attempt. `elapsed`
+    /// counts from the start of the first attempt. The pause is at least `requested`, which is the server's
+    /// `Retry-After`.
+    pub fn next_pause(
+        &mut self,
+        elapsed: Duration,
+        requested: Option<Duration>,
+    ) -> Option<Duration> {
         let doubled = self.policy.first_pause.saturating_mul(1 << self.pauses.min(30));
         let ceiling = doubled.min(self.policy.max_pause);
         self.pauses = self.pauses.saturating_add(1);
-        // Between half the ceiling and all of it: spread out, yet never immediate.
+        // Between half the ceiling and all of it: spread out, but never immediate.
         let jittered = ceiling.mul_f64(0.5 + 0.5 * self.next_unit());
-        let pause = asked.map_or(jittered, |asked| asked.saturating_add(jittered));
-        let left = self.policy.deadline.checked_sub(elapsed)?;
-        (pause < left).then_some(pause)
+        let pause = requested.map_or(jittered, |requested| requested.saturating_add(jittered));
+        let remaining = self.policy.deadline.checked_sub(elapsed)?;
+        (pause < remaining).then_some(pause)
     }
 
-    /// A number in [0, 1).
+    /// Draws a number in [0, 1).
     fn next_unit(&mut self) -> f64 {
         splitmix::unit(splitmix::next(&mut self.random))
     }
@@ -83,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_the_limit_and_lie_in_the_upper_half() {
+    fn pauses_double_up_to_the_limit_and_are_in_the_upper_half() {
         for seed in 0..50 {
             let mut backoff = Backoff::seeded(policy(1_000_000), seed);
             for ceiling_ms in [100, 200, 400, 800, 1000, 1000, 1000] {
@@ -112,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_asks_for_is_waited_for_at_least() {
+    fn a_pause_is_at_least_as_long_as_the_server_requests() {
         let mut backoff = Backoff::seeded(policy(10_000), 1);
         let asked = Duration::from_secs(3);
         let pause = backoff.next_pause(Duration::ZERO, Some(asked)).unwrap();

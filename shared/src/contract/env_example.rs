@@ -1,37 +1,36 @@
-//! How `.env.example` shows a variable, so that both services' parts of it look alike.
+//! The format of a variable in `.env.example`, which both services' parts have in common.
 
 use std::fmt::Write as _;
 
-/// Longest line of a comment, in characters.
+/// Maximum length of a comment line, in characters.
 const LINE_CHARS: usize = 100;
 
-/// One variable of `.env.example`.
+/// A variable of `.env.example`.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
     /// Name in the environment.
     pub name: &'a str,
-    /// What it is for, in whole sentences.
+    /// Purpose, in whole sentences.
     pub meaning: &'a str,
-    /// Unit of the value, empty where it has none.
+    /// Unit of the value; empty if it has none.
     pub unit: &'a str,
-    /// What is accepted, in words.
+    /// Accepted values, in words.
     pub accepts: &'a str,
-    /// As it would be written; empty where there is none.
+    /// Default, as a user would write it; empty if there is none.
     pub default: &'a str,
 }
 
-/// The meaning, unit and accepted values as comment lines, and the assignment of the default
-/// commented out.
+/// Returns meaning, unit and accepted values as comment lines, followed by the commented-out assignment of the
+/// default.
 pub fn entry(entry: &Entry<'_>) -> String {
     let Entry { name, meaning, unit, accepts, default } = entry;
     let unit = if unit.is_empty() { String::new() } else { format!("{unit}; ") };
     let mut text = comment(&format!("{meaning} [{unit}{accepts}]"));
-    // Writing to a string cannot fail.
-    let _ = writeln!(text, "# {name}={default}");
+    writeln!(text, "# {name}={default}").expect("a string accepts all text");
     text
 }
 
-/// Words as comment lines.
+/// Returns words as comment lines.
 pub fn comment(words: &str) -> String {
     let mut text = String::new();
     let mut line = String::from("#");
@@ -54,18 +53,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_is_a_comment_throughout() {
+    fn an_entry_consists_of_comments() {
         let shown = entry(&Entry {
             name: "RETRIEVER_TOP_K",
-            meaning: "Passages per query when the request names no number.",
+            meaning: "Passages per query if the request has no number.",
             unit: "passages",
             accepts: "an integer from 1 to 16777216",
             default: "3",
         });
         assert_eq!(
             shown,
-            "# Passages per query when the request names no number. [passages; an integer from 1 \
-             to 16777216]\n\
+            "# Passages per query if the request has no number. [passages; an integer from 1 to \
+             16777216]\n\
              # RETRIEVER_TOP_K=3\n"
         );
     }
@@ -75,7 +74,7 @@ mod tests {
         let words: Vec<String> = (0..200).map(|number| "w".repeat(number % 17 + 1)).collect();
         let text = comment(&words.join(" "));
         assert!(text.lines().all(|line| line.starts_with("# ") && line.len() <= LINE_CHARS));
-        let found: Vec<&str> = text.lines().flat_map(|line| line[1..].split_whitespace()).collect();
-        assert_eq!(found, words);
+        let kept: Vec<&str> = text.lines().flat_map(|line| line[1..].split_whitespace()).collect();
+        assert_eq!(kept, words);
     }
 }

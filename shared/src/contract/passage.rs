@@ -1,46 +1,45 @@
-//! A passage: the unit that is indexed, retrieved and shown to the policy. This module owns its
-//! fields and how a title is told from the text; how a passage is rendered into a prompt belongs
-//! to the trainer.
+//! Passages: the unit that is indexed, retrieved and shown to the policy. This module owns their fields and the
+//! division into title and text. The trainer renders passages into prompts.
 
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
-/// One passage of a corpus, as it travels on the wire.
+/// A passage of a corpus, as it is sent on the wire.
 ///
-/// `contents` is what is searched and shown. Its first line is the title by the convention of
-/// Search-R1 corpora (`"Title"\nText`). The optional fields are kept where the corpus has them.
+/// `contents` is searched and shown. Its first line is the title, by the convention of Search-R1's corpora
+/// (`"Title"\nText`). The optional fields are kept if the corpus has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Passage {
-    /// Identifier, unique in its corpus. Some servers leave it out; it is empty then.
+    /// Identifier, unique in its corpus; empty if a server leaves it out.
     #[serde(default, deserialize_with = "string_or_integer")]
     pub id: String,
     /// Title line and text.
     pub contents: String,
-    /// Title alone, where the corpus stores it apart.
+    /// The title, if the corpus stores it separately.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
-    /// Text alone, where the corpus stores it apart.
+    /// The text, if the corpus stores it separately.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// Address of the page that the passage was taken from.
+    /// Address of the page that the passage comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
 }
 
 impl Passage {
-    /// A passage without the optional fields.
+    /// Makes a passage without the optional fields.
     pub fn new(id: impl Into<String>, contents: impl Into<String>) -> Self {
         Self { id: id.into(), contents: contents.into(), ..Self::default() }
     }
 
-    /// The first line of `contents`, and all that follows it. A passage of one line has a title
-    /// and no text, which is how Search-R1 reads it too.
+    /// Returns the first line of `contents` and the rest. A passage of one line has a title and no text, as in
+    /// Search-R1.
     pub fn title_and_text(&self) -> (&str, &str) {
         self.contents.split_once('\n').unwrap_or((&self.contents, ""))
     }
 }
 
-/// Accepts `"17"` and `17`: corpora in use have both, and the first is what goes out.
+/// Accepts `"17"` and `17`, because existing corpora have both. The first form is written.
 fn string_or_integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     struct Id;
     impl Visitor<'_> for Id {

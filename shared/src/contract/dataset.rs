@@ -1,33 +1,33 @@
 //! Question-answering records: JSON Lines of `{"id"?, "question", "golden_answers": [..]}`.
 //!
-//! Owns reading and checking. A record that could not be scored is refused when the file is read,
-//! with its line, and not found out in the middle of a training run.
+//! Owns reading and checking. A record that cannot be scored is refused with its line when the file is read, not
+//! in the middle of a training run.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-/// A question with the answers that count as right.
+/// A question with its correct answers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QaRecord {
-    /// Unique in its file; `line-N` if the record has none.
+    /// Identifier, unique in its file; `line-N` if the record has none.
     pub id: String,
-    /// Not blank.
+    /// The question, not blank.
     pub question: String,
-    /// At least one, none of them blank.
+    /// At least one answer, none of them blank.
     pub golden_answers: Vec<String>,
-    /// All other fields, as they are.
+    /// All other fields, unchanged.
     pub extra: Map<String, Value>,
 }
 
-/// What is wrong with a dataset file.
+/// A dataset file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DatasetError {
     /// The file cannot be read.
     #[error("{}: {reason}", path.display())]
     File { path: PathBuf, reason: String },
-    /// A line (counted from 1) is no usable record.
+    /// A line (counted from 1) is not a usable record.
     #[error("{}, line {line}: {reason}", path.display())]
     Line { path: PathBuf, line: usize, reason: String },
     /// The file holds no record.
@@ -35,14 +35,17 @@ pub enum DatasetError {
     Empty { path: PathBuf },
 }
 
-/// Fields that hold the answers, in the order in which they are looked for: the Search-R1 and
-/// FlashRAG name first, then those of other question-answering sets.
+/// Fields that may hold the answers, in order of precedence: the name in Search-R1 and FlashRAG first, then those of
+/// other question-answering sets.
 const ANSWER_FIELDS: [&str; 4] = ["golden_answers", "answers", "answer", "target"];
 
 /// Longest part of a wrong value that an error shows.
 const SHOWN_CHARS: usize = 80;
 
-/// Reads and checks the file at `path`. Blank lines are passed over.
+/// Reads and checks the file at `path`. Blank lines are skipped.
+///
+/// # Errors
+/// A file that cannot be read or is empty, or the first line that is not a usable record.
 pub fn read_qa_records(path: &Path) -> Result<Vec<QaRecord>, DatasetError> {
     let bytes = std::fs::read(path).map_err(|error| DatasetError::File {
         path: path.to_path_buf(),
@@ -60,7 +63,7 @@ pub fn read_qa_records(path: &Path) -> Result<Vec<QaRecord>, DatasetError> {
         let record = parse_line(line, number).map_err(failed)?;
         if let Some(earlier) = line_of_id.insert(record.id.clone(), number) {
             let reason = format!(
-                "\"id\" {} is taken by line {earlier}; ids must differ",
+                "\"id\" {} is already used in line {earlier}; ids must differ",
                 show_text(&record.id)
             );
             return Err(failed(reason));
@@ -78,7 +81,7 @@ fn parse_line(line: &[u8], number: usize) -> Result<QaRecord, String> {
         .map_err(|error| format!("invalid UTF-8 at byte {} of the line", error.valid_up_to()))?;
     let mut fields = match serde_json::from_str(text) {
         Ok(Value::Object(fields)) => fields,
-        Ok(other) => return Err(format!("{} is no JSON object", show(&other))),
+        Ok(other) => return Err(format!("{} is not a JSON object", show(&other))),
         Err(error) => return Err(format!("bad JSON: {error}")),
     };
     let id = take_id(&mut fields, number)?;
@@ -86,12 +89,12 @@ fn parse_line(line: &[u8], number: usize) -> Result<QaRecord, String> {
         Some(Value::String(question)) if !question.trim().is_empty() => question,
         Some(other) => {
             return Err(format!(
-                "\"question\" is {}; a text that is not blank is accepted",
+                "\"question\" is {}; accepted is a text that is not blank",
                 show(&other)
             ));
         }
         None => {
-            return Err("\"question\" is missing; a text that is not blank is accepted".to_owned());
+            return Err("\"question\" is missing; accepted is a text that is not blank".to_owned());
         }
     };
     let golden_answers = take_answers(&mut fields)?;
@@ -104,26 +107,26 @@ fn take_id(fields: &mut Map<String, Value>, number: usize) -> Result<String, Str
         Some(Value::String(id)) if !id.trim().is_empty() => Ok(id),
         Some(Value::Number(id)) => Ok(id.to_string()),
         Some(other) => Err(format!(
-            "\"id\" is {}; a text that is not blank or a number is accepted, or no \"id\" at all",
+            "\"id\" is {}; accepted is a number, a text that is not blank, or no \"id\" at all",
             show(&other)
         )),
     }
 }
 
 fn take_answers(fields: &mut Map<String, Value>) -> Result<Vec<String>, String> {
-    const ACCEPTED: &str = "a text or a list of at least one text, none of them blank, is accepted";
-    let found = ANSWER_FIELDS
+    const ACCEPTED: &str = "accepted is a text, or a list of at least one text, none of them blank";
+    let entry = ANSWER_FIELDS
         .iter()
         .find_map(|&field| fields.remove(field).map(|value| (field, value)))
-        // The form of the reference's prepared files: reward_model.ground_truth.target.
+        // The field in the reference's prepared files: reward_model.ground_truth.target.
         .or_else(|| {
             let target = fields.get("reward_model")?.get("ground_truth")?.get("target")?;
             Some(("reward_model.ground_truth.target", target.clone()))
         });
-    let Some((field, value)) = found else {
+    let Some((field, value)) = entry else {
         return Err(format!("\"golden_answers\" is missing; {ACCEPTED}"));
     };
-    // An object with the list inside is the form of FlashRAG's and Search-R1's "target" fields.
+    // In FlashRAG and Search-R1, the "target" field is an object that contains the list.
     let listed = value.get("target").unwrap_or(&value);
     let answers: Option<Vec<String>> = match listed {
         Value::String(answer) => Some(vec![answer.clone()]),
@@ -216,14 +219,14 @@ mod tests {
             ("{\"question\":\"q?\",\"golden_answers\":null}", "\"golden_answers\" is null"),
             ("{\"question\":\"q?\",\"answer\":{\"text\":1}}", "\"answer\" is {\"text\":1}"),
         ] {
-            check_error(format!("{good}{bad}\n").as_bytes(), &["line 2", value, "is accepted"]);
+            check_error(format!("{good}{bad}\n").as_bytes(), &["line 2", value, "accepted is"]);
         }
     }
 
     #[test]
-    fn other_bad_lines_are_refused_with_what_is_wrong() {
+    fn other_bad_lines_are_refused_with_a_reason() {
         check_error(b"{\"question\":", &["line 1", "bad JSON"]);
-        check_error(b"\n[1]\n", &["line 2", "[1] is no JSON object"]);
+        check_error(b"\n[1]\n", &["line 2", "[1] is not a JSON object"]);
         check_error(
             b"{\"question\":\" \",\"answer\":\"x\"}",
             &["\"question\" is \" \"", "accepted"],
@@ -239,7 +242,7 @@ mod tests {
         );
         check_error(
             b"{\"id\":1,\"question\":\"q\",\"answer\":\"x\"}\n{\"id\":\"1\",\"question\":\"q\",\"answer\":\"x\"}",
-            &["line 2", "\"id\" \"1\" is taken by line 1"],
+            &["line 2", "\"id\" \"1\" is already used in line 1"],
         );
         check_error(b"\n \n", &["no records"]);
     }

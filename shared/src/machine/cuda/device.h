@@ -1,8 +1,8 @@
-// A device in plain C++, for tests on machines without one: the threads of a block are coroutines
-// that meet at barriers, and blocks run one after the other. Slow, and no proof of what hardware
-// does; but the text of the kernels is the one that devices run. It needs the types u32 and u64.
+// A device in plain C++, for tests on machines without one. The threads of a block are coroutines that meet at
+// barriers, and blocks run one after the other. It is slow and proves nothing about hardware, but it runs the same
+// kernel text as devices do. It needs the types u32 and u64.
 //
-// What it finds that a device might not show: threads that do not all come to a barrier.
+// It detects a fault that a device might hide: threads of a block that do not all reach a barrier.
 
 #include <setjmp.h>
 #include <ucontext.h>
@@ -20,33 +20,33 @@
 #define __grid_constant__
 
 struct uint4 { u32 x, y, z, w; };
-struct Place { u32 x; };
-static Place threadIdx, blockIdx, blockDim, gridDim;
+struct Index { u32 x; };
+static Index threadIdx, blockIdx, blockDim, gridDim;
 
 namespace device {
 const u32 LANES = 32, STACK_BYTES = 256 << 10;
 
 struct Thread {
   ucontext_t context;
-  // Where it goes on: unlike those of contexts, these jumps leave the signals alone.
-  jmp_buf place;
+  // The point to resume at. Unlike switches of contexts, these jumps do not touch the signal mask.
+  jmp_buf resume_point;
   std::vector<char> stack;
   bool begun, done;
 };
-// Where threads wait for each other. What they bring lies in two places by turns, so that the slow
-// still read while the fast bring the next.
+// A barrier of threads that exchange values. Two buffers alternate, so that slow threads can still read while fast
+// threads write the next values.
 struct Meeting {
-  u32 come, turn;
-  unsigned char brought[2][1024][64];
+  u32 arrived, turn;
+  unsigned char values[2][1024][64];
 };
 
 static std::vector<Thread> threads;
 static std::vector<Meeting> meetings;
 static ucontext_t host;
-static jmp_buf host_place;
+static jmp_buf host_point;
 static u32 current, idle;
 static void (*body)();
-// What is done before the threads of a block begin.
+// A function to call before the threads of a block start.
 static void (*before_block)();
 
 [[noreturn]] inline void fail(const char *text) {
@@ -55,39 +55,39 @@ static void (*before_block)();
 }
 
 inline void yield() {
-  if (++idle > 4 * threads.size()) fail("threads wait for others that do not come");
-  if (!_setjmp(threads[current].place)) _longjmp(host_place, 1);
+  if (++idle > 4 * threads.size()) fail("threads wait for others that do not arrive");
+  if (!_setjmp(threads[current].resume_point)) _longjmp(host_point, 1);
 }
 
-// Meets the others of the warp, or of the block: meeting 0. Returns what all brought.
-inline const unsigned char (*meet(u32 meeting, u32 place, u32 of, const void *bring, u32 bytes))[64] {
+// Waits for the other threads of a warp, or of the block (meeting 0). Returns the values of all.
+inline const unsigned char (*meet(u32 meeting, u32 slot, u32 count, const void *value, u32 bytes))[64] {
   Meeting &here = meetings[meeting];
   const u32 turn = here.turn;
-  std::memcpy(here.brought[turn % 2][place], bring, bytes);
-  if (++here.come == of) {
-    here.come = 0;
+  std::memcpy(here.values[turn % 2][slot], value, bytes);
+  if (++here.arrived == count) {
+    here.arrived = 0;
     ++here.turn;
     idle = 0;
   }
   while (here.turn == turn) yield();
-  return here.brought[turn % 2];
+  return here.values[turn % 2];
 }
-inline const unsigned char (*meet_warp(const void *bring, u32 bytes))[64] {
-  return meet(1 + current / LANES, current % LANES, LANES, bring, bytes);
+inline const unsigned char (*meet_warp(const void *value, u32 bytes))[64] {
+  return meet(1 + current / LANES, current % LANES, LANES, value, bytes);
 }
 
 inline void start() {
   body();
   threads[current].done = true;
   idle = 0;
-  _longjmp(host_place, 1);
+  _longjmp(host_point, 1);
 }
 
-// Lets the current thread run until it waits or ends.
-inline void go_on() {
+// Runs the current thread until it waits or ends.
+inline void resume() {
   Thread &thread = threads[current];
-  if (_setjmp(host_place)) return;
-  if (thread.begun) _longjmp(thread.place, 1);
+  if (_setjmp(host_point)) return;
+  if (thread.begun) _longjmp(thread.resume_point, 1);
   thread.begun = true;
   setcontext(&thread.context);
 }
@@ -97,7 +97,7 @@ inline void run(u32 blocks, u32 block_threads, void (*kernel)()) {
   gridDim.x = blocks;
   blockDim.x = block_threads;
   for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x) {
-    // Their stacks are kept: to make them costs more than most kernels.
+    // The stacks are kept: allocating them takes longer than most kernels.
     threads.resize(block_threads);
     meetings.assign(1 + block_threads / LANES, Meeting());
     idle = 0;
@@ -117,7 +117,7 @@ inline void run(u32 blocks, u32 block_threads, void (*kernel)()) {
         if (threads[current].done) continue;
         running = true;
         threadIdx.x = current;
-        go_on();
+        resume();
       }
     }
   }
@@ -151,9 +151,9 @@ inline T __shfl_xor_sync(u32, T value, int apart) {
   return other;
 }
 inline void __syncwarp() { device::meet_warp("", 1); }
-inline u32 atomicAdd(u32 *place, u32 value) {
-  const u32 before = *place;
-  *place += value;
+inline u32 atomicAdd(u32 *address, u32 value) {
+  const u32 before = *address;
+  *address += value;
   return before;
 }
 inline u32 __float_as_uint(float value) {
@@ -166,4 +166,4 @@ inline float __uint_as_float(u32 bits) {
   std::memcpy(&value, &bits, sizeof value);
   return value;
 }
-inline float __fmaf_rn(float one, float other, float sum) { return std::fma(one, other, sum); }
+inline float __fmaf_rn(float left, float right, float sum) { return std::fma(left, right, sum); }

@@ -1,6 +1,5 @@
-//! Puts a finished folder in the place of an older one, in steps. Whichever step a killed process
-//! came to, the old folder or the new one is in place, or stands under a name from which
-//! [`super::recover`] puts it back.
+//! The replacement of an old folder by a finished one, in steps. Whichever step a killed process reached, either the
+//! old or the new folder is in place, or [`super::recover`] can restore the old one.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -11,29 +10,29 @@ use rustix::io::Errno;
 
 use super::{AtomicError, failed, parent, remove_tree, sibling, sync_folder};
 
-/// A replacement under way.
+/// A replacement in progress.
 #[derive(Debug)]
 pub(super) struct Replacement<'a> {
     new: &'a Path,
     target: &'a Path,
-    /// Where the old folder waits to be removed.
+    /// Path of the old folder until it is removed.
     retired: PathBuf,
-    /// Whether the file system is asked to exchange two names at once.
+    /// `true` to try an atomic exchange of the two names.
     exchanges: bool,
 }
 
-/// How far a replacement is.
+/// The progress of a replacement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// The old folder is in place, if there is one.
     Ready,
     /// The new folder is in place, and the old one has the name that the new one had.
     Exchanged,
-    /// The old folder is set aside, and none is in place.
+    /// The old folder is set aside, and no folder is in place.
     SetAside,
     /// The new folder is in place, and the old one, if there was one, is set aside.
     InPlace,
-    /// That is on the disk.
+    /// The new state is on the disk.
     Synced,
     /// The old folder is gone.
     Done,
@@ -44,13 +43,13 @@ impl<'a> Replacement<'a> {
         Ok(Self { new, target, retired: sibling(target, "retired")?, exchanges: true })
     }
 
-    /// Like one on a file system that cannot exchange names.
+    /// Simulates a file system that cannot exchange names.
     #[cfg(test)]
     pub(super) fn without_exchange(self) -> Self {
         Self { exchanges: false, ..self }
     }
 
-    /// All steps.
+    /// Runs all steps.
     pub(super) fn run(&self) -> Result<(), AtomicError> {
         let _old = self.lock_old()?;
         let mut step = Step::Ready;
@@ -60,7 +59,7 @@ impl<'a> Replacement<'a> {
         Ok(())
     }
 
-    /// The next step.
+    /// Does the work that follows `step`, and returns the step reached.
     pub(super) fn next(&self, step: Step) -> Result<Step, AtomicError> {
         let Self { new, target, retired, .. } = self;
         match step {
@@ -89,14 +88,14 @@ impl<'a> Replacement<'a> {
 
     fn begin(&self) -> Result<Step, AtomicError> {
         let Self { new, target, retired, exchanges } = self;
-        if !is_there(target)? {
+        if !exists(target)? {
             fs::rename(new, target).map_err(failed("rename to", target))?;
             return Ok(Step::InPlace);
         }
         if *exchanges {
             match renameat_with(CWD, *new, CWD, *target, RenameFlags::EXCHANGE) {
                 Ok(()) => return Ok(Step::Exchanged),
-                // What a kernel or a file system says that does not know it.
+                // Errors of kernels and file systems without support for the exchange.
                 Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
                 Err(error) => return Err(failed("exchange", target)(error.into())),
             }
@@ -105,8 +104,8 @@ impl<'a> Replacement<'a> {
         Ok(Step::SetAside)
     }
 
-    /// Keeps other writers out of the old folder: once exchanged, it stands where they look for one
-    /// under construction.
+    /// Locks the old folder against other writers: after the exchange it has the name of a folder under
+    /// construction.
     fn lock_old(&self) -> Result<Option<File>, AtomicError> {
         let target = self.target;
         match File::open(target) {
@@ -121,13 +120,13 @@ impl<'a> Replacement<'a> {
     }
 }
 
-/// Whether there is anything of that name, be it a link that leads nowhere.
-pub(super) fn is_there(path: &Path) -> Result<bool, AtomicError> {
+/// Returns `true` if the path exists, even as a broken link.
+pub(super) fn exists(path: &Path) -> Result<bool, AtomicError> {
     match fs::symlink_metadata(path) {
         Ok(_) => Ok(true),
         Err(error) => match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(false),
-            _ => Err(failed("look at", path)(error)),
+            _ => Err(failed("examine", path)(error)),
         },
     }
 }
@@ -147,7 +146,7 @@ mod tests {
         building
     }
 
-    /// Every kill at every step, with and without an older folder, on either kind of file system.
+    /// Simulates a kill at every step, with and without an old folder, on both kinds of file systems.
     #[test]
     fn a_kill_at_any_step_leaves_the_old_folder_or_the_new_one() {
         for (old, exchanges, expected) in [
@@ -183,10 +182,13 @@ mod tests {
                 assert_eq!(content(&target).as_deref(), if is_new { Some("new") } else { old });
                 assert!(!recover(&target).unwrap(), "{context}");
                 remove_leftovers(&target).unwrap();
-                let left = usize::from(content(&target).is_some());
-                let found = fs::read_dir(dir.path()).unwrap().count();
-                assert!(found == left || (left == 0 && found == 1), "{context}");
-                // Nothing is in the way of the next writer, or left over after it.
+                let expected_count = usize::from(content(&target).is_some());
+                let count = fs::read_dir(dir.path()).unwrap().count();
+                assert!(
+                    count == expected_count || (expected_count == 0 && count == 1),
+                    "{context}"
+                );
+                // The next writer succeeds and leaves nothing behind.
                 build(&target, "next").commit().unwrap();
                 assert_eq!(content(&target).as_deref(), Some("next"), "{context}");
                 assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "{context}");
@@ -195,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_living_writer_has_set_aside_is_left_to_it() {
+    fn a_folder_that_a_running_writer_set_aside_is_not_touched() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("index");
         build(&target, "old").commit().unwrap();
@@ -209,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_folder_that_somebody_writes_to_is_not_replaced() {
+    fn an_old_folder_with_a_running_writer_is_not_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("index");
         build(&target, "old").commit().unwrap();

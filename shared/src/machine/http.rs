@@ -1,12 +1,12 @@
-//! HTTP clients, as every part of the project makes them. TLS is that of rustls with ring, and
-//! certificates are checked by what the operating system trusts, or the file in `SSL_CERT_FILE`.
+//! HTTP clients for all parts of the project. TLS is rustls with ring. Trusted certificates are those of the operating
+//! system, or those in the file `SSL_CERT_FILE`.
 
 use reqwest::{Client, ClientBuilder};
 
-/// Schemes of the addresses that clients can ask.
+/// The URL schemes that clients support.
 pub const SCHEMES: [&str; 2] = ["http", "https"];
 
-/// What an error says, and what each of its causes says.
+/// Returns the message of an error, followed by those of its causes.
 pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut reason = error.to_string();
     let mut source = error.source();
@@ -18,9 +18,9 @@ pub fn with_causes(error: &dyn std::error::Error) -> String {
     reason
 }
 
-/// A client in the making.
+/// Returns a builder of clients.
 pub fn client_builder() -> ClientBuilder {
-    // An error says that one is installed already, which only happens here.
+    // An error means that a provider is already installed, by an earlier call of this function.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder()
 }

@@ -1,0 +1,12 @@
+//! Formats, protocols and computations that both services must agree on.
+
+pub mod answer;
+pub mod client;
+pub mod dataset;
+pub mod digest;
+pub mod env_example;
+pub mod jsonl;
+pub mod passage;
+pub mod retry;
+pub mod splitmix;
+pub mod wire;

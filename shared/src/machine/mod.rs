@@ -1,0 +1,10 @@
+//! Files, signals, the log, HTTP clients, processors and CUDA compilers, as the machine offers them.
+
+pub mod atomic_file;
+pub mod cuda;
+pub mod http;
+pub mod instruction_set;
+pub mod shutdown;
+pub mod telemetry;
+#[cfg(target_arch = "x86_64")]
+pub mod tiles_x86;
