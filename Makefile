@@ -68,9 +68,10 @@ check: fetch ## Formatting, lints, documentation and dependencies, each without 
 	scripts/check-dependencies
 
 .PHONY: configuration
-configuration: build ## Write docs/configuration.md and .env.example from the tables in the code
+configuration: build ## Write docs/configuration.md, .env.example and compose.yaml's variables from the code
 	scripts/configuration-page >docs/configuration.md
 	scripts/env-example >.env.example
+	scripts/compose-variables
 
 .PHONY: bench
 bench: setup ## Measure the retriever and the trainer on this machine

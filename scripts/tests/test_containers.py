@@ -3,6 +3,7 @@
 import io
 import pathlib
 import re
+import subprocess
 import sys
 import tarfile
 import unittest
@@ -93,13 +94,21 @@ class ComposeFile(unittest.TestCase):
         known = set(name.findall(programs))
         passed = re.findall(r"^  ((?:RETRIEVER|TRAINER)_\w+):", compose, re.MULTILINE)
         self.assertGreater(len(known), 60)
-        self.assertEqual(sorted(passed), sorted(known))
+        old = {name.replace("_TRAINING_", "_GRPO_") for name in known if name.startswith("TRAINER_TRAINING_")}
+        self.assertGreater(len(old), 10)
+        self.assertEqual(sorted(passed), sorted(known | old))
         own = set(re.findall(r"\$\{([A-Z_]+)", compose)) - known
         hub = set(re.findall(r"^  (HF_\w+):$", compose, re.MULTILINE))
         self.assertEqual(hub, {"HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE"})
         self.assertEqual(own | hub, set(name.findall(head)))
         # The container's root is read-only: what is downloaded needs a volume.
         self.assertRegex(compose, r"(?m)^  HF_HOME: /models/")
+
+    def test_its_lists_of_variables_are_fresh(self):
+        checked = subprocess.run(
+            [SCRIPTS / "compose-variables", "--check"], capture_output=True, text=True, check=False
+        )
+        self.assertEqual((checked.returncode, checked.stderr), (0, ""))
 
     def test_the_dockerfiles_use_no_instruction_of_buildkit(self):
         for path in (REPOSITORY / "docker").glob("*.Dockerfile"):
