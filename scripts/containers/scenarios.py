@@ -258,7 +258,7 @@ def training(world):
     say("killed with -9, the retriever came back by itself")
     # Taken away until the trainer has noticed, so that searches do fail.
     docker("kill", retriever.name)
-    trainer.wait_for_line("search failed, trying again", TRAINING_LIMIT_S)
+    trainer.wait_for_line("search failed, retrying", TRAINING_LIMIT_S)
     project.run("up", "--detach", "--no-deps", "retriever", **TRAINING)
 
     code = trainer.wait_for_end(TRAINING_LIMIT_S)

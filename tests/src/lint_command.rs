@@ -49,7 +49,7 @@ fn training_writes_what_lint_predicts() {
         "4 questions x 4 = 16 trajectories",
         "2 updates of 8 trajectories",
         "2 steps, 4 updates of the policy, 4 of the critic",
-        "8 questions asked, 0.22 times all 36 there are",
+        "8 questions asked: 0.22 passes over the 36 of data.train",
         "2.5e-4 at the first update, 1e-3 after the warm-up",
         "not known until a step has run",
     ] {
@@ -78,7 +78,10 @@ fn training_writes_what_lint_predicts() {
 
     let (code, after, _) = lint(&settings);
     assert_eq!(code, EXIT_SUCCESS);
-    assert!(after.contains("s a step by the latest of 2, 0.0 h for the 0 left"), "{after}");
+    assert!(
+        after.contains("s per step (mean of the latest, after 2 steps), 0.0 h for the remaining 0"),
+        "{after}"
+    );
 }
 
 #[test]
@@ -91,10 +94,10 @@ fn an_impossible_configuration_ends_with_64_and_a_doubtful_one_with_0() {
     };
     let (code, out, errors) = lint(&settings(&["rollout.max_prompt_tokens=100000"]));
     assert_eq!((code, out.as_str()), (EXIT_USAGE, ""));
-    assert!(errors.contains("`rollout.max_prompt_tokens` = 100000 leaves no room"), "{errors}");
+    assert!(errors.contains("`rollout.max_prompt_tokens` = 100000 leaves no space"), "{errors}");
     let (code, _, errors) = lint(&settings(&["rollout.max_context_tokens=64"]));
     assert_eq!(code, EXIT_USAGE);
-    assert!(errors.contains("`rollout.max_context_tokens` = 64 leaves no room"), "{errors}");
+    assert!(errors.contains("`rollout.max_context_tokens` = 64 leaves no space"), "{errors}");
 
     let (code, out, errors) = lint(&settings(&["training.warmup_updates=50", "rollout.top_p=0.9"]));
     assert_eq!((code, errors.as_str()), (EXIT_SUCCESS, ""));

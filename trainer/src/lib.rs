@@ -1,6 +1,6 @@
 //! The trainer: rolls a policy out against `/retrieve`, scores it, updates it, saves it.
 //!
-//! Modules in reading order, which is the order a trajectory takes.
+//! The modules are in reading order, which follows a trajectory from its question to the updated weights.
 
 #[cfg(test)]
 mod golden;

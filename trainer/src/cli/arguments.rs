@@ -1,4 +1,4 @@
-//! The command line: what can be typed. What it means is in the parent module.
+//! The arguments of the command line. The parent module acts on them.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use crate::eval::Searches;
 
 /// Trains a language model to search, by reinforcement learning against a retriever.
 ///
-/// Every key of the configuration is also a variable: training.steps is TRAINER_TRAINING_STEPS.
+/// Every configuration key is also an environment variable: training.steps is TRAINER_TRAINING_STEPS.
 #[derive(Debug, Parser)]
 #[command(name = "trainer", version, arg_required_else_help = true)]
 pub struct Arguments {
@@ -19,39 +19,39 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Warm-start a model on demonstrations of the questions in `data.train`
+    /// Warm-start a model on demonstrations made from the questions in `data.train`
     Sft(CommonArguments),
-    /// Train a model by reinforcement learning through the retriever
+    /// Train a model to search, by reinforcement learning with the retriever
     Train(CommonArguments),
     /// Ask a model the questions in `data.test` and score its answers
     Eval(EvalArguments),
     /// Ask a model questions in the terminal and watch it think and search
     Chat(ChatArguments),
-    /// Answer chat completions as OpenAI's protocol has them, searching on the way
+    /// Serve chat completions in OpenAI's protocol; the model searches before it answers
     Serve(ServeArguments),
-    /// Turn a quantised GGUF file into a folder in Hugging Face layout
+    /// Convert a quantised GGUF file to a folder in Hugging Face layout
     Convert(ConvertArguments),
-    /// Compute a failed update again and say where its first NaN or infinity arises
+    /// Repeat a failed update and report where its first NaN or infinity arises
     Replay(ReplayArguments),
-    /// Build report.html from what a run has measured
+    /// Write report.html from the measurements of a run
     Report(ReportArguments),
-    /// Say what a configuration means before anything is loaded: updates, lengths, memory, time
+    /// Report what a configuration means, without loading the model: updates, lengths, memory, time
     Lint(LintArguments),
-    /// Print the resolved configuration, or the reference of all keys
+    /// Print the resolved configuration, or a reference of all keys
     Config(ConfigArguments),
 }
 
-/// How every command is configured.
+/// The configuration arguments of every command.
 #[derive(Clone, Debug, Default, Args)]
 pub struct CommonArguments {
-    /// Configuration in TOML; without it every key has its default
+    /// Configuration file in TOML; without it, every key has its default
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Set one key, such as training.learning_rate=1e-6; wins over --config and TRAINER_TRAINING_LEARNING_RATE;
-    /// can be repeated, the last one wins
+    /// Set one key, such as training.learning_rate=1e-6; overrides --config and environment variables; can be
+    /// repeated, and the last one wins
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// Folder that the run writes to: short for --set run_dir=DIR
+    /// Folder of the run's files: short for --set run_dir=DIR
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
 }
@@ -63,13 +63,13 @@ pub struct EvalArguments {
     /// Model to ask, a folder or a name such as org/name: short for --set model.path=DIR
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// What answers the searches
+    /// Source of the answers to searches
     #[arg(long, value_enum, default_value = "retriever")]
     pub searches: Searches,
-    /// What to call the result in tables [default: name of the model's folder]
+    /// Name of the result in tables [default: name of the model's folder]
     #[arg(long)]
     pub name: Option<String>,
-    /// File for the result [default: RUN_DIR/eval/NAME.json]
+    /// File to write the result to [default: RUN_DIR/eval/NAME.json]
     #[arg(long, value_name = "FILE.json")]
     pub out: Option<PathBuf>,
 }
@@ -78,7 +78,7 @@ pub struct EvalArguments {
 pub struct LintArguments {
     #[command(flatten)]
     pub common: CommonArguments,
-    /// Print the same as JSON, in bytes, tokens and seconds
+    /// Print the report as JSON, in bytes, tokens and seconds
     #[arg(long)]
     pub json: bool,
 }
@@ -90,7 +90,7 @@ pub struct ChatArguments {
     /// Model to ask, a folder or a name such as org/name: short for --set model.path=DIR
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// Ask this and end, instead of reading questions from the terminal
+    /// Ask this question and exit, instead of reading questions from the terminal
     #[arg(long)]
     pub question: Option<String>,
 }
@@ -102,7 +102,7 @@ pub struct ServeArguments {
     /// Model to serve, a folder or a name such as org/name: short for --set model.path=DIR
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// Address and port to listen at: short for --set serve.addr=ADDR
+    /// Address and port to listen on: short for --set serve.addr=ADDR
     #[arg(long)]
     pub addr: Option<String>,
 }
@@ -111,22 +111,22 @@ pub struct ServeArguments {
 pub struct ConvertArguments {
     /// Quantised model file
     pub gguf: PathBuf,
-    /// Folder to write
+    /// Folder to write to
     pub folder: PathBuf,
-    /// Number format of the weights written
+    /// Number format of the written weights
     #[arg(long, value_enum, default_value = "bf16")]
     pub dtype: Dtype,
 }
 
 #[derive(Debug, Args)]
 pub struct ReplayArguments {
-    /// Folder failed-batch-step-N of a run
+    /// Folder of the failed update, failed-batch-step-N in the run's folder
     pub folder: PathBuf,
 }
 
 #[derive(Debug, Args)]
 pub struct ReportArguments {
-    /// Folder of the run; the report is written into it
+    /// Folder of the run, which also receives the report
     #[arg(long, value_name = "DIR")]
     pub run_dir: PathBuf,
     /// Heading of the report [default: name of the run's folder]
@@ -138,10 +138,10 @@ pub struct ReportArguments {
 pub struct ConfigArguments {
     #[command(flatten)]
     pub common: CommonArguments,
-    /// Print tables of all keys in Markdown instead
+    /// Print a reference of all keys in Markdown instead
     #[arg(long)]
     pub reference: bool,
-    /// With --reference: print all variables as .env.example shows them
+    /// With --reference: print all environment variables as in .env.example
     #[arg(long, requires = "reference")]
     pub env: bool,
 }

@@ -1,5 +1,5 @@
-//! The command line: from arguments to a checked configuration to one function of `run`, and from
-//! what that returns to an exit code. Does no work itself.
+//! The command line: turns arguments into a checked configuration, calls one function of `run`, and turns its result
+//! into an exit code. Does no work itself.
 
 mod arguments;
 mod tuning;
@@ -12,8 +12,8 @@ use std::io::Write;
 use std::path::Path;
 
 use clap::Parser;
-use shared::instruction_set;
-use shared::telemetry::{self, LogFormat, TelemetryError};
+use shared::machine::instruction_set;
+use shared::machine::telemetry::{self, LogFormat, TelemetryError};
 use tracing::warn;
 
 use crate::config::{self, Config, ConfigError, Environment, LoadedConfig, OldName};
@@ -31,16 +31,17 @@ pub use arguments::{
     EvalArguments, ReplayArguments, ReportArguments, ServeArguments,
 };
 
-/// Everything went well.
+/// The command succeeded.
 pub const EXIT_SUCCESS: u8 = 0;
-/// The work failed.
+/// The command failed.
 pub const EXIT_FAILURE: u8 = 1;
 /// The arguments or the configuration are wrong (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
 /// The user interrupted the work (128 and the number of SIGINT).
 pub const EXIT_INTERRUPTED: u8 = 130;
 
-/// Runs one command line, program name first; results go to `out`, complaints to `errors`.
+/// Runs one command line, program name first, and returns its exit code. Results go to `out`, error messages to
+/// `errors`.
 pub fn run_command_line<I, T>(
     arguments: I,
     environment: &Environment,
@@ -62,14 +63,14 @@ where
     match execute(arguments.command, environment, out) {
         Ok(()) => EXIT_SUCCESS,
         Err(error) => {
-            // Nothing is left to be done if the complaint itself cannot be written.
+            // If the error message cannot be written, there is nothing else to do.
             let _ = writeln!(errors, "error: {error:#}");
             exit_code(&error)
         }
     }
 }
 
-/// `--help` and `--version` are what was asked for; everything else is a wrong command line.
+/// Prints clap's message: for `--help` and `--version` to `out`, with success; for a wrong command line to `errors`.
 fn show_usage(message: &clap::Error, out: &mut dyn Write, errors: &mut dyn Write) -> u8 {
     if message.use_stderr() {
         let _ = write!(errors, "{}", message.render());
@@ -147,7 +148,7 @@ fn execute(command: Command, environment: &Environment, out: &mut dyn Write) -> 
             Ok(())
         }
         Command::Lint(arguments) => {
-            // Its warnings are part of what it prints.
+            // The report contains the warnings.
             let LoadedConfig { config, old_names } =
                 configured("trainer lint", &arguments.common, None, environment, &[])?;
             start_log(environment)?;
@@ -166,7 +167,7 @@ fn execute(command: Command, environment: &Environment, out: &mut dyn Write) -> 
     }
 }
 
-/// The keys that an evaluation cannot do without.
+/// Returns the keys that an evaluation needs.
 fn keys_of_eval(searches: Searches) -> &'static [&'static str] {
     match searches {
         Searches::Random => &["model.path", "data.test", "data.corpus"],
@@ -174,8 +175,8 @@ fn keys_of_eval(searches: Searches) -> &'static [&'static str] {
     }
 }
 
-/// The configuration with a folder for `model.path`: a model that is named as the hub names it is
-/// looked for in the cache, and downloaded where it is not there; so is the base of adapters.
+/// Replaces the hub's names in `model.path` and `model.base` by folders: models are looked up in the cache and
+/// downloaded if they are missing. Fills in the base of adapters that have one on the hub.
 fn with_model(mut config: Config, environment: &Environment) -> anyhow::Result<Config> {
     let settings = HubSettings::from_environment(environment);
     if let Some(name) = ModelName::parse(&config.model.path) {
@@ -184,7 +185,8 @@ fn with_model(mut config: Config, environment: &Environment) -> anyhow::Result<C
     if config.model.base.is_none()
         && let Some(AdapterFolder { base, .. }) = AdapterFolder::find(&config.model.path)?
     {
-        let named = base.revision.map_or(base.name.clone(), |at| format!("{}@{at}", base.name));
+        let named =
+            base.revision.map_or(base.name.clone(), |revision| format!("{}@{revision}", base.name));
         config.model.base = ModelName::parse(Path::new(&named)).map(|_| named.into());
     }
     if let Some(name) = config.model.base.as_deref().and_then(ModelName::parse) {
@@ -193,12 +195,12 @@ fn with_model(mut config: Config, environment: &Environment) -> anyhow::Result<C
     Ok(config)
 }
 
-/// The last part of a path, or the path itself where it has none.
+/// Returns the last part of a path, or the whole path if it has no such part.
 fn folder_name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-/// Reads and checks the configuration; `--run-dir` and `--model` come after every `--set`.
+/// Reads and checks the configuration. `--run-dir` and `--model` override every `--set`.
 fn configured(
     command: &str,
     common: &CommonArguments,
@@ -224,12 +226,11 @@ fn warn_of_old_names(old_names: &[OldName]) {
     }
 }
 
-/// Starts the log, and warns of misspelt variables: they change nothing, which their author should
-/// hear.
+/// Starts the log and warns about misspelt variables, which would otherwise be ignored silently.
 fn start_log(environment: &Environment) -> anyhow::Result<()> {
     let filter = config::log_filter(environment)?;
     match telemetry::init(filter, LogFormat::Text, || LogWriter) {
-        // A program that runs commands in process has its own log.
+        // A program that calls this function may have a log of its own.
         Ok(()) | Err(TelemetryError::AlreadySet) => {}
         Err(error) => return Err(error.into()),
     }
@@ -238,7 +239,7 @@ fn start_log(environment: &Environment) -> anyhow::Result<()> {
             continue;
         }
         let hint = nearest.map_or_else(String::new, |nearest| format!("; did you mean {nearest}?"));
-        warn!("{name} is not known and has no effect{hint}");
+        warn!("unknown variable {name} has no effect{hint}");
     }
     Ok(())
 }

@@ -2,12 +2,12 @@ use clap::CommandFactory;
 
 use super::*;
 
-/// Exit code, standard output and standard error of a command line without the program's name.
+/// Runs a command line without the program's name and returns exit code, standard output and standard error.
 fn run(arguments: &[&str]) -> (u8, String, String) {
     run_with(&[], arguments)
 }
 
-/// As [`run`], with variables of the environment.
+/// Does the same with environment variables.
 fn run_with(variables: &[(&str, &str)], arguments: &[&str]) -> (u8, String, String) {
     let environment: Environment =
         variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -76,7 +76,7 @@ fn commands_name_the_keys_they_need() {
 }
 
 #[test]
-fn config_prints_what_was_resolved() {
+fn config_prints_the_resolved_configuration() {
     let (code, out, _) = run(&["config", "--set", "seed=9", "--run-dir", "runs/x"]);
     assert_eq!(code, EXIT_SUCCESS);
     assert!(out.contains("seed = 9\n") && out.contains("run_dir = \"runs/x\"\n"), "{out}");
@@ -89,7 +89,7 @@ fn config_prints_what_was_resolved() {
 }
 
 #[test]
-fn variables_stand_between_file_and_arguments() {
+fn variables_override_the_file_and_arguments_override_both() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("run.toml");
     let keys = ["[training]", "steps = 1", "group_size = 4", "[model]", "path = \"file\""];

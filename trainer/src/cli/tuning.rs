@@ -1,28 +1,28 @@
-//! Settings of the C libraries that only the environment of a starting process can make.
+//! Settings of C libraries that come from the environment at process start.
 //!
-//! libgomp, glibc and libtorch read theirs before `main`, so the program starts itself again with them. What
-//! the user has set stays.
+//! libgomp, glibc and libtorch read them before `main`, so the program restarts itself with them. Settings of
+//! the user are kept.
 
 /// Name and value of each setting.
 const SETTINGS: [(&str, &str); 6] = [
-    // Threads that wait must not spin: on shared cores spinning threads decode ten times slower.
+    // Waiting threads must not spin: on shared cores, spinning makes decoding ten times slower.
     ("OMP_WAIT_POLICY", "PASSIVE"),
-    // Freed tensors stay with the process: giving each one back to the system and faulting it in
-    // again nearly halves the speed of a forward and backward pass.
-    // Only the largest, logits, go: kept as well, they would break the heap into pieces.
+    // Freed tensors stay with the process: returning each one to the system and faulting it in again nearly
+    // halves the speed of a forward and backward pass. Only the largest tensors, the logits, are returned: if
+    // kept, they would fragment the heap.
     ("MALLOC_MMAP_THRESHOLD_", "33554432"),
     ("MALLOC_TRIM_THRESHOLD_", "17179869184"),
     ("MALLOC_TOP_PAD_", "67108864"),
-    // Products in bfloat16 are prepared for each size they have, and 1,024 of these kept, with room to
-    // work in: hundreds of MiB, though the sizes of a step hardly ever come again. A step's own are kept.
+    // oneDNN prepares bfloat16 products for each size and by default caches 1,024 of them with their scratch
+    // memory: hundreds of MiB, although sizes rarely recur after a step. 128 are enough for one step.
     ("LRU_CACHE_CAPACITY", "128"),
     ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128"),
 ];
-/// Set in the process that has been started again.
+/// The variable that marks the restarted process.
 pub(super) const MARK: &str = "TRAINER_TUNED";
 
-/// Replaces this process by itself with the settings above, once. Returns if there is nothing to
-/// do, or if it cannot be done, which costs speed alone.
+/// Restarts this process with the settings above, once. Returns if it already has them, or if the restart fails,
+/// which only costs speed.
 #[cfg(unix)]
 pub fn restart_tuned() {
     use std::os::unix::process::CommandExt as _;
@@ -37,7 +37,7 @@ pub fn restart_tuned() {
         .envs(missing.copied())
         .env(MARK, "1")
         .exec();
-    tracing::debug!(%error, "cannot start again with tuned settings");
+    tracing::debug!(%error, "cannot restart with tuned settings");
 }
 
 #[cfg(not(unix))]

@@ -1,5 +1,5 @@
-//! The values of keys that take one of a few words. Names them only; what each does is said in
-//! docs/algorithms.md and done by the module that uses it.
+//! The values of keys that accept one of a few words. Only the names: docs/algorithms.md describes them, and the
+//! modules that use them implement them.
 
 use std::fmt;
 
@@ -130,7 +130,7 @@ const WEIGHT_FORMATS: [(&str, Option<WeightFormat>); 4] = [
 ];
 
 choices! {
-    /// A set of values that takes the place of the defaults.
+    /// A named set of values that replaces the defaults.
     pub enum Preset {
         /// The project's fixed defaults.
         None = "none",
@@ -144,11 +144,11 @@ choices! {
         SearchR1V03 = "search-r1-v0.3",
         /// The same with the reward for structure.
         SearchR1V03Format = "search-r1-v0.3-format",
-        /// What the project would start from.
+        /// The project's recommended starting point.
         Recommended = "recommended",
     }
 
-    /// Whose defaults are followed where the project's own differ.
+    /// The project whose behaviour to follow where this project's own differs.
     pub enum Compat {
         /// The project's fixed defaults.
         None = "none",
@@ -170,15 +170,15 @@ choices! {
         Bf16 = "bf16",
     }
 
-    /// What a pass keeps of its layers for the way back.
+    /// The activations that a pass keeps for the backward pass.
     pub enum ActivationCheckpoints {
         /// Everything.
         None = "none",
-        /// What went into each layer, which is computed once more: more time for less memory.
+        /// The input of each layer; the layer is then computed again, which trades time for memory.
         Layers = "layers",
     }
 
-    /// Who samples the turns of training.
+    /// The engine that samples the turns of training.
     pub enum EngineKind {
         /// This process.
         Builtin = "builtin",
@@ -204,7 +204,7 @@ choices! {
         Reinforce = "reinforce",
     }
 
-    /// What the divergence from the reference is part of.
+    /// The place where the divergence from the reference enters.
     pub enum KlPlacement {
         /// The loss.
         Loss = "loss",
@@ -212,17 +212,17 @@ choices! {
         Reward = "reward",
     }
 
-    /// What happens to the weight of the divergence during a run.
+    /// The control of the divergence's coefficient during a run.
     pub enum KlControllerKind {
-        /// It stays.
+        /// The coefficient stays the same.
         Fixed = "fixed",
-        /// It is steered towards a target divergence.
+        /// The coefficient follows a target divergence.
         Adaptive = "adaptive",
     }
 
 }
 
-/// Where the model computes.
+/// The device that the model computes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceChoice {
     /// The first CUDA device if there is one, else the CPU.
@@ -313,8 +313,9 @@ impl ConfigValue for LoraTargets {
         Self::of(names.iter().copied()).map_err(|wrong| {
             let known = LORA_MODULES.into_iter().chain([Self::ALL_WORD]);
             let nearest = nearest_word(wrong, known).map(|right| {
-                let put = |&name: &&str| if name == wrong { right } else { name }.to_owned();
-                quoted(&names.iter().map(put).collect::<Vec<_>>().join(","))
+                let corrected: Vec<&str> =
+                    names.iter().map(|name| if *name == wrong { right } else { name }).collect();
+                quoted(&corrected.join(","))
             });
             Rejection { nearest }
         })
@@ -342,19 +343,19 @@ impl ConfigValue for ChatDate {
     }
 }
 
-/// How a question becomes a prompt.
+/// The template that turns a question into a prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TemplateChoice {
-    /// The instructions that Search-R1 gives, in our words.
+    /// The instructions of Search-R1 in this project's words.
     SearchR1,
-    /// The same protocol in few tokens, for models that are warmed up on it.
+    /// The same protocol in fewer tokens, for models with a warm start on it.
     Short,
-    /// A text of the user's with `{question}` in it.
+    /// A text of the user that contains `{question}`.
     Text(String),
 }
 
 impl TemplateChoice {
-    /// What names the template, or the text itself.
+    /// Returns the name of the template, or the text itself.
     pub fn as_str(&self) -> &str {
         match self {
             Self::SearchR1 => "search-r1",
@@ -386,7 +387,7 @@ impl ConfigValue for TemplateChoice {
     }
 }
 
-/// `"a", "b" or "c"`.
+/// Returns the words as `"a", "b" or "c"`.
 fn one_of(words: &[&str]) -> String {
     let quoted: Vec<String> = words.iter().map(|word| quoted(word)).collect();
     match quoted.split_last() {

@@ -1,9 +1,9 @@
-//! Variables of the environment: one a key, and those that set none. The environment of the process
-//! is read once, in [`environment`]; everything else takes a map, so that tests pass one.
+//! Environment variables: one for each key, and one that sets no key. Only [`environment`] reads the environment
+//! of the process, once; everything else takes a map, so that tests can pass their own.
 
 use std::collections::BTreeMap;
 
-use shared::telemetry;
+use shared::machine::telemetry;
 
 use super::key_table;
 use super::problem::{ConfigError, Origin, Problem, ProblemKind};
@@ -11,10 +11,10 @@ use super::renamed;
 use super::section::KeySpec;
 use super::value::{nearest_word, quoted};
 
-/// What all names begin with.
+/// The prefix of all names.
 const PREFIX: &str = "TRAINER_";
 
-/// Values by the names of their variables.
+/// The values of variables by name.
 pub type Environment = BTreeMap<String, String>;
 
 /// A variable that sets no key.
@@ -22,23 +22,23 @@ pub type Environment = BTreeMap<String, String>;
 pub struct Variable {
     /// Name in the environment.
     pub name: &'static str,
-    /// Value when none is given.
+    /// Value of an unset variable.
     pub default: &'static str,
-    /// What is accepted, in words.
+    /// Accepted values, in words.
     pub accepts: &'static str,
-    /// What it is for.
+    /// Purpose, in one sentence.
     pub meaning: &'static str,
 }
 
-/// What is logged.
+/// The filter of the log.
 pub const LOG: Variable = Variable {
     name: "TRAINER_LOG",
     default: "info",
     accepts: "a filter such as info or info,trainer=debug",
-    meaning: "What is logged.",
+    meaning: "Filter that selects the log's messages.",
 };
 
-/// Variables of other programs that are followed: where models are downloaded from and kept.
+/// Variables of other programs that apply here as well: where models are downloaded from and stored.
 const FOLLOWED: [&str; 8] = [
     "HF_ENDPOINT",
     "HF_TOKEN",
@@ -50,8 +50,8 @@ const FOLLOWED: [&str; 8] = [
     "HOME",
 ];
 
-/// The variables of this process that concern the trainer. Bytes that are not UTF-8 become
-/// replacement characters, which no variable accepts where it matters.
+/// Returns the variables of this process that concern the trainer. Bytes that are not UTF-8 become replacement
+/// characters, which no variable accepts where it matters.
 pub fn environment() -> Environment {
     std::env::vars_os()
         .map(|(name, value)| {
@@ -61,21 +61,21 @@ pub fn environment() -> Environment {
         .collect()
 }
 
-/// The name of the variable that sets the key `path`.
+/// Returns the name of the variable that sets the key `path`.
 pub(super) fn variable_of(path: &str) -> String {
     format!("{PREFIX}{}", path.replace('.', "_").to_uppercase())
 }
 
-/// The value of a variable without white space around it; an empty one counts as not set, since
-/// supervisors such as Docker Compose pass variables on that nobody has set.
+/// Returns the value of a variable without surrounding white space. An empty variable counts as not set, because
+/// supervisors such as Docker Compose pass on variables that nobody has set.
 pub(super) fn value_of<'e>(environment: &'e Environment, name: &str) -> Option<&'e str> {
     environment.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
 }
 
-/// The filter of the log, checked.
+/// Returns the filter of the log, checked.
 ///
 /// # Errors
-/// A value that is no filter of tracing.
+/// A value that is not a filter of tracing.
 pub fn log_filter(environment: &Environment) -> Result<&str, ConfigError> {
     let filter = value_of(environment, LOG.name).unwrap_or(LOG.default);
     if telemetry::check_filter(filter).is_ok() {
@@ -88,8 +88,8 @@ pub fn log_filter(environment: &Environment) -> Result<&str, ConfigError> {
     }]))
 }
 
-/// The variables that are set and have no effect, each with the nearest known name if one is close. Those that
-/// Kubernetes makes for a service called `trainer` are left out.
+/// Returns the variables that are set and have no effect, each with the nearest known name if one is close. It
+/// leaves out those that Kubernetes makes for a service called `trainer`.
 pub fn unknown_variables(environment: &Environment) -> Vec<(&str, Option<String>)> {
     let specs = key_table();
     let known: Vec<String> =
@@ -104,10 +104,9 @@ pub fn unknown_variables(environment: &Environment) -> Vec<(&str, Option<String>
         known.iter().map(|name| name[PREFIX.len()..].to_lowercase()).collect();
     environment
         .keys()
-        .filter(|name| name.starts_with(PREFIX))
-        .filter(|name| value_of(environment, name).is_some() && !is_foreign(name))
-        .map(|name| {
-            let ending = name.strip_prefix(PREFIX).unwrap_or(name);
+        .filter_map(|name| Some((name, name.strip_prefix(PREFIX)?)))
+        .filter(|(name, _)| value_of(environment, name).is_some() && !is_foreign(name))
+        .map(|(name, ending)| {
             let nearest =
                 nearest_word(&renamed::current_ending(ending), endings.iter().map(String::as_str));
             (name.as_str(), nearest.map(variable_of))

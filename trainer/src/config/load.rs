@@ -15,7 +15,7 @@ use super::sections::Config;
 use super::value::{RawValue, nearest_word};
 use super::{key_table, presets, relations};
 
-/// A configuration being put together.
+/// A configuration that is being read.
 #[derive(Debug, Default)]
 struct Loader {
     config: Config,
@@ -84,7 +84,7 @@ impl LoadedConfig {
             loader.read_preset(preset);
             loader.read(source, environment, overrides);
         }
-        // A relation between values that are themselves wrong would only add noise.
+        // Conflicts between values that are already wrong would only add noise.
         if loader.problems.is_empty() {
             let conflicts = relations::conflicts(&loader.config);
             loader.problems = conflicts
@@ -136,7 +136,7 @@ impl Loader {
             |offset: usize| Origin::File { path: path.to_owned(), line: line_at(text, offset) };
         let (document, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
-            // What a broken document holds is a guess: report only why it is broken.
+            // The content of a broken document is a guess: report only the syntax errors.
             self.problems.extend(errors.iter().map(|error| Problem {
                 origin: at(error.span().map_or(0, |span| span.start)),
                 kind: ProblemKind::Syntax(format!("not TOML: {}", error.message())),
@@ -210,11 +210,14 @@ impl Loader {
             }
             Some(Err(rejection)) => {
                 let specs = key_table();
-                let spec = specs.iter().find(|spec| spec.path() == path);
+                let spec = specs
+                    .iter()
+                    .find(|spec| spec.path() == path)
+                    .expect("a section lists every key that it sets");
                 let kind = ProblemKind::WrongValue {
                     key: path.to_owned(),
                     value: raw.shown(),
-                    accepts: spec.map(|spec| spec.accepts.clone()).unwrap_or_default(),
+                    accepts: spec.accepts.clone(),
                     nearest: rejection.nearest,
                 };
                 self.problems.push(Problem { origin, kind });
@@ -247,8 +250,9 @@ impl Loader {
     }
 
     fn unknown_section(&mut self, name: &str, origin: Origin) {
-        let names = self.config.sections().map(Section::name);
-        let nearest = nearest_word(name, names.into_iter().filter(|name| !name.is_empty()));
+        let sections = self.config.sections();
+        let names = sections.iter().map(|section| section.name());
+        let nearest = nearest_word(name, names.filter(|name| !name.is_empty()));
         let kind = ProblemKind::UnknownSection {
             section: name.to_owned(),
             nearest: nearest.map(str::to_owned),
@@ -257,17 +261,17 @@ impl Loader {
     }
 }
 
-/// The keys that `path` may be a misspelling of: the same name in another section first, then the
-/// closest spelling.
+/// Returns the keys that `path` may be a misspelling of: those of the same name in other sections, or else the
+/// one with the closest spelling.
 fn nearest_keys(path: &str, specs: &[KeySpec]) -> Vec<String> {
-    let key = path.rsplit('.').next().unwrap_or(path);
+    let key = path.rsplit_once('.').map_or(path, |(_, key)| key);
     let same_name: Vec<String> =
         specs.iter().filter(|spec| spec.key == key).map(KeySpec::path).collect();
     if !same_name.is_empty() {
         return same_name;
     }
     let paths: Vec<String> = specs.iter().map(KeySpec::path).collect();
-    // A slip inside the right section is likelier than a better match elsewhere.
+    // A typing error within the right section is more likely than a better match elsewhere.
     if let Some((section, key)) = path.split_once('.') {
         let siblings = specs.iter().filter(|spec| spec.section == section).map(|spec| spec.key);
         if let Some(nearest) = nearest_word(key, siblings) {
@@ -284,7 +288,7 @@ fn nearest_keys(path: &str, specs: &[KeySpec]) -> Vec<String> {
         .collect()
 }
 
-/// A value of the command line or the environment: TOML if it parses as that, else the bare text.
+/// Parses a value of the command line or the environment: TOML if it parses as such, else plain text.
 pub(super) fn parse_text(text: &str) -> RawValue {
     let document = format!("value = {text}");
     if let Ok(table) = DeTable::parse(&document)

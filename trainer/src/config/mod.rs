@@ -1,8 +1,8 @@
-//! Configuration: a TOML file, variables of the environment and `--set key=value`, checked as a
-//! whole before anything starts.
+//! The configuration: a TOML file, environment variables and `--set key=value`, checked as a whole before
+//! anything starts.
 //!
-//! Owns every key with its default, range and meaning. It opens no model, data or socket: whether
-//! a path exists is found out by the module that reads it.
+//! Owns every key with its default, range and meaning. It opens no model, data or socket: the module that
+//! reads a path reports that it does not exist.
 
 mod choice;
 mod environment;
@@ -26,6 +26,7 @@ pub use choice::{
 };
 pub use environment::{Environment, LOG, Variable, environment, log_filter, unknown_variables};
 pub use load::LoadedConfig;
+pub(crate) use problem::counted;
 pub use problem::{ConfigError, Origin, Problem, ProblemKind};
 pub use renamed::OldName;
 pub use section::KeySpec;
@@ -38,59 +39,14 @@ pub use sections::{
 use section::Section;
 
 impl Config {
-    /// Every section in file order, the keys before the first one included.
-    fn sections(&self) -> [&dyn Section; 17] {
-        [
-            self,
-            &self.model,
-            &self.retriever,
-            &self.data,
-            &self.rollout,
-            &self.engine,
-            &self.reward,
-            &self.lora,
-            &self.optimizer,
-            &self.sft,
-            &self.training,
-            &self.algorithm,
-            &self.critic,
-            &self.update,
-            &self.checkpoint,
-            &self.eval,
-            &self.serve,
-        ]
-    }
-
     fn section(&self, name: &str) -> Option<&dyn Section> {
         self.sections().into_iter().find(|section| section.name() == name)
     }
 
-    fn section_mut(&mut self, name: &str) -> Option<&mut dyn Section> {
-        if name.is_empty() {
-            return Some(self);
-        }
-        let sections: [&mut dyn Section; 16] = [
-            &mut self.model,
-            &mut self.retriever,
-            &mut self.data,
-            &mut self.rollout,
-            &mut self.engine,
-            &mut self.reward,
-            &mut self.lora,
-            &mut self.optimizer,
-            &mut self.sft,
-            &mut self.training,
-            &mut self.algorithm,
-            &mut self.critic,
-            &mut self.update,
-            &mut self.checkpoint,
-            &mut self.eval,
-            &mut self.serve,
-        ];
-        sections.into_iter().find(|section| section.name() == name)
-    }
-
-    /// Refuses a configuration without the keys that `command` cannot do without.
+    /// Checks that all `keys`, which `command` needs, are set.
+    ///
+    /// # Errors
+    /// Every missing key with its meaning.
     pub fn require(&self, command: &str, keys: &[&str]) -> Result<(), ConfigError> {
         let missing: Vec<Problem> = key_table()
             .into_iter()
@@ -111,7 +67,7 @@ impl Config {
     }
 }
 
-/// Every key, in file order: the source of the reference page.
+/// Returns every key in file order, as the reference page lists them.
 pub fn key_table() -> Vec<KeySpec> {
     Config::default().sections().into_iter().flat_map(Section::keys).collect()
 }

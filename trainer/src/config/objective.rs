@@ -1,11 +1,12 @@
-//! What a configuration trains, in one line: coefficients that are on by default are easily forgotten.
+//! The objective of a configuration in one line, because coefficients that are on by default are easily forgotten.
 
 use super::choice::{KlPlacement, PolicyLossKind};
+use super::problem::counted;
 use super::sections::Config;
 use crate::algo::Aggregation;
 
 impl Config {
-    /// The effective objective: advantage, loss, its other terms, and the updates of a step.
+    /// Returns the effective objective: advantage, loss, its other terms, and the updates of a step.
     pub fn objective_in_words(&self) -> String {
         let (training, algorithm) = (&self.training, &self.algorithm);
         let mut parts = vec![format!("advantage {}", algorithm.advantage)];
@@ -40,32 +41,29 @@ impl Config {
                 ),
             });
         }
-        for (weight, sign, what) in [
+        for (weight, sign, term) in [
             (training.entropy_coefficient, "-", "entropy"),
             (algorithm.likelihood_coefficient, "+", "lost likelihood (LLDS)"),
         ] {
             if weight > 0.0 {
-                parts.push(format!("{sign} {weight} {what}"));
+                parts.push(format!("{sign} {weight} {term}"));
             }
         }
         if algorithm.importance_most > 0.0 {
-            parts.push(format!(
-                "corrected for the sampler by at most {}",
-                algorithm.importance_most
-            ));
+            parts.push(format!("importance weights of at most {}", algorithm.importance_most));
         }
         let per_update = self.update_trajectories();
-        let updates = self.step_updates();
-        parts.push(format!("{updates} updates of {per_update} trajectories a step"));
+        let updates = counted(self.step_updates() as u64, "update");
+        parts.push(format!("{updates} of {per_update} trajectories per step"));
         parts.join("; ")
     }
 
-    /// Trajectories of a step.
+    /// Returns the number of trajectories of a step.
     pub fn step_trajectories(&self) -> usize {
         self.training.prompts_per_step.saturating_mul(self.training.group_size)
     }
 
-    /// Trajectories of an update, but for what is left over for a step's last one.
+    /// Returns the number of trajectories of an update; a step's last update may have fewer.
     pub fn update_trajectories(&self) -> usize {
         match self.training.trajectories_per_update {
             0 => self.step_trajectories(),
@@ -73,7 +71,7 @@ impl Config {
         }
     }
 
-    /// Updates of a step whose trajectories are all trained on.
+    /// Returns the number of updates of a step that trains on all its trajectories.
     pub fn step_updates(&self) -> usize {
         let parts = self.step_trajectories().div_ceil(self.update_trajectories().max(1));
         parts.saturating_mul(self.training.epochs_per_step)

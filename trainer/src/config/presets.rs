@@ -1,13 +1,12 @@
-//! Sets of values that a name stands for. They take the place of the defaults: whatever a file, a
-//! variable or an argument says wins over them.
+//! Presets: named sets of values that replace the defaults. Files, variables and arguments override them.
 //!
-//! Where the values come from, and what is not known of them, is said in docs/algorithms.md.
+//! docs/algorithms.md lists the sources of the values and the values that are not known.
 
 use super::choice::Preset;
 
 type Values = &'static [(&'static str, &'static str)];
 
-/// What all scripts of Search-R1 share.
+/// The values that all scripts of Search-R1 share.
 const SEARCH_R1: Values = &[
     ("compat", "\"search-r1\""),
     ("retriever.top_k", "3"),
@@ -33,17 +32,17 @@ const SEARCH_R1: Values = &[
     ("training.save_every_steps", "100"),
 ];
 
-/// Its GRPO scripts: five trajectories a question, ten updates a step.
+/// Search-R1's GRPO scripts: five trajectories per question, ten updates per step.
 const SEARCH_R1_GRPO: Values = &[
     ("algorithm.advantage", "\"grpo\""),
     ("algorithm.kl_placement", "\"loss\""),
     ("training.group_size", "5"),
     ("training.kl_estimator", "\"k3\""),
-    // Inherited by the scripts from the defaults that they do not set.
+    // A default that the scripts do not set themselves.
     ("rollout.top_p", "0.95"),
 ];
 
-/// PPO as in the paper's main table: one trajectory a question, two updates a step.
+/// PPO as in the paper's main table: one trajectory per question, two updates per step.
 const PAPER: Values = &[
     ("algorithm.advantage", "\"gae\""),
     ("algorithm.gamma", "1.0"),
@@ -62,7 +61,7 @@ const PAPER: Values = &[
 ];
 
 const V0_1: Values = &[
-    // Its groups had one member each, so that an advantage was the score.
+    // Its groups had one member each, so an advantage equalled the score.
     ("algorithm.advantage", "\"reinforce\""),
     ("training.steps", "305"),
     // .95 of 305 steps, ten updates each.
@@ -88,7 +87,7 @@ const V0_3_FORMAT: Values = &[
     ("reward.retrieval_score", "0.1"),
 ];
 
-/// Ours: more trajectories a question, and what is known against collapse.
+/// This project's choice: more trajectories per question, and the known measures against collapse.
 const RECOMMENDED: Values = &[
     ("algorithm.advantage", "\"grpo\""),
     ("algorithm.policy_loss", "\"clip\""),
@@ -114,7 +113,7 @@ const RECOMMENDED: Values = &[
     ("rollout.top_p", "1.0"),
 ];
 
-/// Keys and their values as TOML; later ones win.
+/// Returns keys and their values as TOML; later values override earlier ones.
 pub(super) fn values(preset: Preset) -> Vec<(&'static str, &'static str)> {
     let lists: &[Values] = match preset {
         Preset::None => &[],

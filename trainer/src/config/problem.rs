@@ -1,21 +1,21 @@
-//! What can be wrong with a configuration, told so that it can be put right at once: where it was
-//! written, what was written, what is accepted and what is nearest.
+//! Problems of a configuration. Each message gives everything needed to correct it: where the value was set, the
+//! value, what is accepted, and the nearest accepted value.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a value came from.
+/// The source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A configuration file; lines count from 1.
     File { path: PathBuf, line: usize },
-    /// A variable of the environment, by its name.
+    /// An environment variable, by its name.
     Variable(String),
-    /// The command line, with the argument as it was given.
+    /// The command line, with the argument as it was typed.
     Argument(String),
     /// A preset, by its name.
     Preset(&'static str),
-    /// Nothing set it.
+    /// No source: the key has its default.
     Default,
 }
 
@@ -31,17 +31,17 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One thing that is wrong.
+/// A problem and its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub origin: Origin,
     pub kind: ProblemKind,
 }
 
-/// What is wrong with a key or its value.
+/// A problem with a key or its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProblemKind {
-    /// The file is not TOML, an argument is not `key=value`, or a filter is none.
+    /// The file is not TOML, an argument is not `key=value`, or a log filter is invalid.
     Syntax(String),
     UnknownKey {
         key: String,
@@ -51,7 +51,7 @@ pub enum ProblemKind {
         section: String,
         nearest: Option<String>,
     },
-    /// A key stands where a section of that name would.
+    /// A section is used as a key.
     SectionNotKey {
         section: String,
     },
@@ -66,14 +66,14 @@ pub enum ProblemKind {
         old: String,
         current: String,
     },
-    /// Two keys that do not go together; `reason` names both.
+    /// Two keys that contradict each other; `reason` names both.
     Conflict {
         key: String,
         value: String,
         reason: String,
         nearest: Option<String>,
     },
-    /// A key that the command cannot do without.
+    /// A key that the command needs and that is not set.
     Missing {
         key: String,
         command: String,
@@ -136,19 +136,24 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Why there is no configuration.
+/// The reason why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("cannot read configuration {}: {source}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    /// Every problem found: those of the file, then of the environment, then of the arguments.
+    /// All problems: those of the file first, then of the environment, then of the arguments.
     #[error("{}", listed(.0))]
     Invalid(Vec<Problem>),
 }
 
+/// Returns a count with its noun, such as "1 update" or "2 updates".
+pub(crate) fn counted(count: u64, noun: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{ending}")
+}
+
 fn listed(problems: &[Problem]) -> String {
-    let noun = if problems.len() == 1 { "problem" } else { "problems" };
-    let mut text = format!("{} {noun} in the configuration", problems.len());
+    let mut text = format!("{} in the configuration", counted(problems.len() as u64, "problem"));
     for problem in problems {
         text.push_str("\n  ");
         text.push_str(&problem.to_string());

@@ -1,60 +1,60 @@
-//! The macro that turns one declaration into a section's struct, its defaults and the table of its
-//! keys, so that a key's type, default, range and meaning are written down once.
+//! The macro that makes a section's struct, defaults and table of keys from one declaration, so that each key's
+//! type, default, range and meaning are written in one place.
 
 use super::environment::variable_of;
 use super::value::{Range, RawValue, Rejection};
 
-/// One configuration key as the reference page and the messages show it.
+/// A configuration key as the reference page and the messages show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeySpec {
-    /// Empty for the keys before the first section.
+    /// Name of the section; empty for keys before the first one.
     pub section: &'static str,
     pub key: &'static str,
-    /// Unit of the value, empty where it has none.
+    /// Unit of the value; empty if it has none.
     pub unit: &'static str,
-    /// What it decides, in one line.
+    /// Effect of the key, in one line.
     pub meaning: String,
-    /// What it takes, in words.
+    /// Accepted values, in words.
     pub accepts: String,
-    /// As TOML; `None` where the key is not set unless it is given.
+    /// Default as TOML; `None` if the key has no default.
     pub default: Option<String>,
 }
 
 impl KeySpec {
-    /// The dotted name that `--set` takes.
+    /// Returns the dotted name that `--set` takes.
     pub fn path(&self) -> String {
         joined(self.section, self.key)
     }
 
-    /// The name of the variable of the environment that sets it.
+    /// Returns the name of the environment variable that sets the key.
     pub fn variable(&self) -> String {
         variable_of(&self.path())
     }
 }
 
-/// `section.key`, or `key` alone outside any section.
+/// Returns `section.key`, or `key` alone if it is in no section.
 pub(super) fn joined(section: &str, key: &str) -> String {
     if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") }
 }
 
-/// Keys that are written together in the file.
+/// A group of keys in the file.
 pub(super) trait Section {
     fn name(&self) -> &'static str;
-    /// What the section is about, in one line.
+    /// Returns the subject of the section, in one line.
     fn meaning(&self) -> String;
     fn keys(&self) -> Vec<KeySpec>;
-    /// Sets one key; `None` if there is no such key.
+    /// Sets one key. Returns `None` if there is no such key.
     fn set(&mut self, key: &str, raw: &RawValue) -> Option<Result<(), Rejection>>;
-    /// The current value as TOML; `None` if unset or unknown.
+    /// Returns the current value as TOML, or `None` if the key is unset or unknown.
     fn shown(&self, key: &str) -> Option<String>;
 }
 
-/// The unit that a key's declaration gives, or none.
+/// Returns the unit in a key's declaration, or an empty one.
 pub(super) fn first_or_none(units: &[&'static str]) -> &'static str {
     units.first().copied().unwrap_or_default()
 }
 
-/// The range that a key's declaration gives, or none.
+/// Returns the range in a key's declaration, or the range of all numbers.
 pub(super) fn first_or_any(ranges: &[Range]) -> Range {
     ranges.first().copied().unwrap_or(Range::ANY)
 }
@@ -65,7 +65,7 @@ pub(super) fn one_line(lines: &[&str]) -> String {
 }
 
 /// `section! { /// meaning  pub struct NAME in "name" { /// meaning  key: Type ["unit"] = default,
-/// range; } }`; unit and range are left out where there are none.
+/// range; } }`. Unit and range are optional.
 macro_rules! section {
     (
         $(#[doc = $about:literal])+
@@ -92,6 +92,26 @@ macro_rules! section {
                 Self { $( $key: $default, )+ $( $( $sub: <$subtype>::default(), )+ )? }
             }
         }
+
+        $( impl $name {
+            /// Returns every section in file order, beginning with the keys before the first one.
+            pub(super) fn sections(&self) -> Vec<&dyn $crate::config::section::Section> {
+                vec![self, $(&self.$sub),+]
+            }
+
+            /// Returns the section called `name`, if there is one.
+            pub(super) fn section_mut(
+                &mut self,
+                name: &str,
+            ) -> Option<&mut dyn $crate::config::section::Section> {
+                if name == $section {
+                    return Some(self);
+                }
+                let sections: Vec<&mut dyn $crate::config::section::Section> =
+                    vec![$(&mut self.$sub),+];
+                sections.into_iter().find(|section| section.name() == name)
+            }
+        } )?
 
         impl $crate::config::section::Section for $name {
             fn name(&self) -> &'static str {

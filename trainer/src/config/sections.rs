@@ -1,6 +1,5 @@
-//! The configuration tree: every section, key, default and range, written down once. The doc
-//! comments are also what messages and the reference page show. Relations between keys are checked
-//! in `relations`.
+//! The configuration tree: every section and key with its default and range. The doc comments also appear in
+//! messages, in docs/configuration.md and in .env.example. `relations` checks how keys go together.
 
 use std::path::PathBuf;
 
@@ -17,23 +16,22 @@ use crate::reward::RewardKind;
 use crate::token::ChatDate;
 
 section! {
-    /// What concerns the whole run.
+    /// Settings of the whole run.
     pub struct Config in "" {
-        /// Values that take the place of the defaults, listed in docs/algorithms.md; every key that is
-        /// set wins over them.
+        /// A named set of defaults, listed in docs/algorithms.md. Any key that you set overrides it.
         preset: Preset = Preset::None;
-        /// Seed of every random draw of the run.
+        /// Seed of all random numbers in the run.
         seed: u64 = 0;
-        /// Folder that the run writes to: configuration, metrics, trajectories, checkpoints.
+        /// Folder for everything that the run writes: configuration, metrics, trajectories, checkpoints.
         run_dir: PathBuf = PathBuf::from("runs/default");
-        /// Runs turns in lock step on one thread, so that a seed always gives the same metrics.
+        /// Plays all turns in lock step on one thread, so that the same seed always gives the same metrics.
         deterministic: bool = false;
-        /// Whose defaults are followed where the project's own differ from them.
+        /// The project whose behaviour to follow where this project's own differs.
         compat: Compat = Compat::None;
-        /// Threads that the model computes on; 0 takes one per core.
+        /// Threads for the model's computations; 0 uses one per core.
         threads: usize ["threads"] = 0, Range::between(0.0, 1024.0);
-        /// Training steps between timelines, `trace/step-N.json` in the run folder, which Perfetto opens;
-        /// 0 writes none.
+        /// Training steps from one timeline to the next; 0 writes none. Timelines are `trace/step-N.json` in
+        /// the run folder, for Perfetto.
         trace_every_steps: usize ["steps"] = 1;
     }
     sections {
@@ -57,20 +55,20 @@ section! {
 }
 
 section! {
-    /// The language model that is trained or asked.
+    /// The language model to train or to ask.
     pub struct ModelConfig in "model" {
         /// Folder of the model in Hugging Face layout (config.json, tokenizer.json, safetensors), or its
-        /// name on the hub, `org/name` or `org/name@revision`, to be downloaded.
+        /// name on the hub, `org/name` or `org/name@revision`, which is then downloaded.
         path: PathBuf = PathBuf::new();
-        /// Where `model.path` is a folder of adapters (adapter_config.json): folder or name of the
-        /// model that they belong to, in place of the one that the file names.
+        /// Folder or name of the base model, if `model.path` is a folder of adapters; without it,
+        /// adapter_config.json names the base model.
         base: Option<PathBuf> = None;
-        /// Number format that the model computes in; `auto` is bf16 where the hardware multiplies it
+        /// Number format of the model's computations; `auto` is bf16 where the hardware multiplies it
         /// faster than f32 (CUDA, CPUs with AVX-512 BF16 or AMX), else f32.
         dtype: ComputeDtype = ComputeDtype::Auto;
-        /// Device that the model computes on; `auto` is the first CUDA device, else the CPU.
+        /// Device of the model; `auto` is the first CUDA device if there is one, else the CPU.
         device: DeviceChoice = DeviceChoice::Auto;
-        /// Day that a chat template takes for today, so that prompts do not change from day to day.
+        /// Date that the chat template uses as today's date, so that prompts stay the same every day.
         chat_date: ChatDate = ChatDate::default();
     }
 }
@@ -80,150 +78,150 @@ section! {
     pub struct RetrieverConfig in "retriever" {
         /// Address of the retriever's `/retrieve`.
         url: String = "http://127.0.0.1:8000/retrieve".to_owned();
-        /// Passages asked for per search.
+        /// Passages to request for each search.
         top_k: usize ["passages"] = 3, Range::between(1.0, 1000.0);
-        /// Longest wait for one attempt of a search, in milliseconds.
+        /// Time limit for one attempt at a search.
         attempt_timeout_ms: u64 ["ms"] = 10_000, Range::at_least(1.0);
-        /// Longest wait for a search with all its attempts, in milliseconds.
+        /// Time limit for a search, all attempts included.
         deadline_ms: u64 ["ms"] = 300_000, Range::at_least(1.0);
-        /// Most requests under way at once.
+        /// Maximum number of concurrent requests.
         max_in_flight: usize ["requests"] = 16, Range::between(1.0, 4096.0);
     }
 }
 
 section! {
-    /// Questions, their prompts and the passages used as a control.
+    /// Questions, prompts, and the passages of the random control.
     pub struct DataConfig in "data" {
-        /// JSONL file of the training questions.
+        /// JSONL file with the training questions.
         train: PathBuf = PathBuf::new();
-        /// JSONL file of the held-out questions.
+        /// JSONL file with the held-out questions.
         test: PathBuf = PathBuf::new();
-        /// JSONL file of the corpus; read only to answer searches with random passages.
+        /// JSONL file with the corpus; read only by evaluations that answer searches with random passages.
         corpus: Option<PathBuf> = None;
-        /// How a question becomes a prompt.
+        /// Template that turns a question into a prompt.
         template: TemplateChoice = TemplateChoice::SearchR1;
-        /// Puts the prompt into the model's chat template as the user's message; a model without one is
-        /// asked plainly.
+        /// Puts the prompt into the model's chat template, as the user's message. Set it to false for a
+        /// model without a chat template.
         chat: bool = true;
-        /// Most training questions used, evenly spread over the file; 0 takes all.
+        /// Maximum number of training questions, taken evenly from the file; 0 uses all.
         max_train_questions: usize ["questions"] = 0;
-        /// Most hops of a question, where records say how many it takes; 0 takes all questions.
+        /// Maximum number of hops of a question, where the file states it; 0 uses all questions.
         max_hops: usize ["hops"] = 0;
     }
 }
 
 section! {
-    /// How episodes are played.
+    /// Rollouts: how episodes are played.
     pub struct RolloutConfig in "rollout" {
-        /// Most turns with searches; one more turn without follows for the answer.
+        /// Maximum number of turns that may search; one more turn follows for the answer.
         max_turns: usize ["turns"] = 4, Range::between(1.0, 64.0);
-        /// Most tokens of the first prompt; a question that needs more is refused.
+        /// Maximum length of the first prompt; a question that needs more is refused.
         max_prompt_tokens: usize ["tokens"] = 2048, Range::at_least(1.0);
-        /// Most tokens sampled in one turn.
+        /// Maximum number of tokens sampled in one turn.
         max_response_tokens: usize ["tokens"] = 500, Range::at_least(1.0);
-        /// Most tokens of one search's passages together.
+        /// Maximum length of all passages of one search together.
         max_observation_tokens: usize ["tokens"] = 500, Range::at_least(1.0);
-        /// Most tokens of one passage.
+        /// Maximum length of one passage.
         max_passage_tokens: usize ["tokens"] = 160, Range::at_least(1.0);
-        /// Most tokens of an episode, prompt and observations included; 0 takes what the other limits
-        /// add up to. The model's own limit holds as well.
+        /// Maximum length of an episode, prompt and observations included; 0 uses the sum of the other
+        /// limits. The model's own limit applies as well.
         max_context_tokens: usize ["tokens"] = 0;
-        /// Sampling temperature in training; logits are divided by it.
+        /// Sampling temperature in training, by which logits are divided.
         temperature: f64 = 1.0, Range::above(0.0);
-        /// Share of the probability mass that is sampled from in training; 1 is all of it.
+        /// Share of the probability mass to sample from in training; 1 is all of it.
         top_p: f64 = 1.0, Range::above_up_to(0.0, 1.0);
-        /// Most episodes that generate at once.
+        /// Maximum number of episodes that generate concurrently.
         max_sequences: usize ["episodes"] = 64, Range::between(1.0, 65_536.0);
-        /// Groups that a training step plays beyond its own and does not wait for: the slowest go on in
-        /// the next step, and their finished turns stay those of the policy that sampled them.
+        /// Extra groups that a training step starts without waiting for them. The slowest groups continue in
+        /// the next step; turns that are already finished keep the older policy's tokens.
         carried_groups: usize ["groups"] = 0;
-        /// Steps by which rollouts go ahead of the updates: while the policy learns from a step, the next
-        /// ones are played on a thread of their own, by weights that are exactly as many updates old. 0
-        /// plays and learns by turns.
+        /// Steps that rollouts run ahead of the updates, on a thread of their own: while the policy learns
+        /// from one step, the next ones are played with weights exactly that many steps old. 0 alternates
+        /// between playing and learning.
         max_staleness: u64 ["steps"] = 0, Range::between(0.0, 8.0);
-        /// Most tokens of prompts and passages that are read in one pass, beside the token that each
-        /// running episode goes on with: fewer keep these from waiting.
+        /// Maximum number of prompt and passage tokens read in one pass, in addition to one token for each
+        /// running episode. A smaller value makes running episodes wait less.
         max_prefill_tokens: usize ["tokens"] = 512, Range::between(16.0, 65_536.0);
-        /// Longest wait of a search for others that go out with it in one request; 0 sends each alone.
+        /// Time that a search waits for other searches to share one request; 0 sends each search alone.
         search_batch_ms: u64 ["ms"] = 5, Range::between(0.0, 1000.0);
-        /// What computes rollouts.
+        /// The code that computes rollouts.
         runner: RunnerKind = RunnerKind::Auto;
-        /// What rollouts keep weights as; other than `auto` for the native runner alone.
+        /// Number format of the weights in rollouts; only the native runner accepts a value other than `auto`.
         weights: Option<WeightFormat> = None;
-        /// Memory for keys and values of all episodes; never less than one whole episode takes. 0 takes
-        /// what `rollout.max_sequences` episodes can need. With less, episodes that find no room wait, or
-        /// are read again.
+        /// Memory for the keys and values of all episodes, at least that of one whole episode. 0 allocates
+        /// enough for `rollout.max_sequences` episodes. With less, episodes that do not fit wait, or are
+        /// computed again.
         kv_cache_mib: usize ["MiB"] = 0, Range::between(0.0, 16_777_216.0);
     }
 }
 
 section! {
-    /// Who samples the turns of training: this process, or servers of vLLM or SGLang.
+    /// The engine that samples the turns of training: this process, or servers of vLLM or SGLang.
     pub struct EngineConfig in "engine" {
-        /// The engine; the other keys of the section are for servers only.
+        /// The engine; the other keys of this section apply to servers only.
         kind: EngineKind = EngineKind::Builtin;
-        /// Base addresses of the servers, one a replica, with commas between them.
+        /// Base addresses of the servers, one for each replica, separated by commas.
         urls: String = String::new();
-        /// `RUN_DIR/rollout-weights` as the servers see it, where that is another path than here, such
-        /// as in a container; without it the same.
+        /// Path of `RUN_DIR/rollout-weights` on the servers, if it differs from the path here, such as
+        /// in a container.
         weights_dir: Option<PathBuf> = None;
-        /// Longest wait for one answer of a server, in milliseconds.
+        /// Time limit for one answer of a server.
         attempt_timeout_ms: u64 ["ms"] = 600_000, Range::at_least(1.0);
-        /// Longest wait for a turn with all its attempts, in milliseconds: as long as a server may be away.
+        /// Time limit for a turn, all attempts included; a server may be down for this long.
         deadline_ms: u64 ["ms"] = 1_800_000, Range::at_least(1.0);
-        /// Most turns under way at one server.
+        /// Maximum number of concurrent turns at one server.
         max_in_flight: usize ["turns"] = 256, Range::between(1.0, 65_536.0);
     }
 }
 
 section! {
-    /// What a finished trajectory is worth.
+    /// The reward of a finished trajectory.
     pub struct RewardConfig in "reward" {
-        /// What is rewarded.
+        /// The kind of reward.
         kind: RewardKind = RewardKind::ExactMatch;
-        /// `structured`: score of a well-formed trajectory with a wrong answer.
+        /// For `structured`: score of a well-formed trajectory with a wrong answer.
         structure_format_score: f64 = 0.2, Range::between(0.0, 1.0);
-        /// `structured`: score of an ill-formed trajectory that does give an answer.
+        /// For `structured`: score of an ill-formed trajectory that gives an answer.
         final_format_score: f64 = 0.1, Range::between(0.0, 1.0);
-        /// `structured`: added when a golden answer was among the passages.
+        /// For `structured`: added if the passages contain a golden answer.
         retrieval_score: f64 = 0.1, Range::between(0.0, 1.0);
     }
 }
 
 section! {
-    /// Low-rank adapters (LoRA, arXiv 2106.09685) for the warm start, the policy and the critic: the
-    /// model's own weights are frozen, and small matrices beside them are trained.
+    /// Low-rank adapters (LoRA, arXiv 2106.09685) for the warm start, the policy and the critic: small
+    /// added matrices are trained, and the model's own weights stay frozen.
     pub struct LoraConfig in "lora" {
-        /// Rank of the adapters; 0 trains the model's weights themselves.
+        /// Rank of the adapters; 0 trains the model's own weights instead.
         rank: usize ["rows"] = 0, Range::between(0.0, 4096.0);
-        /// What adapters add is multiplied by this over the rank.
+        /// Scale of the adapters: their output is multiplied by `alpha` divided by the rank.
         alpha: f64 = 32.0, Range::above(0.0);
-        /// Linear modules that get adapters in every layer.
+        /// Linear modules that get an adapter in every layer.
         targets: LoraTargets = LoraTargets::ALL;
-        /// Divides `alpha` by the square root of the rank instead of the rank, so that larger ranks
-        /// learn no slower.
+        /// Divides `alpha` by the square root of the rank instead of the rank, so that larger ranks do not
+        /// learn more slowly.
         rslora: bool = false;
-        /// Checkpoints are whole models with the adapters merged into them, and the adapters beside in
-        /// `adapter/`; without it checkpoints are folders of adapters alone, in PEFT's layout.
+        /// Saves checkpoints as whole models with the adapters merged in, and the adapters in `adapter/`.
+        /// If false, a checkpoint holds only the adapters, in PEFT's layout.
         merge_on_save: bool = true;
     }
 }
 
 section! {
-    /// AdamW, for the warm start, for the policy and for the critic.
+    /// AdamW, for the warm start, the policy and the critic.
     pub struct OptimizerConfig in "optimizer" {
-        /// Decay of the mean of the gradients.
+        /// Decay rate of the mean of the gradients.
         beta1: f64 = 0.9, Range::from_below(0.0, 1.0);
-        /// Decay of the mean of the squared gradients.
+        /// Decay rate of the mean of the squared gradients.
         beta2: f64 = 0.999, Range::from_below(0.0, 1.0);
-        /// Added to the denominator of the update.
+        /// Small number added to the denominator of the update.
         epsilon: f64 = 1e-8, Range::above(0.0);
-        /// Share of a weight taken away per update, times the learning rate.
+        /// Weight decay: each update takes this share of a weight away, times the learning rate.
         weight_decay: f64 = 0.01, Range::at_least(0.0);
-        /// Longest gradient, as an L2 norm over all weights; a longer one is scaled down.
+        /// Maximum L2 norm of the gradient over all weights; a longer gradient is scaled down.
         max_grad_norm: f64 = 1.0, Range::above(0.0);
-        /// Keeps the moments in the host's memory and computes the update there, where the model is on a
-        /// CUDA device whose memory is short; its weights and gradients pass through the host then.
+        /// Keeps the optimizer's moments in host memory and computes the update there, for a model on a
+        /// CUDA device with little memory. Weights and gradients then pass through the host.
         offload: bool = false;
     }
 }
@@ -231,11 +229,11 @@ section! {
 section! {
     /// The supervised warm start on demonstrations.
     pub struct SftConfig in "sft" {
-        /// Demonstrations made from the training questions.
+        /// Number of demonstrations to make from the training questions.
         demonstrations: usize ["demonstrations"] = 256, Range::at_least(1.0);
-        /// Share of the demonstrations that answer without a search.
+        /// Share of the demonstrations that answer without searching.
         direct_fraction: f64 = 0.0, Range::between(0.0, 1.0);
-        /// Times that each demonstration is trained on.
+        /// Number of times each demonstration is used.
         epochs: usize ["epochs"] = 1, Range::at_least(1.0);
         /// Demonstrations per optimizer step.
         trajectories_per_update: usize ["trajectories"] = 16, Range::at_least(1.0);
@@ -247,101 +245,101 @@ section! {
 }
 
 section! {
-    /// Reinforcement learning, whatever the algorithm: sizes of a step, learning rate, loss.
+    /// Reinforcement learning with any algorithm: size of a step, learning rate, loss.
     pub struct TrainingConfig in "training" {
-        /// Training steps: rollout, scoring and update of one batch of questions.
+        /// Number of training steps; each rolls out, scores and learns from one batch of questions.
         steps: usize ["steps"] = 100, Range::at_least(1.0);
         /// Questions per step.
         prompts_per_step: usize ["questions"] = 32, Range::at_least(1.0);
-        /// Trajectories per question; algorithms that compare them with each other need 2.
+        /// Trajectories per question; algorithms that compare trajectories of a question need at least 2.
         group_size: usize ["trajectories"] = 8, Range::at_least(1.0);
-        /// Trajectories per optimizer step; 0 takes the whole step's.
+        /// Trajectories per optimizer step; 0 uses all trajectories of the training step.
         trajectories_per_update: usize ["trajectories"] = 0;
-        /// Times that each trajectory is trained on.
+        /// Number of times each trajectory is used.
         epochs_per_step: usize ["epochs"] = 1, Range::at_least(1.0);
         /// Learning rate after the warm-up.
         learning_rate: f64 = 1e-6, Range::above(0.0);
         /// Optimizer steps over which the learning rate rises from 0.
         warmup_updates: usize ["updates"] = 4;
-        /// How far the probability ratio may fall below 1 before it is clipped.
+        /// Distance that the probability ratio may fall below 1 before it is clipped.
         clip_low: f64 = 0.2, Range::between(0.0, 1.0);
-        /// How far the probability ratio may rise above 1 before it is clipped.
+        /// Distance that the probability ratio may rise above 1 before it is clipped.
         clip_high: f64 = 0.2, Range::at_least(0.0);
-        /// Weight of the divergence from the starting model, in the loss or in the reward (see
-        /// `algorithm.kl_placement`); 0 does without.
+        /// Weight of the KL divergence from the starting model, in the loss or in the reward (see
+        /// `algorithm.kl_placement`); 0 turns it off.
         kl_coefficient: f64 = 1e-3, Range::at_least(0.0);
-        /// How that divergence is estimated.
+        /// Estimator of that divergence.
         kl_estimator: KlEstimator = KlEstimator::K3;
-        /// Weight of the policy's entropy in the loss, which keeps it varied; 0 does without.
+        /// Weight of the policy's entropy in the loss, which keeps outputs varied; 0 turns it off.
         entropy_coefficient: f64 = 0.0, Range::at_least(0.0);
-        /// Leaves out the trajectories of groups in which all rewards are equal: their advantage is 0,
-        /// so that they would only add to the divergence term.
+        /// Leaves out groups in which all rewards are equal. Their advantage is 0, so they would only add
+        /// to the divergence term.
         skip_uniform_groups: bool = false;
-        /// `algorithm.advantage` = "grpo": divides advantages by the standard deviation of their
-        /// group.
+        /// For `algorithm.advantage` = "grpo": divides advantages by the standard deviation of their group.
         normalise_by_std: bool = true;
-        /// How the losses of the tokens become one number.
+        /// Rule that combines the losses of all tokens into one number.
         loss_aggregation: Aggregation = Aggregation::TokenMean;
-        /// Steps between checkpoints; 0 saves the last one only.
+        /// Steps from one checkpoint to the next; 0 saves only the last step.
         save_every_steps: usize ["steps"] = 50;
-        /// Steps between evaluations on the held-out questions; 0 leaves them to `trainer eval`.
+        /// Steps from one evaluation on the held-out questions to the next; 0 evaluates only in `trainer eval`.
         eval_every_steps: usize ["steps"] = 0;
-        /// Goes on from the last checkpoint in the run directory if there is one.
+        /// Resumes from the last checkpoint in the run folder, if there is one.
         resume: bool = true;
-        /// Share of a step's trajectories lost to failed searches above which the run stops.
+        /// Stops the run if failed searches cost more than this share of a step's trajectories.
         max_failed_search_fraction: f64 = 0.5, Range::between(0.0, 1.0);
     }
 }
 
 section! {
-    /// Which algorithm: how rewards become advantages, and advantages a loss.
+    /// The algorithm: how rewards become advantages, and advantages a loss.
     pub struct AlgorithmConfig in "algorithm" {
-        /// How rewards become advantages; "gae" is PPO and trains a critic.
+        /// Advantage estimator; "gae" is PPO and trains a critic.
         advantage: AdvantageEstimator =
             AdvantageEstimator::Outcome(OutcomeEstimator::Grpo);
-        /// The loss of a token.
+        /// Loss function of a token.
         policy_loss: PolicyLossKind = PolicyLossKind::Clip;
-        /// `policy_loss` = "clip": most that a token of negative advantage costs, in multiples of that
-        /// advantage; 0 sets no bound.
+        /// For `policy_loss` = "clip": upper bound on the loss of a token with a negative advantage, in
+        /// multiples of that advantage; 0 sets no bound.
         dual_clip: f64 = 0.0, Range::at_least(0.0);
-        /// `policy_loss` = "sapo": steepness of the gate of tokens with a positive advantage.
+        /// For `policy_loss` = "sapo": steepness of the gate for tokens with a positive advantage.
         sapo_positive: f64 = 1.0, Range::above(0.0);
-        /// `policy_loss` = "sapo": steepness of the gate of all other tokens.
+        /// For `policy_loss` = "sapo": steepness of the gate for all other tokens.
         sapo_negative: f64 = 1.05, Range::above(0.0);
-        /// `training.loss_aggregation` = "seq-mean-token-sum-norm": the constant that sums are divided by; 0
-        /// takes the tokens that an episode can sample.
+        /// For `training.loss_aggregation` = "seq-mean-token-sum-norm": constant that divides the sums; 0 uses
+        /// the number of tokens that an episode can sample.
         norm_tokens: usize ["tokens"] = 0;
-        /// Discount of a reward one token later, for "gae" and "reinforce++".
+        /// For "gae" and "reinforce++": discount of rewards, per token.
         gamma: f64 = 1.0, Range::above_up_to(0.0, 1.0);
-        /// Discount of the estimate one token later, for "gae".
+        /// For "gae": discount of later estimates, per token.
         lambda: f64 = 1.0, Range::between(0.0, 1.0);
-        /// What the divergence from the starting model is part of.
+        /// Place where the divergence from the starting model enters: the loss or the reward.
         kl_placement: KlPlacement = KlPlacement::Loss;
-        /// What happens to `training.kl_coefficient` during a run.
+        /// Control of `training.kl_coefficient` during a run: constant, or following a target divergence.
         kl_controller: KlControllerKind = KlControllerKind::Fixed;
-        /// `kl_controller` = "adaptive": divergence wished for, in nats per token.
+        /// For `kl_controller` = "adaptive": target divergence, in nats per token.
         kl_target: f64 = 0.1, Range::above(0.0);
-        /// `kl_controller` = "adaptive": trajectories over which the weight may change by its own size.
+        /// For `kl_controller` = "adaptive": trajectories over which the coefficient may change by its own size.
         kl_horizon: usize ["trajectories"] = 10_000, Range::at_least(1.0);
-        /// Largest weight that corrects a token where the sampler's probability was another than the
-        /// trainer's (truncated importance sampling); 0 does not correct.
+        /// Truncated importance sampling: upper bound on the weight that corrects a token whose probability
+        /// differs between sampler and trainer; 0 turns the correction off.
         importance_most: f64 = 2.0, Range::at_least(0.0);
-        /// Weight of the term that keeps the likelihood of trajectories without a negative advantage
-        /// (LLDS), against collapse; 0 does without.
+        /// Weight of the LLDS term, which preserves the likelihood of trajectories without a negative
+        /// advantage and so prevents collapse; 0 turns it off.
         likelihood_coefficient: f64 = 0.0, Range::at_least(0.0);
-        /// What must have become less likely for that term to hold a token.
+        /// The LLDS term applies to a token if this has become less likely.
         likelihood_gate: LikelihoodGate = LikelihoodGate::Action;
-        /// Rolls out further questions in place of those whose trajectories all have one reward.
+        /// Replaces questions whose trajectories all have the same reward by further questions.
         dynamic_sampling: bool = false;
-        /// `dynamic_sampling`: most rollouts of a step; what they have found by then is trained on.
+        /// For `dynamic_sampling`: maximum number of rollouts in a step; the step then trains on the questions
+        /// kept so far.
         sampling_rounds: usize ["rollouts"] = 4, Range::between(1.0, 64.0);
-        /// Sampled tokens before `overlong_limit_tokens` over which a penalty for length grows; 0 does
-        /// without it.
+        /// Number of sampled tokens before `overlong_limit_tokens` over which the length penalty grows; 0 turns
+        /// the penalty off.
         overlong_buffer_tokens: usize ["tokens"] = 0;
-        /// Sampled tokens of a trajectory at which that penalty is whole; 0 takes as many as an episode
-        /// can sample.
+        /// Number of sampled tokens at which the length penalty reaches its full size; 0 uses the number
+        /// of tokens that an episode can sample.
         overlong_limit_tokens: usize ["tokens"] = 0;
-        /// The whole penalty.
+        /// Full size of the length penalty.
         overlong_penalty: f64 = 1.0, Range::above(0.0);
     }
 }
@@ -353,30 +351,30 @@ section! {
         learning_rate: f64 = 1e-5, Range::above(0.0);
         /// Optimizer steps over which the learning rate rises from 0.
         warmup_updates: usize ["updates"] = 4;
-        /// Steps at the beginning in which the critic learns alone.
+        /// Steps at the start in which only the critic learns.
         warmup_steps: usize ["steps"] = 0;
-        /// How far a value may move within a step before its loss no longer shrinks.
+        /// Distance that a value may move within a step before its loss is clipped.
         clip: f64 = 0.5, Range::above(0.0);
     }
 }
 
 section! {
-    /// How a batch of trajectories becomes gradients.
+    /// Gradient computation for a batch of trajectories.
     pub struct UpdateConfig in "update" {
-        /// Tokens in one forward and backward pass, of which a prompt that several trajectories share
-        /// counts once; a longer trajectory goes alone.
+        /// Tokens in one forward and backward pass. A prompt that several trajectories share counts once; a
+        /// longer trajectory gets a pass of its own.
         tokens_per_micro_batch: usize ["tokens"] = 8192, Range::at_least(1.0);
-        /// What a pass keeps for the way back: "none" keeps everything, "layers" only what went into each
-        /// layer.
+        /// Activation checkpointing: "none" keeps all activations for the backward pass, "layers" keeps only
+        /// each layer's input and recomputes the rest.
         checkpoint_activations: ActivationCheckpoints = ActivationCheckpoints::None;
     }
 }
 
 section! {
-    /// Checkpoints: what training writes.
+    /// Checkpoints that training writes.
     pub struct CheckpointConfig in "checkpoint" {
-        /// Number format of a saved model. A run that is gone on with needs all bits of f32: with
-        /// "bf16" the checkpoints of `trainer train` keep them in a file of their own.
+        /// Number format of saved models. With "bf16", checkpoints of `trainer train` keep the f32 weights in
+        /// a separate file, because a resumed run needs them.
         dtype: CheckpointDtype = CheckpointDtype::F32;
     }
 }
@@ -384,11 +382,11 @@ section! {
 section! {
     /// Evaluation on held-out questions.
     pub struct EvalConfig in "eval" {
-        /// Questions asked, evenly spread over the file; 0 asks all.
+        /// Number of questions to ask, taken evenly from the file; 0 asks all.
         questions: usize ["questions"] = 0;
-        /// Sampling temperature; 0 always takes the most likely token.
+        /// Sampling temperature; 0 always picks the most likely token.
         temperature: f64 = 0.0, Range::at_least(0.0);
-        /// Most episodes that generate at once.
+        /// Maximum number of episodes that generate concurrently.
         batch: usize ["episodes"] = 64, Range::between(1.0, 65_536.0);
     }
 }
@@ -396,15 +394,16 @@ section! {
 section! {
     /// The chat endpoint of `trainer serve`.
     pub struct ServeConfig in "serve" {
-        /// Address and port to listen at.
+        /// Address and port to listen on.
         addr: String = "127.0.0.1:8100".to_owned();
-        /// What the model is called in requests; empty takes the name of its folder.
+        /// Name of the model in requests; if empty, the name of its folder.
         name: String = String::new();
-        /// Most questions that wait for a place among `rollout.max_sequences`; one more is answered 503.
+        /// Maximum number of questions that wait while `rollout.max_sequences` are running; further questions
+        /// are answered with 503.
         max_waiting: usize ["questions"] = 64, Range::between(0.0, 65_536.0);
-        /// Largest body of a request.
+        /// Maximum size of a request's body.
         max_body_bytes: usize ["bytes"] = 1_048_576, Range::at_least(1.0);
-        /// Longest time that questions under way are waited for once a stop is wished.
+        /// How long to wait for running questions after a shutdown request.
         grace_period_ms: u64 ["ms"] = 30_000;
     }
 }

@@ -1,11 +1,11 @@
-//! What one configuration value may be: conversion from TOML, what is accepted in words, and the
-//! nearest right value when a wrong one is given. Knows nothing of keys, files or sections.
+//! Types of configuration values: conversion from TOML, accepted values in words, and the nearest accepted value
+//! for a wrong one. It does not know keys, files or sections.
 
 use std::path::PathBuf;
 
 use toml::de::DeValue;
 
-/// A value as it was written, before it is known which type its key takes.
+/// A value as it was written, before it is converted to its key's type.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum RawValue {
     Text(String),
@@ -14,12 +14,12 @@ pub(super) enum RawValue {
     Bool(bool),
     /// A day or a time, as TOML writes it without quotes.
     Date(String),
-    /// A list or a table: no key takes one. Holds the name of its type.
+    /// A value that no key accepts, such as a list or a table: the name of its type.
     Other(&'static str),
 }
 
 impl RawValue {
-    /// Takes over a parsed TOML value.
+    /// Converts a parsed TOML value.
     pub(super) fn from_toml(value: &DeValue<'_>) -> Self {
         match value {
             DeValue::String(text) => Self::Text(text.to_string()),
@@ -40,7 +40,7 @@ impl RawValue {
         }
     }
 
-    /// The value as a message shows it.
+    /// Returns the value as a message shows it.
     pub(super) fn shown(&self) -> String {
         match self {
             Self::Text(text) => quoted(text),
@@ -53,7 +53,7 @@ impl RawValue {
     }
 }
 
-/// The numbers that a key takes. Bounds are exact: every one in use is far below 2^53.
+/// The numbers that a key accepts. Bounds are exact: all in use are far below 2^53.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Range {
     low: f64,
@@ -86,7 +86,7 @@ impl Range {
         Self { low, low_open: false, high, high_open: true }
     }
 
-    /// The part of the range that counts can lie in.
+    /// Returns the range without negative numbers, for counts.
     fn without_negatives(&self) -> Self {
         if self.low < 0.0 { Self { low: 0.0, low_open: false, ..*self } } else { *self }
     }
@@ -97,7 +97,7 @@ impl Range {
         above && below && number.is_finite()
     }
 
-    /// The bound that a number outside lies next to, if that bound is itself accepted.
+    /// Returns the bound nearest to a number outside the range, if the range includes that bound.
     fn nearest(&self, number: f64) -> Option<f64> {
         if number.is_nan() {
             return None;
@@ -110,7 +110,7 @@ impl Range {
         (bound.is_finite() && !open).then_some(bound)
     }
 
-    /// `" of at least 1"`, empty when any number will do.
+    /// Returns the range in words, such as `", at least 1"`; empty if it includes all numbers.
     fn in_words(&self) -> String {
         let low = match (self.low.is_finite(), self.low_open) {
             (false, _) => None,
@@ -130,28 +130,28 @@ impl Range {
     }
 }
 
-/// Why a value was refused: the nearest accepted one, written as TOML, where there is one.
+/// A refused value: the nearest accepted one as TOML, if there is one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Rejection {
     pub nearest: Option<String>,
 }
 
-/// A type that a configuration key can have.
+/// The type of a configuration key.
 pub(super) trait ConfigValue: Sized {
-    /// What is accepted, in words: `an integer, at least 1`.
+    /// Returns the accepted values in words, such as `an integer, at least 1`.
     fn accepts(range: &Range) -> String;
-    /// Takes the value over, or says which is the nearest right one.
+    /// Converts the value, or returns the nearest accepted one.
     fn parse(raw: &RawValue, range: &Range) -> Result<Self, Rejection>;
-    /// The value as TOML; `None` where the key is not set.
+    /// Returns the value as TOML, or `None` if the key is not set.
     fn to_toml(&self) -> Option<String>;
 }
 
-/// `text` as a TOML string.
+/// Returns `text` as a TOML string.
 pub(super) fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
-/// The candidate that `text` is most likely a misspelling of, if any is close.
+/// Returns the candidate that `text` is most likely a misspelling of, if any is close.
 pub(super) fn nearest_word<'a>(
     text: &str,
     candidates: impl IntoIterator<Item = &'a str>,
@@ -167,7 +167,7 @@ pub(super) fn nearest_word<'a>(
         .map(|(_, candidate)| candidate)
 }
 
-/// A number in quotes is most likely meant as the number.
+/// Returns the number that was probably meant, such as that of a quoted number.
 fn number_in_quotes(raw: &RawValue) -> Option<f64> {
     match raw {
         RawValue::Text(text) => text.trim().replace('_', "").parse().ok(),
@@ -234,7 +234,7 @@ impl ConfigValue for f64 {
     }
 
     fn to_toml(&self) -> Option<String> {
-        // A small learning rate reads better as 1e-6 than as 0.000001.
+        // Small learning rates are easier to read as 1e-6 than as 0.000001.
         let small = *self != 0.0 && self.abs() < 1e-3;
         Some(if small { format!("{self:e}") } else { format!("{self:?}") })
     }

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use shared::env_example::{self, Entry};
+use shared::contract::env_example::{self, Entry};
 
 use super::environment::LOG;
 use super::load::parse_text;
@@ -12,8 +12,8 @@ use super::sections::Config;
 use super::value::RawValue;
 
 impl Config {
-    /// The resolved configuration as TOML that reads back to the same values; every key carries
-    /// its meaning, and keys that are not set are left in as comments.
+    /// Returns the configuration as TOML that reads back to the same values. Every key has its meaning as a
+    /// comment, and keys that are not set are commented out.
     pub fn to_toml(&self) -> String {
         let mut text = String::new();
         for section in self.sections() {
@@ -31,7 +31,7 @@ impl Config {
         text
     }
 
-    /// Tables of all keys in Markdown, one a section, and one of the variables that set no key.
+    /// Returns tables of all keys in Markdown, one for each section, and one for the variable that sets no key.
     pub fn reference_markdown() -> String {
         let config = Self::default();
         let mut text = String::new();
@@ -60,7 +60,7 @@ impl Config {
         }
         let _ = write!(
             text,
-            "### Without a key\n\nVariables of the environment alone.\n\n\
+            "### Without a key\n\nAn environment variable that sets no key.\n\n\
              | variable | default | takes | meaning |\n|---|---|---|---|\n\
              | `{}` | `{}` | {} | {} |\n",
             LOG.name, LOG.default, LOG.accepts, LOG.meaning
@@ -68,7 +68,7 @@ impl Config {
         text
     }
 
-    /// Every variable as `.env.example` shows it, with a heading a section.
+    /// Returns every variable as `.env.example` shows it, with a heading for each section.
     pub fn reference_env() -> String {
         let mut text = String::new();
         for section in Self::default().sections() {
@@ -104,7 +104,7 @@ fn title(section: &dyn Section) -> String {
     }
 }
 
-/// A value of TOML as the environment takes it: a text without its quotes.
+/// Returns a TOML value as an environment variable holds it: a string without its quotes.
 fn bare(toml: &str) -> String {
     match parse_text(toml) {
         RawValue::Text(text) => text,
@@ -112,7 +112,7 @@ fn bare(toml: &str) -> String {
     }
 }
 
-/// A bar would end the table's cell.
+/// Escapes bars, which would end the cell of a table.
 fn escaped(cell: &str) -> String {
     cell.replace('|', "\\|")
 }

@@ -1,11 +1,11 @@
-//! The report for programs: the same facts as numbers, in bytes, tokens, operations and seconds.
+//! The report as JSON: the same facts as numbers, in bytes, tokens, operations and seconds.
 
 use serde_json::{Map, Value, json};
 
 use super::{Facts, Memory, ModelSource, Part, memory, plan, tokens, warnings};
 use crate::config::Config;
 
-/// All that `trainer lint --json` prints. What is not known is `null`.
+/// Returns the output of `trainer lint --json`. Unknown values are `null`.
 pub fn report_json(config: &Config, facts: &Facts) -> Value {
     let plan = plan(config);
     let [first, warmed, last] = plan.rates;

@@ -1,4 +1,4 @@
-//! What a run holds in memory and leaves on disk, in bytes.
+//! The memory and disk space of a run, in bytes.
 
 use tch::Kind;
 
@@ -9,33 +9,33 @@ use crate::engine::{
 };
 use crate::policy::{CHUNK_TARGETS, LoraTargets};
 
-/// One thing that takes memory.
+/// A named amount of memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
     pub name: &'static str,
     pub bytes: u64,
-    /// How it is computed.
+    /// Origin of the number, as the report shows it.
     pub how: String,
 }
 
-/// Memory of a run by phase, and its checkpoint.
+/// Memory of a run in each phase, and size of its checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Memory {
-    /// Held from the first update on; the rollout needs little more.
+    /// Memory held from the first update on. A rollout needs little more.
     pub held: Vec<Part>,
-    /// Held in the host's memory, where the model computes elsewhere.
+    /// Host memory held during the run, if the model is on a device.
     pub host: Vec<Part>,
-    /// Held in addition while log-probs and values are computed before the updates, at most; empty
-    /// where none are.
+    /// Additional memory, at most, while log-probs and values are computed before the updates; empty if
+    /// none are computed.
     pub scoring: Vec<Part>,
-    /// Held in addition while a micro-batch is computed, at most.
+    /// Additional memory, at most, while a micro-batch is computed.
     pub update: Vec<Part>,
-    /// Tensors of one checkpoint.
+    /// The tensors of one checkpoint.
     pub checkpoint: Vec<Part>,
 }
 
 impl Memory {
-    /// Sum of parts.
+    /// Returns the sum of `parts`.
     pub fn total(parts: &[Part]) -> u64 {
         parts.iter().map(|part| part.bytes).fold(0, u64::saturating_add)
     }
@@ -45,22 +45,22 @@ fn part(name: &'static str, bytes: u64, how: impl Into<String>) -> Part {
     Part { name, bytes, how: how.into() }
 }
 
-/// Multiplies counts that a configuration may make as large as it likes.
+/// Multiplies counts with saturation, because a configuration may make them arbitrarily large.
 fn product(factors: &[u64]) -> u64 {
     factors.iter().fold(1, |product, &factor| product.saturating_mul(factor))
 }
 
-/// Numbers that are trained, which take a gradient and two moments.
+/// Counts of trained parameters, each of which needs a gradient and two moments.
 struct Trained {
     policy: u64,
-    /// Of a critic, if there is one.
+    /// Trained parameters of the critic, if there is one.
     critic: Option<u64>,
 }
 
 impl Trained {
-    fn of(config: &Config, model: &ModelFacts) -> Self {
+    fn count(config: &Config, model: &ModelFacts) -> Self {
         let (shape, lora) = (&model.config, &config.lora);
-        let (policy, of_critic) = if lora.rank > 0 {
+        let (policy, critic) = if lora.rank > 0 {
             let adapters = shape.adapter_count(lora.rank, lora.targets);
             (adapters, adapters)
         } else {
@@ -69,43 +69,43 @@ impl Trained {
         };
         let has_critic = config.algorithm.advantage.has_critic();
         let value_head = shape.hidden_size as u64 + 1;
-        Self { policy, critic: has_critic.then_some(of_critic + value_head) }
+        Self { policy, critic: has_critic.then_some(critic + value_head) }
     }
 }
 
-/// The parts of a run of `config` with `model`. Parameters, moments, caches and checkpoints are exact,
-/// packed weights but for what fills up their panels; what the backward pass keeps is an estimate from
-/// the architecture.
+/// Computes the memory of a run of `config` with `model`. Parameters, moments, caches and checkpoints are exact;
+/// packed weights leave out the padding of their panels; the activations for the backward pass are estimated
+/// from the architecture.
 pub fn memory(config: &Config, model: &ModelFacts) -> Memory {
     let shape = &model.config;
     let width = model.compute_bytes;
-    let trained = Trained::of(config, model);
+    let trained = Trained::count(config, model);
     let copy = compute_copy(model);
     let context = config.context_tokens(shape.max_positions) as u64;
     let tokens = (config.update.tokens_per_micro_batch as u64).max(context);
     let vocabulary = shape.vocab_size as u64;
     let chunk = tokens.min(CHUNK_TARGETS as u64);
-    let logits = |count: u64, what: &str| {
-        let how = format!("at most: {what} of {chunk} x {vocabulary} in f32");
+    let logits = |count: u64, word: &str| {
+        let how = format!("at most {word} tensors of {chunk} x {vocabulary} in f32");
         part("logits", product(&[chunk, vocabulary, 4 * count]), how)
     };
     let mut update = vec![
-        part("compute copy", copy, "inside the graph"),
+        part("compute copy", copy, "in the autograd graph"),
         activations(config, model, tokens),
         logits(3, "three"),
     ];
-    // Adapters leave the head as it is.
+    // Adapters do not change the head.
     if config.lora.rank == 0 {
-        let how = format!("at most: three of {vocabulary} x {} in f32", shape.hidden_size);
+        let how = format!("at most three tensors of {vocabulary} x {} in f32", shape.hidden_size);
         let bytes = product(&[vocabulary, shape.hidden_size as u64, 12]);
         update.push(part("head gradient", bytes, how));
     }
     let has_old = config.step_updates() > 1 || config.algorithm.kl_placement == KlPlacement::Reward;
     let mut scoring = Vec::new();
     if has_old || config.training.kl_coefficient > 0.0 {
-        // A frozen copy computes by itself; the policy's weights are cast, and so are those of the base.
+        // A frozen copy is ready to compute. The weights of the policy, or of the adapters' base, are cast first.
         if has_old || config.lora.rank > 0 {
-            scoring.push(part("compute copy", copy, "of what is scored"));
+            scoring.push(part("compute copy", copy, "of the scored model"));
         }
         scoring.push(logits(4, "four"));
     } else if trained.critic.is_some() {
@@ -121,8 +121,8 @@ pub fn memory(config: &Config, model: &ModelFacts) -> Memory {
     Memory { held, host, scoring, update, checkpoint: checkpoint(config, model, &trained) }
 }
 
-/// What is held whatever is computed, but for the sampler's cache; and what of it is in the host's memory,
-/// where the model is elsewhere.
+/// Returns the memory held in every phase, without the sampler's cache: on the model's device, and on the host if
+/// that is not the device.
 fn held(config: &Config, model: &ModelFacts, trained: &Trained) -> (Vec<Part>, Vec<Part>) {
     let (shape, width) = (&model.config, model.compute_bytes);
     let parameters = shape.parameter_count();
@@ -138,8 +138,8 @@ fn held(config: &Config, model: &ModelFacts, trained: &Trained) -> (Vec<Part>, V
     let mut host = Vec::new();
     let is_offloaded = config.optimizer.offload && !model.on_host;
     let mut push_moments = |held: &mut Vec<Part>, name, numbers: u64| {
-        let place = if is_offloaded { &mut host } else { held };
-        place.push(part(name, 8 * numbers, "two of AdamW, f32"));
+        let parts = if is_offloaded { &mut host } else { held };
+        parts.push(part(name, 8 * numbers, "two per parameter, f32"));
     };
     push_moments(&mut held, "moments", trained.policy);
     if config.engine.kind == EngineKind::Builtin {
@@ -151,25 +151,25 @@ fn held(config: &Config, model: &ModelFacts, trained: &Trained) -> (Vec<Part>, V
         - shape.vocabulary_count() * if shape.tied_embeddings { 1 } else { 2 };
     let frozen_copy = 4 * (shape.vocabulary_count() + norms_and_biases)
         + width * (shape.layer_matrix_count() + shape.vocabulary_count());
-    // Beside adapters the reference is the frozen weights.
+    // With adapters, the frozen weights are the reference.
     if config.training.kl_coefficient > 0.0 && !is_adapted {
         held.push(part("reference", frozen_copy, "a frozen copy, for the divergence"));
     }
     let orders = config.rollout.max_staleness;
     if orders > 0 && config.engine.kind == EngineKind::Builtin {
-        let how = format!("{orders} at most, for rollouts that go ahead");
+        let how = format!("at most {orders}, for rollouts that run ahead");
         held.push(part("snapshots", orders * frozen_copy, how));
     }
     if let Some(critic) = trained.critic {
-        let what = if is_adapted { "adapters and head" } else { "weights" };
-        held.push(part("critic", 4 * critic, format!("{what}, f32, {critic} parameters")));
+        let scope = if is_adapted { "adapters and head" } else { "weights" };
+        held.push(part("critic", 4 * critic, format!("{scope}, f32, {critic} parameters")));
         held.push(part("its gradients", 4 * critic, "f32"));
         push_moments(&mut held, "its moments", critic);
     }
     (held, host)
 }
 
-/// What rollouts compute with and share with nothing else.
+/// Returns the bytes of weights that only rollouts use.
 fn sampler(config: &Config, model: &ModelFacts) -> (u64, &'static str) {
     let shape = &model.config;
     let matrices = shape.layer_matrix_count() + shape.vocabulary_count();
@@ -178,15 +178,14 @@ fn sampler(config: &Config, model: &ModelFacts) -> (u64, &'static str) {
         Some(WeightFormat::F32) => (packed(4), "packed for kernels in f32, embeddings in f32"),
         Some(WeightFormat::Bf16) => (packed(2), "packed for kernels in bf16, embeddings in f32"),
         Some(WeightFormat::Int8) => (packed(1), "packed for kernels in 8 bits, embeddings in f32"),
-        None if config.lora.rank > 0 => (
-            merged_copy(config, model),
-            "weights with the adapters in them, where not the weights' own",
-        ),
-        None => (compute_copy(model), "what computes and is not the weights' own memory"),
+        None if config.lora.rank > 0 => {
+            (merged_copy(config, model), "merged weights that do not share memory with the masters")
+        }
+        None => (compute_copy(model), "compute weights that do not share memory with the masters"),
     }
 }
 
-/// Tensors of one checkpoint.
+/// Returns the tensors of one checkpoint.
 fn checkpoint(config: &Config, model: &ModelFacts, trained: &Trained) -> Vec<Part> {
     let parameters = model.config.parameter_count();
     let is_adapted = config.lora.rank > 0;
@@ -201,7 +200,7 @@ fn checkpoint(config: &Config, model: &ModelFacts, trained: &Trained) -> Vec<Par
     if is_adapted {
         parts.push(part("adapters", 4 * trained.policy, "f32"));
     } else if config.checkpoint.dtype == CheckpointDtype::Bf16 {
-        parts.push(part("masters", 4 * parameters, "f32, to go on from"));
+        parts.push(part("masters", 4 * parameters, "f32, to resume from"));
     }
     parts.push(part("optimizer", 8 * trained.policy, "f32"));
     if let Some(critic) = trained.critic {
@@ -210,8 +209,8 @@ fn checkpoint(config: &Config, model: &ModelFacts, trained: &Trained) -> Vec<Par
     parts
 }
 
-/// Bytes of weights with adapters merged that share no memory with the masters: in f32 the matrices
-/// that are joined or adapted, else as without adapters.
+/// Returns the bytes of merged weights that share no memory with the masters: in f32 the joined and the adapted
+/// matrices, else the same as without adapters.
 fn merged_copy(config: &Config, model: &ModelFacts) -> u64 {
     let single = |name: &&str| ["o_proj", "down_proj"].contains(name);
     let adapted = LoraTargets::of(config.lora.targets.names().filter(single));
@@ -221,7 +220,7 @@ fn merged_copy(config: &Config, model: &ModelFacts) -> u64 {
     }
 }
 
-/// Blocks of keys and values in the pool, and what they hold.
+/// Returns the number of cache blocks in the pool, and a description of what fits in them.
 fn cache_blocks(config: &Config, context: usize, token_bytes: u64) -> (u64, String) {
     let rollout = &config.rollout;
     let engine = BuiltinEngineConfig {
@@ -233,11 +232,11 @@ fn cache_blocks(config: &Config, context: usize, token_bytes: u64) -> (u64, Stri
     };
     let blocks = engine.pool_blocks();
     let episodes = blocks / context.div_ceil(BLOCK_TOKENS).max(1);
-    (blocks as u64, format!("{episodes} episodes of {context} tokens, when full"))
+    (blocks as u64, format!("{episodes} episodes of {context} tokens when full"))
 }
 
-/// Bytes of the weights that compute and share no memory with the masters: in f32 the matrices that are
-/// joined, else a cast of every matrix and of the head.
+/// Returns the bytes of compute weights that share no memory with the masters: in f32 the joined matrices, else a
+/// cast of every matrix and of the head.
 fn compute_copy(model: &ModelFacts) -> u64 {
     let shape = &model.config;
     match model.compute_bytes {
@@ -246,7 +245,7 @@ fn compute_copy(model: &ModelFacts) -> u64 {
     }
 }
 
-/// What a pass of `tokens` keeps of its layers.
+/// Estimates the activations that a pass of `tokens` keeps.
 fn activations(config: &Config, model: &ModelFacts, tokens: u64) -> Part {
     let layers = model.config.layers.len() as u64;
     let of_layer = layer_token_bytes(model);
@@ -254,19 +253,19 @@ fn activations(config: &Config, model: &ModelFacts, tokens: u64) -> Part {
         ActivationCheckpoints::None => part(
             "activations",
             product(&[tokens, layers, of_layer]),
-            format!("estimate: {tokens} tokens a pass"),
+            format!("estimate for {tokens} tokens in a pass"),
         ),
         ActivationCheckpoints::Layers => part(
             "activations",
             product(&[tokens, 4 * (layers + 1) * model.config.hidden_size as u64 + of_layer]),
-            format!("estimate: {tokens} tokens a pass, layers' inputs and one layer"),
+            format!("estimate for {tokens} tokens in a pass: inputs of all layers, and one layer"),
         ),
     }
 }
 
-/// Bytes that a layer keeps of a token for the backward pass, estimated: the residual twice and its
-/// norms in f32; their casts, query, key, value, what attention returns, and gate, up, their product
-/// and the gate's activation in the compute type. Attention keeps no scores.
+/// Estimates the bytes per token that a layer keeps for the backward pass. In f32: the residual twice, and its
+/// norms. In the compute type: the casts of these, query, key, value, the output of attention, gate, up, their
+/// product, and the gate's activation. Attention keeps no scores.
 fn layer_token_bytes(model: &ModelFacts) -> u64 {
     let shape = &model.config;
     let [hidden, inner, heads, key_value_heads, head] = [

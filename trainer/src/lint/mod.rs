@@ -1,5 +1,5 @@
-//! What a configuration means, from the configuration and a few facts about model, data and run:
-//! functions of values that read nothing themselves.
+//! The meaning of a configuration, computed from it and a few facts about model, data and run. All functions
+//! are pure: they read no file.
 
 mod json;
 mod memory;
@@ -19,19 +19,19 @@ pub use warnings::{problems, warnings};
 use crate::engine::WeightFormat;
 use crate::policy::ModelConfig;
 
-/// What is known beside the configuration.
+/// Facts that the configuration does not hold.
 #[derive(Clone, Debug)]
 pub struct Facts {
     pub model: ModelSource,
-    /// Questions of `data.train` that are trained on; none where the file is not there.
+    /// Number of training questions; `None` if the file `data.train` does not exist.
     pub questions: Option<usize>,
-    /// What the run directory tells of steps that are done.
+    /// Measurements of finished steps in the run folder.
     pub measured: Option<Measured>,
-    /// Warnings that are known already.
+    /// Warnings from outside this module.
     pub warnings: Vec<String>,
 }
 
-/// The model, or why it is not known.
+/// The model, or the reason why it is unknown.
 #[derive(Clone, Debug)]
 pub enum ModelSource {
     Known(Box<ModelFacts>),
@@ -39,7 +39,7 @@ pub enum ModelSource {
 }
 
 impl ModelSource {
-    /// The model, if it is known.
+    /// Returns the model, if it is known.
     pub fn known(&self) -> Option<&ModelFacts> {
         match self {
             Self::Known(facts) => Some(facts),
@@ -52,23 +52,23 @@ impl ModelSource {
 #[derive(Clone, Debug)]
 pub struct ModelFacts {
     pub config: ModelConfig,
-    /// Bytes of the tensors as they are stored.
+    /// Bytes of the stored tensors.
     pub stored_bytes: u64,
     /// Bytes of a number in the compute type: 4 or 2.
     pub compute_bytes: u64,
-    /// What the native kernels of rollouts keep weights as; none where others sample.
+    /// Format of the weights in the native kernels of rollouts; `None` if something else samples.
     pub packed: Option<WeightFormat>,
-    /// The model computes in the host's memory.
+    /// `true` if the model computes in host memory.
     pub on_host: bool,
 }
 
-/// What earlier steps of the run have taken.
+/// Time and memory of earlier steps of the run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Measured {
-    /// Steps done.
+    /// Number of finished steps.
     pub steps: u64,
-    /// Mean of the latest steps.
+    /// Mean duration of the latest steps.
     pub step_seconds: f64,
-    /// Most memory that the process had held, in MiB.
+    /// Peak memory of the process, in MiB.
     pub peak_mib: u64,
 }

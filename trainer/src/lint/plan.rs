@@ -1,27 +1,27 @@
-//! How often and on how much a run trains.
+//! The number of updates, trajectories and tokens of a run.
 
 use crate::config::{Config, KlPlacement};
 use crate::update::warmed_up;
 
-/// Counts of a run in which every trajectory is trained on.
+/// The counts of a run that trains on every trajectory.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Plan {
     pub step_trajectories: u64,
     pub update_trajectories: u64,
     pub step_updates: u64,
-    /// Of the policy, over the whole run.
+    /// Updates of the policy in the whole run.
     pub updates: u64,
-    /// Of the critic; 0 without one.
+    /// Updates of the critic; 0 without a critic.
     pub critic_updates: u64,
     pub searches_most: u64,
     pub generations_most: u64,
-    /// Checkpoints that the run leaves.
+    /// Checkpoints that exist after the run.
     pub checkpoints: u64,
-    /// Learning rate of the first update, of the last one of the warm-up, and of the run's last.
+    /// Learning rates of the first update, the last update of the warm-up, and the last update of the run.
     pub rates: [f64; 3],
 }
 
-/// Counts what `config` asks for.
+/// Counts the updates and trajectories that `config` requests.
 pub fn plan(config: &Config) -> Plan {
     let training = &config.training;
     let steps = training.steps as u64;
@@ -48,20 +48,20 @@ pub fn plan(config: &Config) -> Plan {
     }
 }
 
-/// Tokens of a step and what they cost, at most: every episode fills its context.
+/// Upper bounds on a step's tokens and operations, reached if every episode fills its context.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tokens {
     pub rollout: u64,
-    /// Floating-point operations of sampling: 2 a parameter and token.
+    /// Floating-point operations of sampling: 2 per parameter and token.
     pub rollout_operations: f64,
-    /// Of log-probs and values without gradients: 2 a parameter and token, each time.
+    /// Operations of log-probs and values without gradients: 2 per parameter and token, for each pass.
     pub scoring_operations: f64,
-    /// Of forward and backward passes: 6 a parameter and token, each epoch, for policy and critic.
+    /// Operations of forward and backward passes: 6 per parameter and token in each epoch, for policy and critic.
     pub update_operations: f64,
 }
 
-/// What a step costs with `parameters` and a context of `context_tokens`: 2 operations a parameter and
-/// token forward and 4 backward (arXiv 2001.08361, section 2.1), attention left out.
+/// Computes the cost of a step with `parameters` and a context of `context_tokens`: 2 operations per parameter
+/// and token forward and 4 backward (arXiv 2001.08361, section 2.1), without attention.
 pub fn tokens(config: &Config, parameters: u64, context_tokens: usize) -> Tokens {
     let training = &config.training;
     let trajectories = config.step_trajectories() as u64;

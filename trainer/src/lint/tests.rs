@@ -55,11 +55,11 @@ fn parameters_and_stored_bytes_are_those_of_every_checkpoint() {
 fn updates_rates_and_checkpoints_are_counted() {
     let more =
         ["training.learning_rate=1e-6", "training.warmup_updates=4", "training.epochs_per_step=2"];
-    let found = plan(&config(&more));
-    assert_eq!((found.step_trajectories, found.update_trajectories), (24, 8));
-    assert_eq!((found.step_updates, found.updates, found.critic_updates), (6, 60, 0));
-    assert_eq!((found.searches_most, found.generations_most), (2, 3));
-    for (rate, expected) in found.rates.into_iter().zip([0.25e-6, 1e-6, 1e-6]) {
+    let counts = plan(&config(&more));
+    assert_eq!((counts.step_trajectories, counts.update_trajectories), (24, 8));
+    assert_eq!((counts.step_updates, counts.updates, counts.critic_updates), (6, 60, 0));
+    assert_eq!((counts.searches_most, counts.generations_most), (2, 3));
+    for (rate, expected) in counts.rates.into_iter().zip([0.25e-6, 1e-6, 1e-6]) {
         assert!((rate - expected).abs() < 1e-18, "{rate}");
     }
     for (every, expected) in [("0", 1), ("4", 3), ("5", 2)] {
@@ -67,14 +67,14 @@ fn updates_rates_and_checkpoints_are_counted() {
         assert_eq!(plan(&config(&[&save])).checkpoints, expected, "{every}");
     }
     let gae = ["algorithm.advantage=gae", "critic.warmup_steps=3"];
-    let found = plan(&config(&gae));
-    assert_eq!((found.updates, found.critic_updates), (21, 30));
+    let counts = plan(&config(&gae));
+    assert_eq!((counts.updates, counts.critic_updates), (21, 30));
 }
 
 #[test]
 fn memory_is_the_sum_of_its_parts() {
     // 128 words of 32 numbers, and two layers of 9216 numbers in matrices and 64 in norms.
-    let found = memory(&config(&[]), &model("llama-tiny-tied", 4));
+    let needs = memory(&config(&[]), &model("llama-tiny-tied", 4));
     let held = [
         ("weights", 4 * 22_688),
         ("gradients", 4 * 22_688),
@@ -84,18 +84,18 @@ fn memory_is_the_sum_of_its_parts() {
         // Keys and values of 2 layers, 2 heads of 8 numbers, 64 episodes of 128 tokens.
         ("cache", 2 * 2 * 16 * 64 * 128 * 4),
     ];
-    assert_eq!(bytes(&found.held), held);
+    assert_eq!(bytes(&needs.held), held);
     let update = [
         ("compute copy", 4 * 12_288),
         ("activations", 256 * 2 * (16 * 32 + 4 * (3 * 32 + 4 * 16 + 4 * 64))),
         ("logits", 256 * 128 * 12),
         ("head gradient", 128 * 32 * 12),
     ];
-    assert_eq!(bytes(&found.update), update);
+    assert_eq!(bytes(&needs.update), update);
     // Several updates a step: the policy's own log-probs and the reference's.
     let scoring = [("compute copy", 4 * 12_288), ("logits", 256 * 128 * 16)];
-    assert_eq!(bytes(&found.scoring), scoring);
-    assert_eq!(bytes(&found.checkpoint), [("model", 90_752), ("optimizer", 181_504)]);
+    assert_eq!(bytes(&needs.scoring), scoring);
+    assert_eq!(bytes(&needs.checkpoint), [("model", 90_752), ("optimizer", 181_504)]);
 
     // The inputs of two layers and of the final norm, and what one layer keeps; logits of 256 tokens.
     let more = ["update.checkpoint_activations=layers", "update.tokens_per_micro_batch=1000"];
@@ -105,13 +105,13 @@ fn memory_is_the_sum_of_its_parts() {
     assert_eq!(update[2].bytes, 256 * 128 * 12);
 
     let more = ["algorithm.advantage=gae", "training.kl_coefficient=0"];
-    let found = memory(&config(&more), &model("llama-tiny-tied", 2));
+    let needs = memory(&config(&more), &model("llama-tiny-tied", 2));
     let sampler = 2 * (18_432 + 4096);
     let critic = [("critic", 4), ("its gradients", 4), ("its moments", 8)];
     let critic = critic.map(|(name, width)| (name, width * 22_721));
-    assert_eq!(bytes(&found.held)[3..7], [&[("sampler", sampler)], &critic[..]].concat());
-    assert_eq!(found.held.last().unwrap().bytes, 2 * 2 * 16 * 64 * 128 * 2);
-    assert_eq!(found.checkpoint.last().unwrap().bytes, 12 * 22_721);
+    assert_eq!(bytes(&needs.held)[3..7], [&[("sampler", sampler)], &critic[..]].concat());
+    assert_eq!(needs.held.last().unwrap().bytes, 2 * 2 * 16 * 64 * 128 * 2);
+    assert_eq!(needs.checkpoint.last().unwrap().bytes, 12 * 22_721);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn packed_weights_take_the_place_of_the_samplers_copy() {
     let (matrices, cache) = (18_432 + 4096, 2 * 2 * 16 * 64 * 128);
     let sampler = |width: u64| Some(4 * 4096 + width * matrices);
     assert_eq!(packed(WeightFormat::F32, &[]), (sampler(4), Some(4 * cache)));
-    // Whatever the policy computes in.
+    // The format does not depend on the type that the policy computes in.
     assert_eq!(packed(WeightFormat::Bf16, &[]), (sampler(2), Some(2 * cache)));
     assert_eq!(packed(WeightFormat::Int8, &["lora.rank=2"]), (sampler(1), Some(2 * cache)));
     let servers = ["engine.kind=vllm", "engine.urls=http://127.0.0.1:1"];
@@ -135,24 +135,24 @@ fn packed_weights_take_the_place_of_the_samplers_copy() {
 }
 
 #[test]
-fn offloaded_moments_are_told_apart() {
+fn offloaded_moments_are_listed_separately() {
     let offload = ["optimizer.offload=true", "algorithm.advantage=gae"];
     let here = model("llama-tiny-tied", 2);
-    let found = memory(&config(&offload), &here);
-    assert!(found.host.is_empty() && found.held.iter().any(|part| part.name == "moments"));
+    let needs = memory(&config(&offload), &here);
+    assert!(needs.host.is_empty() && needs.held.iter().any(|part| part.name == "moments"));
     let warned = warnings(&config(&offload), &facts(here.clone())).join("\n");
     assert!(warned.contains("`optimizer.offload` = true"), "{warned}");
 
     let elsewhere = ModelFacts { on_host: false, ..here };
-    let found = memory(&config(&offload), &elsewhere);
-    assert_eq!(bytes(&found.host), [("moments", 8 * 22_688), ("its moments", 8 * 22_721)]);
-    assert!(found.held.iter().all(|part| !part.name.ends_with("moments")), "{:?}", found.held);
+    let needs = memory(&config(&offload), &elsewhere);
+    assert_eq!(bytes(&needs.host), [("moments", 8 * 22_688), ("its moments", 8 * 22_721)]);
+    assert!(needs.held.iter().all(|part| !part.name.ends_with("moments")), "{:?}", needs.held);
     assert!(memory(&config(&[]), &elsewhere).host.is_empty());
     let facts = facts(elsewhere);
     let text = report(&config(&offload), &facts);
-    assert!(text.contains("host 363.3 kB: held in the memory of the host"), "{text}");
-    let found = report_json(&config(&offload), &facts);
-    assert_eq!(found["memory_bytes"]["host"]["moments"], 8 * 22_688);
+    assert!(text.contains("host 363.3 kB: held in host memory"), "{text}");
+    let json = report_json(&config(&offload), &facts);
+    assert_eq!(json["memory_bytes"]["host"]["moments"], 8 * 22_688);
     assert!(!warnings(&config(&offload), &facts).join("").contains("offload"));
 }
 
@@ -162,7 +162,7 @@ fn adapters_take_gradients_moments_and_no_reference() {
     // Of a layer: 32 in and out for queries and the output, 16 out for keys and values.
     let more = ["lora.rank=2", "lora.targets=q_proj,v_proj,o_proj", "algorithm.advantage=gae"];
     let adapters = 2 * 2 * (64 + 48 + 64);
-    let found = memory(&config(&more), &model);
+    let needs = memory(&config(&more), &model);
     let critic = adapters + 33;
     let held = [
         ("weights", 4 * 22_688),
@@ -174,37 +174,37 @@ fn adapters_take_gradients_moments_and_no_reference() {
         ("its gradients", 4 * critic),
         ("its moments", 8 * critic),
     ];
-    assert_eq!(bytes(&found.held)[..8], held);
+    assert_eq!(bytes(&needs.held)[..8], held);
     let checkpoint = [
         ("model", 90_752),
         ("adapters", 4 * adapters),
         ("optimizer", 8 * adapters),
         ("critic", 12 * critic),
     ];
-    assert_eq!(bytes(&found.checkpoint), checkpoint);
+    assert_eq!(bytes(&needs.checkpoint), checkpoint);
     let alone = [&more[..2], &["lora.merge_on_save=false"]].concat();
-    let found = memory(&config(&alone), &model);
-    assert_eq!(bytes(&found.checkpoint), [("adapters", 4 * adapters), ("optimizer", 8 * adapters)]);
-    let found = memory(&config(&["checkpoint.dtype=bf16"]), &model);
+    let needs = memory(&config(&alone), &model);
+    assert_eq!(bytes(&needs.checkpoint), [("adapters", 4 * adapters), ("optimizer", 8 * adapters)]);
+    let needs = memory(&config(&["checkpoint.dtype=bf16"]), &model);
     let rounded = [("model", 45_376), ("masters", 90_752), ("optimizer", 181_504)];
-    assert_eq!(bytes(&found.checkpoint), rounded);
+    assert_eq!(bytes(&needs.checkpoint), rounded);
 }
 
 #[test]
 fn the_report_for_programs_has_the_same_numbers() {
     let config = config(&["retriever.top_k=4"]);
     let facts = facts(model("llama-tiny-tied", 4));
-    let found = report_json(&config, &facts);
-    assert_eq!(found["step"]["updates"], 3);
-    assert_eq!(found["run"]["questions"], 100);
-    assert_eq!(found["memory_bytes"]["held"]["weights"], 4 * 22_688);
-    assert_eq!(found["memory_bytes"]["log_probs"]["compute_copy"], 4 * 12_288);
-    assert_eq!(found["warnings"].as_array().unwrap().len(), warnings(&config, &facts).len());
-    assert!(found["measured"].is_null() && found["model_unknown"].is_null(), "{found}");
+    let json = report_json(&config, &facts);
+    assert_eq!(json["step"]["updates"], 3);
+    assert_eq!(json["run"]["questions"], 100);
+    assert_eq!(json["memory_bytes"]["held"]["weights"], 4 * 22_688);
+    assert_eq!(json["memory_bytes"]["log_probs"]["compute_copy"], 4 * 12_288);
+    assert_eq!(json["warnings"].as_array().unwrap().len(), warnings(&config, &facts).len());
+    assert!(json["measured"].is_null() && json["model_unknown"].is_null(), "{json}");
     let unknown = Facts { model: ModelSource::Unknown("why".to_owned()), ..facts };
-    let found = report_json(&config, &unknown);
+    let json = report_json(&config, &unknown);
     assert_eq!(
-        (&found["memory_bytes"], &found["model_unknown"]),
+        (&json["memory_bytes"], &json["model_unknown"]),
         (&serde_json::Value::Null, &serde_json::json!("why"))
     );
 }
@@ -213,15 +213,15 @@ fn the_report_for_programs_has_the_same_numbers() {
 fn work_counts_every_pass() {
     // 24 trajectories of 100 tokens, 10 parameters: one pass forward is 48000 operations.
     let one_update = config(&["training.trajectories_per_update=0", "training.kl_coefficient=0"]);
-    let found = tokens(&one_update, 10, 100);
-    let operations = |found: Tokens| {
-        [found.rollout_operations, found.scoring_operations, found.update_operations]
+    let work = tokens(&one_update, 10, 100);
+    let operations = |work: Tokens| {
+        [work.rollout_operations, work.scoring_operations, work.update_operations]
             .map(|count| count as u64)
     };
-    assert_eq!((found.rollout, operations(found)), (2400, [48_000, 0, 144_000]));
-    // Reference, old log-probs and values; a critic beside the policy.
-    let found = tokens(&config(&["algorithm.advantage=gae"]), 10, 100);
-    assert_eq!(operations(found), [48_000, 144_000, 288_000]);
+    assert_eq!((work.rollout, operations(work)), (2400, [48_000, 0, 144_000]));
+    // Reference, old log-probs and values; a critic in addition to the policy.
+    let work = tokens(&config(&["algorithm.advantage=gae"]), 10, 100);
+    assert_eq!(operations(work), [48_000, 144_000, 288_000]);
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn what_the_model_cannot_hold_is_refused_with_key_and_value() {
     for (setting, message) in [
         (
             "rollout.max_prompt_tokens=128",
-            "`rollout.max_prompt_tokens` = 128 leaves no room for a turn within the positions of the \
+            "`rollout.max_prompt_tokens` = 128 leaves no space for a turn within the positions of the \
              model (max_position_embeddings = 128); did you mean 64?",
         ),
         (
@@ -240,9 +240,9 @@ fn what_the_model_cannot_hold_is_refused_with_key_and_value() {
              (max_position_embeddings = 128); did you mean 128?",
         ),
     ] {
-        let found = problems(&config(&[setting]), &facts);
-        let found: Vec<String> = found.iter().map(ToString::to_string).collect();
-        assert_eq!(found, [message]);
+        let problems = problems(&config(&[setting]), &facts);
+        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(lines, [message]);
     }
 }
 
@@ -252,7 +252,7 @@ fn warnings_name_key_value_and_remedy() {
     // 24 trajectories in updates of 8, an episode of 128 tokens, which the model just holds.
     assert_eq!(warnings(&config(&["retriever.top_k=3"]), &facts), Vec::<String>::new());
     for (setting, parts) in [
-        ("training.warmup_updates=31", ["`training.warmup_updates` = 31", "take at most 30"]),
+        ("training.warmup_updates=31", ["`training.warmup_updates` = 31", "use at most 30"]),
         (
             "training.trajectories_per_update=7",
             ["`training.trajectories_per_update` = 7", "divisor"],
@@ -262,14 +262,14 @@ fn warnings_name_key_value_and_remedy() {
         ("rollout.max_turns=3", ["max_position_embeddings = 128", "lower `rollout.max_turns`"]),
         ("retriever.top_k=4", ["`rollout.max_observation_tokens` = 24", "32"]),
     ] {
-        let found = warnings(&config(&[setting]), &facts).join("\n");
-        let count = found.lines().filter(|line| line.contains(parts[0])).count();
-        assert_eq!(count, 1, "{setting}: {found}");
-        assert!(found.contains(parts[1]), "{setting}: {found}");
+        let warned = warnings(&config(&[setting]), &facts).join("\n");
+        let count = warned.lines().filter(|line| line.contains(parts[0])).count();
+        assert_eq!(count, 1, "{setting}: {warned}");
+        assert!(warned.contains(parts[1]), "{setting}: {warned}");
     }
     let gae = ["algorithm.advantage=gae", "critic.warmup_updates=99"];
-    let found = warnings(&config(&gae), &facts).join("\n");
-    assert!(found.contains("`critic.warmup_updates` = 99"), "{found}");
+    let warned = warnings(&config(&gae), &facts).join("\n");
+    assert!(warned.contains("`critic.warmup_updates` = 99"), "{warned}");
 }
 
 #[test]
@@ -280,12 +280,17 @@ fn the_report_says_what_is_not_known() {
     for part in [
         "memory      not known: model.path is not set\n",
         "time        not known until a step has run\n",
-        "data.train is not there to be counted",
+        "data.train does not exist, so its size is unknown",
         "3 updates of 8 trajectories",
     ] {
         assert!(text.contains(part), "{part:?} is not in {text}");
     }
     let measured = Some(Measured { steps: 4, step_seconds: 600.0, peak_mib: 512 });
     let text = report(&config(&[]), &Facts { measured, ..facts });
-    assert!(text.contains("600.0 s a step by the latest of 4, 1.0 h for the 6 left"), "{text}");
+    assert!(
+        text.contains(
+            "600.0 s per step (mean of the latest, after 4 steps), 1.0 h for the remaining 6;"
+        ),
+        "{text}"
+    );
 }

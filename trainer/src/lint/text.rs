@@ -1,45 +1,42 @@
-//! The report as text: a heading a part, one fact a line.
+//! The report as text: a heading for each part, one fact per line.
 
 use std::fmt::Write as _;
 
 use super::{Facts, Memory, ModelFacts, ModelSource, Part, memory, plan, tokens, warnings};
-use crate::config::Config;
+use crate::config::{Config, counted};
 
-/// Width of the headings' column.
-const HEADING: usize = 12;
+/// Width of the column of headings.
+const HEADING_CHARS: usize = 12;
 
-/// All that `trainer lint` prints.
+/// Returns the output of `trainer lint`.
 pub fn report(config: &Config, facts: &Facts) -> String {
     let mut text = String::new();
-    put(&mut text, "objective", &[config.objective_in_words()]);
-    put(&mut text, "step", &step_lines(config));
-    put(&mut text, "run", &run_lines(config, facts));
-    put(&mut text, "rate", &rate_lines(config));
-    put(&mut text, "sampling", &sampling_lines(config));
-    put(&mut text, "lengths", &length_lines(config, facts));
+    push_part(&mut text, "objective", &[config.objective_in_words()]);
+    push_part(&mut text, "step", &step_lines(config));
+    push_part(&mut text, "run", &run_lines(config, facts));
+    push_part(&mut text, "rate", &rate_lines(config));
+    push_part(&mut text, "sampling", &sampling_lines(config));
+    push_part(&mut text, "lengths", &length_lines(config, facts));
     match &facts.model {
         ModelSource::Known(model) => {
-            put(&mut text, "memory", &memory_lines(config, model));
-            put(&mut text, "work", &work_lines(config, model));
+            push_part(&mut text, "memory", &memory_lines(config, model));
+            push_part(&mut text, "work", &work_lines(config, model));
         }
         ModelSource::Unknown(reason) => {
-            put(&mut text, "memory", &[format!("not known: {reason}")]);
+            push_part(&mut text, "memory", &[format!("not known: {reason}")]);
         }
     }
-    put(&mut text, "time", &[time_line(config, facts)]);
+    push_part(&mut text, "time", &[time_line(config, facts)]);
     let warnings = warnings(config, facts);
-    let count = match warnings.len() {
-        0 => vec!["none".to_owned()],
-        _ => warnings,
-    };
-    put(&mut text, "warnings", &count);
+    let lines = if warnings.is_empty() { vec!["none".to_owned()] } else { warnings };
+    push_part(&mut text, "warnings", &lines);
     text
 }
 
-fn put(text: &mut String, heading: &str, lines: &[String]) {
+fn push_part(text: &mut String, heading: &str, lines: &[String]) {
     for (index, line) in lines.iter().enumerate() {
         let shown = if index == 0 { heading } else { "" };
-        let _ = writeln!(text, "{shown:HEADING$}{line}");
+        let _ = writeln!(text, "{shown:HEADING_CHARS$}{line}");
     }
 }
 
@@ -48,20 +45,26 @@ fn step_lines(config: &Config) -> Vec<String> {
     let training = &config.training;
     let mut lines = vec![
         format!(
-            "{} questions x {} = {} trajectories",
-            training.prompts_per_step, training.group_size, plan.step_trajectories
+            "{} x {} = {}",
+            counted(training.prompts_per_step as u64, "question"),
+            training.group_size,
+            trajectories(plan.step_trajectories)
         ),
         format!(
-            "{} updates of {} trajectories, each trained on {} times",
-            plan.step_updates, plan.update_trajectories, training.epochs_per_step
+            "{} of {}, each used {}",
+            counted(plan.step_updates, "update"),
+            trajectories(plan.update_trajectories),
+            times(training.epochs_per_step as u64)
         ),
         format!(
-            "an episode searches {} times and generates {} times at most",
-            plan.searches_most, plan.generations_most
+            "an episode searches at most {} and generates at most {}",
+            times(plan.searches_most),
+            times(plan.generations_most)
         ),
     ];
     if config.algorithm.dynamic_sampling {
-        lines.push(format!("up to {} rollouts a step", config.algorithm.sampling_rounds));
+        let rounds = counted(config.algorithm.sampling_rounds as u64, "rollout");
+        lines.push(format!("at most {rounds} per step"));
     }
     lines
 }
@@ -69,19 +72,24 @@ fn step_lines(config: &Config) -> Vec<String> {
 fn run_lines(config: &Config, facts: &Facts) -> Vec<String> {
     let plan = plan(config);
     let training = &config.training;
-    let mut line = format!("{} steps, {} updates of the policy", training.steps, plan.updates);
+    let mut line = format!(
+        "{}, {} of the policy",
+        counted(training.steps as u64, "step"),
+        counted(plan.updates, "update")
+    );
     if plan.critic_updates > 0 {
         let _ = write!(line, ", {} of the critic", plan.critic_updates);
     }
-    let asked = training.steps as f64 * training.prompts_per_step as f64;
+    let asked = (training.steps as u64).saturating_mul(training.prompts_per_step as u64);
+    let questions_asked = counted(asked, "question");
     let questions = match facts.questions {
         Some(count) => {
-            format!(
-                "{asked} questions asked, {:.2} times all {count} there are",
-                asked / count as f64
-            )
+            let passes = asked as f64 / count as f64;
+            format!("{questions_asked} asked: {passes:.2} passes over the {count} of data.train")
         }
-        None => format!("{asked} questions asked; data.train is not there to be counted"),
+        None => {
+            format!("{questions_asked} asked; data.train does not exist, so its size is unknown")
+        }
     };
     vec![line, questions]
 }
@@ -92,21 +100,30 @@ fn rate_lines(config: &Config) -> Vec<String> {
     let share = 100.0 * (warmup as f64 / plan.updates.max(1) as f64).min(1.0);
     let [first, warmed, last] = plan.rates.map(rounded);
     vec![
-        format!("warms up over {warmup} of {} updates, {share:.1} % of the run", plan.updates),
+        format!(
+            "warms up over {warmup} of {}, {share:.1} % of the run",
+            counted(plan.updates, "update")
+        ),
         format!("{first:e} at the first update, {warmed:e} after the warm-up, {last:e} at the end"),
     ]
 }
 
 fn sampling_lines(config: &Config) -> Vec<String> {
     let rollout = &config.rollout;
-    let bias = if rollout.top_p < 1.0 { "biases ratios" } else { "all of the mass" };
+    let scope = if rollout.top_p < 1.0 {
+        "biases probability ratios"
+    } else {
+        "samples from the whole distribution"
+    };
     let correction = match config.algorithm.importance_most {
-        most if most > 0.0 => format!("corrected for the sampler by at most {most}"),
-        _ => "not corrected for the sampler".to_owned(),
+        most if most > 0.0 => {
+            format!("importance weights of at most {most} correct for the sampler")
+        }
+        _ => "no correction for the sampler".to_owned(),
     };
     vec![
         format!(
-            "temperature {}, by which the trainer divides logits as well; top_p {}: {bias}",
+            "temperature {}, for the trainer's log-probs as well; top_p {} {scope}",
             rollout.temperature, rollout.top_p
         ),
         correction,
@@ -119,19 +136,25 @@ fn length_lines(config: &Config, facts: &Facts) -> Vec<String> {
     let most = config.episode_tokens_most();
     let limit = facts.model.known().map(|model| model.config.max_positions);
     let context = config.context_tokens(limit.unwrap_or(usize::MAX));
-    let positions = limit.map_or_else(|| "not known".to_owned(), |positions| positions.to_string());
+    let limit = match limit {
+        Some(positions) => format!("the model allows {positions}"),
+        None => "the model's limit is not known".to_owned(),
+    };
     vec![
         format!(
-            "prompt {} + {} turns x {} + {turns} observations x {} = {most} tokens at most",
+            "prompt {} + {} turns x {} + {} x {} = {most} tokens at most",
             rollout.max_prompt_tokens,
             turns + 1,
             rollout.max_response_tokens,
+            counted(turns as u64, "observation"),
             rollout.max_observation_tokens
         ),
-        format!("context {context}, positions of the model {positions}"),
+        format!("context of {context} tokens; {limit}"),
         format!(
-            "a longer question is refused, never cut; {} passages x {} tokens in an observation of {}",
-            config.retriever.top_k, rollout.max_passage_tokens, rollout.max_observation_tokens
+            "a longer question is refused, never cut; {} of up to {} tokens in an observation of {}",
+            counted(config.retriever.top_k as u64, "passage"),
+            rollout.max_passage_tokens,
+            rollout.max_observation_tokens
         ),
     ]
 }
@@ -142,29 +165,24 @@ fn memory_lines(config: &Config, model: &ModelFacts) -> Vec<String> {
     let held = Memory::total(&memory.held);
     let update = held.saturating_add(Memory::total(&memory.update));
     let checkpoint = Memory::total(&memory.checkpoint);
-    let mut lines = vec![format!("rollout {}: held throughout", size(held))];
+    let mut lines = vec![format!("rollout {}: held during the whole run", size(held))];
     lines.extend(memory.held.iter().map(row));
     if !memory.host.is_empty() {
-        lines.push(format!(
-            "host {}: held in the memory of the host",
-            size(Memory::total(&memory.host))
-        ));
+        lines.push(format!("host {}: held in host memory", size(Memory::total(&memory.host))));
         lines.extend(memory.host.iter().map(row));
     }
     if !memory.scoring.is_empty() {
         let scoring = held.saturating_add(Memory::total(&memory.scoring));
-        lines.push(format!("log-probs {}: this and, while they are computed,", size(scoring)));
+        lines
+            .push(format!("log-probs {}: with these, while log-probs are computed", size(scoring)));
         lines.extend(memory.scoring.iter().map(row));
     }
-    lines.push(format!(
-        "update {}: what is held and, while a micro-batch is computed,",
-        size(update)
-    ));
+    lines.push(format!("update {}: with these, while a micro-batch is computed", size(update)));
     lines.extend(memory.update.iter().map(row));
     let checkpoints = plan(config).checkpoints;
     let all = checkpoint.saturating_mul(checkpoints);
     lines.push(format!(
-        "on disk {} a checkpoint, {} for {checkpoints}; the model is read from {}",
+        "on disk {} per checkpoint, {} for {checkpoints}; the model's files hold {}",
         size(checkpoint),
         size(all),
         size(model.stored_bytes)
@@ -180,9 +198,9 @@ fn work_lines(config: &Config, model: &ModelFacts) -> Vec<String> {
         [tokens.rollout_operations, tokens.scoring_operations, tokens.update_operations]
             .map(|operations| operations / 1e12);
     vec![
-        format!("{} tokens a step at most, if every episode fills its context", tokens.rollout),
+        format!("at most {} tokens per step, if every episode fills its context", tokens.rollout),
         format!(
-            "TFLOP a step at most: generation {rollout:.2}, log-probs {scoring:.2}, update {update:.2}"
+            "at most, in TFLOP per step: generation {rollout:.2}, log-probs {scoring:.2}, update {update:.2}"
         ),
     ]
 }
@@ -193,20 +211,33 @@ fn time_line(config: &Config, facts: &Facts) -> String {
     };
     let left = (config.training.steps as u64).saturating_sub(measured.steps);
     format!(
-        "{:.1} s a step by the latest of {}, {:.1} h for the {left} left; peak {} MiB",
+        "{:.1} s per step (mean of the latest, after {}), {:.1} h for the remaining {left}; peak {} MiB",
         measured.step_seconds,
-        measured.steps,
+        counted(measured.steps, "step"),
         measured.step_seconds * left as f64 / 3600.0,
         measured.peak_mib
     )
 }
 
-/// The three digits that matter.
+/// Rounds to three significant digits.
 fn rounded(rate: f64) -> f64 {
-    format!("{rate:.2e}").parse().unwrap_or(rate)
+    format!("{rate:.2e}").parse().expect("a formatted number is a number")
 }
 
-/// Bytes in decimal units.
+/// Returns "once", "twice" or "N times".
+fn times(count: u64) -> String {
+    match count {
+        1 => "once".to_owned(),
+        2 => "twice".to_owned(),
+        _ => format!("{count} times"),
+    }
+}
+
+fn trajectories(count: u64) -> String {
+    if count == 1 { "1 trajectory".to_owned() } else { format!("{count} trajectories") }
+}
+
+/// Returns a number of bytes in decimal units.
 fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
     let mut value = bytes as f64;

@@ -1,16 +1,16 @@
-//! What is refused, and what is allowed but most likely not meant.
+//! Settings that are refused, and settings that are allowed but probably unintended.
 
 use super::{Facts, plan};
-use crate::config::{Config, Origin, Problem, ProblemKind};
+use crate::config::{Config, Origin, Problem, ProblemKind, counted};
 
-/// What cannot work with this model.
+/// Returns the settings that cannot work with this model.
 pub fn problems(config: &Config, facts: &Facts) -> Vec<Problem> {
     let Some(model) = facts.model.known() else { return Vec::new() };
     let positions = model.config.max_positions;
     let rollout = &config.rollout;
-    let mut found = Vec::new();
+    let mut problems = Vec::new();
     let mut refuse = |key: &str, value: usize, reason: &str, nearest: usize| {
-        found.push(Problem {
+        problems.push(Problem {
             origin: Origin::Default,
             kind: ProblemKind::Conflict {
                 key: key.to_owned(),
@@ -21,42 +21,41 @@ pub fn problems(config: &Config, facts: &Facts) -> Vec<Problem> {
         });
     };
     if rollout.max_prompt_tokens >= positions {
-        let reason = "leaves no room for a turn within the positions";
+        let reason = "leaves no space for a turn within the positions";
         refuse("rollout.max_prompt_tokens", rollout.max_prompt_tokens, reason, positions / 2);
     }
     if rollout.max_context_tokens > positions {
         let reason = "exceeds the positions";
         refuse("rollout.max_context_tokens", rollout.max_context_tokens, reason, positions);
     }
-    found
+    problems
 }
 
-/// Key, value and what to do, one line each; what is known already comes first.
+/// Returns the warnings, one line each with key, value and remedy; those of `facts` come first.
 pub fn warnings(config: &Config, facts: &Facts) -> Vec<String> {
-    let mut found = facts.warnings.clone();
-    warmups(config, &mut found);
+    let mut warnings = facts.warnings.clone();
+    warmups(config, &mut warnings);
     if config.optimizer.offload && facts.model.known().is_some_and(|model| model.on_host) {
-        found.push(
-            "`optimizer.offload` = true changes nothing here: the model is in the host's memory; \
-             leave it out"
+        warnings.push(
+            "`optimizer.offload` = true has no effect: the model is in host memory; remove it"
                 .to_owned(),
         );
     }
     let plan = plan(config);
     let left = plan.step_trajectories % plan.update_trajectories.max(1);
     if left > 0 {
-        found.push(format!(
+        warnings.push(format!(
             "`training.trajectories_per_update` = {} does not divide the {} trajectories of a step: \
-             those of its last update, {left}, weigh more; take a divisor",
+             the last update has only {left}, so they weigh more; use a divisor",
             plan.update_trajectories, plan.step_trajectories
         ));
     }
     if let Some(questions) = facts.questions
         && questions < config.training.prompts_per_step
     {
-        found.push(format!(
+        warnings.push(format!(
             "`training.prompts_per_step` = {} exceeds the {questions} questions of `data.train`: a step \
-             asks some of them twice; take at most {questions}",
+             asks some of them twice; use at most {questions}",
             config.training.prompts_per_step
         ));
     }
@@ -64,30 +63,30 @@ pub fn warnings(config: &Config, facts: &Facts) -> Vec<String> {
     let limit = facts.model.known().map_or(usize::MAX, |model| model.config.max_positions);
     let context = config.context_tokens(limit);
     if context < most {
-        let by = if context == rollout.max_context_tokens {
+        let limit = if context == rollout.max_context_tokens {
             format!("`rollout.max_context_tokens` = {context}")
         } else {
             format!("the model's max_position_embeddings = {context}")
         };
-        found.push(format!(
-            "{by} is less than the {most} tokens of the longest episode: its later observations are \
-             shortened or it ends early; lower `rollout.max_turns`, `rollout.max_response_tokens` or \
+        warnings.push(format!(
+            "{limit} is less than the {most} tokens of the longest possible episode: its later observations are \
+             shortened, or it ends early; lower `rollout.max_turns`, `rollout.max_response_tokens` or \
              `rollout.max_observation_tokens`"
         ));
     }
     let passages = config.retriever.top_k.saturating_mul(rollout.max_passage_tokens);
     if passages > rollout.max_observation_tokens {
-        found.push(format!(
+        warnings.push(format!(
             "`rollout.max_observation_tokens` = {} is less than `retriever.top_k` x \
              `rollout.max_passage_tokens` = {passages}: long passages are cut further; raise it or \
-             lower one of these",
+             lower one of the others",
             rollout.max_observation_tokens
         ));
     }
-    found
+    warnings
 }
 
-fn warmups(config: &Config, found: &mut Vec<String>) {
+fn warmups(config: &Config, warnings: &mut Vec<String>) {
     let plan = plan(config);
     let has_critic = config.algorithm.advantage.has_critic();
     for (key, warmup, updates, is_used) in [
@@ -95,9 +94,10 @@ fn warmups(config: &Config, found: &mut Vec<String>) {
         ("critic", config.critic.warmup_updates, plan.critic_updates, has_critic),
     ] {
         if is_used && warmup as u64 > updates {
-            found.push(format!(
-                "`{key}.warmup_updates` = {warmup} is longer than the run, {updates} updates: \
-                 `{key}.learning_rate` is never reached; take at most {updates}"
+            warnings.push(format!(
+                "`{key}.warmup_updates` = {warmup} is longer than the run, {}: \
+                 `{key}.learning_rate` is never reached; use at most {updates}",
+                counted(updates, "update")
             ));
         }
     }

@@ -1,4 +1,4 @@
-//! Algorithms whose parts do not go together.
+//! Conflicts between parts of an algorithm.
 
 use super::super::choice::{KlControllerKind, KlPlacement, PolicyLossKind};
 use super::super::sections::Config;
@@ -6,24 +6,24 @@ use super::super::value::quoted;
 use super::{KeyConflict, conflict};
 use crate::algo::Aggregation;
 
-/// As [`super::conflicts`], of the algorithm alone.
+/// Returns all conflicts between settings of the algorithm.
 pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
-    let mut found = Vec::new();
-    groups(config, &mut found);
-    carried(config, &mut found);
-    ahead(config, &mut found);
-    losses(config, &mut found);
-    divergence(config, &mut found);
-    critic(config, &mut found);
-    overlong(config, &mut found);
-    found
+    let mut conflicts = Vec::new();
+    groups(config, &mut conflicts);
+    carried(config, &mut conflicts);
+    ahead(config, &mut conflicts);
+    losses(config, &mut conflicts);
+    divergence(config, &mut conflicts);
+    critic(config, &mut conflicts);
+    overlong(config, &mut conflicts);
+    conflicts
 }
 
-fn groups(config: &Config, found: &mut Vec<KeyConflict>) {
+fn groups(config: &Config, conflicts: &mut Vec<KeyConflict>) {
     let advantage = config.algorithm.advantage;
     if advantage.compares_groups() {
         if config.training.group_size < 2 {
-            found.push(conflict(
+            conflicts.push(conflict(
                 "training.group_size",
                 &config.training.group_size,
                 format!(
@@ -37,7 +37,7 @@ fn groups(config: &Config, found: &mut Vec<KeyConflict>) {
         return;
     }
     let reason = format!(
-        "goes by groups, which `algorithm.advantage` = {} does not compare",
+        "selects groups, which `algorithm.advantage` = {} does not compare",
         quoted(advantage.as_str())
     );
     for (key, is_on) in [
@@ -45,13 +45,14 @@ fn groups(config: &Config, found: &mut Vec<KeyConflict>) {
         ("training.skip_uniform_groups", config.training.skip_uniform_groups),
     ] {
         if is_on {
-            found.push(conflict(key, &true, reason.clone(), Some("false".to_owned())));
+            conflicts.push(conflict(key, &true, reason.clone(), Some("false".to_owned())));
         }
     }
 }
 
-/// Every step of rollouts that go ahead has the questions that its number says.
-fn ahead(config: &Config, found: &mut Vec<KeyConflict>) {
+/// Refuses rollouts that run ahead if a step's questions depend on earlier steps: the step's number must decide
+/// them.
+fn ahead(config: &Config, conflicts: &mut Vec<KeyConflict>) {
     let value = &config.rollout.max_staleness;
     if *value == 0 {
         return;
@@ -59,81 +60,81 @@ fn ahead(config: &Config, found: &mut Vec<KeyConflict>) {
     for (is_on, reason) in [
         (
             config.rollout.carried_groups > 0,
-            "orders whole steps, and `rollout.carried_groups` leaves groups to the next one",
+            "plans whole steps, but `rollout.carried_groups` leaves groups to the next step",
         ),
         (
             config.algorithm.dynamic_sampling,
-            "orders steps before it is known which groups `algorithm.dynamic_sampling` = true replaces",
+            "plans steps before `algorithm.dynamic_sampling` = true decides which groups to replace",
         ),
     ] {
         if is_on {
             let remedy = Some("0".to_owned());
-            found.push(conflict("rollout.max_staleness", value, reason.to_owned(), remedy));
+            conflicts.push(conflict("rollout.max_staleness", value, reason.to_owned(), remedy));
         }
     }
 }
 
-/// Which groups are carried depends on which are slow.
-fn carried(config: &Config, found: &mut Vec<KeyConflict>) {
+/// Refuses carried groups where a step must not depend on which groups are slow.
+fn carried(config: &Config, conflicts: &mut Vec<KeyConflict>) {
     if config.rollout.carried_groups == 0 {
         return;
     }
     for (is_on, reason) in [
-        (config.deterministic, "depends on time, and `deterministic` = true does not"),
+        (config.deterministic, "depends on time, which `deterministic` = true excludes"),
         (
             config.algorithm.dynamic_sampling,
-            "ends a rollout early, and `algorithm.dynamic_sampling` = true begins further ones",
+            "ends a rollout early, but `algorithm.dynamic_sampling` = true starts further ones",
         ),
     ] {
         if is_on {
             let value = &config.rollout.carried_groups;
             let remedy = Some("0".to_owned());
-            found.push(conflict("rollout.carried_groups", value, reason.to_owned(), remedy));
+            conflicts.push(conflict("rollout.carried_groups", value, reason.to_owned(), remedy));
         }
     }
 }
 
-fn losses(config: &Config, found: &mut Vec<KeyConflict>) {
+fn losses(config: &Config, conflicts: &mut Vec<KeyConflict>) {
     let algorithm = &config.algorithm;
     let loss = algorithm.policy_loss;
     let aggregation = config.training.loss_aggregation;
     if loss.is_of_sequences() && aggregation != Aggregation::SequenceMeanTokenMean {
-        found.push(conflict(
+        conflicts.push(conflict(
             "training.loss_aggregation",
             &quoted(aggregation.as_str()),
             format!(
-                "does not go with `algorithm.policy_loss` = {}, a loss of whole trajectories",
+                "does not fit `algorithm.policy_loss` = {}, a loss of whole trajectories",
                 quoted(loss.as_str())
             ),
             Some(quoted(Aggregation::SequenceMeanTokenMean.as_str())),
         ));
     }
     if algorithm.dual_clip > 0.0 && loss != PolicyLossKind::Clip {
-        found.push(conflict(
+        conflicts.push(conflict(
             "algorithm.dual_clip",
             &algorithm.dual_clip,
             format!(
-                "is for `algorithm.policy_loss` = \"clip\" alone, not {}",
+                "is for `algorithm.policy_loss` = \"clip\" only, not {}",
                 quoted(loss.as_str())
             ),
             Some("0.0".to_owned()),
         ));
     }
     if algorithm.dual_clip > 0.0 && algorithm.dual_clip <= 1.0 {
-        found.push(conflict(
+        conflicts.push(conflict(
             "algorithm.dual_clip",
             &algorithm.dual_clip,
-            "would bound losses of unchanged probabilities; it takes a number above 1, or 0"
+            "would bound the loss of unchanged probabilities; accepted is a number above 1, or 0"
                 .to_owned(),
             Some("3.0".to_owned()),
         ));
     }
     if algorithm.norm_tokens > 0 && aggregation != Aggregation::SequenceMeanTokenSumNorm {
-        found.push(conflict(
+        conflicts.push(conflict(
             "algorithm.norm_tokens",
             &algorithm.norm_tokens,
             format!(
-                "is for `training.loss_aggregation` = \"seq-mean-token-sum-norm\" alone, not {}",
+                "is for `training.loss_aggregation` = \"seq-mean-token-sum-norm\" only, not {}",
                 quoted(aggregation.as_str())
             ),
             Some("0".to_owned()),
@@ -141,13 +142,13 @@ fn losses(config: &Config, found: &mut Vec<KeyConflict>) {
     }
 }
 
-fn divergence(config: &Config, found: &mut Vec<KeyConflict>) {
+fn divergence(config: &Config, conflicts: &mut Vec<KeyConflict>) {
     let algorithm = &config.algorithm;
     if algorithm.kl_placement == KlPlacement::Reward && config.training.kl_coefficient <= 0.0 {
-        found.push(conflict(
+        conflicts.push(conflict(
             "algorithm.kl_placement",
             &quoted("reward"),
-            "needs `training.kl_coefficient` above 0: there is no divergence to take off"
+            "needs `training.kl_coefficient` above 0: there is no divergence to subtract"
                 .to_owned(),
             Some(quoted("loss")),
         ));
@@ -155,31 +156,31 @@ fn divergence(config: &Config, found: &mut Vec<KeyConflict>) {
     if algorithm.kl_controller == KlControllerKind::Adaptive
         && algorithm.kl_placement != KlPlacement::Reward
     {
-        found.push(conflict(
+        conflicts.push(conflict(
             "algorithm.kl_controller",
             &quoted("adaptive"),
-            "steers the divergence in the reward: it needs `algorithm.kl_placement` = \"reward\""
+            "controls the divergence in the reward: it needs `algorithm.kl_placement` = \"reward\""
                 .to_owned(),
             Some(quoted("fixed")),
         ));
     }
 }
 
-fn critic(config: &Config, found: &mut Vec<KeyConflict>) {
+fn critic(config: &Config, conflicts: &mut Vec<KeyConflict>) {
     let steps = config.critic.warmup_steps;
     let advantage = config.algorithm.advantage;
     if steps > 0 && !advantage.has_critic() {
-        found.push(conflict(
+        conflicts.push(conflict(
             "critic.warmup_steps",
             &steps,
             format!(
-                "needs a critic, which `algorithm.advantage` = {} has not; \"gae\" has one",
+                "needs a critic; `algorithm.advantage` = {} does not have one, \"gae\" does",
                 quoted(advantage.as_str())
             ),
             Some("0".to_owned()),
         ));
     } else if steps >= config.training.steps {
-        found.push(conflict(
+        conflicts.push(conflict(
             "critic.warmup_steps",
             &steps,
             format!("leaves the policy untrained: `training.steps` = {}", config.training.steps),
@@ -188,20 +189,20 @@ fn critic(config: &Config, found: &mut Vec<KeyConflict>) {
     }
 }
 
-fn overlong(config: &Config, found: &mut Vec<KeyConflict>) {
+fn overlong(config: &Config, conflicts: &mut Vec<KeyConflict>) {
     let algorithm = &config.algorithm;
     let limit = config.overlong_limit_tokens();
     if algorithm.overlong_buffer_tokens > limit {
-        found.push(conflict(
+        conflicts.push(conflict(
             "algorithm.overlong_buffer_tokens",
             &algorithm.overlong_buffer_tokens,
-            format!("exceeds the limit that it lies before, {limit} tokens"),
+            format!("exceeds the limit of {limit} tokens that it ends at"),
             Some(limit.to_string()),
         ));
     }
 }
 
-/// As [`Config::warnings`], of the algorithm alone.
+/// Returns the warnings about settings of the algorithm.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let algorithm = &config.algorithm;
     let training = &config.training;
@@ -209,22 +210,22 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     let one_update = training.trajectories_per_update == 0 && training.epochs_per_step == 1;
     if config.rollout.max_staleness > 0 && algorithm.importance_most == 0.0 {
         warnings.push(format!(
-            "`algorithm.importance_most` = 0 with `rollout.max_staleness` = {}: that an older policy \
-             sampled is not corrected; 2 corrects it",
+            "`algorithm.importance_most` = 0 with `rollout.max_staleness` = {}: nothing corrects for the \
+             older policy that samples; set it to 2",
             config.rollout.max_staleness
         ));
     }
     if algorithm.likelihood_coefficient > 0.0 && one_update {
         warnings.push(
-            "`algorithm.likelihood_coefficient` has no effect with one update a step: nothing has \
+            "`algorithm.likelihood_coefficient` has no effect with one update per step: nothing has \
              become less likely yet; set `training.trajectories_per_update` or `training.epochs_per_step`"
                 .to_owned(),
         );
     }
     if config.algorithm.policy_loss == PolicyLossKind::Reinforce && !one_update {
         warnings.push(
-            "`algorithm.policy_loss` = \"reinforce\" takes no ratio: all updates of a step but the \
-             first are biased"
+            "`algorithm.policy_loss` = \"reinforce\" uses no probability ratio: all updates of a step \
+             except the first are biased"
                 .to_owned(),
         );
     }
@@ -232,12 +233,12 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
 }
 
 impl Config {
-    /// Tokens that an episode can sample.
+    /// Returns the maximum number of tokens that an episode can sample.
     pub fn sampled_tokens_most(&self) -> usize {
         (self.rollout.max_turns + 1).saturating_mul(self.rollout.max_response_tokens)
     }
 
-    /// Tokens of the longest episode that the limits of its parts allow.
+    /// Returns the length of the longest episode that the limits of its parts allow.
     pub fn episode_tokens_most(&self) -> usize {
         let rollout = &self.rollout;
         let observations = rollout.max_turns.saturating_mul(rollout.max_observation_tokens);
@@ -247,7 +248,7 @@ impl Config {
             .saturating_add(observations)
     }
 
-    /// Tokens of context that an episode gets from a model made for `model_limit` of them.
+    /// Returns the context length of an episode with a model that allows `model_limit` tokens.
     pub fn context_tokens(&self, model_limit: usize) -> usize {
         match self.rollout.max_context_tokens {
             0 => self.episode_tokens_most(),
@@ -256,7 +257,7 @@ impl Config {
         .min(model_limit)
     }
 
-    /// Sampled tokens at which the penalty for length is whole.
+    /// Returns the number of sampled tokens at which the length penalty reaches its full size.
     pub fn overlong_limit_tokens(&self) -> usize {
         match self.algorithm.overlong_limit_tokens {
             0 => self.sampled_tokens_most(),
@@ -264,7 +265,7 @@ impl Config {
         }
     }
 
-    /// The constant of "seq-mean-token-sum-norm".
+    /// Returns the constant of "seq-mean-token-sum-norm".
     pub fn norm_tokens(&self) -> usize {
         match self.algorithm.norm_tokens {
             0 => self.sampled_tokens_most(),

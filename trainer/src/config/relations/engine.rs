@@ -1,11 +1,11 @@
-//! What must hold between the keys of servers that sample, and the rest.
+//! Checks of the keys for servers that sample.
 
 use super::{KeyConflict, conflict, has_http_scheme};
 use crate::config::value::quoted;
 use crate::config::{Config, EngineConfig, EngineKind};
 
 impl EngineConfig {
-    /// The addresses of the servers, in order.
+    /// Returns the addresses of the servers, in order.
     pub fn addresses(&self) -> Vec<String> {
         let parts = self.urls.split(',').map(str::trim);
         parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()
@@ -14,13 +14,13 @@ impl EngineConfig {
 
 pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
     let engine = &config.engine;
-    let mut found = Vec::new();
+    let mut conflicts = Vec::new();
     if engine.kind == EngineKind::Builtin {
-        return found;
+        return conflicts;
     }
     let addresses = engine.addresses();
     if addresses.is_empty() {
-        found.push(conflict(
+        conflicts.push(conflict(
             "engine.urls",
             &quoted(&engine.urls),
             format!("names no server, which `engine.kind` = \"{}\" needs", engine.kind),
@@ -28,7 +28,7 @@ pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
         ));
     }
     if let Some(wrong) = addresses.iter().find(|address| !has_http_scheme(address)) {
-        found.push(conflict(
+        conflicts.push(conflict(
             "engine.urls",
             &quoted(&engine.urls),
             format!("{} does not begin with http:// or https://", quoted(wrong)),
@@ -36,14 +36,14 @@ pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
         ));
     }
     if engine.attempt_timeout_ms > engine.deadline_ms {
-        found.push(conflict(
+        conflicts.push(conflict(
             "engine.attempt_timeout_ms",
             &engine.attempt_timeout_ms,
             format!("is longer than `engine.deadline_ms` = {}", engine.deadline_ms),
             Some(engine.deadline_ms.to_string()),
         ));
     }
-    found
+    conflicts
 }
 
 pub(super) fn warnings(config: &Config) -> Vec<String> {
@@ -54,21 +54,21 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     }
     if config.algorithm.importance_most == 0.0 {
         warnings.push(format!(
-            "`algorithm.importance_most` = 0 with `engine.kind` = \"{kind}\": what the server's rounding \
-             makes of probabilities is not corrected; 2 corrects it"
+            "`algorithm.importance_most` = 0 with `engine.kind` = \"{kind}\": nothing corrects for the \
+             server's rounding of probabilities; set it to 2"
         ));
     }
     if kind == EngineKind::Vllm && (config.rollout.temperature - 1.0).abs() > 1e-9 {
         warnings.push(format!(
-            "`rollout.temperature` = {} with `engine.kind` = \"vllm\": vLLM tells log-probs before the \
+            "`rollout.temperature` = {} with `engine.kind` = \"vllm\": vLLM returns log-probs before the \
              temperature unless it was started with --logprobs-mode processed_logprobs",
             config.rollout.temperature
         ));
     }
     if config.deterministic {
         warnings.push(format!(
-            "`deterministic` = true with `engine.kind` = \"{kind}\": what a server samples may depend on \
-             what else it computes"
+            "`deterministic` = true with `engine.kind` = \"{kind}\": the samples of a server may depend \
+             on its other work"
         ));
     }
     warnings
@@ -79,7 +79,7 @@ mod tests {
     use crate::config::{Config, Environment};
 
     fn load(settings: &[&str]) -> Result<Config, String> {
-        let settings: Vec<String> = settings.iter().map(|one| (*one).to_owned()).collect();
+        let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
         Config::load(None, &Environment::new(), &settings).map_err(|error| error.to_string())
     }
 
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_changes_is_said() {
+    fn effects_of_a_server_cause_warnings() {
         let settings = ["engine.urls=http://a", "deterministic=true", "rollout.temperature=0.7"];
         let count = |kind: &str, more: &str| {
             let kind = format!("engine.kind={kind}");

@@ -1,4 +1,4 @@
-//! What must hold between keys, beyond what each one's own range says.
+//! Checks between keys, in addition to each key's own range.
 
 mod algorithm;
 mod engine;
@@ -7,7 +7,7 @@ use super::problem::ProblemKind;
 use super::sections::{Config, LoraConfig};
 use super::value::{ConfigValue, quoted};
 
-/// A key and what conflicts with its value.
+/// A key, and the conflict that its value causes.
 pub(super) type KeyConflict = (&'static str, ProblemKind);
 
 fn conflict(
@@ -21,14 +21,14 @@ fn conflict(
     (key, kind)
 }
 
-/// Everything in `config` that does not go together.
+/// Returns all conflicts in `config`.
 pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
-    let mut found = Vec::new();
+    let mut conflicts = Vec::new();
     let step_trajectories =
         config.training.prompts_per_step.saturating_mul(config.training.group_size);
     let per_update = config.training.trajectories_per_update;
     if per_update > step_trajectories {
-        found.push(conflict(
+        conflicts.push(conflict(
             "training.trajectories_per_update",
             &per_update,
             format!(
@@ -39,16 +39,16 @@ pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
         ));
     }
     if config.deterministic && config.threads > 1 {
-        found.push(conflict(
+        conflicts.push(conflict(
             "threads",
             &config.threads,
-            "goes against `deterministic` = true, which computes on one thread".to_owned(),
+            "contradicts `deterministic` = true, which computes on one thread".to_owned(),
             Some("1".to_owned()),
         ));
     }
     let retriever = &config.retriever;
     if retriever.attempt_timeout_ms > retriever.deadline_ms {
-        found.push(conflict(
+        conflicts.push(conflict(
             "retriever.attempt_timeout_ms",
             &retriever.attempt_timeout_ms,
             format!("is longer than `retriever.deadline_ms` = {}", retriever.deadline_ms),
@@ -57,7 +57,7 @@ pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
     }
     let rollout = &config.rollout;
     if rollout.max_passage_tokens > rollout.max_observation_tokens {
-        found.push(conflict(
+        conflicts.push(conflict(
             "rollout.max_passage_tokens",
             &rollout.max_passage_tokens,
             format!(
@@ -69,33 +69,33 @@ pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
     }
     let context = rollout.max_context_tokens;
     if context > 0 && context <= rollout.max_prompt_tokens {
-        found.push(conflict(
+        conflicts.push(conflict(
             "rollout.max_context_tokens",
             &context,
             format!(
-                "leaves no room after a prompt of `rollout.max_prompt_tokens` = {}",
+                "leaves no space after a prompt of `rollout.max_prompt_tokens` = {}",
                 rollout.max_prompt_tokens
             ),
             Some("0".to_owned()),
         ));
     }
-    found.extend(algorithm::conflicts(config));
-    adapters(config, &mut found);
-    found.extend(engine::conflicts(config));
+    conflicts.extend(algorithm::conflicts(config));
+    adapters(config, &mut conflicts);
+    conflicts.extend(engine::conflicts(config));
     if !has_http_scheme(&retriever.url) {
-        let host = retriever.url.rsplit("//").next().unwrap_or_default();
-        found.push(conflict(
+        let host = retriever.url.rsplit_once("//").map_or(retriever.url.as_str(), |(_, host)| host);
+        conflicts.push(conflict(
             "retriever.url",
             &quoted(&retriever.url),
             "does not begin with http:// or https://".to_owned(),
             (!host.is_empty()).then(|| quoted(&format!("http://{host}"))),
         ));
     }
-    found
+    conflicts
 }
 
-/// Without adapters nothing that is said of them can hold.
-fn adapters(config: &Config, found: &mut Vec<KeyConflict>) {
+/// Refuses settings of adapters in a configuration without adapters.
+fn adapters(config: &Config, conflicts: &mut Vec<KeyConflict>) {
     let (lora, default) = (&config.lora, LoraConfig::default());
     if lora.rank > 0 {
         return;
@@ -112,15 +112,15 @@ fn adapters(config: &Config, found: &mut Vec<KeyConflict>) {
     ] {
         if let Some((value, nearest)) = values {
             let reason = "needs adapters, and `lora.rank` = 0 trains none".to_owned();
-            found.push(conflict(key, &value, reason, Some(nearest)));
+            conflicts.push(conflict(key, &value, reason, Some(nearest)));
         }
     }
 }
 
-/// A value and its default as TOML, if they differ.
+/// Returns a value and its default as TOML, if they differ.
 fn changed<V: ConfigValue + PartialEq>(value: &V, default: &V) -> Option<(String, String)> {
     (value != default).then(|| {
-        let shown = |value: &V| value.to_toml().unwrap_or_default();
+        let shown = |value: &V| value.to_toml().expect("values of adapters are always set");
         (shown(value), shown(default))
     })
 }
@@ -130,20 +130,20 @@ fn has_http_scheme(url: &str) -> bool {
 }
 
 impl Config {
-    /// What is allowed but most likely not meant, one line each.
+    /// Returns settings that are allowed but probably unintended, one line each.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.rollout.top_p < 1.0 {
             warnings.push(format!(
-                "`rollout.top_p` = {} samples from another distribution than the one trained: \
-                 probability ratios are biased; 1 avoids it",
+                "`rollout.top_p` = {} does not sample from the distribution that is trained, so \
+                 probability ratios are biased; set it to 1",
                 self.rollout.top_p
             ));
         }
         if self.rollout.max_response_tokens > self.update.tokens_per_micro_batch {
             warnings.push(format!(
                 "`update.tokens_per_micro_batch` = {} is less than one turn may sample (`rollout.\
-                 max_response_tokens` = {}): long trajectories go alone and take more memory",
+                 max_response_tokens` = {}): long trajectories get a pass of their own and need more memory",
                 self.update.tokens_per_micro_batch, self.rollout.max_response_tokens
             ));
         }

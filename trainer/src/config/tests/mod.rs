@@ -16,13 +16,13 @@ fn from_source(
     LoadedConfig::from_source(file, environment, overrides).map(|loaded| loaded.config)
 }
 
-/// Loads `text` as file `run.toml` with `overrides`.
+/// Loads `text` as the file `run.toml`, with `overrides`.
 fn load(text: &str, overrides: &[&str]) -> Result<Config, ConfigError> {
     let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
     from_source(Some(text), &Environment::new(), &overrides)
 }
 
-/// The lines that a wrong configuration is refused with, without the heading.
+/// Returns the lines that refuse a wrong configuration, without the heading.
 #[track_caller]
 fn problems(text: &str, overrides: &[&str]) -> Vec<String> {
     let message = load(text, overrides).expect_err("configuration must be refused").to_string();
@@ -250,7 +250,7 @@ fn conflicting_keys_are_refused_where_they_were_set() {
         "",
         &["deterministic=true", "threads=4"],
         &[
-            "--set threads=4: `threads` = 4 goes against `deterministic` = true, which computes on one \
+            "--set threads=4: `threads` = 4 contradicts `deterministic` = true, which computes on one \
          thread; did you mean 1?",
         ],
     );
@@ -278,16 +278,16 @@ fn conflicting_keys_are_refused_where_they_were_set() {
     );
 }
 
-/// Lines with which each of these settings alone, beside `with`, is refused.
+/// Each setting, together with `context`, is refused with one line that holds `parts`.
 #[test]
 fn algorithms_whose_parts_do_not_fit_are_refused_by_name() {
-    for (setting, with, parts) in [
+    for (setting, context, parts) in [
         ("training.group_size=1", "", &["`algorithm.advantage` = \"grpo\"", "did you mean 2?"][..]),
         ("training.group_size=1", "algorithm.advantage=rloo", &["\"rloo\" compares"]),
         (
             "algorithm.dynamic_sampling=true",
             "algorithm.advantage=gae",
-            &["goes by groups", "\"gae\"", "did you mean false?"],
+            &["selects groups", "\"gae\"", "did you mean false?"],
         ),
         ("training.skip_uniform_groups=true", "algorithm.advantage=reinforce", &["\"reinforce\""]),
         (
@@ -297,20 +297,16 @@ fn algorithms_whose_parts_do_not_fit_are_refused_by_name() {
         ),
         ("training.loss_aggregation=token-sum", "algorithm.policy_loss=sapo", &["\"sapo\""]),
         ("training.loss_aggregation=token-sum", "algorithm.policy_loss=gmpo", &["\"gmpo\""]),
-        (
-            "algorithm.dual_clip=3",
-            "algorithm.policy_loss=cispo",
-            &["\"clip\" alone, not \"cispo\""],
-        ),
+        ("algorithm.dual_clip=3", "algorithm.policy_loss=cispo", &["\"clip\" only, not \"cispo\""]),
         ("algorithm.dual_clip=0.5", "", &["above 1, or 0", "did you mean 3.0?"]),
-        ("algorithm.norm_tokens=9", "", &["\"seq-mean-token-sum-norm\" alone"]),
+        ("algorithm.norm_tokens=9", "", &["\"seq-mean-token-sum-norm\" only"]),
         (
             "algorithm.kl_placement=reward",
             "training.kl_coefficient=0",
             &["needs `training.kl_coefficient` above 0"],
         ),
         ("algorithm.kl_controller=adaptive", "", &["`algorithm.kl_placement` = \"reward\""]),
-        ("critic.warmup_steps=2", "", &["needs a critic", "\"grpo\" has not", "did you mean 0?"]),
+        ("critic.warmup_steps=2", "", &["needs a critic", "\"grpo\" does not", "did you mean 0?"]),
         (
             "critic.warmup_steps=100",
             "algorithm.advantage=gae",
@@ -319,7 +315,7 @@ fn algorithms_whose_parts_do_not_fit_are_refused_by_name() {
         ("algorithm.overlong_buffer_tokens=9999", "", &["2500 tokens", "did you mean 2500?"]),
     ] {
         let overrides: Vec<&str> =
-            [with, setting].into_iter().filter(|setting| !setting.is_empty()).collect();
+            [context, setting].into_iter().filter(|setting| !setting.is_empty()).collect();
         let lines = problems("", &overrides);
         assert_eq!(lines.len(), 1, "{setting}: {lines:?}");
         let start = format!("--set {setting}: `{}` = ", setting.split('=').next().unwrap());
@@ -340,7 +336,7 @@ fn algorithms_whose_parts_do_not_fit_are_refused_by_name() {
 }
 
 #[test]
-fn presets_take_the_place_of_defaults_and_lose_against_every_key() {
+fn presets_replace_defaults_and_every_key_overrides_them() {
     for name in Preset::WORDS {
         let setting = format!("preset={name}");
         let config = load("", &[&setting]).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -369,7 +365,7 @@ fn presets_take_the_place_of_defaults_and_lose_against_every_key() {
         assert_eq!(config.algorithm.advantage.as_str(), advantage, "{name}");
         assert_eq!(config.training.warmup_updates, expected * warmup_steps, "{name}");
     }
-    // The file stands before the preset that an argument names.
+    // The file overrides the preset, although an argument names it.
     let config =
         load("[training]\ngroup_size = 7\n", &["preset=search-r1-v0.3", "training.steps=9"])
             .unwrap();
@@ -386,22 +382,22 @@ fn presets_take_the_place_of_defaults_and_lose_against_every_key() {
 }
 
 #[test]
-fn the_objective_is_told_with_every_coefficient_that_is_on() {
-    let of = |overrides: &[&str]| load("", overrides).unwrap().objective_in_words();
+fn the_objective_names_every_coefficient_that_is_on() {
+    let objective = |overrides: &[&str]| load("", overrides).unwrap().objective_in_words();
     assert_eq!(
-        of(&[]),
+        objective(&[]),
         "advantage grpo; loss clip, ratio from 1 - 0.2 to 1 + 0.2; token-mean; + 0.001 divergence (k3) \
-         in the loss; corrected for the sampler by at most 2; 1 updates of 256 trajectories a step"
+         in the loss; importance weights of at most 2; 1 update of 256 trajectories per step"
     );
     assert_eq!(
-        of(&["preset=paper"]),
+        objective(&["preset=paper"]),
         "advantage gae; loss clip, ratio from 1 - 0.2 to 1 + 0.2; token-mean; - 0.001 divergence (k1, \
-         fixed) in the reward; - 0.001 entropy; 2 updates of 256 trajectories a step"
+         fixed) in the reward; - 0.001 entropy; 2 updates of 256 trajectories per step"
     );
     let sapo = ["algorithm.policy_loss=sapo", "training.loss_aggregation=seq-mean-token-mean"];
-    assert!(of(&sapo).contains("loss sapo, steepness 1 and 1.05; seq-mean-token-mean;"));
+    assert!(objective(&sapo).contains("loss sapo, steepness 1 and 1.05; seq-mean-token-mean;"));
     let other = ["algorithm.likelihood_coefficient=0.1", "algorithm.importance_most=0"];
-    assert!(of(&other).contains("+ 0.1 lost likelihood (LLDS); 1 updates"));
+    assert!(objective(&other).contains("+ 0.1 lost likelihood (LLDS); 1 update of"));
 }
 
 #[test]
@@ -433,14 +429,14 @@ fn required_keys_are_named_with_their_meaning() {
 }
 
 #[test]
-fn risky_settings_are_warned_of() {
+fn risky_settings_cause_warnings() {
     assert_eq!(Config::default().warnings(), Vec::<String>::new());
     let config = load("", &["rollout.top_p=0.9"]).unwrap();
     assert_eq!(config.warnings().len(), 1);
     assert!(config.warnings()[0].contains("`rollout.top_p` = 0.9"));
     let config = load("", &["algorithm.likelihood_coefficient=0.1"]).unwrap();
     assert_eq!(config.warnings().len(), 1);
-    assert!(config.warnings()[0].contains("has no effect with one update a step"));
+    assert!(config.warnings()[0].contains("has no effect with one update per step"));
     let config =
         load("", &["algorithm.policy_loss=reinforce", "training.epochs_per_step=2"]).unwrap();
     assert_eq!(config.warnings().len(), 1);

@@ -1,4 +1,4 @@
-//! Variables of the environment, and what the pages say of them.
+//! Environment variables, and their descriptions in the pages.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ fn load(text: &str, variables: &[(&str, &str)], overrides: &[&str]) -> Result<Co
 fn every_key_has_a_variable_of_its_own() {
     let names: Vec<String> = key_table().iter().map(KeySpec::variable).collect();
     let mut distinct: BTreeSet<&str> = names.iter().map(String::as_str).collect();
-    // Those that set no key, and the mark of a process that has been started again.
+    // The variable that sets no key, and the mark of a process that restarted itself.
     distinct.extend([LOG.name, "TRAINER_TUNED"]);
     assert_eq!(distinct.len(), names.len() + 2);
     for (path, name) in [
@@ -30,7 +30,7 @@ fn every_key_has_a_variable_of_its_own() {
         let spec = key_table().into_iter().find(|spec| spec.path() == path).unwrap();
         assert_eq!(spec.variable(), name);
     }
-    // Kubernetes makes names with these parts; no key may look like one.
+    // Kubernetes makes names with these parts; no key may look like them.
     assert!(!names.iter().any(|name| name.contains("_SERVICE_") || name.contains("_PORT")));
 }
 
@@ -72,7 +72,7 @@ fn every_variable_sets_its_own_key_as_an_argument_would() {
 }
 
 #[test]
-fn an_empty_variable_is_none() {
+fn an_empty_variable_is_not_set() {
     let empty: Vec<(String, String)> =
         key_table().iter().map(|spec| (spec.variable(), " ".to_owned())).collect();
     let mut variables: Vec<(&str, &str)> =
@@ -91,8 +91,8 @@ fn all_problems_come_at_once_and_name_where_they_come_from() {
         ("TRAINER_ROLLOUT_MAX_TURNS", "0"),
     ];
     let message = load("[sft]\nepochs = 0\n", &variables, &["training.steps=no"]).unwrap_err();
-    let found = message.to_string();
-    let found: Vec<&str> = found.lines().skip(1).map(str::trim).collect();
+    let message = message.to_string();
+    let lines: Vec<&str> = message.lines().skip(1).map(str::trim).collect();
     let expected = [
         "run.toml:2: `sft.epochs` takes an integer, at least 1, not 0; did you mean 1?",
         "TRAINER_ROLLOUT_MAX_TURNS: `rollout.max_turns` takes an integer, at least 1 and at most \
@@ -102,9 +102,9 @@ fn all_problems_come_at_once_and_name_where_they_come_from() {
         "TRAINER_LOG: expected a filter such as info or info,trainer=debug, not \"trainer=loudly\"",
         "--set training.steps=no: `training.steps` takes an integer, at least 1, not \"no\"",
     ];
-    assert_eq!(found, expected);
+    assert_eq!(lines, expected);
     let conflict = load("", &[("TRAINER_THREADS", "4")], &["deterministic=true"]).unwrap_err();
-    assert!(conflict.to_string().contains("\n  TRAINER_THREADS: `threads` = 4 goes against"));
+    assert!(conflict.to_string().contains("\n  TRAINER_THREADS: `threads` = 4 contradicts"));
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn the_reference_page_lists_every_key() {
     assert!(page.contains(row), "{page}");
 }
 
-/// With every line of the example in force, nothing changes.
+/// An environment with every line of the example uncommented changes nothing.
 #[test]
 fn the_example_of_variables_holds_the_defaults() {
     let example = Config::reference_env();
