@@ -152,7 +152,7 @@ fn engine(
         share_prompts,
     };
     let vocabulary = policy.config.vocab_size as u64;
-    let blocks = config.pool_blocks();
+    let blocks = config.cache_blocks();
     let inner = runner(decoder, policy.detached_weights(), blocks, choice()?)?;
     let forced = Box::new(Forced { inner, tokens });
     Ok(BuiltinEngine::with_runner(forced, vocabulary, config))

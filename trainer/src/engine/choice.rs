@@ -1,5 +1,5 @@
-//! Which runner computes: kernels of our own on a CPU that has the instructions for them and on CUDA
-//! devices, else tensor operations.
+//! The choice of a runner: native kernels on a CPU that supports their instructions, fused kernels on CUDA
+//! devices, otherwise tensor operations.
 
 use tch::{Device, Kind};
 
@@ -10,39 +10,40 @@ use super::native::{Instructions, NativeConfig, NativeRunner, WeightFormat};
 use super::runner::Runner;
 use crate::policy::{Decoder, Weights, threads};
 
-/// What computes the passes of a rollout.
+/// The kinds of runners that compute the passes of a rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunnerKind {
-    /// The fastest that works.
+    /// The fastest runner that works.
     Auto,
-    /// Kernels of our own, on the CPU.
+    /// Our own kernels on the CPU.
     Native,
-    /// Kernels of our own between libtorch's matrix products, on a CUDA device.
+    /// Our own kernels between libtorch's matrix products, on a CUDA device.
     Fused,
-    /// Tensor operations, on any device.
+    /// Tensor operations on any device.
     Eager,
 }
 
-/// What was asked for.
+/// The configured runner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunnerChoice {
     pub kind: RunnerKind,
-    /// What the native runner stores weights as; the type that the model computes in if there is none.
+    /// The format in which the native runner stores weights; `None` for the model's compute type.
     pub format: Option<WeightFormat>,
 }
 
 impl RunnerChoice {
-    /// The native runner's format on this device and for this compute type; none for tensor operations.
+    /// Returns the native runner's format on this device and for this compute type, or `None` if another
+    /// runner computes.
     ///
     /// # Errors
-    /// What was asked for does not go together.
+    /// The runner cannot compute on this device, or a format is set for a runner that has none.
     pub fn native_format(
         self,
         device: Device,
         kind: Kind,
     ) -> Result<Option<WeightFormat>, EngineError> {
         let on_cpu = device == Device::Cpu;
-        // Portable code is slower than tensor operations are.
+        // The portable kernels are slower than tensor operations.
         let is_faster = on_cpu && Instructions::available().len() > 1;
         let native = match self.kind {
             RunnerKind::Auto => is_faster || (on_cpu && self.format.is_some()),
@@ -50,33 +51,33 @@ impl RunnerChoice {
             RunnerKind::Fused | RunnerKind::Eager => false,
         };
         if self.kind == RunnerKind::Fused && !device.is_cuda() {
-            return Err(EngineError::Other(format!(
-                "`rollout.runner` = \"fused\" computes on a CUDA device, the model is on {device:?}; \
-                 it takes \"auto\", \"native\" or \"eager\" there"
-            )));
+            return Err(EngineError::WrongDevice {
+                runner: "fused",
+                computes_on: "a CUDA device",
+                device,
+                accepted: "\"auto\", \"native\" or \"eager\"",
+            });
         }
         if native && !on_cpu {
-            return Err(EngineError::Other(format!(
-                "`rollout.runner` = \"native\" computes on the CPU, the model is on {device:?}; it \
-                 takes \"auto\", \"fused\" or \"eager\" there"
-            )));
+            return Err(EngineError::WrongDevice {
+                runner: "native",
+                computes_on: "the CPU",
+                device,
+                accepted: "\"auto\", \"fused\" or \"eager\"",
+            });
         }
         if !native && self.format.is_some() {
-            return Err(EngineError::Other(
-                "`rollout.weights` is for `rollout.runner` = \"native\", which computes on the CPU \
-                 alone; it takes \"auto\" elsewhere"
-                    .to_owned(),
-            ));
+            return Err(EngineError::WeightsWithoutNativeRunner);
         }
         let computed = if kind == Kind::Float { WeightFormat::F32 } else { WeightFormat::Bf16 };
         Ok(native.then(|| self.format.unwrap_or(computed)))
     }
 }
 
-/// The chosen runner over `weights`, with a pool of `blocks`.
+/// Opens the chosen runner over `weights`, with a cache of `blocks`.
 ///
 /// # Errors
-/// What was asked for does not go together or cannot be had, or the system gives no threads.
+/// The runner cannot compute on this device or is unavailable, or the system refuses to start threads.
 pub fn runner(
     decoder: Decoder,
     weights: Weights,
@@ -93,11 +94,11 @@ pub fn runner(
     };
     let instructions = Instructions::detect();
     let config = NativeConfig { format, blocks, threads: threads(), instructions };
-    tracing::info!(?format, instructions = instructions.name(), "rollouts run on kernels");
+    tracing::info!(?format, instructions = instructions.name(), "rollouts run on native kernels");
     Ok(Box::new(NativeRunner::new(&decoder, &weights, config)?))
 }
 
-/// Bytes of a number in the pool of keys and values.
+/// Returns the bytes of one number in the KV cache.
 pub fn cached_number_bytes(format: Option<WeightFormat>, kind: Kind) -> u64 {
     match format {
         Some(WeightFormat::F32) => 4,

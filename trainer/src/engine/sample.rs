@@ -7,14 +7,14 @@ use super::{Sampling, SamplingKey};
 /// A chosen token and its log-prob before top-p.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Choice {
-    /// Its id.
+    /// The token id.
     pub token: u32,
-    /// Under the distribution at the sampling temperature.
+    /// The log-prob at the sampling temperature.
     pub log_prob: f32,
 }
 
-/// Chooses from one row of log-probs (already divided by the temperature) and their exponentials.
-/// `position` is the token's place in its sequence.
+/// Chooses a token from one row of log-probs, taken at the sampling temperature, and their exponentials.
+/// `position` is the token's position in its sequence.
 pub(super) fn choose(
     log_probs: &[f32],
     probabilities: &[f32],
@@ -44,8 +44,8 @@ fn choose_greedy(log_probs: &[f32]) -> Choice {
     Choice { token: best as u32, log_prob: log_probs[best] }
 }
 
-/// Inverse of the cumulative distribution: sums blocks first, then walks the block that holds the
-/// draw, so that most of the vocabulary is only summed.
+/// Inverts the cumulative distribution. It sums blocks first and then searches the block that holds the draw,
+/// so most of the vocabulary is only summed.
 fn choose_by_sum(probabilities: &[f32], draw: f64) -> usize {
     const BLOCK: usize = 256;
     let sums: Vec<f64> =
@@ -82,8 +82,8 @@ fn choose_by_sum(probabilities: &[f32], draw: f64) -> usize {
 /// Samples from the smallest set of most likely tokens whose probabilities reach `top_p`.
 fn choose_top_p(probabilities: &[f32], top_p: f64, draw: f64) -> usize {
     let mut order: Vec<usize> = (0..probabilities.len()).collect();
-    order.sort_by(|&one, &other| {
-        probabilities[other].total_cmp(&probabilities[one]).then(one.cmp(&other))
+    order.sort_by(|&left, &right| {
+        probabilities[right].total_cmp(&probabilities[left]).then(left.cmp(&right))
     });
     let mut total = 0.0;
     let mut kept = 0;
@@ -105,7 +105,7 @@ fn choose_top_p(probabilities: &[f32], top_p: f64, draw: f64) -> usize {
     order[kept - 1]
 }
 
-/// Uniform in [0, 1), a function of the counters alone.
+/// Returns a uniform number in [0, 1) that depends on the counters alone.
 pub(super) fn uniform(key: SamplingKey, position: u64) -> f64 {
     let mut state = splitmix::INCREMENT;
     for counter in [key.seed, key.step, key.prompt, key.sample, position] {

@@ -1,14 +1,14 @@
-//! One sequence in the engine: its tokens, how many of them are cached, and the turn it is in.
+//! One sequence in the engine: its tokens, their cache, and the turn that it is in.
 
 use super::blocks::BlockTable;
 use super::turn::Turn;
 
-/// Where a sequence stands.
+/// The scheduling state of a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// Between two turns; its cache is kept for the next.
+pub(super) enum SequenceState {
+    /// Between two turns; the cache is kept for the next one.
     Idle,
-    /// Has a turn that no pass has taken up.
+    /// Has a turn that is in no pass yet.
     Waiting,
     /// In the running batch.
     Running,
@@ -17,17 +17,19 @@ pub(super) enum Place {
 /// A sequence known to the engine.
 #[derive(Debug)]
 pub(super) struct Sequence {
-    /// Its whole context, sampled tokens included.
+    /// The whole context, including sampled tokens.
     pub(super) tokens: Vec<u32>,
-    /// How many of them are cached, and where.
+    /// The blocks that cache the first of these tokens.
     pub(super) table: BlockTable,
+    /// `Some` while the sequence is waiting or running.
     pub(super) turn: Option<Turn>,
-    pub(super) place: Place,
-    /// Counts among those that may hold a cache.
+    pub(super) state: SequenceState,
+    /// `true` once the sequence counts among the `max_sequences` that may hold a cache.
     pub(super) seated: bool,
     /// Tokens of the first request.
     pub(super) prompt_tokens: usize,
-    /// Most tokens that were cached at one time: what is computed again below it is lost work.
+    /// The most tokens that were cached at one time. Computing a token below this count again is lost
+    /// work.
     pub(super) reached: usize,
 }
 
@@ -37,35 +39,42 @@ impl Sequence {
             tokens: Vec::new(),
             table: BlockTable::default(),
             turn: None,
-            place: Place::Idle,
+            state: SequenceState::Idle,
             seated: false,
             prompt_tokens,
             reached: 0,
         }
     }
 
-    /// Tokens that the model has yet to see before it can say the next.
+    /// Returns the number of tokens that the model must see before it can predict the next one.
     pub(super) fn unseen(&self) -> usize {
         self.tokens.len() - self.table.tokens()
     }
 
-    /// Whether the turn has sampled a token, so that its last is the only one that was never computed.
+    /// Returns `true` if the turn has sampled a token. Its last token is then the only one that was
+    /// never computed.
     pub(super) fn has_sampled(&self) -> bool {
         self.turn.as_ref().is_some_and(|turn| !turn.token_ids.is_empty())
     }
 
-    /// Whether the next pass only has to see the token that was sampled last.
+    /// Returns `true` if the next pass needs only the token that was sampled last.
     pub(super) fn is_decoding(&self) -> bool {
         self.has_sampled() && self.unseen() == 1
     }
 
-    /// The prompt while it is being computed for the first time, else nothing.
+    /// Returns `true` if any block belongs to the sequence.
+    pub(super) fn holds_blocks(&self) -> bool {
+        !self.table.blocks().is_empty()
+    }
+
+    /// Returns the prompt while it is being computed for the first time.
     pub(super) fn prompt_in_progress(&self) -> Option<&[u32]> {
-        let in_progress = self.place == Place::Running && self.table.tokens() < self.prompt_tokens;
+        let in_progress =
+            self.state == SequenceState::Running && self.table.tokens() < self.prompt_tokens;
         in_progress.then(|| &self.tokens[..self.prompt_tokens])
     }
 
-    /// Whether nothing but the prompt is there, and nothing of it computed.
+    /// Returns `true` if the context is the prompt alone and none of it is cached.
     pub(super) fn is_fresh(&self) -> bool {
         self.tokens.len() == self.prompt_tokens && self.table.tokens() == 0
     }

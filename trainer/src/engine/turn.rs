@@ -1,10 +1,10 @@
-//! One turn of one sequence: the tokens sampled so far, and when it ends.
+//! One turn of one sequence: the tokens sampled so far, and the decision when it ends.
 
 use super::sample::Choice;
 use super::{EngineError, GenerateRequest, StopReason, StopRule};
 use crate::token::Tokenizer;
 
-/// The generation that a sequence is in.
+/// The current generation of a sequence.
 #[derive(Debug)]
 pub(super) struct Turn {
     pub(super) request: GenerateRequest,
@@ -12,7 +12,7 @@ pub(super) struct Turn {
     pub(super) log_probs: Vec<f32>,
 }
 
-/// Tokens decoded before those that a stop string may lie in, since some tokenizers write a token
+/// Tokens decoded before those that can contain a stop string. Some tokenizers write a token
 /// differently at the start of a text.
 const STOP_CONTEXT_TOKENS: usize = 4;
 
@@ -27,7 +27,7 @@ impl Turn {
         choice.token
     }
 
-    /// Why the turn is over after its last token, if it is.
+    /// Returns why the last token ends the turn, or `None` if the turn continues.
     pub(super) fn stop_reason(
         &self,
         tokenizer: &Tokenizer,
@@ -38,7 +38,7 @@ impl Turn {
             return Ok(Some(StopReason::EndOfSequence));
         }
         let stop = &self.request.stop;
-        // A token is at least one byte of text: these hold any stop string that the last completes.
+        // A token is at least one byte of text, so these tokens hold any stop string that the last one completes.
         let longest = stop.stop_at.iter().map(String::len).max().unwrap_or(0);
         let start = self.token_ids.len().saturating_sub(longest + STOP_CONTEXT_TOKENS);
         let text = tokenizer.decode(&self.token_ids[start..])?;
@@ -49,7 +49,7 @@ impl Turn {
         Ok(full.then_some(StopReason::Length))
     }
 
-    /// Applies the cut of a turn that no stop string ended; returns the tokens dropped.
+    /// Cuts a turn that no stop string ended; returns its reason and the number of dropped tokens.
     pub(super) fn finish(
         &mut self,
         tokenizer: &Tokenizer,

@@ -230,7 +230,7 @@ fn cache_blocks(config: &Config, context: usize, token_bytes: u64) -> (u64, Stri
         cache_tokens: cache_tokens(rollout.kv_cache_mib, token_bytes),
         share_prompts: true,
     };
-    let blocks = engine.pool_blocks();
+    let blocks = engine.cache_blocks();
     let episodes = blocks / context.div_ceil(BLOCK_TOKENS).max(1);
     (blocks as u64, format!("{episodes} episodes of {context} tokens when full"))
 }

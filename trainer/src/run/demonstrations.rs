@@ -75,9 +75,7 @@ impl Engine for DemonstrationEngine {
     fn step(&mut self, _tokenizer: &Tokenizer) -> Result<Vec<Generation>, EngineError> {
         let next_turn = |sequence: SequenceId| {
             let turn = self.turns.get_mut(&sequence).and_then(VecDeque::pop_front);
-            let token_ids = turn.ok_or_else(|| {
-                EngineError::Other(format!("demonstration {sequence} has no further turn"))
-            })?;
+            let token_ids = turn.ok_or(EngineError::NoFurtherTurn(sequence))?;
             let log_probs = vec![0.0; token_ids.len()];
             let stop = StopReason::Length;
             Ok(Generation { sequence, token_ids, log_probs, stop, policy_version: 0 })

@@ -127,7 +127,7 @@ impl LoadedModel {
         let decoder = Decoder::new(&self.policy.config, self.context_tokens, self.device());
         let vocabulary = decoder.config.vocab_size as u64;
         let weights = self.policy.detached_weights();
-        let runner = runner(decoder, weights, sizes.pool_blocks(), settings.runner)?;
+        let runner = runner(decoder, weights, sizes.cache_blocks(), settings.runner)?;
         Ok(BuiltinEngine::with_runner(runner, vocabulary, sizes))
     }
 

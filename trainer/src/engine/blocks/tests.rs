@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// One thing that happens to a table; numbers are taken modulo what there is.
+/// One operation on a table. Table numbers are taken modulo the number of tables.
 #[derive(Clone, Debug)]
 enum Step {
     Open,
@@ -24,45 +24,46 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What each place of the pool holds, beside what each table should hold.
+/// The contents of each slot of the cache, and the contents that each table should read.
 struct Contents {
-    places: Vec<u32>,
+    slots: Vec<u32>,
     tables: Vec<(BlockTable, Vec<u32>)>,
     written: u32,
 }
 
 impl Contents {
-    fn extend(&mut self, pool: &mut BlockPool, table: usize, tokens: usize) {
+    fn extend(&mut self, allocator: &mut BlockAllocator, table: usize, tokens: usize) {
         let (table, expected) = &mut self.tables[table];
-        let (before, free) = (table.tokens(), pool.free_blocks());
-        let missing = pool.missing(table, before + tokens);
-        match pool.reserve(table, before + tokens) {
-            Err(PoolIsDry) => {
+        let (before, free) = (table.tokens(), allocator.free_blocks());
+        let missing = allocator.missing(table, before + tokens);
+        match allocator.reserve(table, before + tokens) {
+            Err(OutOfBlocks) => {
                 assert!(missing > free);
-                assert_eq!((pool.free_blocks(), table.tokens()), (free, before));
+                assert_eq!((allocator.free_blocks(), table.tokens()), (free, before));
                 return;
             }
             Ok(copy) => {
-                assert_eq!(free - pool.free_blocks(), missing);
+                assert_eq!(free - allocator.free_blocks(), missing);
                 if let Some(BlockCopy { from, to }) = copy {
                     let (from, to) = (from as usize * BLOCK_TOKENS, to as usize * BLOCK_TOKENS);
-                    self.places.copy_within(from..from + BLOCK_TOKENS, to);
+                    self.slots.copy_within(from..from + BLOCK_TOKENS, to);
                 }
             }
         }
         for token in before..before + tokens {
             self.written += 1;
             let block = table.blocks()[token / BLOCK_TOKENS] as usize;
-            assert_eq!(pool.holders[block], 1, "a block of several is written to");
-            self.places[block * BLOCK_TOKENS + token % BLOCK_TOKENS] = self.written;
+            assert_eq!(allocator.holders[block], 1, "a shared block is written to");
+            self.slots[block * BLOCK_TOKENS + token % BLOCK_TOKENS] = self.written;
             expected.push(self.written);
         }
-        table.filled(tokens);
+        table.record_written(tokens);
     }
 
-    /// No block is lost or free twice, holders are counted, and every token is where it was written.
-    fn check(&self, pool: &BlockPool) {
-        let mut holders = vec![0; pool.blocks()];
+    /// Checks that no block is lost or free twice, that holders are counted, and that every token is where
+    /// it was written.
+    fn check(&self, allocator: &BlockAllocator) {
+        let mut holders = vec![0; allocator.blocks()];
         for (table, expected) in &self.tables {
             assert_eq!(table.tokens(), expected.len());
             for &block in table.blocks() {
@@ -70,12 +71,12 @@ impl Contents {
             }
             let read = |token: usize| {
                 let block = table.blocks()[token / BLOCK_TOKENS] as usize;
-                self.places[block * BLOCK_TOKENS + token % BLOCK_TOKENS]
+                self.slots[block * BLOCK_TOKENS + token % BLOCK_TOKENS]
             };
             assert!((0..expected.len()).map(read).eq(expected.iter().copied()));
         }
-        assert_eq!(pool.holders, holders);
-        let mut free = pool.free.clone();
+        assert_eq!(allocator.holders, holders);
+        let mut free = allocator.free.clone();
         free.sort_unstable();
         let unheld = (0..holders.len() as u32).filter(|&block| holders[block as usize] == 0);
         assert!(free.into_iter().eq(unheld));
@@ -90,63 +91,63 @@ proptest! {
         blocks in 1_usize..24,
         steps in prop::collection::vec(step(), 1..80),
     ) {
-        let mut pool = BlockPool::new(blocks);
-        let places = vec![0; blocks * BLOCK_TOKENS];
-        let mut contents = Contents { places, tables: Vec::new(), written: 0 };
+        let mut allocator = BlockAllocator::new(blocks);
+        let slots = vec![0; blocks * BLOCK_TOKENS];
+        let mut contents = Contents { slots, tables: Vec::new(), written: 0 };
         for step in steps {
             let count = contents.tables.len();
             match step {
                 Step::Open => contents.tables.push((BlockTable::default(), Vec::new())),
                 _ if count == 0 => {}
                 Step::Extend { table, tokens } => {
-                    contents.extend(&mut pool, table % count, tokens);
+                    contents.extend(&mut allocator, table % count, tokens);
                 }
                 Step::Fork { table, tokens } => {
                     let (source, held) = &contents.tables[table % count];
                     let tokens = tokens.min(held.len());
-                    let fork = (pool.fork(source, tokens), held[..tokens].to_vec());
+                    let fork = (allocator.fork(source, tokens), held[..tokens].to_vec());
                     contents.tables.push(fork);
                 }
                 Step::Truncate { table, tokens } => {
                     let (table, held) = &mut contents.tables[table % count];
-                    pool.truncate(table, tokens);
+                    allocator.truncate(table, tokens);
                     held.truncate(tokens);
                 }
                 Step::Release { table } => {
                     let (mut table, _) = contents.tables.swap_remove(table % count);
-                    pool.release(&mut table);
+                    allocator.release(&mut table);
                     prop_assert!(table.blocks().is_empty());
                 }
             }
-            contents.check(&pool);
+            contents.check(&allocator);
         }
         for (mut table, _) in contents.tables.drain(..) {
-            pool.release(&mut table);
+            allocator.release(&mut table);
         }
-        prop_assert_eq!(pool.free_blocks(), blocks);
+        prop_assert_eq!(allocator.free_blocks(), blocks);
     }
 }
 
 #[test]
 fn a_fork_shares_all_blocks_and_copies_the_last_when_it_is_written_to() {
-    let mut pool = BlockPool::new(4);
+    let mut allocator = BlockAllocator::new(4);
     let mut first = BlockTable::default();
-    assert_eq!(pool.reserve(&mut first, BLOCK_TOKENS + 3), Ok(None));
-    first.filled(BLOCK_TOKENS + 3);
-    let mut second = pool.fork(&first, BLOCK_TOKENS + 3);
-    assert_eq!((first.blocks(), pool.free_blocks()), (second.blocks(), 2));
+    assert_eq!(allocator.reserve(&mut first, BLOCK_TOKENS + 3), Ok(None));
+    first.record_written(BLOCK_TOKENS + 3);
+    let mut second = allocator.fork(&first, BLOCK_TOKENS + 3);
+    assert_eq!((first.blocks(), allocator.free_blocks()), (second.blocks(), 2));
     let shared = first.blocks()[1];
-    let copy = pool.reserve(&mut second, BLOCK_TOKENS + 4).unwrap().unwrap();
+    let copy = allocator.reserve(&mut second, BLOCK_TOKENS + 4).unwrap().unwrap();
     assert_eq!((copy.from, copy.to), (shared, second.blocks()[1]));
     assert_ne!(copy.to, shared);
     assert_eq!(first.blocks()[0], second.blocks()[0]);
-    // The other one has it for itself now.
-    assert_eq!(pool.reserve(&mut first, BLOCK_TOKENS + 4), Ok(None));
+    // The first table now holds the block alone.
+    assert_eq!(allocator.reserve(&mut first, BLOCK_TOKENS + 4), Ok(None));
     // A whole block is never copied.
-    let mut third = pool.fork(&first, BLOCK_TOKENS);
-    assert_eq!(pool.reserve(&mut third, BLOCK_TOKENS + 1), Ok(None));
-    assert_eq!(pool.free_blocks(), 0);
+    let mut third = allocator.fork(&first, BLOCK_TOKENS);
+    assert_eq!(allocator.reserve(&mut third, BLOCK_TOKENS + 1), Ok(None));
+    assert_eq!(allocator.free_blocks(), 0);
     let mut fourth = BlockTable::default();
-    assert_eq!(pool.reserve(&mut fourth, 1), Err(PoolIsDry));
-    assert_eq!((pool.take_used_most(), pool.missing(&fourth, 1)), (4, 1));
+    assert_eq!(allocator.reserve(&mut fourth, 1), Err(OutOfBlocks));
+    assert_eq!((allocator.take_most_used(), allocator.missing(&fourth, 1)), (4, 1));
 }

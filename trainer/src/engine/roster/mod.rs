@@ -1,106 +1,131 @@
-//! Which sequences run, which wait, and what goes into the next pass: a state machine without tensors.
+//! The scheduler of the built-in engine: a state machine without tensors that decides which sequences
+//! run, which wait, and which tokens the next pass holds.
 //!
-//! A pass holds the last token of every running sequence, and beside them chunks of what others have
-//! yet to see, up to a budget, so that a long prompt never holds up the rest. When the pool runs dry,
-//! kept prompts go first, then the caches of sequences between turns, then the youngest running
-//! sequence; nothing is lost by that but work, since every sequence keeps its tokens.
+//! A pass holds the last token of every running sequence. Up to a budget it also holds chunks of tokens
+//! that the other sequences have yet to compute, so that a long prompt never delays the rest. When no
+//! block is free, kept prompts are dropped first, then the caches of sequences between turns, then the
+//! cache of the youngest running sequence. Only work is lost by that: every sequence keeps its tokens.
 
 mod admission;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
-use super::blocks::{BlockCopy, BlockPool, PoolIsDry};
-use super::builtin::{BuiltinEngineConfig, EngineCounters};
-use super::prompts::Prompts;
+use super::blocks::{BlockAllocator, BlockCopy, OutOfBlocks};
+use super::config::BuiltinEngineConfig;
+use super::counters::EngineCounters;
+use super::prompts::KeptPrompts;
 use super::runner::Draw;
 use super::sample::Choice;
-use super::sequence::{Place, Sequence};
+use super::sequence::{Sequence, SequenceState};
 use super::turn::Turn;
 use super::{EngineError, GenerateRequest, Generation, SequenceId};
 use crate::token::Tokenizer;
 
-/// Prompts that are kept at most: more than the questions of a step that run at one time.
-const KEPT_PROMPTS_MOST: usize = 64;
+/// The most prompts that are kept: more than the questions of a step that run concurrently.
+const KEPT_PROMPTS_MAX: usize = 64;
 
 /// The rows of one sequence in a planned pass.
 #[derive(Clone, Debug)]
 pub(super) struct PlannedSpan {
     pub(super) sequence: SequenceId,
     pub(super) rows: Range<usize>,
+    /// Tokens of the sequence that are cached before the pass.
     pub(super) past: usize,
 }
 
-/// What the next pass holds.
+/// The contents of the next pass.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
-    /// To be made before the pass, in this order.
+pub(super) struct PassPlan {
+    /// Copies to make before the pass, in this order.
     pub(super) copies: Vec<BlockCopy>,
     pub(super) ids: Vec<u32>,
     pub(super) positions: Vec<u32>,
     pub(super) spans: Vec<PlannedSpan>,
-    /// In the order of `drawing`.
+    /// One draw for each sequence of `drawing`, in the same order.
     pub(super) draws: Vec<Draw>,
     drawing: Vec<SequenceId>,
-    /// Sequences whose prompt ends in this pass, and the row of its last token.
+    /// Sequences whose prompt ends in this pass, each with the row of its last token.
     completing: Vec<(SequenceId, usize)>,
-    /// Samples that take their first token and their cache from another's prompt.
-    joining: Vec<(SequenceId, SequenceId)>,
-    /// Sequences whose blocks must stay as they are.
+    joining: Vec<Joining>,
+    /// Sequences with rows in the pass, whose blocks must stay as they are.
     planned: BTreeSet<SequenceId>,
+}
+
+/// A sample that takes its first token and its cache from the prompt of another sequence.
+#[derive(Clone, Copy, Debug)]
+struct Joining {
+    sequence: SequenceId,
+    /// The sequence that computes the prompt.
+    leader: SequenceId,
 }
 
 /// Every sequence with its turn and its blocks.
 #[derive(Debug)]
 pub(super) struct Roster {
     config: BuiltinEngineConfig,
-    pool: BlockPool,
+    allocator: BlockAllocator,
     sequences: BTreeMap<SequenceId, Sequence>,
     /// Oldest first.
     running: Vec<SequenceId>,
     waiting: VecDeque<SequenceId>,
-    prompts: Prompts,
+    prompts: KeptPrompts,
+    /// Sequences that count among the `max_sequences` that may hold a cache.
     seated: usize,
     counters: EngineCounters,
 }
 
 impl Roster {
-    /// `blocks` must hold at least one context of the longest length.
+    /// Creates a roster over `blocks` blocks, which must hold at least one context of the longest length.
     pub(super) fn new(config: BuiltinEngineConfig, blocks: usize) -> Self {
         Self {
             config,
-            pool: BlockPool::new(blocks),
+            allocator: BlockAllocator::new(blocks),
             sequences: BTreeMap::new(),
             running: Vec::new(),
             waiting: VecDeque::new(),
-            prompts: Prompts::new(if config.share_prompts { KEPT_PROMPTS_MOST } else { 0 }),
+            prompts: KeptPrompts::new(if config.share_prompts { KEPT_PROMPTS_MAX } else { 0 }),
             seated: 0,
             counters: EngineCounters::default(),
         }
     }
 
-    /// What was computed since the last call.
+    /// Returns the counters since the last call and resets them.
     pub(super) fn take_counters(&mut self) -> EngineCounters {
         EngineCounters {
-            pool_blocks: self.pool.blocks() as u64,
-            most_blocks: self.pool.take_used_most() as u64,
+            pool_blocks: self.allocator.blocks() as u64,
+            most_blocks: self.allocator.take_most_used() as u64,
             ..std::mem::take(&mut self.counters)
         }
     }
 
+    /// Returns a sequence that a caller asks for, if the engine knows it.
     pub(super) fn get(&self, sequence: SequenceId) -> Option<&Sequence> {
         self.sequences.get(&sequence)
     }
 
+    /// Returns a sequence of `running`, of `waiting` or of a plan: [`release`](Self::release) removes a
+    /// sequence from both lists, and a plan is applied before the next release.
+    fn known(&self, id: SequenceId) -> &Sequence {
+        self.sequences.get(&id).expect("a scheduled sequence is known until it is released")
+    }
+
+    /// Returns a sequence as [`known`](Self::known) does, to change it.
+    fn known_mut(&mut self, id: SequenceId) -> &mut Sequence {
+        self.sequences.get_mut(&id).expect("a scheduled sequence is known until it is released")
+    }
+
     pub(super) fn blocks(&self, sequence: SequenceId) -> &[u32] {
-        self.sequences.get(&sequence).map_or(&[], |sequence| sequence.table.blocks())
+        self.known(sequence).table.blocks()
     }
 
     pub(super) fn is_idle(&self) -> bool {
         self.running.is_empty() && self.waiting.is_empty()
     }
 
-    /// Queues a turn of a sequence that is in none.
+    /// Queues a turn of a sequence that has no turn.
     pub(super) fn submit(&mut self, request: GenerateRequest) {
         let id = request.sequence;
         let prompt_tokens = request.append.len();
@@ -109,14 +134,15 @@ impl Roster {
         self.counters.naive_prefill_tokens += sequence.tokens.len() as u64;
         self.counters.continued_tokens += sequence.reached as u64;
         sequence.turn = Some(Turn::new(request));
-        sequence.place = Place::Waiting;
+        sequence.state = SequenceState::Waiting;
         self.waiting.push_back(id);
     }
 
-    /// Forgets a sequence and takes its blocks back; the last one takes the kept prompts along.
+    /// Forgets a sequence, if it is known, and frees its blocks. The last sequence takes the kept prompts
+    /// with it.
     pub(super) fn release(&mut self, id: SequenceId) {
         let Some(mut sequence) = self.sequences.remove(&id) else { return };
-        self.pool.release(&mut sequence.table);
+        self.allocator.release(&mut sequence.table);
         self.seated -= usize::from(sequence.seated);
         self.running.retain(|&other| other != id);
         self.waiting.retain(|&other| other != id);
@@ -127,21 +153,26 @@ impl Roster {
 
     /// Drops the kept prompts, which belong to the weights that computed them.
     pub(super) fn forget_prompts(&mut self) {
-        self.prompts.clear(&mut self.pool);
+        self.prompts.clear(&mut self.allocator);
     }
 
-    /// What the next pass holds; empty if nothing can run.
-    pub(super) fn plan(&mut self) -> Plan {
-        let mut plan = Plan::default();
+    /// Plans the next pass; it is empty if nothing can run.
+    ///
+    /// Decoding sequences come first, because each costs one row and keeps its turn moving. Then running
+    /// sequences continue their prompts and observations, oldest first, and only the rest of
+    /// the budget admits waiting ones.
+    pub(super) fn plan(&mut self) -> PassPlan {
+        let mut plan = PassPlan::default();
         let running = self.running.clone();
+        // A sequence that was planned earlier in this loop may have preempted a later one.
         for &id in &running {
-            if self.is_in(id, Place::Running) && self.sequences[&id].is_decoding() {
+            if self.is_running(id) && self.known(id).is_decoding() {
                 self.plan_decoding(&mut plan, id);
             }
         }
         let mut budget = self.config.max_prefill_tokens.max(1);
         for &id in &running {
-            if budget > 0 && self.is_in(id, Place::Running) && !plan.planned.contains(&id) {
+            if budget > 0 && self.is_running(id) && !plan.planned.contains(&id) {
                 self.plan_chunk(&mut plan, id, &mut budget);
             }
         }
@@ -150,15 +181,15 @@ impl Roster {
         plan
     }
 
-    fn is_in(&self, id: SequenceId, place: Place) -> bool {
-        self.sequences.get(&id).is_some_and(|sequence| sequence.place == place)
+    fn is_running(&self, id: SequenceId) -> bool {
+        self.known(id).state == SequenceState::Running
     }
 
-    /// The last token of a running sequence; it waits if there is no room even after all others gave
-    /// theirs.
-    fn plan_decoding(&mut self, plan: &mut Plan, id: SequenceId) {
+    /// Plans the last token of a running sequence. The sequence itself is preempted if no block is free
+    /// even after all others have released theirs.
+    fn plan_decoding(&mut self, plan: &mut PassPlan, id: SequenceId) {
         while self.reserve(plan, id, 1).is_err() {
-            if !self.make_room(plan, id) {
+            if !self.free_blocks_for(plan, id) {
                 self.preempt(id);
                 return;
             }
@@ -167,40 +198,48 @@ impl Roster {
         self.counters.decoded_tokens += 1;
     }
 
-    /// As much of what a running sequence has yet to see as the budget and the pool allow.
-    fn plan_chunk(&mut self, plan: &mut Plan, id: SequenceId, budget: &mut usize) {
-        let unseen = self.sequences[&id].unseen();
+    /// Plans as many uncomputed tokens of a running sequence as budget and blocks allow.
+    fn plan_chunk(&mut self, plan: &mut PassPlan, id: SequenceId, budget: &mut usize) {
+        let unseen = self.known(id).unseen();
         let rows = unseen.min(*budget);
         while self.reserve(plan, id, rows).is_err() {
-            if !self.make_room(plan, id) {
+            if !self.free_blocks_for(plan, id) {
                 return;
             }
         }
         *budget -= rows;
-        let sequence = &self.sequences[&id];
+        let sequence = self.known(id);
         let past = sequence.table.tokens();
-        // A token that a preempted turn had sampled last is computed here for the first time.
-        let decoded = usize::from(rows == unseen && sequence.has_sampled());
+        let has_sampled = sequence.has_sampled();
+        let ends_prompt = past + rows == sequence.prompt_tokens;
+        let recomputed = sequence.reached.saturating_sub(past).min(rows);
+        // The last token that a preempted turn had sampled is computed here for the first time.
+        let decoded = usize::from(rows == unseen && has_sampled);
         self.counters.decoded_tokens += decoded as u64;
         self.counters.prefill_tokens += (rows - decoded) as u64;
-        self.counters.recomputed_tokens += sequence.reached.saturating_sub(past).min(rows) as u64;
-        let ends_prompt = past + rows == sequence.prompt_tokens;
+        self.counters.recomputed_tokens += recomputed as u64;
         self.take_rows(plan, id, rows);
-        if ends_prompt && !self.sequences[&id].has_sampled() {
+        if ends_prompt && !has_sampled {
             plan.completing.push((id, plan.ids.len() - 1));
         }
     }
 
-    fn reserve(&mut self, plan: &mut Plan, id: SequenceId, rows: usize) -> Result<(), PoolIsDry> {
-        let Some(sequence) = self.sequences.get_mut(&id) else { return Err(PoolIsDry) };
+    fn reserve(
+        &mut self,
+        plan: &mut PassPlan,
+        id: SequenceId,
+        rows: usize,
+    ) -> Result<(), OutOfBlocks> {
+        let Self { sequences, allocator, .. } = self;
+        let sequence = sequences.get_mut(&id).expect("a planned sequence is known");
         let tokens = sequence.table.tokens() + rows;
-        plan.copies.extend(self.pool.reserve(&mut sequence.table, tokens)?);
+        plan.copies.extend(allocator.reserve(&mut sequence.table, tokens)?);
         Ok(())
     }
 
     /// Appends the next `rows` tokens of a sequence to the pass, with a draw if they are its last.
-    fn take_rows(&mut self, plan: &mut Plan, id: SequenceId, rows: usize) {
-        let sequence = &self.sequences[&id];
+    fn take_rows(&self, plan: &mut PassPlan, id: SequenceId, rows: usize) {
+        let sequence = self.known(id);
         let past = sequence.table.tokens();
         let start = plan.ids.len();
         plan.ids.extend(&sequence.tokens[past..past + rows]);
@@ -212,114 +251,112 @@ impl Roster {
         }
     }
 
-    fn draw(&self, plan: &mut Plan, id: SequenceId, row: usize) {
-        let sequence = &self.sequences[&id];
-        let Some(Turn { request, .. }) = &sequence.turn else { return };
+    fn draw(&self, plan: &mut PassPlan, id: SequenceId, row: usize) {
+        let sequence = self.known(id);
+        let turn = sequence.turn.as_ref().expect("a running sequence has a turn");
+        let Turn { request, .. } = turn;
         let position = sequence.tokens.len() as u64;
         plan.draws.push(Draw { row, sampling: request.sampling, key: request.key, position });
         plan.drawing.push(id);
     }
 
     fn start(&mut self, id: SequenceId) {
-        let Some(sequence) = self.sequences.get_mut(&id) else { return };
-        self.seated += usize::from(!sequence.seated);
-        sequence.seated = true;
-        sequence.place = Place::Running;
+        let sequence = self.known_mut(id);
+        let was_seated = std::mem::replace(&mut sequence.seated, true);
+        sequence.state = SequenceState::Running;
+        self.seated += usize::from(!was_seated);
         self.running.push(id);
     }
 
-    /// Frees blocks for `id` by what is cheapest to lose; false if there is nothing left.
-    fn make_room(&mut self, plan: &Plan, id: SequenceId) -> bool {
-        if self.prompts.drop_oldest(&mut self.pool) {
+    /// Frees blocks for `id` by releasing the cache that is cheapest to lose; returns `false` if none can
+    /// be released.
+    fn free_blocks_for(&mut self, plan: &PassPlan, id: SequenceId) -> bool {
+        if self.prompts.drop_oldest(&mut self.allocator) {
             return true;
         }
-        let holds = |other: &Sequence| !other.table.blocks().is_empty();
         let resting = self.sequences.iter().rev().find(|(other, sequence)| {
-            **other != id && sequence.place != Place::Running && holds(sequence)
+            **other != id && sequence.state != SequenceState::Running && sequence.holds_blocks()
         });
-        if let Some((&other, _)) = resting {
-            self.drop_cache(other);
+        if let Some((&resting, _)) = resting {
+            self.drop_cache(resting);
             return true;
         }
-        let younger = self.running.iter().rev().take_while(|other| **other != id);
+        let mut younger = self.running.iter().rev().take_while(|other| **other != id).copied();
         let victim = younger
-            .copied()
-            .find(|other| !plan.planned.contains(other) && holds(&self.sequences[other]));
+            .find(|other| !plan.planned.contains(other) && self.known(*other).holds_blocks());
         let Some(victim) = victim else { return false };
         self.preempt(victim);
         true
     }
 
-    /// Takes a running sequence's cache; its turn goes on when there is room again.
+    /// Releases a running sequence's cache; its turn resumes when blocks are free again.
     fn preempt(&mut self, id: SequenceId) {
         self.drop_cache(id);
         self.running.retain(|&other| other != id);
-        if let Some(sequence) = self.sequences.get_mut(&id) {
-            sequence.place = Place::Waiting;
-            self.waiting.push_front(id);
-        }
+        self.known_mut(id).state = SequenceState::Waiting;
+        self.waiting.push_front(id);
     }
 
     fn drop_cache(&mut self, id: SequenceId) {
-        let Some(sequence) = self.sequences.get_mut(&id) else { return };
-        if !sequence.table.blocks().is_empty() {
-            self.pool.release(&mut sequence.table);
-            self.counters.preemptions += 1;
+        let Self { sequences, allocator, counters, .. } = self;
+        let sequence = sequences.get_mut(&id).expect("a sequence with a cache is known");
+        if sequence.holds_blocks() {
+            allocator.release(&mut sequence.table);
+            counters.preemptions += 1;
         }
     }
 
-    /// Notes down what a pass has computed and drawn; returns whose turns got a token.
-    pub(super) fn apply(&mut self, plan: Plan, choices: &[Choice]) -> Vec<SequenceId> {
+    /// Records the tokens that a pass computed and drew; returns the sequences whose turns got a token.
+    pub(super) fn apply(&mut self, plan: PassPlan, choices: &[Choice]) -> Vec<SequenceId> {
+        let Self { sequences, allocator, prompts, counters, .. } = self;
         for span in &plan.spans {
-            let Some(sequence) = self.sequences.get_mut(&span.sequence) else { continue };
-            sequence.table.filled(span.rows.len());
+            let sequence = sequences.get_mut(&span.sequence).expect("a planned sequence is known");
+            sequence.table.record_written(span.rows.len());
             let cached = sequence.table.tokens();
             sequence.reached = sequence.reached.max(cached);
             if cached == sequence.prompt_tokens {
-                let prompt = &sequence.tokens[..cached];
-                self.prompts.keep(&mut self.pool, prompt, &sequence.table);
+                prompts.keep(allocator, &sequence.tokens[..cached], &sequence.table);
             }
         }
-        for (id, leader) in plan.joining {
-            let Some(leader) = self.sequences.get(&leader) else { continue };
-            let table = self.pool.fork(&leader.table, leader.prompt_tokens);
-            if let Some(sequence) = self.sequences.get_mut(&id) {
-                sequence.reached = table.tokens();
-                sequence.table = table;
-                self.counters.shared_tokens += sequence.reached as u64;
-            }
+        for Joining { sequence, leader } in plan.joining {
+            let leader = sequences.get(&leader).expect("a leader is in the plan");
+            let table = allocator.fork(&leader.table, leader.prompt_tokens);
+            let sequence = sequences.get_mut(&sequence).expect("a planned sequence is known");
+            sequence.reached = table.tokens();
+            sequence.table = table;
+            counters.shared_tokens += sequence.reached as u64;
         }
         for (id, &choice) in plan.drawing.iter().zip(choices) {
-            let Some(sequence) = self.sequences.get_mut(id) else { continue };
-            if let Some(turn) = &mut sequence.turn {
-                sequence.tokens.push(turn.push(choice));
-            }
+            let sequence = sequences.get_mut(id).expect("a drawing sequence is known");
+            let turn = sequence.turn.as_mut().expect("a drawing sequence has a turn");
+            sequence.tokens.push(turn.push(choice));
         }
         plan.drawing
     }
 
-    /// Ends those of the given turns that their last token completed.
+    /// Ends those of the given turns that are complete with their last token.
     pub(super) fn collect(
         &mut self,
         drawn: &[SequenceId],
         tokenizer: &Tokenizer,
         policy_version: u64,
     ) -> Result<Vec<Generation>, EngineError> {
+        let Self { sequences, allocator, running, config, .. } = self;
         let mut ended = Vec::new();
         for &id in drawn {
-            let Some(sequence) = self.sequences.get_mut(&id) else { continue };
-            let Some(turn) = &sequence.turn else { continue };
-            let context_is_full = sequence.tokens.len() >= self.config.max_context_tokens;
+            let sequence = sequences.get_mut(&id).expect("a drawing sequence is known");
+            let turn = sequence.turn.as_mut().expect("a drawing sequence has a turn");
+            let context_is_full = sequence.tokens.len() >= config.max_context_tokens;
             let Some(stop) = turn.stop_reason(tokenizer, context_is_full)? else { continue };
-            let Some(mut turn) = sequence.turn.take() else { continue };
             let (stop, dropped) = turn.finish(tokenizer, stop)?;
+            let turn = sequence.turn.take().expect("a drawing sequence has a turn");
             sequence.tokens.truncate(sequence.tokens.len() - dropped);
-            // The last token is seen with what is appended next: its logits are wanted then.
+            // The last token is computed together with what is appended next, when its logits are needed.
             let cached = sequence.tokens.len() - 1;
-            self.pool.truncate(&mut sequence.table, cached);
+            allocator.truncate(&mut sequence.table, cached);
             sequence.reached = sequence.reached.min(cached);
-            sequence.place = Place::Idle;
-            self.running.retain(|&other| other != id);
+            sequence.state = SequenceState::Idle;
+            running.retain(|&other| other != id);
             ended.push(Generation {
                 sequence: id,
                 token_ids: turn.token_ids,

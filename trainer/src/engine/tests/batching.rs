@@ -1,4 +1,4 @@
-//! What else is in the batch changes no sampled token; samples of one prompt share its prefill.
+//! The rest of the batch changes no sampled token, and samples of one prompt share its prefill.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,19 +11,19 @@ use crate::policy::Policy;
 use crate::policy::tests::{BF16, F32, tiny};
 use crate::token::Tokenizer;
 
-/// Recorded checkpoints whose attention differs: over everything, with normed heads, and within
-/// windows on some layers.
+/// Recorded checkpoints with different attention: full, with normalised heads, and with windows on some
+/// layers.
 const CHECKPOINTS: [&str; 3] = ["llama-tiny-tied", "qwen3-tiny", "smollm3-tiny-listed"];
 
-/// The turns of one sequence: what is appended and how many tokens are sampled.
+/// The turns of one sequence, each with the appended tokens and the number of sampled tokens.
 #[derive(Clone)]
 struct Job {
     id: SequenceId,
     turns: VecDeque<(Vec<u32>, usize)>,
 }
 
-/// Sequences of very different lengths and numbers of turns. The last one outlives the others by
-/// far, so that it is moved to a leading slot while they are idle or gone.
+/// Returns sequences of very different lengths and numbers of turns. The last one runs far longer than the
+/// others, so it continues while they are idle or released.
 fn jobs() -> Vec<Job> {
     let ids =
         |seed: u32, count: u32| (0..count).map(|index| (seed * 31 + index * 17) % 64).collect();
@@ -40,12 +40,12 @@ fn jobs() -> Vec<Job> {
     (0..10).map(job).collect()
 }
 
-/// When a sequence's next turn is submitted.
+/// The time at which a sequence's next turn is submitted.
 #[derive(Clone, Copy, Debug)]
 enum Pace {
-    /// In the step after its turn ended.
+    /// The step after its last turn ended.
     AtOnce,
-    /// Once nothing else runs, as after a slow search.
+    /// The first step in which nothing else runs, as after a slow search.
     WhenIdle,
 }
 
@@ -88,7 +88,7 @@ fn next_request(job: &mut Job) -> Option<GenerateRequest> {
     Some(request(job.id, &append, tokens))
 }
 
-/// Each job in an engine of its own.
+/// Runs each job in its own engine.
 fn alone(policy: &Policy) -> BTreeMap<u64, Vec<Generation>> {
     let run_one = |job: Job| run(&mut engine(policy, CONFIG), vec![job], Pace::AtOnce);
     jobs().into_iter().flat_map(run_one).collect()
@@ -96,17 +96,17 @@ fn alone(policy: &Policy) -> BTreeMap<u64, Vec<Generation>> {
 
 #[track_caller]
 fn check_same(
-    found: &BTreeMap<u64, Vec<Generation>>,
+    actual: &BTreeMap<u64, Vec<Generation>>,
     expected: &BTreeMap<u64, Vec<Generation>>,
     name: &str,
 ) {
-    assert!(found.keys().eq(expected.keys()), "{name}");
+    assert!(actual.keys().eq(expected.keys()), "{name}");
     for (id, turns) in expected {
-        assert_eq!(found[id].len(), turns.len(), "{name}: turns of {id}");
-        for (found, expected) in found[id].iter().zip(turns) {
-            assert_eq!(found.token_ids, expected.token_ids, "{name}: sequence {id}");
-            assert_eq!(found.stop, expected.stop, "{name}: sequence {id}");
-            check_close(&found.log_probs, &expected.log_probs, 1e-4, name);
+        assert_eq!(actual[id].len(), turns.len(), "{name}: turns of {id}");
+        for (actual, expected) in actual[id].iter().zip(turns) {
+            assert_eq!(actual.token_ids, expected.token_ids, "{name}: sequence {id}");
+            assert_eq!(actual.stop, expected.stop, "{name}: sequence {id}");
+            check_close(&actual.log_probs, &expected.log_probs, 1e-4, name);
         }
     }
 }
@@ -122,10 +122,10 @@ fn a_batch_changes_no_sampled_token() {
         {
             let config = BuiltinEngineConfig { max_sequences, max_prefill_tokens, ..CONFIG };
             let mut engine = engine(&policy, config);
-            let found = run(&mut engine, jobs(), Pace::AtOnce);
+            let actual = run(&mut engine, jobs(), Pace::AtOnce);
             let name = format!("{checkpoint}, {config:?}");
-            check_same(&found, &expected, &name);
-            // The engine is used again: slots and cache hold what others left.
+            check_same(&actual, &expected, &name);
+            // The second run finds the tokens of the first one in the cache.
             let mut reversed = jobs();
             reversed.reverse();
             check_same(&run(&mut engine, reversed, Pace::AtOnce), &expected, &name);
@@ -133,8 +133,8 @@ fn a_batch_changes_no_sampled_token() {
     }
 }
 
-/// On kernels of our own not even rounding depends on the batch, on chunks, on what was shared or on
-/// what was computed again.
+/// On the native kernels, not even rounding depends on the batch, on chunks, on shared prefixes or on
+/// recomputation.
 #[test]
 fn a_batch_changes_no_bit_that_kernels_compute() {
     for checkpoint in CHECKPOINTS {
@@ -152,31 +152,35 @@ fn a_batch_changes_no_bit_that_kernels_compute() {
                     cache_tokens,
                     ..CONFIG
                 };
-                let found = run(&mut native(config), jobs(), Pace::AtOnce);
+                let actual = run(&mut native(config), jobs(), Pace::AtOnce);
                 for (id, turns) in &alone {
-                    for (found, expected) in found[id].iter().zip(turns) {
-                        assert_eq!(found.token_ids, expected.token_ids, "{checkpoint} {config:?}");
+                    for (actual, expected) in actual[id].iter().zip(turns) {
+                        assert_eq!(actual.token_ids, expected.token_ids, "{checkpoint} {config:?}");
                         let bits = |values: &[f32]| -> Vec<u32> {
                             values.iter().map(|value| value.to_bits()).collect()
                         };
-                        assert_eq!(bits(&found.log_probs), bits(&expected.log_probs), "{config:?}");
+                        assert_eq!(
+                            bits(&actual.log_probs),
+                            bits(&expected.log_probs),
+                            "{config:?}"
+                        );
                     }
                 }
-                assert_eq!(found.len(), alone.len());
+                assert_eq!(actual.len(), alone.len());
             }
         }
     }
 }
 
-/// Sequences that wait keep their slots, and their caches are moved out of the way and back.
+/// Sequences between turns keep their context while others run.
 #[test]
 fn waiting_sequences_keep_their_context() {
     for checkpoint in CHECKPOINTS {
         let (policy, _) = tiny(checkpoint, F32);
         let expected = alone(&policy);
         let config = BuiltinEngineConfig { max_sequences: 10, ..CONFIG };
-        let found = run(&mut engine(&policy, config), jobs(), Pace::WhenIdle);
-        check_same(&found, &expected, checkpoint);
+        let actual = run(&mut engine(&policy, config), jobs(), Pace::WhenIdle);
+        check_same(&actual, &expected, checkpoint);
     }
 }
 
@@ -204,7 +208,7 @@ fn every_part_of_the_key_changes_what_is_sampled() {
 
 const PROMPT: [u32; 12] = [3, 14, 15, 9, 26, 5, 35, 8, 9, 7, 9, 3];
 
-/// Samples of one prompt under the sequence ids from `first` on.
+/// Returns `count` samples of one prompt, with sequence ids from `first` on.
 fn samples(first: u64, prompt: u64, count: u64) -> Vec<GenerateRequest> {
     let sample = |sample: u64| {
         let key = SamplingKey { seed: 1, step: 2, prompt, sample };
@@ -213,22 +217,22 @@ fn samples(first: u64, prompt: u64, count: u64) -> Vec<GenerateRequest> {
     (0..count).map(sample).collect()
 }
 
-/// Runs the requests together, compares each with itself alone and returns the counters.
+/// Runs the requests together, compares each with its own run alone, and returns the counters.
 #[track_caller]
 fn check_shared(config: BuiltinEngineConfig, requests: Vec<GenerateRequest>) -> EngineCounters {
     let (policy, _) = tiny(CHECKPOINTS[0], F32);
     let tokenizer = Tokenizer::characters();
     let mut together = engine(&policy, config);
-    let found = generate(&mut together, &tokenizer, requests.clone());
+    let actual = generate(&mut together, &tokenizer, requests.clone());
     let mut distinct = std::collections::BTreeSet::new();
     for request in requests {
         let id = request.sequence;
         let own = generate(&mut engine(&policy, config), &tokenizer, vec![request]);
-        assert_eq!(found[&id].token_ids, own[&id].token_ids, "sequence {id}");
-        check_close(&found[&id].log_probs, &own[&id].log_probs, 1e-4, "shared");
+        assert_eq!(actual[&id].token_ids, own[&id].token_ids, "sequence {id}");
+        check_close(&actual[&id].log_probs, &own[&id].log_probs, 1e-4, "shared");
         distinct.insert(own[&id].token_ids.clone());
     }
-    assert_eq!(distinct.len(), found.len(), "samples differ");
+    assert_eq!(distinct.len(), actual.len(), "samples differ");
     together.take_counters()
 }
 
@@ -240,13 +244,13 @@ fn samples_of_one_prompt_share_its_prefill() {
     assert_eq!((counters.naive_prefill_tokens, counters.preemptions), (60, 0));
 }
 
-/// A sample that costs no prefill is not put off because its prompt would not fit once more.
+/// A sample that costs no prefill does not wait for budget.
 #[test]
 fn samples_share_a_prefill_whatever_its_budget() {
     for max_prefill_tokens in [1, 13, 20] {
         let config = BuiltinEngineConfig { max_prefill_tokens, ..CONFIG };
         let mut requests = samples(0, 4, 4);
-        // What belongs together is in the tokens, not in the numbers of prompts.
+        // Sharing depends on the tokens, not on the number of the prompt.
         requests.extend(samples(10, 5, 4));
         let counters = check_shared(config, requests);
         assert_eq!((counters.prefill_tokens, counters.shared_tokens), (12, 84));
@@ -266,7 +270,7 @@ fn prompts_share_what_they_begin_with() {
     assert_eq!((counters.shared_tokens, counters.naive_prefill_tokens), (72, 114));
 }
 
-/// Less than a block would have to be copied: it is computed again instead.
+/// A prefix shorter than a block would have to be copied, so it is computed again.
 #[test]
 fn short_beginnings_are_not_shared() {
     let mut requests = samples(0, 4, 3);
@@ -276,7 +280,7 @@ fn short_beginnings_are_not_shared() {
     assert_eq!((counters.prefill_tokens, counters.shared_tokens), (36, 0));
 }
 
-/// New weights say something else of the same prompt.
+/// New weights compute other keys and values for the same prompt.
 #[test]
 fn what_other_weights_computed_is_not_shared() {
     let (policy, _) = tiny(CHECKPOINTS[0], F32);
@@ -290,7 +294,7 @@ fn what_other_weights_computed_is_not_shared() {
     assert_eq!((prefilled(1), prefilled(2)), (12, 12));
 }
 
-/// What is appended in a later turn may be equal to another sequence's prompt.
+/// Tokens that are appended in a later turn may equal another sequence's prompt.
 #[test]
 fn a_later_turn_is_no_prompt_to_share() {
     let (policy, _) = tiny(CHECKPOINTS[0], F32);
@@ -301,7 +305,7 @@ fn a_later_turn_is_no_prompt_to_share() {
     let later = samples(1, 4, 1).remove(0);
     let opening = GenerateRequest { append: vec![1, 2, 3], ..later.clone() };
     generate(&mut engine, &tokenizer, vec![opening]);
-    let found = generate(&mut engine, &tokenizer, vec![later, fresh()]);
-    assert_eq!(found[&2].token_ids, expected[&2].token_ids);
-    check_close(&found[&2].log_probs, &expected[&2].log_probs, 1e-4, "its own context");
+    let actual = generate(&mut engine, &tokenizer, vec![later, fresh()]);
+    assert_eq!(actual[&2].token_ids, expected[&2].token_ids);
+    check_close(&actual[&2].log_probs, &expected[&2].log_probs, 1e-4, "its own context");
 }

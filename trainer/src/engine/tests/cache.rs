@@ -1,4 +1,4 @@
-//! Generation over the cache against full passes over the same tokens.
+//! Generation with the cache, compared with full passes over the same tokens.
 
 use super::{CONFIG, check_close, engine, generate, greedy_request, native_engine, request};
 use crate::engine::{BuiltinEngine, GenerateRequest, Sampling, StopRule};
@@ -6,7 +6,7 @@ use crate::policy::tests::{BF16, CHECKPOINTS, F32, packed_logits, tiny};
 use crate::policy::{Decoder, Policy, token_statistics};
 use crate::token::Tokenizer;
 
-/// The tokens of a sequence so far, which of them were sampled, and the log-probs of those.
+/// The tokens of a sequence, a flag for each that was sampled, and the log-probs of the sampled ones.
 #[derive(Default)]
 struct Context {
     ids: Vec<u32>,
@@ -15,7 +15,7 @@ struct Context {
 }
 
 impl Context {
-    /// Generates one turn and notes it down.
+    /// Generates one turn and records it.
     fn turn(&mut self, engine: &mut BuiltinEngine, request: GenerateRequest) {
         let (id, appended) = (request.sequence, request.append.clone());
         let mut generations = generate(engine, &Tokenizer::characters(), vec![request]);
@@ -30,7 +30,7 @@ impl Context {
         self.sampled.extend(vec![sampled; ids.len()]);
     }
 
-    /// Log-probs of the sampled tokens from one pass over all of them.
+    /// Returns the log-probs of the sampled tokens from one pass over all tokens.
     fn full_pass(&self, policy: &Policy, decoder: &Decoder, temperature: f64) -> Vec<f32> {
         tch::no_grad(|| {
             let packed = [(self.ids.as_slice(), self.sampled.as_slice())];
@@ -44,7 +44,7 @@ impl Context {
 const PROMPT: [u32; 9] = [7, 1, 60, 33, 2, 2, 41, 19, 5];
 const OBSERVATION: [u32; 6] = [11, 50, 3, 3, 62, 0];
 
-/// Prompt, turn, observation, turn, nothing, turn.
+/// Generates three turns: after a prompt, after an observation, and directly after the second turn.
 fn three_turns(engine: &mut BuiltinEngine, sampling: Sampling) -> Context {
     let mut context = Context::default();
     for (appended, tokens) in [(&PROMPT[..], 7), (&OBSERVATION[..], 5), (&[][..], 4)] {
@@ -70,7 +70,7 @@ fn log_probs_over_several_turns_are_those_of_a_full_pass() {
     }
 }
 
-/// The kernels against tensor operations, in every family.
+/// Compares the native kernels with tensor operations, for every family.
 #[test]
 fn kernels_say_what_a_full_pass_says() {
     for checkpoint in CHECKPOINTS {
@@ -101,7 +101,7 @@ fn greedy_tokens_are_the_most_likely_of_full_passes() {
     }
 }
 
-/// What a cut drops must be gone from the cache too.
+/// Tokens that a cut drops must leave the cache too.
 #[test]
 fn a_turn_after_a_cut_continues_on_what_was_kept() {
     let (policy, decoder) = tiny(CHECKPOINTS[0], F32);
@@ -109,7 +109,7 @@ fn a_turn_after_a_cut_continues_on_what_was_kept() {
     let mut uncut = engine(&policy, CONFIG);
     let whole = generate(&mut uncut, &tokenizer, vec![greedy_request(1, &PROMPT, 8)]);
     let whole = &whole[&1].token_ids;
-    // Two characters, so that the cut is after one that an earlier token cannot match alone.
+    // Two characters, because an earlier token alone could match one.
     let tag = tokenizer.decode(&whole[2..4]).unwrap();
     let holds_tag = |end: &usize| tokenizer.decode(&whole[..*end]).unwrap().contains(&tag);
     let kept = (1..whole.len()).find(holds_tag).unwrap();

@@ -1,11 +1,11 @@
-//! What the engine refuses, and what it forgets.
+//! The requests that the engine refuses, and the sequences that it forgets.
 
 use super::{CONFIG, chain_model, engine, generate, generate_one, greedy_request, request};
 use crate::engine::{BuiltinEngineConfig, Engine, EngineError, StopReason};
 use crate::policy::Policy;
 use crate::token::Tokenizer;
 
-/// Every token is followed by the next number.
+/// Returns a model that follows every token with the next number.
 fn counting() -> Policy {
     chain_model(&(0..128).collect::<Vec<_>>())
 }
@@ -13,8 +13,8 @@ fn counting() -> Policy {
 const SHORT: BuiltinEngineConfig = BuiltinEngineConfig { max_context_tokens: 10, ..CONFIG };
 
 #[track_caller]
-fn check_too_long(found: Result<(), EngineError>, sequence: u64, needed: usize) {
-    let error = found.unwrap_err();
+fn check_too_long(actual: Result<(), EngineError>, sequence: u64, needed: usize) {
+    let error = actual.unwrap_err();
     let expected =
         format!("sequence {sequence} needs {needed} tokens of context, the engine holds 10");
     assert_eq!(error.to_string(), expected);
@@ -38,7 +38,7 @@ fn a_turn_ends_where_the_context_is_full() {
     assert_eq!(generation.token_ids, (41..=47).collect::<Vec<_>>());
     assert_eq!(generation.stop, StopReason::Length);
     check_too_long(engine.submit(request(3, &[], 1)), 3, 11);
-    // A full sequence in the first slot does not disturb its neighbour.
+    // The full sequence does not disturb the next one.
     let generation = generate_one(&mut engine, request(4, &[50], 5));
     assert_eq!(generation.token_ids, (51..=55).collect::<Vec<_>>());
 }
@@ -46,8 +46,8 @@ fn a_turn_ends_where_the_context_is_full() {
 #[test]
 fn a_sequence_has_one_turn_at_a_time() {
     let mut engine = engine(&counting(), CONFIG);
-    let busy = |found: Result<(), EngineError>| {
-        let error = found.unwrap_err();
+    let busy = |actual: Result<(), EngineError>| {
+        let error = actual.unwrap_err();
         assert!(matches!(error, EngineError::Busy(6)), "{error}");
         assert_eq!(error.to_string(), "sequence 6 is already generating");
     };
@@ -75,22 +75,22 @@ fn a_prompt_must_have_a_token_and_the_model_must_know_it() {
 }
 
 #[test]
-fn releasing_forgets_a_sequence_and_frees_its_slot() {
+fn releasing_forgets_a_sequence_and_frees_its_seat() {
     let config = BuiltinEngineConfig { max_sequences: 1, ..CONFIG };
     let mut engine = engine(&counting(), config);
     let tokenizer = Tokenizer::characters();
     engine.release(77);
     generate_one(&mut engine, request(1, &[10], 3));
-    // The one slot is taken by a sequence that waits.
+    // The only seat belongs to a sequence between turns.
     engine.submit(request(2, &[60], 2)).unwrap();
     assert!(engine.step(&tokenizer).unwrap().is_empty());
     assert!(!engine.is_idle());
     engine.release(1);
     assert!(engine.step(&tokenizer).unwrap().is_empty());
-    let found = engine.step(&tokenizer).unwrap();
-    assert_eq!(found.len(), 1);
-    assert_eq!(found[0].token_ids, vec![61, 62]);
-    // Released while queued and while running: neither turn is heard of again.
+    let actual = engine.step(&tokenizer).unwrap();
+    assert_eq!(actual.len(), 1);
+    assert_eq!(actual[0].token_ids, vec![61, 62]);
+    // Sequences that are released while queued or running return no turn.
     engine.submit(request(3, &[70], 5)).unwrap();
     engine.release(3);
     assert!(engine.is_idle());
@@ -100,7 +100,7 @@ fn releasing_forgets_a_sequence_and_frees_its_slot() {
     engine.release(4);
     assert!(engine.is_idle());
     assert!(engine.step(&tokenizer).unwrap().is_empty());
-    // Its number is free for a new sequence with a context of its own.
+    // Its id may name a new sequence, which has its own context.
     let generation = generate_one(&mut engine, greedy_request(4, &[90], 2));
     assert_eq!(generation.token_ids, vec![91, 92]);
 }
@@ -110,8 +110,8 @@ fn a_prompt_longer_than_a_prefill_pass_goes_alone() {
     let config = BuiltinEngineConfig { max_prefill_tokens: 4, ..CONFIG };
     let mut engine = engine(&counting(), config);
     let requests = vec![request(1, &[9; 20], 2), request(2, &[19; 20], 2)];
-    let found = generate(&mut engine, &Tokenizer::characters(), requests);
-    assert_eq!(found[&1].token_ids, vec![10, 11]);
-    assert_eq!(found[&2].token_ids, vec![20, 21]);
+    let actual = generate(&mut engine, &Tokenizer::characters(), requests);
+    assert_eq!(actual[&1].token_ids, vec![10, 11]);
+    assert_eq!(actual[&2].token_ids, vec![20, 21]);
     assert_eq!(engine.take_counters().prefill_tokens, 40);
 }

@@ -1,7 +1,7 @@
 //! The built-in engine: its cache, its batching, its stops and its limits.
 //!
-//! Numbers are checked on small random checkpoints; stops on a model made for the purpose, which
-//! follows each token with one certain token, so that a test says what is generated.
+//! Numbers are checked on small random checkpoints. Stops are checked on a model that follows each token with
+//! one fixed token, so a test decides what is generated.
 
 mod batching;
 mod cache;
@@ -32,25 +32,26 @@ const CONFIG: BuiltinEngineConfig = BuiltinEngineConfig {
 
 const NO_STOP: StopRule = StopRule { stop_at: Vec::new(), cut_after: Vec::new() };
 
-/// Far more steps than any test's generations have tokens.
+/// Far more steps than the generations of any test have tokens.
 const STEPS_MAX: usize = 1000;
 
+/// Creates an engine on tensor operations.
 fn engine(policy: &Policy, config: BuiltinEngineConfig) -> BuiltinEngine {
     let device = policy.compute.device;
     let decoder = Decoder::new(&policy.config, config.max_context_tokens, device);
     BuiltinEngine::new(decoder, policy.detached_weights(), config)
 }
 
-/// The same on kernels of our own, in the type that the policy computes in.
+/// Creates an engine on the native kernels, in the type that the policy computes in.
 fn native_engine(policy: &Policy, config: BuiltinEngineConfig) -> BuiltinEngine {
     let decoder = Decoder::new(&policy.config, config.max_context_tokens, policy.compute.device);
     let choice = RunnerChoice { kind: RunnerKind::Native, format: None };
     let weights = policy.detached_weights();
-    let runner = runner(decoder, weights, config.pool_blocks(), choice).unwrap();
+    let runner = runner(decoder, weights, config.cache_blocks(), choice).unwrap();
     BuiltinEngine::with_runner(runner, policy.config.vocab_size as u64, config)
 }
 
-/// A turn sampled at temperature 1 with a key of the sequence's own.
+/// Returns a turn at temperature 1, with a key that belongs to the sequence.
 fn request(sequence: SequenceId, append: &[u32], max_new_tokens: usize) -> GenerateRequest {
     GenerateRequest {
         sequence,
@@ -62,7 +63,7 @@ fn request(sequence: SequenceId, append: &[u32], max_new_tokens: usize) -> Gener
     }
 }
 
-/// The same, always with the most likely token.
+/// Returns a turn that always chooses the most likely token.
 pub(crate) fn greedy_request(
     sequence: SequenceId,
     append: &[u32],
@@ -72,7 +73,7 @@ pub(crate) fn greedy_request(
     GenerateRequest { sampling, ..request(sequence, append, max_new_tokens) }
 }
 
-/// Submits everything at once and steps until all of it has ended.
+/// Submits all requests, then steps until all of them have ended.
 pub(crate) fn generate(
     engine: &mut BuiltinEngine,
     tokenizer: &Tokenizer,
@@ -97,25 +98,25 @@ pub(crate) fn generate(
     generations
 }
 
-/// One turn of one sequence; one token per character.
+/// Generates one turn of one sequence, with one token for each character.
 fn generate_one(engine: &mut BuiltinEngine, request: GenerateRequest) -> Generation {
     let id = request.sequence;
     generate(engine, &Tokenizer::characters(), vec![request]).remove(&id).unwrap()
 }
 
 #[track_caller]
-fn check_close(found: &[f32], expected: &[f32], tolerance: f32, name: &str) {
-    assert_eq!(found.len(), expected.len(), "{name}");
-    for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
-        assert!((found - expected).abs() < tolerance, "{name} {index}: {found}, not {expected}");
+fn check_close(actual: &[f32], expected: &[f32], tolerance: f32, name: &str) {
+    assert_eq!(actual.len(), expected.len(), "{name}");
+    for (index, (actual, expected)) in actual.iter().zip(expected).enumerate() {
+        assert!((actual - expected).abs() < tolerance, "{name} {index}: {actual}, not {expected}");
     }
 }
 
 const CHAIN_SIZE: i64 = 128;
 
-/// A model of 128 tokens that follows each of `ids` with the next one, whatever came before:
-/// embeddings are unit vectors, attention and feed-forward add nothing, and the head's row of a token
-/// points to the one before it. After any other token all tokens are as likely.
+/// Returns a model of 128 tokens that follows each of `ids` with the next one, whatever the context. Embeddings
+/// are unit vectors, attention and feed-forward add nothing, and the head's row of a token points to the token
+/// before it. After any other token, all tokens are equally likely.
 fn chain_model(ids: &[u32]) -> Policy {
     let config = ModelConfig {
         vocab_size: CHAIN_SIZE,
@@ -139,7 +140,7 @@ fn chain_model(ids: &[u32]) -> Policy {
     let head = zeros(CHAIN_SIZE, CHAIN_SIZE);
     for link in ids.windows(2) {
         let row = head.get(i64::from(link[1]));
-        // The norm makes a unit vector sqrt(128) long: this is a logit of 56.
+        // The norm scales a unit vector to length sqrt(128), which makes a logit of 56.
         let _ = row.get(i64::from(link[0])).fill_(5.0);
     }
     let layer = |part: &str| format!("model.layers.0.{part}.weight");

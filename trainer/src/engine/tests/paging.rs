@@ -1,5 +1,5 @@
-//! Whatever is shared, cut into chunks, cancelled or given up for want of room, every sequence reads
-//! its own context.
+//! Every sequence reads its own context, whatever is shared, cut into chunks, cancelled or released because
+//! blocks run out.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -16,16 +16,16 @@ use crate::token::Tokenizer;
 const CONTEXT: usize = 120;
 
 fn recall_engine(config: BuiltinEngineConfig) -> BuiltinEngine {
-    let runner = RecallRunner::new(config.pool_blocks(), mixed);
+    let runner = RecallRunner::new(config.cache_blocks(), mixed);
     BuiltinEngine::with_runner(Box::new(runner), 64, config)
 }
 
-/// A sequence: its prompt, and what is appended and sampled in each turn.
+/// A sequence with its turns: the appended tokens and the number of sampled tokens of each.
 #[derive(Clone, Debug)]
 struct Job {
     sample: u64,
     turns: VecDeque<(Vec<u32>, usize)>,
-    /// Steps after which it is released, whatever it is doing.
+    /// Steps after which it is released, whatever its state.
     cancelled_after: Option<usize>,
 }
 
@@ -36,7 +36,7 @@ impl Job {
         Some(GenerateRequest { key, ..request(id, &append, max_new_tokens) })
     }
 
-    /// What each turn must say.
+    /// Returns the tokens that each turn must sample.
     fn expected(&self) -> Vec<Vec<u32>> {
         let key = SamplingKey { seed: 1, step: 1, prompt: 0, sample: self.sample };
         let mut context = Vec::new();
@@ -53,7 +53,7 @@ impl Job {
     }
 }
 
-/// Prompts begin alike in part or whole; turns stay within the context.
+/// Generates jobs whose prompts share prefixes or are equal, and whose turns fit into the context.
 fn job() -> impl Strategy<Value = Job> {
     let prompt = (0_usize..3, 1_usize..50, 0_u32..3, 0_usize..8).prop_map(
         |(template, length, question, tail)| {
@@ -76,7 +76,7 @@ fn job() -> impl Strategy<Value = Job> {
     )
 }
 
-/// Runs jobs; each is submitted at the step of its number divided by three, as a scheduler adds them.
+/// Runs jobs. Job number n is submitted at step n / 3, as a scheduler would add it.
 fn run(engine: &mut BuiltinEngine, jobs: &[Job]) -> BTreeMap<SequenceId, Vec<Vec<u32>>> {
     let tokenizer = Tokenizer::characters();
     let mut live: BTreeMap<SequenceId, Job> = BTreeMap::new();
@@ -100,7 +100,7 @@ fn run(engine: &mut BuiltinEngine, jobs: &[Job]) -> BTreeMap<SequenceId, Vec<Vec
         }
         for generation in engine.step(&tokenizer).unwrap() {
             let id = generation.sequence;
-            let job = live.get_mut(&id).expect("a released sequence is not heard of");
+            let job = live.get_mut(&id).expect("a released sequence returns no turn");
             said.entry(id).or_default().push(generation.token_ids);
             if let Some(request) = job.next_request(id) {
                 engine.submit(request).unwrap();
@@ -110,7 +110,7 @@ fn run(engine: &mut BuiltinEngine, jobs: &[Job]) -> BTreeMap<SequenceId, Vec<Vec
             }
         }
     }
-    assert!(engine.is_idle() && waiting.is_empty() && live.is_empty(), "something is left");
+    assert!(engine.is_idle() && waiting.is_empty() && live.is_empty(), "sequences are left");
     said
 }
 
@@ -136,21 +136,21 @@ proptest! {
         let said = run(&mut engine, &jobs);
         for (id, job) in jobs.iter().enumerate() {
             let expected = job.expected();
-            let found = said.get(&(id as u64)).map_or(&[][..], Vec::as_slice);
-            prop_assert!(job.cancelled_after.is_some() || found.len() == expected.len());
-            prop_assert_eq!(found, &expected[..found.len()]);
+            let actual = said.get(&(id as u64)).map_or(&[][..], Vec::as_slice);
+            prop_assert!(job.cancelled_after.is_some() || actual.len() == expected.len());
+            prop_assert_eq!(actual, &expected[..actual.len()]);
         }
         let counters = engine.take_counters();
         prop_assert!(counters.most_blocks <= (context + spare_blocks) as u64);
         if jobs.iter().all(|job| job.cancelled_after.is_none()) {
             check_sum(&counters);
         }
-        // Everything was released: nothing is in use.
+        // All sequences were released, so no block is in use.
         prop_assert_eq!(engine.take_counters().most_blocks, 0);
     }
 }
 
-/// Every token of a context was computed, taken over or found; what was computed twice is counted.
+/// Checks that every token of a context was computed, shared or continued, and that recomputation is counted.
 #[track_caller]
 fn check_sum(counters: &EngineCounters) {
     let EngineCounters { prefill_tokens, shared_tokens, continued_tokens, .. } = *counters;
@@ -171,7 +171,7 @@ fn wide(max_prefill_tokens: usize) -> BuiltinEngineConfig {
     }
 }
 
-/// Sixteen samples of each of two questions in one template, three turns each.
+/// Returns sixteen samples of each of two questions in one template, with three turns each.
 fn two_groups() -> Vec<Job> {
     let job = |question: u32, sample: u64| {
         let mut prompt: Vec<u32> = (0..100).map(|token| token % 50).collect();
@@ -198,10 +198,10 @@ fn a_group_of_samples_prefills_its_prompt_once_and_turns_go_on() {
         let contexts = [112, 112 + 50, 112 + 100];
         let naive = 32 * contexts.iter().sum::<u64>();
         assert_eq!(counters.naive_prefill_tokens, naive);
-        // Passages, and with each the token that ended the turn before: nothing is computed twice.
+        // Each observation is computed once, together with the token that ended the turn before it.
         let turns = 32 * 2 * 41;
         let prompts = counters.prefill_tokens - turns;
-        // Of the second question nothing but what differs, and a token of each sample that came later.
+        // The second question costs only the tokens that differ, and later samples cost one token each.
         assert!((124..=124 + 20).contains(&prompts), "{max_prefill_tokens}: {counters:?}");
         assert!(prompts * 8 <= 32 * 112);
         assert!(counters.prefill_tokens * 5 <= naive);
@@ -209,9 +209,9 @@ fn a_group_of_samples_prefills_its_prompt_once_and_turns_go_on() {
     }
 }
 
-/// A pool that holds one context and a half makes sequences give way, and nothing else.
+/// A cache of one and a half contexts forces preemptions, but changes no token.
 #[test]
-fn a_dry_pool_costs_work_and_no_token() {
+fn a_full_cache_costs_work_and_no_token() {
     let config = BuiltinEngineConfig { cache_tokens: 512 + 256, ..wide(64) };
     let mut engine = recall_engine(config);
     let jobs = two_groups();
@@ -225,7 +225,7 @@ fn a_dry_pool_costs_work_and_no_token() {
     assert_eq!((counters.most_blocks, counters.pool_blocks), (24, 24));
 }
 
-/// A long prompt is read in chunks beside those that generate, which get a token in each of its passes.
+/// A long prompt is computed in chunks, and running sequences get a token in each of its passes.
 #[test]
 fn a_long_prompt_does_not_hold_up_those_that_generate() {
     let mut engine = recall_engine(wide(20));
@@ -243,7 +243,7 @@ fn a_long_prompt_does_not_hold_up_those_that_generate() {
     assert_eq!(engine.partial_tokens(1).len(), 11);
 }
 
-/// What was kept of prompts is gone with the last sequence, so that a rollout leaves nothing behind.
+/// Kept prompts are dropped with the last sequence, so a rollout leaves nothing behind.
 #[test]
 fn prompts_are_kept_for_later_samples_while_a_sequence_lives() {
     let mut engine = recall_engine(wide(64));

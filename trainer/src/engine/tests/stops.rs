@@ -1,4 +1,4 @@
-//! Where turns end: at the token that completes a stop string, at the end of sequence, at a limit.
+//! The end of turns: at the token that completes a stop string, at the end of sequence, at a limit.
 
 use serde_json::{Map, Value, json};
 
@@ -18,7 +18,7 @@ fn tag(text: &str) -> StopReason {
     StopReason::Tag(text.to_owned())
 }
 
-/// A tokenizer whose token ids count through `tokens`, the last of which ends a sequence.
+/// Returns a tokenizer whose ids are the indices of `tokens`; the last token ends a sequence.
 fn tokenizer(tokens: &[&str]) -> Tokenizer {
     let numbered: Map<String, Value> =
         tokens.iter().enumerate().map(|(id, token)| ((*token).to_owned(), json!(id))).collect();
@@ -39,7 +39,7 @@ fn tokenizer(tokens: &[&str]) -> Tokenizer {
     Tokenizer::from_folder(folder.path()).unwrap()
 }
 
-/// Generates from the first of `tokens`, each followed by the next, under `stop`.
+/// Generates from the first of `tokens` under `stop`; each token is followed by the next.
 fn generate_chain(tokens: &[&str], stop: StopRule, max_new_tokens: usize) -> Generation {
     let ids: Vec<u32> = (0..tokens.len() as u32).collect();
     let policy = chain_model(&ids);
@@ -48,7 +48,7 @@ fn generate_chain(tokens: &[&str], stop: StopRule, max_new_tokens: usize) -> Gen
     generate(&mut engine, &tokenizer(tokens), vec![request]).remove(&1).unwrap()
 }
 
-/// Checks that the first `kept` tokens after the prompt stay, and why the turn ended.
+/// Checks that the first `kept` tokens after the prompt are kept, and that the turn ends for `reason`.
 #[track_caller]
 fn check_chain(tokens: &[&str], stop: StopRule, kept: u32, reason: &StopReason) {
     let generation = generate_chain(tokens, stop, 6);
@@ -66,12 +66,12 @@ fn a_turn_ends_with_the_character_that_completes_the_tag() {
     let stop = rule(&[ANSWER, SEARCH], &[]);
     let request = GenerateRequest { stop, ..request(1, &ids[..1], 20) };
     let generation = generate_one(&mut engine(&policy, CONFIG), request);
-    let found = Tokenizer::characters().decode(&generation.token_ids).unwrap();
-    assert_eq!((found.as_str(), generation.stop), (SEARCH, tag(SEARCH)));
+    let actual = Tokenizer::characters().decode(&generation.token_ids).unwrap();
+    assert_eq!((actual.as_str(), generation.stop), (SEARCH, tag(SEARCH)));
 }
 
 #[test]
-fn a_tag_may_lie_in_several_tokens_and_end_within_one() {
+fn a_tag_may_span_several_tokens_and_end_within_one() {
     let stop = || rule(&[SEARCH, ANSWER], &[]);
     let end = "<|end|>";
     check_chain(&["p", "q", "</sea", "rch>", "more", end], stop(), 3, &tag(SEARCH));
@@ -82,7 +82,7 @@ fn a_tag_may_lie_in_several_tokens_and_end_within_one() {
     check_chain(&["p", "</sea", "rch >", "</ search>", end], stop(), 4, &StopReason::EndOfSequence);
 }
 
-/// The rest of a tag whose beginning was written in an earlier turn, or appended, completes nothing.
+/// A tag is not completed if its beginning was sampled in an earlier turn, or appended.
 #[test]
 fn a_tag_does_not_reach_back_over_turns() {
     let tokens = ["p", "</sea", "rch>", "more", "<|end|>"];
@@ -109,8 +109,8 @@ fn a_stop_string_of_any_length_is_seen() {
     let stop = rule(&[&text], &[]);
     let request = GenerateRequest { stop, ..request(1, &characters[..1], 60) };
     let generation = generate_one(&mut engine(&policy, CONFIG), request);
-    let found = Tokenizer::characters().decode(&generation.token_ids).unwrap();
-    assert_eq!(found, text);
+    let actual = Tokenizer::characters().decode(&generation.token_ids).unwrap();
+    assert_eq!(actual, text);
     assert_eq!(generation.stop, tag(&text));
 }
 
@@ -131,7 +131,7 @@ fn a_turn_ends_at_its_limit() {
 }
 
 #[test]
-fn what_follows_a_cut_string_is_dropped_once_the_turn_has_ended() {
+fn tokens_after_a_cut_string_are_dropped_once_the_turn_has_ended() {
     let cut = || rule(&[SEARCH], &[ANSWER]);
     let end = "<|end|>";
     // At the length limit, at the end of sequence, and with nothing to drop.
@@ -139,9 +139,9 @@ fn what_follows_a_cut_string_is_dropped_once_the_turn_has_ended() {
     check_chain(&long, cut(), 2, &tag(ANSWER));
     check_chain(&["p", "</ans", "wer>!", "a", end], cut(), 2, &tag(ANSWER));
     check_chain(&["p", "a", "b", "c", "d", "e", "</answer>", end], cut(), 6, &tag(ANSWER));
-    // Several answers: the first counts.
+    // The first of several answers counts.
     check_chain(&["p", "</answer>", "a", "</answer> ", end], cut(), 1, &tag(ANSWER));
-    // None.
+    // There is nothing to cut after.
     check_chain(&["p", "a", "</answer", end], cut(), 3, &StopReason::EndOfSequence);
 }
 

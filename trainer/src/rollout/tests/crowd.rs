@@ -141,7 +141,7 @@ fn crowded_engine() -> BuiltinEngine {
         cache_tokens: EPISODES * 24,
         share_prompts: true,
     };
-    let runner = RecallRunner::new(settings.pool_blocks(), next_character);
+    let runner = RecallRunner::new(settings.cache_blocks(), next_character);
     BuiltinEngine::with_runner(Box::new(runner), 0x11_0001, settings)
 }
 

@@ -126,7 +126,7 @@ impl Engine for ScriptedEngine {
 
     fn step(&mut self, _: &Tokenizer) -> Result<Vec<Generation>, EngineError> {
         if self.fails_after_turns.is_some_and(|turns| self.turns_ended >= turns) {
-            return Err(EngineError::Other("scripted failure".to_owned()));
+            return Err(EngineError::Server("scripted failure".to_owned()));
         }
         let mut ended = Vec::new();
         let mut batch = Vec::new();
