@@ -1,10 +1,10 @@
-//! Numbers that begin at a line of the cache, so that no tile's row lies across two.
+//! Numbers that begin at a cache line, so that no row of a tile crosses two lines.
 
 use std::ops::{Deref, DerefMut};
 
 const LINE_BYTES: usize = 64;
 
-/// A slice of its own, aligned.
+/// An owned slice that is aligned to a cache line.
 #[derive(Debug)]
 pub(super) struct Buffer<T> {
     numbers: Vec<T>,
@@ -13,7 +13,7 @@ pub(super) struct Buffer<T> {
 }
 
 impl<T: Copy + Default> Buffer<T> {
-    /// `length` zeros.
+    /// Allocates `length` zeros.
     pub(super) fn zeros(length: usize) -> Self {
         let spare = LINE_BYTES / size_of::<T>();
         let numbers = vec![T::default(); length + spare];
@@ -21,7 +21,7 @@ impl<T: Copy + Default> Buffer<T> {
         Self { numbers, start, length }
     }
 
-    /// Makes room for `length` numbers; what they are is not said.
+    /// Changes the length to `length` numbers, whose values are unspecified.
     pub(super) fn resize(&mut self, length: usize) {
         if self.start + length > self.numbers.len() {
             *self = Self::zeros(length);

@@ -1,34 +1,43 @@
 //! One layer of the decoder for all rows of a pass: five jobs, each shared by all threads.
 //!
-//! A unit of a job is a panel of outputs, or a head, for all rows: every weight is read from memory
-//! once a pass, by one thread. What follows a product (bias, norm, rotation, cache, gate, residual)
-//! is done while its sums are at hand.
+//! A unit of a job is a panel of outputs, or a head, for all rows. One thread computes the whole unit,
+//! so each weight is read from memory once a pass. The work that follows a product (bias, norm,
+//! rotation, cache, gate, residual) is done while its sums are still in the processor's cache.
 
+use super::activations::{Activations, RowBlock, row_blocks, steps};
 use super::attention::{AttentionScratch, Queries, attend};
 use super::buffer::Buffer;
-use super::cache::{HeadCache, write_key, write_value};
-use super::kernel::{Engaged, Instructions, Number, PANEL, Product, ROWS_MAX, Step, lanes};
-use super::pool::Pool;
+use super::cache::{CacheSlot, HeadCache, write_key, write_value};
+use super::kernel::{EngagedThread, Instructions, Number, PANEL, Product, ROWS_MAX, Step, lanes};
 use super::shape::Shape;
-use super::state::{State, row_blocks, steps};
-use super::weights::{LayerWeights, Map};
+use super::weights::{PackedLayer, PackedLinear};
+use super::workers::Workers;
 use crate::engine::{Pass, Span};
 use crate::policy::LayerConfig;
 
-/// What stays the same over the layers of a pass.
+/// The inputs that are the same for all layers of a pass.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Context<'a> {
+pub(super) struct PassContext<'a> {
     pub(super) instructions: Instructions,
     pub(super) shape: &'a Shape,
     pub(super) pass: &'a Pass<'a>,
-    /// Block and token within it of each row.
-    pub(super) places: &'a [[usize; 2]],
+    /// The cache slot of each row's key and value.
+    pub(super) slots: &'a [CacheSlot],
     /// `[positions, head_dim]`
     pub(super) cosines: &'a [f32],
     pub(super) sines: &'a [f32],
 }
 
-/// What a thread computes in, one for each thread and type.
+/// The inputs of one layer.
+#[derive(Debug)]
+pub(super) struct LayerInputs<'a, T> {
+    pub(super) config: &'a LayerConfig,
+    pub(super) weights: &'a PackedLayer<T>,
+    /// The weights of the norm that follows the layer.
+    pub(super) next_norm: &'a [f32],
+}
+
+/// The buffers that a thread computes in; each thread has its own for each type.
 #[derive(Debug)]
 pub(super) struct Scratch<T> {
     pub(super) sums: Buffer<f32>,
@@ -46,27 +55,29 @@ impl<T: Number> Default for Scratch<T> {
     }
 }
 
-/// Computes a layer; `next_norm` is the norm that follows it.
+/// Computes a layer.
 pub(super) fn compute<T: Number + InScratch>(
-    context: &Context<'_>,
-    pool: &mut Pool,
-    state: &mut State<T>,
-    (config, cache): (&LayerConfig, &mut [HeadCache<T>]),
-    (weights, next_norm): (&LayerWeights<T>, &[f32]),
+    context: &PassContext<'_>,
+    workers: &mut Workers,
+    activations: &mut Activations<T>,
+    layer: &LayerInputs<'_, T>,
+    cache: &mut [HeadCache<T>],
 ) {
-    state.scale_rows(context.shape);
-    project(context, pool, state, (config, cache), weights);
-    attend_all(context, pool, state, config, cache);
-    let shape = context.shape;
-    let width = shape.group * shape.head_dim_padded;
-    add(context, pool, state, (Left::Mixed, width), (&weights.output, &weights.post_norm));
-    state.scale_rows(shape);
-    gate(context, pool, state, &weights.gate_up);
-    add(context, pool, state, (Left::Gated, PANEL), (&weights.down, next_norm));
+    let LayerInputs { config, weights, next_norm } = *layer;
+    activations.scale_rows(context.shape);
+    project(context, workers, activations, layer, cache);
+    attend_all(context, workers, activations, config, cache);
+    let (linear, next) = (&weights.output, weights.post_norm.as_slice());
+    let output = ResidualUpdate { input: ResidualInput::Attention, linear, next_norm: next };
+    add(context, workers, activations, &output);
+    activations.scale_rows(context.shape);
+    gate(context, workers, activations, &weights.gate_up);
+    let down =
+        ResidualUpdate { input: ResidualInput::FeedForward, linear: &weights.down, next_norm };
+    add(context, workers, activations, &down);
 }
 
-/// The products of rows from `first` on with one panel of a matrix, into columns `column` to
-/// `column + PANEL` of the sums.
+/// The product of rows with one panel of a matrix.
 pub(super) struct PanelProduct<'a, T> {
     pub(super) steps: &'a [Step],
     pub(super) left: &'a [T],
@@ -75,10 +86,11 @@ pub(super) struct PanelProduct<'a, T> {
 }
 
 impl<T: Number> PanelProduct<'_, T> {
+    /// Writes the products of a block of rows to the first [`PANEL`] columns of `sums`.
     pub(super) fn compute(
         &self,
-        engaged: &Engaged,
-        (first, rows): (usize, usize),
+        engaged: &EngagedThread,
+        RowBlock { first, rows }: RowBlock,
         sums: &mut [f32],
         sums_stride: usize,
     ) {
@@ -99,75 +111,82 @@ impl<T: Number> PanelProduct<'_, T> {
     }
 }
 
-/// Where a head of the joined projection goes.
-enum Head<'a, T> {
+/// The destination of one head of the joined projection.
+enum ProjectedHead<'a, T> {
     Query(&'a mut [T]),
     Key(&'a mut [T]),
     Value(&'a mut [T]),
 }
 
-/// Queries, keys and values of all rows; keys and values go into the cache.
+/// Computes queries, keys and values of all rows, and writes keys and values to the cache.
 fn project<T: Number + InScratch>(
-    context: &Context<'_>,
-    pool: &mut Pool,
-    state: &mut State<T>,
-    (config, cache): (&LayerConfig, &mut [HeadCache<T>]),
-    weights: &LayerWeights<T>,
+    context: &PassContext<'_>,
+    workers: &mut Workers,
+    activations: &mut Activations<T>,
+    layer: &LayerInputs<'_, T>,
+    cache: &mut [HeadCache<T>],
 ) {
     let Shape { head_dim, head_dim_padded: width, .. } = *context.shape;
-    let (rows, padded) = (state.rows, state.padded);
-    let map = &weights.query_key_value;
-    let steps = steps(map.weight.depth(), PANEL, padded);
+    let (rows, padded) = (activations.rows, activations.padded);
+    let (config, weights) = (layer.config, layer.weights);
+    let linear = &weights.query_key_value;
+    let steps = steps(linear.weight.depth(), PANEL, padded);
+    // One unit for each head, in the order of the joined matrix: queries, keys, values.
     let (mut keys, mut values) = (Vec::new(), Vec::new());
     for head in cache {
-        keys.push(Head::Key(&mut head.keys));
-        values.push(Head::Value(&mut head.values));
+        keys.push(ProjectedHead::Key(&mut head.keys));
+        values.push(ProjectedHead::Value(&mut head.values));
     }
-    let queries = state.queries.chunks_exact_mut(width * padded).map(Head::Query);
+    let queries = activations.queries.chunks_exact_mut(width * padded).map(ProjectedHead::Query);
     let mut units: Vec<_> = queries.chain(keys).chain(values).enumerate().collect();
-    let (normed, scales) = (&state.normed, &state.scales);
-    pool.each(&mut units, |(index, head)| {
+    let (normed, scales) = (&activations.normed, &activations.scales);
+    workers.each(&mut units, |(index, head)| {
         T::with_scratch(|scratch| {
             let engaged = context.instructions.engage();
             scratch.sums.resize(ROWS_MAX * width);
             let (index, panels) = (*index, width / PANEL);
             let columns = index * width..(index + 1) * width;
-            let own = &map.weight.scales[columns.clone()];
+            let column_scales = &linear.weight.scales[columns.clone()];
             let norm = weights.query_key_norm.as_ref();
             let norm = norm.and_then(|norm| norm.chunks_exact(head_dim).nth(index));
-            let panels = map.weight.panels(&engaged, index * panels, panels, &mut scratch.panels);
+            let panels =
+                linear.weight.panels(&engaged, index * panels, panels, &mut scratch.panels);
+            // Over blocks of rows, and within a block over the panels of the head: the sums of one block
+            // are then complete heads, small enough to be finished where they are.
             for block in row_blocks(rows) {
-                for (part, panel) in panels.chunks_exact(map.weight.depth() * PANEL).enumerate() {
+                for (part, panel) in panels.chunks_exact(linear.weight.depth() * PANEL).enumerate()
+                {
                     let product =
                         PanelProduct { steps: &steps, left: normed, left_stride: PANEL, panel };
                     product.compute(&engaged, block, &mut scratch.sums[part * PANEL..], width);
                 }
-                for (offset, sums) in scratch.sums.chunks_exact_mut(width).take(block.1).enumerate()
-                {
-                    let row = block.0 + offset;
-                    let bias = &map.bias[columns.clone()];
-                    lanes::scale_and_shift(&engaged, sums, scales[row], own, bias);
+                // Over the rows of the block: scale and bias, then norm and rotation of queries and keys
+                // (in this order, as Qwen3 defines them), then the destination.
+                let heads = scratch.sums.chunks_exact_mut(width).take(block.rows);
+                for (offset, sums) in heads.enumerate() {
+                    let row = block.first + offset;
+                    let bias = &linear.bias[columns.clone()];
+                    lanes::scale_and_shift(&engaged, sums, scales[row], column_scales, bias);
                     let sums = &mut sums[..head_dim];
-                    if !matches!(head, Head::Value(_)) {
+                    if !matches!(head, ProjectedHead::Value(_)) {
                         if let Some(norm) = norm {
                             norm_head(sums, norm, context.shape.epsilon);
                         }
                         if config.rotary {
-                            let at = context.pass.positions[row] as usize * head_dim;
-                            let angles = at..at + head_dim;
+                            let start = context.pass.positions[row] as usize * head_dim;
+                            let angles = start..start + head_dim;
                             let cosines = &context.cosines[angles.clone()];
-                            lanes::turn(&engaged, sums, cosines, &context.sines[angles]);
+                            lanes::rotate(&engaged, sums, cosines, &context.sines[angles]);
                         }
                     }
+                    let slot = context.slots[row];
                     match head {
-                        Head::Query(place) => {
-                            let place = &mut place[row * width..][..head_dim];
-                            lanes::narrow(&engaged, sums, place);
+                        ProjectedHead::Query(queries) => {
+                            let query = &mut queries[row * width..][..head_dim];
+                            lanes::narrow(&engaged, sums, query);
                         }
-                        Head::Key(keys) => write_key(keys, width, context.places[row], sums),
-                        Head::Value(values) => {
-                            write_value(values, width, context.places[row], sums);
-                        }
+                        ProjectedHead::Key(keys) => write_key(keys, width, slot, sums),
+                        ProjectedHead::Value(values) => write_value(values, width, slot, sums),
                     }
                 }
             }
@@ -175,7 +194,7 @@ fn project<T: Number + InScratch>(
     });
 }
 
-/// Norms one head in place.
+/// Normalises one head in place.
 fn norm_head(head: &mut [f32], weights: &[f32], epsilon: f32) {
     let squares: f32 = head.iter().map(|number| number * number).sum();
     let scale = 1.0 / (squares / head.len() as f32 + epsilon).sqrt();
@@ -184,22 +203,27 @@ fn norm_head(head: &mut [f32], weights: &[f32], epsilon: f32) {
     }
 }
 
-/// Attention of all spans; a unit is one key and value head for some tokens of a span.
+/// Computes attention of all spans. A unit is one key and value head for some tokens of a span.
 fn attend_all<T: Number + InScratch>(
-    context: &Context<'_>,
-    pool: &mut Pool,
-    state: &mut State<T>,
+    context: &PassContext<'_>,
+    workers: &mut Workers,
+    activations: &mut Activations<T>,
     config: &LayerConfig,
     cache: &[HeadCache<T>],
 ) {
     let shape = context.shape;
     let width = shape.group * shape.head_dim_padded;
     let tokens_max = (ROWS_MAX / shape.group).max(1);
-    let padded = state.padded;
+    let padded = activations.padded;
+    let window = config
+        .window
+        .map(|window| usize::try_from(window).expect("a checked window is at least 1"));
+    // Over key and value heads, then spans, then as many tokens as one product takes with all query heads
+    // of the group: outputs lie in this order, so each unit gets the next slice of them.
     let mut units = Vec::new();
-    let heads = state.mixed.chunks_exact_mut(width * padded);
+    let heads = activations.mixed.chunks_exact_mut(width * padded);
     for ((head, mixed), cache) in heads.enumerate().zip(cache) {
-        let queries = &state.queries[head * width * padded..][..width * padded];
+        let queries = &activations.queries[head * width * padded..][..width * padded];
         let mut rest = mixed;
         for span in context.pass.spans {
             let Span { rows, past, blocks } = span;
@@ -215,13 +239,13 @@ fn attend_all<T: Number + InScratch>(
                     row: first,
                     position: past + first - rows.start,
                     blocks,
-                    window: config.window.and_then(|window| usize::try_from(window).ok()),
+                    window,
                 };
                 units.push((queries, cache, mixed));
             }
         }
     }
-    pool.each(&mut units, |(queries, cache, mixed)| {
+    workers.each(&mut units, |(queries, cache, mixed)| {
         T::with_scratch(|scratch| {
             let engaged = context.instructions.engage();
             attend(&engaged, queries, cache, &mut scratch.attention, mixed);
@@ -229,45 +253,58 @@ fn attend_all<T: Number + InScratch>(
     });
 }
 
-/// What a map into the residual stream reads.
+/// The activations that a linear map into the residual stream reads.
 #[derive(Clone, Copy, Debug)]
-enum Left {
-    Mixed,
-    Gated,
+enum ResidualInput {
+    Attention,
+    FeedForward,
 }
 
-/// Adds what a map gives to the residual stream, and prepares the norm that comes next.
+/// A linear map whose outputs are added to the residual stream.
+#[derive(Debug)]
+struct ResidualUpdate<'a, T> {
+    input: ResidualInput,
+    linear: &'a PackedLinear<T>,
+    /// The weights of the norm that follows.
+    next_norm: &'a [f32],
+}
+
+/// Adds the outputs of a linear map to the residual stream, and prepares the next norm.
 fn add<T: Number + InScratch>(
-    context: &Context<'_>,
-    pool: &mut Pool,
-    state: &mut State<T>,
-    (left, left_stride): (Left, usize),
-    (map, norm): (&Map<T>, &[f32]),
+    context: &PassContext<'_>,
+    workers: &mut Workers,
+    activations: &mut Activations<T>,
+    update: &ResidualUpdate<'_, T>,
 ) {
-    let (rows, padded) = (state.rows, state.padded);
-    let steps = steps(map.weight.depth(), left_stride, padded);
-    let left = match left {
-        Left::Mixed => &state.mixed,
-        Left::Gated => &state.gated,
+    let ResidualUpdate { input, linear, next_norm } = *update;
+    let (rows, padded) = (activations.rows, activations.padded);
+    let shape = context.shape;
+    let (left, left_stride) = match input {
+        ResidualInput::Attention => (&activations.mixed, shape.group * shape.head_dim_padded),
+        ResidualInput::FeedForward => (&activations.gated, PANEL),
     };
-    let residual = state.residual.chunks_exact_mut(PANEL * padded);
-    let normed = state.normed.chunks_exact_mut(PANEL * padded);
-    let squares = state.squares.chunks_exact_mut(padded);
+    let steps = steps(linear.weight.depth(), left_stride, padded);
+    // One unit for each panel of the hidden state: the residual, the normed numbers and the squares of a
+    // panel lie together, so no two threads write to the same slice.
+    let residual = activations.residual.chunks_exact_mut(PANEL * padded);
+    let normed = activations.normed.chunks_exact_mut(PANEL * padded);
+    let squares = activations.squares.chunks_exact_mut(padded);
     let mut units: Vec<_> = residual.zip(normed.zip(squares)).enumerate().collect();
-    pool.each(&mut units, |(index, (residual, (normed, squares)))| {
+    workers.each(&mut units, |(index, (residual, (normed, squares)))| {
         T::with_scratch(|scratch| {
             let engaged = context.instructions.engage();
             scratch.sums.resize(ROWS_MAX * PANEL);
-            let panel = map.weight.panels(&engaged, *index, 1, &mut scratch.panels);
+            let panel = linear.weight.panels(&engaged, *index, 1, &mut scratch.panels);
             let product = PanelProduct { steps: &steps, left, left_stride, panel };
-            let scales = of_panel(&map.weight.scales, *index);
-            let (bias, norm) = (of_panel(&map.bias, *index), of_panel(norm, *index));
+            let scales = panel_of(&linear.weight.scales, *index);
+            let (bias, norm) = (panel_of(&linear.bias, *index), panel_of(next_norm, *index));
             let (residual, _) = residual.as_chunks_mut::<PANEL>();
             let (normed, _) = normed.as_chunks_mut::<PANEL>();
+            // Over blocks of rows, each product followed by its rows while their sums are in the cache.
             for block in row_blocks(rows) {
                 product.compute(&engaged, block, &mut scratch.sums, PANEL);
                 let (sums, _) = scratch.sums.as_chunks::<PANEL>();
-                for (row, sums) in (block.0..).zip(&sums[..block.1]) {
+                for (row, sums) in (block.first..).zip(&sums[..block.rows]) {
                     let (residual, normed) = (&mut residual[row], &mut normed[row]);
                     lanes::add_to_residual(&engaged, residual, sums, scales, bias);
                     squares[row] = lanes::begin_norm(&engaged, residual, norm, normed);
@@ -277,50 +314,53 @@ fn add<T: Number + InScratch>(
     });
 }
 
-/// The gated unit: a panel of gates and one of ups make a panel of what the last map reads.
+/// Computes the gated unit: a panel of gates and a panel of ups make one panel of the down map's input.
 fn gate<T: Number + InScratch>(
-    context: &Context<'_>,
-    pool: &mut Pool,
-    state: &mut State<T>,
-    map: &Map<T>,
+    context: &PassContext<'_>,
+    workers: &mut Workers,
+    activations: &mut Activations<T>,
+    linear: &PackedLinear<T>,
 ) {
-    let (rows, padded) = (state.rows, state.padded);
-    let steps = steps(map.weight.depth(), PANEL, padded);
-    let (normed, scales) = (&state.normed, &state.scales);
-    let mut units: Vec<_> = state.gated.chunks_exact_mut(PANEL * padded).enumerate().collect();
-    pool.each(&mut units, |(index, gated)| {
+    let (rows, padded) = (activations.rows, activations.padded);
+    let steps = steps(linear.weight.depth(), PANEL, padded);
+    let (normed, scales) = (&activations.normed, &activations.scales);
+    let gated = activations.gated.chunks_exact_mut(PANEL * padded);
+    let mut units: Vec<_> = gated.enumerate().collect();
+    workers.each(&mut units, |(index, gated)| {
         T::with_scratch(|scratch| {
             let engaged = context.instructions.engage();
             scratch.sums.resize(2 * ROWS_MAX * PANEL);
             let (gated, _) = gated.as_chunks_mut::<PANEL>();
             let pair = [2 * *index, 2 * *index + 1];
-            let own = pair.map(|panel| of_panel(&map.weight.scales, panel));
-            let biases = pair.map(|panel| of_panel(&map.bias, panel));
-            let panels = map.weight.panels(&engaged, pair[0], 2, &mut scratch.panels);
+            let column_scales = pair.map(|panel| panel_of(&linear.weight.scales, panel));
+            let biases = pair.map(|panel| panel_of(&linear.bias, panel));
+            let panels = linear.weight.panels(&engaged, pair[0], 2, &mut scratch.panels);
+            // Over blocks of rows; the two products of a block come first, since the gate needs both.
             for block in row_blocks(rows) {
                 let (gates, ups) = scratch.sums.split_at_mut(ROWS_MAX * PANEL);
-                let panels = panels.chunks_exact(map.weight.depth() * PANEL);
+                let panels = panels.chunks_exact(linear.weight.depth() * PANEL);
                 for (panel, sums) in panels.zip([&mut *gates, &mut *ups]) {
                     let product =
                         PanelProduct { steps: &steps, left: normed, left_stride: PANEL, panel };
                     product.compute(&engaged, block, sums, PANEL);
                 }
                 let (gates, ups) = (gates.as_chunks::<PANEL>().0, ups.as_chunks::<PANEL>().0);
-                for ((row, gate), up) in (block.0..).zip(&gates[..block.1]).zip(ups) {
-                    let scale = scales[row];
-                    lanes::gate(&engaged, [gate, up], scale, own, biases, &mut gated[row]);
+                for ((row, gate), up) in (block.first..).zip(&gates[..block.rows]).zip(ups) {
+                    let (scale, gated) = (scales[row], &mut gated[row]);
+                    lanes::gate(&engaged, [gate, up], scale, column_scales, biases, gated);
                 }
             }
         });
     });
 }
 
-/// The numbers of one panel.
-pub(super) fn of_panel(numbers: &[f32], panel: usize) -> &[f32; PANEL] {
+/// Returns the numbers of one panel.
+pub(super) fn panel_of(numbers: &[f32], panel: usize) -> &[f32; PANEL] {
     &numbers.as_chunks::<PANEL>().0[panel]
 }
 
-/// The scratch of the calling thread.
+/// A type of numbers whose scratch buffers each thread keeps.
 pub(super) trait InScratch: Number {
+    /// Calls `compute` with the scratch buffers of the calling thread.
     fn with_scratch<R>(compute: impl FnOnce(&mut Scratch<Self>) -> R) -> R;
 }

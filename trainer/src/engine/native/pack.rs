@@ -1,44 +1,45 @@
 //! Weight matrices in the order in which products read them.
 //!
-//! A matrix is cut into panels of [`PANEL`] outputs, each with all its inputs behind one another, so
-//! that a product reads memory straight on. It is filled anew in place when the weights change.
+//! A matrix is cut into panels of [`PANEL`] outputs. A panel holds all inputs one after the other, so a
+//! product reads memory sequentially. New weights are filled into the same memory.
 
 use super::buffer::Buffer;
-use super::kernel::{Engaged, Instructions, Number, PANEL, STEP, lanes, place};
-use super::pool::Pool;
+use super::kernel::{EngagedThread, Instructions, Number, PANEL, STEP, lanes, right_offset};
+use super::workers::Workers;
 use crate::policy::HostMatrix;
 
-/// From here on `f32` has whole numbers only, 2^22 on either side.
+/// 1.5 * 2^23. Within 2^22 of it `f32` represents integers only, so adding and subtracting it rounds.
 const ROUNDER: f32 = 12_582_912.0;
 
-/// A matrix of weights; outputs without a row of the source are zeros.
+/// A matrix of weights. Outputs that no row of the source belongs to are zeros.
 #[derive(Debug)]
-pub(super) struct Packed<T> {
+pub(super) struct PackedMatrix<T> {
     /// Inputs, a multiple of [`STEP`].
     depth: usize,
-    weights: Stored<T>,
-    /// What each output is multiplied by, whole panels.
+    weights: StoredWeights<T>,
+    /// The factor of each output, in whole panels.
     pub(super) scales: Vec<f32>,
 }
 
+/// The numbers of a packed matrix.
 #[derive(Debug)]
-enum Stored<T> {
+enum StoredWeights<T> {
     Numbers(Buffer<T>),
-    /// Whole numbers from -127 to 127, which a product widens panel by panel.
+    /// Integers from -127 to 127, which are widened panel by panel before a product.
     Bytes(Buffer<i8>),
 }
 
-/// How a matrix is laid out in panels.
+/// The arrangement of a matrix in panels.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
-    /// For each output the row of the source that it comes from; whole panels.
+    /// The source row of each output, in whole panels; `None` for padding.
     pub(super) outputs: Vec<Option<usize>>,
-    /// For each input the column of the source that it comes from; whole steps.
+    /// The source column of each input, in whole steps; `None` for padding.
     pub(super) inputs: Vec<Option<usize>>,
 }
 
 impl Layout {
-    /// A value for each output, such as a bias: that of its row, or else zero.
+    /// Returns a value for each output, such as a bias: the value of its source row, or zero.
     pub(super) fn spread(&self, values: Option<&[f32]>) -> Vec<f32> {
         let value = |row: &Option<usize>| match (values, row) {
             (Some(values), Some(row)) => values[*row],
@@ -48,12 +49,12 @@ impl Layout {
     }
 }
 
-/// `count` numbers in their own order, filled up to a multiple of `unit`.
+/// Returns a layout of `count` numbers in their own order, padded to a multiple of `unit`.
 pub(super) fn in_order(count: usize, unit: usize) -> Vec<Option<usize>> {
     (0..count.next_multiple_of(unit)).map(|index| (index < count).then_some(index)).collect()
 }
 
-/// `count` blocks of `width` numbers, each filled up to a multiple of [`PANEL`].
+/// Returns a layout of `count` blocks of `width` numbers, each padded to a multiple of [`PANEL`].
 pub(super) fn in_blocks(count: usize, width: usize) -> Vec<Option<usize>> {
     let padded = width.next_multiple_of(PANEL);
     let index = |index: usize| {
@@ -63,8 +64,8 @@ pub(super) fn in_blocks(count: usize, width: usize) -> Vec<Option<usize>> {
     (0..count * padded).map(index).collect()
 }
 
-/// The panels of the matrix whose outputs are computed in pairs: a panel of the first half of the
-/// rows, then the same of the second.
+/// Returns the layout of a matrix whose outputs are computed in pairs: a panel of the first half of the
+/// rows, then the corresponding panel of the second half.
 pub(super) fn in_pairs(rows: usize) -> Vec<Option<usize>> {
     let half = rows / 2;
     let index = |index: usize| {
@@ -75,53 +76,56 @@ pub(super) fn in_pairs(rows: usize) -> Vec<Option<usize>> {
     (0..2 * half.next_multiple_of(PANEL)).map(index).collect()
 }
 
-impl<T: Number> Packed<T> {
-    /// Zeros of the shape of `layout`, in bytes with a scale an output if `bytes`.
+impl<T: Number> PackedMatrix<T> {
+    /// Allocates zeros in the shape of `layout`; as integers of 8 bits with a scale for each output if
+    /// `bytes`.
     pub(super) fn zeros(layout: &Layout, bytes: bool) -> Self {
         let (outputs, depth) = (layout.outputs.len(), layout.inputs.len());
         debug_assert!(outputs.is_multiple_of(PANEL) && depth.is_multiple_of(STEP), "whole panels");
         let weights = if bytes {
-            Stored::Bytes(Buffer::zeros(outputs * depth))
+            StoredWeights::Bytes(Buffer::zeros(outputs * depth))
         } else {
-            Stored::Numbers(Buffer::zeros(outputs * depth))
+            StoredWeights::Numbers(Buffer::zeros(outputs * depth))
         };
         Self { depth, weights, scales: vec![1.0; outputs] }
     }
 
-    /// Takes over the weights of `source`.
+    /// Copies the weights of `source`.
     pub(super) fn fill(
         &mut self,
         instructions: Instructions,
-        pool: &mut Pool,
+        workers: &mut Workers,
         source: &HostMatrix<'_>,
         layout: &Layout,
     ) {
         let size = self.depth * PANEL;
         let outputs = layout.outputs.chunks_exact(PANEL);
         match &mut self.weights {
-            Stored::Numbers(numbers) => {
+            StoredWeights::Numbers(numbers) => {
                 let mut units: Vec<_> = outputs.zip(numbers.chunks_exact_mut(size)).collect();
-                pool.each(&mut units, |(outputs, panel)| {
+                workers.each(&mut units, |(outputs, panel)| {
                     let _engaged = instructions.engage();
                     fill_panel(source, outputs, &layout.inputs, |_, value| T::round(value), panel);
                 });
             }
-            Stored::Bytes(bytes) => {
+            StoredWeights::Bytes(bytes) => {
                 let parts = bytes.chunks_exact_mut(size).zip(self.scales.chunks_exact_mut(PANEL));
                 let mut units: Vec<_> = outputs.zip(parts).collect();
-                pool.each(&mut units, |(outputs, (panel, scales))| {
+                workers.each(&mut units, |(outputs, (panel, scales))| {
                     let mut inverse = [0.0; PANEL];
                     let mut numbers = vec![0.0; source.columns];
                     for (column, row) in outputs.iter().enumerate() {
                         let largest = row.map_or(0.0, |row| {
                             source.read_row(row, &mut numbers);
-                            numbers.iter().fold(0.0, |one: f32, other| one.max(other.abs()))
+                            numbers
+                                .iter()
+                                .fold(0.0, |largest: f32, number| largest.max(number.abs()))
                         });
                         scales[column] = largest / 127.0;
                         inverse[column] = if largest > 0.0 { 127.0 / largest } else { 0.0 };
                     }
                     let round = |column: usize, value: f32| -> i8 {
-                        // Adding leaves no fraction, which rounds to the nearest; a call would be slow.
+                        // Rounds to the nearest integer without a call, which would be slow.
                         (value * inverse[column] + ROUNDER - ROUNDER) as i8
                     };
                     fill_panel_as::<T, i8>(source, outputs, &layout.inputs, round, panel);
@@ -134,21 +138,21 @@ impl<T: Number> Packed<T> {
         self.depth
     }
 
-    /// The numbers of `count` panels one behind the other, in `scratch` if they had to be widened.
+    /// Returns the numbers of `count` consecutive panels, in `scratch` if they had to be widened.
     pub(super) fn panels<'a>(
         &'a self,
-        engaged: &Engaged,
+        engaged: &EngagedThread,
         first: usize,
         count: usize,
         scratch: &'a mut Buffer<T>,
     ) -> &'a [T] {
         let size = self.depth * PANEL;
-        let place = first * size..(first + count) * size;
+        let range = first * size..(first + count) * size;
         match &self.weights {
-            Stored::Numbers(numbers) => &numbers[place],
-            Stored::Bytes(bytes) => {
+            StoredWeights::Numbers(numbers) => &numbers[range],
+            StoredWeights::Bytes(bytes) => {
                 scratch.resize(count * size);
-                lanes::widen_bytes(engaged, &bytes[place], scratch);
+                lanes::widen_bytes(engaged, &bytes[range], scratch);
                 scratch
             }
         }
@@ -165,7 +169,7 @@ fn fill_panel<T: Number>(
     fill_panel_as::<T, T>(source, outputs, inputs, round, panel);
 }
 
-/// Fills a panel step by step; numbers are placed as `T` is.
+/// Fills a panel step by step, with numbers of type `U` at the offsets of `T`.
 fn fill_panel_as<T: Number, U: Copy>(
     source: &HostMatrix<'_>,
     outputs: &[Option<usize>],
@@ -174,9 +178,9 @@ fn fill_panel_as<T: Number, U: Copy>(
     panel: &mut [U],
 ) {
     let mut numbers = [[0.0_f32; STEP]; PANEL];
-    for (inputs, place_of_step) in
-        inputs.chunks_exact(STEP).zip(panel.chunks_exact_mut(STEP * PANEL))
-    {
+    // Over the steps of the inputs: the source is read row by row and written column by column, so one
+    // step of all columns is held at a time.
+    for (inputs, step) in inputs.chunks_exact(STEP).zip(panel.chunks_exact_mut(STEP * PANEL)) {
         for (output, numbers) in outputs.iter().zip(&mut numbers) {
             match output {
                 Some(row) => source.read(*row, inputs, numbers),
@@ -185,7 +189,7 @@ fn fill_panel_as<T: Number, U: Copy>(
         }
         for depth in 0..STEP {
             for (column, numbers) in numbers.iter().enumerate() {
-                place_of_step[place::<T>(depth, column, PANEL)] = round(column, numbers[depth]);
+                step[right_offset::<T>(depth, column, PANEL)] = round(column, numbers[depth]);
             }
         }
     }

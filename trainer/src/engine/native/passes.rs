@@ -2,32 +2,32 @@
 
 use std::cell::RefCell;
 
-use super::cache::Cache;
-use super::head::Head;
+use super::activations::Activations;
+use super::cache::{CacheSlot, KeyValueCache};
+use super::head::{HeadInputs, LanguageModelHead};
 use super::kernel::{Bf16, Instructions, Number, PANEL, lanes};
-use super::layer::{self, Context, InScratch, Scratch};
-use super::pool::Pool;
+use super::layer::{self, InScratch, LayerInputs, PassContext, Scratch};
 use super::shape::Shape;
-use super::state::State;
 use super::weights::PackedModel;
+use super::workers::Workers;
 use super::{NativeConfig, WeightFormat};
 use crate::engine::sample::Choice;
 use crate::engine::{BLOCK_TOKENS, Draw, EngineError, Pass};
 use crate::policy::{Decoder, HostRotations, HostWeights, LayerConfig, Weights};
 
-/// A model, its pool of blocks and what computes it; activations, keys and values are `T`.
+/// A model with its KV cache and the threads that compute it. Activations, keys and values are `T`.
 #[derive(Debug)]
-pub(super) struct Passes<T> {
+pub(super) struct PassRunner<T> {
     layers: Vec<LayerConfig>,
     shape: Shape,
     instructions: Instructions,
-    pool: Pool,
+    workers: Workers,
     rotations: HostRotations,
     model: PackedModel<T>,
-    cache: Cache<T>,
+    cache: KeyValueCache<T>,
     blocks: usize,
-    state: State<T>,
-    head: Head<T>,
+    activations: Activations<T>,
+    head: LanguageModelHead<T>,
 }
 
 thread_local! {
@@ -47,32 +47,31 @@ impl InScratch for Bf16 {
     }
 }
 
-impl<T: Number + InScratch> Passes<T> {
-    /// For the model of `decoder`, its weights still zeros.
+impl<T: Number + InScratch> PassRunner<T> {
+    /// Creates a runner for the model of `decoder`, whose weights are zeros until they are packed.
     pub(super) fn new(decoder: &Decoder, config: NativeConfig) -> Result<Self, EngineError> {
-        let shape = Shape::of(&decoder.config);
+        let shape = Shape::new(&decoder.config);
         let layers = decoder.config.layers.clone();
         let NativeConfig { format, blocks, threads, instructions } = config;
-        let pool = Pool::new(threads).map_err(|error| {
-            EngineError::Other(format!("cannot start {threads} threads for rollouts: {error}"))
-        })?;
+        let workers =
+            Workers::new(threads).map_err(|error| EngineError::Threads { threads, error })?;
         Ok(Self {
             shape,
             instructions,
-            pool,
+            workers,
             rotations: HostRotations::new(decoder),
             model: PackedModel::zeros(&shape, layers.len(), format == WeightFormat::Int8),
-            cache: Cache::new(&shape, layers.len(), blocks),
+            cache: KeyValueCache::new(&shape, layers.len(), blocks),
             layers,
             blocks,
-            state: State::default(),
-            head: Head::default(),
+            activations: Activations::default(),
+            head: LanguageModelHead::default(),
         })
     }
 
     pub(super) fn pack(&mut self, weights: &Weights) {
         let host = HostWeights::new(weights);
-        self.model.fill(self.instructions, &mut self.pool, &host.model(weights));
+        self.model.fill(self.instructions, &mut self.workers, &host.model(weights));
     }
 
     pub(super) fn copy_block(&mut self, from: u32, to: u32) {
@@ -88,34 +87,38 @@ impl<T: Number + InScratch> Passes<T> {
         if pass.ids.is_empty() {
             return Ok(Vec::new());
         }
-        let mut places = Vec::with_capacity(pass.ids.len());
+        let mut slots = Vec::with_capacity(pass.ids.len());
         for span in pass.spans {
-            let place =
-                |token: usize| [span.blocks[token / BLOCK_TOKENS] as usize, token % BLOCK_TOKENS];
-            places.extend((span.past..span.past + span.rows.len()).map(place));
+            slots.extend((span.past..span.past + span.rows.len()).map(|token| CacheSlot {
+                block: span.blocks[token / BLOCK_TOKENS] as usize,
+                token: token % BLOCK_TOKENS,
+            }));
         }
         self.embed(pass);
-        let Self { instructions, shape, rotations, model, pool, cache, state, head, .. } = self;
-        let context = Context {
+        let Self { instructions, shape, rotations, model, workers, cache, activations, .. } = self;
+        let context = PassContext {
             instructions: *instructions,
             shape,
             pass,
-            places: &places,
+            slots: &slots,
             cosines: &rotations.cosines,
             sines: &rotations.sines,
         };
+        // Each layer is followed by the input norm of the next one, the last by the final norm.
         let norms = model.layers.iter().skip(1).map(|layer| layer.input_norm.as_slice());
         let norms = norms.chain([model.final_norm.as_slice()]);
         let layers = self.layers.iter().zip(&mut cache.layers);
-        for ((config, cache), weights) in layers.zip(model.layers.iter().zip(norms)) {
-            layer::compute(&context, pool, state, (config, cache), weights);
+        for ((config, cache), (weights, next_norm)) in layers.zip(model.layers.iter().zip(norms)) {
+            let layer = LayerInputs { config, weights, next_norm };
+            layer::compute(&context, workers, activations, &layer, cache);
         }
-        head.draw(*instructions, pool, (shape, model), state, draws)
+        let inputs = HeadInputs { instructions: *instructions, shape, model };
+        self.head.draw(&inputs, workers, activations, draws)
     }
 
-    /// That a pass stays within the vocabulary, the positions and the pool.
+    /// Checks that a pass stays within the vocabulary, the positions and the cache.
     fn check(&self, pass: &Pass<'_>, draws: &[Draw]) -> Result<(), EngineError> {
-        let refuse = |text: String| Err(EngineError::Other(format!("a pass {text}")));
+        let refuse = |text: String| Err(EngineError::InvalidPass(text));
         let rows = pass.ids.len();
         if pass.positions.len() != rows {
             return refuse(format!("has {} positions for {rows} ids", pass.positions.len()));
@@ -125,8 +128,9 @@ impl<T: Number + InScratch> Passes<T> {
             return refuse(format!("has the token {id}, the vocabulary {vocabulary}"));
         }
         let positions = self.rotations.cosines.len() / self.shape.head_dim;
-        if let Some(place) = pass.positions.iter().find(|&&place| place as usize >= positions) {
-            return refuse(format!("has the position {place}, the runner {positions}"));
+        let beyond = pass.positions.iter().find(|&&position| position as usize >= positions);
+        if let Some(position) = beyond {
+            return refuse(format!("has the position {position}, the runner {positions}"));
         }
         let mut end = 0;
         for span in pass.spans {
@@ -138,12 +142,12 @@ impl<T: Number + InScratch> Passes<T> {
             }
             end = span.rows.end;
             let needed = (span.past + span.rows.len()).div_ceil(BLOCK_TOKENS);
-            if span.blocks.len() < needed {
-                let found = span.blocks.len();
-                return refuse(format!("has a span of {found} blocks that needs {needed}"));
+            let given = span.blocks.len();
+            if given < needed {
+                return refuse(format!("has a span of {given} blocks that needs {needed}"));
             }
             if let Some(block) = span.blocks.iter().find(|&&block| block as usize >= self.blocks) {
-                return refuse(format!("names the block {block}, the pool has {}", self.blocks));
+                return refuse(format!("names the block {block}, the cache has {}", self.blocks));
             }
         }
         if end != rows {
@@ -155,22 +159,22 @@ impl<T: Number + InScratch> Passes<T> {
         Ok(())
     }
 
-    /// The embeddings of all rows, and what the first norm needs.
+    /// Writes the embeddings of all rows to the residual stream, and prepares the first norm.
     fn embed(&mut self, pass: &Pass<'_>) {
-        let Self { shape, instructions, state, model, .. } = self;
-        state.resize(shape, pass.ids.len());
-        let padded = state.padded;
-        let residual = state.residual.chunks_exact_mut(PANEL * padded);
-        let normed = state.normed.chunks_exact_mut(PANEL * padded);
-        let squares = state.squares.chunks_exact_mut(padded);
+        let Self { shape, instructions, activations, model, .. } = self;
+        activations.resize(shape, pass.ids.len());
+        let padded = activations.padded;
+        let residual = activations.residual.chunks_exact_mut(PANEL * padded);
+        let normed = activations.normed.chunks_exact_mut(PANEL * padded);
+        let squares = activations.squares.chunks_exact_mut(padded);
         let mut units: Vec<_> = residual.zip(normed.zip(squares)).enumerate().collect();
         let norm = model.layers.first().map_or(&model.final_norm, |layer| &layer.input_norm);
-        self.pool.each(&mut units, |(panel, (residual, (normed, squares)))| {
+        self.workers.each(&mut units, |(panel, (residual, (normed, squares)))| {
             let engaged = instructions.engage();
             let columns = *panel * PANEL..((*panel + 1) * PANEL).min(shape.hidden);
             let (residual, _) = residual.as_chunks_mut::<PANEL>();
             let (normed, _) = normed.as_chunks_mut::<PANEL>();
-            let norm = layer::of_panel(norm, *panel);
+            let norm = layer::panel_of(norm, *panel);
             for (row, &id) in pass.ids.iter().enumerate() {
                 let embedding = &model.embedding[id as usize * shape.hidden..][..shape.hidden];
                 let residual = &mut residual[row];

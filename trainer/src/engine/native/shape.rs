@@ -1,9 +1,9 @@
-//! Dimensions of a model as the kernels see them: filled up to whole panels.
+//! Dimensions of a model as the kernels see them: padded to whole panels.
 
 use super::kernel::{PANEL, ROWS_UNIT};
 use crate::policy::ModelConfig;
 
-/// Dimensions; those called padded are multiples of [`PANEL`].
+/// Dimensions of a model; those named `padded` are multiples of [`PANEL`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
     pub(super) vocabulary: usize,
@@ -13,7 +13,7 @@ pub(super) struct Shape {
     pub(super) intermediate_padded: usize,
     pub(super) heads: usize,
     pub(super) key_value_heads: usize,
-    /// Query heads of each key and value head.
+    /// Query heads that share a key and value head.
     pub(super) group: usize,
     pub(super) head_dim: usize,
     pub(super) head_dim_padded: usize,
@@ -21,8 +21,11 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    pub(super) fn of(config: &ModelConfig) -> Self {
-        let size = |value: i64| usize::try_from(value).unwrap_or(0);
+    pub(super) fn new(config: &ModelConfig) -> Self {
+        let size = |value: i64| {
+            usize::try_from(value)
+                .expect("the sizes of a checked model configuration are at least 1")
+        };
         let padded = |value: i64| size(value).next_multiple_of(PANEL);
         Self {
             vocabulary: size(config.vocab_size),
@@ -32,7 +35,7 @@ impl Shape {
             intermediate_padded: padded(config.intermediate_size),
             heads: size(config.heads),
             key_value_heads: size(config.key_value_heads),
-            group: size(config.heads) / size(config.key_value_heads).max(1),
+            group: size(config.heads) / size(config.key_value_heads),
             head_dim: size(config.head_dim),
             head_dim_padded: padded(config.head_dim),
             epsilon: config.rms_norm_epsilon as f32,
@@ -40,7 +43,7 @@ impl Shape {
     }
 }
 
-/// Rows of a buffer that holds `rows`.
+/// Returns the rows of a buffer that holds `rows` rows, padded to what a kernel reads together.
 pub(super) fn padded_rows(rows: usize) -> usize {
     rows.next_multiple_of(ROWS_UNIT)
 }

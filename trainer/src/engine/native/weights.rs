@@ -1,46 +1,46 @@
-//! The weights of a model, packed.
+//! The packed weights of a model.
 
 use super::kernel::{Instructions, Number, PANEL};
-use super::pack::{Layout, Packed, in_blocks, in_order, in_pairs};
-use super::pool::Pool;
+use super::pack::{Layout, PackedMatrix, in_blocks, in_order, in_pairs};
 use super::shape::Shape;
+use super::workers::Workers;
 use crate::policy::{HostLayer, HostLinear, HostModel};
 
-/// Tokens of the vocabulary that the head computes at a time.
+/// Tokens of the vocabulary whose logits the head computes at a time.
 pub(super) const VOCABULARY_BLOCK: usize = 256;
 
-/// A packed map and its bias, zeros where the model has none.
+/// A packed linear map with its bias, which is zero where the model has none.
 #[derive(Debug)]
-pub(super) struct Map<T> {
-    pub(super) weight: Packed<T>,
+pub(super) struct PackedLinear<T> {
+    pub(super) weight: PackedMatrix<T>,
     pub(super) bias: Vec<f32>,
 }
 
-/// Weights of one layer; the norms are filled up with zeros.
+/// The weights of one layer; the norms are padded with zeros.
 #[derive(Debug)]
-pub(super) struct LayerWeights<T> {
+pub(super) struct PackedLayer<T> {
     pub(super) input_norm: Vec<f32>,
-    pub(super) query_key_value: Map<T>,
+    pub(super) query_key_value: PackedLinear<T>,
     /// `[heads + kv_heads, head_dim]`
     pub(super) query_key_norm: Option<Vec<f32>>,
-    pub(super) output: Map<T>,
+    pub(super) output: PackedLinear<T>,
     pub(super) post_norm: Vec<f32>,
-    pub(super) gate_up: Map<T>,
-    pub(super) down: Map<T>,
+    pub(super) gate_up: PackedLinear<T>,
+    pub(super) down: PackedLinear<T>,
 }
 
-/// All that a pass reads.
+/// All weights that a pass reads.
 #[derive(Debug)]
 pub(super) struct PackedModel<T> {
     /// `[vocab, hidden]`
     pub(super) embedding: Vec<f32>,
-    pub(super) layers: Vec<LayerWeights<T>>,
+    pub(super) layers: Vec<PackedLayer<T>>,
     pub(super) final_norm: Vec<f32>,
-    pub(super) head: Packed<T>,
+    pub(super) head: PackedMatrix<T>,
     layouts: Layouts,
 }
 
-/// How each kind of matrix is laid out.
+/// The layout of each kind of matrix.
 #[derive(Debug)]
 struct Layouts {
     query_key_value: Layout,
@@ -51,7 +51,7 @@ struct Layouts {
 }
 
 impl Layouts {
-    fn of(shape: &Shape) -> Self {
+    fn new(shape: &Shape) -> Self {
         let hidden = || in_order(shape.hidden, PANEL);
         Self {
             query_key_value: Layout {
@@ -70,39 +70,42 @@ impl Layouts {
 }
 
 impl<T: Number> PackedModel<T> {
-    /// Room for the weights of a model, in bytes with scales if `bytes`.
+    /// Allocates the weights of a model, all zeros; as integers of 8 bits with scales if `bytes`.
     pub(super) fn zeros(shape: &Shape, layers: usize, bytes: bool) -> Self {
-        let layouts = Layouts::of(shape);
-        let map = |layout: &Layout| Map { weight: Packed::zeros(layout, bytes), bias: Vec::new() };
-        let layer = |_| LayerWeights {
+        let layouts = Layouts::new(shape);
+        let linear = |layout: &Layout| PackedLinear {
+            weight: PackedMatrix::zeros(layout, bytes),
+            bias: Vec::new(),
+        };
+        let layer = |_| PackedLayer {
             input_norm: Vec::new(),
-            query_key_value: map(&layouts.query_key_value),
+            query_key_value: linear(&layouts.query_key_value),
             query_key_norm: None,
-            output: map(&layouts.output),
+            output: linear(&layouts.output),
             post_norm: Vec::new(),
-            gate_up: map(&layouts.gate_up),
-            down: map(&layouts.down),
+            gate_up: linear(&layouts.gate_up),
+            down: linear(&layouts.down),
         };
         Self {
             embedding: vec![0.0; shape.vocabulary * shape.hidden],
             layers: (0..layers).map(layer).collect(),
             final_norm: Vec::new(),
-            head: Packed::zeros(&layouts.head, bytes),
+            head: PackedMatrix::zeros(&layouts.head, bytes),
             layouts,
         }
     }
 
-    /// Takes over all weights of `source`, which has the shape that this was made for.
+    /// Copies all weights of `source`, which must have the shape that this model was allocated for.
     pub(super) fn fill(
         &mut self,
         instructions: Instructions,
-        pool: &mut Pool,
+        workers: &mut Workers,
         source: &HostModel<'_>,
     ) {
         let columns = source.embedding.columns;
         let mut rows: Vec<(usize, &mut [f32])> =
             self.embedding.chunks_mut(columns * VOCABULARY_BLOCK).enumerate().collect();
-        pool.each(&mut rows, |(block, rows)| {
+        workers.each(&mut rows, |(block, rows)| {
             for (row, numbers) in rows.chunks_exact_mut(columns).enumerate() {
                 source.embedding.read_row(*block * VOCABULARY_BLOCK + row, numbers);
             }
@@ -113,20 +116,21 @@ impl<T: Number> PackedModel<T> {
             let HostLayer { input_norm, post_norm, .. } = source;
             (layer.input_norm, layer.post_norm) = (padded(input_norm), padded(post_norm));
             layer.query_key_norm.clone_from(&source.query_key_norm);
-            let mut fill = |map: &mut Map<T>, source: &HostLinear<'_>, layout: &Layout| {
-                map.weight.fill(instructions, pool, &source.weight, layout);
-                map.bias = layout.spread(source.bias.as_deref());
-            };
+            let mut fill =
+                |linear: &mut PackedLinear<T>, source: &HostLinear<'_>, layout: &Layout| {
+                    linear.weight.fill(instructions, workers, &source.weight, layout);
+                    linear.bias = layout.spread(source.bias.as_deref());
+                };
             fill(&mut layer.query_key_value, &source.query_key_value, query_key_value);
             fill(&mut layer.output, &source.output, output);
             fill(&mut layer.gate_up, &source.gate_up, gate_up);
             fill(&mut layer.down, &source.down, down);
         }
-        self.head.fill(instructions, pool, &source.head, head);
+        self.head.fill(instructions, workers, &source.head, head);
     }
 }
 
-/// The weights of a norm with zeros behind them.
+/// Returns the weights of a norm, padded with zeros to whole panels.
 fn padded(weights: &[f32]) -> Vec<f32> {
     let mut weights = weights.to_vec();
     weights.resize(weights.len().next_multiple_of(PANEL), 0.0);

@@ -1,11 +1,11 @@
 //! Threads that share the units of one job after another.
 //!
-//! A decode step is some two hundred jobs of a few microseconds each. A thread that has nothing to do
-//! looks for the next job for a short while and then sleeps, so that a busy machine is not made
-//! busier. Units are claimed one by one, and nobody waits for a thread that has claimed none: a
-//! thread that the system has taken off its core delays only the unit it was in.
+//! A decode step is about two hundred jobs of a few microseconds each. An idle thread looks for the next
+//! job for a short while and then sleeps, so as not to load a busy machine further. Units are claimed one
+//! by one, and nobody waits for a thread that has claimed none. A thread that the system suspends delays
+//! only the unit that it was computing.
 //!
-//! Invariant: which thread computes a unit never changes what is computed.
+//! Invariant: the results do not depend on which thread computes a unit.
 
 #![expect(unsafe_code, reason = "units are handed to threads that outlive the borrow of the job")]
 
@@ -15,27 +15,28 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-/// Looks for work before a thread sleeps; each is some tens of nanoseconds.
+/// The number of times that a thread looks for work before it sleeps; each takes some tens of nanoseconds.
 const LOOKS_MAX: usize = 1000;
 
-/// Threads that work together with the one that calls [`Pool::each`].
+/// Threads that compute together with the one that calls [`Workers::each`].
 #[derive(Debug)]
-pub(crate) struct Pool {
-    shared: Arc<Shared>,
-    workers: Vec<JoinHandle<()>>,
+pub(crate) struct Workers {
+    board: Arc<JobBoard>,
+    handles: Vec<JoinHandle<()>>,
 }
 
-/// What a unit is computed by.
+/// The function that computes a unit, given its index.
 struct Job<'a> {
     run: &'a (dyn Fn(usize) + Sync),
 }
 
+/// The current job, shared by all threads.
 #[derive(Debug)]
-struct Shared {
-    /// The number of the job in the upper half, its units that nobody has claimed in the lower.
+struct JobBoard {
+    /// The number of the job in the upper half, the number of its unclaimed units in the lower half.
     ticket: AtomicU64,
-    /// Points to the job whose number the ticket bears; read only by who has claimed a unit of it,
-    /// which keeps it alive.
+    /// Points to the job whose number is in the ticket. A thread dereferences it only after claiming a unit
+    /// of the job, which keeps the job alive.
     job: AtomicPtr<Job<'static>>,
     /// Units of the job that are computed.
     done: AtomicU32,
@@ -43,16 +44,16 @@ struct Shared {
     panicked: AtomicBool,
     closing: AtomicBool,
     sleepers: AtomicUsize,
-    /// Guards the falling asleep of workers and of the caller.
+    /// Held while a worker or the caller falls asleep.
     sleep: Mutex<()>,
     published: Condvar,
     finished: Condvar,
 }
 
-impl Pool {
-    /// `threads` in all, the caller among them; 0 counts as 1.
+impl Workers {
+    /// Starts threads so that `threads` compute, including the caller; 0 counts as 1.
     pub(crate) fn new(threads: usize) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared {
+        let board = Arc::new(JobBoard {
             ticket: AtomicU64::new(0),
             job: AtomicPtr::new(ptr::null_mut()),
             done: AtomicU32::new(0),
@@ -64,46 +65,45 @@ impl Pool {
             published: Condvar::new(),
             finished: Condvar::new(),
         });
-        let mut pool = Self { shared, workers: Vec::new() };
+        let mut workers = Self { board, handles: Vec::new() };
         for index in 1..threads {
-            let shared = Arc::clone(&pool.shared);
+            let board = Arc::clone(&workers.board);
             let builder = thread::Builder::new().name(format!("runner-{index}"));
-            pool.workers.push(builder.spawn(move || shared.work())?);
+            workers.handles.push(builder.spawn(move || board.work())?);
         }
-        Ok(pool)
+        Ok(workers)
     }
 
-    /// Calls `compute` once with each unit, on whichever thread is free.
+    /// Calls `compute` once with each unit, on whichever thread is free; returns when all are computed.
     pub(crate) fn each<U: Send>(&mut self, units: &mut [U], compute: impl Fn(&mut U) + Sync) {
-        if self.workers.is_empty() || units.len() < 2 {
+        if self.handles.is_empty() || units.len() < 2 {
             units.iter_mut().for_each(compute);
             return;
         }
-        let count = u32::try_from(units.len()).unwrap_or(u32::MAX);
-        debug_assert_eq!(count as usize, units.len(), "units of a job");
+        let count = u32::try_from(units.len()).expect("a job has fewer than 2^32 units");
         let first = AtomicPtr::new(units.as_mut_ptr());
         let run = |index: usize| {
-            // SAFETY: each index below the length is claimed exactly once, so that no two references
-            // to a unit exist; `each` returns only when all are computed.
+            // SAFETY: each index below the length is claimed exactly once, so no two references to a unit
+            // exist. `each` returns only when all units are computed.
             compute(unsafe { &mut *first.load(Ordering::Relaxed).add(index) });
         };
-        self.shared.run(count, &Job { run: &run });
+        self.board.run(count, &Job { run: &run });
     }
 }
 
-impl Drop for Pool {
+impl Drop for Workers {
     fn drop(&mut self) {
-        self.shared.closing.store(true, Ordering::SeqCst);
-        drop(self.shared.sleep.lock().unwrap_or_else(PoisonError::into_inner));
-        self.shared.published.notify_all();
-        for worker in self.workers.drain(..) {
-            let _ = worker.join();
+        self.board.closing.store(true, Ordering::SeqCst);
+        drop(self.board.sleep.lock().unwrap_or_else(PoisonError::into_inner));
+        self.board.published.notify_all();
+        for handle in self.handles.drain(..) {
+            let _ = handle.join();
         }
     }
 }
 
-impl Shared {
-    /// Publishes a job, helps with it and returns when all of it is computed.
+impl JobBoard {
+    /// Publishes a job, helps to compute it, and returns when all units are computed.
     fn run(&self, units: u32, job: &Job<'_>) {
         self.done.store(0, Ordering::Relaxed);
         self.units.store(units, Ordering::Relaxed);
@@ -114,7 +114,7 @@ impl Shared {
             drop(self.sleep.lock().unwrap_or_else(PoisonError::into_inner));
             self.published.notify_all();
         }
-        while self.compute_one() {}
+        while self.try_compute_unit() {}
         let mut looks = 0;
         while self.done.load(Ordering::SeqCst) < units {
             looks += 1;
@@ -132,11 +132,11 @@ impl Shared {
         }
     }
 
-    /// Claims a unit and computes it; false if there is none.
-    fn compute_one(&self) -> bool {
+    /// Tries to claim a unit and computes it if it was claimed. Returns `false` if no unit is left.
+    fn try_compute_unit(&self) -> bool {
         let ticket = self.ticket.load(Ordering::SeqCst);
-        let left = ticket as u32;
-        if left == 0 {
+        let unclaimed = ticket as u32;
+        if unclaimed == 0 {
             return false;
         }
         let job = self.job.load(Ordering::SeqCst);
@@ -145,10 +145,10 @@ impl Shared {
         if claim.is_err() {
             return true;
         }
-        // SAFETY: the claim succeeded, so the job that the ticket bears is not finished: the pointer,
-        // stored before the ticket, is its, and `run` has not returned.
+        // SAFETY: the claim succeeded, so the job of this ticket is not finished and `JobBoard::run` has not
+        // returned. The pointer was stored before the ticket, so it points to that job.
         let run = unsafe { &*job }.run;
-        if catch_unwind(AssertUnwindSafe(|| run(left as usize - 1))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| run(unclaimed as usize - 1))).is_err() {
             self.panicked.store(true, Ordering::SeqCst);
         }
         let units = self.units.load(Ordering::Relaxed);
@@ -159,11 +159,11 @@ impl Shared {
         true
     }
 
-    /// The life of a worker.
+    /// Computes units until the board is closed; runs on each worker.
     fn work(&self) {
         let mut looks = 0;
         while !self.closing.load(Ordering::SeqCst) {
-            if self.compute_one() {
+            if self.try_compute_unit() {
                 looks = 0;
                 continue;
             }

@@ -1,13 +1,13 @@
 //! Element-wise loops, written once in plain Rust and compiled for each width of vectors.
 //!
-//! The compiler turns them into vectors of the enabled instructions. None of them lets it change the
-//! order of a sum or join a product with a sum, so that all levels compute the same numbers.
+//! The compiler turns them into vectors of the enabled instructions. None of the loops permits it to change
+//! the order of a sum or to fuse a product with a sum, so all levels compute the same numbers.
 
 #![expect(unsafe_code, reason = "instructions chosen at run time")]
 
-use super::{Engaged, Level, Number, PANEL};
+use super::{EngagedThread, Level, Number, PANEL};
 
-/// Defines a function of an [`Engaged`] thread whose body is compiled for each width of vectors.
+/// Defines a function whose body is compiled for each width of vectors; an [`EngagedThread`] selects one.
 macro_rules! compiled_for_each_level {
     (
         $(#[$doc:meta])*
@@ -16,7 +16,7 @@ macro_rules! compiled_for_each_level {
     ) => {
         $(#[$doc])*
         pub(in crate::engine::native) fn $name $(<$number: Number>)? (
-            engaged: &Engaged,
+            engaged: &EngagedThread,
             $($argument: $type),+
         ) $(-> $result)? {
             #[inline(always)]
@@ -51,11 +51,11 @@ macro_rules! compiled_for_each_level {
     };
 }
 
-/// `e^x` for `x` up to 88, to 2 units in the last place; 0 below -87 (J.-M. Muller, "Elementary
+/// Returns `e^x` for `x` up to 88, to 2 units in the last place, and 0 below -87 (J.-M. Muller, "Elementary
 /// Functions", 2016, section 6.2: reduction by multiples of ln 2, then a polynomial).
 #[inline(always)]
 pub(in crate::engine::native) fn exponential(x: f32) -> f32 {
-    // Above this, adding leaves no fraction, which rounds to the nearest integer.
+    // 1.5 * 2^23: adding it leaves no fraction, which rounds to the nearest integer.
     const ROUNDER: f32 = 12_582_912.0;
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
@@ -63,18 +63,18 @@ pub(in crate::engine::native) fn exponential(x: f32) -> f32 {
     let shifted = clamped * std::f32::consts::LOG2_E + ROUNDER;
     let multiple = shifted - ROUNDER;
     let rest = clamped - multiple * LN_2_HIGH - multiple * LN_2_LOW;
-    // Minimax on [-ln 2 / 2, ln 2 / 2], as Cephes' expf has it.
+    // The minimax polynomial of Cephes' expf on [-ln 2 / 2, ln 2 / 2].
     let mut sum = 1.987_569_1e-4;
     for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
         sum = sum * rest + coefficient;
     }
     let value = sum * (rest * rest) + rest + 1.0;
-    // The integer stands in the lowest bits of the shifted number; it becomes the exponent.
+    // The integer is in the lowest bits of the shifted number; it becomes the exponent.
     let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000));
     if x < -87.0 { 0.0 } else { value * power }
 }
 
-/// The sum of a panel's numbers, always in the same order.
+/// Returns the sum of a panel's numbers, always added in the same order.
 #[inline(always)]
 fn sum_of_panel(numbers: &[f32; PANEL]) -> f32 {
     let mut sums = *numbers;
@@ -88,7 +88,7 @@ fn sum_of_panel(numbers: &[f32; PANEL]) -> f32 {
     sums[0]
 }
 
-/// The largest of a panel's numbers.
+/// Returns the largest of a panel's numbers.
 #[inline(always)]
 fn largest_of_panel(numbers: &[f32; PANEL]) -> f32 {
     let mut best = *numbers;
@@ -104,8 +104,8 @@ fn largest_of_panel(numbers: &[f32; PANEL]) -> f32 {
 }
 
 compiled_for_each_level! {
-    /// Writes a row's panel of the residual stream times the next norm's weights; returns the sum of
-    /// its squares.
+    /// Writes a row's panel of the residual stream times the next norm's weights; returns the sum of the
+    /// panel's squares.
     begin_norm<T>(
         residual: &[f32; PANEL],
         weights: &[f32; PANEL],
@@ -121,8 +121,8 @@ compiled_for_each_level! {
 }
 
 compiled_for_each_level! {
-    /// Adds a panel of products, each times its column's scale, and its column's bias, to the
-    /// residual stream of a row.
+    /// Adds a panel of products to a row's residual stream, each times its column's scale plus its
+    /// column's bias.
     add_to_residual(
         residual: &mut [f32; PANEL],
         sums: &[f32; PANEL],
@@ -136,8 +136,8 @@ compiled_for_each_level! {
 }
 
 compiled_for_each_level! {
-    /// The gated unit of a row's panel, `silu(gate) * up`, each product times `scale` and its
-    /// column's own scale, plus its column's bias.
+    /// Computes the gated unit of a row's panel, `silu(gate) * up`. Gate and up are products times the row's
+    /// `scale` and their column's scale, plus their column's bias.
     gate<T>(
         sums: [&[f32; PANEL]; 2],
         scale: f32,
@@ -156,30 +156,30 @@ compiled_for_each_level! {
 }
 
 compiled_for_each_level! {
-    /// `numbers * scale * scales + biases`, in place.
+    /// Computes `numbers * scale * scales + biases` in place.
     scale_and_shift(numbers: &mut [f32], scale: f32, scales: &[f32], biases: &[f32]) {
-        for ((number, own), bias) in numbers.iter_mut().zip(scales).zip(biases) {
-            *number = *number * (scale * *own) + *bias;
+        for ((number, column_scale), bias) in numbers.iter_mut().zip(scales).zip(biases) {
+            *number = *number * (scale * *column_scale) + *bias;
         }
     }
 }
 
 compiled_for_each_level! {
-    /// Turns a head over its halves: `x cos + rotate_half(x) sin`, as Hugging Face lays heads out.
-    turn(head: &mut [f32], cosines: &[f32], sines: &[f32]) {
+    /// Rotates a head over its halves: `x cos + rotate_half(x) sin`, in Hugging Face's layout of heads.
+    rotate(head: &mut [f32], cosines: &[f32], sines: &[f32]) {
         let half = head.len() / 2;
         let (first, second) = head.split_at_mut(half);
         let (cosines, sines) = (&cosines[..half], &sines[..half]);
-        for (((one, other), cosine), sine) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
-            let (left, right) = (*one, *other);
-            *one = left * *cosine - right * *sine;
-            *other = right * *cosine + left * *sine;
+        for (((x, y), cosine), sine) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
+            let (left, right) = (*x, *y);
+            *x = left * *cosine - right * *sine;
+            *y = right * *cosine + left * *sine;
         }
     }
 }
 
 compiled_for_each_level! {
-    /// Rounds numbers.
+    /// Rounds numbers to `T`.
     narrow<T>(numbers: &[f32], rounded: &mut [T]) {
         for (rounded, number) in rounded.iter_mut().zip(numbers) {
             *rounded = T::round(*number);
@@ -188,16 +188,16 @@ compiled_for_each_level! {
 }
 
 compiled_for_each_level! {
-    /// Widens whole numbers, which bfloat16 holds as they are.
+    /// Converts integers, which bfloat16 represents exactly.
     widen_bytes<T>(bytes: &[i8], widened: &mut [T]) {
         for (widened, byte) in widened.iter_mut().zip(bytes) {
-            *widened = T::whole(*byte);
+            *widened = T::from_byte(*byte);
         }
     }
 }
 
 compiled_for_each_level! {
-    /// The largest of the numbers, whole panels of them; minus infinity if there are none.
+    /// Returns the largest of the numbers, which are whole panels; minus infinity if there are none.
     largest(numbers: &[f32]) -> f32 {
         let mut best = [f32::NEG_INFINITY; PANEL];
         for panel in numbers.as_chunks::<PANEL>().0 {
@@ -210,8 +210,8 @@ compiled_for_each_level! {
 }
 
 compiled_for_each_level! {
-    /// Writes `e^(number - shift)` of whole panels of numbers, rounded; the sum of what was not yet
-    /// rounded is returned.
+    /// Writes `e^(number - shift)` of whole panels of numbers, rounded. Returns the sum of the values before
+    /// rounding.
     exponentials<T>(numbers: &[f32], shift: f32, rounded: &mut [T]) -> f32 {
         let mut sums = [0.0; PANEL];
         let panels = numbers.as_chunks::<PANEL>().0.iter();
@@ -227,7 +227,7 @@ compiled_for_each_level! {
 }
 
 compiled_for_each_level! {
-    /// The sum of `e^(number - shift)` over whole panels of numbers.
+    /// Returns the sum of `e^(number - shift)` over whole panels of numbers.
     sum_of_exponentials(numbers: &[f32], shift: f32) -> f32 {
         let mut sums = [0.0; PANEL];
         for panel in numbers.as_chunks::<PANEL>().0 {
@@ -240,7 +240,7 @@ compiled_for_each_level! {
 }
 
 compiled_for_each_level! {
-    /// Multiplies numbers by one.
+    /// Multiplies all numbers by `factor`.
     multiply_by(numbers: &mut [f32], factor: f32) {
         for number in numbers {
             *number *= factor;
@@ -249,10 +249,10 @@ compiled_for_each_level! {
 }
 
 compiled_for_each_level! {
-    /// Turns products into logits: times the row's and the column's scale, by the temperature.
+    /// Turns products into logits: times the row's and the column's scale, divided by the temperature.
     finish_logits(logits: &mut [f32], scale: f32, scales: &[f32], temperature: f32) {
-        for (logit, own) in logits.iter_mut().zip(scales) {
-            *logit = *logit * (scale * *own) / temperature;
+        for (logit, column_scale) in logits.iter_mut().zip(scales) {
+            *logit = *logit * (scale * *column_scale) / temperature;
         }
     }
 }

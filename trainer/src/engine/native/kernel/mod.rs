@@ -1,10 +1,13 @@
 //! Matrix products and element-wise loops in the instructions of this processor.
 //!
-//! A [`Instructions`] exists only for instructions that the processor has, which makes calling them safe;
-//! every kernel checks the lengths of its slices once. The order in which a sum is taken depends on
-//! its length and on the instructions, never on how many rows are computed together.
+//! An [`Instructions`] exists only for instructions that the processor supports, so calling them is safe.
+//! Every kernel checks the lengths of its slices once. The order of a sum depends on its length and on the
+//! instructions, never on the number of rows that are computed together.
 
-#![expect(clippy::inline_always, reason = "a body takes the instructions of who it is put into")]
+#![expect(
+    clippy::inline_always,
+    reason = "a body is compiled with the instructions of the function that it is inlined into"
+)]
 
 pub(super) mod lanes;
 mod portable;
@@ -16,16 +19,16 @@ mod vectors_x86;
 use std::fmt;
 use std::marker::PhantomData;
 
-/// Columns of a panel: what a product computes for some rows at a time.
+/// Columns of a panel, which a product computes for some rows at a time.
 pub(super) const PANEL: usize = 32;
 
 /// Numbers of each row that one step of a product multiplies.
 pub(super) const STEP: usize = 32;
 
-/// Rows that a product may compute at a time.
+/// The most rows that a product computes at a time.
 pub(super) const ROWS_MAX: usize = 32;
 
-/// Rows that are always readable and writable together, since tiles have as many.
+/// The multiple of rows that must be readable and writable, since a tile has as many.
 pub(super) const ROWS_UNIT: usize = 16;
 
 /// A 16-bit brain float: the upper half of an `f32`.
@@ -34,7 +37,7 @@ pub(super) const ROWS_UNIT: usize = 16;
 pub(super) struct Bf16(pub(super) u16);
 
 impl Bf16 {
-    /// Rounds to the nearest, ties to even; what is no number stays none.
+    /// Rounds to the nearest, ties to even; NaN stays NaN.
     #[inline(always)]
     pub(super) fn round(number: f32) -> Self {
         let bits = number.to_bits();
@@ -48,16 +51,16 @@ impl Bf16 {
     }
 }
 
-/// What activations, keys, values and weights are multiplied as.
+/// The type in which activations, keys, values and weights are multiplied.
 pub(super) trait Number: Copy + Default + Send + Sync + fmt::Debug + 'static {
-    /// Numbers of a column of a right-hand matrix that lie side by side.
+    /// Consecutive numbers of a column that lie next to each other in a right-hand matrix.
     const PAIR: usize;
 
     fn round(number: f32) -> Self;
-    /// A whole number, which is held as it is.
-    fn whole(byte: i8) -> Self;
+    /// Converts an integer exactly.
+    fn from_byte(byte: i8) -> Self;
     fn widen(self) -> f32;
-    fn multiply(engaged: &Engaged, product: &mut Product<'_, Self>);
+    fn multiply(engaged: &EngagedThread, product: &mut Product<'_, Self>);
 }
 
 impl Number for f32 {
@@ -69,7 +72,7 @@ impl Number for f32 {
     }
 
     #[inline(always)]
-    fn whole(byte: i8) -> Self {
+    fn from_byte(byte: i8) -> Self {
         f32::from(byte)
     }
 
@@ -78,7 +81,7 @@ impl Number for f32 {
         self
     }
 
-    fn multiply(engaged: &Engaged, product: &mut Product<'_, Self>) {
+    fn multiply(engaged: &EngagedThread, product: &mut Product<'_, Self>) {
         product.check();
         match engaged.level {
             #[cfg(target_arch = "x86_64")]
@@ -99,8 +102,8 @@ impl Number for Bf16 {
     }
 
     #[inline(always)]
-    fn whole(byte: i8) -> Self {
-        // Seven bits and a sign fit the upper half.
+    fn from_byte(byte: i8) -> Self {
+        // Seven bits and a sign fit into the upper half.
         Self((f32::from(byte).to_bits() >> 16) as u16)
     }
 
@@ -109,7 +112,7 @@ impl Number for Bf16 {
         self.widen()
     }
 
-    fn multiply(engaged: &Engaged, product: &mut Product<'_, Self>) {
+    fn multiply(engaged: &EngagedThread, product: &mut Product<'_, Self>) {
         product.check();
         match engaged.level {
             #[cfg(target_arch = "x86_64")]
@@ -123,14 +126,14 @@ impl Number for Bf16 {
     }
 }
 
-/// Where the number of row `depth` and column `column` of a right-hand matrix with `columns` columns
-/// lies: rows of `PAIR` depths, in which the depths of a column lie side by side.
+/// Returns the offset of row `depth` and column `column` in a right-hand matrix with `columns` columns. The
+/// matrix is stored in rows of `PAIR` depths, in which the depths of a column lie next to each other.
 #[inline(always)]
-pub(super) fn place<T: Number>(depth: usize, column: usize, columns: usize) -> usize {
+pub(super) fn right_offset<T: Number>(depth: usize, column: usize, columns: usize) -> usize {
     (depth / T::PAIR * columns + column) * T::PAIR + depth % T::PAIR
 }
 
-/// Where the numbers of one step begin.
+/// The offsets at which the numbers of one step begin.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub(super) struct Step {
@@ -143,22 +146,22 @@ pub(super) struct Step {
 #[derive(Debug)]
 pub(super) struct Product<'a, T> {
     pub(super) steps: &'a [Step],
-    /// Row `r` of a step lies at `step.left + r * left_stride`.
+    /// Row `r` of a step is at `step.left + r * left_stride`.
     pub(super) left: &'a [T],
     pub(super) left_stride: usize,
-    /// Placed by [`place`], with `right_columns` columns.
+    /// Laid out by [`right_offset`], with `right_columns` columns.
     pub(super) right: &'a [T],
     pub(super) right_columns: usize,
     pub(super) rows: usize,
-    /// Row `r` lies at `r * sums_stride`.
+    /// Row `r` is at `r * sums_stride`.
     pub(super) sums: &'a mut [f32],
     pub(super) sums_stride: usize,
-    /// Whether the products are added to what `sums` holds.
+    /// `true` if the products are added to the contents of `sums`.
     pub(super) adds: bool,
 }
 
 impl<T: Number> Product<'_, T> {
-    /// That all that is read and written is there, up to whole units of rows.
+    /// Checks that the slices hold everything that is read and written, up to whole units of rows.
     fn check(&self) {
         assert!(self.rows <= ROWS_MAX, "rows of a product");
         let rows = self.rows.next_multiple_of(ROWS_UNIT).max(ROWS_UNIT);
@@ -169,7 +172,7 @@ impl<T: Number> Product<'_, T> {
         }
         let left_end = left.checked_add((rows - 1) * self.left_stride + STEP);
         assert!(left_end.is_some_and(|end| end <= self.left.len()), "numbers on the left");
-        let last = place::<T>(STEP - 1, PANEL - 1, self.right_columns);
+        let last = right_offset::<T>(STEP - 1, PANEL - 1, self.right_columns);
         let right_end = right.checked_add(last + 1);
         assert!(right_end.is_some_and(|end| end <= self.right.len()), "numbers on the right");
         let end = (rows - 1) * self.sums_stride + PANEL;
@@ -177,7 +180,7 @@ impl<T: Number> Product<'_, T> {
     }
 }
 
-/// The instructions of a processor, from the fewest on; each level has those before it.
+/// The instructions of a processor, fewest first; each level includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Level {
     Portable,
@@ -191,23 +194,23 @@ enum Level {
     Amx,
 }
 
-/// Proof that the processor has these instructions.
+/// Proof that the processor supports these instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instructions(Level);
 
 impl Instructions {
-    /// The fastest that this processor has.
+    /// Returns the fastest instructions of this processor.
     pub fn detect() -> Self {
         Self::available()[0]
     }
 
-    /// All that this processor has, fastest first; the last is portable.
+    /// Returns all instructions of this processor, fastest first; the last are the portable ones.
     pub fn available() -> Vec<Self> {
-        let mut found = Vec::new();
+        let mut available = Vec::new();
         #[cfg(target_arch = "x86_64")]
-        found.extend(vectors_x86::levels().into_iter().map(Self));
-        found.push(Self(Level::Portable));
-        found
+        available.extend(vectors_x86::levels().into_iter().map(Self));
+        available.push(Self(Level::Portable));
+        available
     }
 
     pub fn name(self) -> &'static str {
@@ -224,25 +227,25 @@ impl Instructions {
         }
     }
 
-    /// Makes the calling thread ready to compute.
-    pub(super) fn engage(self) -> Engaged {
+    /// Prepares the calling thread to compute.
+    pub(super) fn engage(self) -> EngagedThread {
         #[cfg(target_arch = "x86_64")]
         if self.0 == Level::Amx {
             shared::tiles_x86::configure();
         }
-        Engaged { level: self.0, here: PhantomData }
+        EngagedThread { level: self.0, on_this_thread: PhantomData }
     }
 }
 
-/// A thread that is ready to compute: its tiles are configured where there are any.
+/// Proof that the calling thread is ready to compute: its tiles are configured if the processor has any.
 #[derive(Debug)]
-pub(super) struct Engaged {
+pub(super) struct EngagedThread {
     level: Level,
-    /// The configuration is the thread's own.
-    here: PhantomData<*const ()>,
+    /// Keeps the proof on its thread, since the configuration is the thread's.
+    on_this_thread: PhantomData<*const ()>,
 }
 
-impl Drop for Engaged {
+impl Drop for EngagedThread {
     fn drop(&mut self) {
         #[cfg(target_arch = "x86_64")]
         if self.level == Level::Amx {

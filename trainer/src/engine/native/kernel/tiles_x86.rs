@@ -9,7 +9,7 @@ use shared::tiles_x86::TILE_ROWS;
 
 use super::{Bf16, Product, ROWS_UNIT};
 
-/// The product in one or two tiles of rows. Its lengths were checked up to whole tiles.
+/// Computes a product in one or two tiles of rows. Its lengths were checked up to whole tiles.
 pub(super) fn multiply(product: &mut Product<'_, Bf16>) {
     if product.steps.is_empty() || product.rows == 0 {
         return;
@@ -17,9 +17,11 @@ pub(super) fn multiply(product: &mut Product<'_, Bf16>) {
     if product.rows > ROWS_UNIT { multiply_two(product) } else { multiply_one(product) }
 }
 
+/// Computes up to 16 rows: two tiles of sums, one of the left side, two of the right side. The loop runs over
+/// the steps, whose numbers are loaded while the sums stay in their tiles.
 fn multiply_one(product: &mut Product<'_, Bf16>) {
-    // SAFETY: the offsets of every step, the rows and the sums were checked to lie in their slices;
-    // `configure` was called on this thread by who made the proof that is needed to get here.
+    // SAFETY: the offsets of every step, the rows and the sums were checked to lie in their slices. The
+    // caller holds an `EngagedThread`, so `configure` was called on this thread.
     unsafe {
         asm!(
             "test {adds}, {adds}",
@@ -60,9 +62,11 @@ fn multiply_one(product: &mut Product<'_, Bf16>) {
     }
 }
 
+/// Computes 17 to 32 rows: four tiles of sums, two of the left side, two of the right side. Each tile of the
+/// right side, which is the larger one in memory, is loaded once for both tiles of rows.
 fn multiply_two(product: &mut Product<'_, Bf16>) {
     let lower_sums = product.sums[TILE_ROWS * product.sums_stride..].as_mut_ptr();
-    // SAFETY: as for one tile of rows; the second begins 16 rows on.
+    // SAFETY: as for one tile of rows; the second tile begins 16 rows further.
     unsafe {
         asm!(
             "test {scratch}, {scratch}",

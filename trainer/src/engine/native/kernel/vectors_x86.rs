@@ -1,7 +1,9 @@
 //! Products in vectors: AVX-512, its dot products of bfloat16, and AVX2.
 //!
-//! Every sum is taken depth by depth in a lane of its own, so that a row's sums do not depend on the
-//! rows beside it.
+//! Every sum grows depth by depth in its own lane, so a row's sums do not depend on the other rows.
+//!
+//! All kernels loop over the steps, then over the depths of a step, then over the rows. The vectors of the
+//! right side are loaded once for each depth and used for all rows, whose sums stay in registers.
 
 #![expect(unsafe_code, reason = "instructions chosen at run time")]
 
@@ -18,11 +20,12 @@ use shared::instruction_set::{InstructionSet, widest};
 
 use super::{Bf16, Level, PANEL, Product, STEP};
 
-/// Vectors of a panel.
+/// Vectors of 512 bits in a panel.
 const HALVES: usize = 2;
+/// Vectors of 256 bits in a panel.
 const QUARTERS: usize = 4;
 
-/// The levels above the portable one that this processor has, fastest first.
+/// Returns the levels above the portable one that this processor supports, fastest first.
 pub(super) fn levels() -> Vec<Level> {
     let levels = [
         (InstructionSet::Amx, Level::Amx),
@@ -33,16 +36,16 @@ pub(super) fn levels() -> Vec<Level> {
     levels.into_iter().filter(|(needed, _)| widest() >= *needed).map(|(_, level)| level).collect()
 }
 
-/// Cuts the rows of a product into blocks that a kernel with as many accumulators computes.
+/// Cuts the rows of a product into blocks, largest first, and calls the kernel with as many accumulators.
 macro_rules! in_blocks {
     ($product:ident, $kernel:ident, [$($rows:literal),+]) => {{
         let mut row = 0;
         while row < $product.rows {
-            let left = $product.rows - row;
+            let rows_left = $product.rows - row;
             $(
-                if left >= $rows {
+                if rows_left >= $rows {
                     // SAFETY: the level proves the instructions; the lengths were checked, and the
-                    // block lies within the rows.
+                    // block is within the rows.
                     unsafe { $kernel::<$rows>($product, row) };
                     row += $rows;
                     continue;
@@ -68,13 +71,14 @@ pub(super) fn multiply_bf16_avx2(product: &mut Product<'_, Bf16>) {
     in_blocks!(product, rows_bf16_avx2, [2, 1]);
 }
 
-/// SAFETY: the lengths of the product were checked, and it has `ROWS` rows from `row` on.
+/// # Safety
+/// The lengths of the product must be checked, and it must have `ROWS` rows from `row` on.
 #[target_feature(enable = "avx512f")]
 unsafe fn rows_f32<const ROWS: usize>(product: &mut Product<'_, f32>, row: usize) {
-    // SAFETY: for all of this function, offsets stay within what the checked lengths allow.
+    // SAFETY: in all of this function, offsets stay within the checked lengths.
     unsafe {
-        let place = product.sums.as_mut_ptr().add(row * product.sums_stride);
-        let mut sums = load_sums::<ROWS>(place, product.sums_stride, product.adds);
+        let sums_start = product.sums.as_mut_ptr().add(row * product.sums_stride);
+        let mut sums = load_sums::<ROWS>(sums_start, product.sums_stride, product.adds);
         for step in product.steps {
             let left = product.left.as_ptr().add(step.left + row * product.left_stride);
             let right = product.right.as_ptr().add(step.right);
@@ -89,17 +93,18 @@ unsafe fn rows_f32<const ROWS: usize>(product: &mut Product<'_, f32>, row: usize
                 }
             }
         }
-        store_sums(&sums, place, product.sums_stride);
+        store_sums(&sums, sums_start, product.sums_stride);
     }
 }
 
-/// SAFETY: as for [`rows_f32`].
+/// # Safety
+/// The contract of [`rows_f32`].
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn rows_bf16<const ROWS: usize>(product: &mut Product<'_, Bf16>, row: usize) {
-    // SAFETY: for all of this function, offsets stay within what the checked lengths allow.
+    // SAFETY: in all of this function, offsets stay within the checked lengths.
     unsafe {
-        let place = product.sums.as_mut_ptr().add(row * product.sums_stride);
-        let mut sums = load_sums::<ROWS>(place, product.sums_stride, product.adds);
+        let sums_start = product.sums.as_mut_ptr().add(row * product.sums_stride);
+        let mut sums = load_sums::<ROWS>(sums_start, product.sums_stride, product.adds);
         for step in product.steps {
             let left = product.left.as_ptr().add(step.left + row * product.left_stride);
             let right = product.right.as_ptr().add(step.right);
@@ -119,15 +124,16 @@ unsafe fn rows_bf16<const ROWS: usize>(product: &mut Product<'_, Bf16>, row: usi
                 }
             }
         }
-        store_sums(&sums, place, product.sums_stride);
+        store_sums(&sums, sums_start, product.sums_stride);
     }
 }
 
-/// SAFETY: `ROWS` rows of sums lie at `place`.
+/// # Safety
+/// `ROWS` rows of sums must lie at `sums_start`.
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn load_sums<const ROWS: usize>(
-    place: *const f32,
+    sums_start: *const f32,
     stride: usize,
     adds: bool,
 ) -> [[__m512; HALVES]; ROWS] {
@@ -136,37 +142,42 @@ unsafe fn load_sums<const ROWS: usize>(
         for (index, sums) in sums.iter_mut().enumerate() {
             for (half, sum) in sums.iter_mut().enumerate() {
                 // SAFETY: a row of sums has a whole panel.
-                *sum =
-                    unsafe { _mm512_loadu_ps(place.add(index * stride + half * PANEL / HALVES)) };
+                *sum = unsafe {
+                    _mm512_loadu_ps(sums_start.add(index * stride + half * PANEL / HALVES))
+                };
             }
         }
     }
     sums
 }
 
-/// SAFETY: `ROWS` rows of sums lie at `place`.
+/// # Safety
+/// `ROWS` rows of sums must lie at `sums_start`.
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn store_sums<const ROWS: usize>(
     sums: &[[__m512; HALVES]; ROWS],
-    place: *mut f32,
+    sums_start: *mut f32,
     stride: usize,
 ) {
     for (index, sums) in sums.iter().enumerate() {
         for (half, sum) in sums.iter().enumerate() {
             // SAFETY: a row of sums has a whole panel.
-            unsafe { _mm512_storeu_ps(place.add(index * stride + half * PANEL / HALVES), *sum) };
+            unsafe {
+                _mm512_storeu_ps(sums_start.add(index * stride + half * PANEL / HALVES), *sum);
+            }
         }
     }
 }
 
-/// SAFETY: as for [`rows_f32`].
+/// # Safety
+/// The contract of [`rows_f32`].
 #[target_feature(enable = "avx2,fma")]
 unsafe fn rows_f32_avx2<const ROWS: usize>(product: &mut Product<'_, f32>, row: usize) {
-    // SAFETY: for all of this function, offsets stay within what the checked lengths allow.
+    // SAFETY: in all of this function, offsets stay within the checked lengths.
     unsafe {
-        let place = product.sums.as_mut_ptr().add(row * product.sums_stride);
-        let mut sums = load_quarters::<ROWS>(place, product.sums_stride, product.adds);
+        let sums_start = product.sums.as_mut_ptr().add(row * product.sums_stride);
+        let mut sums = load_quarters::<ROWS>(sums_start, product.sums_stride, product.adds);
         for step in product.steps {
             let left = product.left.as_ptr().add(step.left + row * product.left_stride);
             let right = product.right.as_ptr().add(step.right);
@@ -183,22 +194,24 @@ unsafe fn rows_f32_avx2<const ROWS: usize>(product: &mut Product<'_, f32>, row: 
                 }
             }
         }
-        store_quarters(&sums, place, product.sums_stride);
+        store_quarters(&sums, sums_start, product.sums_stride);
     }
 }
 
-/// SAFETY: as for [`rows_f32`].
+/// # Safety
+/// The contract of [`rows_f32`].
 #[target_feature(enable = "avx2,fma")]
 unsafe fn rows_bf16_avx2<const ROWS: usize>(product: &mut Product<'_, Bf16>, row: usize) {
     let upper = _mm256_set1_epi32(0xffff_0000_u32.cast_signed());
+    // The first number of a pair is in the lower half of its lane, the second in the upper half.
     let widen = |pairs: __m256i| {
         [_mm256_slli_epi32::<16>(pairs), _mm256_and_si256(pairs, upper)]
             .map(|half| _mm256_castsi256_ps(half))
     };
-    // SAFETY: for all of this function, offsets stay within what the checked lengths allow.
+    // SAFETY: in all of this function, offsets stay within the checked lengths.
     unsafe {
-        let place = product.sums.as_mut_ptr().add(row * product.sums_stride);
-        let mut sums = load_quarters::<ROWS>(place, product.sums_stride, product.adds);
+        let sums_start = product.sums.as_mut_ptr().add(row * product.sums_stride);
+        let mut sums = load_quarters::<ROWS>(sums_start, product.sums_stride, product.adds);
         for step in product.steps {
             let left = product.left.as_ptr().add(step.left + row * product.left_stride);
             let right = product.right.as_ptr().add(step.right);
@@ -218,15 +231,16 @@ unsafe fn rows_bf16_avx2<const ROWS: usize>(product: &mut Product<'_, Bf16>, row
                 }
             }
         }
-        store_quarters(&sums, place, product.sums_stride);
+        store_quarters(&sums, sums_start, product.sums_stride);
     }
 }
 
-/// SAFETY: `ROWS` rows of sums lie at `place`.
+/// # Safety
+/// `ROWS` rows of sums must lie at `sums_start`.
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn load_quarters<const ROWS: usize>(
-    place: *const f32,
+    sums_start: *const f32,
     stride: usize,
     adds: bool,
 ) -> [[__m256; QUARTERS]; ROWS] {
@@ -236,7 +250,7 @@ unsafe fn load_quarters<const ROWS: usize>(
             for (quarter, sum) in sums.iter_mut().enumerate() {
                 // SAFETY: a row of sums has a whole panel.
                 *sum = unsafe {
-                    _mm256_loadu_ps(place.add(index * stride + quarter * PANEL / QUARTERS))
+                    _mm256_loadu_ps(sums_start.add(index * stride + quarter * PANEL / QUARTERS))
                 };
             }
         }
@@ -244,19 +258,20 @@ unsafe fn load_quarters<const ROWS: usize>(
     sums
 }
 
-/// SAFETY: `ROWS` rows of sums lie at `place`.
+/// # Safety
+/// `ROWS` rows of sums must lie at `sums_start`.
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn store_quarters<const ROWS: usize>(
     sums: &[[__m256; QUARTERS]; ROWS],
-    place: *mut f32,
+    sums_start: *mut f32,
     stride: usize,
 ) {
     for (index, sums) in sums.iter().enumerate() {
         for (quarter, sum) in sums.iter().enumerate() {
             // SAFETY: a row of sums has a whole panel.
             unsafe {
-                _mm256_storeu_ps(place.add(index * stride + quarter * PANEL / QUARTERS), *sum);
+                _mm256_storeu_ps(sums_start.add(index * stride + quarter * PANEL / QUARTERS), *sum);
             }
         }
     }

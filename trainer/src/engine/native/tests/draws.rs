@@ -1,4 +1,4 @@
-//! Draws from the head against those from whole rows of log-probs.
+//! Draws from the head, compared with draws from whole rows of log-probs.
 
 use tch::{Kind, Tensor};
 
@@ -15,7 +15,7 @@ fn draws_are_those_from_whole_rows() {
         let (policy, decoder) = tiny(name, F32);
         let ids = tokens(&policy, 24, 4);
         let logits = tch::no_grad(|| packed_logits(&policy, &decoder, &[&ids]).remove(0));
-        let mut runner = runner(&policy, WeightFormat::F32, (Instructions::detect(), 2));
+        let mut runner = runner(&policy, WeightFormat::F32, Instructions::detect(), 2);
         let nucleus = Sampling { temperature: 1.3, top_p: 0.8 };
         let samplings = [GREEDY, WARM, Sampling { temperature: 1.0, top_p: 1.0 }, nucleus];
         let draws: Vec<Draw> = (0..DRAWS)
@@ -27,17 +27,17 @@ fn draws_are_those_from_whole_rows() {
             })
             .collect();
         let part = Part { ids: &ids, past: 0, blocks: &[0] };
-        let found = feed(&mut runner, &[part], &draws).unwrap();
-        assert_eq!(found.len(), draws.len());
-        for (draw, found) in draws.iter().zip(found) {
+        let actual = feed(&mut runner, &[part], &draws).unwrap();
+        assert_eq!(actual.len(), draws.len());
+        for (draw, actual) in draws.iter().zip(actual) {
             let Draw { row, sampling, key, position } = *draw;
             let temperature = if sampling == GREEDY { 1.0 } else { sampling.temperature };
             let row = logits.get(row as i64) / f64::from(temperature);
             let log_probs: Vec<f32> = values(&row.log_softmax(-1, Kind::Float));
             let probabilities: Vec<f32> = log_probs.iter().map(|value| value.exp()).collect();
             let expected = choose(&log_probs, &probabilities, sampling, key, position);
-            assert_eq!(found.token, expected.token, "{name}, {draw:?}");
-            assert!((found.log_prob - expected.log_prob).abs() < 1e-5, "{name}, {draw:?}");
+            assert_eq!(actual.token, expected.token, "{name}, {draw:?}");
+            assert!((actual.log_prob - expected.log_prob).abs() < 1e-5, "{name}, {draw:?}");
         }
     }
 }

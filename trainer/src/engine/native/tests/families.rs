@@ -1,4 +1,4 @@
-//! Log-probs of every family beside libtorch's.
+//! Log-probs of every family, compared with libtorch's.
 
 use tch::{Kind, Tensor};
 
@@ -7,7 +7,7 @@ use crate::engine::Choice;
 use crate::policy::tests::{BF16, CHECKPOINTS, F32, packed_logits, tiny};
 use crate::policy::{Compute, Decoder, Policy};
 
-/// The largest and the mean difference of the choices' log-probs from those of the decoder.
+/// Returns the largest and the mean difference of the choices' log-probs from those of the decoder.
 fn differences(policy: &Policy, ids: &[u32], choices: &[[Choice; 4]]) -> (f64, f64) {
     let decoder = Decoder::new(&policy.config, super::POSITIONS, policy.compute.device);
     let logits = tch::no_grad(|| packed_logits(policy, &decoder, &[ids]).remove(0));
@@ -29,22 +29,22 @@ fn differences(policy: &Policy, ids: &[u32], choices: &[[Choice; 4]]) -> (f64, f
     (largest, sum / choices.len() as f64)
 }
 
-/// What a runner finds of the family's decoder in `compute`.
+/// Returns the largest and the mean difference of a family over all instructions.
 fn measure(name: &str, compute: Compute, format: WeightFormat, tokens_fed: usize) -> (f64, f64) {
     let (policy, _) = tiny(name, compute);
     let ids = tokens(&policy, tokens_fed, 11);
     let mut worst = (0.0_f64, 0.0_f64);
     for instructions in Instructions::available() {
-        let mut runner = runner(&policy, format, (instructions, 2));
-        let found = choices(&mut runner, &ids, &scattered_blocks(ids.len()), ids.len());
-        let (largest, mean) = differences(&policy, &ids, &found);
+        let mut runner = runner(&policy, format, instructions, 2);
+        let actual = choices(&mut runner, &ids, &scattered_blocks(ids.len()), ids.len());
+        let (largest, mean) = differences(&policy, &ids, &actual);
         worst = (worst.0.max(largest), worst.1.max(mean));
     }
     worst
 }
 
-/// Log-probs of single tokens, down to -15, are apart by as much as those of transformers in f32 are
-/// from those in f64: at most 1.4e-5 and 1.3e-6 in the mean, on llama-tiny-tied.
+/// The accepted differences. Log-probs of single tokens go down to -15. They differ by as much as those of
+/// transformers in f32 differ from those in f64: at most 1.4e-5, and 1.3e-6 on average, on llama-tiny-tied.
 const LARGEST: f64 = 3e-5;
 const MEAN: f64 = 3e-6;
 
@@ -56,7 +56,7 @@ fn every_family_in_f32_is_the_decoder_to_rounding() {
     }
 }
 
-/// Beyond the tokens of one chunk of scores; windows then skip whole chunks.
+/// Contexts are longer than one chunk of scores, so windows skip whole chunks.
 #[test]
 fn long_sequences_in_f32_are_the_decoder_to_rounding() {
     for name in ["llama-tiny-tied", "mistral-tiny", "qwen2-tiny-window", "smollm3-tiny-listed"] {
@@ -65,7 +65,7 @@ fn long_sequences_in_f32_are_the_decoder_to_rounding() {
     }
 }
 
-/// The two round in different places, to 8 bits of mantissa each time.
+/// Both round to 8 bits of mantissa, but at different points of the computation.
 #[test]
 fn every_family_in_bf16_stays_near_the_decoder() {
     for name in CHECKPOINTS {

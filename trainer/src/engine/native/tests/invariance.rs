@@ -1,4 +1,4 @@
-//! What a row gives does not depend on what is computed with it, to the last bit.
+//! The result of a row does not depend on the rest of the pass, to the last bit.
 
 use super::{Instructions, Part, Runner, WeightFormat, choices, draws_of, feed, runner};
 use super::{scattered_blocks, tokens};
@@ -15,7 +15,7 @@ fn a_prompt_in_parts_or_token_by_token_is_the_whole_prompt() {
         let blocks = scattered_blocks(ids.len());
         for instructions in Instructions::available() {
             for format in FORMATS {
-                let mut runner = runner(&policy, format, (instructions, 1));
+                let mut runner = runner(&policy, format, instructions, 1);
                 let whole = choices(&mut runner, &ids, &blocks, ids.len());
                 for chunk in [1, 33, 257] {
                     let parts = choices(&mut runner, &ids, &blocks, chunk);
@@ -29,7 +29,7 @@ fn a_prompt_in_parts_or_token_by_token_is_the_whole_prompt() {
 #[test]
 fn neighbours_and_threads_change_nothing() {
     let (policy, _) = tiny("llama-tiny-biases", F32);
-    // Sequences of unlike lengths: one decodes, the others are prefilled beside it.
+    // Sequences of different lengths: one decodes while the others are prefilled.
     let sequences: Vec<Vec<u32>> =
         [40, 3, 17, 70].iter().map(|&count| tokens(&policy, count, count as u64)).collect();
     let tables: [&[u32]; 4] = [&[5, 0], &[7], &[1], &[9, 3, 2]];
@@ -39,12 +39,12 @@ fn neighbours_and_threads_change_nothing() {
                 .iter()
                 .zip(tables)
                 .map(|(ids, blocks)| {
-                    let mut runner = runner(&policy, format, (instructions, 1));
+                    let mut runner = runner(&policy, format, instructions, 1);
                     choices(&mut runner, ids, blocks, ids.len())
                 })
                 .collect();
             for threads in [1, 2, 5] {
-                let mut runner = runner(&policy, format, (instructions, threads));
+                let mut runner = runner(&policy, format, instructions, threads);
                 let cached = &sequences[0][..39];
                 choices(&mut runner, cached, tables[0], cached.len());
                 let mut parts = Vec::new();
@@ -52,26 +52,26 @@ fn neighbours_and_threads_change_nothing() {
                 for (index, (ids, blocks)) in sequences.iter().zip(tables).enumerate() {
                     let past = if index == 0 { cached.len() } else { 0 };
                     parts.push(Part { ids: &ids[past..], past, blocks });
-                    for (place, choices) in alone[index].iter().enumerate().skip(past) {
-                        draws.extend(draws_of(row, place));
+                    for (token, choices) in alone[index].iter().enumerate().skip(past) {
+                        draws.extend(draws_of(row, token));
                         expected.extend(choices);
                         row += 1;
                     }
                 }
-                let found = feed(&mut runner, &parts, &draws).unwrap();
-                assert_eq!(found, expected, "{instructions:?}, {format:?}, {threads}");
+                let actual = feed(&mut runner, &parts, &draws).unwrap();
+                assert_eq!(actual, expected, "{instructions:?}, {format:?}, {threads}");
             }
         }
     }
 }
 
 #[test]
-fn a_fork_goes_on_in_copied_blocks() {
+fn a_fork_continues_in_copied_blocks() {
     let (policy, _) = tiny("llama-tiny-llama3", F32);
-    let (prompt, one, other) =
+    let (prompt, first, second) =
         (tokens(&policy, 45, 1), tokens(&policy, 9, 2), tokens(&policy, 9, 3));
     for format in FORMATS {
-        let fresh = || runner(&policy, format, (Instructions::detect(), 2));
+        let fresh = || runner(&policy, format, Instructions::detect(), 2);
         let expected = |continued: &[u32]| {
             let ids = [&prompt[..], continued].concat();
             choices(&mut fresh(), &ids, &[0, 1], ids.len()).split_off(prompt.len())
@@ -79,27 +79,26 @@ fn a_fork_goes_on_in_copied_blocks() {
         let mut runner = fresh();
         choices(&mut runner, &prompt, &[8, 4], prompt.len());
         runner.copy_block(4, 6);
-        // The first goes on where it was, the second shares the full block and has the copied one.
-        let draws: Vec<_> = (0..one.len() + other.len())
-            .flat_map(|row| draws_of(row, prompt.len() + row % one.len()))
+        // The first continues in its own blocks; the second shares the full block and has a copy of the last.
+        let draws: Vec<_> = (0..first.len() + second.len())
+            .flat_map(|row| draws_of(row, prompt.len() + row % first.len()))
             .collect();
         let parts = [
-            Part { ids: &one, past: prompt.len(), blocks: &[8, 4] },
-            Part { ids: &other, past: prompt.len(), blocks: &[8, 6] },
+            Part { ids: &first, past: prompt.len(), blocks: &[8, 4] },
+            Part { ids: &second, past: prompt.len(), blocks: &[8, 6] },
         ];
-        let found = feed(&mut runner, &parts, &draws).unwrap();
-        let expected = [expected(&one), expected(&other)].concat();
-        assert_eq!(found, expected.concat(), "{format:?}");
+        let actual = feed(&mut runner, &parts, &draws).unwrap();
+        let expected = [expected(&first), expected(&second)].concat();
+        assert_eq!(actual, expected.concat(), "{format:?}");
     }
 }
 
-/// New weights of the same shape take the place of the old ones.
 #[test]
 fn weights_are_replaced() {
     let (policy, _) = tiny("qwen2-tiny", F32);
     let ids = tokens(&policy, 20, 8);
     for format in FORMATS {
-        let mut runner = runner(&policy, format, (Instructions::detect(), 2));
+        let mut runner = runner(&policy, format, Instructions::detect(), 2);
         let first = choices(&mut runner, &ids, &[2], ids.len());
         let (changed, _) = tiny("qwen2-tiny", F32);
         tch::no_grad(|| {
@@ -107,11 +106,11 @@ fn weights_are_replaced() {
                 let _ = parameter.shallow_clone().g_mul_scalar_(1.25);
             }
         });
-        let mut made = super::runner(&changed, format, (Instructions::detect(), 2));
+        let mut made = super::runner(&changed, format, Instructions::detect(), 2);
         let expected = choices(&mut made, &ids, &[2], ids.len());
         runner.set_weights(changed.detached_weights());
-        let found = choices(&mut runner, &ids, &[2], ids.len());
-        assert_eq!(found, expected, "{format:?}");
-        assert_ne!(found, first, "{format:?}");
+        let actual = choices(&mut runner, &ids, &[2], ids.len());
+        assert_eq!(actual, expected, "{format:?}");
+        assert_ne!(actual, first, "{format:?}");
     }
 }

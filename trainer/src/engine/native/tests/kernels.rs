@@ -1,4 +1,4 @@
-//! Products and element-wise loops of every level beside the portable ones.
+//! Products and element-wise loops of every level, compared with the portable ones.
 
 use std::fmt::Debug;
 
@@ -6,7 +6,7 @@ use shared::splitmix;
 
 use super::Instructions;
 use crate::engine::native::kernel::{
-    Bf16, Number, PANEL, Product, ROWS_MAX, ROWS_UNIT, STEP, Step, lanes, place,
+    Bf16, Number, PANEL, Product, ROWS_MAX, ROWS_UNIT, STEP, Step, lanes, right_offset,
 };
 
 const SEEDS: u64 = 60;
@@ -15,7 +15,7 @@ fn rounded<T: Number>(count: usize, state: &mut u64) -> Vec<T> {
     splitmix::numbers(count, state).into_iter().map(T::round).collect()
 }
 
-/// A product of random shape and the sums that were there before it.
+/// A product of random shape, and the sums before it.
 struct Case<T> {
     steps: Vec<Step>,
     left: Vec<T>,
@@ -35,15 +35,15 @@ impl<T: Number> Case<T> {
         let (rows, steps) = (1 + below(ROWS_MAX), 1 + below(9));
         let (left_stride, sums_stride) = (STEP + below(50), PANEL + below(50));
         let right_columns = PANEL * (1 + below(3));
-        let room = rows.next_multiple_of(ROWS_UNIT);
-        // Steps begin anywhere, and may be the same.
+        let padded = rows.next_multiple_of(ROWS_UNIT);
+        // Steps begin anywhere and may repeat.
         let steps: Vec<Step> =
             (0..steps).map(|_| Step { left: below(100), right: below(70) * T::PAIR }).collect();
         let adds = below(2) == 0;
-        let last = place::<T>(STEP - 1, PANEL - 1, right_columns);
-        let left = rounded((room - 1) * left_stride + STEP + 100, &mut state);
+        let last = right_offset::<T>(STEP - 1, PANEL - 1, right_columns);
+        let left = rounded((padded - 1) * left_stride + STEP + 100, &mut state);
         let right = rounded(last + 1 + 70 * T::PAIR, &mut state);
-        let sums = splitmix::numbers((room - 1) * sums_stride + PANEL, &mut state);
+        let sums = splitmix::numbers((padded - 1) * sums_stride + PANEL, &mut state);
         Self { steps, left, left_stride, right, right_columns, rows, sums, sums_stride, adds }
     }
 
@@ -66,14 +66,14 @@ impl<T: Number> Case<T> {
         sums
     }
 
-    /// A sum and the sum of its magnitudes, in f64.
+    /// Returns a sum and the sum of its magnitudes, in f64.
     fn exact(&self, row: usize, column: usize) -> (f64, f64) {
         let start = f64::from(self.sums[row * self.sums_stride + column]);
         let mut sums = if self.adds { (start, start.abs()) } else { (0.0, 0.0) };
         for step in &self.steps {
             for depth in 0..STEP {
                 let left = self.left[step.left + row * self.left_stride + depth].widen();
-                let right = place::<T>(depth, column, self.right_columns) + step.right;
+                let right = right_offset::<T>(depth, column, self.right_columns) + step.right;
                 let product = f64::from(left) * f64::from(self.right[right].widen());
                 sums = (sums.0 + product, sums.1 + product.abs());
             }
@@ -88,7 +88,7 @@ fn check_products<T: Number + Debug>() {
         for instructions in Instructions::available() {
             let sums = case.compute(instructions, case.rows);
             for row in 0..case.rows {
-                // A row alone gives the same to the last bit.
+                // A row that is computed alone has the same sums to the last bit.
                 let mut alone = Case { steps: case.steps.clone(), ..Case::<T>::random(seed) };
                 alone.left.drain(..row * case.left_stride);
                 alone.left.resize(case.left.len(), T::default());
@@ -120,7 +120,7 @@ fn products_of_bf16_are_exact_to_rounding_and_apart() {
     check_products::<Bf16>();
 }
 
-/// The values between which exponentials are taken.
+/// Covers the whole range of arguments.
 #[test]
 fn exponentials_are_exact_to_rounding() {
     for index in -870_000..=880_000 {
@@ -141,16 +141,16 @@ fn rounding_to_bfloat16_takes_the_nearest_even() {
     for _ in 0..100_000 {
         let number = f32::from_bits(splitmix::next(&mut state) as u32);
         let expected = half::bf16::from_f32(number);
-        let found = <Bf16 as Number>::round(number);
+        let actual = <Bf16 as Number>::round(number);
         if number.is_nan() {
-            assert!(found.widen().is_nan());
+            assert!(actual.widen().is_nan());
         } else {
-            assert_eq!(found.0, expected.to_bits(), "{number:e}");
+            assert_eq!(actual.0, expected.to_bits(), "{number:e}");
         }
     }
 }
 
-/// All element-wise loops on random numbers, as bits.
+/// Runs all element-wise loops on random numbers; returns the results as bits.
 fn loops<T: Number>(instructions: Instructions, seed: u64) -> Vec<u32> {
     let mut state = seed;
     let engaged = instructions.engage();
@@ -164,32 +164,32 @@ fn loops<T: Number>(instructions: Instructions, seed: u64) -> Vec<u32> {
     let (cosines, sines) = ([panel(1.0); 3].concat(), [panel(1.0); 3].concat());
     let mut rounded = [T::default(); PANEL];
     lanes::add_to_residual(&engaged, &mut residual, &sums, &scales, &biases);
-    let mut found = residual.to_vec();
-    found.push(lanes::begin_norm(&engaged, &residual, &scales, &mut rounded));
-    found.extend(rounded.map(T::widen));
+    let mut actual = residual.to_vec();
+    actual.push(lanes::begin_norm(&engaged, &residual, &scales, &mut rounded));
+    actual.extend(rounded.map(T::widen));
     let pair = [&sums, &other];
     lanes::gate(&engaged, pair, 0.3, [&scales; 2], [&biases; 2], &mut rounded);
-    found.extend(rounded.map(T::widen));
-    lanes::turn(&engaged, &mut numbers, &cosines, &sines);
+    actual.extend(rounded.map(T::widen));
+    lanes::rotate(&engaged, &mut numbers, &cosines, &sines);
     lanes::scale_and_shift(&engaged, &mut numbers[..77], 0.7, &cosines, &sines);
     lanes::multiply_by(&engaged, &mut numbers[5..], 1.1);
     lanes::finish_logits(&engaged, &mut numbers, 0.9, &cosines, 0.7);
-    found.extend(&numbers);
+    actual.extend(&numbers);
     let largest = lanes::largest(&engaged, &numbers);
-    found.push(largest);
-    found.push(lanes::sum_of_exponentials(&engaged, &numbers, largest));
+    actual.push(largest);
+    actual.push(lanes::sum_of_exponentials(&engaged, &numbers, largest));
     let mut weights = vec![T::default(); numbers.len()];
-    found.push(lanes::exponentials(&engaged, &numbers, largest, &mut weights));
-    found.extend(weights.iter().map(|weight| weight.widen()));
+    actual.push(lanes::exponentials(&engaged, &numbers, largest, &mut weights));
+    actual.extend(weights.iter().map(|weight| weight.widen()));
     lanes::narrow(&engaged, &numbers, &mut weights);
-    found.extend(weights.iter().map(|weight| weight.widen()));
+    actual.extend(weights.iter().map(|weight| weight.widen()));
     let bytes: Vec<i8> = (-127..=127).collect();
     let mut widened = vec![T::default(); bytes.len()];
     lanes::widen_bytes(&engaged, &bytes, &mut widened);
     for (widened, byte) in widened.iter().zip(bytes) {
         assert_eq!(widened.widen().to_bits(), f32::from(byte).to_bits());
     }
-    found.into_iter().map(f32::to_bits).collect()
+    actual.into_iter().map(f32::to_bits).collect()
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The kernels against their portable twins, and the runner against libtorch's decoder on every
-//! family's recorded checkpoint.
+//! The kernels compared with the portable ones, and the runner compared with libtorch's decoder on the
+//! recorded checkpoint of every family.
 
 mod draws;
 mod families;
@@ -18,13 +18,13 @@ use crate::policy::{Decoder, Policy};
 
 /// Blocks of the runners under test.
 const BLOCKS: usize = 40;
-/// Tokens that rotary tables are made for.
+/// Positions of the rotary tables.
 const POSITIONS: usize = 400;
 
 const GREEDY: Sampling = Sampling { temperature: 0.0, top_p: 1.0 };
 const WARM: Sampling = Sampling { temperature: 0.7, top_p: 1.0 };
 
-/// Tokens of a sequence that are new, and where the sequence lies.
+/// New tokens of a sequence, and the blocks of the sequence.
 #[derive(Clone, Copy)]
 struct Part<'a> {
     ids: &'a [u32],
@@ -35,14 +35,15 @@ struct Part<'a> {
 fn runner(
     policy: &Policy,
     format: WeightFormat,
-    (instructions, threads): (Instructions, usize),
+    instructions: Instructions,
+    threads: usize,
 ) -> NativeRunner {
     let decoder = Decoder::new(&policy.config, POSITIONS, policy.compute.device);
     let config = NativeConfig { format, blocks: BLOCKS, threads, instructions };
     NativeRunner::new(&decoder, &policy.detached_weights(), config).unwrap()
 }
 
-/// `count` tokens of a vocabulary, the same for the same seed.
+/// Returns `count` random tokens of the policy's vocabulary, the same for the same seed.
 fn tokens(policy: &Policy, count: usize, seed: u64) -> Vec<u32> {
     let mut state = seed;
     let vocabulary = policy.config.vocab_size as u64;
@@ -53,7 +54,7 @@ fn key(row: usize, sample: usize) -> SamplingKey {
     SamplingKey { seed: 3, step: 0, prompt: row as u64, sample: sample as u64 }
 }
 
-/// Feeds the parts in one pass.
+/// Feeds all parts in one pass.
 fn feed(
     runner: &mut NativeRunner,
     parts: &[Part<'_>],
@@ -63,41 +64,41 @@ fn feed(
     for part in parts {
         let rows = ids.len()..ids.len() + part.ids.len();
         ids.extend(part.ids);
-        positions.extend((part.past..part.past + part.ids.len()).map(|place| place as u32));
+        positions.extend((part.past..part.past + part.ids.len()).map(|position| position as u32));
         spans.push(Span { rows, past: part.past, blocks: part.blocks });
     }
     runner.run(&Pass { ids: &ids, positions: &positions, spans: &spans }, draws)
 }
 
-/// A greedy draw and three warm ones for each of a sequence's tokens, fed `chunk` tokens at a time.
+/// Feeds a sequence `chunk` tokens at a time; returns a greedy draw and three warm draws for each token.
 fn choices(
     runner: &mut NativeRunner,
     ids: &[u32],
     blocks: &[u32],
     chunk: usize,
 ) -> Vec<[Choice; 4]> {
-    let mut found = Vec::new();
+    let mut actual = Vec::new();
     for (index, part) in ids.chunks(chunk).enumerate() {
         let past = index * chunk;
         let draws: Vec<Draw> = (0..part.len()).flat_map(|row| draws_of(row, past + row)).collect();
         let choices = feed(runner, &[Part { ids: part, past, blocks }], &draws).unwrap();
-        found.extend_from_slice(choices.as_chunks::<4>().0);
+        actual.extend_from_slice(choices.as_chunks::<4>().0);
     }
-    assert_eq!(found.len(), ids.len());
-    found
+    assert_eq!(actual.len(), ids.len());
+    actual
 }
 
-/// The draws from a row of a pass that is token `place` of its sequence.
-fn draws_of(row: usize, place: usize) -> [Draw; 4] {
+/// Returns the draws from a row of a pass that is token `token` of its sequence.
+fn draws_of(row: usize, token: usize) -> [Draw; 4] {
     std::array::from_fn(|sample| Draw {
         row,
         sampling: if sample == 0 { GREEDY } else { WARM },
-        key: key(place, sample),
-        position: place as u64 + 1,
+        key: key(token, sample),
+        position: token as u64 + 1,
     })
 }
 
-/// Enough blocks for `tokens`, in no order.
+/// Returns enough blocks for `tokens`, in scattered order.
 fn scattered_blocks(tokens: usize) -> Vec<u32> {
     (0..tokens.div_ceil(BLOCK_TOKENS)).map(|block| (block * 7 + 3) as u32 % BLOCKS as u32).collect()
 }
