@@ -1,7 +1,7 @@
 //! The runner of eager tensor operations, on any device.
 //!
-//! Layout of the pool: `[layers, 2 (keys, values), blocks, BLOCK_TOKENS, kv_heads, head_dim]`. Spans of
-//! one row attend together over their gathered blocks, longer ones each for itself.
+//! Layout of the cache: `[layers, 2 (keys, values), blocks, BLOCK_TOKENS, kv_heads, head_dim]`. Spans of one
+//! row attend together over their gathered blocks; longer spans attend one by one.
 
 use std::collections::BTreeMap;
 
@@ -14,24 +14,24 @@ use crate::policy::{
     Attention, Decoder, LayerSpan, ModelConfig, Weights, attend_one, repeat_heads,
 };
 
-/// A runner of eager tensor operations with a pool of `blocks`, on the weights' device.
+/// Returns a runner of eager tensor operations with a cache of `blocks`, on the weights' device.
 pub fn eager_runner(decoder: Decoder, weights: Weights, blocks: usize) -> Box<dyn Runner> {
     Box::new(EagerRunner::new(decoder, weights, blocks))
 }
 
-/// A decoder with its weights and its pool.
+/// A decoder with its weights and its KV cache.
 #[derive(Debug)]
 pub(super) struct EagerRunner {
     decoder: Decoder,
     weights: Weights,
-    pool: Pool,
+    cache: KeyValueTensors,
 }
 
 impl EagerRunner {
-    /// Allocates a pool of `blocks` in the weights' type, on their device.
+    /// Allocates a cache of `blocks` in the weights' type, on their device.
     pub(super) fn new(decoder: Decoder, weights: Weights, blocks: usize) -> Self {
-        let pool = Pool::new(&decoder.config, blocks, weights.kind(), weights.device());
-        Self { decoder, weights, pool }
+        let cache = KeyValueTensors::new(&decoder.config, blocks, weights.kind(), weights.device());
+        Self { decoder, weights, cache }
     }
 }
 
@@ -44,20 +44,20 @@ impl Runner for EagerRunner {
                 Tensor::from_slice(&values).to_device(device)
             };
             let (ids, positions) = (index(pass.ids), index(pass.positions));
-            let mut attention = PagedAttention::new(&self.pool, pass.spans);
+            let mut attention = PagedAttention::new(&self.cache, pass.spans);
             let hidden =
                 self.decoder.hidden_states(&self.weights, &ids, &positions, &mut attention);
             if draws.is_empty() {
                 return Ok(Vec::new());
             }
-            let distributions = Distributions::of(draws);
+            let distributions = Distributions::new(draws);
             let hidden = hidden.index_select(0, &index(&distributions.rows));
             Ok(distributions.choose(&Decoder::logits(&self.weights, &hidden), draws))
         })
     }
 
     fn copy_block(&mut self, from: u32, to: u32) {
-        self.pool.copy_block(from, to);
+        self.cache.copy_block(from, to);
     }
 
     fn set_weights(&mut self, weights: Weights) {
@@ -65,9 +65,9 @@ impl Runner for EagerRunner {
     }
 }
 
-/// Keys and values of all blocks, and views of them by layer.
+/// The KV cache as tensors: keys and values of all blocks, with views of them for each layer.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(super) struct KeyValueTensors {
     pub(super) all: Tensor,
     /// `[blocks, BLOCK_TOKENS, kv_heads, head_dim]` of each layer.
     pub(super) keys: Vec<Tensor>,
@@ -77,8 +77,8 @@ pub(super) struct Pool {
     device: Device,
 }
 
-impl Pool {
-    /// Zeros, for `blocks`.
+impl KeyValueTensors {
+    /// Allocates zeros for `blocks` blocks.
     pub(super) fn new(config: &ModelConfig, blocks: usize, kind: Kind, device: Device) -> Self {
         let layers = config.layers.len() as i64;
         let block = [BLOCK_TOKENS as i64, config.key_value_heads, config.head_dim];
@@ -90,37 +90,38 @@ impl Pool {
         Self { all, keys, values, query_heads_per_group, kind, device }
     }
 
-    /// Copies a block of every layer.
+    /// Copies a block in every layer.
     pub(super) fn copy_block(&self, from: u32, to: u32) {
         let block = |number: u32| self.all.select(2, i64::from(number));
         block(to).copy_(&block(from));
     }
 }
 
-/// Attention of the last tokens of one sequence, whose query is `[tokens, heads, head_dim]`, over all its
-/// `total` tokens in the pool, which lie in `blocks`: `[tokens, heads * head_dim]`.
+/// Computes attention of the last tokens of one sequence over all its `total` tokens, which lie in `blocks` of
+/// the cache. `query` is `[tokens, heads, head_dim]`, the result `[tokens, heads * head_dim]`.
 pub(super) fn attend_over_blocks(
-    pool: &Pool,
+    cache: &KeyValueTensors,
     layer: LayerSpan,
-    (blocks, total): (&Tensor, i64),
+    blocks: &Tensor,
+    total: i64,
     query: &Tensor,
 ) -> Tensor {
-    let cached = |pool: &[Tensor], groups: i64| {
-        let gathered = pool[layer.index].index_select(0, blocks).flatten(0, 1);
+    let cached = |numbers: &[Tensor], groups: i64| {
+        let gathered = numbers[layer.index].index_select(0, blocks).flatten(0, 1);
         repeat_heads(&gathered.narrow(0, 0, total), groups)
     };
-    let groups = pool.query_heads_per_group;
-    attend_one(query, &cached(&pool.keys, groups), &cached(&pool.values, groups), layer.window)
+    let groups = cache.query_heads_per_group;
+    attend_one(query, &cached(&cache.keys, groups), &cached(&cache.values, groups), layer.window)
 }
 
 /// Attention of the rows of one pass.
 struct PagedAttention<'a> {
-    pool: &'a Pool,
+    cache: &'a KeyValueTensors,
     spans: &'a [Span<'a>],
-    /// `[rows]`, where in the flat pool the keys and values of each row go.
-    places: Tensor,
+    /// `[rows]`, the index of each row's key and value among all tokens of the cache.
+    slots: Tensor,
     single: Option<SingleRows>,
-    /// Blocks of each longer span that has a past.
+    /// The blocks of each longer span that has cached tokens.
     blocks: Vec<Option<Tensor>>,
 }
 
@@ -128,50 +129,50 @@ struct PagedAttention<'a> {
 struct SingleRows {
     /// Their rows of the pass, in order.
     rows: Vec<i64>,
-    /// `[rows * longest]`, the blocks of each, filled up with any block.
+    /// `[rows * blocks of the longest]`, the blocks of each row, padded with its first block.
     blocks: Tensor,
-    /// Tokens that the most blocks of one hold.
+    /// Tokens that the blocks of the longest context hold.
     longest: i64,
-    /// `[rows, 1]`, the place of each row in its sequence.
+    /// `[rows, 1]`, the position of each row in its sequence.
     positions: Tensor,
-    /// By the window of a layer, as the layers ask for them.
+    /// Masks by the window of a layer, made when a layer first needs them.
     masks: BTreeMap<Option<i64>, Tensor>,
 }
 
 impl<'a> PagedAttention<'a> {
-    fn new(pool: &'a Pool, spans: &'a [Span<'a>]) -> Self {
-        let tensor = |values: &[i64]| Tensor::from_slice(values).to_device(pool.device);
-        let mut places = Vec::new();
+    fn new(cache: &'a KeyValueTensors, spans: &'a [Span<'a>]) -> Self {
+        let tensor = |values: &[i64]| Tensor::from_slice(values).to_device(cache.device);
+        let mut slots = Vec::new();
         let mut blocks = Vec::with_capacity(spans.len());
         for span in spans {
             let tokens = span.past..span.past + span.rows.len();
-            places.extend(tokens.map(|token| {
+            slots.extend(tokens.map(|token| {
                 let block = span.blocks[token / BLOCK_TOKENS] as usize;
                 (block * BLOCK_TOKENS + token % BLOCK_TOKENS) as i64
             }));
             let gathers = span.rows.len() > 1 && span.past > 0;
             blocks.push(gathers.then(|| tensor(&filled_blocks(span))));
         }
-        let places = tensor(&places);
-        Self { pool, spans, places, single: SingleRows::of(pool, spans), blocks }
+        let slots = tensor(&slots);
+        Self { cache, spans, slots, single: SingleRows::new(cache, spans), blocks }
     }
 
     fn attend_span(&self, index: usize, layer: LayerSpan, rows: [&Tensor; 3]) -> Tensor {
         let span = &self.spans[index];
         let (start, tokens) = (span.rows.start as i64, span.rows.len() as i64);
-        let groups = self.pool.query_heads_per_group;
+        let groups = self.cache.query_heads_per_group;
         let [query, key, value] = rows;
         let query = query.narrow(0, start, tokens);
         if let Some(blocks) = &self.blocks[index] {
             let total = span.past as i64 + tokens;
-            return attend_over_blocks(self.pool, layer, (blocks, total), &query);
+            return attend_over_blocks(self.cache, layer, blocks, total, &query);
         }
         let new = |all: &Tensor| repeat_heads(&all.narrow(0, start, tokens), groups);
         attend_one(&query, &new(key), &new(value), layer.window)
     }
 }
 
-/// The blocks in which a span's tokens lie, its new ones among them.
+/// Returns the blocks of a span's tokens, including the new ones.
 fn filled_blocks(span: &Span<'_>) -> Vec<i64> {
     let filled = (span.past + span.rows.len()).div_ceil(BLOCK_TOKENS);
     span.blocks[..filled].iter().map(|&block| i64::from(block)).collect()
@@ -179,11 +180,11 @@ fn filled_blocks(span: &Span<'_>) -> Vec<i64> {
 
 impl Attention for PagedAttention<'_> {
     fn attend(&mut self, layer: LayerSpan, query: &Tensor, key: &Tensor, value: &Tensor) -> Tensor {
-        for (pool, new) in [(&self.pool.keys, key), (&self.pool.values, value)] {
-            let _ = pool[layer.index].flatten(0, 1).index_copy_(0, &self.places, new);
+        for (cached, new) in [(&self.cache.keys, key), (&self.cache.values, value)] {
+            let _ = cached[layer.index].flatten(0, 1).index_copy_(0, &self.slots, new);
         }
         let size = query.size();
-        let single = self.single.as_mut().map(|single| single.attend(self.pool, layer, query));
+        let single = self.single.as_mut().map(|single| single.attend(self.cache, layer, query));
         if let (Some(mixed), true) = (&single, self.blocks.len() == size[0] as usize) {
             return mixed.shallow_clone();
         }
@@ -203,44 +204,46 @@ impl Attention for PagedAttention<'_> {
 }
 
 impl SingleRows {
-    fn of(pool: &Pool, spans: &[Span<'_>]) -> Option<Self> {
+    /// Collects the spans of one row; `None` if there are none.
+    fn new(cache: &KeyValueTensors, spans: &[Span<'_>]) -> Option<Self> {
         let single: Vec<&Span<'_>> = spans.iter().filter(|span| span.rows.len() == 1).collect();
         let tables: Vec<Vec<i64>> = single.iter().map(|span| filled_blocks(span)).collect();
         let longest = tables.iter().map(Vec::len).max()?;
         let mut blocks = Vec::with_capacity(tables.len() * longest);
         for table in &tables {
             blocks.extend(table);
-            // What lies behind a sequence's own tokens is masked.
+            // The padding is masked.
             blocks.resize(blocks.len() + longest - table.len(), table[0]);
         }
         let positions: Vec<i64> = single.iter().map(|span| span.past as i64).collect();
         Some(Self {
             rows: single.iter().map(|span| span.rows.start as i64).collect(),
-            blocks: Tensor::from_slice(&blocks).to_device(pool.device),
+            blocks: Tensor::from_slice(&blocks).to_device(cache.device),
             longest: (longest * BLOCK_TOKENS) as i64,
-            positions: Tensor::from_slice(&positions).to_device(pool.device).unsqueeze(1),
+            positions: Tensor::from_slice(&positions).to_device(cache.device).unsqueeze(1),
             masks: BTreeMap::new(),
         })
     }
 
-    /// `[single rows, heads * head_dim]`
-    fn attend(&mut self, pool: &Pool, layer: LayerSpan, query: &Tensor) -> Tensor {
-        let mask = self.mask(pool, layer.window);
+    /// Computes attention of all single rows, `[single rows, heads * head_dim]`.
+    fn attend(&mut self, cache: &KeyValueTensors, layer: LayerSpan, query: &Tensor) -> Tensor {
+        let mask = self.mask(cache, layer.window);
         let (rows, size) = (self.rows.len() as i64, query.size());
         let query = if rows == size[0] {
             query.shallow_clone()
         } else {
-            query.index_select(0, &Tensor::from_slice(&self.rows).to_device(pool.device))
+            query.index_select(0, &Tensor::from_slice(&self.rows).to_device(cache.device))
         };
-        let gather = |pool: &Tensor| {
-            let size = pool.size();
-            pool.index_select(0, &self.blocks)
+        let gather = |cached: &Tensor| {
+            let size = cached.size();
+            cached
+                .index_select(0, &self.blocks)
                 .view([rows, self.longest, size[2], size[3]])
                 .transpose(1, 2)
         };
-        let (keys, values) = (gather(&pool.keys[layer.index]), gather(&pool.values[layer.index]));
-        let groups = pool.query_heads_per_group;
-        // The query heads of a group stand where query tokens would: keys are read once per group.
+        let (keys, values) = (gather(&cache.keys[layer.index]), gather(&cache.values[layer.index]));
+        let groups = cache.query_heads_per_group;
+        // The query heads of a group take the dimension of query tokens, so keys are read once per group.
         let query = query.reshape([rows, size[1] / groups, groups, size[2]]);
         let mixed = Tensor::scaled_dot_product_attention(
             &query,
@@ -255,52 +258,54 @@ impl SingleRows {
         mixed.reshape([rows, size[1] * size[2]])
     }
 
-    /// `[rows, 1, 1, longest]`, 0 where a row has a token within the window and -inf elsewhere,
-    /// compute type.
-    fn mask(&mut self, pool: &Pool, window: Option<i64>) -> Tensor {
+    /// Returns the mask of a window, `[rows, 1, 1, longest]` in the compute type: 0 where a row has a token
+    /// within the window, -inf elsewhere.
+    fn mask(&mut self, cache: &KeyValueTensors, window: Option<i64>) -> Tensor {
         let (rows, longest, positions) = (self.rows.len() as i64, self.longest, &self.positions);
-        let made = self.masks.entry(window).or_insert_with(|| {
-            let columns = Tensor::arange(longest, (Kind::Int64, pool.device)).unsqueeze(0);
+        let mask = self.masks.entry(window).or_insert_with(|| {
+            let columns = Tensor::arange(longest, (Kind::Int64, cache.device)).unsqueeze(0);
             let mut hidden = columns.gt_tensor(positions);
             if let Some(window) = window {
                 hidden = hidden.logical_or(&columns.le_tensor(&(positions - window)));
             }
-            Tensor::zeros([rows, longest], (pool.kind, pool.device))
+            Tensor::zeros([rows, longest], (cache.kind, cache.device))
                 .masked_fill(&hidden, f64::NEG_INFINITY)
                 .view([rows, 1, 1, longest])
         });
-        made.shallow_clone()
+        mask.shallow_clone()
     }
 }
 
-/// The distributions that the draws of a pass are from: a row at a temperature each.
+/// The distributions that a pass draws from; each is a row at a temperature.
 pub(super) struct Distributions {
     pub(super) rows: Vec<u32>,
     temperatures: Vec<f32>,
-    /// Which of them each draw is from.
-    pub(super) of_draw: Vec<usize>,
+    /// The index of each draw's distribution.
+    pub(super) by_draw: Vec<usize>,
 }
 
 impl Distributions {
-    pub(super) fn of(draws: &[Draw]) -> Self {
-        let mut found = Self { rows: Vec::new(), temperatures: Vec::new(), of_draw: Vec::new() };
+    /// Collects the distributions of `draws`, each once.
+    pub(super) fn new(draws: &[Draw]) -> Self {
+        let mut distributions =
+            Self { rows: Vec::new(), temperatures: Vec::new(), by_draw: Vec::new() };
         let mut known = BTreeMap::new();
         for draw in draws {
             let Sampling { temperature, .. } = draw.sampling;
-            // The log-prob of a token that is chosen greedily is that of the model as it is.
+            // The log-prob of a greedy draw is taken at temperature 1.
             let temperature = if temperature > 0.0 { temperature } else { 1.0 };
-            let next = found.rows.len();
-            let place = *known.entry((draw.row, temperature.to_bits())).or_insert(next);
-            if place == next {
-                found.rows.push(draw.row as u32);
-                found.temperatures.push(temperature);
+            let next = distributions.rows.len();
+            let index = *known.entry((draw.row, temperature.to_bits())).or_insert(next);
+            if index == next {
+                distributions.rows.push(draw.row as u32);
+                distributions.temperatures.push(temperature);
             }
-            found.of_draw.push(place);
+            distributions.by_draw.push(index);
         }
-        found
+        distributions
     }
 
-    /// A token for each draw from `[distributions, vocab]` logits.
+    /// Draws a token for each draw from `[distributions, vocab]` logits.
     pub(super) fn choose(&self, logits: &Tensor, draws: &[Draw]) -> Vec<Choice> {
         let vocab = logits.size()[1] as usize;
         let temperatures =
@@ -308,12 +313,12 @@ impl Distributions {
         let log_probs = (logits / temperatures).log_softmax(-1, Kind::Float);
         let probabilities = host_values(&log_probs.exp());
         let log_probs = host_values(&log_probs);
-        let choose_one = |(draw, &place): (&Draw, &usize)| {
-            let row = place * vocab..(place + 1) * vocab;
+        let choose_one = |(draw, &distribution): (&Draw, &usize)| {
+            let row = distribution * vocab..(distribution + 1) * vocab;
             let (log_probs, probabilities) = (&log_probs[row.clone()], &probabilities[row]);
             choose(log_probs, probabilities, draw.sampling, draw.key, draw.position)
         };
-        draws.iter().zip(&self.of_draw).map(choose_one).collect()
+        draws.iter().zip(&self.by_draw).map(choose_one).collect()
     }
 }
 

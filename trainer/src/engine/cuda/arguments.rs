@@ -1,5 +1,5 @@
-//! The kernels of `kernels/rollout.cu` and what each is given. The structures are those of that file,
-//! field by field; addresses are numbers of 64 bits on both sides.
+//! The kernels of `kernels/rollout.cu` and their arguments. The structures equal those of that file, field by
+//! field. Addresses are numbers of 64 bits on both sides.
 
 #![expect(unsafe_code, reason = "arguments cross to C")]
 
@@ -9,12 +9,12 @@ use cudarc::driver::DeviceRepr;
 pub(super) const BLOCK_THREADS: u32 = 128;
 /// Threads of a block that draws a token.
 pub(super) const DRAW_THREADS: u32 = 256;
-/// The largest vocabulary that a token is drawn from.
+/// The largest vocabulary that a kernel draws from.
 pub(super) const VOCABULARY_MAX: i64 = 512 * 1024;
 /// Warps of a block.
 pub(super) const BLOCK_WARPS: u32 = BLOCK_THREADS / 32;
 
-/// Residual stream plus what a part of a layer gave, normed.
+/// Arguments of `add_norm`: the residual stream plus the output of one part of a layer, normalised.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub(super) struct AddNorm {
@@ -26,16 +26,16 @@ pub(super) struct AddNorm {
     pub(super) epsilon: f32,
 }
 
-/// Query, key and value heads on their way to attention and into the cache.
+/// Arguments of `rotate_and_store`: query, key and value heads before attention.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub(super) struct TurnAndStore {
+pub(super) struct RotateAndStore {
     pub(super) joined: u64,
     pub(super) norm: u64,
     pub(super) cosines: u64,
     pub(super) sines: u64,
     pub(super) positions: u64,
-    pub(super) places: u64,
+    pub(super) slots: u64,
     pub(super) query: u64,
     pub(super) keys: u64,
     pub(super) values: u64,
@@ -45,7 +45,7 @@ pub(super) struct TurnAndStore {
     pub(super) unused: u32,
 }
 
-/// Attention of single rows over the cache.
+/// Arguments of `attend` and `join_parts`: attention of single rows over the cache.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub(super) struct Attend {
@@ -56,7 +56,7 @@ pub(super) struct Attend {
     pub(super) lengths: u64,
     pub(super) tables: u64,
     pub(super) mixed: u64,
-    pub(super) found: u64,
+    pub(super) partials: u64,
     pub(super) table_blocks: u32,
     pub(super) key_value_heads: u32,
     pub(super) parts: u32,
@@ -65,7 +65,7 @@ pub(super) struct Attend {
     pub(super) unused: u32,
 }
 
-/// The gated activation of a feed-forward block.
+/// Arguments of `gate`: the gated activation of a feed-forward block.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub(super) struct Gate {
@@ -75,7 +75,7 @@ pub(super) struct Gate {
     pub(super) unused: u32,
 }
 
-/// A token for each draw.
+/// Arguments of `draw_tokens`: a token for each draw.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub(super) struct DrawTokens {
@@ -89,22 +89,22 @@ pub(super) struct DrawTokens {
     pub(super) unused: u32,
 }
 
-// SAFETY: plain numbers in C's layout, without padding.
+// SAFETY: all of these are plain numbers in C's layout, without padding.
 unsafe impl DeviceRepr for AddNorm {}
-// SAFETY: as above.
-unsafe impl DeviceRepr for TurnAndStore {}
-// SAFETY: as above.
+// SAFETY: as for `AddNorm`.
+unsafe impl DeviceRepr for RotateAndStore {}
+// SAFETY: as for `AddNorm`.
 unsafe impl DeviceRepr for Attend {}
-// SAFETY: as above.
+// SAFETY: as for `AddNorm`.
 unsafe impl DeviceRepr for Gate {}
-// SAFETY: as above.
+// SAFETY: as for `AddNorm`.
 unsafe impl DeviceRepr for DrawTokens {}
 
 /// A kernel with its arguments.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Launch {
     AddNorm(AddNorm),
-    TurnAndStore(TurnAndStore),
+    RotateAndStore(RotateAndStore),
     Attend(Attend),
     JoinParts(Attend),
     Gate(Gate),
@@ -114,13 +114,13 @@ pub(super) enum Launch {
 impl Launch {
     /// The kernels' names in the order of [`Launch::number`].
     pub(super) const NAMES: [&str; 6] =
-        ["add_norm", "turn_and_store", "attend", "join_parts", "gate", "draw_tokens"];
+        ["add_norm", "rotate_and_store", "attend", "join_parts", "gate", "draw_tokens"];
 
-    /// Which of [`Launch::NAMES`] it is.
+    /// Returns the index of the kernel in [`Launch::NAMES`].
     pub(super) fn number(&self) -> usize {
         match self {
             Self::AddNorm(_) => 0,
-            Self::TurnAndStore(_) => 1,
+            Self::RotateAndStore(_) => 1,
             Self::Attend(_) => 2,
             Self::JoinParts(_) => 3,
             Self::Gate(_) => 4,
@@ -128,27 +128,27 @@ impl Launch {
         }
     }
 
-    /// Threads of each of its blocks.
+    /// Returns the threads of each block.
     pub(super) fn threads(&self) -> u32 {
         if let Self::DrawTokens(_) = self { DRAW_THREADS } else { BLOCK_THREADS }
     }
 }
 
-/// What runs kernels, in the order in which they are launched.
+/// A device, or an emulation, that runs kernels in the order of their launches.
 pub(super) trait Launcher: std::fmt::Debug + Send {
-    /// Why a kernel could not be launched.
+    /// The error of a launch.
     type Fault: std::fmt::Display;
 
-    /// Launches `blocks` blocks of a kernel; returns before it has run.
+    /// Launches `blocks` blocks of a kernel; may return before the kernel has run.
     ///
     /// # Errors
-    /// What the driver said.
+    /// The error that the driver reports.
     ///
     /// # Safety
-    /// Every address is that of memory which the launcher's device can reach, of the size and type that
-    /// the kernel's text states, and which is freed only in the order of the launches.
+    /// Every address must point to memory that the launcher's device can reach. The memory must have the size
+    /// and type that the kernel's text states, and must be freed only in the order of the launches.
     unsafe fn launch(&self, launch: &Launch, blocks: u32) -> Result<(), Self::Fault>;
 
-    /// How many multiprocessors there are to keep busy.
+    /// Returns the number of multiprocessors.
     fn multiprocessors(&self) -> u32;
 }

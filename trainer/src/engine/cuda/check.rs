@@ -1,5 +1,5 @@
-//! Whether the kernels find what libtorch finds, asked before anything is sampled: a device or a compiler
-//! that nobody has tried must not spoil a run in silence.
+//! A comparison of the kernels with libtorch before anything is sampled: an untested device or compiler must
+//! not spoil a run silently.
 
 use tch::{Kind, Tensor};
 
@@ -9,11 +9,11 @@ use crate::engine::runner::{BLOCK_TOKENS, Draw, Pass, Runner, Span};
 use crate::engine::{Sampling, SamplingKey};
 use crate::policy::{Decoder, PackedCausalAttention};
 
-/// Tokens that are fed: more than two blocks hold.
+/// Tokens of the compared sequence, more than two blocks hold.
 const TOKENS: usize = 2 * BLOCK_TOKENS + 6;
-/// Of them, those of the first pass and those of the second; each later pass feeds one.
+/// Tokens of the first and of the second pass; each later pass feeds one token.
 const PASSES: [usize; 2] = [35, 20];
-/// The largest mean difference of log-probs. Roundings to bf16 make one of a few hundredths.
+/// The largest accepted mean difference of log-probs. Rounding to bf16 causes a few hundredths.
 const BF16_GAP_MAX: f64 = 0.1;
 const F32_GAP_MAX: f64 = 1e-3;
 
@@ -21,12 +21,12 @@ impl<L: Launcher> FusedRunner<L> {
     /// Feeds a sequence and returns the mean difference of its log-probs from those of libtorch's decoder.
     ///
     /// # Errors
-    /// A kernel that failed, or a difference that is more than rounding.
+    /// A kernel failed, or the difference is larger than rounding explains.
     pub(super) fn check(&mut self) -> Result<f64, String> {
         let tokens = TOKENS.min(self.blocks() * BLOCK_TOKENS);
         let vocabulary = self.decoder.config.vocab_size as usize;
         let ids: Vec<u32> =
-            (0..tokens).map(|place| ((place * 7919 + 13) % vocabulary) as u32).collect();
+            (0..tokens).map(|index| ((index * 7919 + 13) % vocabulary) as u32).collect();
         let expected = self.log_probs(&ids);
         let blocks: Vec<u32> = (0..tokens.div_ceil(BLOCK_TOKENS) as u32).rev().collect();
         let sampling = Sampling { temperature: 1.0, top_p: 1.0 };
@@ -37,7 +37,7 @@ impl<L: Launcher> FusedRunner<L> {
                 break;
             }
             let rows = fed.len();
-            let positions: Vec<u32> = (past..past + rows).map(|place| place as u32).collect();
+            let positions: Vec<u32> = (past..past + rows).map(|position| position as u32).collect();
             let spans = [Span { rows: 0..rows, past, blocks: &blocks }];
             let draw = |row: usize| Draw {
                 row,
@@ -47,29 +47,32 @@ impl<L: Launcher> FusedRunner<L> {
             };
             let draws: Vec<Draw> = (0..rows).map(draw).collect();
             let pass = Pass { ids: fed, positions: &positions, spans: &spans };
-            let found = self.run(&pass, &draws).map_err(|error| error.to_string())?;
-            for (row, choice) in found.into_iter().enumerate() {
+            let choices = self.run(&pass, &draws).map_err(|error| error.to_string())?;
+            for (row, choice) in choices.into_iter().enumerate() {
                 if choice.token as usize >= vocabulary {
-                    return Err(format!("token {} of {vocabulary} was drawn", choice.token));
+                    return Err(format!(
+                        "token {} was drawn from a vocabulary of {vocabulary}",
+                        choice.token
+                    ));
                 }
-                let place = [(past + row) as i64, i64::from(choice.token)];
-                sum += (f64::from(choice.log_prob) - expected.double_value(&place)).abs();
+                let index = [(past + row) as i64, i64::from(choice.token)];
+                sum += (f64::from(choice.log_prob) - expected.double_value(&index)).abs();
             }
             past += rows;
         }
         let gap = sum / tokens as f64;
         let most = if self.weights.kind() == Kind::Float { F32_GAP_MAX } else { BF16_GAP_MAX };
-        // A NaN is not less than anything.
+        // NaN fails this comparison.
         if gap < most {
             Ok(gap)
         } else {
             Err(format!(
-                "their log-probs are {gap:.4} from libtorch's in the mean, expected at most {most}"
+                "their log-probs differ from libtorch's by {gap:.4} on average, expected less than {most}"
             ))
         }
     }
 
-    /// Log-probs of libtorch's decoder, `[tokens, vocab]`, f32, on the host.
+    /// Returns the log-probs of libtorch's decoder, `[tokens, vocab]`, f32, on the host.
     fn log_probs(&self, ids: &[u32]) -> Tensor {
         tch::no_grad(|| {
             let device = self.weights.device();

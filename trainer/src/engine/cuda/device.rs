@@ -1,10 +1,10 @@
-//! Kernels compiled for a CUDA device and launched on it, beside libtorch.
+//! Kernels compiled for a CUDA device and launched on it, together with libtorch.
 //!
-//! **Invariant:** the context is the device's primary one and the stream the legacy default one, which are
-//! those of libtorch: what either of the two launches runs in the order of the launches, and memory that
-//! libtorch's allocator gets back is given out again only to what is launched later.
+//! **Invariant:** the context is the device's primary context and the stream is the legacy default stream,
+//! which libtorch uses too. Kernels of both therefore run in the order of their launches, and libtorch's
+//! allocator reuses freed memory only for later launches.
 
-#![expect(unsafe_code, reason = "kernels of a device are outside the language")]
+#![expect(unsafe_code, reason = "kernels run outside of Rust, on a device")]
 
 use std::sync::Arc;
 
@@ -22,10 +22,10 @@ use super::shape::KernelShape;
 /// The kernels' text.
 pub(super) const SOURCE: &str = include_str!("kernels/rollout.cu");
 
-/// The first generation that is supported, as by the retriever's kernels.
+/// The oldest supported compute capability, the same as for the retriever's kernels.
 const CAPABILITY_LEAST: (i32, i32) = (8, 0);
 
-/// A device with the kernels for one model's shape.
+/// A device with the kernels that are compiled for one model's shape.
 #[derive(Debug)]
 pub(super) struct CudaLauncher {
     device: usize,
@@ -39,10 +39,10 @@ impl CudaLauncher {
     /// Compiles the kernels for a device.
     ///
     /// # Errors
-    /// What is missing, too old or failed, in words.
+    /// The driver is missing, the device is too old, or a call of the driver or the compiler failed.
     pub(super) fn open(device: usize, shape: KernelShape) -> Result<Self, String> {
         let opened = guarded(|| {
-            // SAFETY: only looks whether the loader finds the library; its initialisers are NVIDIA's.
+            // SAFETY: this only checks that the loader finds the library, whose initialisers are NVIDIA's.
             if !unsafe { sys::is_culib_present() } {
                 return Err("there is no NVIDIA driver (libcuda.so.1)".to_owned());
             }
@@ -67,8 +67,10 @@ impl CudaLauncher {
         opened.unwrap_or_else(Err)
     }
 
+    /// Launches a kernel with its arguments.
+    ///
     /// # Safety
-    /// As of [`Launcher::launch`]; `arguments` are those of the kernel.
+    /// The contract of [`Launcher::launch`]; `arguments` must be those of the kernel.
     unsafe fn start<A: DeviceRepr>(
         &self,
         launch: &Launch,
@@ -82,7 +84,7 @@ impl CudaLauncher {
         };
         let mut builder = self.stream.launch_builder(&self.kernels[launch.number()]);
         builder.arg(arguments);
-        // SAFETY: the caller's.
+        // SAFETY: the caller upholds the contract of `Launcher::launch`.
         let launched = unsafe { builder.launch(config) };
         launched.map(drop).map_err(driver_error(self.device))
     }
@@ -92,11 +94,11 @@ impl Launcher for CudaLauncher {
     type Fault = String;
 
     unsafe fn launch(&self, launch: &Launch, blocks: u32) -> Result<(), String> {
-        // SAFETY: the caller's; each kernel is given the arguments of its own variant.
+        // SAFETY: the caller upholds the contract, and each kernel gets the arguments of its own variant.
         unsafe {
             match launch {
                 Launch::AddNorm(arguments) => self.start(launch, blocks, arguments),
-                Launch::TurnAndStore(arguments) => self.start(launch, blocks, arguments),
+                Launch::RotateAndStore(arguments) => self.start(launch, blocks, arguments),
                 Launch::Attend(arguments) | Launch::JoinParts(arguments) => {
                     self.start(launch, blocks, arguments)
                 }
@@ -111,7 +113,7 @@ impl Launcher for CudaLauncher {
     }
 }
 
-/// An error of the driver, without asking the driver for its text.
+/// Describes an error of the driver by its number, without calling the driver.
 fn driver_error(device: usize) -> impl Fn(DriverError) -> String {
     move |error| format!("CUDA device {device}: {:?}", error.0)
 }

@@ -1,4 +1,4 @@
-//! The kernels' own text on the processor, under the runner as it is.
+//! The kernels' own text, compiled for the processor and driven by the same runner.
 
 #![expect(unsafe_code, reason = "the kernels are C++")]
 
@@ -15,20 +15,20 @@ use super::shape::KernelShape;
 
 type Emulate = unsafe extern "C" fn(*const c_char, u32, u32, *const c_void) -> c_int;
 
-/// The libraries of the shapes so far. A launch after the other: the emulated device is global to its
-/// library.
+/// The libraries of the shapes so far. The lock also serialises launches, because the emulated device is global
+/// to its library.
 static LIBRARIES: LazyLock<Mutex<BTreeMap<Vec<String>, Arc<Library>>>> =
     LazyLock::new(|| Mutex::new(BTreeMap::new()));
 
-/// A device in the memory of the process.
+/// An emulated device in the memory of the process.
 #[derive(Debug)]
-pub(super) struct Emulated {
+pub(super) struct EmulatedDevice {
     library: Arc<Library>,
     multiprocessors: u32,
 }
 
-impl Emulated {
-    /// A device for a shape that says it has so many multiprocessors.
+impl EmulatedDevice {
+    /// Creates a device for a shape, which reports `multiprocessors` multiprocessors.
     pub(super) fn new(shape: KernelShape, multiprocessors: u32) -> Self {
         let mut libraries = LIBRARIES.lock().unwrap_or_else(PoisonError::into_inner);
         let build = || {
@@ -37,14 +37,14 @@ impl Emulated {
                 [("rollout.cc", SOURCE), ("emulated.cc", include_str!("kernels/emulated.cc"))];
             let library =
                 shared::cuda::emulated::build(folder.path(), &files, &shape.macros()).unwrap();
-            // SAFETY: it was made just now, and runs nothing when it is loaded.
+            // SAFETY: the library was just built, and runs no code when it is loaded.
             Arc::new(unsafe { Library::new(library) }.unwrap())
         };
         let library = Arc::clone(libraries.entry(shape.macros()).or_insert_with(build));
         Self { library, multiprocessors }
     }
 
-    /// Bytes of what a kernel is given.
+    /// Returns the size of a kernel's arguments in bytes.
     pub(super) fn argument_bytes(&self, kernel: &str) -> u32 {
         let name = CString::new(kernel).unwrap();
         // SAFETY: the function of `emulated.cc` has this type, and only reads the name.
@@ -56,7 +56,7 @@ impl Emulated {
     }
 }
 
-impl Launcher for Emulated {
+impl Launcher for EmulatedDevice {
     type Fault = Infallible;
 
     unsafe fn launch(&self, launch: &Launch, blocks: u32) -> Result<(), Infallible> {
@@ -64,14 +64,14 @@ impl Launcher for Emulated {
         let name = CString::new(Launch::NAMES[launch.number()]).unwrap();
         let arguments: *const c_void = match launch {
             Launch::AddNorm(arguments) => (&raw const *arguments).cast(),
-            Launch::TurnAndStore(arguments) => (&raw const *arguments).cast(),
+            Launch::RotateAndStore(arguments) => (&raw const *arguments).cast(),
             Launch::Attend(arguments) | Launch::JoinParts(arguments) => {
                 (&raw const *arguments).cast()
             }
             Launch::Gate(arguments) => (&raw const *arguments).cast(),
             Launch::DrawTokens(arguments) => (&raw const *arguments).cast(),
         };
-        // SAFETY: the function of `emulated.cc` has this type; the rest is the caller's.
+        // SAFETY: the function of `emulated.cc` has this type, and the caller upholds the contract.
         let unknown = unsafe {
             let emulate: Symbol<'_, Emulate> = self.library.get(b"emulate").unwrap();
             emulate(name.as_ptr(), blocks, launch.threads(), arguments)

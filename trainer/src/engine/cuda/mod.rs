@@ -1,14 +1,15 @@
-//! The runner of CUDA devices: matrix products by libtorch, all between them by kernels of our own
-//! (`kernels/rollout.cu`), and one copy to the device and one back a pass.
+//! The runner of CUDA devices: libtorch computes the matrix products, our own kernels
+//! (`kernels/rollout.cu`) everything between them. A pass makes one copy to the device and one back.
 //!
-//! Longer spans (prompts, passages) attend by libtorch over their gathered blocks, whose kernels use matrix
-//! units; spans of one row, which are nearly all, attend where their blocks lie.
+//! Longer spans (prompts, passages) attend by libtorch over their gathered blocks, because its kernels use
+//! matrix units. Spans of one row, which are nearly all, attend to their blocks in place.
 //!
-//! CUDA graphs are not used: tch binds no way to capture one, and the legacy default stream, which its
-//! operations run on, cannot be captured by the driver (CUDA Driver API, `cuStreamBeginCapture`).
+//! CUDA graphs are not used. tch has no binding to capture one, and the driver cannot capture the legacy
+//! default stream, on which tch's operations run (CUDA Driver API, `cuStreamBeginCapture`).
 //!
-//! **Invariant:** tests run the kernels' own text on the processor, under this same runner, against
-//! libtorch's decoder. On a device, [`FusedRunner::check`] does so before anything is sampled.
+//! **Invariant:** tests run the kernels' own text on the processor, under this same runner, and compare it
+//! with libtorch's decoder. On a device, [`FusedRunner::check`] makes this comparison before anything is
+//! sampled.
 
 mod arguments;
 mod check;
@@ -31,11 +32,11 @@ use device::CudaLauncher;
 use runner::FusedRunner;
 use shape::KernelShape;
 
-/// The runner of a CUDA device over `weights` with a pool of `blocks`; that of tensor operations, with a
-/// warning, where the kernels cannot run or do not find what libtorch finds, unless they are `required`.
+/// Opens the runner of a CUDA device over `weights` with a cache of `blocks`. If the kernels cannot run or their
+/// results differ from libtorch's, it logs a warning and returns the runner of tensor operations.
 ///
 /// # Errors
-/// They are required, and why they cannot be had.
+/// The kernels cannot be used, but they are `required`.
 pub(super) fn fused_or_eager_runner(
     decoder: Decoder,
     weights: Weights,
@@ -43,7 +44,7 @@ pub(super) fn fused_or_eager_runner(
     required: bool,
 ) -> Result<Box<dyn Runner>, EngineError> {
     let opened = match weights.device() {
-        Device::Cuda(device) => KernelShape::of(&decoder.config, weights.kind())
+        Device::Cuda(device) => KernelShape::new(&decoder.config, weights.kind())
             .and_then(|shape| CudaLauncher::open(device, shape)),
         other => Err(format!("the model is on {other:?}")),
     };
@@ -64,9 +65,7 @@ pub(super) fn fused_or_eager_runner(
         Err(reason) => (reason, decoder, weights),
     };
     if required {
-        return Err(EngineError::Other(format!(
-            "`rollout.runner` = \"fused\" cannot run: {reason}; \"auto\" takes what can"
-        )));
+        return Err(EngineError::FusedUnavailable(reason));
     }
     tracing::warn!(reason, "rollouts run on tensor operations, not on CUDA kernels");
     Ok(eager_runner(decoder, weights, blocks))

@@ -1,11 +1,11 @@
-//! What the kernels are compiled for.
+//! The constants that the kernels are compiled for.
 
 use tch::Kind;
 
 use super::arguments::{BLOCK_WARPS, VOCABULARY_MAX};
 use crate::policy::ModelConfig;
 
-/// Shared memory that a block may have without being asked for, in f32.
+/// Shared memory that every block may use without a special request, in f32 numbers.
 const SHARED_NUMBERS_MAX: i64 = 48 * 1024 / 4;
 
 /// The constants of a model's kernels.
@@ -18,11 +18,11 @@ pub(super) struct KernelShape {
 }
 
 impl KernelShape {
-    /// Of a model that computes in `kind`.
+    /// Returns the constants of a model that computes in `kind`.
     ///
     /// # Errors
-    /// What of the model the kernels cannot do.
-    pub(super) fn of(config: &ModelConfig, kind: Kind) -> Result<Self, String> {
+    /// The kernels do not support the model; the text names the value and the limit.
+    pub(super) fn new(config: &ModelConfig, kind: Kind) -> Result<Self, String> {
         let bf16 = match kind {
             Kind::BFloat16 => true,
             Kind::Float => false,
@@ -32,13 +32,13 @@ impl KernelShape {
         if head_dim % 2 != 0 {
             return Err(format!("heads of {head_dim} numbers, expected an even number"));
         }
-        // Queries, weights of a block of the cache, and what each warp found.
+        // Queries, weights of a block of the cache, and the results of each warp.
         let warps = i64::from(BLOCK_WARPS);
         let shared = group * (head_dim + warps * 32 + warps * (head_dim + 2));
         if shared > SHARED_NUMBERS_MAX {
             return Err(format!(
-                "{group} query heads of {head_dim} numbers share a key/value head, which takes {shared} \
-                 numbers of shared memory, and there are {SHARED_NUMBERS_MAX}"
+                "{group} query heads of {head_dim} numbers share a key/value head, which needs {shared} \
+                 numbers of shared memory, expected at most {SHARED_NUMBERS_MAX}"
             ));
         }
         if config.vocab_size > VOCABULARY_MAX {
@@ -50,7 +50,7 @@ impl KernelShape {
         Ok(Self { bf16, head_dim, group })
     }
 
-    /// As the kernels' text names them.
+    /// Returns the constants as macro definitions for the kernels' text.
     pub(super) fn macros(self) -> Vec<String> {
         vec![
             format!("NUMBER_IS_BF16={}", i32::from(self.bf16)),

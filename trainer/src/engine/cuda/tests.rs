@@ -1,4 +1,4 @@
-//! The runner on emulated kernels beside that of tensor operations, on every family's checkpoint.
+//! The runner on emulated kernels, compared with the runner of tensor operations on every family's checkpoint.
 
 #![expect(unsafe_code, reason = "launches are unsafe")]
 
@@ -10,11 +10,11 @@ use shared::splitmix;
 use tch::{Device, Kind, Tensor};
 
 use super::arguments::{
-    AddNorm, Attend, BLOCK_THREADS, DRAW_THREADS, DrawTokens, Gate, Launch, Launcher, TurnAndStore,
-    VOCABULARY_MAX,
+    AddNorm, Attend, BLOCK_THREADS, DRAW_THREADS, DrawTokens, Gate, Launch, Launcher,
+    RotateAndStore, VOCABULARY_MAX,
 };
 use super::device::SOURCE;
-use super::emulated::Emulated;
+use super::emulated::EmulatedDevice;
 use super::fused_or_eager_runner;
 use super::runner::FusedRunner;
 use super::shape::KernelShape;
@@ -28,7 +28,7 @@ use crate::policy::{Decoder, Policy};
 
 /// Blocks of the runners under test.
 const BLOCKS: usize = 40;
-/// Tokens that rotary tables are made for.
+/// Positions of the rotary tables.
 const POSITIONS: usize = 640;
 
 const GREEDY: Sampling = Sampling { temperature: 0.0, top_p: 1.0 };
@@ -39,21 +39,21 @@ fn decoder(policy: &Policy) -> Decoder {
     Decoder::new(&policy.config, POSITIONS, policy.compute.device)
 }
 
-fn fused(policy: &Policy, multiprocessors: u32) -> FusedRunner<Emulated> {
-    let shape = KernelShape::of(&policy.config, policy.compute.kind).unwrap();
-    let launcher = Emulated::new(shape, multiprocessors);
+fn fused(policy: &Policy, multiprocessors: u32) -> FusedRunner<EmulatedDevice> {
+    let shape = KernelShape::new(&policy.config, policy.compute.kind).unwrap();
+    let launcher = EmulatedDevice::new(shape, multiprocessors);
     FusedRunner::new(decoder(policy), policy.detached_weights(), BLOCKS, launcher)
 }
 
 /// A sequence that is fed in parts.
-struct Fed {
+struct FedSequence {
     ids: Vec<u32>,
     blocks: Vec<u32>,
     past: usize,
 }
 
-impl Fed {
-    /// Of `tokens`, in the blocks from `block` on, backwards.
+impl FedSequence {
+    /// Creates a sequence of `tokens` random tokens, in the blocks from `block` on, in reverse order.
     fn new(policy: &Policy, tokens: usize, block: usize) -> Self {
         let mut state = tokens as u64;
         let vocabulary = policy.config.vocab_size as u64;
@@ -61,43 +61,44 @@ impl Fed {
         let count = tokens.div_ceil(BLOCK_TOKENS);
         Self {
             ids,
-            blocks: (0..count).map(|place| (block + count - place) as u32).collect(),
+            blocks: (0..count).map(|index| (block + count - index) as u32).collect(),
             past: 0,
         }
     }
 }
 
-/// Feeds the next `counts` tokens of the sequences in one pass; each row is drawn from with `sampling`.
+/// Feeds the next `counts` tokens of the sequences in one pass, and draws from each row with each of `sampling`.
 fn feed(
     runner: &mut dyn Runner,
-    fed: &mut [Fed],
+    sequences: &mut [FedSequence],
     counts: &[usize],
     sampling: &[Sampling],
 ) -> Vec<Choice> {
     let (mut ids, mut positions, mut spans, mut draws) = (vec![], vec![], vec![], vec![]);
-    for (number, (one, &count)) in fed.iter().zip(counts).enumerate() {
+    for (number, (sequence, &count)) in sequences.iter().zip(counts).enumerate() {
         if count == 0 {
             continue;
         }
         let start = ids.len();
-        ids.extend(&one.ids[one.past..one.past + count]);
-        positions.extend((one.past..one.past + count).map(|place| place as u32));
-        spans.push(Span { rows: start..ids.len(), past: one.past, blocks: &one.blocks });
+        let past = sequence.past;
+        ids.extend(&sequence.ids[past..past + count]);
+        positions.extend((past..past + count).map(|position| position as u32));
+        spans.push(Span { rows: start..ids.len(), past, blocks: &sequence.blocks });
         for row in 0..count {
             draws.extend(sampling.iter().enumerate().map(|(sample, &sampling)| Draw {
                 row: start + row,
                 sampling,
                 key: SamplingKey { seed: 3, step: 0, prompt: number as u64, sample: sample as u64 },
-                position: (one.past + row + 1) as u64,
+                position: (past + row + 1) as u64,
             }));
         }
     }
-    let found =
+    let choices =
         runner.run(&Pass { ids: &ids, positions: &positions, spans: &spans }, &draws).unwrap();
-    for (one, count) in fed.iter_mut().zip(counts) {
-        one.past += count;
+    for (sequence, count) in sequences.iter_mut().zip(counts) {
+        sequence.past += count;
     }
-    found
+    choices
 }
 
 /// Prompts, single tokens and passages of three sequences, in passes that mix them.
@@ -105,7 +106,8 @@ const PASSES: [[usize; 3]; 6] =
     [[35, 1, 0], [1, 1, 60], [20, 1, 1], [1, 1, 1], [1, 33, 0], [1, 1, 1]];
 
 fn choices(runner: &mut dyn Runner, policy: &Policy, sampling: &[Sampling]) -> Vec<Choice> {
-    let mut fed = [Fed::new(policy, 61, 0), Fed::new(policy, 90, 5), Fed::new(policy, 99, 20)];
+    let mut fed =
+        [(61, 0), (90, 5), (99, 20)].map(|(tokens, block)| FedSequence::new(policy, tokens, block));
     PASSES.iter().flat_map(|counts| feed(runner, &mut fed, counts, sampling)).collect()
 }
 
@@ -118,12 +120,12 @@ fn every_family_in_f32_draws_what_tensor_operations_draw() {
     for name in CHECKPOINTS {
         let (policy, _) = tiny(name, F32);
         let sampling = [GREEDY, WARM];
-        let found = choices(&mut fused(&policy, 1), &policy, &sampling);
+        let actual = choices(&mut fused(&policy, 1), &policy, &sampling);
         let expected = choices(&mut eager(&policy), &policy, &sampling);
-        for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
-            assert_eq!(found.token, expected.token, "{name} {index}");
-            let gap = (found.log_prob - expected.log_prob).abs();
-            assert!(gap < 3e-5, "{name} {index}: {found:?}, not {expected:?}");
+        for (index, (actual, expected)) in actual.iter().zip(&expected).enumerate() {
+            assert_eq!(actual.token, expected.token, "{name} {index}");
+            let gap = (actual.log_prob - expected.log_prob).abs();
+            assert!(gap < 3e-5, "{name} {index}: {actual:?}, not {expected:?}");
         }
     }
 }
@@ -138,45 +140,46 @@ fn every_family_in_bf16_stays_near_tensor_operations() {
     }
 }
 
-/// Contexts that many processors share, and windows that leave parts of them nothing.
+/// Cuts contexts into parts for many multiprocessors, with windows that leave some parts empty.
 #[test]
 fn contexts_in_parts_are_those_of_one_part() {
     for name in ["llama-tiny-tied", "mistral-tiny", "qwen2-tiny-window"] {
         let (policy, _) = tiny(name, F32);
         let lengths = [600, 300];
-        let mut found = Vec::new();
+        let mut actual = Vec::new();
         for multiprocessors in [1, 7, 1000] {
             let mut runner = fused(&policy, multiprocessors);
-            let mut fed = [Fed::new(&policy, 600, 0), Fed::new(&policy, 300, 20)];
+            let mut fed = [FedSequence::new(&policy, 600, 0), FedSequence::new(&policy, 300, 20)];
             feed(&mut runner, &mut fed, &lengths.map(|length| length - 3), &[]);
             let passes = [(); 3].map(|()| feed(&mut runner, &mut fed, &[1, 1], &[GREEDY]));
-            found.push(passes.concat());
+            actual.push(passes.concat());
         }
-        for other in &found[1..] {
-            for (one, other) in found[0].iter().zip(other) {
-                assert_eq!(one.token, other.token, "{name}");
-                assert!((one.log_prob - other.log_prob).abs() < 1e-5, "{name}: {one:?}, {other:?}");
+        for other in &actual[1..] {
+            for (first, other) in actual[0].iter().zip(other) {
+                assert_eq!(first.token, other.token, "{name}");
+                let gap = (first.log_prob - other.log_prob).abs();
+                assert!(gap < 1e-5, "{name}: {first:?}, {other:?}");
             }
         }
     }
 }
 
-/// What the kernels do not do is done by the host, and still the same.
+/// Top-p is left to the host, with the same result.
 #[test]
 fn a_cut_distribution_is_drawn_from_on_the_host() {
     let (policy, _) = tiny("llama-tiny-tied", F32);
     let sampling = [CUT, GREEDY];
-    let found = choices(&mut fused(&policy, 1), &policy, &sampling);
+    let actual = choices(&mut fused(&policy, 1), &policy, &sampling);
     let expected = choices(&mut eager(&policy), &policy, &sampling);
-    let tokens = |choices: &[Choice]| choices.iter().map(|one| one.token).collect::<Vec<_>>();
-    assert_eq!(tokens(&found), tokens(&expected));
+    let tokens = |choices: &[Choice]| choices.iter().map(|choice| choice.token).collect::<Vec<_>>();
+    assert_eq!(tokens(&actual), tokens(&expected));
 }
 
 #[test]
 fn a_copied_block_reads_as_the_first() {
     let (policy, _) = tiny("qwen3-tiny", F32);
     let mut runner = fused(&policy, 1);
-    let mut fed = [Fed::new(&policy, 40, 0)];
+    let mut fed = [FedSequence::new(&policy, 40, 0)];
     feed(&mut runner, &mut fed, &[38], &[]);
     let (last, copy) = (fed[0].blocks[1], 30);
     runner.copy_block(last, copy);
@@ -186,11 +189,11 @@ fn a_copied_block_reads_as_the_first() {
     assert_eq!(feed(&mut runner, &mut fed, &[1], &[WARM]), first);
 }
 
-/// Kernels whose norms add too much to the squares.
+/// A launcher whose norms use a wrong epsilon.
 #[derive(Debug)]
-struct OtherEpsilon(Emulated);
+struct WrongEpsilon(EmulatedDevice);
 
-impl Launcher for OtherEpsilon {
+impl Launcher for WrongEpsilon {
     type Fault = Infallible;
 
     unsafe fn launch(&self, launch: &Launch, blocks: u32) -> Result<(), Infallible> {
@@ -198,7 +201,7 @@ impl Launcher for OtherEpsilon {
             Launch::AddNorm(given) => Launch::AddNorm(AddNorm { epsilon: 1.0, ..given }),
             other => other,
         };
-        // SAFETY: the caller's.
+        // SAFETY: the caller upholds the contract of `Launcher::launch`.
         unsafe { self.0.launch(&launch, blocks) }
     }
 
@@ -211,8 +214,8 @@ impl Launcher for OtherEpsilon {
 fn kernels_that_compute_something_else_fail_the_check() {
     let (policy, _) = tiny("llama-tiny-tied", F32);
     assert!(fused(&policy, 1).check().unwrap() < 1e-5);
-    let shape = KernelShape::of(&policy.config, policy.compute.kind).unwrap();
-    let launcher = OtherEpsilon(Emulated::new(shape, 1));
+    let shape = KernelShape::new(&policy.config, policy.compute.kind).unwrap();
+    let launcher = WrongEpsilon(EmulatedDevice::new(shape, 1));
     let mut runner =
         FusedRunner::new(decoder(&policy), policy.detached_weights(), BLOCKS, launcher);
     let reason = runner.check().unwrap_err();
@@ -222,7 +225,7 @@ fn kernels_that_compute_something_else_fail_the_check() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
-    /// The kernel's draws from random logits are those of the host.
+    /// Compares the kernel's draws from random logits with those of the host.
     #[test]
     fn draws_follow_the_distribution(
         vocabulary in 1_usize..5000,
@@ -242,17 +245,17 @@ proptest! {
             key: SamplingKey { seed, step: 0, prompt: 0, sample },
             position: 1,
         }).collect();
-        let distributions = Distributions::of(&draws);
-        let parts = (&distributions.rows[..], &distributions.of_draw[..]);
-        let upload = Upload::new(&Pass { ids: &[], positions: &[], spans: &[] }, &draws, parts);
-        let found = runner.draw(&logits, (&upload, &upload.to_device(Device::Cpu))).unwrap();
+        let distributions = Distributions::new(&draws);
+        let pass = Pass { ids: &[], positions: &[], spans: &[] };
+        let upload = Upload::new(&pass, &draws, &distributions);
+        let actual = runner.draw(&logits, &upload, &upload.to_device(Device::Cpu)).unwrap();
         let expected = distributions.choose(&logits, &draws);
-        let same = found.iter().zip(&expected).filter(|(one, other)| one.token == other.token).count();
-        // A draw may fall between the two sums of the same shares.
-        prop_assert!(same >= 39, "{same} of 40: {found:?}, not {expected:?}");
-        for (found, expected) in found.iter().zip(&expected) {
-            let gap = (found.log_prob - expected.log_prob).abs();
-            prop_assert!(found.token != expected.token || gap < 2e-5, "{found:?}, not {expected:?}");
+        let same = actual.iter().zip(&expected).filter(|(drawn, host)| drawn.token == host.token).count();
+        // The two sums differ by rounding, so a draw close to a boundary may choose a neighbour.
+        prop_assert!(same >= 39, "{same} of 40: {actual:?}, not {expected:?}");
+        for (actual, expected) in actual.iter().zip(&expected) {
+            let gap = (actual.log_prob - expected.log_prob).abs();
+            prop_assert!(actual.token != expected.token || gap < 2e-5, "{actual:?}, not {expected:?}");
         }
     }
 }
@@ -260,10 +263,10 @@ proptest! {
 #[test]
 fn arguments_and_constants_are_those_of_the_kernels() {
     let (policy, _) = tiny("llama-tiny-tied", F32);
-    let emulated = Emulated::new(KernelShape::of(&policy.config, Kind::Float).unwrap(), 1);
+    let emulated = EmulatedDevice::new(KernelShape::new(&policy.config, Kind::Float).unwrap(), 1);
     let sizes = BTreeMap::from([
         ("add_norm", size_of::<AddNorm>()),
-        ("turn_and_store", size_of::<TurnAndStore>()),
+        ("rotate_and_store", size_of::<RotateAndStore>()),
         ("attend", size_of::<Attend>()),
         ("join_parts", size_of::<Attend>()),
         ("gate", size_of::<Gate>()),
@@ -285,12 +288,12 @@ fn arguments_and_constants_are_those_of_the_kernels() {
 }
 
 #[test]
-fn shapes_that_the_kernels_cannot_do_are_told() {
+fn unsupported_shapes_are_refused_with_the_reason() {
     let (policy, _) = tiny("llama-tiny-tied", F32);
     let refusal = |kind: Kind, change: &dyn Fn(&mut crate::policy::ModelConfig)| {
         let mut config = policy.config.clone();
         change(&mut config);
-        KernelShape::of(&config, kind).unwrap_err()
+        KernelShape::new(&config, kind).unwrap_err()
     };
     assert!(refusal(Kind::Half, &|_| {}).contains("Half"));
     assert!(refusal(Kind::Float, &|config| config.head_dim = 7).contains("heads of 7 numbers"));
@@ -301,7 +304,7 @@ fn shapes_that_the_kernels_cannot_do_are_told() {
     assert!(wide.contains("64 query heads of 256 numbers"), "{wide}");
 }
 
-/// Without a CUDA device: what is required is refused with the reason, what is not is replaced.
+/// Without a CUDA device, kernels that are required are refused with the reason; otherwise they are replaced.
 #[test]
 fn without_a_device_tensor_operations_run() {
     let (policy, _) = tiny("llama-tiny-tied", F32);
@@ -311,8 +314,8 @@ fn without_a_device_tensor_operations_run() {
     let refused = open(true).unwrap_err().to_string();
     assert!(refused.contains("\"fused\"") && refused.contains("the model is on Cpu"), "{refused}");
     let sampling = [GREEDY];
-    let found = choices(open(false).unwrap().as_mut(), &policy, &sampling);
-    assert_eq!(found, choices(&mut eager(&policy), &policy, &sampling));
+    let actual = choices(open(false).unwrap().as_mut(), &policy, &sampling);
+    assert_eq!(actual, choices(&mut eager(&policy), &policy, &sampling));
     let choice = RunnerChoice { kind: RunnerKind::Fused, format: None };
     let refused = choice.native_format(Device::Cpu, Kind::Float).unwrap_err().to_string();
     assert!(refused.contains("`rollout.runner` = \"fused\""), "{refused}");

@@ -1,13 +1,14 @@
-// The kernels of rollout.cu on the processor, behind two functions. Compiled by the tests.
+// The kernels of rollout.cu for the processor, behind two functions. The tests compile it.
 
 #define EMULATED
 #include "rollout.cc"
 
 #define ALL_KERNELS                                            \
-  KERNEL(add_norm, AddNorm) KERNEL(turn_and_store, TurnAndStore) \
+  KERNEL(add_norm, AddNorm) KERNEL(rotate_and_store, RotateAndStore) \
   KERNEL(attend, Attend) KERNEL(join_parts, Attend)              \
   KERNEL(gate, Gate) KERNEL(draw_tokens, DrawTokens)
 
+// Runs a kernel; returns 1 if there is no such kernel.
 extern "C" int emulate(const char *name, u32 blocks, u32 threads, const void *arguments) {
 #define KERNEL(NAME, ARGUMENTS)                              \
   if (!std::strcmp(name, #NAME)) {                           \
@@ -21,7 +22,7 @@ extern "C" int emulate(const char *name, u32 blocks, u32 threads, const void *ar
   return 1;
 }
 
-// Bytes of a kernel's arguments; 0 if there is no such kernel.
+// Returns the size of a kernel's arguments in bytes, or 0 if there is no such kernel.
 extern "C" u32 argument_bytes(const char *name) {
 #define KERNEL(NAME, ARGUMENTS) \
   if (!std::strcmp(name, #NAME)) return sizeof(ARGUMENTS);
