@@ -1,5 +1,5 @@
-//! The replicas: which one plays a turn, whether it has the present weights, and what happens to a
-//! turn whose replica fails.
+//! The replicas of an external engine. The fleet chooses the replica of each turn, keeps its weights current,
+//! and plays a turn again if its replica fails.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,75 +11,79 @@ use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use super::ExternalEngineConfig;
-use super::dialect::{Dialect, Ending, Sampled, TurnRequest, weights_name};
+use super::dialect::Dialect;
 use super::http::{Fault, send};
+use super::protocol::{SampledTurn, TurnEnding, TurnRequest, weights_name};
 
 /// A turn that was played to its end.
 #[derive(Debug)]
-pub(super) struct Played {
-    pub(super) sampled: Sampled,
-    /// Who played it.
+pub(super) struct PlayedTurn {
+    pub(super) sampled: SampledTurn,
+    /// The replica that played it.
     pub(super) replica: usize,
-    /// Of the weights that the replica says it has.
+    /// The version of the weights that the replica reports.
     pub(super) version: u64,
 }
 
-/// The weights that every turn is sampled by.
+/// The weights that every turn must be sampled with.
 #[derive(Clone, Debug)]
-struct Target {
+struct TargetWeights {
     version: u64,
-    /// How servers call them; of this process alone, so that no other run's weights are mistaken
-    /// for them.
+    /// Their name at the servers. It is unique to this process, so the weights of another run are never
+    /// mistaken for them.
     name: String,
     folder: String,
 }
 
+/// The last known state of a replica.
 #[derive(Debug, Default)]
 struct ReplicaState {
-    /// Name of the weights that it is known to have; unknown at first and after every failure.
+    /// The name of its weights; `None` at first and after every failure.
     weights: Option<String>,
-    /// How requests name the model.
+    /// The model's name in requests.
     model: String,
-    /// It failed last time it was asked.
+    /// `true` if its last request failed.
     is_down: bool,
-    /// Turns under way.
+    /// Running turns.
     running: usize,
 }
 
+/// A server.
 #[derive(Debug)]
 struct Replica {
-    /// Without a slash at the end.
+    /// The base URL, without a slash at the end.
     url: String,
-    places: Semaphore,
-    /// Held while its weights are looked at or exchanged.
+    /// A permit for each turn that may run concurrently.
+    permits: Semaphore,
+    /// Held while its weights are checked or replaced.
     updating: tokio::sync::Mutex<()>,
     state: Mutex<ReplicaState>,
 }
 
 impl Replica {
     fn state(&self) -> MutexGuard<'_, ReplicaState> {
-        // The state is whole after every statement that changes it.
+        // The state is consistent after every statement that changes it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Counts a turn for as long as it is under way, also if it is dropped.
-struct Counted<'r>(&'r Replica);
+/// A count of one running turn, which ends when the value is dropped.
+struct RunningCount<'r>(&'r Replica);
 
-impl<'r> Counted<'r> {
+impl<'r> RunningCount<'r> {
     fn new(replica: &'r Replica) -> Self {
         replica.state().running += 1;
         Self(replica)
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for RunningCount<'_> {
     fn drop(&mut self) {
         self.0.state().running -= 1;
     }
 }
 
-/// All replicas.
+/// All replicas, and the weights that they must have.
 #[derive(Debug)]
 pub(super) struct Fleet {
     client: Client,
@@ -87,8 +91,8 @@ pub(super) struct Fleet {
     retry: RetryPolicy,
     max_context_tokens: usize,
     replicas: Vec<Replica>,
-    target: Mutex<Option<Target>>,
-    /// Tells this process's weights from those of others.
+    target: Mutex<Option<TargetWeights>>,
+    /// Distinguishes the weights of this process from those of other processes.
     nonce: String,
 }
 
@@ -96,17 +100,17 @@ impl Fleet {
     pub(super) fn new(config: &ExternalEngineConfig) -> Result<Self, String> {
         let client = shared::http::client_builder()
             .timeout(config.attempt_timeout)
-            // Engines are addressed directly: a proxy that is set for downloads is not for them.
+            // Engines are addressed directly, even if a proxy is set for downloads.
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .build()
-            .map_err(|error| format!("cannot make an HTTP client: {error}"))?;
+            .map_err(|error| format!("cannot create an HTTP client: {error}"))?;
         let mut replicas = Vec::with_capacity(config.urls.len());
         for url in &config.urls {
             Url::parse(url).map_err(|error| format!("engine.urls: {url:?}: {error}"))?;
             replicas.push(Replica {
                 url: url.trim_end_matches('/').to_owned(),
-                places: Semaphore::new(config.max_in_flight.max(1)),
+                permits: Semaphore::new(config.max_in_flight.max(1)),
                 updating: tokio::sync::Mutex::new(()),
                 state: Mutex::new(ReplicaState::default()),
             });
@@ -127,44 +131,45 @@ impl Fleet {
         })
     }
 
+    /// Sets the weights of all later turns.
     pub(super) fn set_target(&self, folder: &Path, version: u64) {
         let name = format!("{}-{version}", self.nonce);
-        let target = Target { version, name, folder: folder.to_string_lossy().into_owned() };
+        let target = TargetWeights { version, name, folder: folder.to_string_lossy().into_owned() };
         *self.target.lock().unwrap_or_else(PoisonError::into_inner) = Some(target);
     }
 
-    fn target(&self) -> Result<Target, Fault> {
+    fn target(&self) -> Result<TargetWeights, Fault> {
         let target = self.target.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        target.ok_or_else(|| Fault::Final("the engine was given no weights".to_owned()))
+        target.ok_or_else(|| Fault::Final("the engine has no weights yet".to_owned()))
     }
 
-    /// Plays a turn, at `preferred` if that answers; again, and elsewhere, until the deadline.
+    /// Plays a turn at `preferred`, if that replica answers. Repeats it there or elsewhere until the deadline.
     pub(super) async fn play(
         &self,
         turn: &TurnRequest,
         preferred: Option<usize>,
-    ) -> Result<Played, String> {
+    ) -> Result<PlayedTurn, String> {
         let started = Instant::now();
         let mut backoff = Backoff::new(self.retry);
         let mut attempts = 0_usize;
         loop {
             let index = self.choose(preferred, attempts);
             attempts += 1;
-            let left = self.retry.deadline.saturating_sub(started.elapsed());
-            let attempt = tokio::time::timeout(left, self.attempt(index, turn));
+            let remaining = self.retry.deadline.saturating_sub(started.elapsed());
+            let attempt = tokio::time::timeout(remaining, self.attempt(index, turn));
             let outcome = attempt.await.unwrap_or_else(|_| {
                 Err(Fault::retry(format!("{}: no answer in time", self.replicas[index].url)))
             });
-            let (reason, asked) = match outcome {
+            let (reason, requested_pause) = match outcome {
                 Ok(played) => return Ok(played),
                 Err(Fault::Final(reason)) => return Err(reason),
-                Err(Fault::Retry { reason, asked }) => (reason, asked),
+                Err(Fault::Retry { reason, requested_pause }) => (reason, requested_pause),
             };
             let was_down = self.mark_down(index);
             let elapsed = started.elapsed();
-            // What another replica can do at once is not waited for.
+            // No pause is needed if another replica can play the turn now.
             let another = self.replicas.iter().any(|replica| !replica.state().is_down);
-            let pause = backoff.next_pause(elapsed, asked.filter(|_| !another));
+            let pause = backoff.next_pause(elapsed, requested_pause.filter(|_| !another));
             let Some(pause) = pause else {
                 let elapsed_ms = elapsed.as_millis();
                 return Err(format!(
@@ -180,8 +185,8 @@ impl Fleet {
         }
     }
 
-    /// The replica that holds the conversation's cache if it answers; else the least busy of those
-    /// that do; else one after the other.
+    /// Returns the replica for the next attempt: the one that caches the conversation if it is up, otherwise the
+    /// least busy one that is up, otherwise each in turn.
     fn choose(&self, preferred: Option<usize>, attempts: usize) -> usize {
         let is_up = |index: &usize| !self.replicas[*index].state().is_down;
         preferred
@@ -193,50 +198,53 @@ impl Fleet {
             .unwrap_or_else(|| (preferred.unwrap_or(0) + attempts) % self.replicas.len())
     }
 
-    /// Remembers that a replica failed; whether that was known.
+    /// Records that a replica failed; returns `true` if it was already down.
     fn mark_down(&self, index: usize) -> bool {
         let mut state = self.replicas[index].state();
         state.weights = None;
         std::mem::replace(&mut state.is_down, true)
     }
 
-    async fn attempt(&self, index: usize, turn: &TurnRequest) -> Result<Played, Fault> {
+    async fn attempt(&self, index: usize, turn: &TurnRequest) -> Result<PlayedTurn, Fault> {
         let replica = &self.replicas[index];
-        let _counted = Counted::new(replica);
-        // The semaphore is never closed; if it were, the turn would be played all the same.
-        let _place = replica.places.acquire().await;
+        let _counted = RunningCount::new(replica);
+        let _permit = replica.permits.acquire().await.expect("the semaphore is never closed");
         let target = self.target()?;
         let model = self.make_current(replica, &target).await?;
         let call = self.dialect.generate(turn, &model);
         let answer = send(&self.client, &replica.url, &call).await?;
         let refuse = |reason: String| Fault::Final(format!("{}: {reason}", replica.url));
         let sampled = self.dialect.read(&answer).map_err(refuse)?;
-        if sampled.ending == Ending::Aborted {
+        if sampled.ending == TurnEnding::Aborted {
             return Err(Fault::retry(format!("{}: the turn was aborted", replica.url)));
         }
-        // A server that was started anew since its weights were looked at has sampled by others.
+        // A server that was restarted after its weights were checked has sampled with other weights.
         let weights = match &sampled.weights {
             Some(name) => name.clone(),
             None => self.weights_of(replica).await?,
         };
         if weights != target.name {
             return Err(Fault::retry(format!(
-                "{}: sampled by the weights {weights:?} instead of {:?}",
+                "{}: sampled with the weights {weights:?} instead of {:?}",
                 replica.url, target.name
             )));
         }
-        Ok(Played { sampled, replica: index, version: target.version })
+        Ok(PlayedTurn { sampled, replica: index, version: target.version })
     }
 
+    /// Asks a replica for the name of its weights.
     async fn weights_of(&self, replica: &Replica) -> Result<String, Fault> {
         let answer = send(&self.client, &replica.url, &self.dialect.ask_weights()).await?;
         let refuse = |reason: String| Fault::Final(format!("{}: {reason}", replica.url));
         weights_name(&answer).map_err(refuse)
     }
 
-    /// Loads the present weights into a replica that is not known to have them; returns the name of
-    /// its model.
-    async fn make_current(&self, replica: &Replica, target: &Target) -> Result<String, Fault> {
+    /// Loads the current weights into a replica, unless it is known to have them. Returns the name of its model.
+    async fn make_current(
+        &self,
+        replica: &Replica,
+        target: &TargetWeights,
+    ) -> Result<String, Fault> {
         let _alone = replica.updating.lock().await;
         {
             let state = replica.state();
@@ -247,8 +255,8 @@ impl Fleet {
         let refuse = |reason: String| Fault::Final(format!("{}: {reason}", replica.url));
         let answer = send(&self.client, &replica.url, &self.dialect.ask_served()).await?;
         let served = self.dialect.read_served(&answer).map_err(refuse)?;
-        if let Some(limit) = served.max_context_tokens.filter(|&one| one < self.max_context_tokens)
-        {
+        let limit = served.max_context_tokens.filter(|&limit| limit < self.max_context_tokens);
+        if let Some(limit) = limit {
             return Err(refuse(format!(
                 "it takes {limit} tokens of context, episodes may need {}: start it with a longer \
                  context, or lower rollout.max_context_tokens",
@@ -256,7 +264,7 @@ impl Fleet {
             )));
         }
         if self.weights_of(replica).await? != target.name {
-            self.exchange_weights(replica, target).await?;
+            self.replace_weights(replica, target).await?;
         }
         let mut state = replica.state();
         state.weights = Some(target.name.clone());
@@ -265,7 +273,12 @@ impl Fleet {
         Ok(served.model)
     }
 
-    async fn exchange_weights(&self, replica: &Replica, target: &Target) -> Result<(), Fault> {
+    /// Replaces the weights of a replica and checks that it reports the new ones.
+    async fn replace_weights(
+        &self,
+        replica: &Replica,
+        target: &TargetWeights,
+    ) -> Result<(), Fault> {
         let started = Instant::now();
         let update = self.dialect.update(&target.folder, &target.name);
         let mut result = Ok(());
@@ -286,10 +299,10 @@ impl Fleet {
         let resumed = send(&self.client, &replica.url, &update.resume).await;
         result?;
         resumed?;
-        let found = self.weights_of(replica).await?;
-        if found != target.name {
+        let weights = self.weights_of(replica).await?;
+        if weights != target.name {
             return Err(Fault::retry(format!(
-                "{}: it has the weights {found:?} after {:?} were loaded",
+                "{}: it has the weights {weights:?} after {:?} were loaded",
                 replica.url, target.name
             )));
         }
@@ -303,8 +316,8 @@ impl Fleet {
         Ok(())
     }
 
-    /// Looks after replicas that failed, for as long as the runtime lives: one that answers again
-    /// gets the present weights and plays turns again.
+    /// Checks failed replicas as long as the runtime lives. A replica that answers again gets the current
+    /// weights and plays turns again.
     pub(super) async fn watch_health(self: Arc<Self>, interval: Duration) {
         loop {
             tokio::time::sleep(interval).await;

@@ -1,15 +1,16 @@
-//! Engines outside this process: vLLM and SGLang servers, asked over HTTP with token ids.
+//! Engines outside this process: vLLM and SGLang servers, which receive token ids over HTTP.
 //!
-//! A turn is one request that carries the whole context; the server finds what it has computed
-//! before in its prefix cache. Where a turn ends is decided here, by decoded text, exactly as the
-//! built-in engine does: servers cut the text at a stop string, but keep the whole last token.
+//! A turn is one request with the whole context; the server's prefix cache holds what it has already
+//! computed. The end of a turn is decided here, by decoded text, exactly as in the built-in engine: servers
+//! cut the text at a stop string but keep the whole last token.
 //!
-//! Invariant: what was sampled by other weights than the present ones is thrown away and sampled
-//! again, also where a server was started anew behind our back.
+//! Invariant: a turn that was sampled with other weights than the current ones is discarded and sampled
+//! again, even if a server was restarted unnoticed.
 
 mod dialect;
 mod fleet;
 mod http;
+mod protocol;
 mod sglang;
 #[cfg(test)]
 mod tests;
@@ -28,8 +29,8 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 pub use dialect::Dialect;
-use dialect::{Ending, Sampled, TurnRequest};
-use fleet::{Fleet, Played};
+use fleet::{Fleet, PlayedTurn};
+use protocol::{SampledTurn, TurnEnding, TurnRequest};
 
 use super::sample::Choice;
 use super::turn::Turn;
@@ -38,36 +39,40 @@ use super::{
 };
 use crate::token::Tokenizer;
 
-/// Outcomes that wait to be collected; senders wait when there are more.
+/// The most outcomes that wait to be collected; further senders wait.
 const OUTCOME_QUEUE_CAPACITY: usize = 1024;
-/// Longest wait of one step for a turn to end: short, so that the scheduler sees searches in time.
+/// The longest time that a step waits for a turn to end. It is short, so that the scheduler sees finished
+/// searches in time.
 const STEP_WAIT: Duration = Duration::from_millis(5);
 
-/// Where the servers are and how long they are waited for.
+/// The reason why the runtime of a live engine is present.
+const RUNTIME_LIVES: &str = "only `drop` takes the runtime";
+
+/// The addresses and limits of an external engine.
 #[derive(Clone, Debug)]
 pub struct ExternalEngineConfig {
     pub dialect: Dialect,
-    /// Base URLs, one a replica; at least one.
+    /// Base URLs, one for each replica; at least one.
     pub urls: Vec<String>,
     /// Longest context, prompt and sampled tokens together.
     pub max_context_tokens: usize,
-    /// Ids from here on are no tokens of the model.
+    /// The number of the model's tokens; ids from here on are invalid.
     pub vocabulary: usize,
-    /// Longest wait for one answer.
+    /// The longest wait for one answer.
     pub attempt_timeout: Duration,
-    /// Pauses between attempts, and the longest wait for a turn with all of them.
+    /// The pauses between attempts, and the longest wait for a turn with all its attempts.
     pub retry: RetryPolicy,
-    /// Most turns under way at one replica.
+    /// The most turns that run concurrently at one replica.
     pub max_in_flight: usize,
-    /// Pause between two looks at replicas that did not answer.
+    /// The pause between two checks of replicas that did not answer.
     pub health_interval: Duration,
 }
 
-/// A turn that is under way.
+/// A turn that was submitted and has not ended.
 #[derive(Debug)]
-struct Running {
+struct RunningTurn {
     request: GenerateRequest,
-    /// Names the turn in its outcome: those of released sequences are nobody's.
+    /// The turn's number in its outcome. Outcomes of released sequences are dropped.
     ticket: u64,
     /// `None` until the next step sends it.
     task: Option<AbortHandle>,
@@ -75,71 +80,71 @@ struct Running {
 
 /// A sequence known to the engine.
 #[derive(Debug, Default)]
-struct Sequence {
+struct RemoteSequence {
     context: Vec<u32>,
     /// The replica whose prefix cache holds the context.
     replica: Option<usize>,
-    running: Option<Running>,
+    running: Option<RunningTurn>,
 }
 
-/// What became of a turn.
+/// The result of a turn.
 struct Outcome {
     sequence: SequenceId,
     ticket: u64,
-    result: Result<Played, String>,
+    result: Result<PlayedTurn, String>,
 }
 
-/// Turns played by servers.
+/// An engine whose turns servers play.
 #[derive(Debug)]
 pub struct ExternalEngine {
     config: ExternalEngineConfig,
     fleet: Arc<Fleet>,
     /// `None` only while it is being dropped.
     runtime: Option<Runtime>,
-    sequences: BTreeMap<SequenceId, Sequence>,
+    sequences: BTreeMap<SequenceId, RemoteSequence>,
     next_ticket: u64,
     sender: mpsc::Sender<Outcome>,
     outcomes: mpsc::Receiver<Outcome>,
 }
 
 impl ExternalEngine {
-    /// Starts the thread that carries the requests; does not connect yet.
+    /// Starts the thread that sends the requests. Does not connect yet.
     ///
     /// # Errors
-    /// An address that is none, or the system's when no thread can be started.
+    /// An address is invalid, or the system refuses to start the thread.
     pub fn new(config: ExternalEngineConfig) -> Result<Self, EngineError> {
-        let fleet = Arc::new(Fleet::new(&config).map_err(EngineError::Other)?);
+        let fleet = Arc::new(Fleet::new(&config).map_err(EngineError::Server)?);
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("engine")
             .enable_all()
             .build()
-            .map_err(|error| EngineError::Other(format!("cannot start a thread: {error}")))?;
+            .map_err(|error| EngineError::Threads { threads: 1, error })?;
         runtime.spawn(Arc::clone(&fleet).watch_health(config.health_interval));
         let (sender, outcomes) = mpsc::channel(OUTCOME_QUEUE_CAPACITY);
         let (runtime, sequences) = (Some(runtime), BTreeMap::new());
         Ok(Self { config, fleet, runtime, sequences, next_ticket: 0, sender, outcomes })
     }
 
-    /// The weights that turns are sampled by from now on: a model folder, as the servers see it.
-    /// Each replica loads them before its next turn. Called between rollouts.
+    /// Sets the weights of all later turns: a model folder, by the path that the servers see. Each replica loads
+    /// them before its next turn. Called between rollouts.
     pub fn set_weights(&mut self, folder: &Path, policy_version: u64) {
         self.fleet.set_target(folder, policy_version);
     }
 
     /// Sends the turns that were submitted since the last step.
     fn send(&mut self, tokenizer: &Tokenizer) {
-        let Some(runtime) = &self.runtime else { return };
+        let runtime = self.runtime.as_ref().expect(RUNTIME_LIVES);
         for (&id, sequence) in &mut self.sequences {
             let Some(running) = &mut sequence.running else { continue };
             if running.task.is_some() {
                 continue;
             }
             let request = &running.request;
-            let room = self.config.max_context_tokens - sequence.context.len();
+            let free = self.config.max_context_tokens - sequence.context.len();
             let turn = TurnRequest {
                 prompt: sequence.context.clone(),
-                max_new_tokens: request.max_new_tokens.min(room),
+                max_new_tokens: request.max_new_tokens.min(free),
                 sampling: request.sampling,
                 seed: seed_of(request.key, sequence.context.len()),
                 stop_at: request.stop.stop_at.clone(),
@@ -149,19 +154,19 @@ impl ExternalEngine {
             let (ticket, preferred) = (running.ticket, sequence.replica);
             let task = runtime.spawn(async move {
                 let result = fleet.play(&turn, preferred).await;
-                // The receiver is gone with the engine, and nobody wants the rest.
+                // If the receiver is gone, so is the engine, and nobody needs the outcome.
                 let _ = sender.send(Outcome { sequence: id, ticket, result }).await;
             });
             running.task = Some(task.abort_handle());
         }
     }
 
-    /// Outcomes that have come, after a short wait for the first.
+    /// Returns the outcomes that have arrived, after a short wait for the first.
     fn receive(&mut self) -> Vec<Outcome> {
         let mut received = Vec::new();
-        let Some(runtime) = &self.runtime else { return received };
+        let runtime = self.runtime.as_ref().expect(RUNTIME_LIVES);
         let outcomes = &mut self.outcomes;
-        // A timer needs its runtime from the start.
+        // The timeout must be created inside the runtime, which drives its timer.
         if let Ok(Some(first)) =
             runtime.block_on(async { timeout(STEP_WAIT, outcomes.recv()).await })
         {
@@ -173,7 +178,7 @@ impl ExternalEngine {
         received
     }
 
-    /// The generation that an outcome is, unless its sequence was released meanwhile.
+    /// Turns an outcome into a generation; `None` if its sequence was released meanwhile.
     fn take(
         &mut self,
         outcome: Outcome,
@@ -184,17 +189,15 @@ impl ExternalEngine {
         let Some(running) = sequence.running.take_if(|running| running.ticket == ticket) else {
             return Ok(None);
         };
-        let Played { sampled, replica, version } = result.map_err(EngineError::Other)?;
+        let PlayedTurn { sampled, replica, version } = result.map_err(EngineError::Server)?;
         sequence.replica = Some(replica);
         let vocabulary = self.config.vocabulary;
-        if let Some(token) = sampled.token_ids.iter().find(|&&token| token as usize >= vocabulary) {
-            return Err(EngineError::Other(format!(
-                "the engine sampled token {token}, which is not among the model's {vocabulary} \
-                 tokens: it serves another model than model.path"
-            )));
+        let foreign = sampled.token_ids.iter().find(|&&token| token as usize >= vocabulary);
+        if let Some(&token) = foreign {
+            return Err(EngineError::ForeignToken { token, vocabulary });
         }
-        let room = self.config.max_context_tokens - sequence.context.len();
-        let (turn, stop) = replayed(running.request, sampled, room, tokenizer)?;
+        let free = self.config.max_context_tokens - sequence.context.len();
+        let (turn, stop) = replay(running.request, sampled, free, tokenizer)?;
         sequence.context.extend_from_slice(&turn.token_ids);
         Ok(Some(Generation {
             sequence: id,
@@ -206,34 +209,34 @@ impl ExternalEngine {
     }
 }
 
-/// Ends a turn where the built-in engine would have ended it. `room` counts the tokens that the
-/// context can take.
-fn replayed(
+/// Replays a sampled turn and ends it where the built-in engine would have ended it. `free` is the number of
+/// tokens that fit into the context.
+fn replay(
     request: GenerateRequest,
-    sampled: Sampled,
-    room: usize,
+    sampled: SampledTurn,
+    free: usize,
     tokenizer: &Tokenizer,
 ) -> Result<(Turn, StopReason), EngineError> {
     let mut turn = Turn::new(request);
-    let mut found = None;
+    let mut stop = None;
     for (token, log_prob) in sampled.token_ids.into_iter().zip(sampled.log_probs) {
         turn.push(Choice { token, log_prob });
-        found = turn.stop_reason(tokenizer, turn.token_ids.len() >= room)?;
-        if found.is_some() {
+        stop = turn.stop_reason(tokenizer, turn.token_ids.len() >= free)?;
+        if stop.is_some() {
             break;
         }
     }
-    // A server may know more tokens that end a text than the model folder names.
-    let otherwise = match sampled.ending {
-        Ending::Stop => StopReason::EndOfSequence,
-        Ending::Length | Ending::Aborted => StopReason::Length,
+    // A server may end texts at tokens that the model folder does not name.
+    let reported = match sampled.ending {
+        TurnEnding::Stop => StopReason::EndOfSequence,
+        TurnEnding::Length | TurnEnding::Aborted => StopReason::Length,
     };
-    let (stop, _) = turn.finish(tokenizer, found.unwrap_or(otherwise))?;
+    let (stop, _) = turn.finish(tokenizer, stop.unwrap_or(reported))?;
     Ok((turn, stop))
 }
 
-/// The seed of a turn: a function of the counters and of the turn's place in its sequence. Not
-/// negative, since servers take signed numbers.
+/// Returns the seed of a turn, a function of the counters and of the turn's position in its sequence. It is not
+/// negative, because servers expect signed numbers.
 fn seed_of(key: SamplingKey, position: usize) -> i64 {
     let mut state = splitmix::INCREMENT;
     for counter in [key.seed, key.step, key.prompt, key.sample, position as u64] {
@@ -245,22 +248,22 @@ fn seed_of(key: SamplingKey, position: usize) -> i64 {
 impl Engine for ExternalEngine {
     fn submit(&mut self, request: GenerateRequest) -> Result<(), EngineError> {
         let id = request.sequence;
-        let held = self.sequences.get(&id);
-        if held.is_some_and(|sequence| sequence.running.is_some()) {
+        let known = self.sequences.get(&id);
+        if known.is_some_and(|sequence| sequence.running.is_some()) {
             return Err(EngineError::Busy(id));
         }
-        let past = held.map_or(0, |sequence| sequence.context.len()) + request.append.len();
+        let past = known.map_or(0, |sequence| sequence.context.len()) + request.append.len();
         let (needed, limit) = (past + 1, self.config.max_context_tokens);
         if needed > limit {
             return Err(EngineError::ContextTooLong { sequence: id, needed, limit });
         }
         if past == 0 {
-            return Err(EngineError::Other(format!("sequence {id} has an empty prompt")));
+            return Err(EngineError::EmptyPrompt(id));
         }
         let sequence = self.sequences.entry(id).or_default();
         sequence.context.extend_from_slice(&request.append);
         self.next_ticket += 1;
-        sequence.running = Some(Running { request, ticket: self.next_ticket, task: None });
+        sequence.running = Some(RunningTurn { request, ticket: self.next_ticket, task: None });
         Ok(())
     }
 
@@ -275,8 +278,9 @@ impl Engine for ExternalEngine {
 
     fn release(&mut self, sequence: SequenceId) {
         let released = self.sequences.remove(&sequence);
-        // A server aborts what its client no longer waits for.
-        if let Some(Running { task: Some(task), .. }) = released.and_then(|one| one.running) {
+        // A server aborts a turn when its client closes the connection.
+        let running = released.and_then(|sequence| sequence.running);
+        if let Some(RunningTurn { task: Some(task), .. }) = running {
             task.abort();
         }
     }
@@ -293,7 +297,7 @@ impl Engine for ExternalEngine {
 impl Drop for ExternalEngine {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // Requests that nobody waits for any more are abandoned rather than waited for.
+            // Nobody needs the outcomes of running requests, so they are abandoned.
             runtime.shutdown_background();
         }
     }

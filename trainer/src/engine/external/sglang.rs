@@ -1,14 +1,14 @@
-//! SGLang's HTTP interface, as version 0.5.23 speaks it: `/generate` with token ids, and
-//! `/update_weights_from_disk`.
+//! SGLang's HTTP interface in version 0.5.23: `/generate` with token ids, and `/update_weights_from_disk`.
 
 use serde_json::{Value, json};
 
-use super::dialect::{
-    Call, Ending, Sampled, Served, TurnRequest, Update, ids_at, log_prob, text_at,
+use super::protocol::{
+    Call, SampledTurn, ServedModel, TurnEnding, TurnRequest, WeightUpdate, ids_at, log_prob,
+    text_at,
 };
 
-/// Every setting of the sampling is sent: SGLang takes what is left out from the model folder's
-/// `generation_config.json`, and would sample from another distribution than the one trained.
+/// Every sampling setting is sent. SGLang reads missing ones from the model folder's `generation_config.json`,
+/// and would then sample from another distribution than the trained one.
 pub(super) fn generate(turn: &TurnRequest) -> Call {
     let sampling = json!({
         "max_new_tokens": turn.max_new_tokens,
@@ -37,12 +37,12 @@ pub(super) fn generate(turn: &TurnRequest) -> Call {
     Call::post("/generate", body)
 }
 
-pub(super) fn read(answer: &Value) -> Result<Sampled, String> {
+pub(super) fn read(answer: &Value) -> Result<SampledTurn, String> {
     let meta = &answer["meta_info"];
     let ending = match text_at(&meta["finish_reason"], "type")? {
-        "stop" => Ending::Stop,
-        "length" => Ending::Length,
-        "abort" => Ending::Aborted,
+        "stop" => TurnEnding::Stop,
+        "length" => TurnEnding::Length,
+        "abort" => TurnEnding::Aborted,
         other => {
             return Err(format!("finish_reason.type is {other:?}, expected stop, length or abort"));
         }
@@ -52,31 +52,33 @@ pub(super) fn read(answer: &Value) -> Result<Sampled, String> {
     let mut log_probs = Vec::with_capacity(listed.len());
     for (entry, &token) in listed.iter().zip(&token_ids) {
         if entry[1].as_u64() != Some(u64::from(token)) {
-            return Err(format!("the log-prob {entry} stands where token {token} was sampled"));
+            return Err(format!(
+                "the log-prob {entry} belongs to another token than the sampled {token}"
+            ));
         }
         log_probs.push(log_prob(&entry[0])?);
     }
     let weights = meta["weight_version"].as_str().map(str::to_owned);
-    Ok(Sampled { token_ids, log_probs, ending, weights })
+    Ok(SampledTurn { token_ids, log_probs, ending, weights })
 }
 
 pub(super) fn ask_served() -> Call {
     Call::get("/model_info")
 }
 
-pub(super) fn read_served(answer: &Value) -> Result<Served, String> {
-    Ok(Served { model: text_at(answer, "model_path")?.to_owned(), max_context_tokens: None })
+pub(super) fn read_served(answer: &Value) -> Result<ServedModel, String> {
+    Ok(ServedModel { model: text_at(answer, "model_path")?.to_owned(), max_context_tokens: None })
 }
 
-/// Turns that are under way belong to nobody any more and are aborted.
-pub(super) fn update(folder: &str, name: &str) -> Update {
+/// Running turns are aborted, because nobody waits for them any more.
+pub(super) fn update(folder: &str, name: &str) -> WeightUpdate {
     let load = json!({
         "model_path": folder,
         "weight_version": name,
         "abort_all_requests": true,
         "flush_cache": true,
     });
-    Update {
+    WeightUpdate {
         calls: vec![
             Call::post("/pause_generation", json!({"mode": "abort"})),
             Call::post("/update_weights_from_disk", load),

@@ -1,5 +1,5 @@
-//! A server that speaks vLLM's or SGLang's protocol and says what the test tells it to, one
-//! character a token.
+//! A server that speaks vLLM's or SGLang's protocol and sends the answers that a test sets. Each character is
+//! one token.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,54 +11,54 @@ use serde_json::{Value, json};
 
 use crate::engine::external::Dialect;
 
-/// What a turn is answered with.
+/// The answer to a turn.
 #[derive(Clone, Debug)]
-pub(super) enum Say {
-    /// These characters and why they end.
+pub(super) enum Answer {
+    /// Characters, and the reason for their end.
     Text(&'static str, &'static str),
-    /// These token ids, all of them.
+    /// Token ids, ended by the length limit.
     Ids(Vec<u32>),
     /// An error status.
     Status(u16),
-    /// Nothing: the connection breaks.
+    /// No answer: the connection breaks.
     Break,
-    /// Nothing, until the client goes away.
+    /// No answer until the client closes the connection.
     Hold,
-    /// Characters, sampled after a restart that nobody was told of.
+    /// Characters that are sampled after an unnoticed restart.
     Restarted(&'static str),
 }
 
-/// What the server remembers.
+/// The state of the server and its record of requests.
 #[derive(Debug, Default)]
-pub(super) struct State {
-    /// What the next turns are answered with; "a</answer>" after that.
-    pub(super) says: VecDeque<Say>,
+pub(super) struct ServerState {
+    /// The answers to the next turns; later turns get "a</answer>".
+    pub(super) answers: VecDeque<Answer>,
     pub(super) turns: Vec<Value>,
-    /// Paths of all requests but the turns.
+    /// The paths of all requests except turns.
     pub(super) others: Vec<String>,
     pub(super) loaded: Vec<String>,
     pub(super) weights: String,
     pub(super) context: usize,
-    /// Every connection is closed at once.
+    /// `true` if every connection is closed immediately.
     pub(super) dead: bool,
 }
 
 pub(super) struct FakeServer {
     pub(super) url: String,
-    state: Arc<Mutex<State>>,
-    /// Of clients that went away from a held turn.
+    state: Arc<Mutex<ServerState>>,
+    /// Receives a message for each client that closed the connection of a held turn.
     pub(super) gone: Receiver<()>,
 }
 
 impl FakeServer {
-    pub(super) fn start(dialect: Dialect, says: &[Say]) -> Self {
+    pub(super) fn start(dialect: Dialect, answers: &[Answer]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let state = State {
-            says: says.iter().cloned().collect(),
+        let state = ServerState {
+            answers: answers.iter().cloned().collect(),
             weights: "default".to_owned(),
             context: 1000,
-            ..State::default()
+            ..ServerState::default()
         };
         let state = Arc::new(Mutex::new(state));
         let (sender, gone) = channel();
@@ -72,18 +72,18 @@ impl FakeServer {
         Self { url, state, gone }
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, ServerState> {
         self.state.lock().unwrap()
     }
 
-    /// Dies, or comes back without what it had loaded.
+    /// Stops answering, or answers again without the loaded weights.
     pub(super) fn set_dead(&self, dead: bool) {
         let mut state = self.state();
         state.dead = dead;
         state.weights = "default".to_owned();
     }
 
-    /// The contexts of the turns, as text.
+    /// Returns the contexts of all turns as text.
     pub(super) fn prompts(&self) -> Vec<String> {
         let text = |turn: &Value| {
             let ids = turn.get("prompt").unwrap_or(&turn["input_ids"]).as_array().unwrap();
@@ -93,7 +93,7 @@ impl FakeServer {
     }
 }
 
-fn serve(stream: TcpStream, dialect: Dialect, state: &Mutex<State>, gone: &Sender<()>) {
+fn serve(stream: TcpStream, dialect: Dialect, state: &Mutex<ServerState>, gone: &Sender<()>) {
     if state.lock().unwrap().dead {
         return;
     }
@@ -122,25 +122,25 @@ fn serve(stream: TcpStream, dialect: Dialect, state: &Mutex<State>, gone: &Sende
     let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
     let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
     let answer = if path == "/v1/completions" || path == "/generate" {
-        let say = {
+        let next = {
             let mut state = state.lock().unwrap();
             state.turns.push(body);
-            state.says.pop_front().unwrap_or(Say::Text("a</answer>", "stop"))
+            state.answers.pop_front().unwrap_or(Answer::Text("a</answer>", "stop"))
         };
-        match say {
-            Say::Break => return,
-            Say::Hold => {
-                // Ends when the client closes its side.
+        match next {
+            Answer::Break => return,
+            Answer::Hold => {
+                // Returns when the client closes its side.
                 let _ = reader.read(&mut [0]);
                 let _ = gone.send(());
                 return;
             }
-            Say::Status(status) => (status, json!({"error": "what the test wants"})),
-            Say::Text(text, finish) => {
+            Answer::Status(status) => (status, json!({"error": "what the test wants"})),
+            Answer::Text(text, finish) => {
                 (200, turn(dialect, &ids_of(text), finish, &state.lock().unwrap()))
             }
-            Say::Ids(ids) => (200, turn(dialect, &ids, "length", &state.lock().unwrap())),
-            Say::Restarted(text) => {
+            Answer::Ids(ids) => (200, turn(dialect, &ids, "length", &state.lock().unwrap())),
+            Answer::Restarted(text) => {
                 let mut state = state.lock().unwrap();
                 state.weights = "default".to_owned();
                 (200, turn(dialect, &ids_of(text), "stop", &state))
@@ -156,8 +156,8 @@ pub(super) fn ids_of(text: &str) -> Vec<u32> {
     text.chars().map(u32::from).collect()
 }
 
-/// The answer to a turn: every token has the log-prob -0.5.
-fn turn(dialect: Dialect, ids: &[u32], finish: &str, state: &State) -> Value {
+/// Returns the answer to a turn, in which every token has the log-prob -0.5.
+fn turn(dialect: Dialect, ids: &[u32], finish: &str, state: &ServerState) -> Value {
     match dialect {
         Dialect::Vllm => json!({"choices": [{
             "index": 0,
@@ -176,8 +176,8 @@ fn turn(dialect: Dialect, ids: &[u32], finish: &str, state: &State) -> Value {
     }
 }
 
-/// The answer to anything else.
-fn other(path: &str, body: &Value, state: &mut State) -> Value {
+/// Returns the answer to any other request.
+fn other(path: &str, body: &Value, state: &mut ServerState) -> Value {
     state.others.push(path.to_owned());
     match path {
         "/v1/models" => json!({"data": [{"id": "policy", "max_model_len": state.context}]}),
@@ -202,7 +202,7 @@ fn other(path: &str, body: &Value, state: &mut State) -> Value {
 
 fn respond(mut stream: TcpStream, status: u16, body: &str) {
     let length = body.len();
-    // A client that has given up may have closed the connection: that is no fault.
+    // A client that has stopped waiting may have closed the connection, which is not an error here.
     let _ = write!(
         stream,
         "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\

@@ -1,5 +1,4 @@
-//! The engine against servers that speak the real ones' protocol, and against recorded answers of a
-//! real vLLM.
+//! The engine with fake servers that speak the real protocols, and with recorded answers of a real vLLM.
 
 mod fake;
 mod recorded;
@@ -12,9 +11,9 @@ use shared::retry::RetryPolicy;
 use super::*;
 use crate::engine::{Sampling, StopRule};
 use crate::rollout::scheduler::{default_stop_rule, reference_stop_rule};
-use fake::{FakeServer, Say, ids_of};
+use fake::{Answer, FakeServer, ids_of};
 
-/// Long enough for a busy machine; a test that needs it has failed.
+/// A limit that is long enough for a busy machine; a test that reaches it fails.
 const PATIENCE: Duration = Duration::from_mins(1);
 const KEY: SamplingKey = SamplingKey { seed: 7, step: 1, prompt: 2, sample: 3 };
 
@@ -35,7 +34,7 @@ fn config(dialect: Dialect, servers: &[&FakeServer], deadline: Duration) -> Exte
     }
 }
 
-/// An engine with the weights of version 5.
+/// Creates an engine with the weights of version 5.
 fn engine(dialect: Dialect, servers: &[&FakeServer]) -> ExternalEngine {
     let mut engine = ExternalEngine::new(config(dialect, servers, PATIENCE)).unwrap();
     engine.set_weights(Path::new("/weights/step-5"), 5);
@@ -69,11 +68,13 @@ fn text(generation: &Generation) -> String {
 }
 
 #[test]
-fn turns_are_played_with_the_present_weights_and_the_whole_context() {
+fn turns_are_played_with_the_current_weights_and_the_whole_context() {
     for dialect in [Dialect::Vllm, Dialect::Sglang] {
-        let says =
-            [Say::Text("<search>x</search>", "stop"), Say::Text("<answer>y</answer>", "stop")];
-        let server = FakeServer::start(dialect, &says);
+        let answers = [
+            Answer::Text("<search>x</search>", "stop"),
+            Answer::Text("<answer>y</answer>", "stop"),
+        ];
+        let server = FakeServer::start(dialect, &answers);
         let mut engine = engine(dialect, &[&server]);
         engine.submit(request(0, "Q", default_stop_rule())).unwrap();
         let first = play(&mut engine, 1).unwrap().remove(0);
@@ -98,8 +99,10 @@ fn turns_are_played_with_the_present_weights_and_the_whole_context() {
 #[test]
 fn a_turn_ends_where_its_text_does() {
     let long = "thinks</answer>and so on</search>more";
-    let server =
-        FakeServer::start(Dialect::Vllm, &[Say::Text(long, "length"), Say::Text(long, "length")]);
+    let server = FakeServer::start(
+        Dialect::Vllm,
+        &[Answer::Text(long, "length"), Answer::Text(long, "length")],
+    );
     let mut engine = engine(Dialect::Vllm, &[&server]);
     engine.submit(request(0, "Q", default_stop_rule())).unwrap();
     assert_eq!(text(&play(&mut engine, 1).unwrap()[0]), "thinks</answer>");
@@ -110,8 +113,9 @@ fn a_turn_ends_where_its_text_does() {
 #[test]
 fn a_turn_without_a_tag_ends_as_the_server_says_and_never_past_the_context() {
     let long: &str = "abcdefghij";
-    let says = [Say::Text(long, "length"), Say::Text(long, "stop"), Say::Text(long, "length")];
-    let server = FakeServer::start(Dialect::Vllm, &says);
+    let answers =
+        [Answer::Text(long, "length"), Answer::Text(long, "stop"), Answer::Text(long, "length")];
+    let server = FakeServer::start(Dialect::Vllm, &answers);
     let mut engine = engine(Dialect::Vllm, &[&server]);
     let context = "x".repeat(194);
     for (sequence, prompt, stop, tokens) in [
@@ -129,35 +133,35 @@ fn a_turn_without_a_tag_ends_as_the_server_says_and_never_past_the_context() {
 }
 
 #[test]
-fn failures_that_pass_are_tried_again() {
-    let says = [
-        Say::Status(503),
-        Say::Status(500),
-        Say::Break,
-        Say::Text("", "abort"),
-        Say::Text("<answer>late</answer>", "stop"),
+fn transient_failures_are_retried() {
+    let answers = [
+        Answer::Status(503),
+        Answer::Status(500),
+        Answer::Break,
+        Answer::Text("", "abort"),
+        Answer::Text("<answer>late</answer>", "stop"),
     ];
     for dialect in [Dialect::Vllm, Dialect::Sglang] {
-        let server = FakeServer::start(dialect, &says);
+        let server = FakeServer::start(dialect, &answers);
         let mut engine = engine(dialect, &[&server]);
         engine.submit(request(0, "Q", default_stop_rule())).unwrap();
         assert_eq!(text(&play(&mut engine, 1).unwrap()[0]), "<answer>late</answer>");
-        assert_eq!(server.state().turns.len(), says.len());
-        // Each attempt is the same turn, seed included.
+        assert_eq!(server.state().turns.len(), answers.len());
+        // Each attempt sends the same turn with the same seed.
         let turns = server.state().turns.clone();
         assert!(turns.iter().all(|turn| *turn == turns[0]), "{turns:?}");
     }
 }
 
 #[test]
-fn what_another_try_cannot_mend_is_an_error_at_once() {
-    for (say, part) in [
-        (Say::Status(400), "what the test wants"),
-        (Say::Ids(vec![0x11_0001]), "token 1114113"),
-        (Say::Text("", "stop"), "no token was sampled"),
-        (Say::Text("a", "odd"), "finish_reason is \"odd\""),
+fn a_permanent_failure_is_an_error_without_a_retry() {
+    for (answer, part) in [
+        (Answer::Status(400), "what the test wants"),
+        (Answer::Ids(vec![0x11_0001]), "token 1114113"),
+        (Answer::Text("", "stop"), "no token was sampled"),
+        (Answer::Text("a", "odd"), "finish_reason is \"odd\""),
     ] {
-        let server = FakeServer::start(Dialect::Vllm, &[say]);
+        let server = FakeServer::start(Dialect::Vllm, &[answer]);
         let mut engine = engine(Dialect::Vllm, &[&server]);
         engine.submit(request(0, "Q", default_stop_rule())).unwrap();
         let error = play(&mut engine, 1).unwrap_err().to_string();
@@ -185,10 +189,11 @@ fn an_engine_that_stays_away_is_an_error_after_the_deadline() {
 }
 
 #[test]
-fn what_a_restarted_engine_sampled_by_other_weights_is_thrown_away() {
+fn turns_of_a_restarted_server_with_other_weights_are_discarded() {
     for dialect in [Dialect::Vllm, Dialect::Sglang] {
-        let says = [Say::Restarted("<answer>stale</answer>"), Say::Text("fresh</answer>", "stop")];
-        let server = FakeServer::start(dialect, &says);
+        let answers =
+            [Answer::Restarted("<answer>stale</answer>"), Answer::Text("fresh</answer>", "stop")];
+        let server = FakeServer::start(dialect, &answers);
         let mut engine = engine(dialect, &[&server]);
         engine.submit(request(0, "Q", default_stop_rule())).unwrap();
         assert_eq!(text(&play(&mut engine, 1).unwrap()[0]), "fresh</answer>");
@@ -213,18 +218,18 @@ fn a_conversation_stays_at_its_replica_until_that_dies_and_no_turn_is_lost() {
     submit_all(&mut engine);
     assert_eq!([turns(&servers[0]), turns(&servers[1])], first.map(|count| 2 * count));
 
-    // The context of every conversation goes to the one that is left.
+    // The remaining replica gets the context of every conversation.
     servers[0].set_dead(true);
     let ended = submit_all(&mut engine);
     assert_eq!(ended.len(), 8);
     assert_eq!(turns(&servers[1]), 2 * first[1] + 8);
     assert!(servers[1].prompts()[2 * first[1]..].iter().all(|text| text.matches('Q').count() == 3));
 
-    // It comes back without the weights, gets them, and has conversations again.
+    // The other one comes back without the weights, loads them, and plays turns again.
     servers[0].set_dead(false);
     let begun = Instant::now();
     while servers[0].state().loaded.len() < 2 {
-        assert!(begun.elapsed() < PATIENCE, "nobody looked after the replica");
+        assert!(begun.elapsed() < PATIENCE, "the replica got no weights");
         std::thread::yield_now();
     }
     servers[1].set_dead(true);
@@ -232,8 +237,8 @@ fn a_conversation_stays_at_its_replica_until_that_dies_and_no_turn_is_lost() {
 }
 
 #[test]
-fn a_released_turn_is_given_up_and_its_number_can_be_used_again() {
-    let server = FakeServer::start(Dialect::Vllm, &[Say::Hold]);
+fn a_released_turn_is_cancelled_and_its_id_can_be_used_again() {
+    let server = FakeServer::start(Dialect::Vllm, &[Answer::Hold]);
     let mut engine = engine(Dialect::Vllm, &[&server]);
     engine.submit(request(0, "Q", default_stop_rule())).unwrap();
     assert!(matches!(
@@ -255,7 +260,7 @@ fn a_released_turn_is_given_up_and_its_number_can_be_used_again() {
 }
 
 #[test]
-fn every_counter_and_the_place_change_the_seed() {
+fn every_counter_and_the_position_change_the_seed() {
     let seeds = [
         seed_of(KEY, 9),
         seed_of(KEY, 10),
@@ -265,7 +270,7 @@ fn every_counter_and_the_place_change_the_seed() {
         seed_of(SamplingKey { sample: 8, ..KEY }, 9),
     ];
     assert_eq!(seeds[0], seed_of(KEY, 9));
-    for (place, seed) in seeds.iter().enumerate() {
-        assert!(*seed >= 0 && !seeds[..place].contains(seed), "{seeds:?}");
+    for (index, seed) in seeds.iter().enumerate() {
+        assert!(*seed >= 0 && !seeds[..index].contains(seed), "{seeds:?}");
     }
 }

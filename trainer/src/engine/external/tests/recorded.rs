@@ -1,8 +1,8 @@
-//! Requests that a real vLLM has answered, and its answers.
+//! Requests that a real vLLM answered, and its answers.
 
 use serde_json::Value;
 
-use super::super::dialect::{Call, Ending, TurnRequest, weights_name};
+use super::super::protocol::{Call, TurnEnding, TurnRequest, weights_name};
 use super::*;
 
 fn recorded() -> Value {
@@ -49,17 +49,20 @@ fn answers_are_read() {
     let length = read("length");
     assert_eq!(
         (length.ending, length.token_ids.len(), length.log_probs.len()),
-        (Ending::Length, 12, 12)
+        (TurnEnding::Length, 12, 12)
     );
     assert!((length.log_probs[0] + 0.265_976).abs() < 1e-5);
     let stopped = read("stop_token");
-    assert_eq!((stopped.ending, &stopped.token_ids[..]), (Ending::Stop, &length.token_ids[..3]));
-    // The weights were exchanged, and the first ones loaded again.
+    assert_eq!(
+        (stopped.ending, &stopped.token_ids[..]),
+        (TurnEnding::Stop, &length.token_ids[..3])
+    );
+    // The weights were replaced, and then the first ones were loaded again.
     assert!((read("after_update").log_probs[0] - length.log_probs[0]).abs() > 1e-3);
     assert_eq!(read("after_update_back"), length);
-    // One seed, one sample.
+    // The same seed gives the same sample.
     assert_eq!(read("sampled"), read("sampled_again"));
-    // Unless it is told otherwise, vLLM tells log-probs before the temperature.
+    // By default, vLLM reports log-probs before the temperature.
     assert!((read("cooler").log_probs[0] - length.log_probs[0]).abs() < 1e-6);
     let weights = |name: &str| weights_name(&recorded[name]["answer"]).unwrap();
     assert_eq!(
@@ -70,8 +73,8 @@ fn answers_are_read() {
     assert_eq!((served.model.as_str(), served.max_context_tokens), ("policy", Some(1024)));
 }
 
-/// The text is cut at the stop string, the ids go on to the end of its last token: what the model
-/// sampled is what is kept.
+/// The text is cut at the stop string, but the ids include the whole last token: everything that the model
+/// sampled is kept.
 #[test]
 fn the_token_that_completes_a_stop_string_is_kept_whole() {
     let recorded = recorded();
@@ -82,14 +85,14 @@ fn the_token_that_completes_a_stop_string_is_kept_whole() {
     let sampled = Dialect::Vllm.read(&recorded["stop_string"]["answer"]).unwrap();
     let ids = sampled.token_ids.clone();
     let rule = StopRule { stop_at: vec![tag.clone()], cut_after: Vec::new() };
-    let (turn, stop) = replayed(request(0, "Q", rule), sampled, 100, &tokenizer).unwrap();
+    let (turn, stop) = replay(request(0, "Q", rule), sampled, 100, &tokenizer).unwrap();
     assert_eq!((stop, &turn.token_ids), (StopReason::Tag(tag.clone()), &ids));
     let whole = tokenizer.decode(&ids).unwrap();
     assert!(cut.ends_with(&tag) && whole.starts_with(cut) && whole.len() > cut.len(), "{whole:?}");
 }
 
 #[test]
-fn what_is_no_answer_is_refused_with_what_was_found() {
+fn an_invalid_answer_is_refused_with_the_value_found() {
     let recorded = recorded();
     let mut answer = recorded["length"]["answer"].clone();
     let refusal = |answer: &Value| Dialect::Vllm.read(answer).unwrap_err();
@@ -97,7 +100,7 @@ fn what_is_no_answer_is_refused_with_what_was_found() {
     assert!(refusal(&answer).contains("token_ids"));
     let mut answer = recorded["length"]["answer"].clone();
     answer["choices"][0]["logprobs"]["token_logprobs"][0] = Value::Null;
-    assert!(refusal(&answer).contains("null is no log-prob"));
+    assert!(refusal(&answer).contains("null is not a log-prob"));
     answer["choices"][0]["logprobs"] = Value::Null;
     assert!(refusal(&answer).contains("logprobs is null"));
     let mut answer = recorded["length"]["answer"].clone();
