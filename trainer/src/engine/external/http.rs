@@ -1,4 +1,4 @@
-//! One request with its answer, and the decision if a failed one is worth another attempt.
+//! One request with its answer. A failure is either transient, so that another attempt may succeed, or final.
 
 use std::time::Duration;
 

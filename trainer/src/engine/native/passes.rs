@@ -167,6 +167,7 @@ impl<T: Number + InScratch> PassRunner<T> {
         let residual = activations.residual.chunks_exact_mut(PANEL * padded);
         let normed = activations.normed.chunks_exact_mut(PANEL * padded);
         let squares = activations.squares.chunks_exact_mut(padded);
+        // One unit for each panel of the hidden state, as after every layer; within it over the rows.
         let mut units: Vec<_> = residual.zip(normed.zip(squares)).enumerate().collect();
         let norm = model.layers.first().map_or(&model.final_norm, |layer| &layer.input_norm);
         self.workers.each(&mut units, |(panel, (residual, (normed, squares)))| {

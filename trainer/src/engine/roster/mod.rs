@@ -159,8 +159,8 @@ impl Roster {
     /// Plans the next pass; it is empty if nothing can run.
     ///
     /// Decoding sequences come first, because each costs one row and keeps its turn moving. Then running
-    /// sequences continue their prompts and observations, oldest first, and only the rest of
-    /// the budget admits waiting ones.
+    /// sequences continue their prompts and observations, oldest first. The rest of the budget admits waiting
+    /// sequences.
     pub(super) fn plan(&mut self) -> PassPlan {
         let mut plan = PassPlan::default();
         let running = self.running.clone();
@@ -185,8 +185,8 @@ impl Roster {
         self.known(id).state == SequenceState::Running
     }
 
-    /// Plans the last token of a running sequence. The sequence itself is preempted if no block is free
-    /// even after all others have released theirs.
+    /// Plans the last token of a running sequence. If no block is free even after all others have released
+    /// theirs, the sequence itself is preempted.
     fn plan_decoding(&mut self, plan: &mut PassPlan, id: SequenceId) {
         while self.reserve(plan, id, 1).is_err() {
             if !self.free_blocks_for(plan, id) {
