@@ -52,13 +52,6 @@ impl RankedPassage {
         }
     }
 
-    /// Converts to the passage, in whichever form it was sent.
-    pub fn into_passage(self) -> Passage {
-        match self {
-            Self::Scored { document, .. } | Self::Bare(document) => document,
-        }
-    }
-
     /// Returns the score, if there is one.
     pub fn score(&self) -> Option<f64> {
         match self {

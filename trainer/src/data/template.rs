@@ -40,7 +40,6 @@ pub struct PromptTemplate {
     before: String,
     after: String,
     style: PromptStyle,
-    system: Option<String>,
 }
 
 /// A template that cannot be used.
@@ -72,14 +71,7 @@ impl PromptTemplate {
             return Err(refuse("it has several places for the question"));
         }
         let (before, after) = (before.to_owned(), after.to_owned());
-        Ok(Self { before, after, style, system: None })
-    }
-
-    /// Adds a system message, which only the chat style shows.
-    #[must_use]
-    pub fn with_system(mut self, system: Option<String>) -> Self {
-        self.system = system;
-        self
+        Ok(Self { before, after, style })
     }
 
     /// The prompt's text and token ids. In the plain style the name of a special token in the
@@ -97,12 +89,7 @@ impl PromptTemplate {
                 Ok((filled, ids))
             }
             PromptStyle::Chat => {
-                let mut messages = Vec::with_capacity(2);
-                if let Some(system) = &self.system {
-                    messages.push(ChatMessage::new("system", system));
-                }
-                messages.push(ChatMessage::new("user", &filled));
-                let text = tokenizer.render_chat(&messages)?;
+                let text = tokenizer.render_chat(&[ChatMessage::new("user", &filled)])?;
                 let ids = tokenizer.encode_template(&text)?;
                 Ok((text, ids))
             }

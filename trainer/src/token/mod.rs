@@ -181,14 +181,6 @@ impl Tokenizer {
         self.decode(&ids[..ids.len() - closing])
     }
 
-    /// Number of ids, added tokens included.
-    pub fn vocabulary_size(&self) -> usize {
-        match &self.vocabulary {
-            Vocabulary::HuggingFace(both) => both.for_text.get_vocab_size(true),
-            Vocabulary::Characters => CHARACTERS_END_ID as usize + 1,
-        }
-    }
-
     /// Returns `true` if the model has a chat template; base models have none.
     pub fn has_chat_template(&self) -> bool {
         self.chat_template.is_some()
