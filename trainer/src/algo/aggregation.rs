@@ -1,24 +1,24 @@
-//! The weights by which the losses of tokens add up to one number.
+//! Token weights: the factors with which per-token losses add up to one number.
 
-/// How per-token losses become one number.
+/// A rule that turns per-token losses into one number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Aggregation {
     /// Mean over all trained tokens of the update (DAPO, arXiv 2503.14476, equation 8).
     TokenMean,
-    /// Mean over trajectories of each one's token mean (GRPO's paper, equation 3).
+    /// Mean over trajectories of their token means (GRPO's paper, equation 3).
     SequenceMeanTokenMean,
-    /// Mean over trajectories of each one's token sum.
+    /// Mean over trajectories of their token sums.
     SequenceMeanTokenSum,
-    /// Mean over trajectories of each one's token sum over a constant number of tokens, so that length does not
-    /// weigh (Dr.GRPO, arXiv 2503.20783, section 3.2).
+    /// Mean over trajectories of their token sums, divided by a constant number of tokens. Length then has
+    /// no influence (Dr.GRPO, arXiv 2503.20783, section 3.2).
     SequenceMeanTokenSumNorm,
     /// Sum over all trained tokens of the update.
     TokenSum,
 }
 
-/// Returns the weight of each token of each trajectory, given the trained tokens of every trajectory of the
-/// update. The weighted sum of the per-token losses is the loss. The normaliser is that of the whole update, so
-/// micro-batches of different sizes add up to the same gradient. `norm_tokens` is the constant of
+/// Returns the weight of a token, for each trajectory of an update, from the trajectories' numbers of trained
+/// tokens. The weighted sum of the per-token losses is the loss. The normaliser is the whole update's, so
+/// micro-batches of any size add up to the same gradient. `norm_tokens` is the constant of
 /// [`Aggregation::SequenceMeanTokenSumNorm`].
 pub fn token_weights(
     aggregation: Aggregation,

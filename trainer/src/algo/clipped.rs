@@ -2,19 +2,18 @@
 
 use tch::{Kind, Tensor};
 
-use super::objective::{ClipRange, PolicyInputs, PolicyLoss};
+use super::loss::{ClipRange, PolicyInputs, TokenLosses};
 
-/// PPO's clipped objective (arXiv 1707.06347, equation 7), negated: `max(-A r, -A clip(r))` with
+/// Computes PPO's clipped objective (arXiv 1707.06347, equation 7), negated: `max(-A r, -A clip(r))` with
 /// `r = e^(new - old)`. A `clip.high` above `clip.low` is DAPO's clip-higher (arXiv 2503.14476,
-/// section 3.1). With `dual` = c, tokens of negative advantage cost at most `-c A` (dual clip, arXiv
+/// section 3.1). With `dual` = c, a token of negative advantage costs at most `-c A` (dual clip, arXiv
 /// 1912.09729).
 pub(super) fn clipped_policy_loss(
     inputs: &PolicyInputs<'_>,
     clip: ClipRange,
     dual: Option<f64>,
-) -> PolicyLoss {
-    let log_ratio = inputs.log_ratio();
-    let ratio = log_ratio.exp();
+) -> TokenLosses {
+    let ratio = inputs.log_ratio().exp();
     let plain = -(inputs.advantages * &ratio);
     let bounded = -(inputs.advantages * ratio.clamp(1.0 - clip.low, 1.0 + clip.high));
     let clipped = bounded.gt_tensor(&plain).to_kind(Kind::Float);
@@ -23,16 +22,15 @@ pub(super) fn clipped_policy_loss(
         let limit = inputs.advantages * -most;
         losses = losses.minimum(&limit).where_self(&inputs.advantages.lt(0.0), &losses);
     }
-    PolicyLoss { losses, clipped, old_minus_new: -log_ratio.detach() }
+    TokenLosses { losses, clipped }
 }
 
-/// REINFORCE (Williams 1992) and GPG (arXiv 2504.02546): `-A lp`, whose gradient no ratio
-/// changes.
-pub(super) fn plain_policy_loss(inputs: &PolicyInputs<'_>) -> PolicyLoss {
+/// Computes the loss of REINFORCE (Williams 1992) and GPG (arXiv 2504.02546): `-A lp`. No ratio changes its
+/// gradient.
+pub(super) fn plain_policy_loss(inputs: &PolicyInputs<'_>) -> TokenLosses {
     let losses = -(inputs.advantages * inputs.log_probs);
-    let old_minus_new = -inputs.log_ratio().detach();
-    let clipped: Tensor = old_minus_new.zeros_like();
-    PolicyLoss { losses, clipped, old_minus_new }
+    let clipped: Tensor = inputs.log_probs.detach().zeros_like();
+    TokenLosses { losses, clipped }
 }
 
 #[cfg(test)]
@@ -43,8 +41,7 @@ mod tests {
     use crate::algo::TokenLayout;
 
     fn loss(new: f32, old: f32, advantage: f32, dual: Option<f64>) -> f64 {
-        let one = |value: f32| Tensor::from_slice(&[value]);
-        let (new, old, advantage) = (one(new), one(old), one(advantage));
+        let [new, old, advantage] = [new, old, advantage].map(|value| Tensor::from_slice(&[value]));
         let layout = TokenLayout::new(&[1], Device::Cpu);
         let inputs = PolicyInputs {
             log_probs: &new,
@@ -67,7 +64,7 @@ mod tests {
         let ratio = f64::from(3.0_f32.exp());
         assert!((loss(3.0, 0.0, -2.0, None) - 2.0 * ratio).abs() < 1e-4);
         assert!((loss(3.0, 0.0, -2.0, Some(3.0)) - 6.0).abs() < 1e-6);
-        // Not what a good one gains, nor a ratio within the bound.
+        // A good token's gain is not bounded, and neither is a ratio within the bound.
         assert!((loss(3.0, 0.0, 2.0, Some(3.0)) + 2.4).abs() < 1e-6);
         assert!((loss(0.5, 0.0, -2.0, Some(3.0)) - loss(0.5, 0.0, -2.0, None)).abs() < 1e-9);
     }

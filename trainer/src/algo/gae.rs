@@ -1,36 +1,36 @@
 //! Generalised advantage estimation from a critic's values.
 
-/// How much of the future counts.
+/// The weight of the future.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Discount {
-    /// Of a reward one token later.
+    /// Factor of a reward one token later.
     pub gamma: f64,
-    /// Of the estimate one token later: 1 trusts rewards alone, 0 the next value alone.
+    /// Factor of the estimate one token later: 1 trusts only rewards, 0 only the next value.
     pub lambda: f64,
 }
 
-/// Which tokens are steps.
+/// The positions that count as steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GaeSteps {
     /// Every position, observations and padding included: Search-R1's `compute_gae_advantage_return`.
     All,
-    /// The tokens of the mask; value and estimate are carried over all others, so that the step after a
-    /// search begins with the next sampled token: veRL's `compute_gae_advantage_return`.
+    /// The tokens of the mask. Value and estimate pass unchanged over all others, so the step after a search
+    /// begins with the next sampled token: veRL's `compute_gae_advantage_return`.
     Masked,
 }
 
-/// One number a position of a trajectory.
+/// Estimates for every position of a trajectory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Estimates {
     /// Not whitened yet.
     pub advantages: Vec<f64>,
-    /// What the critic learns: advantage plus value.
+    /// The critic's targets: advantage plus value.
     pub returns: Vec<f64>,
 }
 
-/// GAE (arXiv 1506.02438, equation 16), from the last position to the first: `d = r + gamma V' - V`,
-/// `A = d + gamma lambda A'`, with `V' = A' = 0` after the end. `rewards`, `values` and `mask` are of
-/// one length; the value of a position is what was expected before its token was chosen.
+/// Computes GAE (arXiv 1506.02438, equation 16) from the last position to the first: `d = r + gamma V' - V`,
+/// `A = d + gamma lambda A'`, with `V' = A' = 0` after the end. `rewards`, `values` and `mask` have the same
+/// length. The value of a position is the expectation before its token was chosen.
 pub fn generalised_advantages(
     rewards: &[f64],
     values: &[f64],
@@ -58,22 +58,20 @@ pub fn generalised_advantages(
 mod tests {
     use super::*;
 
-    /// With gamma and lambda of 1 an advantage is what comes less what was expected; an observation in
-    /// between changes nothing but what it would say of itself.
+    /// With gamma and lambda of 1 an advantage is the reward still to come less the expected one. An
+    /// observation in between changes no estimate except its own.
     #[test]
     fn observations_are_passed_over() {
         let discount = Discount { gamma: 1.0, lambda: 1.0 };
         let mask = [true, false, true];
-        let of = |steps| {
-            generalised_advantages(&[0.0, 0.0, 1.0], &[0.5, 9.0, 0.25], &mask, discount, steps)
+        let advantages = |discount, steps| {
+            let (rewards, values) = ([0.0, 0.0, 1.0], [0.5, 9.0, 0.25]);
+            generalised_advantages(&rewards, &values, &mask, discount, steps).advantages
         };
-        assert_eq!(of(GaeSteps::Masked).advantages, [0.5, 0.75, 0.75]);
-        assert_eq!(of(GaeSteps::All).advantages, [0.5, -8.0, 0.75]);
+        assert_eq!(advantages(discount, GaeSteps::Masked), [0.5, 0.75, 0.75]);
+        assert_eq!(advantages(discount, GaeSteps::All), [0.5, -8.0, 0.75]);
         let short = Discount { gamma: 1.0, lambda: 0.0 };
-        let of = |steps| {
-            generalised_advantages(&[0.0, 0.0, 1.0], &[0.5, 9.0, 0.25], &mask, short, steps)
-        };
-        assert_eq!(of(GaeSteps::Masked).advantages[..1], [-0.25]);
-        assert_eq!(of(GaeSteps::All).advantages[..1], [8.5]);
+        assert_eq!(advantages(short, GaeSteps::Masked)[..1], [-0.25]);
+        assert_eq!(advantages(short, GaeSteps::All)[..1], [8.5]);
     }
 }

@@ -1,26 +1,26 @@
-//! Advantages of whole trajectories against the others of their group: GRPO, Dr.GRPO, RLOO, OPO, GPG.
+//! Advantages of whole trajectories, relative to the others of their group: GRPO, Dr.GRPO, RLOO, OPO, GPG.
 //!
-//! `groups` names the group of each score; the results are in the order of the scores.
+//! `groups` gives the group of each score. Results are in the order of the scores.
 
 use std::collections::BTreeMap;
 
 /// Added to the standard deviation, as in Search-R1's `compute_grpo_outcome_advantage`.
 pub const GROUP_STD_EPSILON: f64 = 1e-6;
 
-/// What RLOO gives a trajectory without another one to compare it with.
+/// RLOO's advantage of a trajectory that is alone in its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Singleton {
-    /// Its score as it is: veRL's `compute_rloo_outcome_advantage`.
+    /// Its own score: veRL's `compute_rloo_outcome_advantage`.
     Score,
-    /// Nothing: veRL's `compute_rloo_vectorized_outcome_advantage`.
+    /// Zero: veRL's `compute_rloo_vectorized_outcome_advantage`.
     Zero,
 }
 
-/// GRPO (DeepSeekMath, arXiv 2402.03300, section 4.1): how far each score lies above the mean of its
-/// group, in units of the group's unbiased standard deviation; without the division if
-/// `normalise_by_std` is false (Dr.GRPO, arXiv 2503.20783).
+/// Returns GRPO's advantages (DeepSeekMath, arXiv 2402.03300, section 4.1): each score less the mean of its
+/// group, in units of the group's unbiased standard deviation. If `normalise_by_std` is false, the difference
+/// is not divided (Dr.GRPO, arXiv 2503.20783).
 ///
-/// A group of one is compared with mean 0 and deviation 1.
+/// The score of a group of one is compared with mean 0 and deviation 1.
 pub fn group_advantages(scores: &[f64], groups: &[usize], normalise_by_std: bool) -> Vec<f64> {
     against_group(scores, groups, |score, members| {
         let (mean, std) = mean_and_std(&chosen(scores, members));
@@ -29,7 +29,7 @@ pub fn group_advantages(scores: &[f64], groups: &[usize], normalise_by_std: bool
     })
 }
 
-/// RLOO (arXiv 2402.14740): each score less the mean of the others of its group.
+/// Returns RLOO's advantages (arXiv 2402.14740): each score less the mean of the others in its group.
 pub fn leave_one_out(scores: &[f64], groups: &[usize], singleton: Singleton) -> Vec<f64> {
     against_group(scores, groups, |score, members| {
         if members.len() < 2 {
@@ -43,9 +43,9 @@ pub fn leave_one_out(scores: &[f64], groups: &[usize], singleton: Singleton) -> 
     })
 }
 
-/// OPO (arXiv 2505.23585): each score less the mean of its group in which trajectories
-/// weigh by their trained tokens, the baseline of least variance under the paper's assumptions. A
-/// group of one is compared with 0, as in veRL's `compute_opo_outcome_advantage`.
+/// Returns OPO's advantages (arXiv 2505.23585): each score less the group's mean weighted by trained `tokens`.
+/// Under the paper's assumptions this baseline has the least variance. The score of a group of one is compared
+/// with 0, as in veRL's `compute_opo_outcome_advantage`.
 pub fn length_weighted(scores: &[f64], tokens: &[usize], groups: &[usize]) -> Vec<f64> {
     against_group(scores, groups, |score, members| {
         if members.len() < 2 {
@@ -53,14 +53,14 @@ pub fn length_weighted(scores: &[f64], tokens: &[usize], groups: &[usize]) -> Ve
         }
         let weight: f64 = members.iter().map(|&index| tokens[index] as f64).sum();
         let sum: f64 = members.iter().map(|&index| scores[index] * tokens[index] as f64).sum();
-        // Trajectories without a trained token have no gradient that a baseline could steady.
+        // Without trained tokens there is no gradient whose variance a baseline could reduce.
         score - if weight > 0.0 { sum / weight } else { 0.0 }
     })
 }
 
-/// GPG (arXiv 2504.02546): each score less the mean of its group, times the number of
-/// scores over the number of those that are not 0, as in veRL's `compute_gpg_outcome_advantage`. A
-/// group of one is compared with 0.
+/// Returns GPG's advantages (arXiv 2504.02546): each score less the mean of its group, times the number of all
+/// scores over the number of nonzero ones, as in veRL's `compute_gpg_outcome_advantage`. The score of a group
+/// of one is compared with 0.
 pub fn rescaled_by_nonzero(scores: &[f64], groups: &[usize]) -> Vec<f64> {
     let nonzero = scores.iter().filter(|&&score| score != 0.0).count().max(1);
     let scale = scores.len() as f64 / nonzero as f64;
@@ -68,8 +68,8 @@ pub fn rescaled_by_nonzero(scores: &[f64], groups: &[usize]) -> Vec<f64> {
     centred.into_iter().map(|advantage| advantage * scale).collect()
 }
 
-/// Whether the scores of each group are all equal: such a group has nothing to compare (DAPO, arXiv
-/// 2503.14476, section 3.2, leaves it out and samples others instead). By group.
+/// Returns, by group, `true` if all its scores are equal. Such a group has nothing to compare; DAPO (arXiv
+/// 2503.14476, section 3.2) drops it and samples others instead.
 pub fn uniform_groups(scores: &[f64], groups: &[usize]) -> BTreeMap<usize, bool> {
     members_of(groups)
         .into_iter()
@@ -90,7 +90,7 @@ fn against_group(
     scores.iter().zip(groups).map(|(&score, group)| advantage(score, &members[group])).collect()
 }
 
-/// Positions of each group's scores.
+/// Returns the indices of each group's scores.
 fn members_of(groups: &[usize]) -> BTreeMap<usize, Vec<usize>> {
     let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (index, &group) in groups.iter().enumerate() {
@@ -130,15 +130,15 @@ mod tests {
     }
 
     #[test]
-    fn without_the_deviation_only_the_mean_is_taken_off() {
+    fn without_the_deviation_only_the_mean_is_subtracted() {
         let advantages = group_advantages(&[1.0, 0.0, 5.0], &[3, 3, 9], false);
         assert_eq!(advantages, vec![0.5, -0.5, 5.0]);
     }
 
     #[test]
     fn groups_of_equal_scores_are_found() {
-        let found = uniform_groups(&[1.0, 0.0, 0.5, 0.5, 2.0], &[4, 4, 1, 1, 7]);
-        assert_eq!(found, BTreeMap::from([(1, true), (4, false), (7, true)]));
+        let uniform = uniform_groups(&[1.0, 0.0, 0.5, 0.5, 2.0], &[4, 4, 1, 1, 7]);
+        assert_eq!(uniform, BTreeMap::from([(1, true), (4, false), (7, true)]));
     }
 
     #[test]

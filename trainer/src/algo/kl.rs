@@ -1,9 +1,9 @@
-//! Per-token estimates of the divergence from a reference, from sampled tokens (Schulman,
+//! Per-token estimates of the divergence from a reference, computed from sampled tokens (Schulman,
 //! "Approximating KL Divergence", 2020).
 
 use tch::Tensor;
 
-/// Which estimate.
+/// An estimator of the divergence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KlEstimator {
     /// `lp - ref`
@@ -19,7 +19,7 @@ pub enum KlEstimator {
     K3Plus,
 }
 
-/// The estimate for each token; differentiable in `log_probs`. Both are `[tokens]`.
+/// Returns the estimate for each token, differentiable in `log_probs`. Both tensors are `[tokens]`.
 pub fn kl_estimate(estimator: KlEstimator, log_probs: &Tensor, reference: &Tensor) -> Tensor {
     let difference = log_probs - reference;
     match estimator {
@@ -36,8 +36,8 @@ pub fn kl_estimate(estimator: KlEstimator, log_probs: &Tensor, reference: &Tenso
 }
 
 fn third_estimate(difference: &Tensor) -> Tensor {
-    // Beyond this the value is at its bound anyway, but the exponential would overflow and make the
-    // gradient 0 times infinity, which is NaN.
+    // Beyond this bound the value is clamped anyway, but the exponential would overflow. The gradient would
+    // be 0 times infinity, which is NaN.
     let difference = difference.clamp(-20.0, 20.0);
     (-&difference).exp().g_add(&(difference - 1.0)).clamp(-10.0, 10.0)
 }

@@ -2,19 +2,19 @@
 
 use tch::{Device, Kind, Tensor};
 
-/// Which tokens of a row of packed tokens make up each sequence.
+/// The assignment of packed tokens to sequences.
 #[derive(Debug)]
 pub struct TokenLayout {
-    /// Tokens of each sequence, in packing order.
+    /// Number of tokens of each sequence, in packing order.
     tokens: Vec<i64>,
-    /// Number of the sequence that each token belongs to, `[tokens]`, i64.
+    /// Index of each token's sequence, `[tokens]`, i64.
     owner: Tensor,
-    /// Tokens of each sequence, at least 1, `[sequences]`, f32.
+    /// Number of tokens of each sequence, at least 1, `[sequences]`, f32.
     counts: Tensor,
 }
 
 impl TokenLayout {
-    /// From the number of tokens of each sequence.
+    /// Creates the layout of sequences with these numbers of tokens.
     pub fn new(tokens: &[usize], device: Device) -> Self {
         let tokens: Vec<i64> = tokens.iter().map(|&count| count as i64).collect();
         let owners: Vec<i64> = tokens
@@ -30,7 +30,7 @@ impl TokenLayout {
         }
     }
 
-    /// Sum of each sequence's `values` (`[tokens]`), `[sequences]`; always added in the same order.
+    /// Sums each sequence's `values` (`[tokens]`), always in the same order: `[sequences]`.
     pub fn sums(&self, values: &Tensor) -> Tensor {
         if self.tokens.is_empty() {
             return values.narrow(0, 0, 0).shallow_clone();
@@ -40,14 +40,14 @@ impl TokenLayout {
         Tensor::stack(&sums, 0)
     }
 
-    /// Mean of each sequence's `values`, 0 for one without tokens, `[sequences]`.
+    /// Averages each sequence's `values`: `[sequences]`, with 0 for a sequence without tokens.
     pub fn means(&self, values: &Tensor) -> Tensor {
         self.sums(values) / &self.counts
     }
 
-    /// What belongs to a sequence (`[sequences]`) at each of its tokens, `[tokens]`.
-    pub fn spread(&self, of_sequences: &Tensor) -> Tensor {
-        of_sequences.index_select(0, &self.owner)
+    /// Repeats each sequence's number (`[sequences]`) at each of its tokens: `[tokens]`.
+    pub fn spread(&self, per_sequence: &Tensor) -> Tensor {
+        per_sequence.index_select(0, &self.owner)
     }
 }
 
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sequence_without_tokens_has_its_place() {
+    fn a_sequence_without_tokens_keeps_its_row() {
         let layout = TokenLayout::new(&[2, 0, 1], Device::Cpu);
         let values = Tensor::from_slice(&[1.0_f32, 3.0, 5.0]);
         assert_eq!(Vec::<f32>::try_from(layout.means(&values)).unwrap(), [2.0, 0.0, 5.0]);

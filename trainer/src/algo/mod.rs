@@ -1,12 +1,11 @@
 //! Advantages, divergences and losses as functions of values: no model, no I/O, no state.
 //!
-//! Golden values recorded from Search-R1 (`tests/golden/algorithms.json`) and from veRL and ZeroSearch
+//! Values recorded from Search-R1 (`tests/golden/algorithms.json`) and from veRL and ZeroSearch
 //! (`tests/golden/algorithms-extended.json`) pin every formula.
 
 mod aggregation;
 mod clipped;
 mod correction;
-mod entropy;
 mod estimator;
 mod gae;
 mod group;
@@ -14,7 +13,7 @@ mod kl;
 mod kl_controller;
 mod layout;
 mod likelihood;
-mod masked;
+mod loss;
 mod objective;
 mod returns;
 mod sequence_ratio;
@@ -26,7 +25,6 @@ mod value;
 
 pub use aggregation::{Aggregation, token_weights};
 pub use correction::truncated_importance;
-pub use entropy::entropy_of_logits;
 pub use estimator::{AdvantageEstimator, OutcomeEstimator, TokenEstimator};
 pub use gae::{Discount, Estimates, GaeSteps, generalised_advantages};
 pub use group::{
@@ -37,8 +35,8 @@ pub use kl::{KlEstimator, kl_estimate};
 pub use kl_controller::{KlTarget, adapted_coefficient};
 pub use layout::TokenLayout;
 pub use likelihood::{LikelihoodGate, likelihood_loss};
-pub use masked::{TooFewTokens, masked_mean, masked_whiten};
-pub use objective::{ClipRange, Objective, PolicyInputs, PolicyLoss, policy_loss};
-pub use returns::{batch_centred, discounted_returns, whiten};
+pub use loss::{ClipRange, PolicyInputs, TokenLosses};
+pub use objective::{Objective, policy_loss};
+pub use returns::{TooFewTokens, batch_centred, discounted_returns, whiten};
 pub use shaping::{OverlongPenalty, overlong_penalty};
-pub use value::{ValueLoss, value_loss};
+pub use value::value_loss;

@@ -1,37 +1,43 @@
 //! Advantages of tokens without a group or a critic: REINFORCE and REINFORCE++.
 //!
-//! Everything is over the trained tokens of a trajectory alone: prompt and observations are not there.
+//! Rows hold the trained tokens of a trajectory alone, without prompt and observations.
 
-use super::masked::TooFewTokens;
-
-/// Added to the variance before its root is taken, as in veRL's `masked_whiten`.
+/// Added to the variance under the root, as in veRL's `masked_whiten`.
 const VARIANCE_EPSILON: f64 = 1e-8;
 
-/// REINFORCE (Williams 1992) with the batch's mean as the baseline: scores less their mean. Without a
-/// baseline an advantage is the score itself, as in ZeroSearch's `compute_reinforce_outcome_advantage`.
+/// A mask too small for a variance.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("whitening needs at least 2 tokens in the mask, there are {count}")]
+pub struct TooFewTokens {
+    pub count: usize,
+}
+
+/// Returns each score less the mean of the batch: REINFORCE (Williams 1992) with that mean as its baseline.
+/// Without a baseline an advantage is the score itself, as in ZeroSearch's
+/// `compute_reinforce_outcome_advantage`.
 pub fn batch_centred(scores: &[f64]) -> Vec<f64> {
     let mean = scores.iter().sum::<f64>() / scores.len().max(1) as f64;
     scores.iter().map(|score| score - mean).collect()
 }
 
-/// Discounted sum of the rewards from each token on: `G_t = r_t + gamma G_{t+1}`, the return of
-/// REINFORCE++ (arXiv 2501.03262). Over trained tokens an observation neither discounts nor
-/// ends a return, as in veRL's `compute_reinforce_plus_plus_outcome_advantage`.
+/// Returns the discounted sum of the rewards from each token on, `G_t = r_t + gamma G_{t+1}`: the return of
+/// REINFORCE++ (arXiv 2501.03262). An observation is not among the tokens, so it neither discounts nor ends
+/// a return, as in veRL's `compute_reinforce_plus_plus_outcome_advantage`.
 pub fn discounted_returns(rewards: &[f64], gamma: f64) -> Vec<f64> {
     let mut returns = vec![0.0; rewards.len()];
     let mut following = 0.0;
-    for (found, reward) in returns.iter_mut().zip(rewards).rev() {
+    for (slot, reward) in returns.iter_mut().zip(rewards).rev() {
         following = reward + gamma * following;
-        *found = following;
+        *slot = following;
     }
     returns
 }
 
-/// `(x - mean) / sqrt(var + 1e-8)` of all `values` with mean and unbiased variance over those that
-/// `mask` names, trajectory by trajectory: [`super::masked_whiten`] for lists of different lengths.
+/// Returns `(x - mean) / sqrt(var + 1e-8)` of all `values`, one row per trajectory. Mean and unbiased variance
+/// are over the tokens of `mask` (Search-R1's `masked_whiten`).
 ///
 /// # Errors
-/// Fewer than two tokens in the mask have no variance.
+/// Fails if the mask holds fewer than two tokens: they have no variance.
 pub fn whiten(values: &[Vec<f64>], mask: &[Vec<bool>]) -> Result<Vec<Vec<f64>>, TooFewTokens> {
     let kept: Vec<f64> = values
         .iter()
@@ -55,9 +61,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_single_token_cannot_be_whitened() {
-        let found = whiten(&[vec![1.0, 2.0]], &[vec![true, false]]);
-        assert_eq!(found, Err(TooFewTokens { count: 1 }));
+    fn fewer_than_two_tokens_cannot_be_whitened() {
+        for (mask, count) in [([true, false], 1), ([false, false], 0)] {
+            let whitened = whiten(&[vec![f64::INFINITY, 2.0]], &[mask.to_vec()]);
+            assert_eq!(whitened, Err(TooFewTokens { count }));
+        }
     }
 
     #[test]

@@ -1,18 +1,18 @@
-//! What a reward loses for its length.
+//! Penalties on rewards for length.
 
-/// From which length on, and how much.
+/// The lengths between which the penalty grows, and its maximum.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OverlongPenalty {
-    /// Sampled tokens at which the whole penalty is due.
+    /// Number of sampled tokens at which the penalty reaches its maximum.
     pub limit_tokens: usize,
-    /// Tokens below the limit over which the penalty grows from 0.
+    /// Number of tokens below the limit over which the penalty grows from 0.
     pub buffer_tokens: usize,
-    /// The whole penalty, above 0.
+    /// Maximum of the penalty, above 0.
     pub most: f64,
 }
 
-/// DAPO's soft overlong punishment (arXiv 2503.14476, equation 13): 0 up to `limit - buffer` sampled
-/// tokens, then linearly down to `-most` at the limit and beyond. To be added to the reward.
+/// Returns DAPO's soft overlong punishment (arXiv 2503.14476, equation 13), to be added to the reward: 0 up to
+/// `limit - buffer` sampled tokens, then linearly down to `-most` at the limit and beyond.
 pub fn overlong_penalty(penalty: OverlongPenalty, sampled_tokens: usize) -> f64 {
     let free = penalty.limit_tokens.saturating_sub(penalty.buffer_tokens);
     let over = sampled_tokens.saturating_sub(free) as f64;
@@ -24,11 +24,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_penalty_grows_over_the_buffer_alone() {
+    fn the_penalty_grows_over_the_buffer_only() {
         let penalty = OverlongPenalty { limit_tokens: 100, buffer_tokens: 40, most: 0.5 };
         for (tokens, expected) in [(0, 0.0), (60, 0.0), (70, -0.125), (100, -0.5), (500, -0.5)] {
-            let found = overlong_penalty(penalty, tokens);
-            assert!((found - expected).abs() < 1e-12, "{tokens}: {found}");
+            let actual = overlong_penalty(penalty, tokens);
+            assert!((actual - expected).abs() < 1e-12, "{tokens}: {actual}");
         }
     }
 }

@@ -1,14 +1,14 @@
-//! Log-probs and entropies of chosen tokens. Logits exist only where a token was sampled, and only those
-//! of [`CHUNK_TARGETS`] tokens at a time, forward and backward.
+//! Log-probs and entropies of chosen tokens. Logits are computed only for sampled tokens, and only for
+//! [`CHUNK_TARGETS`] of them at a time, forward and backward.
 
 use tch::{Kind, Tensor};
 
 use super::decoder::{Decoder, Weights};
 use super::packing::MaskedTokens;
-use super::pass::{Pass, flow};
+use super::pass::{PackedPass, flow};
 
-/// Tokens whose logits exist at a time: a matrix product of that many rows is as fast as any, and their
-/// f32 logits over a vocabulary of 150,000 take 150 MB.
+/// Number of tokens whose logits exist at a time. A matrix product with this many rows already runs at full speed,
+/// and their f32 logits over a vocabulary of 150,000 take 150 MB.
 pub const CHUNK_TARGETS: i64 = 256;
 
 /// Per-token results for the target tokens of a packed batch, in packing order.
@@ -20,71 +20,71 @@ pub struct TokenStatistics {
     pub entropies: Tensor,
 }
 
-/// Scores the tokens of packed sequences at which the mask is true (a sequence's first token has no
-/// context and cannot be a target), with logits divided by `temperature` as in sampling. Without
-/// gradients.
+/// Scores the tokens of packed sequences at which the mask is true, without gradients. Divides logits by
+/// `temperature`, as sampling does. A sequence's first token has no context and cannot be a target.
 pub fn token_statistics(
     decoder: &Decoder,
     weights: &Weights,
     sequences: &[MaskedTokens<'_>],
     temperature: f64,
 ) -> TokenStatistics {
-    let pass = Pass::without_gradients(decoder, weights, sequences);
+    let pass = PackedPass::without_gradients(decoder, weights, sequences);
     tch::no_grad(|| statistics_of(weights, &pass, temperature))
 }
 
 /// Scored tokens whose gradients can be sent back into the model.
 #[derive(Debug)]
 pub struct ScoredPass<'m> {
-    /// As of [`token_statistics`]; leaves of the graph, from which a loss is made.
+    /// The results of [`token_statistics`], as leaves of the graph that a loss is computed from.
     pub statistics: TokenStatistics,
-    pass: Pass<'m>,
+    pass: PackedPass<'m>,
     weights: &'m Weights,
     temperature: f64,
 }
 
 impl<'m> ScoredPass<'m> {
-    /// As [`token_statistics`], with what [`Self::backward`] needs. Gradients reach the parameters if
-    /// `weights` are part of their graph.
+    /// Scores tokens as [`token_statistics`] does and keeps the data that [`Self::backward`] needs. Gradients
+    /// reach the parameters if `weights` are part of their graph.
     pub fn new(
         decoder: &'m Decoder,
         weights: &'m Weights,
         sequences: &[MaskedTokens<'_>],
         temperature: f64,
     ) -> Self {
-        let pass = Pass::with_gradients(decoder, weights, sequences);
-        let found = tch::no_grad(|| statistics_of(weights, &pass, temperature));
+        let pass = PackedPass::with_gradients(decoder, weights, sequences);
+        let scored = tch::no_grad(|| statistics_of(weights, &pass, temperature));
         let statistics = TokenStatistics {
-            log_probs: found.log_probs.set_requires_grad(true),
-            entropies: found.entropies.set_requires_grad(true),
+            log_probs: scored.log_probs.set_requires_grad(true),
+            entropies: scored.entropies.set_requires_grad(true),
         };
         Self { statistics, pass, weights, temperature }
     }
 
-    /// Adds the gradient of `loss`, a function of [`Self::statistics`], to the parameters'.
+    /// Adds the gradient of `loss`, a function of [`Self::statistics`], to the gradients of the parameters.
     pub fn backward(self, loss: &Tensor) {
         if self.statistics.log_probs.numel() == 0 {
             return;
         }
         loss.backward();
         let head = &self.weights.head;
-        let (of_hidden, of_head) = tch::no_grad(|| self.gradients());
-        // The matrix is as large as the vocabulary, and nothing else needs it.
-        if let Some(of_head) = of_head {
-            flow(head, &of_head);
+        let (by_hidden, by_head) = tch::no_grad(|| self.gradients());
+        // This frees the head's gradient, as large as the vocabulary's matrix, before the layers run.
+        if let Some(by_head) = by_head {
+            flow(head, &by_head);
         }
-        self.pass.backward(&of_hidden);
+        self.pass.backward(&by_hidden);
     }
 
-    /// Gradients of the loss by the hidden states and by the head, in the compute type. With `p` the
-    /// softmax of the logits `z` of a token, `l` the log-prob of its target and `H` its entropy, `dl/dz_j`
-    /// is `[j is the target] - p_j` and `dH/dz_j` is `-p_j (ln p_j + H)`.
-    /// A head that is not trained has none.
+    /// Returns the gradients of the loss by the hidden states and by the head, in the compute type. A head that
+    /// is not trained has none.
+    ///
+    /// Let `p` be the softmax of a token's logits `z`, `l` the log-prob of its target and `H` the entropy. Then
+    /// `dl/dz_j` is `[j is the target] - p_j`, and `dH/dz_j` is `-p_j (ln p_j + H)`.
     fn gradients(&self) -> (Tensor, Option<Tensor>) {
         let Self { statistics, pass, weights, temperature } = self;
-        let of_hidden = pass.hidden.zeros_like();
+        let by_hidden = pass.hidden.zeros_like();
         let is_trained = weights.head.requires_grad();
-        let mut of_head = is_trained.then(|| weights.head.zeros_like().to_kind(Kind::Float));
+        let mut by_head = is_trained.then(|| weights.head.zeros_like().to_kind(Kind::Float));
         let by_entropy = statistics.entropies.grad();
         for (start, count) in chunks(&pass.targets) {
             let part = |tensor: &Tensor| tensor.narrow(0, start, count);
@@ -92,7 +92,7 @@ impl<'m> ScoredPass<'m> {
             let hidden = part(&pass.hidden);
             let logits = scaled_logits(weights, &hidden, *temperature);
             let by_log_prob = column(&statistics.log_probs.grad());
-            let mut of_logits = if by_entropy.defined() {
+            let mut by_logits = if by_entropy.defined() {
                 let log_softmax = logits.log_softmax(-1, Kind::Float);
                 let surprise = &log_softmax + column(&statistics.entropies);
                 let factor = surprise.g_mul(&column(&by_entropy)) + &by_log_prob;
@@ -100,44 +100,51 @@ impl<'m> ScoredPass<'m> {
             } else {
                 logits.softmax(-1, Kind::Float).g_mul_(&-&by_log_prob)
             };
-            let _ = of_logits.scatter_add_(1, &column(&pass.targets), &by_log_prob);
+            let _ = by_logits.scatter_add_(1, &column(&pass.targets), &by_log_prob);
             if differs_from_one(*temperature) {
-                let _ = of_logits.g_div_scalar_(*temperature);
+                let _ = by_logits.g_div_scalar_(*temperature);
             }
-            let of_logits = of_logits.to_kind(weights.kind());
-            part(&of_hidden).copy_(&of_logits.matmul(&weights.head));
-            if let Some(of_head) = &mut of_head {
-                let _ = of_head.g_add_(&of_logits.tr().matmul(&hidden));
+            let by_logits = by_logits.to_kind(weights.kind());
+            part(&by_hidden).copy_(&by_logits.matmul(&weights.head));
+            if let Some(by_head) = &mut by_head {
+                let _ = by_head.g_add_(&by_logits.tr().matmul(&hidden));
             }
         }
-        (of_hidden, of_head.map(|of_head| of_head.to_kind(weights.kind())))
+        (by_hidden, by_head.map(|by_head| by_head.to_kind(weights.kind())))
     }
 }
 
-/// Starts and sizes of the chunks of `[targets]`.
+/// Returns the starts and sizes of the chunks of `[targets]`.
 fn chunks(targets: &Tensor) -> impl Iterator<Item = (i64, i64)> {
     let total = targets.numel() as i64;
     let start = (0..total).step_by(CHUNK_TARGETS as usize);
     start.map(move |start| (start, CHUNK_TARGETS.min(total - start)))
 }
 
-fn statistics_of(weights: &Weights, pass: &Pass<'_>, temperature: f64) -> TokenStatistics {
-    let of_targets = (Kind::Float, weights.device());
-    let log_probs = Tensor::zeros([pass.targets.numel() as i64], of_targets);
+fn statistics_of(weights: &Weights, pass: &PackedPass<'_>, temperature: f64) -> TokenStatistics {
+    let options = (Kind::Float, weights.device());
+    let log_probs = Tensor::zeros([pass.targets.numel() as i64], options);
     let entropies = log_probs.zeros_like();
     for (start, count) in chunks(&pass.targets) {
         let part = |tensor: &Tensor| tensor.narrow(0, start, count);
         let logits = scaled_logits(weights, &part(&pass.hidden), temperature);
-        let all = logits.log_softmax(-1, Kind::Float);
-        let chosen = all.gather(1, &part(&pass.targets).unsqueeze(1), false);
-        part(&log_probs).copy_(&chosen.squeeze_dim(1));
-        let terms = all.exp().g_mul_(&all);
-        part(&entropies).copy_(&-terms.sum_dim_intlist([-1_i64].as_slice(), false, Kind::Float));
+        let chunk = statistics_of_logits(&logits, &part(&pass.targets));
+        part(&log_probs).copy_(&chunk.log_probs);
+        part(&entropies).copy_(&chunk.entropies);
     }
     TokenStatistics { log_probs, entropies }
 }
 
-/// Logits divided by the temperature, `[tokens, vocab]`, f32.
+/// Scores `targets` (`[tokens]`, i64) under the softmax of `logits` (`[tokens, vocab]`, f32).
+pub(super) fn statistics_of_logits(logits: &Tensor, targets: &Tensor) -> TokenStatistics {
+    let all = logits.log_softmax(-1, Kind::Float);
+    let chosen = all.gather(1, &targets.unsqueeze(1), false);
+    let terms = all.exp().g_mul_(&all);
+    let entropies = -terms.sum_dim_intlist([-1_i64].as_slice(), false, Kind::Float);
+    TokenStatistics { log_probs: chosen.squeeze_dim(1), entropies }
+}
+
+/// Computes the logits divided by the temperature, `[tokens, vocab]`, f32.
 fn scaled_logits(weights: &Weights, hidden: &Tensor, temperature: f64) -> Tensor {
     let logits = Decoder::logits(weights, hidden);
     if differs_from_one(temperature) { logits / temperature } else { logits }

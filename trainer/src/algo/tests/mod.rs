@@ -1,4 +1,4 @@
-//! Every recorded value of the references, and what must hold beyond them.
+//! Checks against every recorded value of the references, and properties beyond them.
 
 mod search_r1;
 mod verl;
@@ -55,12 +55,12 @@ fn scores(rewards: &Rows) -> Vec<f64> {
     wide(rewards).iter().map(|row| row.iter().sum()).collect()
 }
 
-/// A number of its own for every name.
+/// Gives every name its own number.
 fn numbered(names: &[String]) -> Vec<usize> {
     names.iter().map(|name| names.iter().position(|other| other == name).unwrap()).collect()
 }
 
-/// Each trajectory's advantage at its tokens, 0 where the mask is 0.
+/// Repeats each trajectory's advantage at its tokens, with 0 where the mask is 0.
 fn broadcast(advantages: &[f64], mask: &Rows) -> Vec<Vec<f64>> {
     let row = |(advantage, mask): (&f64, &Vec<f32>)| {
         mask.iter().map(|&kept| advantage * f64::from(kept)).collect()
@@ -68,7 +68,7 @@ fn broadcast(advantages: &[f64], mask: &Rows) -> Vec<Vec<f64>> {
     advantages.iter().zip(mask).map(row).collect()
 }
 
-/// Values where the mask is 1, in a row, as the update sees them.
+/// Packs the values where the mask is 1 into one row, as an update does.
 fn packed(rows: &Rows, mask: &Rows) -> Tensor {
     let kept: Vec<f32> = rows
         .iter()
@@ -83,7 +83,7 @@ fn counts(mask: &Rows) -> Vec<usize> {
     mask.iter().map(|row| row.iter().filter(|&&kept| kept > 0.0).count()).collect()
 }
 
-/// What a policy loss is recorded with; masked tokens are left out before it is computed.
+/// The inputs of a recorded policy loss. Masked tokens are dropped before it is computed.
 struct LossCase<'r> {
     new: &'r Rows,
     old: &'r Rows,
@@ -91,12 +91,11 @@ struct LossCase<'r> {
     mask: &'r Rows,
 }
 
-/// The numbers that a recording of a policy loss has.
+/// The numbers in a recording of a policy loss.
 struct LossResult {
     loss: f64,
     clip_fraction: f64,
-    old_minus_new: f64,
-    /// Of the tokens where the mask is 1.
+    /// Gradient by the tokens where the mask is 1.
     gradient: Tensor,
 }
 
@@ -130,26 +129,25 @@ impl LossCase<'_> {
         LossResult {
             loss: loss.double_value(&[]),
             clip_fraction: mean(&result.clipped),
-            old_minus_new: mean(&result.old_minus_new),
             gradient: new.grad(),
         }
     }
 }
 
-/// Compares the gradient at the mask's tokens; elsewhere the recording must have none.
+/// Compares the gradient at the mask's tokens. Elsewhere the recorded gradient must be 0.
 #[track_caller]
-fn check_gradient(found: &Tensor, expected: &Rows, mask: &Rows, case: &str) {
+fn check_gradient(actual: &Tensor, expected: &Rows, mask: &Rows, case: &str) {
     let kept = packed(expected, mask);
-    assert_eq!(found.size(), kept.size(), "{case}");
-    let gap = (found - kept).abs().max().double_value(&[]);
+    assert_eq!(actual.size(), kept.size(), "{case}");
+    let gap = (actual - kept).abs().max().double_value(&[]);
     assert!(gap < TOLERANCE, "{case}: gradient off by {gap}");
     for (expected, kept) in expected.iter().flatten().zip(mask.iter().flatten()) {
         assert!(*kept > 0.0 || expected.abs() < f32::EPSILON, "{case}");
     }
 }
 
-/// A token that the policy has all but given up: the estimate is at its bound, and a bound that is
-/// met must not turn the whole update into NaN.
+/// The policy has almost given up the token, so the estimate is at its bound. That must not turn the whole
+/// update into NaN.
 #[test]
 fn an_extreme_divergence_has_a_finite_gradient() {
     for estimator in

@@ -1,5 +1,5 @@
-//! `algorithms-extended.json`: what veRL and ZeroSearch compute. One test walks through the whole file
-//! and fails if any of its values was not read.
+//! Checks against `algorithms-extended.json`, recorded from veRL and ZeroSearch. One test walks through the whole
+//! file and fails if a value was not read.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -19,7 +19,7 @@ use crate::algo::{
 };
 use crate::golden;
 
-/// A recording that remembers what has been read of it.
+/// A recording that remembers which of its values were read.
 struct Recorded {
     file: Value,
     read: RefCell<BTreeSet<String>>,
@@ -31,33 +31,33 @@ impl Recorded {
         Self { file, read: RefCell::default() }
     }
 
-    /// The value at a path of keys, which counts as read.
+    /// Returns the value at a path of keys and marks it as read.
     #[track_caller]
     fn get<T: DeserializeOwned>(&self, path: &[&str]) -> T {
-        let found = path.iter().fold(&self.file, |value, key| &value[key]);
+        let value = path.iter().fold(&self.file, |value, key| &value[key]);
         self.read.borrow_mut().insert(path.join("/"));
-        serde_json::from_value(found.clone()).unwrap_or_else(|error| panic!("{path:?}: {error}"))
+        serde_json::from_value(value.clone()).unwrap_or_else(|error| panic!("{path:?}: {error}"))
     }
 
-    /// Paths of all values that are no tables.
+    /// Returns the paths of all values except tables.
     fn paths(&self) -> BTreeSet<String> {
-        fn walk(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+        fn walk(value: &Value, path: &str, paths: &mut BTreeSet<String>) {
             match value {
                 Value::Object(table) => {
                     for (key, value) in table {
                         let path =
                             if path.is_empty() { key.clone() } else { format!("{path}/{key}") };
-                        walk(value, &path, found);
+                        walk(value, &path, paths);
                     }
                 }
                 _ => {
-                    found.insert(path.to_owned());
+                    paths.insert(path.to_owned());
                 }
             }
         }
-        let mut found = BTreeSet::new();
-        walk(&self.file, "", &mut found);
-        found
+        let mut paths = BTreeSet::new();
+        walk(&self.file, "", &mut paths);
+        paths
     }
 }
 
@@ -74,12 +74,12 @@ fn every_recorded_value_is_met() {
     assert_eq!(*recorded.read.borrow(), paths);
 }
 
-/// One advantage a trajectory, at each of its tokens.
+/// Checks estimators with one advantage per trajectory, repeated at each of its tokens.
 fn outcome_advantages(recorded: &Recorded) {
     let mask: Rows = recorded.get(&["inputs", "mask"]);
     let groups = numbered(&recorded.get::<Vec<String>>(&["inputs", "index"]));
     let scores = scores(&recorded.get(&["inputs", "rewards_last_token"]));
-    for (name, found) in [
+    for (name, advantages) in [
         ("verl_grpo", group_advantages(&scores, &groups, true)),
         ("verl_dr_grpo(no_std)", group_advantages(&scores, &groups, false)),
         ("verl_rloo", leave_one_out(&scores, &groups, Singleton::Score)),
@@ -88,7 +88,7 @@ fn outcome_advantages(recorded: &Recorded) {
         ("verl_gpg", rescaled_by_nonzero(&scores, &groups)),
         ("zerosearch_reinforce", scores.clone()),
     ] {
-        check_lists(&broadcast(&found, &mask), &recorded.get(&[name, "adv"]), name);
+        check_lists(&broadcast(&advantages, &mask), &recorded.get(&[name, "adv"]), name);
     }
     let centred = broadcast(&group_advantages(&scores, &groups, false), &mask);
     let whitened = over_mask(&whiten(&centred, &flags(&mask)).unwrap(), &mask);
@@ -103,7 +103,7 @@ fn over_mask(rows: &[Vec<f64>], mask: &Rows) -> Vec<Vec<f64>> {
     rows.iter().zip(mask).map(row).collect()
 }
 
-/// Puts values of the mask's tokens back into their places, 0 elsewhere.
+/// Puts the values of the mask's tokens back into their positions, with 0 elsewhere.
 fn spread(kept: &[Vec<f64>], mask: &Rows) -> Vec<Vec<f64>> {
     let row = |(kept, mask): (&Vec<f64>, &Vec<f32>)| {
         let mut kept = kept.iter();
@@ -112,7 +112,7 @@ fn spread(kept: &[Vec<f64>], mask: &Rows) -> Vec<Vec<f64>> {
     kept.iter().zip(mask).map(row).collect()
 }
 
-/// REINFORCE++: over the mask's tokens alone, as the update has them.
+/// Checks REINFORCE++ over the mask's tokens alone, as in an update.
 fn token_advantages(recorded: &Recorded) {
     let mask: Rows = recorded.get(&["inputs", "mask"]);
     let rewards = wide(&recorded.get(&["inputs", "rewards_last_token"]));
@@ -136,7 +136,7 @@ fn token_advantages(recorded: &Recorded) {
     }
 }
 
-/// GAE that carries over observations. Rewards and values are not in the file: they follow from its
+/// Checks GAE that passes over observations. The file does not hold the rewards and values. They follow from its
 /// returns and from the ratios of its advantages, which are whitened multiples of .1.
 fn estimates_over_observations(recorded: &Recorded) {
     let name = "verl_gae_obs_skipped";
@@ -147,17 +147,17 @@ fn estimates_over_observations(recorded: &Recorded) {
     let (mut advantages, mut returns) = (Vec::new(), Vec::new());
     for row in 0..2 {
         let steps = GaeSteps::Masked;
-        let found =
+        let estimates =
             generalised_advantages(&rewards[row], &values[row], &mask[row], discount, steps);
-        advantages.push(found.advantages);
-        returns.push(found.returns);
+        advantages.push(estimates.advantages);
+        returns.push(estimates.returns);
     }
     check_lists(&returns, &recorded.get(&[name, "ret"]), name);
     check_lists(&whiten(&advantages, &mask).unwrap(), &recorded.get(&[name, "adv"]), name);
 }
 
 const CLIP: ClipRange = ClipRange { low: 0.2, high: 0.2 };
-/// veRL clips the loss of bad tokens unless told otherwise.
+/// veRL's default also bounds the loss of bad tokens.
 const VANILLA: Objective = Objective::Clipped { clip: CLIP, dual: Some(3.0) };
 
 fn policy_losses(recorded: &Recorded) {
@@ -182,21 +182,21 @@ fn policy_losses(recorded: &Recorded) {
         ("sapo", soft, of_sequences),
         ("gmpo(geo_mean)", Objective::GeometricMean { clip: CLIP }, of_sequences),
     ] {
-        let found = case.compute(objective, aggregation, None);
-        check_number(found.loss, recorded.get(&["loss", name, "loss"]), name);
+        let result = case.compute(objective, aggregation, None);
+        check_number(result.loss, recorded.get(&["loss", name, "loss"]), name);
         let gradient = recorded.get(&["loss", name, "grad_wrt_new_logprob"]);
-        check_gradient(&found.gradient, &gradient, &mask, name);
+        check_gradient(&result.gradient, &gradient, &mask, name);
     }
     let tis = "tis_token_C2";
     let sampler = packed(&recorded.get(&[tis, "rollout_logprob"]), &mask);
     let weights = truncated_importance(&packed(&old, &mask), &sampler, 2.0);
     let expected: Rows = recorded.get(&[tis, "weights"]);
     check_gradient(&weights, &expected, &mask, tis);
-    let found = case.compute(VANILLA, Aggregation::TokenMean, Some(&weights));
-    check_number(found.loss, recorded.get(&[tis, "vanilla_token_mean"]), tis);
+    let result = case.compute(VANILLA, Aggregation::TokenMean, Some(&weights));
+    check_number(result.loss, recorded.get(&[tis, "vanilla_token_mean"]), tis);
 }
 
-/// The recorded values of k1 are the differences that all estimates were made from.
+/// Checks the estimators. The recorded values of k1 are the differences that all estimates were made from.
 fn divergences(recorded: &Recorded) {
     let differences: Vec<f32> = recorded.get(&["kl_verl", "k1", "v"]);
     let reference = Tensor::from_slice(&vec![-9.0_f32; differences.len()]);
@@ -209,9 +209,9 @@ fn divergences(recorded: &Recorded) {
         ("k3+", KlEstimator::K3Plus),
     ] {
         let log_probs = (Tensor::from_slice(&differences) - 9.0).set_requires_grad(true);
-        let found = kl_estimate(estimator, &log_probs, &reference);
-        found.sum(Kind::Float).backward();
-        check_rows(&found.unsqueeze(0), &vec![recorded.get(&["kl_verl", name, "v"])], name);
+        let estimates = kl_estimate(estimator, &log_probs, &reference);
+        estimates.sum(Kind::Float).backward();
+        check_rows(&estimates.unsqueeze(0), &vec![recorded.get(&["kl_verl", name, "v"])], name);
         let gradient = vec![recorded.get(&["kl_verl", name, "grad"])];
         check_rows(&log_probs.grad().unsqueeze(0), &gradient, name);
     }

@@ -1,4 +1,4 @@
-//! Logits and gradients of the recorded checkpoints.
+//! Logits, gradients and entropies against recorded values.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +10,7 @@ use tch::{Kind, Tensor};
 use super::{BF16, CHECKPOINTS, F32, gap, packed_logits, tiny};
 use crate::golden;
 use crate::policy::ScoredPass;
+use crate::policy::log_prob::statistics_of_logits;
 
 const TOLERANCE: f64 = 1e-4;
 
@@ -57,7 +58,7 @@ fn logit_vectors_pass_alone_and_packed() {
     }
 }
 
-/// Differences are measured in units of a parameter's largest gradient.
+/// Measures differences in units of a parameter's largest gradient.
 #[test]
 fn gradient_vectors_pass_for_every_parameter() {
     for checkpoint in CHECKPOINTS {
@@ -74,8 +75,8 @@ fn gradient_vectors_pass_for_every_parameter() {
         let weights = policy.weights();
         let scored = ScoredPass::new(&decoder, &weights, &packed, 1.0);
         let loss = -scored.statistics.log_probs.mean(Kind::Float);
-        let found = loss.double_value(&[]);
-        assert!((found - expected.mean_nll).abs() < 1e-5, "{checkpoint}: {found}");
+        let mean_nll = loss.double_value(&[]);
+        assert!((mean_nll - expected.mean_nll).abs() < 1e-5, "{checkpoint}: {mean_nll}");
         scored.backward(&loss);
         let mut recorded = expected.tensors.keys().filter(|name| name.starts_with("gradient."));
         assert_eq!(recorded.by_ref().count(), policy.parameters.len(), "{checkpoint}");
@@ -89,7 +90,7 @@ fn gradient_vectors_pass_for_every_parameter() {
     }
 }
 
-/// Rounding to 8 bits of mantissa moves these logits, of magnitude 5 or so, by hundredths.
+/// Rounding to 8 bits of mantissa changes these logits, of a magnitude of about 5, by hundredths.
 #[test]
 fn bf16_stays_near_the_logit_vectors() {
     for checkpoint in CHECKPOINTS {
@@ -98,12 +99,41 @@ fn bf16_stays_near_the_logit_vectors() {
         let sequences: Vec<&[u32]> = expected.sequences.iter().map(Vec::as_slice).collect();
         let logits = packed_logits(&policy, &decoder, &sequences);
         for (index, logits) in logits.iter().enumerate() {
-            assert_eq!(logits.kind(), Kind::Float, "logits are f32 whatever computes");
+            assert_eq!(logits.kind(), Kind::Float, "logits are f32 in every compute type");
             let recorded = &expected.tensors[&format!("logits.{index}")];
             let largest = gap(logits, recorded);
             let mean = (logits - recorded).abs().mean(Kind::Float).double_value(&[]);
             assert!(mean < 0.05 && largest < 0.5, "{checkpoint}: {mean}, {largest}");
             assert!(mean > 1e-5, "{checkpoint} was computed in f32");
         }
+    }
+}
+
+/// The entropies that Search-R1 recorded, `[sequences][tokens][vocab]` logits each.
+#[derive(Deserialize)]
+struct EntropyRecording {
+    entropy: Vec<EntropyCase>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EntropyCase {
+    logits: Vec<Vec<Vec<f32>>>,
+    mask: Vec<Vec<f32>>,
+    loss: f64,
+}
+
+#[test]
+fn entropy_vectors_pass() {
+    let cases = golden::read::<EntropyRecording>("algorithms.json").entropy;
+    assert!(!cases.is_empty());
+    for (index, case) in cases.iter().enumerate() {
+        let logits = Tensor::from_slice2(&case.logits.concat());
+        let targets = Tensor::zeros([logits.size()[0]], (Kind::Int64, logits.device()));
+        let entropies = statistics_of_logits(&logits, &targets).entropies;
+        let mask = Tensor::from_slice(&case.mask.concat());
+        let mean = (entropies * &mask).sum(Kind::Float) / mask.sum(Kind::Float);
+        let mean = mean.double_value(&[]);
+        assert!((mean - case.loss).abs() < 1e-5, "case {index}: {mean} is not {}", case.loss);
     }
 }
