@@ -15,7 +15,7 @@ use trainer::algo::{Aggregation, ClipRange, KlEstimator, Objective, token_weight
 use trainer::policy::{Decoder, Policy, select_compute};
 use trainer::stop::StopFlag;
 use trainer::update::{
-    AdamW, AdamWConfig, MomentsPlace, PolicyUpdateConfig, TrainSequence, clip_gradients,
+    AdamW, AdamWConfig, MomentsStorage, PolicyUpdateConfig, TrainSequence, clip_gradients,
     policy_gradient,
 };
 
@@ -65,7 +65,7 @@ fn main() -> Result<()> {
         temperature: 1.0,
         tokens_per_micro_batch: micro_batch,
     };
-    let mut optimizer = AdamW::new(&policy.parameters, OPTIMIZER, MomentsPlace::default());
+    let mut optimizer = AdamW::new(&policy.parameters, OPTIMIZER, MomentsStorage::default());
     let (mut seconds, mut norms, mut losses) = (Vec::new(), Vec::new(), Vec::new());
     let mut gradient_seconds = Vec::new();
     for _ in 0..updates {

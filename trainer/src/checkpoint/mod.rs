@@ -174,11 +174,9 @@ fn write_model_as(
         Kind::Half => "float16",
         _ => "float32",
     };
-    if let Some(keys) = config.as_object_mut() {
-        // transformers 5 calls the key dtype, earlier ones torch_dtype.
-        let key = if keys.contains_key("dtype") { "dtype" } else { "torch_dtype" };
-        keys.insert(key.to_owned(), word.into());
-    }
+    // transformers 5 calls the key dtype, earlier versions torch_dtype.
+    let key = if config.get("dtype").is_some() { "dtype" } else { "torch_dtype" };
+    config[key] = word.into();
     let text =
         serde_json::to_vec_pretty(&config).map_err(|error| damaged(folder, &error.to_string()))?;
     let path = folder.join(CONFIG_FILE);

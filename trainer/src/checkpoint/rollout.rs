@@ -28,10 +28,8 @@ pub fn save_for_rollouts(
     let new = AtomicDir::create(folder)?;
     let mut parameters: BTreeMap<String, Tensor> = policy.merged_parameters();
     let mut config = policy.config.source.clone();
-    if let (Some(embeddings), true) =
-        (parameters.get(EMBEDDINGS).map(Tensor::shallow_clone), policy.config.tied_embeddings)
-    {
-        parameters.insert(HEAD.to_owned(), embeddings);
+    if policy.config.tied_embeddings {
+        parameters.insert(HEAD.to_owned(), parameters[EMBEDDINGS].shallow_clone());
         config["tie_word_embeddings"] = false.into();
     }
     let kind = match policy.compute.kind {

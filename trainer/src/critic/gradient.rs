@@ -22,7 +22,7 @@ pub struct CriticSequence {
 
 /// What the loss is made of.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct CriticConfig {
+pub struct CriticUpdateConfig {
     /// How far a value may move from the old one before its loss no longer shrinks.
     pub clip: f64,
     pub tokens_per_micro_batch: usize,
@@ -45,13 +45,13 @@ pub fn critic_gradient(
     critic: &Critic,
     decoder: &Decoder,
     sequences: &[CriticSequence],
-    config: &CriticConfig,
+    config: &CriticUpdateConfig,
     stop: &StopFlag,
 ) -> Result<CriticStatistics, Stopped> {
     let valued: Vec<usize> = sequences.iter().map(|one| valued_tokens(&one.mask)).collect();
     let packed: Vec<MaskedTokens<'_>> =
         sequences.iter().map(|one| (&one.token_ids[..], &one.mask[..])).collect();
-    let weights = critic.model.weights();
+    let weights = critic.network.weights();
     let tokens: usize = valued.iter().sum();
     let mut statistics = CriticStatistics { tokens, ..CriticStatistics::default() };
     for batch in micro_batches(&packed, config.tokens_per_micro_batch) {
@@ -63,7 +63,7 @@ pub fn critic_gradient(
         let joined = |part: fn(&CriticSequence) -> &Vec<f32>| {
             let values: Vec<f32> =
                 batch.iter().flat_map(|&index| part(&sequences[index])).copied().collect();
-            Tensor::from_slice(&values).to_device(critic.model.compute.device)
+            Tensor::from_slice(&values).to_device(critic.network.compute.device)
         };
         let old_values = joined(|one| &one.old_values);
         let returns = joined(|one| &one.returns);

@@ -7,12 +7,12 @@ mod gradient;
 #[cfg(test)]
 mod tests;
 
-pub use gradient::{CriticConfig, CriticSequence, CriticStatistics, critic_gradient};
+pub use gradient::{CriticSequence, CriticStatistics, CriticUpdateConfig, critic_gradient};
 
 use shared::splitmix;
 use tch::{Device, Kind, Tensor};
 
-use crate::policy::{Decoder, Lora, MaskedTokens, Pass, Policy, Weights};
+use crate::policy::{Decoder, Lora, MaskedTokens, PackedPass, Policy, Weights};
 use crate::stop::{StopFlag, Stopped};
 use crate::update::micro_batches;
 
@@ -31,7 +31,7 @@ const ADAPTERS_STREAM: u64 = 0x6372_6974_6963;
 pub struct Critic {
     /// The policy's architecture without its vocabulary head; what is trained of it holds the value
     /// head.
-    pub model: Policy,
+    pub network: Policy,
 }
 
 impl Critic {
@@ -56,15 +56,15 @@ impl Critic {
         let weight = normal_values(config.hidden_size as usize, seed);
         let weight = Tensor::from_slice(&weight).unsqueeze(0).to_device(device);
         let bias = Tensor::zeros([1], (Kind::Float, device));
-        let mut model = Policy { config, compute: policy.compute, parameters, lora: None };
+        let mut network = Policy { config, compute: policy.compute, parameters, lora: None };
         if let Some(Lora { config, base, .. }) = &policy.lora {
             let adapters_seed = splitmix::finalise(seed ^ ADAPTERS_STREAM);
-            model.adapt(Lora::new(&model.config, *config, base.clone(), adapters_seed));
+            network.adapt(Lora::new(&network.config, *config, base.clone(), adapters_seed));
         }
-        let trained = model.trained_mut();
+        let trained = network.trained_mut();
         trained.insert(HEAD_WEIGHT.to_owned(), leaf(&weight));
         trained.insert(HEAD_BIAS.to_owned(), leaf(&bias));
-        Self { model }
+        Self { network }
     }
 
     /// Values before the tokens at which each sequence's mask is true (never the first), in packing
@@ -75,14 +75,14 @@ impl Critic {
         weights: &'m Weights,
         sequences: &[MaskedTokens<'_>],
     ) -> ValuedPass<'m> {
-        let pass = Pass::with_gradients(decoder, weights, sequences);
+        let pass = PackedPass::with_gradients(decoder, weights, sequences);
         let hidden = pass.hidden.detach().set_requires_grad(true);
         ValuedPass { values: self.head(&hidden), hidden, pass }
     }
 
     /// `[targets, hidden]` to `[targets]`, f32.
     fn head(&self, hidden: &Tensor) -> Tensor {
-        let parameter = |name: &str| &self.model.trained()[name];
+        let parameter = |name: &str| &self.network.trained()[name];
         let hidden = hidden.to_kind(Kind::Float);
         hidden.linear(parameter(HEAD_WEIGHT), Some(parameter(HEAD_BIAS))).squeeze_dim(1)
     }
@@ -100,11 +100,11 @@ impl Critic {
     ) -> Result<Vec<Vec<f32>>, Stopped> {
         let mut results = vec![Vec::new(); sequences.len()];
         tch::no_grad(|| {
-            let weights = self.model.weights();
+            let weights = self.network.weights();
             for batch in micro_batches(sequences, tokens_per_micro_batch) {
                 stop.check()?;
                 let packed: Vec<_> = batch.iter().map(|&index| sequences[index]).collect();
-                let pass = Pass::without_gradients(decoder, &weights, &packed);
+                let pass = PackedPass::without_gradients(decoder, &weights, &packed);
                 let found = self.head(&pass.hidden).to_device(Device::Cpu).contiguous();
                 let mut values = vec![0.0_f32; found.numel()];
                 found.copy_data(&mut values, found.numel());
@@ -126,7 +126,7 @@ pub struct ValuedPass<'m> {
     /// `[targets]`, f32, in the graph of the value head.
     pub values: Tensor,
     hidden: Tensor,
-    pass: Pass<'m>,
+    pass: PackedPass<'m>,
 }
 
 impl ValuedPass<'_> {

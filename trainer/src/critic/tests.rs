@@ -27,18 +27,18 @@ fn sequences() -> Vec<CriticSequence> {
 }
 
 fn gradients(critic: &Critic, decoder: &Decoder, tokens: usize) -> BTreeMap<String, Tensor> {
-    for parameter in critic.model.parameters.values() {
+    for parameter in critic.network.parameters.values() {
         let mut gradient = parameter.grad();
         if gradient.defined() {
             let _ = gradient.zero_();
         }
     }
-    let config = CriticConfig { clip: 0.5, tokens_per_micro_batch: tokens };
+    let config = CriticUpdateConfig { clip: 0.5, tokens_per_micro_batch: tokens };
     let found =
         critic_gradient(critic, decoder, &sequences(), &config, &StopFlag::never()).unwrap();
     assert!(found.value_loss > 0.0 && found.tokens > 0, "{found:?}");
     let copy = |(name, parameter): (&String, &Tensor)| (name.clone(), parameter.grad().copy());
-    critic.model.parameters.iter().map(copy).collect()
+    critic.network.parameters.iter().map(copy).collect()
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn values_do_not_depend_on_their_neighbours() {
 #[test]
 fn a_new_head_is_small_and_its_seed_decides() {
     let (policy, _) = tiny(CHECKPOINTS[0], F32);
-    let head = |seed| Critic::of_policy(&policy, seed).model.parameters[HEAD_WEIGHT].copy();
+    let head = |seed| Critic::of_policy(&policy, seed).network.parameters[HEAD_WEIGHT].copy();
     assert!(Tensor::equal(&head(1), &head(1)) && !Tensor::equal(&head(1), &head(2)));
     let deviation = head(1).std(true).double_value(&[]);
     assert!((0.01..0.04).contains(&deviation), "{deviation}");
@@ -87,5 +87,5 @@ fn a_new_head_is_small_and_its_seed_decides() {
     let untied = tiny(CHECKPOINTS[1], F32).0;
     let critic = Critic::of_policy(&untied, 1);
     assert!(untied.parameters.contains_key("lm_head.weight"));
-    assert!(!critic.model.parameters.contains_key("lm_head.weight"));
+    assert!(!critic.network.parameters.contains_key("lm_head.weight"));
 }

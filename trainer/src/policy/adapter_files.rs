@@ -1,7 +1,7 @@
-//! Adapters in the layout of PEFT: `adapter_config.json` names the base and the sizes,
+//! Adapters in PEFT's layout: `adapter_config.json` names the base model and the sizes, and
 //! `adapter_model.safetensors` holds A and B of every module.
 //!
-//! Refused is what would compute something else than `x W^T + s (x A^T) B^T` on every layer.
+//! Refuses adapters that compute anything other than `x W^T + s (x A^T) B^T`, the same in every layer.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,14 +12,14 @@ use tch::{Kind, Tensor};
 
 use super::checkpoint_files::{WeightsError, read_tensor, write_file};
 use super::config::ModelConfig;
-use super::lora::{BaseName, LORA_MODULES, Lora, LoraConfig, LoraTargets, down_name, up_name};
+use super::lora::{AdapterConfig, BaseName, LORA_MODULES, Lora, LoraTargets, down_name, up_name};
 use super::parameters::adaptable_shapes;
 
 pub const ADAPTER_CONFIG_FILE: &str = "adapter_config.json";
 pub const ADAPTER_FILE: &str = "adapter_model.safetensors";
-/// What PEFT puts before the name of a module.
+/// The prefix that PEFT puts before the name of a module.
 const PREFIX: &str = "base_model.model.";
-/// Keys that ask for something else, with the values that do not.
+/// Keys that can select another computation, with the values that do not.
 const PLAIN_KEYS: [(&str, &[&str]); 19] = [
     ("peft_type", &["\"LORA\""]),
     ("bias", &["\"none\""]),
@@ -39,7 +39,7 @@ const PLAIN_KEYS: [(&str, &[&str]); 19] = [
     ("use_qalora", &["false"]),
     ("target_parameters", &["[]"]),
     ("trainable_token_indices", &["[]", "{}"]),
-    // Others begin with a changed base.
+    // Other initialisations change the base weights.
     ("init_lora_weights", &["true", "false", "\"gaussian\"", "\"orthogonal\""]),
 ];
 
@@ -47,11 +47,11 @@ const PLAIN_KEYS: [(&str, &[&str]); 19] = [
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdapterFolder {
     pub folder: PathBuf,
-    pub config: LoraConfig,
+    pub config: AdapterConfig,
     pub base: BaseName,
 }
 
-/// Where a model's weights are: a model folder, and adapters over it or none.
+/// The location of a model's weights: a model folder, and optionally adapters on top of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelPlace {
     /// Configuration and weights.
@@ -60,11 +60,11 @@ pub struct ModelPlace {
 }
 
 impl ModelPlace {
-    /// `folder` itself, or, where it holds adapters, the folder that they name as their base: a path
-    /// from the working directory, or from the folder of the adapters. `base` takes its place.
+    /// Finds the model of `folder`. If `folder` holds adapters, the base is the folder that they name, relative
+    /// to the working directory or to `folder`. `base` overrides that name.
     ///
     /// # Errors
-    /// Adapters of another kind, or a base that is not there.
+    /// Fails if the adapters are of another kind or their base does not exist.
     pub fn find(folder: &Path, base: Option<&Path>) -> Result<Self, WeightsError> {
         let Some(adapters) = AdapterFolder::find(folder)? else {
             return Ok(Self { base: folder.to_owned(), adapters: None });
@@ -81,18 +81,18 @@ impl ModelPlace {
             accepted: accepted.to_owned(),
         };
         let Some(base) = base else {
-            let accepted = "a model folder that is there, unless model.base names another";
+            let accepted = "an existing model folder, unless model.base names one";
             return Err(refuse(format!("{:?}", adapters.base.name), accepted));
         };
         if base.join(ADAPTER_CONFIG_FILE).is_file() {
             let found = format!("{}, which holds adapters itself", base.display());
-            return Err(refuse(found, "a folder of a whole model"));
+            return Err(refuse(found, "a folder with a complete model"));
         }
         Ok(Self { base, adapters: Some(adapters) })
     }
 
-    /// The folder that has the file `name`, that of the adapters first: PEFT leaves tokenizers with
-    /// the base.
+    /// Returns the folder that has the file `name`. The adapters' folder comes first; PEFT may leave the
+    /// tokenizer with the base.
     pub fn folder_with(&self, name: &str) -> &Path {
         match &self.adapters {
             Some(adapters) if adapters.folder.join(name).is_file() => &adapters.folder,
@@ -102,10 +102,10 @@ impl ModelPlace {
 }
 
 impl AdapterFolder {
-    /// What `folder` says of its adapters; none if it holds none.
+    /// Reads the description of the adapters in `folder`, or returns `None` if it holds none.
     ///
     /// # Errors
-    /// A file that cannot be read, or adapters of another kind.
+    /// Fails if the file cannot be read or the adapters are of another kind.
     pub fn find(folder: &Path) -> Result<Option<Self>, WeightsError> {
         let path = folder.join(ADAPTER_CONFIG_FILE);
         if !path.is_file() {
@@ -115,7 +115,7 @@ impl AdapterFolder {
             fs::read(&path).map_err(|source| WeightsError::Read { path: path.clone(), source })?;
         let keys: Map<String, Value> = serde_json::from_slice(&bytes).map_err(|error| {
             let accepted = "adapter_config.json as PEFT writes it".to_owned();
-            let (key, found) = ("the file".to_owned(), format!("no JSON object ({error})"));
+            let (key, found) = ("the file".to_owned(), format!("not a JSON object ({error})"));
             WeightsError::Adapter { path: path.clone(), key, found, accepted }
         })?;
         let (config, base) = read_keys(&keys).map_err(|(key, accepted)| WeightsError::Adapter {
@@ -127,11 +127,10 @@ impl AdapterFolder {
         Ok(Some(Self { folder: folder.to_owned(), config, base }))
     }
 
-    /// The adapters of a model of this configuration, f32 on the CPU.
+    /// Reads the adapters of a model with this configuration, in f32 on the CPU.
     ///
     /// # Errors
-    /// A missing file or tensor, a wrong shape or type, or a tensor that the configuration does not ask
-    /// for.
+    /// Fails on a missing file or tensor, a wrong shape or type, or a tensor that belongs to no adapted module.
     pub fn read(&self, model: &ModelConfig) -> Result<Lora, WeightsError> {
         let path = self.folder.join(ADAPTER_FILE);
         let bytes =
@@ -166,8 +165,10 @@ impl AdapterFolder {
     }
 }
 
-/// What the keys say, or the one that is wrong and what it accepts.
-fn read_keys(keys: &Map<String, Value>) -> Result<(LoraConfig, BaseName), (&'static str, String)> {
+/// Reads the sizes and the base, or returns the wrong key with a description of accepted values.
+fn read_keys(
+    keys: &Map<String, Value>,
+) -> Result<(AdapterConfig, BaseName), (&'static str, String)> {
     for (key, accepted) in PLAIN_KEYS {
         let value = keys.get(key).unwrap_or(&Value::Null);
         if !value.is_null() && !accepted.contains(&value.to_string().as_str()) {
@@ -184,10 +185,14 @@ fn read_keys(keys: &Map<String, Value>) -> Result<(LoraConfig, BaseName), (&'sta
             .to_owned(),
         revision: keys.get("revision").and_then(Value::as_str).map(str::to_owned),
     };
-    let config = LoraConfig {
+    let config = AdapterConfig {
         rank: rank as usize,
         alpha: alpha.ok_or_else(|| ("lora_alpha", "a number above 0".to_owned()))?,
-        rank_stabilised: keys.get("use_rslora").and_then(Value::as_bool).unwrap_or(false),
+        rank_stabilised: match keys.get("use_rslora") {
+            None | Some(Value::Null) => false,
+            Some(&Value::Bool(flag)) => flag,
+            Some(_) => return Err(("use_rslora", "true or false".to_owned())),
+        },
         targets: targets(keys.get("target_modules")).ok_or_else(|| {
             let words = LORA_MODULES.join(", ");
             ("target_modules", format!("\"{}\", or a list of {words}", LoraTargets::ALL_WORD))
@@ -201,22 +206,21 @@ fn targets(value: Option<&Value>) -> Option<LoraTargets> {
         Value::String(word) if word == LoraTargets::ALL_WORD => Some(LoraTargets::ALL),
         Value::Array(names) => {
             let names: Option<Vec<&str>> = names.iter().map(Value::as_str).collect();
-            // A module may be named with its parent.
-            let last = |name: &'_ str| name.rsplit('.').next().unwrap_or(name).to_owned();
-            let names: Vec<String> = names?.into_iter().map(last).collect();
-            LoraTargets::of(names.iter().map(String::as_str)).ok()
+            // A name may include the module's parents.
+            let last = |name| str::rsplit_once(name, '.').map_or(name, |(_, last)| last);
+            LoraTargets::of(names?.into_iter().map(last)).ok()
         }
         _ => None,
     }
 }
 
-/// Writes `lora` into `folder`. Nothing is synced: the caller makes the whole folder durable at once.
+/// Writes `lora` into `folder`. Syncs nothing: the caller makes the whole folder durable.
 ///
 /// # Errors
-/// The file system's.
+/// Fails if a file cannot be written.
 pub fn write_adapters(folder: &Path, lora: &Lora) -> Result<(), WeightsError> {
-    let LoraConfig { rank, alpha, rank_stabilised, targets } = lora.config;
-    // PEFT takes integers alone for what is one.
+    let AdapterConfig { rank, alpha, rank_stabilised, targets } = lora.config;
+    // PEFT expects an integral alpha to be written as an integer.
     let alpha = if alpha.fract() == 0.0 { json!(alpha as i64) } else { json!(alpha) };
     let keys = json!({
         "base_model_name_or_path": lora.base.name,
@@ -244,8 +248,8 @@ pub fn write_adapters(folder: &Path, lora: &Lora) -> Result<(), WeightsError> {
     write_file(&folder.join(ADAPTER_FILE), &named, Dtype::F32)
 }
 
-/// How the model folder `base` is named to others: its name and commit where it lies in the cache of
-/// the hub's clients (`models--ORG--NAME/snapshots/COMMIT`), else its whole path.
+/// Returns the name under which others find the model folder `base`. In the cache of the hub's clients
+/// (`models--ORG--NAME/snapshots/COMMIT`) this is the model's name and commit, else the absolute path.
 pub fn base_name(base: &Path) -> BaseName {
     let parts: Vec<&str> = base.iter().rev().take(3).filter_map(|part| part.to_str()).collect();
     if let [commit, "snapshots", repository] = parts[..]

@@ -1,7 +1,7 @@
-//! Grouped-query attention: the projections of a layer, and who attends to whom.
+//! Grouped-query attention: the projections of a layer, and the mixing of tokens.
 //!
-//! Only attention knows where a sequence begins and ends, so mixing is a trait: causal within each
-//! packed sequence (training), or over a key/value cache (rollouts).
+//! Only attention knows where sequences begin and end. Mixing is therefore a trait: training attends causally
+//! within each packed sequence, rollouts attend over a key/value cache.
 
 use tch::{Device, Kind, Tensor};
 
@@ -22,21 +22,21 @@ struct HeadShape {
 #[derive(Debug)]
 pub(crate) struct AttentionWeights {
     shape: HeadShape,
-    /// Query, key and value rows one below the other: `[(heads + 2 kv_heads) * head_dim, hidden]`.
+    /// Query, key and value rows, stacked: `[(heads + 2 kv_heads) * head_dim, hidden]`.
     pub(crate) query_key_value: Linear,
-    /// Norm of each query and key head before it is turned, `[heads + kv_heads, head_dim]`.
+    /// Norm of each query and key head before the rotation, `[heads + kv_heads, head_dim]`.
     pub(crate) query_key_norm: Option<RmsNorm>,
     /// `[hidden, heads * head_dim]`
     pub(crate) output: Linear,
 }
 
 impl AttentionWeights {
-    /// Of the module `prefix`, such as `model.layers.0.self_attn`.
+    /// Collects the weights of the module `prefix`, such as `model.layers.0.self_attn`.
     pub(super) fn new(masters: Masters<'_>, config: &ModelConfig, prefix: &str) -> Self {
         let part = |name: &str| format!("{prefix}.{name}");
         let ModelConfig { heads, key_value_heads, head_dim, .. } = *config;
         let query_key_norm = config.query_key_norm.then(|| {
-            // One weight for all query heads and one for all key heads, so that both are one norm.
+            // All query heads share one weight, and so do all key heads. Spread out, they form one norm.
             let spread = |name: &str, count: i64| {
                 masters.tensor(&part(name)).expand([count, head_dim], false)
             };
@@ -53,8 +53,8 @@ impl AttentionWeights {
         }
     }
 
-    /// Query, key and value heads of `[tokens, hidden]`, as [`Attention`] takes them. A layer without
-    /// a rotation sees no positions (NoPE, arXiv 2305.19466).
+    /// Projects `[tokens, hidden]` to the query, key and value heads that [`Attention`] takes. A layer without a
+    /// rotation sees no positions (NoPE, arXiv 2305.19466).
     pub(super) fn project(
         &self,
         normed: &Tensor,
@@ -64,11 +64,11 @@ impl AttentionWeights {
         let joined = self.query_key_value.apply(normed);
         let kind = joined.kind();
         let joined = joined.view([-1, heads + 2 * key_value_heads, head_dim]);
-        // Split rather than narrow: the gradients of a split are joined once, those of a narrow are
-        // each spread over zeros of the whole.
+        // A split joins the gradients of its parts once. Each narrow would spread its gradient over zeros of
+        // the whole.
         let turning_and_value =
             joined.split_with_sizes([heads + key_value_heads, key_value_heads], 1);
-        // Query and key heads are normed and turned together; value heads stay as they are.
+        // Query and key heads are normed and turned together. Value heads stay unchanged.
         let mut turning = turning_and_value[0].shallow_clone();
         if let Some(norm) = &self.query_key_norm {
             turning = norm.apply_to_heads(&turning);
@@ -81,7 +81,7 @@ impl AttentionWeights {
         (part(&query_and_key[0]), part(&query_and_key[1]), part(&turning_and_value[1]))
     }
 
-    /// Storage of its own for every tensor.
+    /// Copies every tensor into its own storage.
     pub(super) fn deep_copy(&self) -> Self {
         Self {
             shape: self.shape,
@@ -92,40 +92,40 @@ impl AttentionWeights {
     }
 }
 
-/// Which layer attends, and how far back.
+/// The layer that attends, and how far back it looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayerSpan {
-    /// Counted from the embedding.
+    /// Index of the layer, counted from the embedding.
     pub index: usize,
-    /// Tokens that a token attends to, itself among them; all before it if there is none.
+    /// Number of tokens that a token attends to, itself included. `None` means all tokens before it.
     pub window: Option<i64>,
 }
 
 /// Mixes information between the tokens of a sequence.
 pub trait Attention {
-    /// `query` is `[tokens, heads, head_dim]`, `key` and `value` `[tokens, kv_heads, head_dim]`, all
-    /// rotated; returns `[tokens, heads * head_dim]`.
+    /// Returns the mixed values, `[tokens, heads * head_dim]`. `query` is `[tokens, heads, head_dim]`; `key` and
+    /// `value` are `[tokens, kv_heads, head_dim]`. Queries and keys are rotated already.
     fn attend(&mut self, layer: LayerSpan, query: &Tensor, key: &Tensor, value: &Tensor) -> Tensor;
 }
 
-/// Causal attention within each of several packed sequences; nothing is cached or padded.
+/// Causal attention within each of several packed sequences, without a cache or padding.
 #[derive(Debug)]
 pub struct PackedCausalAttention {
-    /// In packing order.
+    /// The packed sequences, in packing order.
     pub groups: Vec<PromptGroup>,
 }
 
-/// Sequences that begin with the same prompt, whose rows are there once, before the sequences' own.
+/// Sequences that begin with the same prompt. The prompt's rows exist once, before the sequences' own rows.
 #[derive(Debug)]
 pub struct PromptGroup {
-    /// Rows of the prompt; 0 if nothing is shared.
+    /// Number of rows of the prompt; 0 if nothing is shared.
     pub prompt: i64,
-    /// Rows of each sequence after the prompt.
+    /// Number of rows of each sequence after the prompt.
     pub own: Vec<i64>,
 }
 
 impl PackedCausalAttention {
-    /// Sequences of so many tokens each that share nothing.
+    /// Creates the attention of sequences with these lengths that share nothing.
     pub fn of_lengths(lengths: &[i64]) -> Self {
         let group = |&length: &i64| PromptGroup { prompt: 0, own: vec![length] };
         Self { groups: lengths.iter().map(group).collect() }
@@ -141,11 +141,11 @@ impl Attention for PackedCausalAttention {
         let mut mixed = Vec::with_capacity(sizes.len());
         let mut start = 0;
         for PromptGroup { prompt, own } in &self.groups {
-            for (place, &rows) in own.iter().enumerate() {
-                // The prompt is attended once more with each sequence, which costs less than to mask
-                // what a sequence does not see: attention that is plainly causal has faster kernels.
+            for (member, &rows) in own.iter().enumerate() {
+                // The prompt attends again with each sequence. That costs less than a mask of the other
+                // sequences, because plainly causal attention has faster kernels.
                 let [query, key, value] = [0, 1, 2].map(|part| {
-                    let own = &parts[part][start + 1 + place];
+                    let own = &parts[part][start + 1 + member];
                     if *prompt == 0 {
                         own.shallow_clone()
                     } else {
@@ -154,7 +154,8 @@ impl Attention for PackedCausalAttention {
                 });
                 let (key, value) = (repeat_heads(&key, repeats), repeat_heads(&value, repeats));
                 let whole = attend_one(&query, &key, &value, layer.window);
-                let kept = if place == 0 { prompt + rows } else { rows };
+                // The prompt's own rows are kept from the first sequence only.
+                let kept = if member == 0 { prompt + rows } else { rows };
                 mixed.push(whole.narrow(0, prompt + rows - kept, kept));
             }
             start += 1 + own.len();
@@ -163,7 +164,7 @@ impl Attention for PackedCausalAttention {
     }
 }
 
-/// Each key/value head once per query head of its group: `[tokens, heads, head_dim]`.
+/// Repeats each key/value head for every query head of its group: `[tokens, heads, head_dim]`.
 pub(crate) fn repeat_heads(tensor: &Tensor, groups: i64) -> Tensor {
     if groups == 1 {
         return tensor.shallow_clone();
@@ -176,8 +177,8 @@ pub(crate) fn repeat_heads(tensor: &Tensor, groups: i64) -> Tensor {
     ])
 }
 
-/// Attention of the last `q` tokens of one sequence over all its `k`: `[q, heads, dim]` and
-/// `[k, heads, dim]` to `[q, heads * dim]`; causal, and no further back than `window` tokens.
+/// Attends from the last `q` tokens of one sequence to all its `k` tokens: `[q, heads, dim]` and
+/// `[k, heads, dim]` to `[q, heads * dim]`. Attention is causal and reaches back `window` tokens at most.
 pub(crate) fn attend_one(
     query: &Tensor,
     key: &Tensor,
@@ -201,8 +202,8 @@ pub(crate) fn attend_one(
     mixed.squeeze_dim(0).transpose(0, 1).reshape([tokens, -1])
 }
 
-/// `[tokens, total]`, true where the last `tokens` of `total` attend; nothing where that is plainly
-/// causal, for which there are faster kernels.
+/// Returns the mask `[tokens, total]`, true where the last `tokens` of `total` attend, or `None` if the attention
+/// is plainly causal, which has faster kernels.
 fn span_mask(tokens: i64, total: i64, window: Option<i64>, device: Device) -> Option<Tensor> {
     let past = total - tokens;
     let window = window.filter(|&window| window < total);

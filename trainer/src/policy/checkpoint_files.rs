@@ -1,5 +1,4 @@
-//! Weights in Hugging Face safetensors files: one file, or several with an index that says which
-//! tensor is where.
+//! Weights in Hugging Face safetensors files: one file, or several with an index of the file of each tensor.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -9,16 +8,17 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use super::config::{ModelConfig, ModelConfigError};
+use super::config::ModelConfig;
+use super::config_keys::ModelConfigError;
 use super::parameters::expected_shapes;
 
-/// Size above which a model is written in several files, in bytes: that of transformers before
-/// version 5, which every loader takes.
+/// Size in bytes above which a model is written in several files. It is the default of transformers before
+/// version 5, which every loader accepts.
 pub const SHARD_BYTES_MAX: usize = 5_000_000_000;
 
 pub(crate) const SINGLE_FILE: &str = "model.safetensors";
 pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
-/// Files of a model folder, as far as it has them, that describe generation and the tokenizer.
+/// Files of a model folder that describe generation and the tokenizer. Each is optional.
 pub(crate) const DESCRIBING_FILES: [&str; 9] = [
     "generation_config.json",
     "tokenizer.json",
@@ -31,7 +31,7 @@ pub(crate) const DESCRIBING_FILES: [&str; 9] = [
     "tokenizer.model",
 ];
 
-/// Why a model folder was refused or could not be written.
+/// The reason why a model folder was refused or could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
     #[error(transparent)]
@@ -48,7 +48,7 @@ pub enum WeightsError {
     Adapter { path: PathBuf, key: String, found: String, accepted: String },
     #[error("{path}: tensor {name} is missing")]
     Missing { path: PathBuf, name: String },
-    #[error("{path}: tensor {name} has shape {found:?}, config.json asks for {expected:?}")]
+    #[error("{path}: tensor {name} has shape {found:?}, config.json requires {expected:?}")]
     Shape { path: PathBuf, name: String, found: Vec<usize>, expected: Vec<usize> },
     #[error("{path}: tensor {name} is stored as {dtype:?}; accepted: F32, F16, BF16")]
     Dtype { path: PathBuf, name: String, dtype: Dtype },
@@ -59,7 +59,7 @@ pub enum WeightsError {
 struct Index {
     #[serde(default)]
     metadata: IndexMetadata,
-    /// File of each tensor, beside the index.
+    /// File of each tensor, in the folder of the index.
     weight_map: BTreeMap<String, String>,
 }
 
@@ -70,14 +70,14 @@ struct IndexMetadata {
     total_size: u64,
 }
 
-/// Where a folder keeps its tensors.
+/// The files in which a folder keeps its tensors.
 enum Location {
     Single(PathBuf),
     Shards { index: PathBuf, weight_map: BTreeMap<String, String> },
 }
 
 impl Location {
-    /// The single file where there is one, as transformers looks for it, or else the index.
+    /// Finds the single file if it exists, else the index. Transformers looks in the same order.
     fn find(folder: &Path) -> Result<Self, WeightsError> {
         let single = folder.join(SINGLE_FILE);
         let index = folder.join(INDEX_FILE);
@@ -98,7 +98,7 @@ impl Location {
         Ok(Self::Shards { index, weight_map })
     }
 
-    /// The file that holds the tensor `name`.
+    /// Returns the file that holds the tensor `name`.
     fn file_of(&self, name: &str) -> Result<PathBuf, WeightsError> {
         match self {
             Self::Single(path) => Ok(path.clone()),
@@ -110,10 +110,11 @@ impl Location {
     }
 }
 
-/// The safetensors files of a model folder, in order; for one without any, the one that is missing.
+/// Returns the safetensors files of a model folder, in order. For a folder without any, returns the path of the
+/// missing one.
 ///
 /// # Errors
-/// An index that cannot be read.
+/// Fails if the index cannot be read.
 pub fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, WeightsError> {
     Ok(match Location::find(folder)? {
         Location::Single(path) => vec![path],
@@ -124,12 +125,11 @@ pub fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, WeightsError> {
     })
 }
 
-/// Reads the weights of `folder` as f32 tensors on `device`, every one checked against the
-/// configuration. One file at a time is held beside them; tensors that the model has no use for are
-/// passed over.
+/// Reads the weights of `folder` as f32 tensors on `device` and checks each against the configuration. Holds one
+/// file at a time in memory besides the tensors. Skips tensors that the model does not use.
 ///
 /// # Errors
-/// A missing file or tensor, a wrong shape, or a type other than F32, F16 and BF16.
+/// Fails on a missing file or tensor, a wrong shape, or a type other than F32, F16 and BF16.
 pub fn read_weights(
     folder: &Path,
     config: &ModelConfig,
@@ -154,7 +154,7 @@ pub fn read_weights(
     Ok(weights)
 }
 
-/// A tensor as it is stored.
+/// Reads a tensor in its stored type.
 pub(super) fn read_tensor(
     file: &SafeTensors<'_>,
     path: &Path,
@@ -179,13 +179,12 @@ pub(super) fn read_tensor(
     Ok(Tensor::from_data_size(view.data(), &shape, kind))
 }
 
-/// Writes the weights into `folder` with every tensor cast to `kind`: f16, bf16, or else f32. What
-/// fits into `shard_bytes_max` is one file; else each file holds at most that many bytes of tensors,
-/// or one tensor, and an index is written beside them. Nothing is synced: the caller makes the whole
-/// folder durable at once.
+/// Writes the weights into `folder`, cast to `kind`: f16, bf16, or else f32. Weights of up to `shard_bytes_max`
+/// bytes become one file. Larger ones become several with an index; each holds at most that many bytes of tensors,
+/// or one tensor. Syncs nothing: the caller makes the whole folder durable.
 ///
 /// # Errors
-/// The file system's.
+/// Fails if a file cannot be written.
 pub fn write_weights(
     folder: &Path,
     parameters: &BTreeMap<String, Tensor>,
@@ -215,7 +214,7 @@ pub fn write_weights(
     std::fs::write(&path, text).map_err(|source| WeightsError::Write { path, source })
 }
 
-/// The parameters in their order, cut where the next one would not fit; at least one part.
+/// Splits the parameters, in order, where the next one would not fit. Returns at least one part.
 fn split(
     parameters: &BTreeMap<String, Tensor>,
     width: usize,
@@ -230,9 +229,7 @@ fn split(
             filled = 0;
         }
         filled += bytes;
-        if let Some(shard) = shards.last_mut() {
-            shard.push((name.as_str(), tensor));
-        }
+        shards.last_mut().expect("there is always one shard").push((name.as_str(), tensor));
     }
     shards
 }
@@ -261,7 +258,7 @@ pub(super) fn write_file(
         .map(|(name, shape, bytes)| Ok((*name, TensorView::new(dtype, shape.clone(), bytes)?)))
         .collect::<Result<Vec<_>, SafeTensorError>>()
         .map_err(format)?;
-    // What loaders look for before they trust a file.
+    // Loaders require this entry.
     let metadata = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize_to_file(views, Some(metadata), path).map_err(format)
 }

@@ -1,14 +1,15 @@
-//! `config.json` of a Hugging Face model folder, as far as the decoder needs it. What differs from
-//! family to family is in `family`.
+//! The part of a Hugging Face model folder's `config.json` that the decoder needs. Differences between
+//! families are in `family`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::config_keys::Keys;
+use super::config_keys::{Keys, ModelConfigError};
 use super::family;
+use super::layer_config::{Biases, LayerConfig};
 use super::rotary::Rope;
 use super::rotary_config;
 
-/// Dimensions and constants of a decoder, whatever its family.
+/// Dimensions and constants of a decoder of any family.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
     pub vocab_size: i64,
@@ -20,61 +21,22 @@ pub struct ModelConfig {
     pub rms_norm_epsilon: f64,
     pub rope: Rope,
     pub max_positions: usize,
-    /// The output head is the embedding matrix.
+    /// `true` if the output head is the embedding matrix.
     pub tied_embeddings: bool,
     pub biases: Biases,
-    /// Query and key heads are normed before they are turned.
+    /// `true` if query and key heads are normed before the rotation.
     pub query_key_norm: bool,
-    /// What differs between the layers, from the embedding on.
+    /// Settings of each layer, from the embedding on.
     pub layers: Vec<LayerConfig>,
-    /// The file as read, so that a saved checkpoint keeps every key.
+    /// The file as read. Saved checkpoints keep all its keys.
     pub source: serde_json::Value,
-}
-
-/// Which linear maps have a bias.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Biases {
-    pub query_key_value: bool,
-    pub attention_output: bool,
-    pub feed_forward: bool,
-}
-
-impl Biases {
-    /// The same for all of attention.
-    pub(super) fn of(attention: bool, feed_forward: bool) -> Self {
-        Self { query_key_value: attention, attention_output: attention, feed_forward }
-    }
-}
-
-/// One layer's own settings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LayerConfig {
-    /// Queries and keys are turned by their position.
-    pub rotary: bool,
-    /// Tokens that a token attends to, itself among them; all before it if there is none.
-    pub window: Option<i64>,
-}
-
-/// Why a `config.json` was refused.
-#[derive(Debug, thiserror::Error)]
-pub enum ModelConfigError {
-    #[error(
-        "cannot read {path}: {source} (a model folder holds config.json, model.safetensors and tokenizer.json)"
-    )]
-    Read { path: PathBuf, source: std::io::Error },
-    #[error("{path} is not a model configuration: {source}")]
-    Parse { path: PathBuf, source: serde_json::Error },
-    #[error("{path}: {key} is missing; accepted: {accepted}")]
-    Missing { path: PathBuf, key: String, accepted: String },
-    #[error("{path}: {key} = {value} is not supported; accepted: {accepted}")]
-    Unsupported { path: PathBuf, key: String, value: String, accepted: String },
 }
 
 impl ModelConfig {
     /// Reads and checks `folder/config.json`.
     ///
     /// # Errors
-    /// A missing or malformed file, or an architecture that the decoder does not compute.
+    /// Fails on a missing or malformed file, or an architecture that the decoder does not support.
     pub fn read(folder: &Path) -> Result<Self, ModelConfigError> {
         let path = folder.join("config.json");
         let bytes = std::fs::read(&path)
@@ -86,7 +48,7 @@ impl ModelConfig {
         Ok(config)
     }
 
-    /// Everything but `source`.
+    /// Reads everything except `source`.
     fn from_keys(keys: &Keys<'_>) -> Result<Self, ModelConfigError> {
         let family = family::of(keys)?;
         check_common(keys)?;
@@ -126,7 +88,7 @@ impl ModelConfig {
     }
 }
 
-/// Settings that mean the same in every family and that the decoder computes in one way only.
+/// Checks settings with the same meaning in every family, of which the decoder supports one value.
 fn check_common(keys: &Keys<'_>) -> Result<(), ModelConfigError> {
     if keys.optional_text("hidden_act")?.is_some_and(|activation| activation != "silu") {
         return Err(keys.refuse("hidden_act", "silu"));

@@ -1,36 +1,48 @@
-//! Checked reading of single keys of a `config.json`. A key that is there with the value null is as
-//! good as absent, as it is in Python.
+//! Checked reading of single keys of a `config.json`. A key with the value null counts as absent, as in Python.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::config::ModelConfigError;
+/// The reason why a `config.json` was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelConfigError {
+    #[error(
+        "cannot read {path}: {source} (a model folder holds config.json, model.safetensors and tokenizer.json)"
+    )]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{path} is not a model configuration: {source}")]
+    Parse { path: PathBuf, source: serde_json::Error },
+    #[error("{path}: {key} is missing; accepted: {accepted}")]
+    Missing { path: PathBuf, key: String, accepted: String },
+    #[error("{path}: {key} = {value} is not supported; accepted: {accepted}")]
+    Unsupported { path: PathBuf, key: String, value: String, accepted: String },
+}
 
 const COUNT: &str = "a whole number of at least 1";
 const POSITIVE: &str = "a number above 0";
 
-/// The keys of one JSON object, named with the way to it.
+/// The keys of one JSON object, named with their path in the file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Keys<'a> {
     path: &'a Path,
-    /// `rope_scaling.` for the keys of that object; nothing at the top.
+    /// `rope_scaling.` for the keys of that object, empty at the top level.
     prefix: &'static str,
     values: &'a Map<String, Value>,
 }
 
 impl<'a> Keys<'a> {
-    /// The keys at the top of the file `path`.
+    /// Creates the keys at the top level of the file `path`.
     pub(super) fn new(path: &'a Path, values: &'a Map<String, Value>) -> Self {
         Self { path, prefix: "", values }
     }
 
-    /// The value as it stands, unless it is null.
+    /// Returns the raw value, unless it is null.
     pub(super) fn value(&self, key: &str) -> Option<&'a Value> {
         self.values.get(key).filter(|value| !value.is_null())
     }
 
-    /// The keys of the object at `key`; `prefix` is `key` with a dot.
+    /// Returns the keys of the object at `key`. `prefix` is `key` with a dot.
     pub(super) fn object(
         &self,
         key: &str,
@@ -38,53 +50,53 @@ impl<'a> Keys<'a> {
     ) -> Result<Option<Keys<'a>>, ModelConfigError> {
         let accepted = "null or an object";
         self.read(key, accepted, Value::as_object)
-            .map(|found| found.map(|values| Keys { path: self.path, prefix, values }))
+            .map(|object| object.map(|values| Keys { path: self.path, prefix, values }))
     }
 
-    /// A whole number of at least 1.
+    /// Reads a whole number of at least 1.
     pub(super) fn count(&self, key: &str) -> Result<i64, ModelConfigError> {
         self.optional_count(key)?.ok_or_else(|| self.missing(key, COUNT))
     }
 
-    /// The same, where the key may be absent.
+    /// Reads a whole number of at least 1 from an optional key.
     pub(super) fn optional_count(&self, key: &str) -> Result<Option<i64>, ModelConfigError> {
         self.read(key, COUNT, |value| value.as_i64().filter(|&count| count >= 1))
     }
 
-    /// A whole number of at least 0, where the key may be absent.
+    /// Reads a whole number of at least 0 from an optional key.
     pub(super) fn optional_index(&self, key: &str) -> Result<Option<usize>, ModelConfigError> {
         self.read(key, "a whole number of at least 0", |value| {
             value.as_u64().and_then(|index| usize::try_from(index).ok())
         })
     }
 
-    /// A number above 0.
+    /// Reads a number above 0.
     pub(super) fn positive(&self, key: &str) -> Result<f64, ModelConfigError> {
         self.optional_positive(key)?.ok_or_else(|| self.missing(key, POSITIVE))
     }
 
-    /// The same, where the key may be absent.
+    /// Reads a number above 0 from an optional key.
     pub(super) fn optional_positive(&self, key: &str) -> Result<Option<f64>, ModelConfigError> {
         let positive = |value: &Value| value.as_f64().filter(|&number| number > 0.0);
         self.read(key, POSITIVE, positive)
     }
 
-    /// True or false, `default` where the key is absent.
+    /// Reads true or false; an absent key means `default`.
     pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool, ModelConfigError> {
         Ok(self.read(key, "true or false", Value::as_bool)?.unwrap_or(default))
     }
 
-    /// A text, where the key may be absent.
+    /// Reads a text from an optional key.
     pub(super) fn optional_text(&self, key: &str) -> Result<Option<&'a str>, ModelConfigError> {
         self.read(key, "a text", Value::as_str)
     }
 
-    /// A text.
+    /// Reads a text.
     pub(super) fn text(&self, key: &str) -> Result<&'a str, ModelConfigError> {
         self.optional_text(key)?.ok_or_else(|| self.missing(key, "a text"))
     }
 
-    /// A list, where the key may be absent.
+    /// Reads a list from an optional key.
     pub(super) fn optional_list(
         &self,
         key: &str,
@@ -92,7 +104,7 @@ impl<'a> Keys<'a> {
         self.read(key, "a list", Value::as_array)
     }
 
-    /// The refusal of what `key` holds.
+    /// Creates the error that refuses the value of `key`.
     pub(super) fn refuse(&self, key: &str, accepted: &str) -> ModelConfigError {
         let value = self.values.get(key).map_or_else(|| "nothing".to_owned(), shown);
         ModelConfigError::Unsupported {
@@ -124,7 +136,7 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// A text without its quotes, everything else as JSON.
+/// Formats a text without quotes and everything else as JSON.
 fn shown(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

@@ -1,8 +1,8 @@
-//! The decoder that all families share: norms before attention and feed-forward, each added to what
-//! went in.
+//! The decoder that all families share. Attention and feed-forward each read a normed input and add to the
+//! residual stream.
 //!
-//! Tokens of several sequences lie packed in one row dimension, without padding: every linear
-//! layer sees `[tokens, hidden]`.
+//! Tokens of several sequences are packed in one row dimension, without padding. Every linear layer sees
+//! `[tokens, hidden]`.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use tch::{Device, Kind, Tensor};
 use super::attention::{Attention, AttentionWeights, LayerSpan};
 use super::config::ModelConfig;
 use super::feed_forward::FeedForward;
-use super::linear::{Adapters, Masters, deep_copy};
+use super::linear::{Adapters, Masters};
 use super::norm::RmsNorm;
 use super::rotary::{RotaryTables, Rotation};
 
@@ -24,7 +24,7 @@ pub struct LayerWeights {
     pub(crate) feed_forward: FeedForward,
 }
 
-/// Everything a forward pass reads.
+/// All weights that a forward pass reads.
 #[derive(Debug)]
 pub struct Weights {
     /// `[vocab, hidden]`, f32.
@@ -37,7 +37,7 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Casts and joins the master weights; differentiable.
+    /// Casts and joins the master weights, differentiably.
     pub(super) fn from_parameters(
         config: &ModelConfig,
         parameters: &BTreeMap<String, Tensor>,
@@ -67,32 +67,32 @@ impl Weights {
         Self { embedding, layers, final_norm, head, kind }
     }
 
-    /// Where the weights lie.
+    /// Returns the device of the weights.
     pub fn device(&self) -> Device {
         self.head.device()
     }
 
-    /// The compute type.
+    /// Returns the compute type.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// What goes into the first layer, `[tokens, hidden]`, f32; `ids` are `[tokens]`, i64.
+    /// Returns the input of the first layer, `[tokens, hidden]`, f32. `ids` are `[tokens]`, i64.
     pub(crate) fn embed(&self, ids: &Tensor) -> Tensor {
         Tensor::embedding(&self.embedding, ids, -1, false, false)
     }
 
-    /// Logits of `[tokens, hidden]` in the compute type, `[tokens, vocab]`.
+    /// Computes the logits of `[tokens, hidden]` in the compute type: `[tokens, vocab]`.
     pub(crate) fn head_products(&self, hidden: &Tensor) -> Tensor {
         hidden.linear(&self.head, None::<&Tensor>)
     }
 
-    /// What the last layer gave, after the final norm, in the compute type.
+    /// Applies the final norm to the last layer's output and casts it to the compute type.
     pub(super) fn finish(&self, residual: &Tensor) -> Tensor {
         self.final_norm.apply(residual).to_kind(self.kind)
     }
 
-    /// Storage of its own for every tensor.
+    /// Copies every tensor into its own storage.
     pub(super) fn deep_copy(&self) -> Self {
         let copy_layer = |layer: &LayerWeights| LayerWeights {
             input_norm: layer.input_norm.deep_copy(),
@@ -101,45 +101,45 @@ impl Weights {
             feed_forward: layer.feed_forward.deep_copy(),
         };
         Self {
-            embedding: deep_copy(&self.embedding),
+            embedding: self.embedding.detach().copy(),
             layers: self.layers.iter().map(copy_layer).collect(),
             final_norm: self.final_norm.deep_copy(),
-            head: deep_copy(&self.head),
+            head: self.head.detach().copy(),
             kind: self.kind,
         }
     }
 }
 
-/// The decoder's constants: configuration, rotary tables, and what training passes keep.
+/// The decoder's constants: configuration, rotary tables, and the memory policy of training passes.
 #[derive(Debug)]
 pub struct Decoder {
     pub config: ModelConfig,
-    /// Whether a training pass keeps only what went into each layer and computes the layer again on the
-    /// way back.
+    /// `true` if a training pass keeps only the input of each layer and computes the layer again in the
+    /// backward pass.
     pub recomputes_layers: bool,
     pub(crate) rotary: RotaryTables,
 }
 
-/// The tokens of a pass, as the layers need them.
+/// The token data that the layers of a pass need.
 #[derive(Debug)]
 pub(super) struct PassTokens {
     rotation: Rotation,
-    /// Rows that are read in the end, `[rows]`, i64: the last layer computes nothing else for them. All
-    /// rows if there is none.
+    /// Rows whose hidden states are read, `[rows]`, i64. The last layer computes its output for no others.
+    /// `None` means all rows.
     read: Option<Tensor>,
 }
 
 impl Decoder {
-    /// Tables for `positions` tokens of context.
+    /// Creates a decoder with rotary tables for `positions` tokens of context.
     pub fn new(config: &ModelConfig, positions: usize, device: Device) -> Self {
         let rotary = RotaryTables::new(&config.rope, config.head_dim, positions, device);
         Self { config: config.clone(), recomputes_layers: false, rotary }
     }
 
-    /// Hidden states after the final norm, `[tokens, hidden]` in the compute type.
+    /// Computes the hidden states after the final norm, `[tokens, hidden]` in the compute type.
     ///
-    /// `ids` and `positions` are `[tokens]`, i64: the packed sequences and each token's place in
-    /// its own sequence.
+    /// `ids` and `positions` are `[tokens]`, i64: the packed sequences and each token's position in its own
+    /// sequence.
     pub fn hidden_states(
         &self,
         weights: &Weights,
@@ -155,13 +155,13 @@ impl Decoder {
         weights.finish(&residual)
     }
 
-    /// The tokens at `positions`, of which the rows `read` are read in the end.
+    /// Prepares the tokens at `positions`. Of their hidden states only the rows `read` are read.
     pub(super) fn pass_tokens(&self, positions: &Tensor, read: Option<Tensor>) -> PassTokens {
         PassTokens { rotation: self.rotary.at(positions), read }
     }
 
-    /// One layer over the residual stream, `[tokens, hidden]`, f32; the last layer returns the rows that
-    /// are read, `[rows, hidden]`.
+    /// Applies one layer to the residual stream, `[tokens, hidden]`, f32. The last layer returns only the rows
+    /// that are read, `[rows, hidden]`.
     pub(super) fn layer(
         &self,
         weights: &Weights,
@@ -181,13 +181,13 @@ impl Decoder {
             mixed = mixed.index_select(0, read);
             residual = residual.index_select(0, read);
         }
-        // Not in place: the norms keep what they read for the backward pass.
+        // Not in place: the norms keep their inputs for the backward pass.
         let attended = residual + layer.attention.output.apply(&mixed);
         let normed = layer.post_norm.apply(&attended).to_kind(weights.kind);
         &attended + layer.feed_forward.apply(&normed)
     }
 
-    /// Logits in f32 of the given hidden states, `[tokens, vocab]`.
+    /// Computes the logits of hidden states in f32, `[tokens, vocab]`.
     pub fn logits(weights: &Weights, hidden: &Tensor) -> Tensor {
         weights.head_products(hidden).to_kind(Kind::Float)
     }

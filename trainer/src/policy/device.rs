@@ -1,16 +1,16 @@
-//! Where and in which type the model computes.
+//! The device and number type that the model computes with.
 
 use shared::instruction_set::{InstructionSet, widest};
 use tch::{Device, Kind};
 
-/// A device and the type of activations and matrix products on it.
+/// A device, and the type of activations and matrix products on it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Compute {
     pub device: Device,
     pub kind: Kind,
 }
 
-/// Why a device or type cannot be used.
+/// The reason why a device or type cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
     #[error("model.device = {0}: accepted are auto, cpu, cuda and cuda:N")]
@@ -21,12 +21,12 @@ pub enum DeviceError {
     UnknownDtype(String),
 }
 
-/// Chooses from `model.device` (`auto`, `cpu`, `cuda`, `cuda:N`) and `model.dtype` (`auto`, `f32`,
-/// `bf16`). `auto` takes CUDA where there is a device, and bf16 where the hardware multiplies it
-/// faster than f32.
+/// Chooses the device and type from `model.device` (`auto`, `cpu`, `cuda`, `cuda:N`) and `model.dtype` (`auto`,
+/// `f32`, `bf16`). `auto` selects CUDA if there is a device, and bf16 if the hardware multiplies it faster than
+/// f32.
 ///
 /// # Errors
-/// A name that is not accepted, or a device that is not there.
+/// Fails on an unknown name or a device that does not exist.
 pub fn select_compute(device: &str, dtype: &str) -> Result<Compute, DeviceError> {
     let wants_cuda = device == "auto" || device.starts_with("cuda");
     let cuda_devices = if wants_cuda { cuda::device_count() } else { 0 };
@@ -55,16 +55,16 @@ pub fn select_compute(device: &str, dtype: &str) -> Result<Compute, DeviceError>
     Ok(Compute { device, kind })
 }
 
-/// Sets the threads of one tensor operation; 0 leaves libtorch's choice, one per core.
+/// Sets the number of threads of one tensor operation. 0 keeps libtorch's choice, one per core.
 pub fn set_threads(threads: usize) {
     if threads > 0 {
         tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
     }
 }
 
-/// The threads of one tensor operation.
+/// Returns the number of threads of one tensor operation.
 pub fn threads() -> usize {
-    usize::try_from(tch::get_num_threads()).unwrap_or(1).max(1)
+    usize::try_from(tch::get_num_threads()).expect("libtorch computes with at least one thread")
 }
 
 fn cpu_multiplies_bf16() -> bool {
@@ -74,14 +74,14 @@ fn cpu_multiplies_bf16() -> bool {
 mod cuda {
     //! The only place that loads `libtorch_cuda`.
     //!
-    //! Linkers drop a library that no symbol names, so the CUDA half of libtorch is loaded by hand,
-    //! and before the first question about CUDA: libtorch keeps its first answer for good.
+    //! Linkers drop a library if no symbol of it is used, so the CUDA half of libtorch is loaded by hand. This
+    //! happens before the first query about CUDA, because libtorch caches its first answer.
 
     use std::sync::OnceLock;
 
     static DEVICES: OnceLock<i64> = OnceLock::new();
 
-    /// Number of CUDA devices; 0 without the CUDA libtorch, a driver or a device.
+    /// Returns the number of CUDA devices: 0 without the CUDA libtorch, a driver or a device.
     pub(super) fn device_count() -> i64 {
         *DEVICES.get_or_init(|| {
             load();
@@ -93,8 +93,8 @@ mod cuda {
     #[expect(unsafe_code, reason = "loading a library runs its initialisers")]
     fn load() {
         use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
-        // SAFETY: `libtorch_cuda.so` is libtorch's own library and its initialisers only register
-        // operators; the handle is leaked, so that nothing is ever unloaded.
+        // SAFETY: `libtorch_cuda.so` is libtorch's own library, and its initialisers only register operators.
+        // The handle is leaked, so the library is never unloaded.
         match unsafe { Library::open(Some("libtorch_cuda.so"), RTLD_NOW | RTLD_GLOBAL) } {
             Ok(library) => std::mem::forget(library),
             Err(error) => tracing::debug!(%error, "no CUDA libtorch, computing on the CPU"),

@@ -8,14 +8,14 @@ use super::linear::{Linear, Masters};
 /// Weights of one layer's block.
 #[derive(Debug)]
 pub(crate) struct FeedForward {
-    /// Gate and up rows one below the other: `[2 * intermediate, hidden]`.
+    /// Gate and up rows, stacked: `[2 * intermediate, hidden]`.
     pub(crate) gate_up: Linear,
     /// `[hidden, intermediate]`
     pub(crate) down: Linear,
 }
 
 impl FeedForward {
-    /// Of the module `prefix`, such as `model.layers.0.mlp`.
+    /// Collects the weights of the module `prefix`, such as `model.layers.0.mlp`.
     pub(super) fn new(masters: Masters<'_>, config: &ModelConfig, prefix: &str) -> Self {
         let part = |name: &str| format!("{prefix}.{name}");
         let biased = config.biases.feed_forward;
@@ -25,13 +25,13 @@ impl FeedForward {
         }
     }
 
-    /// `[tokens, hidden]` to `[tokens, hidden]`, compute type.
+    /// Maps `[tokens, hidden]` to `[tokens, hidden]`, in the compute type.
     pub(super) fn apply(&self, input: &Tensor) -> Tensor {
         let gate_up = self.gate_up.apply(input).chunk(2, -1);
         self.down.apply(&(gate_up[0].silu() * &gate_up[1]))
     }
 
-    /// Storage of its own for every tensor.
+    /// Copies every tensor into its own storage.
     pub(super) fn deep_copy(&self) -> Self {
         Self { gate_up: self.gate_up.deep_copy(), down: self.down.deep_copy() }
     }

@@ -1,4 +1,4 @@
-//! What a model folder holds, from `config.json` and the headers of its safetensors files alone.
+//! Sizes of a model, from its `config.json` and the headers of its safetensors files alone.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,63 +14,63 @@ use super::config::ModelConfig;
 use super::lora::LoraTargets;
 use super::parameters::{adaptable_shapes, expected_shapes};
 
-/// A longer header is refused, as by the safetensors library itself; bytes.
+/// Longest accepted header in bytes, the limit of the safetensors library itself.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
 
 /// One tensor of a header.
 #[derive(Debug, Deserialize)]
 struct StoredTensor {
     shape: Vec<usize>,
-    /// First byte and the one after the last.
+    /// Offsets of the first byte and of the byte after the last.
     data_offsets: (u64, u64),
 }
 
 impl ModelConfig {
-    /// Numbers in the tensors that training moves.
+    /// Counts the numbers in all tensors of the model.
     pub fn parameter_count(&self) -> u64 {
         expected_shapes(self).iter().map(|(_, shape)| numbers(shape)).fold(0, u64::saturating_add)
     }
 
-    /// Of these, the numbers in the matrices of the layers: what is multiplied with every token, but
-    /// for the vocabulary's head.
+    /// Counts the numbers in the matrices of the layers. They are multiplied with every token; only the
+    /// vocabulary's head is not included.
     pub fn layer_matrix_count(&self) -> u64 {
         self.matrices(|_| true)
     }
 
-    /// Of these, the numbers in matrices that compute as one (query, key and value; gate and up).
+    /// Counts the numbers in layer matrices that are joined for computing (query, key and value; gate and up).
     pub fn joined_matrix_count(&self) -> u64 {
         const JOINED: [&str; 5] = ["q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"];
         self.matrices(|name| JOINED.iter().any(|part| name.contains(part)))
     }
 
-    /// Numbers in the matrices of the layers that are among `targets`.
+    /// Counts the numbers in the layer matrices among `targets`.
     pub fn target_count(&self, targets: LoraTargets) -> u64 {
         self.matrices(|name| targets.contains(name.strip_suffix(".weight").unwrap_or(name)))
     }
 
-    /// Numbers in adapters of this rank on `targets`: a row of A and a column of B a rank.
+    /// Counts the numbers in adapters of this rank on `targets`: one row of A and one column of B per rank.
     pub fn adapter_count(&self, rank: usize, targets: LoraTargets) -> u64 {
         let adapted = adaptable_shapes(self).into_iter().filter(|(name, _)| targets.contains(name));
         adapted.map(|(_, [outputs, inputs])| (rank * (outputs + inputs)) as u64).sum()
     }
 
-    /// Bytes of the keys and values of one token in all layers, `width` bytes a number.
+    /// Returns the bytes of one token's keys and values in all layers, at `width` bytes per number.
     pub fn cached_token_bytes(&self, width: u64) -> u64 {
         let row = [self.layers.len(), self.key_value_heads as usize, self.head_dim as usize];
         2 * width * numbers(&row)
     }
 
-    /// Numbers in the vocabulary's matrix: of the embedding, and as many of the head.
+    /// Counts the numbers in the embedding matrix. The head has as many.
     pub fn vocabulary_count(&self) -> u64 {
         numbers(&[self.vocab_size as usize, self.hidden_size as usize])
     }
 
     fn matrices(&self, is_wanted: impl Fn(&str) -> bool) -> u64 {
         let shapes = expected_shapes(self);
-        let of_layers = shapes.iter().filter(|(name, shape)| {
+        let matrices = shapes.iter().filter(|(name, shape)| {
             name.starts_with("model.layers.") && shape.len() == 2 && is_wanted(name)
         });
-        of_layers.map(|(_, shape)| numbers(shape)).fold(0, u64::saturating_add)
+        matrices.map(|(_, shape)| numbers(shape)).fold(0, u64::saturating_add)
     }
 }
 
@@ -78,11 +78,11 @@ fn numbers(shape: &[usize]) -> u64 {
     shape.iter().fold(1, |product, &size| product.saturating_mul(size as u64))
 }
 
-/// Bytes of the tensors of `folder` that the model needs, as they are stored. Reads headers alone, and
-/// checks that every tensor is there in the shape that `config` asks for.
+/// Returns the stored bytes of the tensors in `folder` that the model needs. Reads only headers, and checks that
+/// every tensor exists with the shape that `config` requires.
 ///
 /// # Errors
-/// A missing file or tensor, a wrong shape, or a file that is no safetensors.
+/// Fails on a missing file or tensor, a wrong shape, or a file that is not a safetensors file.
 pub fn stored_bytes(folder: &Path, config: &ModelConfig) -> Result<u64, WeightsError> {
     let files = weight_files(folder)?;
     let mut stored = BTreeMap::new();
@@ -124,7 +124,7 @@ fn read_header(path: &Path) -> Result<BTreeMap<String, StoredTensor>, WeightsErr
     for (name, entry) in entries.into_iter().filter(|(name, _)| name != "__metadata__") {
         let tensor: StoredTensor = serde_json::from_value(entry).map_err(parse)?;
         let (first, end) = tensor.data_offsets;
-        // A number takes a byte at least, so that what is claimed is bounded by what is there.
+        // A number takes at least one byte, so the size of the file bounds the claimed shape.
         if end > data_bytes || end.saturating_sub(first) < numbers(&tensor.shape) {
             return Err(refuse(SafeTensorError::InvalidOffset(name)));
         }

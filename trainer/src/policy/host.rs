@@ -1,14 +1,13 @@
-//! The weights of a policy as plain numbers in the memory of the host, for whoever computes without
-//! libtorch.
+//! The weights of a policy as plain numbers in host memory, for code that computes without libtorch.
 //!
-//! Numbers are borrowed, not copied, where libtorch holds them on the CPU already.
+//! Numbers that libtorch already holds on the CPU are borrowed, not copied.
 
 use tch::{Device, Kind, Tensor};
 
 use super::decoder::{Decoder, LayerWeights, Weights};
 use super::linear::Linear;
 
-/// Numbers of a tensor, in either type that a policy computes in.
+/// The numbers of a tensor, in one of the two types that a policy computes in.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum HostNumbers<'a> {
     F32(&'a [f32]),
@@ -16,14 +15,14 @@ pub(crate) enum HostNumbers<'a> {
     Bf16(&'a [u16]),
 }
 
-/// `[rows, columns]`, row by row.
+/// A matrix `[rows, columns]`, row by row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HostMatrix<'a> {
     pub(crate) columns: usize,
     pub(crate) numbers: HostNumbers<'a>,
 }
 
-/// `x W^T + b`.
+/// The linear map `x W^T + b`.
 #[derive(Clone, Debug)]
 pub(crate) struct HostLinear<'a> {
     pub(crate) weight: HostMatrix<'a>,
@@ -36,19 +35,19 @@ pub(crate) struct HostLinear<'a> {
 pub(crate) struct HostLayer<'a> {
     /// `[hidden]`
     pub(crate) input_norm: Vec<f32>,
-    /// Query, key and value rows one below the other.
+    /// Query, key and value rows, stacked.
     pub(crate) query_key_value: HostLinear<'a>,
-    /// Weights of the norm of each query and key head, `[heads + kv_heads, head_dim]`.
+    /// Norm weights of each query and key head, `[heads + kv_heads, head_dim]`.
     pub(crate) query_key_norm: Option<Vec<f32>>,
     pub(crate) output: HostLinear<'a>,
     /// `[hidden]`
     pub(crate) post_norm: Vec<f32>,
-    /// Gate and up rows one below the other.
+    /// Gate and up rows, stacked.
     pub(crate) gate_up: HostLinear<'a>,
     pub(crate) down: HostLinear<'a>,
 }
 
-/// All that a forward pass reads.
+/// All weights that a forward pass reads.
 #[derive(Clone, Debug)]
 pub(crate) struct HostModel<'a> {
     /// `[vocab, hidden]`
@@ -67,17 +66,17 @@ pub(crate) struct HostRotations {
     pub(crate) sines: Vec<f32>,
 }
 
-/// Tensors that lie on the host, one behind the other, in a type that can be read.
+/// Contiguous tensors in host memory, in a type that can be read.
 #[derive(Debug)]
 pub(crate) struct HostWeights {
     embedding: Tensor,
     head: Tensor,
-    /// By layer: the joined projection, the output, gate and up, and down.
+    /// Matrices of each layer: the joined projection, the output, gate and up, and down.
     maps: Vec<[Tensor; 4]>,
 }
 
 impl HostWeights {
-    /// Takes hold of the matrices of `weights`; copies what lies elsewhere or in another type.
+    /// Shares the matrices of `weights`. Copies those on another device or in another type.
     pub(crate) fn new(weights: &Weights) -> Self {
         let maps = |layer: &LayerWeights| {
             let LayerWeights { attention, feed_forward, .. } = layer;
@@ -95,7 +94,7 @@ impl HostWeights {
         }
     }
 
-    /// The numbers, together with the small tensors of `weights`.
+    /// Borrows the matrices and copies the small tensors of `weights`.
     pub(crate) fn model<'a>(&'a self, weights: &Weights) -> HostModel<'a> {
         let layers = weights.layers.iter().zip(&self.maps).map(|(layer, maps)| {
             let [query_key_value, output, gate_up, down] = maps;
@@ -121,14 +120,14 @@ impl HostWeights {
 }
 
 impl HostRotations {
-    /// The tables of `decoder`.
+    /// Copies the tables of `decoder`.
     pub(crate) fn new(decoder: &Decoder) -> Self {
         let [cosines, sines] = decoder.rotary.tables();
         Self { cosines: vector(cosines), sines: vector(sines) }
     }
 }
 
-/// On the CPU, in one piece, f32 or bf16.
+/// Returns the tensor on the CPU, contiguous, in f32 or bf16.
 fn on_host(tensor: &Tensor) -> Tensor {
     let kind = if tensor.kind() == Kind::BFloat16 { Kind::BFloat16 } else { Kind::Float };
     tensor.detach().to_device(Device::Cpu).to_kind(kind).contiguous()
@@ -138,23 +137,24 @@ fn linear<'a>(weight: &'a Tensor, linear: &Linear) -> HostLinear<'a> {
     HostLinear { weight: matrix(weight), bias: linear.bias.as_ref().map(vector) }
 }
 
-/// The numbers of a tensor that [`on_host`] made.
-#[expect(unsafe_code, reason = "libtorch gives the place of a tensor's numbers as a pointer")]
+/// Borrows the numbers of a tensor that [`on_host`] made.
+#[expect(unsafe_code, reason = "libtorch gives a tensor's numbers as a pointer")]
 fn matrix(tensor: &Tensor) -> HostMatrix<'_> {
     let (columns, count) = (tensor.size()[1] as usize, tensor.numel());
-    let place = tensor.data_ptr();
+    let data = tensor.data_ptr();
     let numbers = if tensor.kind() == Kind::BFloat16 {
-        // SAFETY: the tensor lies on the CPU in one piece and lives as long as the slice; nothing
-        // writes to weights while they are borrowed.
-        HostNumbers::Bf16(unsafe { std::slice::from_raw_parts(place.cast(), count) })
+        // SAFETY: `on_host` made the tensor contiguous bf16 on the CPU, so `data` points to `count` aligned
+        // numbers. The slice borrows the tensor, and nothing writes to weights while they are borrowed.
+        HostNumbers::Bf16(unsafe { std::slice::from_raw_parts(data.cast(), count) })
     } else {
-        // SAFETY: as above.
-        HostNumbers::F32(unsafe { std::slice::from_raw_parts(place.cast(), count) })
+        // SAFETY: `on_host` made the tensor contiguous f32 on the CPU, so `data` points to `count` aligned
+        // numbers. The slice borrows the tensor, and nothing writes to weights while they are borrowed.
+        HostNumbers::F32(unsafe { std::slice::from_raw_parts(data.cast(), count) })
     };
     HostMatrix { columns, numbers }
 }
 
-/// All numbers of a small tensor, row by row.
+/// Copies all numbers of a small tensor, row by row.
 fn vector(tensor: &Tensor) -> Vec<f32> {
     let tensor = on_host(tensor).to_kind(Kind::Float);
     let mut numbers = vec![0.0; tensor.numel()];
@@ -163,11 +163,11 @@ fn vector(tensor: &Tensor) -> Vec<f32> {
 }
 
 impl HostMatrix<'_> {
-    /// The numbers of a row in the given columns, zeros where there is none.
+    /// Reads the numbers of a row in the given columns, with 0 where a column is `None`.
     #[inline]
     pub(crate) fn read(&self, row: usize, columns: &[Option<usize>], numbers: &mut [f32]) {
         let start = row * self.columns;
-        // Nearly always they are one run.
+        // The columns are nearly always one run.
         if let (Some(Some(first)), Some(Some(last))) = (columns.first(), columns.last())
             && last - first + 1 == columns.len()
         {
@@ -179,7 +179,7 @@ impl HostMatrix<'_> {
         }
     }
 
-    /// A whole row.
+    /// Reads a whole row.
     pub(crate) fn read_row(&self, row: usize, numbers: &mut [f32]) {
         self.read_run(row * self.columns, numbers);
     }

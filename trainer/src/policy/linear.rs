@@ -1,4 +1,4 @@
-//! A linear map with or without a bias: the part that every other part is made of.
+//! Linear maps with or without a bias, the building block of all other parts.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,7 @@ use tch::{Kind, Tensor};
 
 use super::lora::{Adapter, Lora};
 
-/// The master weights by their Hugging Face name, what low-rank adapters change of them, and the type
-/// that is computed in.
+/// The master weights by their Hugging Face name, the adapters on top of them, and the compute type.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Masters<'a> {
     pub(super) parameters: &'a BTreeMap<String, Tensor>,
@@ -15,25 +14,25 @@ pub(super) struct Masters<'a> {
     pub(super) kind: Kind,
 }
 
-/// How low-rank adapters take part.
+/// The part that low-rank adapters take in computing.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Adapters<'a> {
-    /// Not at all.
+    /// Adapters are not used.
     Off,
-    /// Computed beside the weights, differentiable.
+    /// Computed separately and added to the output, differentiably.
     Beside(&'a Lora),
     /// Added to the weights.
     Merged(&'a Lora),
 }
 
 impl Masters<'_> {
-    /// The master tensor itself, f32.
+    /// Returns the master tensor itself, f32.
     pub(super) fn tensor(&self, name: &str) -> Tensor {
         self.parameters[name].shallow_clone()
     }
 
-    /// The maps `MODULE.weight` of `modules` with their rows one below the other, cast to the compute
-    /// type; with `MODULE.bias` if `biased`. Differentiable.
+    /// Stacks the rows of the maps `MODULE.weight` of `modules` and casts them to the compute type,
+    /// differentiably. Includes `MODULE.bias` if `biased`.
     pub(super) fn linear(&self, modules: &[String], biased: bool) -> Linear {
         let joined = |tensors: Vec<Tensor>| match &tensors[..] {
             [only] => only.to_kind(self.kind),
@@ -65,19 +64,19 @@ impl Masters<'_> {
     }
 }
 
-/// `x W^T + b`, and what an adapter adds.
+/// The linear map `x W^T + b`, plus the output of an adapter.
 #[derive(Debug)]
 pub(crate) struct Linear {
     /// `[outputs, inputs]`, compute type.
     pub(super) weight: Tensor,
     /// `[outputs]`, compute type.
     pub(super) bias: Option<Tensor>,
-    /// Only where adapters are trained: what rolls out has them merged.
+    /// Set only where adapters are trained. Rollouts use merged weights.
     adapter: Option<Adapter>,
 }
 
 impl Linear {
-    /// `[tokens, inputs]` to `[tokens, outputs]`.
+    /// Maps `[tokens, inputs]` to `[tokens, outputs]`.
     pub(crate) fn apply(&self, input: &Tensor) -> Tensor {
         let output = input.linear(&self.weight, self.bias.as_ref());
         match &self.adapter {
@@ -86,17 +85,12 @@ impl Linear {
         }
     }
 
-    /// Storage of its own for every tensor.
+    /// Copies every tensor into its own storage.
     pub(super) fn deep_copy(&self) -> Self {
         Self {
-            weight: deep_copy(&self.weight),
-            bias: self.bias.as_ref().map(deep_copy),
+            weight: self.weight.detach().copy(),
+            bias: self.bias.as_ref().map(|bias| bias.detach().copy()),
             adapter: self.adapter.as_ref().map(Adapter::deep_copy),
         }
     }
-}
-
-/// The values of a tensor in storage of their own, outside the autograd graph.
-pub(super) fn deep_copy(tensor: &Tensor) -> Tensor {
-    tensor.detach().copy()
 }

@@ -1,8 +1,8 @@
-//! Low-rank adapters (LoRA, arXiv 2106.09685, section 4.1): beside a frozen map `x W^T` a trained
-//! `s (x A^T) B^T` of small rank.
+//! Low-rank adapters (LoRA, arXiv 2106.09685, section 4.1): a trained `s (x A^T) B^T` of small rank is added to
+//! a frozen map `x W^T`.
 //!
-//! Owns: the adapters' parameters, how they begin, how they are computed and merged. The weights of the
-//! base never change here, and no gradient of their size ever exists: only A and B have one.
+//! Owns the adapters' parameters, their initialisation, their computation and their merging. The base weights
+//! never change here, and no gradient of their size ever exists: only A and B have gradients.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,43 +11,42 @@ use shared::splitmix;
 use tch::{Kind, Tensor};
 
 use super::config::ModelConfig;
-use super::linear::deep_copy;
 use super::parameters::adaptable_shapes;
 
 /// Modules that can carry an adapter, by the names that all families share.
 pub const LORA_MODULES: [&str; 7] =
     ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
-/// Which of [`LORA_MODULES`] carry adapters, in every layer.
+/// The subset of [`LORA_MODULES`] that carries adapters in every layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoraTargets([bool; LORA_MODULES.len()]);
 
 impl LoraTargets {
-    /// The word for all of them.
+    /// The word for all modules.
     pub const ALL_WORD: &'static str = "all-linear";
     pub const ALL: Self = Self([true; LORA_MODULES.len()]);
 
-    /// The modules of these names.
+    /// Selects the modules with these names.
     ///
     /// # Errors
-    /// The first name that is none of [`LORA_MODULES`].
+    /// Returns the first name that is not in [`LORA_MODULES`].
     pub fn of<'n>(names: impl IntoIterator<Item = &'n str>) -> Result<Self, &'n str> {
         let mut chosen = [false; LORA_MODULES.len()];
         for name in names {
-            let place = LORA_MODULES.iter().position(|&module| module == name).ok_or(name)?;
-            chosen[place] = true;
+            let index = LORA_MODULES.iter().position(|&module| module == name).ok_or(name)?;
+            chosen[index] = true;
         }
         Ok(Self(chosen))
     }
 
-    /// The chosen names, in the order of [`LORA_MODULES`].
+    /// Returns the chosen names, in the order of [`LORA_MODULES`].
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         LORA_MODULES.into_iter().zip(self.0).filter_map(|(name, chosen)| chosen.then_some(name))
     }
 
-    /// Whether the module `name` is chosen; its name may have its parents' before it.
+    /// Returns `true` if the module `name` is chosen. The name may include the module's parents.
     pub fn contains(self, name: &str) -> bool {
-        let last = name.rsplit('.').next().unwrap_or(name);
+        let last = name.rsplit_once('.').map_or(name, |(_, last)| last);
         self.names().any(|module| module == last)
     }
 }
@@ -63,25 +62,26 @@ impl fmt::Display for LoraTargets {
 
 /// Sizes of the adapters.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LoraConfig {
-    /// Rows of A and columns of B.
+pub struct AdapterConfig {
+    /// Number of rows of A and of columns of B.
     pub rank: usize,
     /// Numerator of the scale.
     pub alpha: f64,
-    /// Divides by the square root of the rank instead of the rank (arXiv 2312.03732, equation 4).
+    /// `true` if the scale divides by the square root of the rank instead of the rank (arXiv 2312.03732,
+    /// equation 4).
     pub rank_stabilised: bool,
     pub targets: LoraTargets,
 }
 
-impl LoraConfig {
-    /// What `(x A^T) B^T` is multiplied by.
+impl AdapterConfig {
+    /// Returns the factor of `(x A^T) B^T`.
     pub fn scale(&self) -> f64 {
         let rank = self.rank as f64;
         self.alpha / if self.rank_stabilised { rank.sqrt() } else { rank }
     }
 }
 
-impl fmt::Display for LoraConfig {
+impl fmt::Display for AdapterConfig {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { rank, alpha, rank_stabilised, targets } = self;
         write!(
@@ -91,7 +91,7 @@ impl fmt::Display for LoraConfig {
     }
 }
 
-/// The model that adapters belong to, as PEFT's files name it.
+/// The model that adapters belong to, in the terms of PEFT's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseName {
     /// A path, or `org/name` on the hub.
@@ -100,32 +100,32 @@ pub struct BaseName {
     pub revision: Option<String>,
 }
 
-/// What is trained of a model whose weights are frozen.
+/// The adapters of a model with frozen weights.
 #[derive(Debug)]
 pub struct Lora {
-    pub config: LoraConfig,
+    pub config: AdapterConfig,
     pub base: BaseName,
-    /// `MODULE.lora_A.weight`, `[rank, inputs]`, and `MODULE.lora_B.weight`, `[outputs, rank]`, of every
-    /// adapted module, and a critic's value head: f32 leaves of the autograd graph.
+    /// Trained parameters, f32 leaves of the autograd graph: `MODULE.lora_A.weight`, `[rank, inputs]`, and
+    /// `MODULE.lora_B.weight`, `[outputs, rank]`, of every adapted module. In a critic also the value head.
     pub parameters: BTreeMap<String, Tensor>,
 }
 
-/// Name of a module's A.
+/// Returns the name of a module's A.
 pub(super) fn down_name(module: &str) -> String {
     format!("{module}.lora_A.weight")
 }
 
-/// Name of a module's B.
+/// Returns the name of a module's B.
 pub(super) fn up_name(module: &str) -> String {
     format!("{module}.lora_B.weight")
 }
 
 impl Lora {
-    /// New adapters that change nothing yet: A is drawn evenly between the bounds of Kaiming's
-    /// initialisation with a slope of the square root of 5, which are plus and minus
-    /// `1 / sqrt(inputs)`, as PEFT's `reset_lora_parameters` does; B is zero. `seed` decides the draws,
-    /// for each module apart.
-    pub fn new(model: &ModelConfig, config: LoraConfig, base: BaseName, seed: u64) -> Self {
+    /// Creates adapters that change nothing yet: A is random and B is zero. As in PEFT's
+    /// `reset_lora_parameters`, A is uniform between the bounds of Kaiming's initialisation with a slope of the
+    /// square root of 5, which are plus and minus `1 / sqrt(inputs)`. `seed` decides the draws, separately for
+    /// each module.
+    pub fn new(model: &ModelConfig, config: AdapterConfig, base: BaseName, seed: u64) -> Self {
         let mut parameters = BTreeMap::new();
         for (index, (module, [outputs, inputs])) in adaptable_shapes(model).into_iter().enumerate()
         {
@@ -146,7 +146,7 @@ impl Lora {
         Self { config, base, parameters }
     }
 
-    /// Whether the adapters change anything.
+    /// Returns `true` if the adapters change nothing.
     pub fn is_zero(&self) -> bool {
         tch::no_grad(|| {
             let mut ups =
@@ -155,22 +155,22 @@ impl Lora {
         })
     }
 
-    /// Storage of its own, outside the graph.
+    /// Copies the adapters into their own storage, outside the graph.
     #[must_use]
     pub fn deep_copy(&self) -> Self {
-        let copy = |(name, tensor): (&String, &Tensor)| (name.clone(), deep_copy(tensor));
+        let copy = |(name, tensor): (&String, &Tensor)| (name.clone(), tensor.detach().copy());
         let parameters = self.parameters.iter().map(copy).collect();
         Self { config: self.config, base: self.base.clone(), parameters }
     }
 
-    /// A and B of `module`, if it is adapted.
+    /// Returns A and B of `module`, if it is adapted.
     fn of_module(&self, module: &str) -> Option<(&Tensor, &Tensor)> {
         let down = self.parameters.get(&down_name(module))?;
-        Some((down, self.parameters.get(&up_name(module))?))
+        Some((down, &self.parameters[&up_name(module)]))
     }
 
-    /// The weight `W + s B A` of `module`, where `W` is `weight`, in f32: a tensor of its own if the
-    /// module is adapted.
+    /// Returns the merged weight `W + s B A` of `module` in f32, where `W` is `weight`. If the module is not
+    /// adapted, this is `weight` itself.
     pub(super) fn merged(&self, module: &str, weight: &Tensor) -> Tensor {
         match self.of_module(module) {
             Some((down, up)) => {
@@ -182,8 +182,8 @@ impl Lora {
         }
     }
 
-    /// What is computed beside the joined maps of `modules`, each with its number of outputs; nothing
-    /// where none of them is adapted. Differentiable.
+    /// Joins the adapters of `modules`, each given with its number of outputs, differentiably. Returns `None` if
+    /// no module is adapted.
     pub(super) fn beside(&self, modules: &[(&str, i64)], kind: Kind) -> Option<Adapter> {
         let adapted: Vec<Option<(&Tensor, &Tensor)>> =
             modules.iter().map(|(module, _)| self.of_module(module)).collect();
@@ -193,27 +193,27 @@ impl Lora {
             [only] => only.to_kind(kind),
             several => Tensor::cat(several, 0).to_kind(kind),
         };
-        let mut place = 0;
+        let mut adapted_blocks = 0;
         let mut blocks = Vec::with_capacity(modules.len());
         for (adapted, &(_, outputs)) in adapted.into_iter().zip(modules) {
             blocks.push(match adapted {
-                Some((_, up)) => Block::Adapted { place, up: up.to_kind(kind) },
+                Some((_, up)) => Block::Adapted { index: adapted_blocks, up: up.to_kind(kind) },
                 None => Block::Plain { outputs },
             });
-            place += usize::from(adapted.is_some());
+            adapted_blocks += usize::from(adapted.is_some());
         }
-        Some(Adapter { down, blocks, adapted: place, scale: self.config.scale() })
+        Some(Adapter { down, blocks, adapted: adapted_blocks, scale: self.config.scale() })
     }
 }
 
-/// The adapters of maps whose rows lie one below the other.
+/// The adapters of maps with stacked rows.
 #[derive(Debug)]
 pub(super) struct Adapter {
-    /// A of every adapted block, one below the other: `[adapted * rank, inputs]`, compute type.
+    /// A of every adapted block, stacked: `[adapted * rank, inputs]`, compute type.
     down: Tensor,
-    /// One a map.
+    /// One block per map.
     blocks: Vec<Block>,
-    /// Blocks that are adapted.
+    /// Number of adapted blocks.
     adapted: usize,
     scale: f64,
 }
@@ -221,23 +221,19 @@ pub(super) struct Adapter {
 /// One of several joined maps.
 #[derive(Debug)]
 enum Block {
-    /// B, `[outputs, rank]`, compute type, and which of the adapted blocks it is.
-    Adapted {
-        place: usize,
-        up: Tensor,
-    },
-    Plain {
-        outputs: i64,
-    },
+    /// A map with an adapter: its index among the adapted blocks, and B, `[outputs, rank]`, compute type.
+    Adapted { index: usize, up: Tensor },
+    /// A map without an adapter.
+    Plain { outputs: i64 },
 }
 
 impl Adapter {
-    /// `s (x A^T) B^T`: `[tokens, inputs]` to `[tokens, outputs of all blocks]`.
+    /// Computes `s (x A^T) B^T`: `[tokens, inputs]` to `[tokens, outputs of all blocks]`.
     pub(super) fn apply(&self, input: &Tensor) -> Tensor {
         let inner = input.linear(&self.down, None::<&Tensor>) * self.scale;
         let inner = inner.chunk(self.adapted as i64, -1);
         let part = |block: &Block| match block {
-            Block::Adapted { place, up } => inner[*place].linear(up, None::<&Tensor>),
+            Block::Adapted { index, up } => inner[*index].linear(up, None::<&Tensor>),
             Block::Plain { outputs } => {
                 Tensor::zeros([input.size()[0], *outputs], (input.kind(), input.device()))
             }
@@ -249,14 +245,16 @@ impl Adapter {
         }
     }
 
-    /// Storage of its own for every tensor.
+    /// Copies every tensor into its own storage.
     pub(super) fn deep_copy(&self) -> Self {
         let copy = |block: &Block| match block {
-            Block::Adapted { place, up } => Block::Adapted { place: *place, up: deep_copy(up) },
+            Block::Adapted { index, up } => {
+                Block::Adapted { index: *index, up: up.detach().copy() }
+            }
             Block::Plain { outputs } => Block::Plain { outputs: *outputs },
         };
         Self {
-            down: deep_copy(&self.down),
+            down: self.down.detach().copy(),
             blocks: self.blocks.iter().map(copy).collect(),
             adapted: self.adapted,
             scale: self.scale,

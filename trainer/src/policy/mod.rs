@@ -1,11 +1,12 @@
 //! The policy: a causal language model in tch, its weights and its log-probs.
 //!
-//! Owns: architecture, weights, numeric types. Refuses to know about text, episodes or losses.
-//! Invariant: master weights are f32; what computes is a cast of them ([`Weights`]).
+//! Owns architecture, weights and numeric types. Knows nothing about text, episodes or losses.
+//! Invariant: master weights are f32. Passes compute with a cast of them ([`Weights`]).
 
 mod config;
 mod config_keys;
 mod family;
+mod layer_config;
 mod rotary_config;
 
 mod attention;
@@ -37,17 +38,19 @@ pub(crate) use checkpoint_files::{DESCRIBING_FILES, INDEX_FILE, SINGLE_FILE};
 pub use checkpoint_files::{
     SHARD_BYTES_MAX, WeightsError, read_weights, weight_files, write_weights,
 };
-pub use config::{Biases, LayerConfig, ModelConfig, ModelConfigError};
+pub use config::ModelConfig;
+pub use config_keys::ModelConfigError;
 pub use decoder::{Decoder, LayerWeights, Weights};
 pub use device::{Compute, DeviceError, select_compute, set_threads, threads};
 pub use headers::stored_bytes;
 pub(crate) use host::{HostLayer, HostLinear, HostMatrix, HostModel, HostRotations, HostWeights};
+pub use layer_config::{Biases, LayerConfig};
 pub use log_prob::{CHUNK_TARGETS, ScoredPass, TokenStatistics, token_statistics};
-pub use lora::{BaseName, LORA_MODULES, Lora, LoraConfig, LoraTargets};
+pub use lora::{AdapterConfig, BaseName, LORA_MODULES, Lora, LoraTargets};
 pub(crate) use norm::RmsNorm;
 pub use packing::MaskedTokens;
 pub(crate) use packing::prompt_of;
-pub(crate) use pass::Pass;
+pub(crate) use pass::PackedPass;
 pub use rotary::{Rope, RopeScaling};
 
 use std::collections::BTreeMap;
@@ -57,24 +60,24 @@ use tch::Tensor;
 
 use linear::Adapters;
 
-/// A trainable model: its configuration, its f32 master weights and how it computes.
+/// A trainable model: its configuration, its f32 master weights, and its device and compute type.
 #[derive(Debug)]
 pub struct Policy {
     pub config: ModelConfig,
     pub compute: Compute,
-    /// Master weights by their Hugging Face name, f32; leaves of the autograd graph unless there are
-    /// adapters, beside which they are frozen.
+    /// Master weights by their Hugging Face name, f32. They are leaves of the autograd graph, or frozen if there
+    /// are adapters.
     pub parameters: BTreeMap<String, Tensor>,
-    /// What is trained in place of the master weights, where that is so.
+    /// Adapters that are trained instead of the master weights.
     pub lora: Option<Lora>,
 }
 
 impl Policy {
-    /// Reads a Hugging Face model folder: `config.json` and weights in one safetensors file or several;
-    /// or a folder of adapters in PEFT's layout, which are merged into their base.
+    /// Reads a Hugging Face model folder: `config.json`, and weights in one or several safetensors files. Also
+    /// reads a folder of adapters in PEFT's layout and merges them into their base.
     ///
     /// # Errors
-    /// Names the file and what is missing or unsupported.
+    /// Fails on a missing or unsupported part, and names it with its file.
     pub fn load(folder: &Path, compute: Compute) -> Result<Self, WeightsError> {
         let place = ModelPlace::find(folder, None)?;
         let mut policy = Self::load_base(&place, compute)?;
@@ -85,10 +88,10 @@ impl Policy {
         Ok(policy)
     }
 
-    /// The base of `place` alone.
+    /// Reads the base of `place` without its adapters.
     ///
     /// # Errors
-    /// As [`Self::load`].
+    /// The same as for [`Self::load`].
     pub fn load_base(place: &ModelPlace, compute: Compute) -> Result<Self, WeightsError> {
         let config = ModelConfig::read(&place.base)?;
         let parameters = read_weights(&place.base, &config, compute.device)?
@@ -98,7 +101,7 @@ impl Policy {
         Ok(Self { config, compute, parameters, lora: None })
     }
 
-    /// Freezes the weights and trains `lora` in their place.
+    /// Freezes the weights and trains `lora` instead.
     pub fn adapt(&mut self, mut lora: Lora) {
         let device = self.compute.device;
         for tensor in self.parameters.values_mut() {
@@ -110,7 +113,7 @@ impl Policy {
         self.lora = Some(lora);
     }
 
-    /// Puts the adapters, if there are any, into the weights, which can be trained from then on.
+    /// Merges the adapters, if any, into the weights and makes the weights trainable.
     pub fn merge(&mut self) {
         if self.lora.is_some() {
             let merged = self.merged_parameters();
@@ -120,25 +123,25 @@ impl Policy {
         }
     }
 
-    /// The master weights with the adapters in them, f32, outside the graph; those that no adapter
-    /// changes are the masters themselves.
+    /// Returns the master weights with the adapters merged, f32, outside the graph. Weights without an adapter
+    /// share the masters' storage.
     pub fn merged_parameters(&self) -> BTreeMap<String, Tensor> {
         let merged = |(name, tensor): (&String, &Tensor)| {
             let module = name.strip_suffix(".weight").unwrap_or(name);
             let lora = self.lora.as_ref();
-            let found =
-                lora.map_or_else(|| tensor.shallow_clone(), |one| one.merged(module, tensor));
-            (name.clone(), found.detach())
+            let merged =
+                lora.map_or_else(|| tensor.shallow_clone(), |lora| lora.merged(module, tensor));
+            (name.clone(), merged.detach())
         };
         tch::no_grad(|| self.parameters.iter().map(merged).collect())
     }
 
-    /// What an optimizer moves, by name: the adapters where there are some, else all weights.
+    /// Returns the parameters that an optimizer changes, by name: the adapters if there are any, else all weights.
     pub fn trained(&self) -> &BTreeMap<String, Tensor> {
         self.lora.as_ref().map_or(&self.parameters, |lora| &lora.parameters)
     }
 
-    /// As [`Self::trained`].
+    /// Returns the parameters of [`Self::trained`] for changing.
     pub fn trained_mut(&mut self) -> &mut BTreeMap<String, Tensor> {
         match &mut self.lora {
             Some(lora) => &mut lora.parameters,
@@ -146,44 +149,43 @@ impl Policy {
         }
     }
 
-    /// The weights that compute, in the compute type. Under autograd the casts are part of the
-    /// graph, so that gradients reach what is trained; cast once per update, never kept beyond it.
-    /// Adapters are computed beside the frozen weights.
+    /// Casts the weights to the compute type. Under autograd the casts are part of the graph, so gradients reach
+    /// the trained parameters. Cast once per update and do not keep the result beyond it. Adapters stay separate
+    /// from the frozen weights.
     pub fn weights(&self) -> Weights {
         self.weights_with(self.lora.as_ref())
     }
 
-    /// The master weights with other adapters beside them, or with none.
+    /// Casts the master weights as [`Self::weights`] does, with other adapters or none.
     pub fn weights_with(&self, lora: Option<&Lora>) -> Weights {
         let adapters = lora.map_or(Adapters::Off, Adapters::Beside);
         Weights::from_parameters(&self.config, &self.parameters, adapters, self.compute.kind)
     }
 
-    /// A copy of the weights outside the graph, for rollouts; adapters are merged into it.
-    /// In f32 the storage of weights without adapters is the masters' own: a frozen copy then needs
-    /// [`Self::frozen_weights`].
+    /// Casts the weights outside the graph, for rollouts, with adapters merged. In f32, weights without adapters
+    /// share the masters' storage; use [`Self::frozen_weights`] for a frozen copy.
     pub fn detached_weights(&self) -> Weights {
         let adapters = self.lora.as_ref().map_or(Adapters::Off, Adapters::Merged);
         let kind = self.compute.kind;
         tch::no_grad(|| Weights::from_parameters(&self.config, &self.parameters, adapters, kind))
     }
 
-    /// A copy of the weights that later updates do not touch.
+    /// Copies the weights; later updates do not change the copy.
     pub fn frozen_weights(&self) -> Weights {
         tch::no_grad(|| self.weights().deep_copy())
     }
 
-    /// What [`Self::detached_weights`] gives, as a copy that later updates do not touch.
+    /// Copies the result of [`Self::detached_weights`]; later updates do not change the copy.
     pub fn rollout_snapshot(&self) -> Weights {
         tch::no_grad(|| self.detached_weights().deep_copy())
     }
 
-    /// Numbers in the master weights.
+    /// Counts the numbers in the master weights.
     pub fn parameter_count(&self) -> usize {
         self.parameters.values().map(Tensor::numel).sum()
     }
 
-    /// Numbers that an optimizer moves.
+    /// Counts the numbers that an optimizer changes.
     pub fn trained_count(&self) -> usize {
         self.trained().values().map(Tensor::numel).sum()
     }

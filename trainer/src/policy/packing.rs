@@ -1,25 +1,25 @@
-//! Sequences packed into one row dimension, and prompts that several of them share packed once.
+//! Packing of sequences into one row dimension, with each shared prompt packed once.
 
 use super::attention::{PackedCausalAttention, PromptGroup};
 
-/// Ids of a sequence and a mask of its targets, as long as the ids. The first token has no context and
-/// is none, whatever the mask says.
+/// The ids of a sequence, and a mask of the same length that is true at targets. The first token has no context
+/// and is never a target, whatever the mask.
 pub type MaskedTokens<'a> = (&'a [u32], &'a [bool]);
 
-/// The tokens before the first target.
+/// Returns the tokens before the first target.
 pub(crate) fn prompt_of((ids, mask): MaskedTokens<'_>) -> &[u32] {
     let first = mask.iter().skip(1).position(|&target| target);
-    &ids[..first.map_or(ids.len(), |place| place + 1)]
+    &ids[..first.map_or(ids.len(), |skipped| skipped + 1)]
 }
 
-/// The rows of packed sequences. Neighbours with the same prompt have its rows once: what a model makes
-/// of a token depends on the tokens before it alone.
+/// The rows of packed sequences. Neighbours with the same prompt share its rows, because a token's hidden state
+/// depends only on the tokens before it.
 pub(super) struct Packing {
     /// Id of each row.
     pub(super) ids: Vec<i64>,
-    /// Place of each row in its own sequence.
+    /// Position of each row in its own sequence.
     pub(super) positions: Vec<i64>,
-    /// Row before each target, in the order of the sequences.
+    /// Index of the row before each target, in the order of the sequences.
     pub(super) predictors: Vec<i64>,
     /// Id of each target.
     pub(super) targets: Vec<i64>,
@@ -40,7 +40,7 @@ impl Packing {
 
     /// Adds sequences that have the same prompt.
     fn add_group(&mut self, group: &[MaskedTokens<'_>]) {
-        // The prompt of one sequence alone is nothing apart.
+        // A single sequence shares nothing, so its prompt is part of its own rows.
         let shared = if group.len() > 1 { prompt_of(group[0]).len() } else { 0 };
         let prompt_start = self.ids.len() as i64;
         self.add_rows(group[0].0, 0..shared);
@@ -62,8 +62,8 @@ impl Packing {
         self.attention.groups.push(PromptGroup { prompt: shared as i64, own });
     }
 
-    fn add_rows(&mut self, ids: &[u32], places: std::ops::Range<usize>) {
-        self.ids.extend(ids[places.clone()].iter().map(|&id| i64::from(id)));
-        self.positions.extend(places.map(|place| place as i64));
+    fn add_rows(&mut self, ids: &[u32], positions: std::ops::Range<usize>) {
+        self.ids.extend(ids[positions.clone()].iter().map(|&id| i64::from(id)));
+        self.positions.extend(positions.map(|position| position as i64));
     }
 }

@@ -1,10 +1,9 @@
-//! Names and shapes of the tensors of a model, as Hugging Face files hold them.
+//! Names and shapes of a model's tensors in Hugging Face files.
 
 use super::config::ModelConfig;
 
-/// Every tensor that the decoder needs, in a fixed order.
+/// Lists every tensor that the decoder needs, in a fixed order.
 pub(super) fn expected_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
-    let size = |value: i64| usize::try_from(value).unwrap_or(0);
     let (hidden, vocab) = (size(config.hidden_size), size(config.vocab_size));
     let mut shapes = vec![("model.embed_tokens.weight".to_owned(), vec![vocab, hidden])];
     for layer in 0..config.layers.len() {
@@ -18,7 +17,7 @@ pub(super) fn expected_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)>
     shapes
 }
 
-/// Every linear module of every layer with its outputs and inputs, in a fixed order.
+/// Lists every linear module of every layer with its outputs and inputs, in a fixed order.
 pub(super) fn adaptable_shapes(config: &ModelConfig) -> Vec<(String, [usize; 2])> {
     let of_layer = |layer: usize| {
         layer_maps(config)
@@ -28,9 +27,8 @@ pub(super) fn adaptable_shapes(config: &ModelConfig) -> Vec<(String, [usize; 2])
     (0..config.layers.len()).flat_map(of_layer).collect()
 }
 
-/// The linear modules of a layer: name, outputs and inputs, whether there is a bias.
+/// Lists the linear modules of a layer: name, outputs and inputs, and `true` if there is a bias.
 fn layer_maps(config: &ModelConfig) -> [(&'static str, [usize; 2], bool); 7] {
-    let size = |value: i64| usize::try_from(value).unwrap_or(0);
     let (hidden, inner) = (size(config.hidden_size), size(config.intermediate_size));
     let head = size(config.head_dim);
     let query = size(config.heads) * head;
@@ -48,7 +46,6 @@ fn layer_maps(config: &ModelConfig) -> [(&'static str, [usize; 2], bool); 7] {
 }
 
 fn layer_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
-    let size = |value: i64| usize::try_from(value).unwrap_or(0);
     let (hidden, head) = (size(config.hidden_size), size(config.head_dim));
     let mut shapes = vec![("input_layernorm.weight".to_owned(), vec![hidden])];
     for (module, [outputs, inputs], biased) in layer_maps(config) {
@@ -63,4 +60,8 @@ fn layer_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
     }
     shapes.push(("post_attention_layernorm.weight".to_owned(), vec![hidden]));
     shapes
+}
+
+fn size(value: i64) -> usize {
+    usize::try_from(value).expect("the sizes of a configuration are at least 1")
 }

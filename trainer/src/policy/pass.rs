@@ -1,8 +1,8 @@
-//! A forward pass over packed sequences, and its backward pass once the loss's gradient is known.
+//! A forward pass over packed sequences, and a separate backward pass from the gradient of the loss.
 //!
-//! The two are apart so that what comes after the hidden states can be cut into pieces, and so that a
-//! pass can keep no more than each layer's input and compute the layer again on the way back (activation
-//! checkpointing, arXiv 1604.06174, section 4).
+//! The separation has two uses. Work after the hidden states can be cut into chunks. And a pass can keep only
+//! each layer's input and compute the layer again in the backward pass (activation checkpointing, arXiv
+//! 1604.06174, section 4).
 
 use tch::{Kind, Tensor};
 
@@ -10,9 +10,9 @@ use super::attention::PackedCausalAttention;
 use super::decoder::{Decoder, PassTokens, Weights};
 use super::packing::{MaskedTokens, Packing};
 
-/// What the decoder knew before each target of packed sequences.
+/// The hidden states before the targets of packed sequences.
 #[derive(Debug)]
-pub(crate) struct Pass<'m> {
+pub(crate) struct PackedPass<'m> {
     decoder: &'m Decoder,
     weights: &'m Weights,
     /// Hidden state before each target, `[targets, hidden]`, in the compute type, outside the graph.
@@ -25,18 +25,18 @@ pub(crate) struct Pass<'m> {
     kept: Kept,
 }
 
-/// What is kept for the backward pass.
+/// The data kept for the backward pass.
 #[derive(Debug)]
 enum Kept {
     Nothing,
-    /// All of it: the hidden states within their graph.
+    /// The hidden states with their whole graph.
     Graph(Tensor),
-    /// What went into each layer and, as the last one, into the final norm; outside any graph.
+    /// The input of each layer and, as the last entry, of the final norm, outside any graph.
     Inputs(Vec<Tensor>),
 }
 
-impl<'m> Pass<'m> {
-    /// A pass that can go back.
+impl<'m> PackedPass<'m> {
+    /// Runs a forward pass that supports [`Self::backward`].
     pub(crate) fn with_gradients(
         decoder: &'m Decoder,
         weights: &'m Weights,
@@ -55,7 +55,7 @@ impl<'m> Pass<'m> {
         pass
     }
 
-    /// A pass that cannot go back.
+    /// Runs a forward pass without gradients.
     pub(crate) fn without_gradients(
         decoder: &'m Decoder,
         weights: &'m Weights,
@@ -82,7 +82,7 @@ impl<'m> Pass<'m> {
         }
     }
 
-    /// The hidden states; `see` is shown what goes into each layer and into the final norm.
+    /// Computes the hidden states. Calls `see` with the input of each layer and of the final norm.
     fn forward(&mut self, mut see: impl FnMut(&Tensor)) -> Tensor {
         let mut residual = self.weights.embed(&self.ids);
         for layer in 0..self.decoder.config.layers.len() {
@@ -97,7 +97,7 @@ impl<'m> Pass<'m> {
         self.decoder.layer(self.weights, layer, residual, &self.tokens, &mut self.attention)
     }
 
-    /// Adds to the parameters' gradients what `gradient`, that of the loss by [`Self::hidden`], says.
+    /// Propagates `gradient`, the gradient of the loss by [`Self::hidden`], to the gradients of the parameters.
     pub(crate) fn backward(mut self, gradient: &Tensor) {
         let mut inputs = match std::mem::replace(&mut self.kept, Kept::Nothing) {
             Kept::Nothing => return,
@@ -106,6 +106,8 @@ impl<'m> Pass<'m> {
         };
         let layers = self.decoder.config.layers.len();
         let mut gradient = gradient.shallow_clone();
+        // From the final norm back to the first layer: each is computed again from its kept input, which is
+        // freed before the next one.
         while let Some(input) = inputs.pop() {
             let layer = inputs.len();
             let input = input.detach().set_requires_grad(true);
@@ -121,7 +123,7 @@ impl<'m> Pass<'m> {
     }
 }
 
-/// Sends the gradient of the loss by `output` back through what made it.
+/// Propagates `gradient`, the gradient of the loss by `output`, through the graph of `output`.
 pub(super) fn flow(output: &Tensor, gradient: &Tensor) {
     if output.requires_grad() {
         (output * gradient.detach()).sum(Kind::Float).backward();

@@ -1,51 +1,50 @@
-//! Rotary position embeddings (arXiv 2104.09864) and how models stretch them to longer contexts.
+//! Rotary position embeddings (arXiv 2104.09864), and their scaling to longer contexts.
 
 use std::f64::consts::TAU;
 
 use tch::{Device, Tensor};
 
-/// How positions turn queries and keys.
+/// The rotation of queries and keys by position.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rope {
     /// Base of the wavelengths.
     pub theta: f64,
-    /// How the frequencies differ from the plain ones.
+    /// Change of the plain frequencies.
     pub scaling: RopeScaling,
 }
 
-/// Changes of the plain frequencies, by the names that configurations give them. `factor` says how
-/// many times longer the context has become.
+/// Changes of the plain frequencies, named as in configurations. `factor` is the ratio of the new context length
+/// to the old one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RopeScaling {
-    /// `default`: as they are.
+    /// `default`: unchanged frequencies.
     Default,
-    /// `linear`: all frequencies divided by the factor.
+    /// `linear`: all frequencies are divided by the factor.
     Linear { factor: f64 },
-    /// `llama3`: long wavelengths divided by the factor, short ones kept, those between blended
-    /// (`apply_scaling` in meta-llama/llama-models).
+    /// `llama3`: frequencies of long wavelengths are divided by the factor, those of short ones are kept, and
+    /// those between are blended (`apply_scaling` in meta-llama/llama-models).
     Llama3 {
         factor: f64,
         low_frequency_factor: f64,
         high_frequency_factor: f64,
-        /// Positions of the first training.
+        /// Context length of the original training.
         original_positions: f64,
     },
-    /// `yarn` (arXiv 2309.00071, section 3.2): a ramp over the dimensions between those that turn
-    /// `beta_slow` and `beta_fast` times in the first training's context, and queries and keys that
-    /// grow by `attention_factor`.
+    /// `yarn` (arXiv 2309.00071, section 3.2): a ramp over the dimensions between those that turn `beta_slow`
+    /// and `beta_fast` times in the original context. Queries and keys are scaled by `attention_factor`.
     Yarn {
         factor: f64,
         attention_factor: f64,
         beta_fast: f64,
         beta_slow: f64,
         original_positions: f64,
-        /// Whether the ramp begins and ends at whole dimensions.
+        /// `true` if the ramp begins and ends at whole dimensions.
         truncate: bool,
     },
 }
 
 impl Rope {
-    /// Angle per position of each pair of dimensions, `head_dim / 2` numbers in radians.
+    /// Returns the angle per position of each pair of dimensions: `head_dim / 2` numbers in radians.
     pub(super) fn frequencies(&self, head_dim: i64) -> Vec<f64> {
         let width = head_dim as f64;
         let plain = (0..head_dim / 2).map(|pair| self.theta.powf(-2.0 * pair as f64 / width));
@@ -70,8 +69,19 @@ impl Rope {
                     }
                 })
                 .collect(),
-            RopeScaling::Yarn { factor, .. } => {
-                let (first, last) = self.yarn_ramp(width);
+            RopeScaling::Yarn {
+                factor,
+                beta_fast,
+                beta_slow,
+                original_positions,
+                truncate,
+                ..
+            } => {
+                let pair_of_turns = |turns: f64| {
+                    width * (original_positions / (turns * TAU)).ln() / (2.0 * self.theta.ln())
+                };
+                let ramp = (pair_of_turns(beta_fast), pair_of_turns(beta_slow));
+                let (first, last) = bounded_ramp(ramp, truncate, width);
                 plain
                     .enumerate()
                     .map(|(pair, frequency)| {
@@ -83,30 +93,21 @@ impl Rope {
         }
     }
 
-    /// The pairs of dimensions between which YaRN's ramp rises.
-    fn yarn_ramp(&self, width: f64) -> (f64, f64) {
-        let RopeScaling::Yarn { beta_fast, beta_slow, original_positions, truncate, .. } =
-            self.scaling
-        else {
-            return (0.0, 1.0);
-        };
-        let pair_of_turns = |turns: f64| {
-            width * (original_positions / (turns * TAU)).ln() / (2.0 * self.theta.ln())
-        };
-        let (first, last) = (pair_of_turns(beta_fast), pair_of_turns(beta_slow));
-        let (first, last) = if truncate { (first.floor(), last.ceil()) } else { (first, last) };
-        let (first, last) = (first.max(0.0), last.min(width - 1.0));
-        // A ramp of no length would divide by zero.
-        if last > first { (first, last) } else { (first, first + 0.001) }
-    }
-
-    /// What cosines and sines are multiplied by.
+    /// Returns the factor of cosines and sines.
     fn amplitude(&self) -> f64 {
         match self.scaling {
             RopeScaling::Yarn { attention_factor, .. } => attention_factor,
             _ => 1.0,
         }
     }
+}
+
+/// Returns the pairs of dimensions between which YaRN's ramp rises, within the `width` of a head.
+fn bounded_ramp((first, last): (f64, f64), truncate: bool, width: f64) -> (f64, f64) {
+    let (first, last) = if truncate { (first.floor(), last.ceil()) } else { (first, last) };
+    let (first, last) = (first.max(0.0), last.min(width - 1.0));
+    // A ramp of no length would divide by zero.
+    if last > first { (first, last) } else { (first, first + 0.001) }
 }
 
 /// Cosines and sines of every position, `[positions, head_dim]`, f32 (both halves equal).
@@ -118,7 +119,7 @@ pub(crate) struct RotaryTables {
 
 impl RotaryTables {
     pub(super) fn new(rope: &Rope, head_dim: i64, positions: usize, device: Device) -> Self {
-        // The angles are rounded as transformers rounds them: frequencies and products in f32.
+        // Frequencies and products are f32, so angles are rounded as in transformers.
         let frequencies: Vec<f32> =
             rope.frequencies(head_dim).into_iter().map(|frequency| frequency as f32).collect();
         let frequencies = Tensor::from_slice(&frequencies).to_device(device);
@@ -129,19 +130,19 @@ impl RotaryTables {
         Self { cos: angles.cos() * amplitude, sin: angles.sin() * amplitude }
     }
 
-    /// Cosines and sines, `[positions, head_dim]`.
+    /// Returns cosines and sines, `[positions, head_dim]`.
     pub(crate) fn tables(&self) -> [&Tensor; 2] {
         [&self.cos, &self.sin]
     }
 
-    /// The rows of `positions`, `[tokens]`.
+    /// Selects the rows of `positions`, `[tokens]`.
     pub(super) fn at(&self, positions: &Tensor) -> Rotation {
         let rows = |table: &Tensor| table.index_select(0, positions).unsqueeze(1);
         Rotation { cos: rows(&self.cos), sin: rows(&self.sin) }
     }
 }
 
-/// How the heads of some tokens are turned: `[tokens, 1, head_dim]`, f32.
+/// The rotation of the heads of some tokens: `[tokens, 1, head_dim]`, f32.
 #[derive(Debug)]
 pub(super) struct Rotation {
     cos: Tensor,
@@ -149,7 +150,7 @@ pub(super) struct Rotation {
 }
 
 impl Rotation {
-    /// Turns `[tokens, heads, head_dim]` over halves, as in the Hugging Face layout:
+    /// Rotates `[tokens, heads, head_dim]` over halves, as in the Hugging Face layout:
     /// `x cos + rotate_half(x) sin`. The result is f32.
     pub(super) fn apply(&self, input: &Tensor) -> Tensor {
         let halves = input.chunk(2, -1);

@@ -1,21 +1,19 @@
-//! The keys of `config.json` that say how positions turn queries and keys: `rope_parameters` as
-//! transformers 5 writes them, `rope_theta` and `rope_scaling` as earlier versions did.
+//! The keys of `config.json` for rotary embeddings: `rope_parameters` in transformers 5, `rope_theta` and
+//! `rope_scaling` in earlier versions.
 
-use super::config::ModelConfigError;
-use super::config_keys::Keys;
+use super::config_keys::{Keys, ModelConfigError};
 use super::rotary::{Rope, RopeScaling};
 
 const TYPES: &str = "default, linear, llama3 or yarn";
-/// Turns at which YaRN's ramp ends and begins where a configuration does not say (arXiv 2309.00071,
-/// section 3.2).
+/// Default numbers of turns at which YaRN's ramp ends and begins (arXiv 2309.00071, section 3.2).
 const YARN_BETA_FAST: f64 = 32.0;
 const YARN_BETA_SLOW: f64 = 1.0;
 
-/// `theta` and `positions` are the family's base and the model's longest context, for keys that the
-/// file leaves out.
+/// Reads the rotary embeddings. `theta` and `positions`, the family's base and the model's longest context, stand
+/// in for missing keys.
 pub(super) fn read(keys: &Keys<'_>, theta: f64, positions: f64) -> Result<Rope, ModelConfigError> {
     let theta = keys.optional_positive("rope_theta")?.unwrap_or(theta);
-    // Where both stand in a file, transformers follows the older key.
+    // If a file has both, transformers follows the older key.
     let described = match keys.object("rope_scaling", "rope_scaling.")? {
         Some(described) => Some(described),
         None => keys.object("rope_parameters", "rope_parameters.")?,
@@ -28,7 +26,7 @@ pub(super) fn read(keys: &Keys<'_>, theta: f64, positions: f64) -> Result<Rope, 
     if described.value(partial).is_some_and(|value| value.as_f64() != Some(1.0)) {
         return Err(described.refuse(partial, "1"));
     }
-    // The oldest files call it `type`.
+    // The oldest files call the key `type`.
     let key = if described.value("rope_type").is_some() { "rope_type" } else { "type" };
     let scaling = match described.optional_text(key)?.unwrap_or("default") {
         "default" => RopeScaling::Default,
@@ -61,7 +59,7 @@ fn yarn(keys: &Keys<'_>, positions: f64) -> Result<RopeScaling, ModelConfigError
     let scales = (keys.optional_positive("mscale")?, keys.optional_positive("mscale_all_dim")?);
     let attention_factor = match (keys.optional_positive("attention_factor")?, scales) {
         (Some(given), _) => given,
-        (None, (Some(scale), Some(of_all))) => growth(scale) / growth(of_all),
+        (None, (Some(scale), Some(all_dim))) => growth(scale) / growth(all_dim),
         (None, _) => growth(1.0),
     };
     let beta_fast = keys.optional_positive("beta_fast")?.unwrap_or(YARN_BETA_FAST);
@@ -79,7 +77,7 @@ fn yarn(keys: &Keys<'_>, positions: f64) -> Result<RopeScaling, ModelConfigError
     })
 }
 
-/// The context of the first training; the model's own where the file does not say.
+/// Reads the context length of the original training. It defaults to the model's own.
 fn original_positions(keys: &Keys<'_>, positions: f64) -> Result<f64, ModelConfigError> {
     Ok(keys.optional_positive("original_max_position_embeddings")?.unwrap_or(positions))
 }

@@ -42,7 +42,7 @@ pub enum RewardReading {
 
 /// What a trajectory is paid.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RewardConfig {
+pub struct RewardRules {
     /// What is paid for.
     pub kind: RewardKind,
     /// Which text is read.
@@ -53,7 +53,7 @@ pub struct RewardConfig {
     pub structured: StructuredScores,
 }
 
-impl Default for RewardConfig {
+impl Default for RewardRules {
     fn default() -> Self {
         Self {
             kind: RewardKind::ExactMatch,
@@ -101,7 +101,7 @@ pub struct Reward {
 }
 
 /// Scores one trajectory.
-pub fn reward(trajectory: &Trajectory, golden: &[String], config: &RewardConfig) -> Reward {
+pub fn reward(trajectory: &Trajectory, golden: &[String], config: &RewardRules) -> Reward {
     let (answer, verdict) = match config.reading {
         RewardReading::Sampled => {
             let written: Vec<&str> = trajectory
@@ -127,7 +127,7 @@ pub fn score(
     answer: Option<String>,
     verdict: FormatVerdict,
     golden: &[String],
-    config: &RewardConfig,
+    config: &RewardRules,
 ) -> Reward {
     let read = answer.as_deref();
     let of_answer = |measure: fn(&str, &[String]) -> f64| read.map_or(0.0, |a| measure(a, golden));

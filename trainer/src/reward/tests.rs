@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::format::{FormatVerdict, of_reference_text, of_segments};
 use super::{
-    Reward, RewardConfig, RewardKind, RewardReading, StructuredScores, answer, matching, reward,
+    Reward, RewardKind, RewardReading, RewardRules, StructuredScores, answer, matching, reward,
     score,
 };
 use crate::golden;
@@ -112,10 +112,10 @@ fn outcome_vectors_pass() {
         for (kind, expected) in
             [(RewardKind::ExactMatch, case.em), (RewardKind::SubExactMatch, case.sub_em)]
         {
-            let config = RewardConfig {
+            let config = RewardRules {
                 kind,
                 wrong_answer_score: case.format_score,
-                ..RewardConfig::default()
+                ..RewardRules::default()
             };
             let scored = score(extracted.clone(), NO_VERDICT, &golden, &config);
             check_close(scored.score, expected, &case.text);
@@ -129,7 +129,7 @@ fn structured_score_vectors_pass() {
     assert!(!cases.is_empty());
     for case in cases {
         let golden = case.golden.list();
-        let config = RewardConfig {
+        let config = RewardRules {
             kind: RewardKind::Structured,
             reading: RewardReading::Reference,
             structured: StructuredScores {
@@ -137,7 +137,7 @@ fn structured_score_vectors_pass() {
                 final_answer: case.final_format_score,
                 retrieval: case.retrieval_score,
             },
-            ..RewardConfig::default()
+            ..RewardRules::default()
         };
         let verdict = of_reference_text(&case.text, &golden);
         assert_eq!(verdict.is_well_formed, case.valid, "{:?}", case.text);
@@ -204,7 +204,7 @@ const FOUND: (SegmentKind, &str) =
 const ANSWER: (SegmentKind, &str) = (Sampled, "<think>b</think> <answer>The Paris.</answer>\n");
 
 fn scored(segments: &[(SegmentKind, &str)], kind: RewardKind) -> Reward {
-    let config = RewardConfig { kind, ..RewardConfig::default() };
+    let config = RewardRules { kind, ..RewardRules::default() };
     reward(&trajectory(segments), &["Paris".to_owned()], &config)
 }
 
@@ -224,7 +224,7 @@ fn only_what_the_model_wrote_is_an_answer() {
     let open = (Sampled, "<think>a</think><answer><search>q</search>");
     check_default(&[PROMPT, open, FOUND, (Sampled, "Paris</answer>")], 0.0, 0.0);
     // The prompt's example is no answer of the model's.
-    let config = RewardConfig::default();
+    let config = RewardRules::default();
     let beijing = reward(&trajectory(&[PROMPT]), &["Beijing".to_owned()], &config);
     assert_eq!((beijing.score, beijing.answer), (0.0, None));
     // The last answer counts.
@@ -276,7 +276,7 @@ fn figures_are_reported_whatever_is_paid_for() {
 
 #[test]
 fn a_wrong_answer_may_be_paid_and_no_answer_never_is() {
-    let config = RewardConfig { wrong_answer_score: 0.1, ..RewardConfig::default() };
+    let config = RewardRules { wrong_answer_score: 0.1, ..RewardRules::default() };
     let golden = ["Paris".to_owned()];
     let wrong = trajectory(&[PROMPT, (Sampled, "<answer>Rome</answer>")]);
     check_close(reward(&wrong, &golden, &config).score, 0.1, "wrong");
@@ -286,7 +286,7 @@ fn a_wrong_answer_may_be_paid_and_no_answer_never_is() {
 
 #[test]
 fn the_reference_reading_takes_answers_from_passages() {
-    let config = RewardConfig { reading: RewardReading::Reference, ..RewardConfig::default() };
+    let config = RewardRules { reading: RewardReading::Reference, ..RewardRules::default() };
     let found = trajectory(&[PROMPT, SEARCH, FOUND]);
     check_close(reward(&found, &["Paris".to_owned()], &config).score, 1.0, "as the reference does");
 }

@@ -71,7 +71,8 @@ pub(super) fn save(
         RefusedBatch::Critic(sequences) => {
             let critic = learner.estimator.critic();
             let critic = critic.expect("only the critic's own update refuses its batch");
-            let parameters: Vec<(&String, &Tensor)> = critic.model.model.trained().iter().collect();
+            let parameters: Vec<(&String, &Tensor)> =
+                critic.model.network.trained().iter().collect();
             Tensor::write_safetensors(&parameters, folder.join(CRITIC_FILE))?;
             critic_tensors(sequences)
         }
@@ -219,7 +220,7 @@ pub(super) fn read_critic_batch(
         .with_context(|| format!("cannot read {}", path.display()))?;
     for (name, tensor) in tensors {
         let parameter = critic
-            .model
+            .network
             .trained_mut()
             .get_mut(&name)
             .with_context(|| format!("{}: unknown tensor {name}", path.display()))?;

@@ -9,7 +9,9 @@ use super::model::LoadedModel;
 use super::optimizer::{Applied, LearningRate, OptimizerSettings};
 use super::training::advantages::{Estimator, Valued, Values};
 use crate::algo::{Aggregation, GaeSteps, token_weights};
-use crate::critic::{Critic, CriticConfig, CriticSequence, CriticStatistics, critic_gradient};
+use crate::critic::{
+    Critic, CriticSequence, CriticStatistics, CriticUpdateConfig, critic_gradient,
+};
 use crate::policy::{Lora, MaskedTokens, Policy, Weights};
 use crate::stop::{StopFlag, Stopped, Uninterruptible};
 use crate::update::{
@@ -35,7 +37,7 @@ pub(crate) struct LearnerSettings {
 /// The settings by which the critic learns.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CriticSettings {
-    pub(crate) update: CriticConfig,
+    pub(crate) update: CriticUpdateConfig,
     pub(crate) rate: LearningRate,
     /// Seed of the value head.
     pub(crate) seed: u64,
@@ -147,7 +149,7 @@ impl Learner {
         let optimizer = settings.optimizer.start(model.policy.trained());
         let estimator = settings.estimator.map_critic(|critic| {
             let model = Critic::of_policy(&model.policy, critic.seed);
-            let optimizer = settings.optimizer.start(model.model.trained());
+            let optimizer = settings.optimizer.start(model.network.trained());
             TrainedCritic { model, optimizer, settings: *critic }
         });
         Self { model, reference, optimizer, estimator, settings }
@@ -352,7 +354,7 @@ impl TrainedCritic {
             let update = self.optimizer.updates;
             return Err(UpdateError::NotFinite { what: "value loss", update, value });
         }
-        let parameters = self.model.model.trained_mut();
+        let parameters = self.model.network.trained_mut();
         optimizer.apply(parameters, &mut self.optimizer, self.settings.rate)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tch::Tensor;
 
-use crate::update::{AdamW, AdamWConfig, MomentsPlace, UpdateError, clip_gradients, warmed_up};
+use crate::update::{AdamW, AdamWConfig, MomentsStorage, UpdateError, clip_gradients, warmed_up};
 
 /// A learning rate that rises to its peak and stays there.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +24,7 @@ impl LearningRate {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OptimizerSettings {
     pub(crate) constants: AdamWConfig,
-    pub(crate) moments: MomentsPlace,
+    pub(crate) moments: MomentsStorage,
     pub(crate) max_grad_norm: f64,
 }
 

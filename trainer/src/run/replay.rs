@@ -61,7 +61,7 @@ fn in_critic(
     sequences: &[CriticSequence],
     clip: f64,
 ) -> Option<NotFiniteAt> {
-    if let Some(parameter) = first_in_parameters(&critic.model) {
+    if let Some(parameter) = first_in_parameters(&critic.network) {
         let place = format!("of the critic, {}", parameter.place);
         return Some(NotFiniteAt { place, ..parameter });
     }
@@ -74,7 +74,7 @@ fn in_critic(
             }
         }
         let packed = [(&sequence.token_ids[..], &sequence.mask[..])];
-        let weights = critic.model.weights();
+        let weights = critic.network.weights();
         let valued = critic.values(decoder, &weights, &packed);
         let values = &valued.values;
         if values.numel() == 0 {
@@ -90,7 +90,7 @@ fn in_critic(
             }
         }
         valued.backward(&losses.mean(Kind::Float));
-        first_in_gradients(&critic.model)
+        first_in_gradients(&critic.network)
     });
-    in_sequences.or_else(|| largest_gradient(&critic.model))
+    in_sequences.or_else(|| largest_gradient(&critic.network))
 }

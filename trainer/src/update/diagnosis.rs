@@ -5,8 +5,8 @@ use std::fmt;
 
 use tch::{Kind, Tensor};
 
-use super::micro_batch::TrainSequence;
 use super::policy_update::{PackedTokens, PolicyUpdateConfig};
+use super::sequence::TrainSequence;
 use crate::policy::{
     Attention, Decoder, LayerSpan, PackedCausalAttention, Policy, Weights, token_statistics,
 };

@@ -3,6 +3,8 @@
 
 use tch::{Device, Kind, Tensor};
 
+use crate::policy::threads;
+
 /// Numbers that are worth a thread of their own.
 const THREAD_NUMBERS: usize = 1 << 16;
 
@@ -44,8 +46,7 @@ pub(super) fn step(numbers: Numbers<'_>, rule: &Rule) -> bool {
     }
     let (parameter, gradient) = (slice(parameter), slice(gradient));
     let (first, second) = (slice(first), slice(second));
-    let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
-    let part = parameter.len().div_ceil(threads.max(1)).max(THREAD_NUMBERS);
+    let part = parameter.len().div_ceil(threads()).max(THREAD_NUMBERS);
     let parts = parameter
         .chunks_mut(part)
         .zip(gradient.chunks_mut(part))

@@ -4,72 +4,6 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use crate::policy::{MaskedTokens, prompt_of};
-use crate::rollout::trajectory::Trajectory;
-
-/// One trajectory as the update sees it.
-#[derive(Clone, Debug)]
-pub struct TrainSequence {
-    pub token_ids: Vec<u32>,
-    /// True where a token was sampled, as long as `token_ids`.
-    pub mask: Vec<bool>,
-    /// Advantage of each trained token; empty in supervised training.
-    pub advantages: Vec<f32>,
-    /// Weight of each trained token's loss in the update; unused in supervised training.
-    pub weight: f64,
-    /// Log-probs of the trained tokens under the policy that the ratio is taken against; `None` if
-    /// that is the policy as it stands (one update per rollout).
-    pub old_log_probs: Option<Vec<f32>>,
-    /// Log-probs of the trained tokens under the frozen reference; `None` without a KL term.
-    pub reference_log_probs: Option<Vec<f32>>,
-    /// Log-probs as the sampler reported them.
-    pub sampler_log_probs: Vec<f32>,
-}
-
-impl TrainSequence {
-    /// What a trajectory gives to train on, still without advantages and weight.
-    pub fn of(trajectory: &Trajectory) -> Self {
-        Self {
-            token_ids: trajectory.token_ids(),
-            mask: trajectory.sampled_mask(),
-            advantages: Vec::new(),
-            weight: 0.0,
-            old_log_probs: None,
-            reference_log_probs: None,
-            sampler_log_probs: trajectory.sampled_log_probs(),
-        }
-    }
-
-    /// Tokens that are trained: sampled, and with a context (never the very first token).
-    pub fn trained_tokens(&self) -> usize {
-        self.mask.iter().skip(1).filter(|&&sampled| sampled).count()
-    }
-
-    /// True at every token after the prompt, observations included.
-    pub fn response_mask(&self) -> Vec<bool> {
-        let first = self.mask.iter().position(|&sampled| sampled).unwrap_or(self.mask.len());
-        (0..self.mask.len()).map(|position| position >= first).collect()
-    }
-
-    /// Trained tokens of each action, which is what was sampled between two tokens that were not.
-    pub fn action_tokens(&self) -> Vec<usize> {
-        let mut actions = Vec::new();
-        let mut before = false;
-        for &sampled in self.mask.iter().skip(1) {
-            match actions.last_mut() {
-                Some(count) if sampled && before => *count += 1,
-                _ if sampled => actions.push(1),
-                _ => {}
-            }
-            before = sampled;
-        }
-        actions
-    }
-
-    /// Ids and mask, as log-probs are computed from them.
-    pub fn packed(&self) -> MaskedTokens<'_> {
-        (&self.token_ids, &self.mask)
-    }
-}
 
 /// Groups sequences (by index) into passes of at most `max_tokens` rows; a longer sequence goes alone.
 /// Sequences with the same prompt follow each other, so that a pass has its rows once, and share a pass
@@ -115,23 +49,6 @@ pub fn micro_batches(sequences: &[MaskedTokens<'_>], max_tokens: usize) -> Vec<V
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn actions_are_runs_of_trained_tokens() {
-        let mut sequence = TrainSequence {
-            token_ids: vec![7; 8],
-            mask: vec![true, true, true, false, true, false, false, true],
-            advantages: Vec::new(),
-            weight: 0.0,
-            old_log_probs: None,
-            reference_log_probs: None,
-            sampler_log_probs: Vec::new(),
-        };
-        assert_eq!(sequence.action_tokens(), [2, 1, 1]);
-        assert_eq!(sequence.action_tokens().iter().sum::<usize>(), sequence.trained_tokens());
-        sequence.mask.fill(false);
-        assert!(sequence.action_tokens().is_empty());
-    }
 
     /// Sequences of a prompt of `prompt` tokens `id` and so many tokens in all, of which the rest are
     /// targets.

@@ -8,6 +8,7 @@ mod micro_batch;
 mod optimizer;
 mod policy_update;
 mod schedule;
+mod sequence;
 mod supervised;
 #[cfg(test)]
 mod tests;
@@ -16,12 +17,13 @@ pub use diagnosis::{
     NotFiniteAt, first_in, first_in_gradients, first_in_parameters, first_not_finite,
     largest_gradient,
 };
-pub use micro_batch::{TrainSequence, micro_batches};
-pub use optimizer::{AdamW, AdamWConfig, MomentsPlace, clip_gradients};
+pub use micro_batch::micro_batches;
+pub use optimizer::{AdamW, AdamWConfig, MomentsStorage, clip_gradients};
 pub use policy_update::{
     LikelihoodTerm, PolicyUpdateConfig, PolicyUpdateStatistics, policy_gradient, sequence_log_probs,
 };
 pub use schedule::warmed_up;
+pub use sequence::TrainSequence;
 pub use supervised::supervised_gradient;
 
 /// Why an update was refused.

@@ -17,7 +17,7 @@ pub struct AdamWConfig {
 
 /// Where the moments are kept and the update is computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum MomentsPlace {
+pub enum MomentsStorage {
     /// Beside the parameters.
     #[default]
     WithParameters,
@@ -42,13 +42,13 @@ impl AdamW {
     pub fn new(
         parameters: &BTreeMap<String, Tensor>,
         config: AdamWConfig,
-        place: MomentsPlace,
+        place: MomentsStorage,
     ) -> Self {
         let zeros = || {
             let zero = |tensor: &Tensor| {
                 let device = match place {
-                    MomentsPlace::WithParameters => tensor.device(),
-                    MomentsPlace::Host => Device::Cpu,
+                    MomentsStorage::WithParameters => tensor.device(),
+                    MomentsStorage::Host => Device::Cpu,
                 };
                 Tensor::zeros(tensor.size(), (tensor.kind(), device))
             };
@@ -73,14 +73,12 @@ impl AdamW {
         tch::no_grad(|| {
             for (name, parameter) in parameters {
                 let mut gradient = parameter.grad();
-                let (Some(first), Some(second)) =
-                    (self.first.get_mut(name), self.second.get_mut(name))
-                else {
-                    continue;
-                };
                 if !gradient.defined() {
                     continue;
                 }
+                let [first, second] = [&mut self.first, &mut self.second].map(|moments| {
+                    moments.get_mut(name).expect("`new` made moments for every parameter")
+                });
                 if first.device() == parameter.device() {
                     step_in_place(parameter, &mut gradient, first, second, &rule);
                 } else {
@@ -185,7 +183,7 @@ mod tests {
     fn follows_the_published_algorithm() {
         let config = AdamWConfig { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.1 };
         let mut parameters = one_parameter(3.0);
-        let mut optimizer = AdamW::new(&parameters, config, MomentsPlace::WithParameters);
+        let mut optimizer = AdamW::new(&parameters, config, MomentsStorage::WithParameters);
         let (mut weight, mut first, mut second) = (3.0_f64, 0.0, 0.0);
         for update in 1..=2 {
             parameters["weight"].square().sum(Kind::Float).backward();

@@ -2,7 +2,8 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::micro_batch::{TrainSequence, micro_batches};
+use super::micro_batch::micro_batches;
+use super::sequence::TrainSequence;
 use crate::algo::{
     KlEstimator, LikelihoodGate, Objective, PolicyInputs, TokenLayout, kl_estimate,
     likelihood_loss, policy_loss, truncated_importance,

@@ -2,7 +2,8 @@
 
 use tch::{Kind, Tensor};
 
-use super::micro_batch::{TrainSequence, micro_batches};
+use super::micro_batch::micro_batches;
+use super::sequence::TrainSequence;
 use crate::policy::{Decoder, MaskedTokens, Policy, ScoredPass};
 use crate::stop::{StopFlag, Stopped};
 

@@ -1,8 +1,8 @@
 //! Llama 2, 3, 3.1 and 3.2, and SmolLM2, which has the same architecture.
 
 use super::{Family, Features, rotary};
-use crate::policy::config::{Biases, ModelConfigError};
-use crate::policy::config_keys::Keys;
+use crate::policy::config_keys::{Keys, ModelConfigError};
+use crate::policy::layer_config::Biases;
 
 pub(super) const LLAMA: Family = Family {
     model_type: "llama",

@@ -1,8 +1,8 @@
-//! Mistral: every layer attends within `sliding_window`, if there is one.
+//! Mistral: every layer attends within `sliding_window`, if it is set.
 
 use super::{Family, Features, rotary};
-use crate::policy::config::{Biases, ModelConfigError};
-use crate::policy::config_keys::Keys;
+use crate::policy::config_keys::{Keys, ModelConfigError};
+use crate::policy::layer_config::Biases;
 
 pub(super) const MISTRAL: Family = Family {
     model_type: "mistral",

@@ -1,5 +1,5 @@
-//! The model families: for each a file that says what its `config.json` means in terms of the common
-//! parts. Nothing is computed here.
+//! The model families. Each has a file that translates its `config.json` into settings of the common parts.
+//! Nothing is computed here.
 
 mod llama;
 mod mistral;
@@ -7,25 +7,25 @@ mod qwen2;
 mod qwen3;
 mod smollm3;
 
-use super::config::{Biases, LayerConfig, ModelConfigError};
-use super::config_keys::Keys;
+use super::config_keys::{Keys, ModelConfigError};
+use super::layer_config::{Biases, LayerConfig};
 
-/// A family of models, by its `model_type`.
+/// A family of models, identified by its `model_type`.
 pub(super) struct Family {
     pub(super) model_type: &'static str,
-    /// The class of transformers that such a folder is loaded with.
+    /// The class of transformers that loads such a folder.
     architecture: &'static str,
-    /// Base of the rotary wavelengths if the file has none.
+    /// Default base of the rotary wavelengths.
     pub(super) rope_theta: f64,
-    /// Whether the head is the embedding if the file does not say.
+    /// `true` if the head is the embedding by default.
     pub(super) tied_embeddings: bool,
-    /// Width of a head if the file does not say; `hidden_size / num_attention_heads` if there is none.
+    /// Default width of a head. `None` means `hidden_size / num_attention_heads`.
     pub(super) head_dim: Option<i64>,
-    /// Reads what the family has of its own, for that many layers.
+    /// Reads the family's own settings for a number of layers.
     pub(super) features: fn(&Keys<'_>, usize) -> Result<Features, ModelConfigError>,
 }
 
-/// What a family has beyond dimensions.
+/// Settings of a family beyond dimensions.
 pub(super) struct Features {
     pub(super) biases: Biases,
     pub(super) query_key_norm: bool,
@@ -35,10 +35,10 @@ pub(super) struct Features {
 const FAMILIES: [&Family; 5] =
     [&llama::LLAMA, &qwen2::QWEN2, &qwen3::QWEN3, &mistral::MISTRAL, &smollm3::SMOLLM3];
 
-/// The family that `model_type` names.
+/// Finds the family of `model_type`.
 ///
 /// # Errors
-/// A type that is not among them, or an architecture other than its language model.
+/// Fails on an unknown type, or an architecture other than the family's language model.
 pub(super) fn of(keys: &Keys<'_>) -> Result<&'static Family, ModelConfigError> {
     let model_type = keys.text("model_type")?;
     let family = FAMILIES.into_iter().find(|family| family.model_type == model_type);
@@ -54,13 +54,13 @@ pub(super) fn of(keys: &Keys<'_>) -> Result<&'static Family, ModelConfigError> {
     Ok(family)
 }
 
-/// Layers that are all turned by position, with these windows.
+/// Creates layers with these windows that all use rotary positions.
 fn rotary(windows: Vec<Option<i64>>) -> Vec<LayerConfig> {
     windows.into_iter().map(|window| LayerConfig { rotary: true, window }).collect()
 }
 
-/// The window of each layer by `use_sliding_window`, `sliding_window` and `layer_types`; where the
-/// last is absent, `slides` says which layers have one.
+/// Reads the window of each layer from `use_sliding_window`, `sliding_window` and `layer_types`. Without the last,
+/// the layers for which `slides` returns `true` have a window.
 fn windows(
     keys: &Keys<'_>,
     layers: usize,

@@ -1,8 +1,8 @@
 //! Qwen2 and Qwen2.5: biases on queries, keys and values.
 
 use super::{Family, Features, rotary, windows};
-use crate::policy::config::{Biases, ModelConfigError};
-use crate::policy::config_keys::Keys;
+use crate::policy::config_keys::{Keys, ModelConfigError};
+use crate::policy::layer_config::Biases;
 
 pub(super) const QWEN2: Family = Family {
     model_type: "qwen2",
@@ -13,7 +13,7 @@ pub(super) const QWEN2: Family = Family {
     features,
 };
 
-/// Layers without a window where `max_window_layers` is absent.
+/// Default of `max_window_layers`, the number of layers without a window.
 const FULL_LAYERS: usize = 28;
 
 fn features(keys: &Keys<'_>, layers: usize) -> Result<Features, ModelConfigError> {
@@ -24,7 +24,7 @@ fn features(keys: &Keys<'_>, layers: usize) -> Result<Features, ModelConfigError
     })
 }
 
-/// Windows from layer `max_window_layers` on, despite its name; Qwen3 has the same.
+/// Reads the windows. Despite its name, `max_window_layers` is the first layer with one. Qwen3 does the same.
 pub(super) fn windows_above(
     keys: &Keys<'_>,
     layers: usize,

@@ -1,9 +1,9 @@
-//! Qwen3, dense: query and key heads are normed, and heads have a width of their own.
+//! Dense Qwen3: query and key heads are normed, and the width of heads is a setting of its own.
 
 use super::qwen2::windows_above;
 use super::{Family, Features, rotary};
-use crate::policy::config::{Biases, ModelConfigError};
-use crate::policy::config_keys::Keys;
+use crate::policy::config_keys::{Keys, ModelConfigError};
+use crate::policy::layer_config::Biases;
 
 pub(super) const QWEN3: Family = Family {
     model_type: "qwen3",

@@ -1,8 +1,8 @@
 //! SmolLM3: every fourth layer sees no positions (NoPE).
 
 use super::{Family, Features, windows};
-use crate::policy::config::{Biases, LayerConfig, ModelConfigError};
-use crate::policy::config_keys::Keys;
+use crate::policy::config_keys::{Keys, ModelConfigError};
+use crate::policy::layer_config::{Biases, LayerConfig};
 
 pub(super) const SMOLLM3: Family = Family {
     model_type: "smollm3",
@@ -13,7 +13,7 @@ pub(super) const SMOLLM3: Family = Family {
     features,
 };
 
-/// Every how many layers one is without positions where `no_rope_layer_interval` is absent.
+/// Default of `no_rope_layer_interval`: one in this many layers has no positions.
 const INTERVAL: i64 = 4;
 
 fn features(keys: &Keys<'_>, layers: usize) -> Result<Features, ModelConfigError> {
@@ -28,7 +28,7 @@ fn features(keys: &Keys<'_>, layers: usize) -> Result<Features, ModelConfigError
     })
 }
 
-/// Which layers turn queries and keys. `no_rope_layers` is 1 for those that do, despite its name.
+/// Returns `true` for the layers with rotary positions. Despite its name, `no_rope_layers` is 1 for those.
 fn rotary_layers(keys: &Keys<'_>, layers: usize) -> Result<Vec<bool>, ModelConfigError> {
     let Some(listed) = keys.optional_list("no_rope_layers")? else {
         let interval = keys.optional_count("no_rope_layer_interval")?.unwrap_or(INTERVAL) as usize;

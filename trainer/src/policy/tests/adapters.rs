@@ -1,4 +1,4 @@
-//! Low-rank adapters against what PEFT computed, their files, and how they begin.
+//! Checks of low-rank adapters against recordings from PEFT, of their files and of their initialisation.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,15 +12,15 @@ use tempfile::TempDir;
 use super::{BF16, F32, gap, packed_logits, tiny};
 use crate::golden;
 use crate::policy::{
-    ADAPTER_CONFIG_FILE, ADAPTER_FILE, AdapterFolder, BaseName, Compute, Decoder, Lora, LoraConfig,
-    LoraTargets, ModelPlace, Policy, ScoredPass, Weights, base_name, token_statistics,
+    ADAPTER_CONFIG_FILE, ADAPTER_FILE, AdapterConfig, AdapterFolder, BaseName, Compute, Decoder,
+    Lora, LoraTargets, ModelPlace, Policy, ScoredPass, Weights, base_name, token_statistics,
     write_adapters,
 };
 
 const RECORDINGS: [&str; 2] = ["lora-tiny-llama", "lora-tiny-qwen2"];
 const TOLERANCE: f64 = 1e-4;
 
-/// What PEFT computed.
+/// The results that PEFT computed.
 #[derive(Deserialize)]
 pub(crate) struct Expected {
     pub(crate) checkpoint: String,
@@ -40,7 +40,7 @@ fn tensors(path: &std::path::Path) -> BTreeMap<String, Tensor> {
     SafeTensors::deserialize(&bytes).unwrap().tensors().into_iter().map(tensor).collect()
 }
 
-/// A recorded model with its adapters beside it.
+/// Loads a recorded model with separate adapters.
 pub(crate) fn adapted(name: &str, compute: Compute) -> (Policy, Decoder, Expected) {
     let folder = golden::path(name);
     let place = ModelPlace::find(&folder, None).unwrap();
@@ -65,8 +65,8 @@ fn logits_are_those_of_peft_beside_and_merged() {
         assert!(merged.lora.is_none());
         let (plain, _) = tiny(&expected.checkpoint, F32);
         for (form, policy) in [("beside", &policy), ("merged", &merged)] {
-            for (index, found) in logits(policy, &decoder, &expected).iter().enumerate() {
-                let gap = gap(found, &expected.tensors[&format!("logits.{index}")]);
+            for (index, logits) in logits(policy, &decoder, &expected).iter().enumerate() {
+                let gap = gap(logits, &expected.tensors[&format!("logits.{index}")]);
                 assert!(gap < TOLERANCE, "{name}, {form}, sequence {index}: {gap}");
             }
         }
@@ -106,7 +106,7 @@ fn gradients_of_a_and_b_are_those_of_autograd_and_the_base_has_none() {
     }
 }
 
-/// What rolls out has the adapters in its weights, in the type that computes.
+/// Rollout weights have the adapters merged, in the compute type.
 #[test]
 fn rollouts_compute_what_training_computes() {
     for name in RECORDINGS {
@@ -119,27 +119,30 @@ fn rollouts_compute_what_training_computes() {
                 targets.iter().map(|(ids, mask)| (*ids, &mask[..])).collect();
             let score =
                 |weights: &Weights| token_statistics(&decoder, weights, &packed, 1.0).log_probs;
-            let (one, other) = (score(&policy.detached_weights()), score(&policy.weights()));
-            let found = gap(&one, &other);
-            assert!(found < tolerance, "{name}, {compute:?}: {found}");
-            // The copy is apart from what is trained, as far as that changes it.
+            let (merged, trained) = (score(&policy.detached_weights()), score(&policy.weights()));
+            let distance = gap(&merged, &trained);
+            assert!(distance < tolerance, "{name}, {compute:?}: {distance}");
+            // Training the adapters does not change the copy.
             let before = policy.detached_weights();
             tch::no_grad(|| {
                 for tensor in policy.trained_mut().values_mut() {
                     let _ = tensor.g_mul_scalar_(-1.5);
                 }
             });
-            assert!(gap(&score(&before), &one) < 1e-12, "{name}: rollouts moved with the adapters");
+            assert!(
+                gap(&score(&before), &merged) < 1e-12,
+                "{name}: rollouts moved with the adapters"
+            );
             let after = logits(&policy, &decoder, &expected);
             assert!(gap(&after[0], &beside[0]) > 0.1, "{name}: nothing moved");
         }
     }
 }
 
-const CONFIG: LoraConfig =
-    LoraConfig { rank: 8, alpha: 16.0, rank_stabilised: false, targets: LoraTargets::ALL };
+const CONFIG: AdapterConfig =
+    AdapterConfig { rank: 8, alpha: 16.0, rank_stabilised: false, targets: LoraTargets::ALL };
 
-fn fresh(policy: &Policy, config: LoraConfig, seed: u64) -> Lora {
+fn fresh(policy: &Policy, config: AdapterConfig, seed: u64) -> Lora {
     let base = BaseName { name: "base".to_owned(), revision: None };
     Lora::new(&policy.config, config, base, seed)
 }
@@ -149,16 +152,16 @@ fn new_adapters_change_nothing_and_are_drawn_by_the_seed() {
     let (mut policy, decoder) = tiny("qwen2-tiny", F32);
     let expected: Expected = golden::read("lora-tiny-qwen2/expected.json");
     let before = logits(&policy, &decoder, &expected);
-    let [one, same, other] = [1, 1, 2].map(|seed| fresh(&policy, CONFIG, seed));
-    assert!(one.is_zero());
-    assert_eq!(one.parameters.len(), 2 * 7 * policy.config.layers.len());
+    let [first, same, other] = [1, 1, 2].map(|seed| fresh(&policy, CONFIG, seed));
+    assert!(first.is_zero());
+    assert_eq!(first.parameters.len(), 2 * 7 * policy.config.layers.len());
     let mut distinct = std::collections::BTreeSet::new();
-    for (name, tensor) in &one.parameters {
+    for (name, tensor) in &first.parameters {
         assert_eq!(tensor, &same.parameters[name], "{name}");
         if name.ends_with("lora_A.weight") {
             assert!(tensor != &other.parameters[name], "{name}");
             distinct.insert(tensor.double_value(&[0, 0]).to_bits());
-            // Evenly between plus and minus 1 / sqrt(inputs): a deviation of that over sqrt(3).
+            // Uniform between plus and minus 1 / sqrt(inputs), so the deviation is that bound over sqrt(3).
             let bound = 1.0 / (tensor.size()[1] as f64).sqrt();
             let largest = tensor.abs().max().double_value(&[]);
             assert!(largest <= bound && largest > 0.9 * bound, "{name}: {largest} of {bound}");
@@ -166,17 +169,17 @@ fn new_adapters_change_nothing_and_are_drawn_by_the_seed() {
             assert!((deviation - 1.0).abs() < 0.2, "{name}: {deviation}");
         }
     }
-    assert_eq!(distinct.len(), one.parameters.len() / 2, "modules share their draws");
-    policy.adapt(one);
-    for (found, before) in logits(&policy, &decoder, &expected).iter().zip(&before) {
-        assert!(gap(found, before) < 1e-12);
+    assert_eq!(distinct.len(), first.parameters.len() / 2, "modules share their draws");
+    policy.adapt(first);
+    for (after, before) in logits(&policy, &decoder, &expected).iter().zip(&before) {
+        assert!(gap(after, before) < 1e-12);
     }
 }
 
 #[test]
 fn the_scale_is_that_of_the_papers() {
     assert!((CONFIG.scale() - 2.0).abs() < 1e-12);
-    let stabilised = LoraConfig { rank: 16, rank_stabilised: true, ..CONFIG };
+    let stabilised = AdapterConfig { rank: 16, rank_stabilised: true, ..CONFIG };
     assert!((stabilised.scale() - 4.0).abs() < 1e-12);
 }
 
@@ -196,7 +199,7 @@ fn written_adapters_are_read_again() {
     }
 }
 
-/// A folder with the recorded adapters, of which `change` changes the configuration.
+/// Copies the recorded adapters into a folder and applies `change` to their configuration.
 fn changed(change: impl FnOnce(&mut Value)) -> TempDir {
     let (recorded, folder) = (golden::path("lora-tiny-llama"), TempDir::new().unwrap());
     fs::copy(recorded.join(ADAPTER_FILE), folder.path().join(ADAPTER_FILE)).unwrap();
@@ -220,6 +223,7 @@ fn adapters_of_another_kind_are_refused_by_name() {
         ("modules_to_save", json!(["lm_head"]), &["modules_to_save is [\"lm_head\"]"]),
         ("r", json!(0), &["r is 0", "at least 1"]),
         ("r", json!(4), &["lora_A.weight has shape [3, 24]", "[4, 24]"]),
+        ("use_rslora", json!("yes"), &["use_rslora is \"yes\"", "true or false"]),
         ("lora_alpha", Value::Null, &["lora_alpha is null", "above 0"]),
         ("target_modules", json!(["q_proj", "lm_head"]), &["lm_head", "k_proj", "all-linear"]),
         ("target_modules", json!(["q_proj"]), &["a tensor is base_model.model.model.layers.0."]),
@@ -241,7 +245,7 @@ fn adapters_of_another_kind_are_refused_by_name() {
     assert!(message.contains("has shape"), "{message}");
     fs::write(folder.path().join(ADAPTER_CONFIG_FILE), "[").unwrap();
     let message = Policy::load(folder.path(), F32).unwrap_err().to_string();
-    assert!(message.contains("adapter_config.json: the file is no JSON object"), "{message}");
+    assert!(message.contains("adapter_config.json: the file is not a JSON object"), "{message}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Configurations as published models have them, in the forms of several versions of transformers.
+//! Configurations of published models, in the forms that several versions of transformers write.
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -12,8 +12,8 @@ fn read(config: &Value) -> ModelConfig {
     ModelConfig::read(folder.path()).unwrap()
 }
 
-/// `changes` on top of `base`.
-fn with(base: &Value, changes: &Value) -> Value {
+/// Applies `changes` to a copy of `base`.
+fn changed(base: &Value, changes: &Value) -> Value {
     let mut config = base.clone();
     for (key, value) in changes.as_object().unwrap() {
         config[key.as_str()] = value.clone();
@@ -43,7 +43,7 @@ fn llama() -> Value {
 fn llama_is_read_with_its_scaled_rotary_embeddings() {
     let scaling = json!({"factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0,
                          "original_max_position_embeddings": 8192, "rope_type": "llama3"});
-    let older = read(&with(&llama(), &json!({"rope_scaling": scaling})));
+    let older = read(&changed(&llama(), &json!({"rope_scaling": scaling})));
     assert_eq!(older.layers, vec![FULL; 16]);
     assert_eq!((older.heads, older.key_value_heads, older.head_dim), (32, 8, 64));
     assert!(older.tied_embeddings && !older.query_key_norm);
@@ -56,7 +56,7 @@ fn llama_is_read_with_its_scaled_rotary_embeddings() {
     };
     assert_eq!(older.rope, Rope { theta: 500_000.0, scaling: expected });
 
-    let mut newer = with(&llama(), &json!({"rope_parameters": scaling, "rope_theta": null}));
+    let mut newer = changed(&llama(), &json!({"rope_parameters": scaling, "rope_theta": null}));
     newer["rope_parameters"]["rope_theta"] = json!(500_000.0);
     assert_eq!(read(&newer).rope, older.rope);
 }
@@ -90,17 +90,17 @@ fn qwen2_has_biases_and_windows_only_where_they_are_used() {
     assert_eq!(config.biases, Biases { query_key_value: true, ..Biases::default() });
     assert_eq!((config.head_dim, config.rope), (128, plain(1_000_000.0)));
 
-    let config = read(&with(&published, &json!({"use_sliding_window": true})));
+    let config = read(&changed(&published, &json!({"use_sliding_window": true})));
     let windows: Vec<Option<i64>> = config.layers.iter().map(|layer| layer.window).collect();
     assert!(windows[..34].iter().all(Option::is_none), "{windows:?}");
     assert_eq!(windows[34..], [Some(32_768); 2]);
 }
 
 #[test]
-fn yarn_gets_what_the_paper_recommends_where_the_file_does_not_say() {
+fn yarn_defaults_to_what_the_paper_recommends() {
     let scaling =
         json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32_768});
-    let config = read(&with(&llama(), &json!({"rope_scaling": scaling})));
+    let config = read(&changed(&llama(), &json!({"rope_scaling": scaling})));
     let RopeScaling::Yarn { attention_factor, beta_fast, beta_slow, truncate, .. } =
         config.rope.scaling
     else {
@@ -139,7 +139,7 @@ fn mistral_has_a_window_on_every_layer_or_none() {
     });
     let windowed = LayerConfig { rotary: true, window: Some(4096) };
     assert_eq!(read(&published).layers, vec![windowed; 32]);
-    let config = read(&with(&published, &json!({"sliding_window": null, "head_dim": 128})));
+    let config = read(&changed(&published, &json!({"sliding_window": null, "head_dim": 128})));
     assert_eq!(config.layers, vec![FULL; 32]);
 }
 

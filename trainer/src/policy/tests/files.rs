@@ -1,4 +1,4 @@
-//! Model folders: what is written is read again, and what cannot be read says why.
+//! Round trips of model folders, and the messages for folders that cannot be read.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::policy::{Policy, weight_files, write_weights};
 const SAMPLE: &str = "llama-tiny-tied";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// A copy of a recorded checkpoint.
+/// Copies a recorded checkpoint into a new folder.
 fn copy() -> TempDir {
     let folder = TempDir::new().unwrap();
     for file in ["config.json", "model.safetensors"] {
@@ -24,7 +24,7 @@ fn copy() -> TempDir {
     folder
 }
 
-/// The message with which a folder is refused.
+/// Returns the message with which a folder is refused.
 #[track_caller]
 fn refusal(folder: &Path) -> String {
     Policy::load(folder, F32).unwrap_err().to_string()
@@ -38,7 +38,7 @@ fn check_refusal(folder: &TempDir, parts: &[&str]) {
     }
 }
 
-/// A copy in which the tensor `name` is left out, or stored with another type and shape.
+/// Copies a checkpoint without the tensor `name`, or with another type and shape of it.
 fn with_tensor(name: &str, stored: Option<(Dtype, Vec<usize>)>) -> TempDir {
     let folder = copy();
     let path = folder.path().join("model.safetensors");
@@ -58,7 +58,7 @@ fn with_tensor(name: &str, stored: Option<(Dtype, Vec<usize>)>) -> TempDir {
     folder
 }
 
-/// Sizes of the files that weights are split into, and how many files that makes at least.
+/// Size limits for splitting weights, each with the least number of files it must give.
 const SHARDS: [(usize, usize); 3] = [(usize::MAX, 1), (5_000, 2), (1, 10)];
 
 #[test]
@@ -71,8 +71,8 @@ fn weights_are_read_as_they_were_written() {
                 let config = golden::path(checkpoint).join("config.json");
                 std::fs::copy(config, folder.path().join("config.json")).unwrap();
                 write_weights(folder.path(), &policy.parameters, kind, shard_bytes_max).unwrap();
-                let found = weight_files(folder.path()).unwrap().len();
-                assert!(found >= files && (files > 1 || found == 1), "{checkpoint}: {found}");
+                let written = weight_files(folder.path()).unwrap().len();
+                assert!(written >= files && (files > 1 || written == 1), "{checkpoint}: {written}");
                 let again = Policy::load(folder.path(), F32).unwrap();
                 check_cast(&again, &policy, kind, checkpoint);
             }
@@ -80,7 +80,7 @@ fn weights_are_read_as_they_were_written() {
     }
 }
 
-/// `again` holds the weights of `policy` as `kind` rounds them.
+/// Checks that `again` holds the weights of `policy`, rounded to `kind`.
 fn check_cast(again: &Policy, policy: &Policy, kind: Kind, name: &str) {
     assert!(again.parameters.keys().eq(policy.parameters.keys()), "{name}");
     assert_eq!(again.parameter_count(), policy.parameter_count());
@@ -93,7 +93,7 @@ fn check_cast(again: &Policy, policy: &Policy, kind: Kind, name: &str) {
     }
 }
 
-/// As transformers writes them: `model-00001-of-00002.safetensors` and so on, none above the limit.
+/// Files are named as by transformers, `model-00001-of-00002.safetensors` and so on, and none exceeds the limit.
 #[test]
 fn split_weights_are_indexed() {
     let (policy, _) = tiny(SAMPLE, F32);
@@ -118,7 +118,7 @@ fn split_weights_are_indexed() {
     assert_eq!(named, policy.parameters.len());
 }
 
-/// A copy whose weights are in several files, with an index changed by `change`.
+/// Copies a checkpoint with its weights in several files and applies `change` to the index.
 fn with_index(change: impl FnOnce(&mut Value)) -> TempDir {
     let (policy, _) = tiny(SAMPLE, F32);
     let folder = copy();
@@ -180,7 +180,7 @@ fn a_tensor_that_is_missing_or_misshapen_is_named() {
     let name = "model.layers.1.mlp.down_proj.weight";
     check_refusal(&with_tensor(name, None), &[&format!("tensor {name} is missing")]);
     let turned = with_tensor(name, Some((Dtype::F32, vec![64, 32])));
-    check_refusal(&turned, &[name, "has shape [64, 32]", "asks for [32, 64]"]);
+    check_refusal(&turned, &[name, "has shape [64, 32]", "requires [32, 64]"]);
     let integers = with_tensor(name, Some((Dtype::I64, vec![32, 64])));
     check_refusal(&integers, &[name, "I64", "accepted: F32, F16, BF16"]);
 }

@@ -1,4 +1,4 @@
-//! The decoder, its gradients and its files against what `transformers` computed.
+//! Checks of the decoder, its gradients and its files against recordings from `transformers`.
 
 pub(crate) mod adapters;
 mod configurations;
@@ -12,9 +12,8 @@ use tch::{Device, Kind, Tensor};
 use super::{Compute, Decoder, PackedCausalAttention, Policy};
 use crate::golden;
 
-/// Recorded checkpoints: every family; tied and untied embeddings, one query head a key head and
-/// several, head widths of their own, biases, every way of turning heads, windows and layers without
-/// positions.
+/// Recorded checkpoints. They cover every family, tied and untied embeddings, one and several query heads per key
+/// head, explicit head widths, biases, every rotary scaling, windows, and layers without positions.
 pub(crate) const CHECKPOINTS: [&str; 11] = [
     "llama-tiny-tied",
     "llama-tiny-untied",
@@ -32,14 +31,14 @@ pub(crate) const CHECKPOINTS: [&str; 11] = [
 pub(crate) const F32: Compute = Compute { device: Device::Cpu, kind: Kind::Float };
 pub(crate) const BF16: Compute = Compute { device: Device::Cpu, kind: Kind::BFloat16 };
 
-/// One of [`CHECKPOINTS`] and a decoder for as many tokens as it takes.
+/// Loads one of [`CHECKPOINTS`] and a decoder for its longest context.
 pub(crate) fn tiny(name: &str, compute: Compute) -> (Policy, Decoder) {
     let policy = Policy::load(&golden::path(name), compute).unwrap();
     let decoder = Decoder::new(&policy.config, policy.config.max_positions, compute.device);
     (policy, decoder)
 }
 
-/// Logits of every token of each sequence, `[tokens, vocab]`, from one pass over all of them.
+/// Computes the logits of every token of each sequence, `[tokens, vocab]`, in one pass over all sequences.
 pub(crate) fn packed_logits(
     policy: &Policy,
     decoder: &Decoder,
@@ -59,9 +58,9 @@ pub(crate) fn packed_logits(
     Decoder::logits(&weights, &hidden).split_with_sizes(&lengths[..], 0)
 }
 
-/// Largest difference of two tensors of the same shape.
+/// Returns the largest difference between two tensors of the same shape.
 #[track_caller]
-pub(crate) fn gap(one: &Tensor, other: &Tensor) -> f64 {
-    assert_eq!(one.size(), other.size());
-    tch::no_grad(|| (one - other).abs().max().double_value(&[]))
+pub(crate) fn gap(left: &Tensor, right: &Tensor) -> f64 {
+    assert_eq!(left.size(), right.size());
+    tch::no_grad(|| (left - right).abs().max().double_value(&[]))
 }

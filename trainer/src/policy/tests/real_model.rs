@@ -1,4 +1,4 @@
-//! The converted model against what `transformers` computes with it.
+//! Checks of the converted model against results of `transformers`.
 
 use std::path::PathBuf;
 
@@ -41,7 +41,7 @@ fn model_folder() -> PathBuf {
     let repository = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
     let folder = PathBuf::from(repository).join(".cache/models/smollm2-135m-instruct");
     let weights = folder.join("model.safetensors");
-    assert!(weights.is_file(), "{} is not there: run `make setup` first", weights.display());
+    assert!(weights.is_file(), "{} does not exist: run `make setup` first", weights.display());
     folder
 }
 
@@ -66,15 +66,16 @@ fn real_model_vectors_pass() {
     check_continuations(&policy, decoder, &cases, &tokenizer);
 }
 
-/// Log-probs of the text's own tokens and the best next ones.
+/// Checks the log-probs of the text's own tokens, and the best next tokens.
 fn check_distributions(case: &Case, logits: &Tensor, tokenizer: &Tokenizer) {
     let name = &case.text;
     let log_probs = logits.log_softmax(-1, Kind::Float);
     let tokens = case.ids.len() as i64;
     assert_eq!(case.log_probs.len() as i64, tokens - 1);
     for (index, &expected) in case.log_probs.iter().enumerate() {
-        let found = log_probs.double_value(&[index as i64, i64::from(case.ids[index + 1])]);
-        assert!((found - f64::from(expected)).abs() < TOLERANCE, "{name:?} {index}: {found}");
+        let log_prob = log_probs.double_value(&[index as i64, i64::from(case.ids[index + 1])]);
+        let gap = (log_prob - f64::from(expected)).abs();
+        assert!(gap < TOLERANCE, "{name:?} {index}: {log_prob}");
     }
     let (_, order) = logits.get(tokens - 1).topk(case.top.len() as i64, 0, true, true);
     for (rank, top) in case.top.iter().enumerate() {
@@ -87,7 +88,7 @@ fn check_distributions(case: &Case, logits: &Tensor, tokenizer: &Tokenizer) {
     }
 }
 
-/// The engine's greedy text, all cases in one batch.
+/// Checks the engine's greedy text, with all cases in one batch.
 fn check_continuations(policy: &Policy, decoder: Decoder, cases: &[Case], tokenizer: &Tokenizer) {
     let config = BuiltinEngineConfig {
         max_sequences: cases.len(),

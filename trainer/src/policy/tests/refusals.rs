@@ -1,4 +1,4 @@
-//! Configurations that are refused: the message names the key, the value and what is accepted.
+//! Refused configurations. Each message names the key, the value and the accepted values.
 
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use crate::golden;
 use crate::policy::ModelConfig;
 
-/// The message with which a recorded configuration is refused after a change.
+/// Applies `change` to a recorded configuration and returns the message with which it is refused.
 #[track_caller]
 fn refusal(checkpoint: &str, change: impl FnOnce(&mut Map<String, Value>)) -> String {
     let bytes = std::fs::read(golden::path(checkpoint).join("config.json")).unwrap();
@@ -18,7 +18,7 @@ fn refusal(checkpoint: &str, change: impl FnOnce(&mut Map<String, Value>)) -> St
     ModelConfig::read(folder.path()).unwrap_err().to_string()
 }
 
-/// Cases are (key, value, parts of the message beside the key).
+/// Checks the messages of several changes. A case is a key, a value, and parts of the message besides the key.
 #[track_caller]
 fn check_refusals<const N: usize>(checkpoint: &str, cases: [(&str, Value, &[&str]); N]) {
     for (key, value, parts) in cases {
@@ -54,7 +54,7 @@ fn a_configuration_without_a_key_names_it() {
 }
 
 #[test]
-fn dimensions_that_cannot_be_are_refused() {
+fn impossible_dimensions_are_refused() {
     check_refusals(
         "llama-tiny-tied",
         [
@@ -77,7 +77,7 @@ fn dimensions_that_cannot_be_are_refused() {
 }
 
 #[test]
-fn an_architecture_that_is_not_computed_is_refused_with_what_is() {
+fn an_unsupported_architecture_is_refused_with_the_supported_ones() {
     let families = "accepted: llama, qwen2, qwen3, mistral, smollm3";
     check_refusals(
         "llama-tiny-tied",
@@ -94,7 +94,7 @@ fn an_architecture_that_is_not_computed_is_refused_with_what_is() {
 }
 
 #[test]
-fn rotary_embeddings_that_are_not_computed_are_refused() {
+fn unsupported_rotary_embeddings_are_refused() {
     let types = "accepted: default, linear, llama3 or yarn";
     for key in ["rope_scaling", "rope_parameters"] {
         let stretched = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0,
@@ -123,7 +123,7 @@ fn rotary_embeddings_that_are_not_computed_are_refused() {
 }
 
 #[test]
-fn layers_that_are_not_described_are_refused() {
+fn incomplete_descriptions_of_layers_are_refused() {
     let both = "full_attention or sliding_attention for each";
     let unset = "unless use_sliding_window and sliding_window are set";
     check_refusals(

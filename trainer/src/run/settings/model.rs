@@ -6,7 +6,7 @@ use tch::Kind;
 
 use crate::checkpoint::SaveForm;
 use crate::config::{ActivationCheckpoints, CheckpointDtype, ComputeDtype, Config, DeviceChoice};
-use crate::policy::LoraConfig;
+use crate::policy::AdapterConfig;
 use crate::token::ChatDate;
 
 /// The settings by which a model is loaded.
@@ -26,7 +26,7 @@ pub(crate) struct ModelSettings {
     /// Prompts are wanted in the model's chat template.
     pub(crate) chat: bool,
     /// The adapters to train; without them the model's own weights are trained.
-    pub(crate) adapters: Option<LoraConfig>,
+    pub(crate) adapters: Option<AdapterConfig>,
     /// Seed of new adapters.
     pub(crate) seed: u64,
 }
@@ -49,9 +49,9 @@ pub(crate) fn model(config: &Config) -> ModelSettings {
 }
 
 /// Returns the adapters that `config` trains, if any.
-fn adapters(config: &Config) -> Option<LoraConfig> {
+fn adapters(config: &Config) -> Option<AdapterConfig> {
     let lora = &config.lora;
-    (lora.rank > 0).then_some(LoraConfig {
+    (lora.rank > 0).then_some(AdapterConfig {
         rank: lora.rank,
         alpha: lora.alpha,
         rank_stabilised: lora.rslora,

@@ -4,13 +4,13 @@ use crate::algo::{
     AdvantageEstimator, ClipRange, Discount, GaeSteps, KlTarget, Objective, TokenEstimator,
 };
 use crate::config::{Compat, Config, KlControllerKind, KlPlacement, PolicyLossKind};
-use crate::critic::CriticConfig;
+use crate::critic::CriticUpdateConfig;
 use crate::run::learner::{CriticSettings, LearnerSettings, UpdateSchedule};
 use crate::run::optimizer::{LearningRate, OptimizerSettings};
 use crate::run::training::advantages::Estimator;
 use crate::run::training::divergence::{Divergence, KlWeight};
 use crate::run::training::score::Scoring;
-use crate::update::{AdamWConfig, LikelihoodTerm, MomentsPlace, PolicyUpdateConfig};
+use crate::update::{AdamWConfig, LikelihoodTerm, MomentsStorage, PolicyUpdateConfig};
 
 use super::reward;
 
@@ -86,7 +86,11 @@ pub(crate) fn optimizer(config: &Config) -> OptimizerSettings {
             epsilon: optimizer.epsilon,
             weight_decay: optimizer.weight_decay,
         },
-        moments: if optimizer.offload { MomentsPlace::Host } else { MomentsPlace::WithParameters },
+        moments: if optimizer.offload {
+            MomentsStorage::Host
+        } else {
+            MomentsStorage::WithParameters
+        },
         max_grad_norm: optimizer.max_grad_norm,
     }
 }
@@ -129,7 +133,7 @@ fn estimator(config: &Config) -> Estimator<CriticSettings> {
                 Compat::SearchR1 => GaeSteps::All,
             },
             critic: CriticSettings {
-                update: CriticConfig {
+                update: CriticUpdateConfig {
                     clip: config.critic.clip,
                     tokens_per_micro_batch: config.update.tokens_per_micro_batch,
                 },

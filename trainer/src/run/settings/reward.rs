@@ -2,12 +2,12 @@
 
 use crate::algo::OverlongPenalty;
 use crate::config::{Compat, Config};
-use crate::reward::{RewardConfig, RewardReading, StructuredScores};
+use crate::reward::{RewardReading, RewardRules, StructuredScores};
 use crate::run::training::score::Scoring;
 
 /// Returns how `config` rewards a trajectory.
-pub(crate) fn reward(config: &Config) -> RewardConfig {
-    RewardConfig {
+pub(crate) fn reward(config: &Config) -> RewardRules {
+    RewardRules {
         kind: config.reward.kind,
         reading: match config.compat {
             Compat::None => RewardReading::Sampled,
@@ -18,7 +18,7 @@ pub(crate) fn reward(config: &Config) -> RewardConfig {
             final_answer: config.reward.final_format_score,
             retrieval: config.reward.retrieval_score,
         },
-        ..RewardConfig::default()
+        ..RewardRules::default()
     }
 }
 

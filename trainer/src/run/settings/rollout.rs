@@ -8,7 +8,7 @@ use shared::retry::RetryPolicy;
 
 use crate::config::{Compat, Config, EngineKind};
 use crate::engine::{Dialect, RunnerChoice, Sampling};
-use crate::reward::RewardConfig;
+use crate::reward::RewardRules;
 use crate::rollout::observation::ObservationBudget;
 use crate::rollout::scheduler::{RolloutSettings, default_stop_rule, reference_stop_rule};
 use crate::search::http::HttpSearcher;
@@ -84,7 +84,7 @@ pub(crate) struct EvalSettings {
     pub(crate) searcher: SearcherSettings,
     pub(crate) engine: EngineSettings,
     pub(crate) episodes: RolloutSettings,
-    pub(crate) reward: RewardConfig,
+    pub(crate) reward: RewardRules,
 }
 
 /// The retriever that searches are sent to.

@@ -38,7 +38,7 @@ pub(super) fn restore(
     checkpoint::restore_policy(folder, &mut learner.model.policy)?;
     checkpoint::restore_moments(folder, state, &mut learner.optimizer)?;
     if let Some(critic) = learner.estimator.critic_mut() {
-        let parameters = critic.model.model.trained_mut();
+        let parameters = critic.model.network.trained_mut();
         checkpoint::restore_critic(folder, state, parameters, &mut critic.optimizer)?;
     }
     Ok(())
@@ -86,7 +86,7 @@ pub(super) fn save(
     let critic = learner.estimator.critic();
     let parts = ResumeParts {
         optimizer: &learner.optimizer,
-        critic: critic.map(|critic| (critic.model.model.trained(), &critic.optimizer)),
+        critic: critic.map(|critic| (critic.model.network.trained(), &critic.optimizer)),
         state,
     };
     let (policy, place) = (&learner.model.policy, &learner.model.place);

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use crate::algo::{OverlongPenalty, overlong_penalty, uniform_groups};
 use crate::data::Example;
-use crate::reward::{Reward, RewardConfig, reward};
+use crate::reward::{Reward, RewardRules, reward};
 use crate::rollout::trajectory::Trajectory;
 
 /// The rules by which trajectories are scored.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scoring {
-    pub(crate) reward: RewardConfig,
+    pub(crate) reward: RewardRules,
     /// The penalty for length, if there is one.
     pub(crate) overlong: Option<OverlongPenalty>,
 }
@@ -148,7 +148,7 @@ mod tests {
         let examples = ["Ada", "Bob", "Cid", "Dan"].map(example);
         let examples: Vec<&Example> = examples.iter().collect();
         let scoring = Scoring {
-            reward: RewardConfig { kind: RewardKind::ExactMatch, ..RewardConfig::default() },
+            reward: RewardRules { kind: RewardKind::ExactMatch, ..RewardRules::default() },
             overlong: Some(OverlongPenalty { limit_tokens: 8, buffer_tokens: 4, most: 0.5 }),
         };
         let scored = score(&trajectories, &examples, &scoring);
@@ -168,7 +168,7 @@ mod tests {
     fn without_a_penalty_the_score_is_the_reward() {
         let trajectories = [trajectory(0, "Ada", 900, EndReason::Answered)];
         let example = example("Ada");
-        let scoring = Scoring { reward: RewardConfig::default(), overlong: None };
+        let scoring = Scoring { reward: RewardRules::default(), overlong: None };
         assert_eq!(score(&trajectories, &[&example], &scoring).scores, [1.0]);
     }
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::policy::tests::BF16;
-use crate::update::{AdamW, AdamWConfig, MomentsPlace};
+use crate::update::{AdamW, AdamWConfig, MomentsStorage};
 
 const WITH_ALL_TERMS: PolicyUpdateConfig = PolicyUpdateConfig {
     kl_coefficient: 0.1,
@@ -139,7 +139,7 @@ fn layers_computed_again_train_as_kept_ones_do() {
         let before: Vec<Tensor> =
             policy.parameters.values().map(|tensor| tensor.detach().copy()).collect();
         let settings = AdamWConfig { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.01 };
-        let mut optimizer = AdamW::new(&policy.parameters, settings, MomentsPlace::default());
+        let mut optimizer = AdamW::new(&policy.parameters, settings, MomentsStorage::default());
         let config = PolicyUpdateConfig { tokens_per_micro_batch: 30, ..WITH_ALL_TERMS };
         for _ in 0..4 {
             policy_gradient(&policy, &decoder, &groups(), &config);

@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 use super::{gradients, policy_gradient};
 use crate::algo::{Aggregation, ClipRange, KlEstimator, LikelihoodGate, Objective, token_weights};
 use crate::critic::{
-    Critic, CriticConfig, CriticSequence, HEAD_BIAS, HEAD_WEIGHT, critic_gradient,
+    Critic, CriticSequence, CriticUpdateConfig, HEAD_BIAS, HEAD_WEIGHT, critic_gradient,
 };
 use crate::golden;
 use crate::policy::tests::adapters::adapted;
@@ -184,7 +184,7 @@ fn a_critic_update_has_the_gradients_of_autograd() {
     let mut critic = Critic::of_policy(&policy, 0);
     for (name, recorded) in [(HEAD_WEIGHT, "head.weight"), (HEAD_BIAS, "head.bias")] {
         let head = tensors[recorded].copy().set_requires_grad(true);
-        critic.model.parameters.insert(name.to_owned(), head);
+        critic.network.parameters.insert(name.to_owned(), head);
     }
     let batch = &recorded.batch;
     let sequences: Vec<CriticSequence> = (0..batch.sequences.len())
@@ -195,10 +195,10 @@ fn a_critic_update_has_the_gradients_of_autograd() {
             returns: batch.returns[index].clone(),
         })
         .collect();
-    let config = CriticConfig { clip: recorded.value_clip, tokens_per_micro_batch: 30 };
+    let config = CriticUpdateConfig { clip: recorded.value_clip, tokens_per_micro_batch: 30 };
     let update =
         || critic_gradient(&critic, &decoder, &sequences, &config, &StopFlag::never()).unwrap();
-    let (statistics, found) = gradients(&critic.model, update);
+    let (statistics, found) = gradients(&critic.network, update);
     assert!((statistics.value_loss - recorded.losses["critic"]).abs() < 1e-5, "{statistics:?}");
     check(&found, &tensors, "critic");
 }
