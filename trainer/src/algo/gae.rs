@@ -58,8 +58,8 @@ pub fn generalised_advantages(
 mod tests {
     use super::*;
 
-    /// With gamma and lambda of 1 an advantage is the reward still to come less the expected one. An
-    /// observation in between changes no estimate except its own.
+    /// An advantage is the reward still to come less the expected one if gamma and lambda are 1. An observation in
+    /// between changes no estimate except its own.
     #[test]
     fn observations_are_passed_over() {
         let discount = Discount { gamma: 1.0, lambda: 1.0 };

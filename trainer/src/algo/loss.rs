@@ -4,7 +4,7 @@ use tch::Tensor;
 
 use super::layout::TokenLayout;
 
-/// How far a ratio may leave 1 before it is clipped.
+/// The distances below and above 1 at which a ratio is clipped.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ClipRange {
     pub low: f64,

@@ -1,7 +1,7 @@
-//! Checkpoints: a Hugging Face model folder or one of adapters, and beside it what a run needs to go on.
+//! Checkpoints: Hugging Face folders of a model or of adapters, with the state that a run needs to resume.
 //!
 //! Invariant: a folder `step-N` is whole or absent.
-//! Invariant: what a run goes on from has all bits of f32, in whatever format the model is saved.
+//! Invariant: a run resumes from all bits of f32, whatever the format of the saved model.
 
 mod restore;
 mod rollout;
@@ -25,9 +25,9 @@ use crate::policy::{
 };
 use crate::update::AdamW;
 
-/// Adapters beside the model that they are merged into.
+/// Folder of the adapters, inside the folder of the model that they are merged into.
 pub const ADAPTER_FOLDER: &str = "adapter";
-/// The weights in f32, where the model is saved in fewer bits.
+/// Weights in f32, written if the model is saved in fewer bits.
 const MASTERS_FILE: &str = "masters.safetensors";
 
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
@@ -36,32 +36,33 @@ const CRITIC_OPTIMIZER_FILE: &str = "critic_optimizer.safetensors";
 const CONFIG_FILE: &str = "config.json";
 const STATE_FILE: &str = "trainer_state.json";
 
-/// Where a run stands.
+/// The position of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrainerState {
-    /// Training steps completed.
+    /// Number of completed training steps.
     pub step: u64,
-    /// Optimizer updates made.
+    /// Number of optimizer updates.
     pub updates: u64,
     pub seed: u64,
-    /// Questions drawn so far, where that is not the same number every step.
+    /// Number of questions drawn so far, if it is not the same in every step.
     #[serde(default)]
     pub questions_drawn: Option<u64>,
-    /// Optimizer updates of the critic.
+    /// Number of optimizer updates of the critic.
     #[serde(default)]
     pub critic_updates: u64,
-    /// The bits of the divergence's weight, where a controller has changed it: decimal text need not
-    /// read back to the same number.
+    /// Bits of the divergence's weight, if a controller has changed it. Decimal text might not read back to the
+    /// same number.
     #[serde(default)]
     pub kl_coefficient_bits: Option<u64>,
 }
 
-/// How a model is written.
+/// The format of a written model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SaveForm {
     /// Number format of the weights: f32, or else bf16. Adapters are always written in f32.
     pub kind: Kind,
-    /// Whether adapters are merged into a whole model and written beside it, or are all that is written.
+    /// `true` if adapters are merged into a whole model and also written next to it, `false` if only adapters are
+    /// written.
     pub merged: bool,
 }
 
@@ -70,16 +71,16 @@ impl SaveForm {
     pub const WHOLE: Self = Self { kind: Kind::Float, merged: true };
 }
 
-/// What a run needs to go on, beside the policy.
+/// The state that a run needs to resume, besides the policy.
 #[derive(Clone, Copy, Debug)]
 pub struct ResumeParts<'r> {
     pub optimizer: &'r AdamW,
-    /// The critic's parameters and optimizer, where there is one.
+    /// The critic's parameters and optimizer, if there is a critic.
     pub critic: Option<(&'r BTreeMap<String, Tensor>, &'r AdamW)>,
     pub state: TrainerState,
 }
 
-/// Why a checkpoint could not be written or read.
+/// The reason why a checkpoint could not be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     #[error(transparent)]
@@ -90,6 +91,10 @@ pub enum CheckpointError {
     Io { action: &'static str, path: PathBuf, source: std::io::Error },
     #[error("{path} is damaged: {reason}")]
     Damaged { path: PathBuf, reason: String },
+    #[error(
+        "{path} is from a run with other settings: {difference}; use another run_dir, or training.resume = false"
+    )]
+    OtherRun { path: PathBuf, difference: String },
 }
 
 fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> CheckpointError {
@@ -97,11 +102,11 @@ fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Check
     move |source| CheckpointError::Io { action, path, source }
 }
 
-/// Writes `policy` to `folder` with the describing files of `source`, which it was loaded from, and, if
-/// given, optimizer moments and state. An older `folder` of the same name is replaced.
+/// Writes `policy` to `folder`, with the describing files of `source`, from which it was loaded, and with the state
+/// in `resume`. Replaces an older `folder`.
 ///
 /// # Errors
-/// The file system's; `folder` is then as it was before.
+/// Fails if a file cannot be written. `folder` is then unchanged.
 pub fn save(
     folder: &Path,
     policy: &Policy,
@@ -115,10 +120,10 @@ pub fn save(
         Some(lora) if !form.merged => write_adapters(partial, lora)?,
         Some(lora) => {
             write_model(partial, policy, form.kind)?;
-            let beside = partial.join(ADAPTER_FOLDER);
-            fs::create_dir(&beside).map_err(io("create", &beside))?;
-            write_adapters(&beside, lora)?;
-            share_like(&beside.join(ADAPTER_CONFIG_FILE), &beside)?;
+            let adapters = partial.join(ADAPTER_FOLDER);
+            fs::create_dir(&adapters).map_err(io("create", &adapters))?;
+            write_adapters(&adapters, lora)?;
+            share_like(&adapters.join(ADAPTER_CONFIG_FILE), &adapters)?;
         }
         None => write_model(partial, policy, form.kind)?,
     }
@@ -142,8 +147,8 @@ pub fn save(
     Ok(new.commit()?)
 }
 
-/// Gives every file of `folder` the access rights of `model`: the safetensors writer makes its own
-/// readable to the owner alone.
+/// Gives every file of `folder` the access rights of `model`. The safetensors writer makes its files readable only
+/// to the owner.
 fn share_like(model: &Path, folder: &Path) -> Result<(), CheckpointError> {
     let permissions = fs::metadata(model).map_err(io("read", model))?.permissions();
     for entry in fs::read_dir(folder).map_err(io("list", folder))? {
@@ -155,13 +160,13 @@ fn share_like(model: &Path, folder: &Path) -> Result<(), CheckpointError> {
     Ok(())
 }
 
-/// Weights, adapters among them, and configuration.
+/// Writes the weights, with adapters merged, and the configuration.
 fn write_model(folder: &Path, policy: &Policy, kind: Kind) -> Result<(), CheckpointError> {
     let config = policy.config.source.clone();
     write_model_as(folder, &policy.merged_parameters(), config, kind)
 }
 
-/// Writes weights in `kind` and the `config` of their model.
+/// Writes weights in `kind`, and the `config` of their model.
 fn write_model_as(
     folder: &Path,
     parameters: &BTreeMap<String, Tensor>,
@@ -183,7 +188,7 @@ fn write_model_as(
     fs::write(&path, text).map_err(io("write", &path))
 }
 
-/// The files of the tokenizer and of generation, so that the folder can be used alone.
+/// Copies the files of the tokenizer and of generation, so that the folder is usable without its source.
 fn copy_describing(folder: &Path, source: &ModelPlace) -> Result<(), CheckpointError> {
     for name in DESCRIBING_FILES {
         let from = source.folder_with(name).join(name);
@@ -198,7 +203,7 @@ fn damaged(path: &Path, reason: &str) -> CheckpointError {
     CheckpointError::Damaged { path: path.to_owned(), reason: reason.to_owned() }
 }
 
-/// Every tensor with `prefix` before its name.
+/// Returns every tensor with `prefix` before its name.
 fn named(prefix: &str, tensors: &BTreeMap<String, Tensor>) -> Vec<(String, Tensor)> {
     tensors
         .iter()
@@ -216,10 +221,10 @@ fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<(), Checkp
     Tensor::write_safetensors(tensors, path).map_err(|error| damaged(path, &error.to_string()))
 }
 
-/// The newest whole checkpoint of `run_dir` that a run can go on from.
+/// Finds the newest whole checkpoint of `run_dir` that a run can resume from.
 ///
 /// # Errors
-/// An unreadable directory, or a state file that is damaged.
+/// Fails if a directory cannot be read or a state file is damaged.
 pub fn latest(run_dir: &Path) -> Result<Option<(PathBuf, TrainerState)>, CheckpointError> {
     let folder = run_dir.join("checkpoints");
     let entries = match fs::read_dir(&folder) {
@@ -230,16 +235,16 @@ pub fn latest(run_dir: &Path) -> Result<Option<(PathBuf, TrainerState)>, Checkpo
     let mut newest: Option<(PathBuf, TrainerState)> = None;
     for entry in entries {
         let path = entry.map_err(io("list", &folder))?.path();
-        let named =
+        let is_step =
             path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("step-"));
         let state_path = path.join(STATE_FILE);
-        if !named || !state_path.is_file() {
+        if !is_step || !state_path.is_file() {
             continue;
         }
         let bytes = fs::read(&state_path).map_err(io("read", &state_path))?;
         let state: TrainerState = serde_json::from_slice(&bytes)
             .map_err(|error| damaged(&state_path, &error.to_string()))?;
-        if newest.as_ref().is_none_or(|(_, other)| other.step < state.step) {
+        if newest.as_ref().is_none_or(|(_, newest)| newest.step < state.step) {
             newest = Some((path, state));
         }
     }

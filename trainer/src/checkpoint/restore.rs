@@ -1,4 +1,4 @@
-//! Puts a checkpoint back into what goes on from it.
+//! Restoring a run's policy, optimizers and critic from a checkpoint.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,28 +12,24 @@ use super::{
 use crate::policy::{ADAPTER_CONFIG_FILE, AdapterFolder, ModelConfig, Policy, read_weights};
 use crate::update::AdamW;
 
-const ANOTHER_RUN: &str = "use another run_dir, or training.resume = false";
-
-/// Puts the saved weights, or adapters, of `folder` into `policy`.
+/// Restores the weights or adapters of `policy` from `folder`.
 ///
 /// # Errors
-/// A missing or damaged file, weights of another model, or a checkpoint of a run that trained adapters
-/// where `policy` has none, none where it has some, or others.
+/// Fails on a missing or damaged file, weights of another model, or adapters that do not match those of `policy`.
 pub fn restore_policy(folder: &Path, policy: &mut Policy) -> Result<(), CheckpointError> {
-    let beside = folder.join(ADAPTER_FOLDER);
-    let adapters = match AdapterFolder::find(&beside)? {
+    let adapters = match AdapterFolder::find(&folder.join(ADAPTER_FOLDER))? {
+        Some(adapters) => Some(adapters),
         None => AdapterFolder::find(folder)?,
-        found => found,
     };
     match (&mut policy.lora, adapters) {
         (Some(lora), Some(saved)) => {
             if saved.config != lora.config {
-                let (one, other) = (saved.config, lora.config);
-                let reason = format!("its adapters have {one}, the run's {other}; {ANOTHER_RUN}");
-                return Err(damaged(&saved.folder.join(ADAPTER_CONFIG_FILE), &reason));
+                let difference =
+                    format!("its adapters have {}, this run's have {}", saved.config, lora.config);
+                return Err(other_run(&saved.folder.join(ADAPTER_CONFIG_FILE), difference));
             }
             let tensors = saved.read(&policy.config)?.parameters;
-            put(&saved.folder, tensors, &mut lora.parameters)
+            copy_tensors(&saved.folder, tensors, &mut lora.parameters)
         }
         (None, None) => {
             let masters = folder.join(MASTERS_FILE);
@@ -44,24 +40,22 @@ pub fn restore_policy(folder: &Path, policy: &mut Policy) -> Result<(), Checkpoi
                     ModelConfig::read(folder).map_err(crate::policy::WeightsError::from)?;
                 read_weights(folder, &config, policy.compute.device)?
             };
-            put(folder, tensors, &mut policy.parameters)
+            copy_tensors(folder, tensors, &mut policy.parameters)
         }
         (Some(_), None) => {
-            let reason = format!(
-                "it has no adapters: the run was begun with lora.rank = 0; \
-                                  {ANOTHER_RUN}"
-            );
-            Err(damaged(folder, &reason))
+            let difference = "it has no adapters, so the run began with lora.rank = 0".to_owned();
+            Err(other_run(folder, difference))
         }
         (None, Some(saved)) => {
-            let reason = format!(
-                "it has adapters: the run was begun with lora.rank = {}; \
-                                  {ANOTHER_RUN}",
-                saved.config.rank
-            );
-            Err(damaged(folder, &reason))
+            let rank = saved.config.rank;
+            let difference = format!("it has adapters, so the run began with lora.rank = {rank}");
+            Err(other_run(folder, difference))
         }
     }
+}
+
+fn other_run(path: &Path, difference: String) -> CheckpointError {
+    CheckpointError::OtherRun { path: path.to_owned(), difference }
 }
 
 fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, CheckpointError> {
@@ -70,8 +64,8 @@ fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, CheckpointError
     Ok(tensors.into_iter().collect())
 }
 
-/// Copies every one of `tensors`, read from `path`, into the parameter of its name.
-fn put(
+/// Copies each of `tensors`, read from `path`, into the parameter of the same name.
+fn copy_tensors(
     path: &Path,
     tensors: BTreeMap<String, Tensor>,
     parameters: &mut BTreeMap<String, Tensor>,
@@ -92,10 +86,10 @@ fn put(
     Ok(())
 }
 
-/// Puts the saved moments of `folder` into `optimizer`.
+/// Restores the moments of `optimizer` from `folder`.
 ///
 /// # Errors
-/// A missing or damaged file, or moments of another model.
+/// Fails on a missing or damaged file, or moments of another model.
 pub fn restore_moments(
     folder: &Path,
     state: TrainerState,
@@ -106,10 +100,10 @@ pub fn restore_moments(
     Ok(())
 }
 
-/// Puts the saved critic of `folder` and its moments into `parameters` and `optimizer`.
+/// Restores the critic's `parameters` and `optimizer` from `folder`.
 ///
 /// # Errors
-/// A missing or damaged file, or a critic of another model.
+/// Fails on a missing or damaged file, or a critic of another model.
 pub fn restore_critic(
     folder: &Path,
     state: TrainerState,
@@ -118,12 +112,12 @@ pub fn restore_critic(
 ) -> Result<(), CheckpointError> {
     let path = folder.join(CRITIC_FILE);
     if !path.is_file() {
-        let reason = format!(
-            "it is not there: the run was begun without algorithm.advantage = \"gae\"; {ANOTHER_RUN}"
-        );
-        return Err(damaged(&path, &reason));
+        let name = CRITIC_FILE;
+        let difference =
+            format!("{name} is missing, so the run began without algorithm.advantage = \"gae\"");
+        return Err(other_run(folder, difference));
     }
-    put(&path, read_tensors(&path)?, parameters)?;
+    copy_tensors(&path, read_tensors(&path)?, parameters)?;
     read_moments(&folder.join(CRITIC_OPTIMIZER_FILE), optimizer)?;
     optimizer.updates = state.critic_updates;
     Ok(())

@@ -1,5 +1,5 @@
-//! The policy as engines outside this process load it: in the number format that it computes in,
-//! and with the output head written out.
+//! Model folders for engines in other processes: in the policy's compute type, and with an explicit output
+//! head.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,16 +10,16 @@ use tch::{Kind, Tensor};
 use super::{CheckpointError, copy_describing, share_like, write_model_as};
 use crate::policy::{ModelPlace, Policy};
 
-/// The input embeddings, and the output head that tied models share with them.
+/// Name of the input embeddings. Models with tied embeddings use them as the output head.
 const EMBEDDINGS: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
 
-/// Writes the weights of `policy`, adapters among them, to `folder`, with the describing files of `source`. A model with
-/// tied embeddings is written as one without: an engine that keeps a prepared copy of the head would
-/// go on with the old one when only the embeddings are loaded anew.
+/// Writes the weights of `policy`, with adapters merged, to `folder`, with the describing files of `source`. A model
+/// with tied embeddings is written as one without. Otherwise an engine with a prepared copy of the head would keep
+/// the old head when it reloads only the embeddings.
 ///
 /// # Errors
-/// The file system's; `folder` is then as it was before.
+/// Fails if a file cannot be written. `folder` is then unchanged.
 pub fn save_for_rollouts(
     folder: &Path,
     policy: &Policy,

@@ -1,4 +1,4 @@
-//! Saved checkpoints against what transformers wrote.
+//! Saved checkpoints against folders that transformers wrote.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::golden;
 use crate::policy::tests::{CHECKPOINTS, F32, tiny};
 use crate::policy::{ModelPlace, Policy, weight_files};
 
-/// Type, shape and bytes of every tensor of a folder.
+/// Returns type, shape and bytes of every tensor in a folder.
 fn tensors(folder: &Path) -> BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> {
     let mut tensors = BTreeMap::new();
     for path in weight_files(folder).unwrap() {
@@ -35,7 +35,7 @@ fn config(folder: &Path) -> Value {
     serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap()
 }
 
-/// Every file of a folder by its name.
+/// Returns every file of a folder by its name.
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
     entries
@@ -44,7 +44,7 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn a_saved_checkpoint_is_what_transformers_wrote() {
+fn a_saved_checkpoint_equals_that_of_transformers() {
     for checkpoint in CHECKPOINTS {
         let recorded = golden::path(checkpoint);
         let (policy, _) = tiny(checkpoint, F32);
@@ -52,10 +52,10 @@ fn a_saved_checkpoint_is_what_transformers_wrote() {
         let (first, second) = (run.path().join("step-1"), run.path().join("step-2"));
         save(&first, &policy, &place(&recorded), SaveForm::WHOLE, None).unwrap();
         assert_eq!(config(&first), config(&recorded), "{checkpoint}");
-        let (found, expected) = (tensors(&first), tensors(&recorded));
-        assert!(found.keys().eq(expected.keys()), "{checkpoint}: {:?}", found.keys());
+        let (saved, expected) = (tensors(&first), tensors(&recorded));
+        assert!(saved.keys().eq(expected.keys()), "{checkpoint}: {:?}", saved.keys());
         for (name, tensor) in &expected {
-            assert!(&found[name] == tensor, "{checkpoint}: {name}");
+            assert!(&saved[name] == tensor, "{checkpoint}: {name}");
         }
         let again = Policy::load(&first, F32).unwrap();
         save(&second, &again, &place(&first), SaveForm::WHOLE, None).unwrap();
@@ -63,9 +63,9 @@ fn a_saved_checkpoint_is_what_transformers_wrote() {
     }
 }
 
-/// Keys that this project has no use for stay; the type of the weights is what was written.
+/// Unused keys are kept, and the type of the weights is the written one.
 #[test]
-fn a_saved_configuration_keeps_what_was_read() {
+fn a_saved_configuration_keeps_its_keys() {
     let source = TempDir::new().unwrap();
     let recorded = golden::path(CHECKPOINTS[0]);
     fs::copy(recorded.join("model.safetensors"), source.path().join("model.safetensors")).unwrap();

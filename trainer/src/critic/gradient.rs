@@ -8,22 +8,22 @@ use crate::policy::{Decoder, MaskedTokens};
 use crate::stop::{StopFlag, Stopped};
 use crate::update::micro_batches;
 
-/// One trajectory as the critic learns from it.
+/// One trajectory as the critic's training example.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CriticSequence {
     pub token_ids: Vec<u32>,
-    /// True at the tokens that are valued, as long as `token_ids`.
+    /// True at the valued tokens, as long as `token_ids`.
     pub mask: Vec<bool>,
-    /// Values before the first update of the step, one a valued token.
+    /// Values before the first update of the step, one per valued token.
     pub old_values: Vec<f32>,
-    /// What the values should have been, one a valued token.
+    /// Targets of the values, one per valued token.
     pub returns: Vec<f32>,
 }
 
-/// What the loss is made of.
+/// The constants of a critic update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CriticUpdateConfig {
-    /// How far a value may move from the old one before its loss no longer shrinks.
+    /// Largest distance from the old value within which moving towards the return lowers the loss.
     pub clip: f64,
     pub tokens_per_micro_batch: usize,
 }
@@ -36,11 +36,11 @@ pub struct CriticStatistics {
     pub tokens: usize,
 }
 
-/// Adds the gradient of the mean value loss over all valued tokens of `sequences` to the critic's
-/// parameters; the mean is the update's, however it is cut.
+/// Adds the gradient of the mean value loss over all valued tokens of `sequences` to the critic's parameters. The
+/// mean is over the whole update and does not depend on the micro-batches.
 ///
 /// # Errors
-/// [`Stopped`] between two micro-batches: the gradient is then that of a part and of no use.
+/// Returns [`Stopped`] between two micro-batches. The gradient is then incomplete and of no use.
 pub fn critic_gradient(
     critic: &Critic,
     decoder: &Decoder,
@@ -48,9 +48,10 @@ pub fn critic_gradient(
     config: &CriticUpdateConfig,
     stop: &StopFlag,
 ) -> Result<CriticStatistics, Stopped> {
-    let valued: Vec<usize> = sequences.iter().map(|one| valued_tokens(&one.mask)).collect();
+    let valued: Vec<usize> =
+        sequences.iter().map(|sequence| valued_tokens(&sequence.mask)).collect();
     let packed: Vec<MaskedTokens<'_>> =
-        sequences.iter().map(|one| (&one.token_ids[..], &one.mask[..])).collect();
+        sequences.iter().map(|sequence| (&sequence.token_ids[..], &sequence.mask[..])).collect();
     let weights = critic.network.weights();
     let tokens: usize = valued.iter().sum();
     let mut statistics = CriticStatistics { tokens, ..CriticStatistics::default() };
@@ -65,15 +66,15 @@ pub fn critic_gradient(
                 batch.iter().flat_map(|&index| part(&sequences[index])).copied().collect();
             Tensor::from_slice(&values).to_device(critic.network.compute.device)
         };
-        let old_values = joined(|one| &one.old_values);
-        let returns = joined(|one| &one.returns);
+        let old_values = joined(|sequence| &sequence.old_values);
+        let returns = joined(|sequence| &sequence.returns);
         let valued = critic.values(decoder, &weights, &members);
-        let found = value_loss(&valued.values, &old_values, &returns, config.clip);
-        let loss: Tensor = found.losses.sum(Kind::Float) / tokens as f64;
+        let token_losses = value_loss(&valued.values, &old_values, &returns, config.clip);
+        let loss: Tensor = token_losses.losses.sum(Kind::Float) / tokens as f64;
         statistics.value_loss += loss.double_value(&[]);
         valued.backward(&loss);
         statistics.clip_fraction +=
-            found.clipped.sum(Kind::Float).double_value(&[]) / tokens as f64;
+            token_losses.clipped.sum(Kind::Float).double_value(&[]) / tokens as f64;
     }
     Ok(statistics)
 }

@@ -1,7 +1,7 @@
-//! The critic: how much reward is still expected before each token.
+//! The critic, a model that predicts before each token the reward still to come.
 //!
-//! Owns: a model of the policy's architecture with weights of its own and a value head in place of the
-//! vocabulary's, and the gradient of its loss. Refuses to know about rewards or policies.
+//! Owns a model with the policy's architecture, its own weights and a value head instead of the vocabulary's head,
+//! and the gradient of its loss. Knows nothing about rewards or how policies learn.
 
 mod gradient;
 #[cfg(test)]
@@ -20,26 +20,26 @@ use crate::update::micro_batches;
 pub const HEAD_WEIGHT: &str = "value_head.weight";
 /// Bias of the value head, `[1]`.
 pub const HEAD_BIAS: &str = "value_head.bias";
-/// Standard deviation of a new head's weights, as in `transformers`' heads for tokens.
+/// Standard deviation of a new head's weights, as in `transformers`' token classification heads.
 const HEAD_DEVIATION: f64 = 0.02;
 
-/// Sets the draws of the critic's adapters apart from those of the policy's.
+/// Separates the random draws of the critic's adapters from those of the policy's.
 const ADAPTERS_STREAM: u64 = 0x6372_6974_6963;
 
 /// A model that values tokens.
 #[derive(Debug)]
 pub struct Critic {
-    /// The policy's architecture without its vocabulary head; what is trained of it holds the value
+    /// A model with the policy's architecture but no vocabulary head. Its trained parameters include the value
     /// head.
     pub network: Policy,
 }
 
 impl Critic {
-    /// A copy of `policy` with a new value head, which `seed` decides. Beside a policy with adapters it
-    /// has adapters of its own, of the same sizes, over the same frozen weights, which are not copied.
+    /// Copies `policy` and gives the copy a new value head, drawn by `seed`. If the policy has adapters, the critic
+    /// gets its own adapters of the same sizes and shares the frozen weights without copying them.
     pub fn of_policy(policy: &Policy, seed: u64) -> Self {
         let leaf = |tensor: &Tensor| tensor.detach().copy().set_requires_grad(true);
-        let of_model = |tensor: &Tensor| match policy.lora {
+        let base_weight = |tensor: &Tensor| match policy.lora {
             Some(_) => tensor.shallow_clone(),
             None => leaf(tensor),
         };
@@ -47,10 +47,10 @@ impl Critic {
             .parameters
             .iter()
             .filter(|(name, _)| name.as_str() != "lm_head.weight")
-            .map(|(name, tensor)| (name.clone(), of_model(tensor)))
+            .map(|(name, tensor)| (name.clone(), base_weight(tensor)))
             .collect();
         let mut config = policy.config.clone();
-        // No head of the vocabulary is computed: the embedding stands in for one that is not there.
+        // The vocabulary head is never computed. With tied embeddings no weights of it are expected.
         config.tied_embeddings = true;
         let device = policy.compute.device;
         let weight = normal_values(config.hidden_size as usize, seed);
@@ -67,8 +67,8 @@ impl Critic {
         Self { network }
     }
 
-    /// Values before the tokens at which each sequence's mask is true (never the first), in packing
-    /// order, with gradients; `weights` are the model's.
+    /// Computes the values before the tokens of each sequence's mask (never the first token), in packing order and
+    /// with gradients. `weights` are those of the network.
     pub fn values<'m>(
         &self,
         decoder: &'m Decoder,
@@ -80,17 +80,17 @@ impl Critic {
         ValuedPass { values: self.head(&hidden), hidden, pass }
     }
 
-    /// `[targets, hidden]` to `[targets]`, f32.
+    /// Maps `[targets, hidden]` to values `[targets]`, f32.
     fn head(&self, hidden: &Tensor) -> Tensor {
         let parameter = |name: &str| &self.network.trained()[name];
         let hidden = hidden.to_kind(Kind::Float);
         hidden.linear(parameter(HEAD_WEIGHT), Some(parameter(HEAD_BIAS))).squeeze_dim(1)
     }
 
-    /// The values of each sequence, without gradients.
+    /// Computes the values of each sequence, without gradients.
     ///
     /// # Errors
-    /// [`Stopped`] between two micro-batches.
+    /// Returns [`Stopped`] between two micro-batches.
     pub fn sequence_values(
         &self,
         decoder: &Decoder,
@@ -105,9 +105,9 @@ impl Critic {
                 stop.check()?;
                 let packed: Vec<_> = batch.iter().map(|&index| sequences[index]).collect();
                 let pass = PackedPass::without_gradients(decoder, &weights, &packed);
-                let found = self.head(&pass.hidden).to_device(Device::Cpu).contiguous();
-                let mut values = vec![0.0_f32; found.numel()];
-                found.copy_data(&mut values, found.numel());
+                let on_host = self.head(&pass.hidden).to_device(Device::Cpu).contiguous();
+                let mut values = vec![0.0_f32; on_host.numel()];
+                on_host.copy_data(&mut values, on_host.numel());
                 let mut rest = values.as_slice();
                 for &index in &batch {
                     let (own, others) = rest.split_at(valued_tokens(sequences[index].1));
@@ -120,7 +120,7 @@ impl Critic {
     }
 }
 
-/// Values whose gradients can be sent back into the model.
+/// Values that can propagate gradients into the model.
 #[derive(Debug)]
 pub struct ValuedPass<'m> {
     /// `[targets]`, f32, in the graph of the value head.
@@ -130,19 +130,19 @@ pub struct ValuedPass<'m> {
 }
 
 impl ValuedPass<'_> {
-    /// Adds the gradient of `loss`, a function of the values, to the parameters'.
+    /// Adds the gradient of `loss`, a function of the values, to the gradients of the parameters.
     pub fn backward(self, loss: &Tensor) {
         loss.backward();
         self.pass.backward(&self.hidden.grad());
     }
 }
 
-/// Tokens of a mask that have a value: all but the very first.
+/// Counts the tokens of a mask that have a value: all except the very first.
 pub(crate) fn valued_tokens(mask: &[bool]) -> usize {
     mask.iter().skip(1).filter(|&&valued| valued).count()
 }
 
-/// Normally distributed numbers (Box and Muller) that `seed` decides.
+/// Draws normally distributed numbers by `seed` (Box and Muller).
 fn normal_values(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_add(splitmix::INCREMENT);
     let mut uniform =

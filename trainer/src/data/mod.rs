@@ -1,6 +1,6 @@
-//! Records → examples → prompt token ids.
+//! Examples from dataset records, with their prompts as token ids.
 //!
-//! Owns the prompt templates. It decides nothing about batches or their order.
+//! Owns the prompt templates. Decides nothing about batches or their order.
 
 mod template;
 
@@ -10,14 +10,14 @@ use shared::dataset::QaRecord;
 
 use crate::token::{TokenError, Tokenizer};
 
-/// A question that is ready to be rolled out.
+/// A question that is ready for a rollout.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Example {
     /// Id of the dataset record.
     pub id: String,
-    /// As it stands in the record.
+    /// The question as written in the record.
     pub question: String,
-    /// At least one.
+    /// Accepted answers, at least one.
     pub golden_answers: Vec<String>,
     /// The question in its template.
     pub prompt_text: String,
@@ -25,13 +25,13 @@ pub struct Example {
     pub prompt_ids: Vec<u32>,
 }
 
-/// Why a record cannot become an example.
+/// The reason why a record cannot become an example.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// The prompt could not be rendered or encoded.
     #[error(transparent)]
     Token(#[from] TokenError),
-    /// The prompt is over its limit of tokens.
+    /// The prompt exceeds its limit of tokens.
     #[error(
         "the prompt of record {id:?} has {tokens} tokens, the limit is {limit}: shorten the \
          question or the template, or raise the limit"
@@ -39,7 +39,7 @@ pub enum DataError {
     PromptTooLong { id: String, tokens: usize, limit: usize },
 }
 
-/// Puts every record's question into the template. A prompt is never cut: what would be lost is the
+/// Puts every record's question into the template. Refuses a prompt that is too long; cutting it would lose the
 /// question or the instruction.
 pub fn examples(
     records: &[QaRecord],

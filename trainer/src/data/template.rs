@@ -1,13 +1,13 @@
-//! The words around a question.
+//! Prompt templates, the text around a question.
 
 use serde::{Deserialize, Serialize};
 
 use crate::token::{ChatMessage, TokenError, Tokenizer};
 
-/// Where the question goes.
+/// Marks the position of the question.
 const PLACEHOLDER: &str = "{question}";
 
-/// The protocol of the reference in full: thoughts, searches, passages, answer.
+/// Explains the reference's whole protocol: thoughts, searches, passages, answer.
 const SEARCH_R1: &str = "\
 Work out the answer to the question at the end. Whenever something new is known, first think about \
 it between <think> and </think>. If a fact is missing, ask the search engine by writing <search> \
@@ -16,25 +16,25 @@ need to save searches: ask again as often as it helps. As soon as nothing is mis
 answer alone, without explanations, between <answer> and </answer>, like this: <answer> Beijing \
 </answer>. Question: {question}\n";
 
-/// The same protocol in few tokens, for models that are warmed up on it.
+/// Names the same protocol in few tokens, for models that were trained on it in a warm start.
 const SHORT: &str = "\
 Think in <think></think>, look facts up with <search>query</search>, read <information>\
 </information>, then give <answer></answer>.\nQuestion: {question}\n";
 
-/// Templates that can be named instead of written out.
+/// Names of the built-in templates.
 pub const TEMPLATE_NAMES: [&str; 2] = ["search-r1", "short"];
 
-/// How a prompt is framed.
+/// The frame of a prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PromptStyle {
-    /// The text as it is: for base models.
+    /// The text alone, for base models.
     Plain,
-    /// A user message in the model's chat template: for instruction-tuned models.
+    /// A user message in the model's chat template, for instruction-tuned models.
     Chat,
 }
 
-/// A prompt with a place for the question.
+/// A prompt with a gap for the question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromptTemplate {
     before: String,
@@ -45,18 +45,21 @@ pub struct PromptTemplate {
 /// A template that cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "prompt template {text:?}: {reason}; accepted is one of {} or a text with {{question}} in it once",
+    "prompt template {text:?}: {reason}; accepted: one of {}, or a text with {{question}} in it once",
     TEMPLATE_NAMES.join(", ")
 )]
 pub struct TemplateError {
-    /// The template as it was given.
+    /// The template as given.
     pub text: String,
-    /// What is wrong with it.
+    /// The fault.
     pub reason: &'static str,
 }
 
 impl PromptTemplate {
-    /// `template` is a name of [`TEMPLATE_NAMES`] or a text with `{question}` in it.
+    /// Creates a template from a name in [`TEMPLATE_NAMES`] or from a text that contains `{question}` once.
+    ///
+    /// # Errors
+    /// Fails if the text contains `{question}` never or several times.
     pub fn new(template: &str, style: PromptStyle) -> Result<Self, TemplateError> {
         let text = match template {
             "search-r1" => SEARCH_R1,
@@ -64,19 +67,18 @@ impl PromptTemplate {
             written => written,
         };
         let refuse = |reason| TemplateError { text: template.to_owned(), reason };
-        let (before, after) = text
-            .split_once(PLACEHOLDER)
-            .ok_or_else(|| refuse("it has no place for the question"))?;
+        let (before, after) =
+            text.split_once(PLACEHOLDER).ok_or_else(|| refuse("it does not contain {question}"))?;
         if after.contains(PLACEHOLDER) {
-            return Err(refuse("it has several places for the question"));
+            return Err(refuse("it contains {question} several times"));
         }
         let (before, after) = (before.to_owned(), after.to_owned());
         Ok(Self { before, after, style })
     }
 
-    /// The prompt's text and token ids. In the plain style the name of a special token in the
-    /// question is ordinary text; in the chat style, whose markers are written the same way, it is
-    /// read as that token.
+    /// Returns the prompt's text and token ids. In the plain style the name of a special token in the question is
+    /// ordinary text. In the chat style it is read as that token, because the template's own markers are written
+    /// the same way.
     pub fn render(
         &self,
         question: &str,
@@ -102,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_question_is_put_in_its_place() {
+    fn the_question_fills_the_gap() {
         let tokenizer = Tokenizer::characters();
         let template = PromptTemplate::new("Q: {question}\nA:", PromptStyle::Plain).unwrap();
         let (text, ids) = template.render(" who? {question} ", &tokenizer).unwrap();
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_without_one_place_for_the_question_is_refused() {
+    fn a_template_without_one_gap_for_the_question_is_refused() {
         for template in ["", "serch-r1", "no place", "{question} and {question}"] {
             let error = PromptTemplate::new(template, PromptStyle::Plain).unwrap_err().to_string();
             assert!(error.contains(&format!("{template:?}")), "{error}");

@@ -213,7 +213,7 @@ fn checkpoint(config: &Config, model: &ModelFacts, trained: &Trained) -> Vec<Par
 /// matrices, else the same as without adapters.
 fn merged_copy(config: &Config, model: &ModelFacts) -> u64 {
     let single = |name: &&str| ["o_proj", "down_proj"].contains(name);
-    let adapted = LoraTargets::of(config.lora.targets.names().filter(single));
+    let adapted = LoraTargets::from_names(config.lora.targets.names().filter(single));
     match (model.compute_bytes, adapted) {
         (4, Ok(adapted)) => compute_copy(model) + 4 * model.config.target_count(adapted),
         _ => compute_copy(model),

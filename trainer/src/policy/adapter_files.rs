@@ -118,12 +118,13 @@ impl AdapterFolder {
             let (key, found) = ("the file".to_owned(), format!("not a JSON object ({error})"));
             WeightsError::Adapter { path: path.clone(), key, found, accepted }
         })?;
-        let (config, base) = read_keys(&keys).map_err(|(key, accepted)| WeightsError::Adapter {
-            path,
-            key: key.to_owned(),
-            found: keys.get(key).map_or_else(|| "missing".to_owned(), Value::to_string),
-            accepted,
-        })?;
+        let (config, base) =
+            read_keys(&keys).map_err(|WrongKey { key, accepted }| WeightsError::Adapter {
+                path,
+                key: key.to_owned(),
+                found: keys.get(key).map_or_else(|| "missing".to_owned(), Value::to_string),
+                accepted,
+            })?;
         Ok(Some(Self { folder: folder.to_owned(), config, base }))
     }
 
@@ -165,37 +166,47 @@ impl AdapterFolder {
     }
 }
 
-/// Reads the sizes and the base, or returns the wrong key with a description of accepted values.
-fn read_keys(
-    keys: &Map<String, Value>,
-) -> Result<(AdapterConfig, BaseName), (&'static str, String)> {
+/// A key whose value is not accepted.
+struct WrongKey {
+    key: &'static str,
+    accepted: String,
+}
+
+impl WrongKey {
+    fn new(key: &'static str, accepted: impl Into<String>) -> Self {
+        Self { key, accepted: accepted.into() }
+    }
+}
+
+/// Reads the sizes and the base.
+fn read_keys(keys: &Map<String, Value>) -> Result<(AdapterConfig, BaseName), WrongKey> {
     for (key, accepted) in PLAIN_KEYS {
         let value = keys.get(key).unwrap_or(&Value::Null);
         if !value.is_null() && !accepted.contains(&value.to_string().as_str()) {
-            return Err((key, [accepted, &["null"]].concat().join(", ")));
+            return Err(WrongKey::new(key, [accepted, &["null"]].concat().join(", ")));
         }
     }
     let rank = keys.get("r").and_then(Value::as_u64).filter(|&rank| rank > 0);
-    let rank = rank.ok_or_else(|| ("r", "an integer of at least 1".to_owned()))?;
+    let rank = rank.ok_or_else(|| WrongKey::new("r", "an integer of at least 1"))?;
     let alpha = keys.get("lora_alpha").and_then(Value::as_f64).filter(|alpha| *alpha > 0.0);
     let name = keys.get("base_model_name_or_path").and_then(Value::as_str);
     let base = BaseName {
         name: name
-            .ok_or_else(|| ("base_model_name_or_path", "a path or a name on the hub".to_owned()))?
+            .ok_or_else(|| WrongKey::new("base_model_name_or_path", "a path or a name on the hub"))?
             .to_owned(),
         revision: keys.get("revision").and_then(Value::as_str).map(str::to_owned),
     };
     let config = AdapterConfig {
         rank: rank as usize,
-        alpha: alpha.ok_or_else(|| ("lora_alpha", "a number above 0".to_owned()))?,
+        alpha: alpha.ok_or_else(|| WrongKey::new("lora_alpha", "a number above 0"))?,
         rank_stabilised: match keys.get("use_rslora") {
             None | Some(Value::Null) => false,
             Some(&Value::Bool(flag)) => flag,
-            Some(_) => return Err(("use_rslora", "true or false".to_owned())),
+            Some(_) => return Err(WrongKey::new("use_rslora", "true or false")),
         },
         targets: targets(keys.get("target_modules")).ok_or_else(|| {
-            let words = LORA_MODULES.join(", ");
-            ("target_modules", format!("\"{}\", or a list of {words}", LoraTargets::ALL_WORD))
+            let (all, modules) = (LoraTargets::ALL_WORD, LORA_MODULES.join(", "));
+            WrongKey::new("target_modules", format!("\"{all}\", or a list of {modules}"))
         })?,
     };
     Ok((config, base))
@@ -208,7 +219,7 @@ fn targets(value: Option<&Value>) -> Option<LoraTargets> {
             let names: Option<Vec<&str>> = names.iter().map(Value::as_str).collect();
             // A name may include the module's parents.
             let last = |name| str::rsplit_once(name, '.').map_or(name, |(_, last)| last);
-            LoraTargets::of(names?.into_iter().map(last)).ok()
+            LoraTargets::from_names(names?.into_iter().map(last)).ok()
         }
         _ => None,
     }

@@ -50,7 +50,7 @@ impl ModelConfig {
 
     /// Reads everything except `source`.
     fn from_keys(keys: &Keys<'_>) -> Result<Self, ModelConfigError> {
-        let family = family::of(keys)?;
+        let family = family::find(keys)?;
         check_common(keys)?;
         let hidden_size = keys.count("hidden_size")?;
         let heads = keys.count("num_attention_heads")?;
@@ -88,7 +88,7 @@ impl ModelConfig {
     }
 }
 
-/// Checks settings with the same meaning in every family, of which the decoder supports one value.
+/// Checks settings with the same meaning in every family. The decoder supports one value of each.
 fn check_common(keys: &Keys<'_>) -> Result<(), ModelConfigError> {
     if keys.optional_text("hidden_act")?.is_some_and(|activation| activation != "silu") {
         return Err(keys.refuse("hidden_act", "silu"));

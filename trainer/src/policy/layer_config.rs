@@ -10,7 +10,7 @@ pub struct Biases {
 
 impl Biases {
     /// Gives all maps of attention the same setting.
-    pub(super) fn of(attention: bool, feed_forward: bool) -> Self {
+    pub(super) fn new(attention: bool, feed_forward: bool) -> Self {
         Self { query_key_value: attention, attention_output: attention, feed_forward }
     }
 }

@@ -86,6 +86,8 @@ impl<'m> ScoredPass<'m> {
         let is_trained = weights.head.requires_grad();
         let mut by_head = is_trained.then(|| weights.head.zeros_like().to_kind(Kind::Float));
         let by_entropy = statistics.entropies.grad();
+        // Each chunk computes its logits again, then their gradient, then its share of both results. Logits of
+        // the whole pass never exist.
         for (start, count) in chunks(&pass.targets) {
             let part = |tensor: &Tensor| tensor.narrow(0, start, count);
             let column = |tensor: &Tensor| part(tensor).unsqueeze(1);

@@ -30,7 +30,7 @@ impl LoraTargets {
     ///
     /// # Errors
     /// Returns the first name that is not in [`LORA_MODULES`].
-    pub fn of<'n>(names: impl IntoIterator<Item = &'n str>) -> Result<Self, &'n str> {
+    pub fn from_names<'n>(names: impl IntoIterator<Item = &'n str>) -> Result<Self, &'n str> {
         let mut chosen = [false; LORA_MODULES.len()];
         for name in names {
             let index = LORA_MODULES.iter().position(|&module| module == name).ok_or(name)?;

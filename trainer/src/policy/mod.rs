@@ -91,7 +91,7 @@ impl Policy {
     /// Reads the base of `place` without its adapters.
     ///
     /// # Errors
-    /// The same as for [`Self::load`].
+    /// Fails as [`Self::load`] does.
     pub fn load_base(place: &ModelPlace, compute: Compute) -> Result<Self, WeightsError> {
         let config = ModelConfig::read(&place.base)?;
         let parameters = read_weights(&place.base, &config, compute.device)?

@@ -27,12 +27,12 @@ pub(super) struct Packing {
 }
 
 impl Packing {
-    pub(super) fn of(sequences: &[MaskedTokens<'_>]) -> Self {
+    pub(super) fn new(sequences: &[MaskedTokens<'_>]) -> Self {
         let attention = PackedCausalAttention { groups: Vec::new() };
         let (ids, positions) = (Vec::new(), Vec::new());
         let (predictors, targets) = (Vec::new(), Vec::new());
         let mut packing = Self { ids, positions, predictors, targets, attention };
-        for group in sequences.chunk_by(|one, next| prompt_of(*one) == prompt_of(*next)) {
+        for group in sequences.chunk_by(|left, right| prompt_of(*left) == prompt_of(*right)) {
             packing.add_group(group);
         }
         packing

@@ -67,7 +67,7 @@ impl<'m> PackedPass<'m> {
     }
 
     fn start(decoder: &'m Decoder, weights: &'m Weights, sequences: &[MaskedTokens<'_>]) -> Self {
-        let packing = Packing::of(sequences);
+        let packing = Packing::new(sequences);
         let tensor = |values: &[i64]| Tensor::from_slice(values).to_device(weights.device());
         let read = Some(tensor(&packing.predictors));
         Self {

@@ -9,8 +9,8 @@ const TYPES: &str = "default, linear, llama3 or yarn";
 const YARN_BETA_FAST: f64 = 32.0;
 const YARN_BETA_SLOW: f64 = 1.0;
 
-/// Reads the rotary embeddings. `theta` and `positions`, the family's base and the model's longest context, stand
-/// in for missing keys.
+/// Reads the rotary embeddings. Missing keys default to the family's base `theta` and the model's longest context
+/// `positions`.
 pub(super) fn read(keys: &Keys<'_>, theta: f64, positions: f64) -> Result<Rope, ModelConfigError> {
     let theta = keys.optional_positive("rope_theta")?.unwrap_or(theta);
     // If a file has both, transformers follows the older key.

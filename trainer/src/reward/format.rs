@@ -1,37 +1,37 @@
-//! Judges whether a trajectory has the form
-//! `think (search information think)* answer`, with nothing but white space between the tags.
+//! Checks a trajectory for the form `think (search information think)* answer`, with only white space between the
+//! tags.
 //!
-//! Two readers share one automaton. The default reads segments, so that it knows who wrote what and
-//! needs no chat template; the other reads the decoded text as the reference does.
+//! Two readers share one automaton. The default reader takes segments, so it knows the author of each text and needs
+//! no chat template. The other takes the decoded text, as the reference does.
 
 use super::matching::contains_any;
 use crate::rollout::parse::strip;
 use crate::rollout::trajectory::{Segment, SegmentKind};
 
-/// What is found out about the form of a trajectory.
+/// The result of checking the form of a trajectory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FormatVerdict {
-    /// True if everything is in its place and an answer ends it.
+    /// `true` if all parts are in order and an answer ends the trajectory.
     pub is_well_formed: bool,
-    /// True if a passage that was shown holds a golden answer.
+    /// `true` if a passage that was shown holds a golden answer.
     pub is_answer_retrieved: bool,
 }
 
 const TAGS: [&str; 4] = ["think", "search", "information", "answer"];
 
-/// What the reference looks for to find the start of the response: ChatML's assistant turn.
+/// The mark at which the reference finds the start of the response: ChatML's assistant turn.
 const REFERENCE_RESPONSE_MARK: &str = "<|im_start|>assistant";
 
-/// Position in the expected order. Each `In` state may hold any text; the others only white space.
+/// The position in the expected order. `In` states may hold any text, the others only white space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum FormState {
     Start,
     In(&'static str),
     After(&'static str),
 }
 
-impl Place {
-    /// The place after a tag, or `None` where that tag is not allowed.
+impl FormState {
+    /// Returns the state after a tag, or `None` if the tag is not allowed.
     fn after_tag(self, name: &'static str, is_closing: bool) -> Option<Self> {
         if is_closing {
             return (self == Self::In(name)).then_some(Self::After(name));
@@ -45,27 +45,27 @@ impl Place {
         is_allowed.then_some(Self::In(name))
     }
 
-    /// Reads a text with tags, or `None` at the first thing that is out of place.
+    /// Returns the state after a text with tags, or `None` if a part of it is not allowed.
     fn read(self, text: &str) -> Option<Self> {
-        let mut place = self;
+        let mut state = self;
         let mut rest = text;
         while !rest.is_empty() {
             let (before, tag) = split_at_tag(rest);
-            if !strip(before).is_empty() && !matches!(place, Self::In(_)) {
+            if !strip(before).is_empty() && !matches!(state, Self::In(_)) {
                 return None;
             }
             let Some((name, is_closing, after)) = tag else { break };
-            place = place.after_tag(name, is_closing)?;
+            state = state.after_tag(name, is_closing)?;
             rest = after;
         }
-        Some(place)
+        Some(state)
     }
 }
 
-/// Name, whether it closes, and what follows.
+/// A tag's name, `true` if it is a closing tag, and the text after it.
 type Tag<'t> = (&'static str, bool, &'t str);
 
-/// The text before the first known tag, and that tag.
+/// Splits a text at its first known tag into the text before and the tag.
 fn split_at_tag(text: &str) -> (&str, Option<Tag<'_>>) {
     for (start, _) in text.match_indices('<') {
         let inner = &text[start + 1..];
@@ -80,42 +80,42 @@ fn split_at_tag(text: &str) -> (&str, Option<Tag<'_>>) {
     (text, None)
 }
 
-/// Reads segments. Passages that the model made up are out of place, and so is a turn that was
-/// answered by a message about an invalid action. Tags inside real passages mean nothing.
-pub fn of_segments(segments: &[Segment], golden: &[String]) -> FormatVerdict {
-    let mut place = Some(Place::Start);
+/// Checks segments. Passages that the model made up spoil the form, and so does a turn that was answered by a message
+/// about an invalid action. Tags inside real passages have no effect.
+pub fn check_segments(segments: &[Segment], golden: &[String]) -> FormatVerdict {
+    let mut state = Some(FormState::Start);
     let mut is_answer_retrieved = false;
     for segment in segments {
         match segment.kind {
             SegmentKind::Prompt => {}
-            SegmentKind::Injected => place = None,
+            SegmentKind::Injected => state = None,
             SegmentKind::Observation => {
                 is_answer_retrieved |= contains_any(&segment.text, golden);
-                place = place
-                    .filter(|place| *place == Place::After("search"))
-                    .map(|_| Place::After("information"));
+                state = state
+                    .filter(|state| *state == FormState::After("search"))
+                    .map(|_| FormState::After("information"));
             }
             SegmentKind::Sampled => {
                 let made_up = ["<information>", "</information>"]
                     .iter()
                     .any(|tag| segment.text.contains(tag));
-                place = place.filter(|_| !made_up).and_then(|place| place.read(&segment.text));
+                state = state.filter(|_| !made_up).and_then(|state| state.read(&segment.text));
             }
         }
     }
-    FormatVerdict { is_well_formed: place == Some(Place::After("answer")), is_answer_retrieved }
+    let is_well_formed = state == Some(FormState::After("answer"));
+    FormatVerdict { is_well_formed, is_answer_retrieved }
 }
 
-/// Reads prompt and response as one text, fault for fault as the reference: the response begins at
-/// ChatML's mark and without it nothing is well formed; retrieval is looked at only in a
-/// well-formed text, but then in the prompt as well.
-pub fn of_reference_text(text: &str, golden: &[String]) -> FormatVerdict {
+/// Checks prompt and response as one text, with the reference's faults. The response begins at ChatML's mark; without
+/// the mark no text is well formed. Retrieval is checked only in a well-formed text, but then in the prompt too.
+pub fn check_reference_text(text: &str, golden: &[String]) -> FormatVerdict {
     let response = text
         .split_once(REFERENCE_RESPONSE_MARK)
         .map(|(_, response)| response)
         .filter(|response| tags_balance(response));
-    let place = response.and_then(|response| Place::Start.read(strip(response)));
-    let is_well_formed = place == Some(Place::After("answer"));
+    let state = response.and_then(|response| FormState::Start.read(strip(response)));
+    let is_well_formed = state == Some(FormState::After("answer"));
     let is_answer_retrieved =
         is_well_formed && information_blocks(text).iter().any(|block| contains_any(block, golden));
     FormatVerdict { is_well_formed, is_answer_retrieved }

@@ -1,28 +1,28 @@
-//! Compares an answer with the golden answers: SQuAD normalisation, exact match, containment, F1.
+//! Comparison of an answer with the golden answers: SQuAD normalisation, exact match, containment, F1.
 
 use std::collections::BTreeMap;
 
 pub use shared::answer::normalize;
 
-/// 1 if `answer` equals one of `golden`, both normalised.
+/// Returns 1 if `answer` equals one of `golden`, both normalised, else 0.
 pub fn exact_match(answer: &str, golden: &[String]) -> f64 {
     let answer = normalize(answer);
     indicator(golden.iter().any(|gold| normalize(gold) == answer))
 }
 
-/// 1 if one of `golden` is contained in `answer`, both normalised.
+/// Returns 1 if `answer` contains one of `golden`, both normalised, else 0.
 pub fn sub_exact_match(answer: &str, golden: &[String]) -> f64 {
     indicator(contains_any(answer, golden))
 }
 
-/// True if `text` contains one of `golden`, both normalised.
+/// Returns `true` if `text` contains one of `golden`, both normalised.
 pub fn contains_any(text: &str, golden: &[String]) -> bool {
     let text = normalize(text);
     golden.iter().any(|gold| text.contains(&normalize(gold)))
 }
 
-/// The best F1 of the words of `answer` with those of one of `golden`, all normalised; two texts
-/// without words match.
+/// Returns the best F1 between the words of `answer` and those of one of `golden`, all normalised. Two texts without
+/// words match.
 pub fn f1(answer: &str, golden: &[String]) -> f64 {
     golden.iter().map(|gold| f1_of_one(answer, gold)).fold(0.0, f64::max)
 }
@@ -39,8 +39,8 @@ fn f1_of_one(answer: &str, gold: &str) -> f64 {
     }
     let mut common = 0_usize;
     for word in &answer {
-        if let Some(left) = unmatched.get_mut(word).filter(|left| **left > 0) {
-            *left -= 1;
+        if let Some(count) = unmatched.get_mut(word).filter(|count| **count > 0) {
+            *count -= 1;
             common += 1;
         }
     }

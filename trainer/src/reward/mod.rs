@@ -1,9 +1,8 @@
-//! Scores finished trajectories against the golden answers.
+//! Scores of finished trajectories against the golden answers.
 //!
-//! By default only what the model wrote is read: an answer that stands in a passage, or the example
-//! in the prompt, earns nothing. [`RewardReading::Reference`] reads the decoded text from the prompt
-//! on, as the reference does, with the consequences that follow (a passage may hold the answer, an
-//! end-of-turn token spoils the format); it exists to reproduce published runs.
+//! By default only the model's own text counts: an answer in a passage, or the example in the prompt, earns nothing.
+//! [`RewardReading::Reference`] reads the decoded text from the prompt on, as the reference does. An answer in a
+//! passage then counts, and an end-of-turn token spoils the format. It exists to reproduce published runs.
 
 pub mod answer;
 pub mod format;
@@ -16,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use self::format::FormatVerdict;
 use crate::rollout::trajectory::{SegmentKind, Trajectory};
 
-/// What is paid for.
+/// The measure that a reward pays for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RewardKind {
@@ -30,24 +29,24 @@ pub enum RewardKind {
     Structured,
 }
 
-/// Which text is read.
+/// The text that is scored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RewardReading {
-    /// The segments that the model wrote; the last complete answer counts.
+    /// The segments that the model wrote. The last complete answer counts.
     Sampled,
-    /// Prompt and response as one text, in which the first answer is taken for the prompt's example.
+    /// Prompt and response as one text. Its first answer is treated as the prompt's example.
     Reference,
 }
 
-/// What a trajectory is paid.
+/// The rules that score trajectories.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RewardRules {
-    /// What is paid for.
+    /// The measure that is paid for.
     pub kind: RewardKind,
-    /// Which text is read.
+    /// The text that is scored.
     pub reading: RewardReading,
-    /// Paid by the three match rewards for an answer that is wrong (0 in the reference's scripts).
+    /// Score of a wrong answer under the three match rewards (0 in the reference's scripts).
     pub wrong_answer_score: f64,
     /// The parts of [`RewardKind::Structured`].
     pub structured: StructuredScores,
@@ -64,14 +63,14 @@ impl Default for RewardRules {
     }
 }
 
-/// The parts of the structured reward, s, f and r of its paper (arXiv 2505.15117).
+/// The parts of the structured reward: s, f and r of its paper (arXiv 2505.15117).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StructuredScores {
-    /// s: for the right form without the right answer; taken off a right answer in the wrong form.
+    /// s: paid for the right form without the right answer, and subtracted from a right answer in the wrong form.
     pub structure: f64,
-    /// f: for a wrong answer in the wrong form.
+    /// f: paid for a wrong answer in the wrong form.
     pub final_answer: f64,
-    /// r: on top of s, if a passage holds a golden answer.
+    /// r: paid on top of s if a passage holds a golden answer.
     pub retrieval: f64,
 }
 
@@ -81,10 +80,10 @@ impl Default for StructuredScores {
     }
 }
 
-/// What a trajectory earned, and the figures that are reported whatever is paid for.
+/// The score of a trajectory, and figures that are reported for every kind of reward.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reward {
-    /// What the trajectory is paid.
+    /// The trajectory's reward.
     pub score: f64,
     /// 0 or 1.
     pub exact_match: f64,
@@ -94,9 +93,9 @@ pub struct Reward {
     pub f1: f64,
     /// The answer as written, or `None` if there is no complete one.
     pub answer: Option<String>,
-    /// True if thoughts, searches, passages and answer follow each other as they should.
+    /// `true` if thoughts, searches, passages and answer are in the right order.
     pub is_well_formed: bool,
-    /// True if a passage that was shown holds a golden answer.
+    /// `true` if a passage that was shown holds a golden answer.
     pub is_answer_retrieved: bool,
 }
 
@@ -111,30 +110,31 @@ pub fn reward(trajectory: &Trajectory, golden: &[String], config: &RewardRules) 
                 .map(|segment| segment.text.as_str())
                 .collect();
             let answer = answer::last_in_turns(&written);
-            (answer, format::of_segments(&trajectory.segments, golden))
+            (answer, format::check_segments(&trajectory.segments, golden))
         }
         RewardReading::Reference => {
             let text: String =
                 trajectory.segments.iter().map(|segment| segment.text.as_str()).collect();
-            (answer::after_example(&text), format::of_reference_text(&text, golden))
+            (answer::after_example(&text), format::check_reference_text(&text, golden))
         }
     };
     score(answer, verdict, golden, config)
 }
 
-/// Scores one trajectory's answer and form, however they were read.
+/// Scores one trajectory's extracted answer and form.
 pub fn score(
     answer: Option<String>,
     verdict: FormatVerdict,
     golden: &[String],
     config: &RewardRules,
 ) -> Reward {
-    let read = answer.as_deref();
-    let of_answer = |measure: fn(&str, &[String]) -> f64| read.map_or(0.0, |a| measure(a, golden));
-    let exact_match = of_answer(matching::exact_match);
-    let sub_exact_match = of_answer(matching::sub_exact_match);
-    let f1 = of_answer(matching::f1);
-    let or_wrong = |matched: f64| match read {
+    let text = answer.as_deref();
+    let measured =
+        |measure: fn(&str, &[String]) -> f64| text.map_or(0.0, |text| measure(text, golden));
+    let exact_match = measured(matching::exact_match);
+    let sub_exact_match = measured(matching::sub_exact_match);
+    let f1 = measured(matching::f1);
+    let or_wrong = |matched: f64| match text {
         None => 0.0,
         Some(_) if matched > 0.0 => matched,
         Some(_) => config.wrong_answer_score,
@@ -144,7 +144,7 @@ pub fn score(
         RewardKind::SubExactMatch => or_wrong(sub_exact_match),
         RewardKind::F1 => or_wrong(f1),
         RewardKind::Structured => {
-            let is_right = read.map(|_| exact_match > 0.0);
+            let is_right = text.map(|_| exact_match > 0.0);
             structured_score(is_right, verdict, config.structured)
         }
     };
@@ -152,7 +152,7 @@ pub fn score(
     Reward { score, exact_match, sub_exact_match, f1, answer, is_well_formed, is_answer_retrieved }
 }
 
-/// The structured reward; `is_right` is `None` if there is no answer.
+/// Computes the structured reward. `is_right` is `None` if there is no answer.
 fn structured_score(
     is_right: Option<bool>,
     verdict: FormatVerdict,

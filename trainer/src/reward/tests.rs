@@ -1,8 +1,8 @@
-//! Every recorded normalisation, match, outcome and structured score, and the default reading.
+//! Checks against every recorded normalisation, match, outcome and structured score, and of the default reading.
 
 use serde::Deserialize;
 
-use super::format::{FormatVerdict, of_reference_text, of_segments};
+use super::format::{FormatVerdict, check_reference_text, check_segments};
 use super::{
     Reward, RewardKind, RewardReading, RewardRules, StructuredScores, answer, matching, reward,
     score,
@@ -42,7 +42,7 @@ struct Structured {
     text: String,
     golden: Golden,
     valid: bool,
-    /// The reference's arguments; 0 where they are not given.
+    /// Arguments of the reference. They default to 0.
     #[serde(default)]
     structure_format_score: f64,
     #[serde(default)]
@@ -139,9 +139,9 @@ fn structured_score_vectors_pass() {
             },
             ..RewardRules::default()
         };
-        let verdict = of_reference_text(&case.text, &golden);
+        let verdict = check_reference_text(&case.text, &golden);
         assert_eq!(verdict.is_well_formed, case.valid, "{:?}", case.text);
-        // The same through a trajectory, whose segments are joined again.
+        // The same through a trajectory, whose segments are joined.
         let scored = reward(&trajectory(&[(SegmentKind::Prompt, &case.text)]), &golden, &config);
         assert_eq!(scored.is_well_formed, case.valid);
         check_close(scored.score, case.score, &case.text);
@@ -217,13 +217,13 @@ fn check_default(segments: &[(SegmentKind, &str)], exact: f64, structured: f64) 
 #[test]
 fn only_what_the_model_wrote_is_an_answer() {
     check_default(&[PROMPT, SEARCH, FOUND, ANSWER], 1.0, 1.0);
-    // The answer stands in the passage alone: right form up to there, no answer.
+    // Only the passage holds the answer. The form is right up to there, but there is no answer.
     check_default(&[PROMPT, SEARCH, FOUND], 0.0, 0.0);
     check_default(&[PROMPT], 0.0, 0.0);
-    // Tags that frame a passage rather than words of the model.
+    // The tags enclose a passage, not words of the model.
     let open = (Sampled, "<think>a</think><answer><search>q</search>");
     check_default(&[PROMPT, open, FOUND, (Sampled, "Paris</answer>")], 0.0, 0.0);
-    // The prompt's example is no answer of the model's.
+    // The prompt's example is not the model's answer.
     let config = RewardRules::default();
     let beijing = reward(&trajectory(&[PROMPT]), &["Beijing".to_owned()], &config);
     assert_eq!((beijing.score, beijing.answer), (0.0, None));
@@ -232,7 +232,7 @@ fn only_what_the_model_wrote_is_an_answer() {
 }
 
 #[test]
-fn the_form_is_read_from_segments_without_any_chat_template() {
+fn the_form_is_read_from_segments_without_a_chat_template() {
     let wrong = (Sampled, "<think>b</think><answer>Rome</answer>");
     check_default(&[PROMPT, SEARCH, FOUND, wrong], 0.0, 0.3);
     let elsewhere = (Observation, "<information>Oslo</information>");
@@ -242,7 +242,7 @@ fn the_form_is_read_from_segments_without_any_chat_template() {
 }
 
 #[test]
-fn what_is_out_of_place_spoils_the_form() {
+fn misplaced_parts_spoil_the_form() {
     let made_up = (Sampled, "<think>a</think><search>q</search><information>Paris</information>");
     let message = (Injected, "\nMy previous action is invalid.\n");
     for segments in [
@@ -255,14 +255,14 @@ fn what_is_out_of_place_spoils_the_form() {
         vec![PROMPT, (Sampled, "<think>a<answer>Paris</answer>")],
         vec![PROMPT, (Sampled, "<search>q</search>"), FOUND, ANSWER],
     ] {
-        let verdict = of_segments(&trajectory(&segments).segments, &[]);
+        let verdict = check_segments(&trajectory(&segments).segments, &[]);
         assert!(!verdict.is_well_formed, "{segments:?}");
         check_default(&segments, 1.0, 0.8);
     }
 }
 
 #[test]
-fn figures_are_reported_whatever_is_paid_for() {
+fn figures_are_reported_for_every_kind_of_reward() {
     let close = (Sampled, "<think>a</think><answer>Paris, France</answer>");
     for kind in [RewardKind::ExactMatch, RewardKind::SubExactMatch, RewardKind::F1] {
         let scored = scored(&[PROMPT, close], kind);
@@ -287,6 +287,10 @@ fn a_wrong_answer_may_be_paid_and_no_answer_never_is() {
 #[test]
 fn the_reference_reading_takes_answers_from_passages() {
     let config = RewardRules { reading: RewardReading::Reference, ..RewardRules::default() };
-    let found = trajectory(&[PROMPT, SEARCH, FOUND]);
-    check_close(reward(&found, &["Paris".to_owned()], &config).score, 1.0, "as the reference does");
+    let searched = trajectory(&[PROMPT, SEARCH, FOUND]);
+    check_close(
+        reward(&searched, &["Paris".to_owned()], &config).score,
+        1.0,
+        "as the reference does",
+    );
 }

@@ -1,5 +1,5 @@
-//! Where a number that is not finite comes from: the parts of an update are computed one after the
-//! other, in the order in which they depend on each other, until one is found.
+//! A search for the origin of a number that is not finite. It computes the parts of an update in the order of
+//! their dependencies, up to the first such number.
 
 use std::fmt;
 
@@ -14,49 +14,49 @@ use crate::policy::{
 /// The first number that is not finite.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NotFiniteAt {
-    /// What it is and where it stands.
-    pub place: String,
+    /// A description of the number and its position.
+    pub location: String,
     pub value: f64,
 }
 
 impl fmt::Display for NotFiniteAt {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} is {}", self.place, self.value)
+        write!(formatter, "{} is {}", self.location, self.value)
     }
 }
 
-/// The first number of `tensor` that is not finite, with its place in the flattened tensor.
+/// Finds the first number of `tensor` that is not finite, with its index in the flattened tensor.
 pub fn first_in(tensor: &Tensor) -> Option<(usize, f64)> {
     tch::no_grad(|| {
         let flat = tensor.detach().to_kind(Kind::Float).reshape([-1]);
-        let places = flat.isfinite().logical_not().nonzero();
-        if places.numel() == 0 {
+        let indices = flat.isfinite().logical_not().nonzero();
+        if indices.numel() == 0 {
             return None;
         }
-        let place = places.int64_value(&[0, 0]);
-        Some((place as usize, flat.double_value(&[place])))
+        let index = indices.int64_value(&[0, 0]);
+        Some((index as usize, flat.double_value(&[index])))
     })
 }
 
-/// The first parameter of a model that holds a number that is not finite.
+/// Finds the first number in the parameters of a model that is not finite.
 pub fn first_in_parameters(policy: &Policy) -> Option<NotFiniteAt> {
     let adapters = policy.lora.iter().flat_map(|lora| &lora.parameters);
     policy.parameters.iter().chain(adapters).find_map(|(name, tensor)| {
-        let (place, value) = first_in(tensor)?;
-        Some(NotFiniteAt { place: format!("number {place} of parameter {name}"), value })
+        let (index, value) = first_in(tensor)?;
+        Some(NotFiniteAt { location: format!("number {index} of parameter {name}"), value })
     })
 }
 
-/// The first gradient, by its parameter's name, that is not finite.
+/// Finds the first number in the gradients of a model that is not finite.
 pub fn first_in_gradients(policy: &Policy) -> Option<NotFiniteAt> {
     policy.trained().iter().find_map(|(name, tensor)| {
         let gradient = tensor.grad();
-        let (place, value) = gradient.defined().then(|| first_in(&gradient)).flatten()?;
-        Some(NotFiniteAt { place: format!("number {place} of the gradient of {name}"), value })
+        let (index, value) = gradient.defined().then(|| first_in(&gradient)).flatten()?;
+        Some(NotFiniteAt { location: format!("number {index} of the gradient of {name}"), value })
     })
 }
 
-/// A gradient whose numbers are finite, but too large for the norm over all of them.
+/// Finds a gradient whose numbers are finite but too large for the norm over all gradients.
 pub fn largest_gradient(policy: &Policy) -> Option<NotFiniteAt> {
     let largest = policy.trained().iter().filter_map(|(name, tensor)| {
         let gradient = tensor.grad();
@@ -64,28 +64,26 @@ pub fn largest_gradient(policy: &Policy) -> Option<NotFiniteAt> {
             gradient.defined().then(|| gradient.detach().abs().max().double_value(&[]))?;
         Some((name, largest))
     });
-    let (name, largest) = largest.max_by(|one, other| one.1.total_cmp(&other.1))?;
+    let (name, largest) = largest.max_by(|(_, left), (_, right)| left.total_cmp(right))?;
     // The norm is a sum of squares in f32.
     let value = f64::from((largest * largest) as f32);
-    let place =
-        format!("the square of {largest:e}, the largest gradient, which is that of {name},");
-    (!value.is_finite()).then_some(NotFiniteAt { place, value })
+    let location = format!("the square of {largest:e}, the largest gradient (parameter {name}),");
+    (!value.is_finite()).then_some(NotFiniteAt { location, value })
 }
 
-/// The first number of a policy update that is not finite: in the parameters, in what was recorded of
-/// the trajectories, within the model, in the log-probs, in the parts of the loss, in the gradients.
+/// Finds the first number of a policy update that is not finite. Looks at the parameters, the recorded data of the
+/// trajectories, the model's layers, the log-probs, the parts of the loss, and the gradients, in this order.
 pub fn first_not_finite(
     policy: &Policy,
     decoder: &Decoder,
     sequences: &[TrainSequence],
     config: &PolicyUpdateConfig,
 ) -> Option<NotFiniteAt> {
-    if let Some(found) = first_in_parameters(policy) {
-        return Some(found);
-    }
     let recorded = |(index, sequence): (usize, &TrainSequence)| in_recorded(index, sequence);
-    if let Some(found) = sequences.iter().enumerate().find_map(recorded) {
-        return Some(found);
+    let before_the_model =
+        first_in_parameters(policy).or_else(|| sequences.iter().enumerate().find_map(recorded));
+    if before_the_model.is_some() {
+        return before_the_model;
     }
     let update_tokens = sequences.iter().map(TrainSequence::trained_tokens).sum();
     for (index, sequence) in sequences.iter().enumerate() {
@@ -93,22 +91,23 @@ pub fn first_not_finite(
             continue;
         }
         let weights = tch::no_grad(|| policy.weights());
-        let found = in_model(&weights, decoder, index, &sequence.token_ids)
+        let in_forward_pass = in_model(&weights, decoder, index, &sequence.token_ids)
             .or_else(|| in_log_probs(&weights, decoder, index, sequence, config.temperature));
-        if found.is_some() {
-            return found;
+        if in_forward_pass.is_some() {
+            return in_forward_pass;
         }
         let members = [sequence];
-        let packed = PackedTokens::of(&members, policy.compute.device);
+        let packed = PackedTokens::new(&members, policy.compute.device);
         let weights = policy.weights();
         let terms = packed.loss(&weights, decoder, config, update_tokens);
         if let Some((term, value)) = terms.statistics.not_finite() {
-            return Some(NotFiniteAt { place: format!("the {term} of trajectory {index}"), value });
+            let location = format!("the {term} of trajectory {index}");
+            return Some(NotFiniteAt { location, value });
         }
         terms.backward();
-        if let Some(found) = first_in_gradients(policy) {
-            let place = format!("{}, once trajectory {index} is added,", found.place);
-            return Some(NotFiniteAt { place, ..found });
+        if let Some(gradient) = first_in_gradients(policy) {
+            let location = format!("{}, after adding trajectory {index},", gradient.location);
+            return Some(NotFiniteAt { location, ..gradient });
         }
     }
     largest_gradient(policy)
@@ -123,31 +122,39 @@ fn in_recorded(index: usize, sequence: &TrainSequence) -> Option<NotFiniteAt> {
         ("sampler's log-prob", &sequence.sampler_log_probs),
     ]
     .into_iter()
-    .find_map(|(what, values)| {
-        let place = values.iter().position(|value| !value.is_finite())?;
-        let value = f64::from(values[place]);
-        let place = format!("the {what} of trained token {place} of trajectory {index}");
-        Some(NotFiniteAt { place, value })
+    .find_map(|(quantity, values)| {
+        let token = values.iter().position(|value| !value.is_finite())?;
+        let value = f64::from(values[token]);
+        let location = format!("the {quantity} of trained token {token} of trajectory {index}");
+        Some(NotFiniteAt { location, value })
     })
 }
 
-/// Looks at what each layer gives to its attention and gets from it.
-struct Watched {
+/// An attention that checks the inputs and outputs of each layer.
+struct CheckedAttention {
     inner: PackedCausalAttention,
-    first: Option<(usize, &'static str, usize, f64)>,
+    first: Option<LayerFinding>,
 }
 
-impl Attention for Watched {
+/// A number in a layer's attention that is not finite.
+struct LayerFinding {
+    layer: usize,
+    quantity: &'static str,
+    token: usize,
+    value: f64,
+}
+
+impl Attention for CheckedAttention {
     fn attend(&mut self, layer: LayerSpan, query: &Tensor, key: &Tensor, value: &Tensor) -> Tensor {
         let mixed = self.inner.attend(layer, query, key, value);
-        for (what, tensor) in
+        for (quantity, tensor) in
             [("query", query), ("key", key), ("value", value), ("attention's output", &mixed)]
         {
             if self.first.is_none()
-                && let Some((place, number)) = first_in(tensor)
+                && let Some((index, value)) = first_in(tensor)
             {
-                let token = place / (tensor.numel() / tensor.size()[0] as usize).max(1);
-                self.first = Some((layer.index, what, token, number));
+                let token = index / (tensor.numel() / tensor.size()[0] as usize).max(1);
+                self.first = Some(LayerFinding { layer: layer.index, quantity, token, value });
             }
         }
         mixed
@@ -165,18 +172,18 @@ fn in_model(
         let tensor = |values: &[i64]| Tensor::from_slice(values).to_device(weights.device());
         let positions: Vec<i64> = (0..ids.len() as i64).collect();
         let inner = PackedCausalAttention::of_lengths(&[ids.len() as i64]);
-        let mut watched = Watched { inner, first: None };
+        let mut attention = CheckedAttention { inner, first: None };
         let hidden =
-            decoder.hidden_states(weights, &tensor(&ids), &tensor(&positions), &mut watched);
-        if let Some((layer, what, token, value)) = watched.first {
-            let place =
-                format!("the {what} of layer {layer} at token {token} of trajectory {index}");
-            return Some(NotFiniteAt { place, value });
+            decoder.hidden_states(weights, &tensor(&ids), &tensor(&positions), &mut attention);
+        if let Some(LayerFinding { layer, quantity, token, value }) = attention.first {
+            let location =
+                format!("the {quantity} of layer {layer} at token {token} of trajectory {index}");
+            return Some(NotFiniteAt { location, value });
         }
-        let (place, value) = first_in(&hidden)?;
-        let token = place / (hidden.numel() / ids.len()).max(1);
-        let place = format!("the last hidden state at token {token} of trajectory {index}");
-        Some(NotFiniteAt { place, value })
+        let (number, value) = first_in(&hidden)?;
+        let token = number / (hidden.numel() / ids.len()).max(1);
+        let location = format!("the last hidden state at token {token} of trajectory {index}");
+        Some(NotFiniteAt { location, value })
     })
 }
 
@@ -189,8 +196,8 @@ fn in_log_probs(
 ) -> Option<NotFiniteAt> {
     let scored = token_statistics(decoder, weights, &[sequence.packed()], temperature);
     let (token, value) = first_in(&scored.log_probs)?;
-    let place = format!("the log-prob of trained token {token} of trajectory {index}");
-    Some(NotFiniteAt { place, value })
+    let location = format!("the log-prob of trained token {token} of trajectory {index}");
+    Some(NotFiniteAt { location, value })
 }
 
 #[cfg(test)]
@@ -211,38 +218,39 @@ mod tests {
         }
     }
 
-    /// What is found after `spoil` has been at work.
-    fn found(spoil: impl Fn(&mut Policy, &mut TrainSequence)) -> Option<String> {
+    /// Applies `spoil` to an update and returns the description of the first bad number.
+    fn diagnosis(spoil: impl Fn(&mut Policy, &mut TrainSequence)) -> Option<String> {
         let config = PolicyUpdateConfig { tokens_per_micro_batch: 100, ..CONFIG };
         let (mut policy, decoder) = tiny(CHECKPOINTS[1], F32);
         let mut second = sequence();
         spoil(&mut policy, &mut second);
-        let found = first_not_finite(&policy, &decoder, &[sequence(), second], &config)?;
-        assert!(!found.value.is_finite());
-        Some(found.to_string())
+        let first = first_not_finite(&policy, &decoder, &[sequence(), second], &config)?;
+        assert!(!first.value.is_finite());
+        Some(first.to_string())
     }
 
-    fn set(policy: &Policy, name: &str, place: i64, value: f64) {
+    fn set(policy: &Policy, name: &str, index: i64, value: f64) {
         tch::no_grad(|| {
-            let _ = policy.parameters[name].view([-1]).get(place).fill_(value);
+            let _ = policy.parameters[name].view([-1]).get(index).fill_(value);
         });
     }
 
     #[test]
     fn the_first_number_is_named_by_where_it_arises() {
-        assert_eq!(found(|_, _| {}), None);
+        assert_eq!(diagnosis(|_, _| {}), None);
         let name = "model.layers.1.mlp.up_proj.weight";
-        let parameter = found(|policy, _| set(policy, name, 7, f64::NAN)).unwrap();
+        let parameter = diagnosis(|policy, _| set(policy, name, 7, f64::NAN)).unwrap();
         assert_eq!(parameter, format!("number 7 of parameter {name} is NaN"));
-        let advantage = found(|_, sequence| sequence.advantages[2] = f32::INFINITY).unwrap();
+        let advantage = diagnosis(|_, sequence| sequence.advantages[2] = f32::INFINITY).unwrap();
         assert_eq!(advantage, "the advantage of trained token 2 of trajectory 1 is inf");
-        let old = found(|_, one| one.old_log_probs = Some(vec![-1.0, f32::NAN, -1.0])).unwrap();
+        let spoiled = Some(vec![-1.0, f32::NAN, -1.0]);
+        let old = diagnosis(|_, sequence| sequence.old_log_probs.clone_from(&spoiled)).unwrap();
         assert_eq!(old, "the old log-prob of trained token 1 of trajectory 1 is NaN");
         // The first query of the second layer, from token 9 alone: the last of each trajectory.
         let query = "model.layers.1.self_attn.v_proj.weight";
-        let layer = found(|policy, _| {
-            for place in 0..24 {
-                set(policy, query, place, 3e38);
+        let layer = diagnosis(|policy, _| {
+            for index in 0..24 {
+                set(policy, query, index, 3e38);
             }
         });
         let layer = layer.unwrap();

@@ -1,28 +1,28 @@
-//! AdamW over f32 numbers in host memory, each read and written once, by all threads. The tensor
-//! operations of [`super::AdamW`] are its twin, and what computes on other devices.
+//! AdamW over f32 numbers in host memory, on all threads, with one read and one write of each number. On other
+//! devices the tensor operations of [`super::AdamW`] compute the same.
 
 use tch::{Device, Kind, Tensor};
 
 use crate::policy::threads;
 
-/// Numbers that are worth a thread of their own.
+/// Least number of elements that is worth a thread.
 const THREAD_NUMBERS: usize = 1 << 16;
 
-/// What one update does to every number.
+/// The constants of one update, the same for every number.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rule {
     pub(super) beta1: f64,
     pub(super) beta2: f64,
     pub(super) epsilon: f64,
-    /// What the parameter is multiplied by.
+    /// Factor of the parameter: 1 less the decay.
     pub(super) kept: f64,
-    /// Learning rate over the first moment's bias.
+    /// Learning rate divided by the bias correction of the first moment.
     pub(super) step_size: f64,
-    /// One over the root of the second moment's bias.
+    /// Inverse root of the bias correction of the second moment.
     pub(super) second_scale: f64,
 }
 
-/// The tensors of one parameter, of the same size.
+/// The tensors of one parameter, all of the same size.
 pub(super) struct Numbers<'t> {
     pub(super) parameter: &'t mut Tensor,
     pub(super) gradient: &'t mut Tensor,
@@ -30,8 +30,8 @@ pub(super) struct Numbers<'t> {
     pub(super) second: &'t mut Tensor,
 }
 
-/// Applies `rule` and clears the gradient; false, with nothing done, where a tensor is no plain f32 array
-/// in host memory or the sizes differ.
+/// Applies `rule`, clears the gradient and returns `true`. Does nothing and returns `false` if a tensor is not a
+/// contiguous f32 array in host memory, or if sizes differ.
 pub(super) fn step(numbers: Numbers<'_>, rule: &Rule) -> bool {
     let Numbers { parameter, gradient, first, second } = numbers;
     let size = parameter.size();
@@ -69,10 +69,10 @@ fn slice(tensor: &mut Tensor) -> &mut [f32] {
     if tensor.numel() == 0 {
         return &mut [];
     }
-    // SAFETY: the caller has seen that this is a contiguous f32 tensor in host memory, so that `numel`
-    // numbers lie at `data_ptr`, aligned for f32. The slice borrows the tensor and does not outlive its
-    // storage. A parameter, its gradient and its moments are tensors of their own that share no storage,
-    // and nothing else runs on them while an update is applied.
+    // SAFETY: the caller has checked that this is a contiguous f32 tensor in host memory. So `data_ptr` points
+    // to `numel` numbers, aligned for f32. The slice borrows the tensor and does not outlive its storage. A
+    // parameter, its gradient and its moments are separate tensors that share no storage, and nothing else
+    // uses them while an update is applied.
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), tensor.numel()) }
 }
 
@@ -87,6 +87,7 @@ fn apply(
     let new_second = (1.0 - rule.beta2) as f32;
     let (epsilon, kept) = (rule.epsilon as f32, rule.kept as f32);
     let (step_size, second_scale) = (rule.step_size as f32, rule.second_scale as f32);
+    // One loop over all four arrays, because the update is bound by memory: every number is read and written once.
     let moments = first.iter_mut().zip(second);
     for ((parameter, gradient), (first, second)) in parameter.iter_mut().zip(gradient).zip(moments)
     {

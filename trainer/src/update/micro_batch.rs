@@ -1,14 +1,15 @@
-//! Cutting an update's trajectories into passes that fit into memory.
+//! The split of an update's trajectories into passes that fit into memory.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use crate::policy::{MaskedTokens, prompt_of};
 
-/// Groups sequences (by index) into passes of at most `max_tokens` rows; a longer sequence goes alone.
-/// Sequences with the same prompt follow each other, so that a pass has its rows once, and share a pass
-/// where it holds all of them. Else sequences of similar length share one; the result does not depend
-/// on input order but for equal lengths.
+/// Groups sequences, by index, into passes of at most `max_tokens` rows. A longer sequence gets its own pass.
+///
+/// Sequences with the same prompt are neighbours, so a pass holds the prompt's rows once. They share a pass if one
+/// can hold them all. Otherwise sequences of similar length share a pass. The result depends on the order of the
+/// input only among sequences of equal length.
 pub fn micro_batches(sequences: &[MaskedTokens<'_>], max_tokens: usize) -> Vec<Vec<usize>> {
     let tokens = |index: usize| sequences[index].0.len();
     let mut groups: HashMap<&[u32], Vec<usize>> = HashMap::new();
@@ -22,25 +23,26 @@ pub fn micro_batches(sequences: &[MaskedTokens<'_>], max_tokens: usize) -> Vec<V
     }
     groups.sort_by_key(|(_, members)| (Reverse(tokens(members[0])), members[0]));
     let mut batches: Vec<Vec<usize>> = Vec::new();
-    let mut room = 0;
+    let mut free_rows = 0;
     for (prompt, members) in groups {
-        let whole: usize = prompt + members.iter().map(|&one| tokens(one) - prompt).sum::<usize>();
-        // A group that a pass of its own would hold is not cut for the room that another left.
-        let mut fresh = whole > room && whole <= max_tokens;
-        for (place, &index) in members.iter().enumerate() {
-            let shared = if place == 0 || fresh { 0 } else { prompt };
+        let own_rows = members.iter().map(|&index| tokens(index) - prompt).sum::<usize>();
+        let whole = prompt + own_rows;
+        // A group that fits into one pass is not split to fill the rest of the last pass.
+        let mut starts_pass = whole > free_rows && whole <= max_tokens;
+        for (member, &index) in members.iter().enumerate() {
+            let shared = if member == 0 || starts_pass { 0 } else { prompt };
             let rows = tokens(index) - shared;
             match batches.last_mut() {
-                Some(batch) if rows <= room && !fresh => {
-                    room -= rows;
+                Some(batch) if rows <= free_rows && !starts_pass => {
+                    free_rows -= rows;
                     batch.push(index);
                 }
                 _ => {
-                    room = max_tokens.saturating_sub(tokens(index));
+                    free_rows = max_tokens.saturating_sub(tokens(index));
                     batches.push(vec![index]);
                 }
             }
-            fresh = false;
+            starts_pass = false;
         }
     }
     batches
@@ -50,13 +52,13 @@ pub fn micro_batches(sequences: &[MaskedTokens<'_>], max_tokens: usize) -> Vec<V
 mod tests {
     use super::*;
 
-    /// Sequences of a prompt of `prompt` tokens `id` and so many tokens in all, of which the rest are
+    /// Creates sequences from (token id, tokens of the prompt, tokens in all). All tokens after the prompt are
     /// targets.
     fn sequences(parts: &[(u32, usize, usize)]) -> Vec<(Vec<u32>, Vec<bool>)> {
-        let of = |&(id, prompt, tokens): &(u32, usize, usize)| {
-            (vec![id; tokens], (0..tokens).map(|place| place >= prompt).collect())
+        let sequence = |&(id, prompt, tokens): &(u32, usize, usize)| {
+            (vec![id; tokens], (0..tokens).map(|position| position >= prompt).collect())
         };
-        parts.iter().map(of).collect()
+        parts.iter().map(sequence).collect()
     }
 
     fn batches(parts: &[(u32, usize, usize)], max_tokens: usize) -> Vec<Vec<usize>> {
@@ -66,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn every_sequence_once_and_none_over_the_budget_but_alone() {
+    fn every_sequence_is_in_one_pass_and_only_a_single_one_may_exceed_the_budget() {
         let lengths = [5, 100, 3, 40, 41, 7, 19];
         let parts: Vec<_> =
             lengths.iter().enumerate().map(|(id, &tokens)| (id as u32, 2, tokens)).collect();
@@ -86,9 +88,9 @@ mod tests {
         // Two groups of prompts of 20 tokens: 20 + 10 + 8 + 6 rows, and 20 + 9 + 7.
         let parts = [(1, 20, 30), (2, 20, 29), (1, 20, 28), (2, 20, 27), (1, 20, 26), (3, 4, 12)];
         assert_eq!(batches(&parts, 92), [vec![0, 2, 4, 1, 3, 5]]);
-        // What the first group leaves would hold one sequence of the second, which is not cut.
+        // The first pass has space for one sequence of the second group, but the group is not split.
         assert_eq!(batches(&parts, 79), [vec![0, 2, 4], vec![1, 3, 5]]);
-        // A group that no pass holds is cut where it has to be; its prompt is then there twice.
+        // A group that exceeds one pass is split, and its prompt is then computed twice.
         assert_eq!(batches(&parts, 38), [vec![0, 2], vec![4], vec![1, 3], vec![5]]);
     }
 }

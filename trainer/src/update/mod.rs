@@ -1,6 +1,6 @@
-//! From trajectories to new weights: micro-batches, gradients, AdamW.
+//! Updates of weights from trajectories: micro-batches, gradients, AdamW.
 //!
-//! Invariant: every trained token weighs the same however the batch is cut into micro-batches.
+//! Invariant: the split of a batch into micro-batches does not change the weight of any token.
 
 mod diagnosis;
 mod fused;
@@ -26,9 +26,9 @@ pub use schedule::warmed_up;
 pub use sequence::TrainSequence;
 pub use supervised::supervised_gradient;
 
-/// Why an update was refused.
+/// The reason why an update was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum UpdateError {
-    #[error("the {what} of update {update} is {value}: the weights were left as they were")]
+    #[error("the {what} of update {update} is {value}: the weights were not changed")]
     NotFinite { what: &'static str, update: u64, value: f64 },
 }

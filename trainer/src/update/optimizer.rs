@@ -1,4 +1,4 @@
-//! AdamW over named parameters, with moments that can be saved.
+//! AdamW over named parameters, with accessible moments for checkpoints.
 
 use std::collections::BTreeMap;
 
@@ -15,14 +15,14 @@ pub struct AdamWConfig {
     pub weight_decay: f64,
 }
 
-/// Where the moments are kept and the update is computed.
+/// The memory that holds the moments, where the update is computed too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MomentsStorage {
-    /// Beside the parameters.
+    /// The device of the parameters.
     #[default]
     WithParameters,
-    /// In the host's memory, wherever the parameters are (ZeRO-Offload, arXiv 2101.06840): of a parameter
-    /// at a time, its numbers and its gradient come here and the new numbers go back.
+    /// Host memory, for parameters on any device (ZeRO-Offload, arXiv 2101.06840). One parameter at a time, its
+    /// numbers and its gradient are copied to the host, and the new numbers are copied back.
     Host,
 }
 
@@ -42,11 +42,11 @@ impl AdamW {
     pub fn new(
         parameters: &BTreeMap<String, Tensor>,
         config: AdamWConfig,
-        place: MomentsStorage,
+        storage: MomentsStorage,
     ) -> Self {
         let zeros = || {
             let zero = |tensor: &Tensor| {
-                let device = match place {
+                let device = match storage {
                     MomentsStorage::WithParameters => tensor.device(),
                     MomentsStorage::Host => Device::Cpu,
                 };
@@ -57,7 +57,7 @@ impl AdamW {
         Self { config, updates: 0, first: zeros(), second: zeros() }
     }
 
-    /// Moves every parameter that has a gradient, then clears the gradients.
+    /// Updates every parameter that has a gradient, then clears the gradients.
     pub fn step(&mut self, parameters: &mut BTreeMap<String, Tensor>, learning_rate: f64) {
         let AdamWConfig { beta1, beta2, epsilon, weight_decay } = self.config;
         self.updates += 1;
@@ -89,7 +89,7 @@ impl AdamW {
     }
 }
 
-/// All four tensors are on one device.
+/// Updates a parameter whose four tensors are on one device.
 fn step_in_place(
     parameter: &mut Tensor,
     gradient: &mut Tensor,
@@ -102,7 +102,7 @@ fn step_in_place(
     }
 }
 
-/// The moments are in the host's memory, parameter and gradient elsewhere.
+/// Updates a parameter on another device, with moments in host memory.
 fn step_on_host(
     parameter: &mut Tensor,
     gradient: &mut Tensor,
@@ -110,14 +110,14 @@ fn step_on_host(
     second: &mut Tensor,
     rule: &Rule,
 ) {
-    let here = |tensor: &Tensor| tensor.to_device_(Device::Cpu, tensor.kind(), false, true);
-    let (mut moved, mut moved_gradient) = (here(parameter), here(gradient));
-    step_in_place(&mut moved, &mut moved_gradient, first, second, rule);
-    parameter.copy_(&moved);
+    let on_host = |tensor: &Tensor| tensor.to_device_(Device::Cpu, tensor.kind(), false, true);
+    let (mut host_parameter, mut host_gradient) = (on_host(parameter), on_host(gradient));
+    step_in_place(&mut host_parameter, &mut host_gradient, first, second, rule);
+    parameter.copy_(&host_parameter);
     let _ = gradient.zero_();
 }
 
-/// As [`fused::step`], by tensor operations on any device.
+/// Does the same as [`fused::step`] with tensor operations, on any device.
 fn step_by_tensors(
     parameter: &mut Tensor,
     gradient: &mut Tensor,
@@ -137,8 +137,8 @@ fn step_by_tensors(
     let _ = gradient.zero_();
 }
 
-/// Scales all gradients down to an L2 norm of at most `max_norm` over all of them together; returns
-/// the norm before. A norm that is not finite scales nothing.
+/// Scales all gradients down to a joint L2 norm of at most `max_norm` and returns the norm before. A norm that is
+/// not finite scales nothing.
 pub fn clip_gradients(parameters: &BTreeMap<String, Tensor>, max_norm: f64) -> f64 {
     tch::no_grad(|| {
         let gradients: Vec<Tensor> =
@@ -178,7 +178,7 @@ mod tests {
         BTreeMap::from([("weight".to_owned(), leaf)])
     }
 
-    /// Two steps of the published algorithm by hand on f(w) = w².
+    /// Repeats two steps of the published algorithm on f(w) = w² by hand.
     #[test]
     fn follows_the_published_algorithm() {
         let config = AdamWConfig { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.1 };
@@ -196,11 +196,11 @@ mod tests {
             weight -= 0.5 * 0.1 * weight;
             weight -= 0.5 * unbiased_first / (unbiased_second.sqrt() + 1e-8);
         }
-        let found = parameters["weight"].double_value(&[0]);
-        assert!((found - weight).abs() < 1e-5, "{found} {weight}");
+        let stepped = parameters["weight"].double_value(&[0]);
+        assert!((stepped - weight).abs() < 1e-5, "{stepped} {weight}");
     }
 
-    /// More numbers than one thread takes, over several updates, beside the tensor operations.
+    /// Compares with the tensor operations over several updates, with more numbers than one thread takes.
     #[test]
     fn all_threads_do_what_the_tensor_operations_do() {
         let wave = |scale: f64| {
@@ -225,12 +225,12 @@ mod tests {
         let mut transposed = wave(0.1).tr();
         let [_, gradient, first, second] = &mut plain;
         let numbers = Numbers { parameter: &mut transposed, gradient, first, second };
-        assert!(!fused::step(numbers, &RULE), "rows that are not one behind the other");
+        assert!(!fused::step(numbers, &RULE), "rows are not contiguous");
     }
 
-    /// Rows one behind the other, which the fused kernel takes, and columns, which it does not.
+    /// Covers contiguous rows, which the fused kernel takes, and columns, which it does not.
     #[test]
-    fn a_way_over_the_host_changes_no_bit() {
+    fn a_step_on_the_host_changes_no_bit() {
         for transposed in [false, true] {
             let wave = |scale: f64| {
                 let all = Tensor::arange(210, (Kind::Float, Device::Cpu)) * scale;

@@ -13,55 +13,55 @@ use crate::policy::{
 };
 use crate::stop::{StopFlag, Stopped};
 
-/// How strongly the likelihood of good trajectories is kept, and what opens the gate.
+/// The coefficient and the gate of the term that preserves the likelihood of good trajectories.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LikelihoodTerm {
     pub coefficient: f64,
     pub gate: LikelihoodGate,
 }
 
-/// What the loss is made of.
+/// The parts of the loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PolicyUpdateConfig {
     pub objective: Objective,
-    /// Weight of the divergence from the reference in the loss; 0 where it is taken off the rewards.
+    /// Weight of the divergence from the reference in the loss; 0 if it is subtracted from the rewards instead.
     pub kl_coefficient: f64,
     pub kl_estimator: KlEstimator,
     pub entropy_coefficient: f64,
-    /// Largest weight that corrects a token for its sampler; `None` does without.
+    /// Largest weight that corrects a token for its sampler; `None` means no correction.
     pub importance_most: Option<f64>,
     pub likelihood: Option<LikelihoodTerm>,
-    /// The sampler's; logits are divided by it here as well.
+    /// The sampler's temperature. Logits are divided by it here as well.
     pub temperature: f64,
     pub tokens_per_micro_batch: usize,
 }
 
-/// Means over the trained tokens of one update, but for the losses.
+/// Statistics of one update: means over its trained tokens, except for losses and counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PolicyUpdateStatistics {
     pub policy_loss: f64,
-    /// The term that keeps likelihoods, before its coefficient.
+    /// Likelihood term, before its coefficient.
     pub likelihood_loss: f64,
     /// Divergence from the frozen reference; 0 without a KL term.
     pub kl: f64,
-    /// In nats.
+    /// Mean entropy in nats.
     pub entropy: f64,
     pub clip_fraction: f64,
     /// Mean of |trainer's log-prob - sampler's|.
     pub log_prob_gap: f64,
-    /// Mean weight by which tokens were corrected for the sampler; 1 where none were.
+    /// Mean weight that corrected tokens for the sampler; 1 without a correction.
     pub importance: f64,
-    /// Mean log-prob of the tokens with a positive advantage; 0 where there are none.
+    /// Mean log-prob of the tokens with a positive advantage; 0 if there are none.
     pub positive_log_prob: f64,
     pub trained_tokens: usize,
-    /// Trained tokens with a positive advantage.
+    /// Number of trained tokens with a positive advantage.
     pub positive_tokens: usize,
-    /// All tokens passed forward and backward.
+    /// Number of tokens in the passes, trained or not.
     pub tokens: usize,
 }
 
 impl PolicyUpdateStatistics {
-    /// The first part of the loss that is not a finite number, by its name.
+    /// Returns the name and value of the first part of the loss that is not finite.
     pub fn not_finite(&self) -> Option<(&'static str, f64)> {
         [
             ("policy loss", self.policy_loss),
@@ -73,7 +73,7 @@ impl PolicyUpdateStatistics {
         .find(|(_, value)| !value.is_finite())
     }
 
-    /// Adds what another pass or update has found, but not its counts of all tokens.
+    /// Adds the statistics of another pass or update, except its counts of all and of trained tokens.
     pub fn add(&mut self, pass: &Self) {
         self.policy_loss += pass.policy_loss;
         self.likelihood_loss += pass.likelihood_loss;
@@ -104,12 +104,12 @@ impl PolicyUpdateStatistics {
 
 /// Adds the gradient of the update over `sequences` to the parameters.
 ///
-/// Loss: `Σ w (importance · policy loss + kl_coefficient · KL - entropy_coefficient · H)` with each
-/// sequence's own token weight `w` (see [`crate::algo::token_weights`]), plus the likelihood term over
-/// all trained tokens of the update.
+/// The loss is `Σ w (importance · policy loss + kl_coefficient · KL - entropy_coefficient · H)` with each sequence's
+/// token weight `w` (see [`crate::algo::token_weights`]), plus the likelihood term over all trained tokens of the
+/// update.
 ///
 /// # Errors
-/// [`Stopped`] between two micro-batches: the gradient is then that of a part and of no use.
+/// Returns [`Stopped`] between two micro-batches. The gradient is then incomplete and of no use.
 pub fn policy_gradient(
     policy: &Policy,
     decoder: &Decoder,
@@ -131,7 +131,7 @@ pub fn policy_gradient(
         }
         stop.check()?;
         let members: Vec<&TrainSequence> = batch.iter().map(|&index| &sequences[index]).collect();
-        let packed = PackedTokens::of(&members, policy.compute.device);
+        let packed = PackedTokens::new(&members, policy.compute.device);
         let terms = packed.loss(&weights, decoder, config, statistics.trained_tokens);
         statistics.add(&terms.statistics);
         terms.backward();
@@ -140,7 +140,7 @@ pub fn policy_gradient(
     Ok(statistics)
 }
 
-/// The trained tokens of one micro-batch; every tensor is `[tokens]`.
+/// The trained tokens of one micro-batch. Every tensor is `[tokens]`.
 pub(super) struct PackedTokens<'s> {
     members: &'s [&'s TrainSequence],
     layout: TokenLayout,
@@ -152,7 +152,7 @@ pub(super) struct PackedTokens<'s> {
     device: Device,
 }
 
-/// The loss of a micro-batch and what is told of it; everything but the losses is summed over tokens.
+/// The loss of a micro-batch and its statistics, summed over tokens.
 pub(super) struct LossTerms<'m> {
     loss: Tensor,
     pub(super) statistics: PolicyUpdateStatistics,
@@ -160,15 +160,16 @@ pub(super) struct LossTerms<'m> {
 }
 
 impl LossTerms<'_> {
-    /// Adds the loss's gradient to the parameters'.
+    /// Adds the gradient of the loss to the gradients of the parameters.
     pub(super) fn backward(self) {
         self.scored.backward(&self.loss);
     }
 }
 
 impl<'s> PackedTokens<'s> {
-    pub(super) fn of(members: &'s [&'s TrainSequence], device: Device) -> Self {
-        let trained: Vec<usize> = members.iter().map(|one| one.trained_tokens()).collect();
+    pub(super) fn new(members: &'s [&'s TrainSequence], device: Device) -> Self {
+        let trained: Vec<usize> =
+            members.iter().map(|sequence| sequence.trained_tokens()).collect();
         let joined = |part: &dyn Fn(&TrainSequence) -> Option<&Vec<f32>>| {
             let parts: Option<Vec<&Vec<f32>>> =
                 members.iter().map(|sequence| part(sequence)).collect();
@@ -177,11 +178,11 @@ impl<'s> PackedTokens<'s> {
             values.map(|values| Tensor::from_slice(&values).to_device(device))
         };
         let advantages: Vec<f32> =
-            members.iter().flat_map(|one| one.advantages.iter().copied()).collect();
+            members.iter().flat_map(|sequence| sequence.advantages.iter().copied()).collect();
         let weights: Vec<f32> = members
             .iter()
             .zip(&trained)
-            .flat_map(|(one, &count)| std::iter::repeat_n(one.weight as f32, count))
+            .flat_map(|(sequence, &count)| std::iter::repeat_n(sequence.weight as f32, count))
             .collect();
         Self {
             members,
@@ -198,7 +199,7 @@ impl<'s> PackedTokens<'s> {
         }
     }
 
-    /// One forward pass; `update_tokens` are the trained tokens of the whole update.
+    /// Runs one forward pass. `update_tokens` is the number of trained tokens of the whole update.
     pub(super) fn loss<'m>(
         &self,
         weights: &'m Weights,
@@ -212,7 +213,7 @@ impl<'s> PackedTokens<'s> {
         LossTerms { loss, statistics, scored }
     }
 
-    /// The loss of tokens that have been scored.
+    /// Computes the loss from scored tokens.
     fn loss_of(
         &self,
         scored: &TokenStatistics,
@@ -221,7 +222,7 @@ impl<'s> PackedTokens<'s> {
     ) -> (Tensor, PolicyUpdateStatistics) {
         let sum = |tensor: &Tensor| tensor.sum(Kind::Float).double_value(&[]);
         let new = &scored.log_probs;
-        // With one update a step the policy as it stands is the old one.
+        // With one update per step, the current policy is the old one.
         let old = self.old.as_ref().map_or_else(|| new.detach(), Tensor::shallow_clone);
         let importance = match (config.importance_most, &self.sampler) {
             (Some(most), Some(sampler)) => Some(truncated_importance(&old, sampler, most)),
@@ -267,7 +268,7 @@ impl<'s> PackedTokens<'s> {
         (total, statistics)
     }
 
-    /// The sum of the likelihood term over the micro-batch.
+    /// Sums the likelihood term over the micro-batch.
     fn likelihood(&self, new: &Tensor, old: &Tensor, gate: LikelihoodGate) -> Tensor {
         let preserved = self.layout.means(&self.advantages).ge(0.0).to_kind(Kind::Float);
         let preserved = self.layout.spread(&preserved);
@@ -284,10 +285,10 @@ impl<'s> PackedTokens<'s> {
     }
 }
 
-/// Log-probs of the trained tokens of each sequence under `weights`, without gradients.
+/// Computes the log-probs of the trained tokens of each sequence under `weights`, without gradients.
 ///
 /// # Errors
-/// [`Stopped`] between two micro-batches.
+/// Returns [`Stopped`] between two micro-batches.
 pub fn sequence_log_probs(
     decoder: &Decoder,
     weights: &Weights,

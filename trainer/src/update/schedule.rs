@@ -1,8 +1,8 @@
-//! Learning-rate schedule.
+//! The learning-rate schedule.
 
-/// Linear warm-up to `learning_rate` over `warmup_updates`, constant afterwards. `update` counts
-/// from 0. The first update already moves: the reference's first step has learning rate 0, which
-/// only wastes a batch (`docs/algorithms.md`).
+/// Returns the rate of a linear warm-up to `learning_rate` over `warmup_updates`, constant afterwards. `update`
+/// counts from 0. The first rate is above 0; the reference begins with 0, which wastes a batch
+/// (`docs/algorithms.md`).
 pub fn warmed_up(learning_rate: f64, warmup_updates: usize, update: u64) -> f64 {
     if warmup_updates == 0 {
         return learning_rate;

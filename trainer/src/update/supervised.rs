@@ -1,4 +1,4 @@
-//! The supervised warm start: likelihood of what demonstrations let the model write.
+//! The supervised warm start, on the model's own parts of demonstrations.
 
 use tch::{Kind, Tensor};
 
@@ -7,11 +7,11 @@ use super::sequence::TrainSequence;
 use crate::policy::{Decoder, MaskedTokens, Policy, ScoredPass};
 use crate::stop::{StopFlag, Stopped};
 
-/// Adds the gradient of the mean negative log-likelihood of the trained tokens to the parameters;
-/// returns that mean. Observation and prompt tokens carry no loss.
+/// Adds the gradient of the mean negative log-likelihood of the trained tokens to the parameters and returns that
+/// mean. Observation and prompt tokens carry no loss.
 ///
 /// # Errors
-/// [`Stopped`] between two micro-batches: the gradient is then that of a part and of no use.
+/// Returns [`Stopped`] between two micro-batches. The gradient is then incomplete and of no use.
 pub fn supervised_gradient(
     policy: &Policy,
     decoder: &Decoder,

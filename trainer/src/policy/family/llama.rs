@@ -16,7 +16,7 @@ pub(super) const LLAMA: Family = Family {
 fn features(keys: &Keys<'_>, layers: usize) -> Result<Features, ModelConfigError> {
     let attention = keys.flag("attention_bias", false)?;
     Ok(Features {
-        biases: Biases::of(attention, keys.flag("mlp_bias", false)?),
+        biases: Biases::new(attention, keys.flag("mlp_bias", false)?),
         query_key_norm: false,
         layers: rotary(vec![None; layers]),
     })

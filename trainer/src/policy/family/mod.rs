@@ -39,7 +39,7 @@ const FAMILIES: [&Family; 5] =
 ///
 /// # Errors
 /// Fails on an unknown type, or an architecture other than the family's language model.
-pub(super) fn of(keys: &Keys<'_>) -> Result<&'static Family, ModelConfigError> {
+pub(super) fn find(keys: &Keys<'_>) -> Result<&'static Family, ModelConfigError> {
     let model_type = keys.text("model_type")?;
     let family = FAMILIES.into_iter().find(|family| family.model_type == model_type);
     let family = family.ok_or_else(|| {

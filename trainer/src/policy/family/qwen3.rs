@@ -17,7 +17,7 @@ pub(super) const QWEN3: Family = Family {
 fn features(keys: &Keys<'_>, layers: usize) -> Result<Features, ModelConfigError> {
     let attention = keys.flag("attention_bias", false)?;
     Ok(Features {
-        biases: Biases::of(attention, false),
+        biases: Biases::new(attention, false),
         query_key_norm: true,
         layers: rotary(windows_above(keys, layers)?),
     })

@@ -22,7 +22,7 @@ fn features(keys: &Keys<'_>, layers: usize) -> Result<Features, ModelConfigError
     let windows = windows(keys, layers, |layer| !rotary[layer])?;
     let layers = rotary.iter().zip(windows);
     Ok(Features {
-        biases: Biases::of(attention, keys.flag("mlp_bias", false)?),
+        biases: Biases::new(attention, keys.flag("mlp_bias", false)?),
         query_key_norm: false,
         layers: layers.map(|(&rotary, window)| LayerConfig { rotary, window }).collect(),
     })

@@ -58,13 +58,13 @@ fn logits(policy: &Policy, decoder: &Decoder, expected: &Expected) -> Vec<Tensor
 }
 
 #[test]
-fn logits_are_those_of_peft_beside_and_merged() {
+fn logits_are_those_of_peft_separate_and_merged() {
     for name in RECORDINGS {
         let (policy, decoder, expected) = adapted(name, F32);
         let merged = Policy::load(&golden::path(name), F32).unwrap();
         assert!(merged.lora.is_none());
         let (plain, _) = tiny(&expected.checkpoint, F32);
-        for (form, policy) in [("beside", &policy), ("merged", &merged)] {
+        for (form, policy) in [("separate", &policy), ("merged", &merged)] {
             for (index, logits) in logits(policy, &decoder, &expected).iter().enumerate() {
                 let gap = gap(logits, &expected.tensors[&format!("logits.{index}")]);
                 assert!(gap < TOLERANCE, "{name}, {form}, sequence {index}: {gap}");

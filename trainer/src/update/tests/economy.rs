@@ -1,5 +1,4 @@
-//! What an update leaves out changes nothing: prompts that are there once, logits in chunks, layers that
-//! are computed again.
+//! Economies that must not change an update: shared prompts, logits in chunks, recomputed layers.
 
 use proptest::prelude::*;
 
@@ -14,7 +13,7 @@ const WITH_ALL_TERMS: PolicyUpdateConfig = PolicyUpdateConfig {
     ..CONFIG
 };
 
-/// A sample of a group: tokens of its prompt, sampled ones, an observation, and again sampled ones.
+/// A sample of a group. Its parts are sampled tokens, an observation, and sampled tokens again.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     group: usize,
@@ -22,8 +21,8 @@ struct Sample {
     parts: [usize; 3],
 }
 
-/// Samples with all that a loss reads, all different; samples of a group have the same prompt.
-fn of_samples(samples: &[Sample]) -> Vec<TrainSequence> {
+/// Creates samples with all inputs of a loss, all different. Samples of a group have the same prompt.
+fn train_sequences(samples: &[Sample]) -> Vec<TrainSequence> {
     let sequence = |(index, sample): (usize, &Sample)| {
         let [first, observed, last] = sample.parts;
         let mask: Vec<bool> =
@@ -31,9 +30,9 @@ fn of_samples(samples: &[Sample]) -> Vec<TrainSequence> {
                 .iter()
                 .flat_map(|&(count, sampled)| vec![sampled; count])
                 .collect();
-        let token = |place: usize| {
-            let from = if place < sample.prompt { 7 * sample.group } else { 31 * index + 3 };
-            ((from + place * 13 + place * place) % 64) as u32
+        let token = |position: usize| {
+            let from = if position < sample.prompt { 7 * sample.group } else { 31 * index + 3 };
+            ((from + position * 13 + position * position) % 64) as u32
         };
         let mut sequence = TrainSequence {
             token_ids: (0..mask.len()).map(token).collect(),
@@ -45,8 +44,8 @@ fn of_samples(samples: &[Sample]) -> Vec<TrainSequence> {
             sampler_log_probs: Vec::new(),
         };
         let wave = |around: f32| -> Vec<f32> {
-            let at = |place: usize| around + ((place + index) as f32 * 1.3).sin();
-            (0..sequence.trained_tokens()).map(at).collect()
+            let value = |token: usize| around + ((token + index) as f32 * 1.3).sin();
+            (0..sequence.trained_tokens()).map(value).collect()
         };
         let (advantages, old, reference) = (wave(0.2), wave(-4.0), wave(-4.2));
         sequence.advantages = advantages;
@@ -58,10 +57,11 @@ fn of_samples(samples: &[Sample]) -> Vec<TrainSequence> {
     samples.iter().enumerate().map(sequence).collect()
 }
 
-/// Groups of 3 samples with prompts of 9 and 6 tokens, one alone, and one without a sampled token.
+/// Creates two groups of 3 samples with prompts of 9 and 6 tokens, and one sample alone. One sample has no sampled
+/// token.
 fn groups() -> Vec<TrainSequence> {
-    let of = |(group, prompt, parts)| Sample { group, prompt, parts };
-    of_samples(
+    let sample = |(group, prompt, parts)| Sample { group, prompt, parts };
+    train_sequences(
         &[
             (0, 9, [3, 5, 2]),
             (1, 6, [4, 0, 0]),
@@ -71,20 +71,20 @@ fn groups() -> Vec<TrainSequence> {
             (0, 9, [5, 4, 0]),
             (1, 6, [0, 0, 0]),
         ]
-        .map(of),
+        .map(sample),
     )
 }
 
-/// The gradient of a pass a sequence, in which nothing can be shared, and of passes of `tokens`.
+/// Compares passes of one sequence each, which share nothing, with passes of up to `tokens`.
 fn check_cuts(policy: &Policy, decoder: &Decoder, sequences: &[TrainSequence], tokens: &[usize]) {
-    let of = |tokens_per_micro_batch: usize| {
+    let train = |tokens_per_micro_batch: usize| {
         let config = PolicyUpdateConfig { tokens_per_micro_batch, ..WITH_ALL_TERMS };
         gradients(policy, || policy_gradient(policy, decoder, sequences, &config))
     };
-    let (alone, expected) = of(1);
+    let (alone, expected) = train(1);
     for &tokens in tokens {
-        let (together, found) = of(tokens);
-        check_gradients(&found, &expected, &format!("passes of {tokens}"));
+        let (together, actual) = train(tokens);
+        check_gradients(&actual, &expected, &format!("passes of {tokens}"));
         check_statistics(&together, &alone);
     }
 }
@@ -109,30 +109,30 @@ proptest! {
         tokens in 10..90_usize,
         recomputes_layers: bool,
     ) {
-        let of = |&(group, parts)| Sample { group, prompt: [1, 5, 12][group], parts };
-        let samples: Vec<Sample> = samples.iter().map(of).collect();
+        let sample = |&(group, parts)| Sample { group, prompt: [1, 5, 12][group], parts };
+        let samples: Vec<Sample> = samples.iter().map(sample).collect();
         let (policy, mut decoder) = tiny("qwen2-tiny-window", F32);
         decoder.recomputes_layers = recomputes_layers;
-        check_cuts(&policy, &decoder, &of_samples(&samples), &[tokens, 1000]);
+        check_cuts(&policy, &decoder, &train_sequences(&samples), &[tokens, 1000]);
     }
 }
 
-/// More targets in a pass than logits exist at a time.
+/// One pass has more targets than logits exist at a time.
 #[test]
-fn logits_in_chunks_give_the_gradient_of_all_at_once() {
+fn logits_in_chunks_give_the_gradient_of_the_whole() {
     let (policy, decoder) = tiny(CHECKPOINTS[0], F32);
     let sample =
         |index: usize| Sample { group: index % 2, prompt: 4, parts: [20, 2, 8 + index % 3] };
     let samples: Vec<Sample> = (0..20).map(sample).collect();
-    let sequences = of_samples(&samples);
+    let sequences = train_sequences(&samples);
     assert!(sequences.iter().map(TrainSequence::trained_tokens).sum::<usize>() > 512);
     check_cuts(&policy, &decoder, &sequences, &[2000]);
 }
 
-/// Several updates in bf16, of several passes each: what a pass computes again on its way back has to come
-/// from the weights of its own update, not from a cast of older ones.
+/// Several updates in bf16, of several passes each. A recomputed layer must use the weights of its own update, not
+/// a cast of older ones.
 #[test]
-fn layers_computed_again_train_as_kept_ones_do() {
+fn recomputed_layers_train_as_kept_ones_do() {
     let train = |recomputes_layers: bool| {
         let (mut policy, mut decoder) = tiny("qwen3-tiny", BF16);
         decoder.recomputes_layers = recomputes_layers;

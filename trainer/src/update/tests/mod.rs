@@ -1,4 +1,4 @@
-//! Gradients of updates: the same however they are cut, and of sampled tokens only.
+//! Gradients of updates: they do not depend on the micro-batches, and come from sampled tokens only.
 
 mod economy;
 mod recorded;
@@ -29,10 +29,10 @@ pub(super) const CONFIG: PolicyUpdateConfig = PolicyUpdateConfig {
     tokens_per_micro_batch: 1000,
 };
 
-/// Micro-batches of one sequence each, of some, and of all.
+/// Token budgets for micro-batches of one sequence each, of some sequences, and of all.
 const MICRO_BATCHES: [usize; 4] = [1, 25, 40, 1000];
 
-/// As [`super::policy_gradient`], to the end.
+/// Calls [`super::policy_gradient`] without a stop.
 fn policy_gradient(
     policy: &Policy,
     decoder: &Decoder,
@@ -42,7 +42,7 @@ fn policy_gradient(
     super::policy_gradient(policy, decoder, sequences, config, &StopFlag::never()).unwrap()
 }
 
-/// As [`super::supervised_gradient`], to the end.
+/// Calls [`super::supervised_gradient`] without a stop.
 fn supervised_gradient(
     policy: &Policy,
     decoder: &Decoder,
@@ -52,7 +52,7 @@ fn supervised_gradient(
     super::supervised_gradient(policy, decoder, sequences, tokens, &StopFlag::never()).unwrap()
 }
 
-/// As [`super::sequence_log_probs`], to the end.
+/// Calls [`super::sequence_log_probs`] without a stop.
 fn sequence_log_probs(
     decoder: &Decoder,
     weights: &Weights,
@@ -64,7 +64,7 @@ fn sequence_log_probs(
     super::sequence_log_probs(decoder, weights, sequences, temperature, tokens, never).unwrap()
 }
 
-/// Prompt, sampled tokens, an observation and again sampled tokens, of many lengths; one sequence has
+/// Creates sequences of many lengths: prompt, sampled tokens, an observation, and sampled tokens again. One has
 /// nothing to train on, and another ends with an observation.
 fn sequences() -> Vec<TrainSequence> {
     let sequence = |index: usize| {
@@ -91,7 +91,7 @@ fn sequences() -> Vec<TrainSequence> {
     sequences
 }
 
-/// With advantages, weights, and log-probs of an older policy and of a reference, all different.
+/// Adds advantages, weights, and log-probs of an older policy and of a reference, all different.
 fn prepared(policy: &Policy, decoder: &Decoder) -> Vec<TrainSequence> {
     let mut sequences = sequences();
     let own = sequence_log_probs(decoder, &policy.detached_weights(), &sequences, 1.0, 1000);
@@ -101,7 +101,7 @@ fn prepared(policy: &Policy, decoder: &Decoder) -> Vec<TrainSequence> {
         let moved = |size: f32| -> Vec<f32> {
             own.iter()
                 .enumerate()
-                .map(|(at, value)| value + size * (at as f32 * 1.7).sin())
+                .map(|(index, value)| value + size * (index as f32 * 1.7).sin())
                 .collect()
         };
         sequence.advantages = vec![[1.5, -0.5, 0.75][index % 3]; own.len()];
@@ -112,7 +112,7 @@ fn prepared(policy: &Policy, decoder: &Decoder) -> Vec<TrainSequence> {
     sequences
 }
 
-/// The gradient of each parameter that `compute` leaves, starting from none.
+/// Returns the gradient that `compute` adds to each parameter.
 fn gradients<T>(policy: &Policy, compute: impl FnOnce() -> T) -> (T, BTreeMap<String, Tensor>) {
     for parameter in policy.trained().values() {
         let mut gradient = parameter.grad();
@@ -129,39 +129,39 @@ fn gradients<T>(policy: &Policy, compute: impl FnOnce() -> T) -> (T, BTreeMap<St
     (result, policy.trained().iter().map(copy).collect())
 }
 
-/// Differences are measured in units of a parameter's largest gradient.
+/// Measures differences in units of a parameter's largest gradient.
 #[track_caller]
 fn check_gradients(
-    found: &BTreeMap<String, Tensor>,
+    actual: &BTreeMap<String, Tensor>,
     expected: &BTreeMap<String, Tensor>,
     case: &str,
 ) {
-    assert!(found.keys().eq(expected.keys()));
+    assert!(actual.keys().eq(expected.keys()));
     for (name, expected) in expected {
         let scale = expected.abs().max().double_value(&[]);
         assert!(scale > 1e-6, "{case}: {name} has no gradient");
-        let gap = gap(&found[name], expected) / scale;
+        let gap = gap(&actual[name], expected) / scale;
         assert!(gap < 1e-4, "{case}: {name} is off by {gap}");
     }
 }
 
 #[track_caller]
-fn check_statistics(found: &PolicyUpdateStatistics, expected: &PolicyUpdateStatistics) {
-    let close = |one: f64, other: f64| (one - other).abs() < 1e-5;
-    assert!(close(found.policy_loss, expected.policy_loss), "{found:?} {expected:?}");
-    assert!(close(found.kl, expected.kl), "{found:?} {expected:?}");
-    assert!(close(found.entropy, expected.entropy), "{found:?} {expected:?}");
-    assert!(close(found.clip_fraction, expected.clip_fraction), "{found:?} {expected:?}");
-    assert!(close(found.log_prob_gap, expected.log_prob_gap), "{found:?} {expected:?}");
-    assert!(close(found.importance, expected.importance), "{found:?} {expected:?}");
-    assert!(close(found.likelihood_loss, expected.likelihood_loss), "{found:?} {expected:?}");
-    assert!(close(found.positive_log_prob, expected.positive_log_prob), "{found:?}");
-    assert_eq!(found.trained_tokens, expected.trained_tokens);
-    assert_eq!(found.tokens, expected.tokens);
+fn check_statistics(actual: &PolicyUpdateStatistics, expected: &PolicyUpdateStatistics) {
+    let close = |left: f64, right: f64| (left - right).abs() < 1e-5;
+    assert!(close(actual.policy_loss, expected.policy_loss), "{actual:?} {expected:?}");
+    assert!(close(actual.kl, expected.kl), "{actual:?} {expected:?}");
+    assert!(close(actual.entropy, expected.entropy), "{actual:?} {expected:?}");
+    assert!(close(actual.clip_fraction, expected.clip_fraction), "{actual:?} {expected:?}");
+    assert!(close(actual.log_prob_gap, expected.log_prob_gap), "{actual:?} {expected:?}");
+    assert!(close(actual.importance, expected.importance), "{actual:?} {expected:?}");
+    assert!(close(actual.likelihood_loss, expected.likelihood_loss), "{actual:?} {expected:?}");
+    assert!(close(actual.positive_log_prob, expected.positive_log_prob), "{actual:?}");
+    assert_eq!(actual.trained_tokens, expected.trained_tokens);
+    assert_eq!(actual.tokens, expected.tokens);
 }
 
 #[test]
-fn an_update_is_the_same_however_it_is_cut() {
+fn an_update_does_not_depend_on_its_micro_batches() {
     for checkpoint in CHECKPOINTS {
         let (policy, decoder) = tiny(checkpoint, F32);
         let sequences = prepared(&policy, &decoder);
@@ -171,23 +171,23 @@ fn an_update_is_the_same_however_it_is_cut() {
             temperature: 0.8,
             ..CONFIG
         };
-        let of = |tokens_per_micro_batch: usize| {
+        let train = |tokens_per_micro_batch: usize| {
             let config = PolicyUpdateConfig { tokens_per_micro_batch, ..config };
             gradients(&policy, || policy_gradient(&policy, &decoder, &sequences, &config))
         };
-        let (whole, expected) = of(1000);
+        let (whole, expected) = train(1000);
         assert!(whole.kl > 0.0 && whole.clip_fraction > 0.0 && whole.entropy > 0.0, "{whole:?}");
         for tokens in MICRO_BATCHES {
-            let (statistics, found) = of(tokens);
-            check_gradients(&found, &expected, &format!("{checkpoint}, {tokens}"));
+            let (statistics, actual) = train(tokens);
+            check_gradients(&actual, &expected, &format!("{checkpoint}, {tokens}"));
             check_statistics(&statistics, &whole);
         }
     }
 }
 
-/// Every loss, also those of whole sequences and of actions.
+/// Covers every loss, including those of whole sequences and of actions.
 #[test]
-fn every_objective_is_the_same_however_it_is_cut() {
+fn no_objective_depends_on_its_micro_batches() {
     let (policy, decoder) = tiny(CHECKPOINTS[1], F32);
     let sequences = prepared(&policy, &decoder);
     let likelihood = |gate| Some(LikelihoodTerm { coefficient: 0.5, gate });
@@ -200,7 +200,7 @@ fn every_objective_is_the_same_however_it_is_cut() {
         (Objective::Plain, None),
     ];
     for (objective, likelihood) in cases {
-        let of = |tokens_per_micro_batch: usize| {
+        let train = |tokens_per_micro_batch: usize| {
             let config = PolicyUpdateConfig {
                 objective,
                 likelihood,
@@ -210,18 +210,18 @@ fn every_objective_is_the_same_however_it_is_cut() {
             };
             gradients(&policy, || policy_gradient(&policy, &decoder, &sequences, &config))
         };
-        let (whole, expected) = of(1000);
+        let (whole, expected) = train(1000);
         assert!(whole.importance > 0.0 && whole.importance < 2.0, "{whole:?}");
         assert_eq!(likelihood.is_some(), whole.likelihood_loss > 0.0, "{whole:?}");
         for tokens in MICRO_BATCHES {
-            let (statistics, found) = of(tokens);
-            check_gradients(&found, &expected, &format!("{objective:?}, {tokens}"));
+            let (statistics, actual) = train(tokens);
+            check_gradients(&actual, &expected, &format!("{objective:?}, {tokens}"));
             check_statistics(&statistics, &whole);
         }
     }
 }
 
-/// A number that is not finite is told by the part of the loss that it came from.
+/// A number that is not finite is reported with its part of the loss.
 #[test]
 fn a_loss_that_is_not_finite_is_named() {
     let (policy, decoder) = tiny(CHECKPOINTS[1], F32);
@@ -230,27 +230,27 @@ fn a_loss_that_is_not_finite_is_named() {
     assert_eq!(policy_gradient(&policy, &decoder, &sequences, &config).not_finite(), None);
     let mut poisoned = sequences.clone();
     poisoned[3].advantages[0] = f32::NAN;
-    let found = policy_gradient(&policy, &decoder, &poisoned, &config);
-    assert_eq!(found.not_finite().unwrap().0, "policy loss");
+    let statistics = policy_gradient(&policy, &decoder, &poisoned, &config);
+    assert_eq!(statistics.not_finite().unwrap().0, "policy loss");
     let mut poisoned = sequences;
     poisoned[3].reference_log_probs.as_mut().unwrap()[0] = f32::NAN;
-    let found = policy_gradient(&policy, &decoder, &poisoned, &config);
-    assert_eq!(found.not_finite().unwrap().0, "divergence from the reference");
+    let statistics = policy_gradient(&policy, &decoder, &poisoned, &config);
+    assert_eq!(statistics.not_finite().unwrap().0, "divergence from the reference");
 }
 
 #[test]
-fn scores_are_the_same_however_they_are_cut() {
+fn scores_do_not_depend_on_their_micro_batches() {
     let (policy, decoder) = tiny(CHECKPOINTS[1], F32);
     let sequences = sequences();
     let weights = policy.detached_weights();
-    let of = |tokens| sequence_log_probs(&decoder, &weights, &sequences, 0.8, tokens);
-    let expected = of(1000);
+    let scores = |tokens| sequence_log_probs(&decoder, &weights, &sequences, 0.8, tokens);
+    let expected = scores(1000);
     for (sequence, values) in sequences.iter().zip(&expected) {
         assert_eq!(sequence.trained_tokens(), values.len());
     }
     for tokens in MICRO_BATCHES {
-        for (found, expected) in of(tokens).iter().flatten().zip(expected.iter().flatten()) {
-            assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+        for (score, expected) in scores(tokens).iter().flatten().zip(expected.iter().flatten()) {
+            assert!((score - expected).abs() < 1e-5, "{score} {expected}");
         }
     }
 }
@@ -262,20 +262,20 @@ fn without_an_advantage_there_is_nothing_to_learn() {
     for sequence in &mut sequences {
         sequence.advantages.fill(0.0);
     }
-    let of = |config: &PolicyUpdateConfig, sequences: &[TrainSequence]| {
+    let size = |config: &PolicyUpdateConfig, sequences: &[TrainSequence]| {
         let compute = || policy_gradient(&policy, &decoder, sequences, config);
         let (_, gradients) = gradients(&policy, compute);
         gradients.values().map(|gradient| gradient.abs().max().double_value(&[])).sum::<f64>()
     };
-    assert!(of(&CONFIG, &sequences).abs() < f64::EPSILON);
-    // With a divergence to reduce there is.
-    assert!(of(&PolicyUpdateConfig { kl_coefficient: 0.1, ..CONFIG }, &sequences) > 1e-3);
+    assert!(size(&CONFIG, &sequences).abs() < f64::EPSILON);
+    // A divergence can still be reduced.
+    assert!(size(&PolicyUpdateConfig { kl_coefficient: 0.1, ..CONFIG }, &sequences) > 1e-3);
     sequences[3].advantages.fill(1.0);
-    assert!(of(&CONFIG, &sequences) > 1e-3);
+    assert!(size(&CONFIG, &sequences) > 1e-3);
 }
 
-/// Gradient ascent on the log-prob of what was sampled is both the supervised gradient and, at the
-/// policy that sampled, the gradient of an update whose advantages are all 1.
+/// The supervised gradient increases the log-probs of sampled tokens. With all advantages at 1 and the policy that
+/// sampled, an update has the same gradient.
 #[test]
 fn equal_advantages_give_the_supervised_gradient() {
     let (policy, decoder) = tiny(CHECKPOINTS[1], F32);
@@ -287,14 +287,14 @@ fn equal_advantages_give_the_supervised_gradient() {
         sequence.weight = weight;
     }
     let update = || policy_gradient(&policy, &decoder, &sequences, &CONFIG);
-    let (statistics, found) = gradients(&policy, update);
+    let (statistics, actual) = gradients(&policy, update);
     assert!((statistics.policy_loss + 1.0).abs() < 1e-5, "{statistics:?}");
     assert!(statistics.clip_fraction.abs() < f64::EPSILON);
     let supervised = || supervised_gradient(&policy, &decoder, &sequences, 25);
-    check_gradients(&found, &gradients(&policy, supervised).1, "advantages of 1");
+    check_gradients(&actual, &gradients(&policy, supervised).1, "advantages of 1");
 }
 
-/// The loss by hand: logits of each sequence alone, and only tokens that the mask names.
+/// Computes the loss by hand: from the logits of each sequence alone, and only at tokens of the mask.
 #[test]
 fn the_supervised_gradient_is_that_of_sampled_tokens() {
     for checkpoint in CHECKPOINTS {
@@ -319,30 +319,30 @@ fn the_supervised_gradient_is_that_of_sampled_tokens() {
         let (expected_loss, expected) = gradients(&policy, by_hand);
         for tokens in MICRO_BATCHES {
             let supervised = || supervised_gradient(&policy, &decoder, &sequences, tokens);
-            let (loss, found) = gradients(&policy, supervised);
+            let (loss, actual) = gradients(&policy, supervised);
             assert!((loss - expected_loss).abs() < 1e-5, "{checkpoint}: {loss} {expected_loss}");
-            check_gradients(&found, &expected, &format!("{checkpoint}, {tokens}"));
+            check_gradients(&actual, &expected, &format!("{checkpoint}, {tokens}"));
         }
     }
 }
 
-/// What a sequence ends with without having sampled it changes nothing at all.
+/// Tokens after the last sampled one change nothing.
 #[test]
 fn tokens_after_the_last_sampled_one_carry_no_loss() {
     let (policy, decoder) = tiny(CHECKPOINTS[1], F32);
     let mut sequences = sequences();
-    let of = |sequences: &[TrainSequence]| {
+    let train = |sequences: &[TrainSequence]| {
         gradients(&policy, || supervised_gradient(&policy, &decoder, sequences, 1000))
     };
-    let (expected_loss, expected) = of(&sequences);
+    let (expected_loss, expected) = train(&sequences);
     let tail = sequences[4].mask.iter().rposition(|&sampled| sampled).unwrap() + 1;
     assert!(tail < sequences[4].mask.len());
     sequences[4].token_ids[tail..].fill(63);
-    let (loss, found) = of(&sequences);
+    let (loss, actual) = train(&sequences);
     assert!((loss - expected_loss).abs() < 1e-6);
-    check_gradients(&found, &expected, "other tail");
+    check_gradients(&actual, &expected, "other tail");
     sequences[4].token_ids[tail - 1] ^= 1;
-    let (loss, _) = of(&sequences);
+    let (loss, _) = train(&sequences);
     assert!((loss - expected_loss).abs() > 1e-4, "a sampled token does count");
 }
 
@@ -359,10 +359,10 @@ fn a_batch_without_sampled_tokens_is_no_update() {
     assert!(supervised_gradient(&policy, &decoder, &[], 10).abs() < f64::EPSILON);
 }
 
-/// Something that takes a pass a micro-batch.
+/// Work that runs one pass per micro-batch.
 type StoppablePass<'a> = &'a dyn Fn(&StopFlag) -> Result<(), Stopped>;
 
-/// A pass of one sequence is the longest that a stop waits for.
+/// A stop waits at most for the pass of one sequence.
 #[test]
 fn a_stop_comes_between_two_micro_batches() {
     let (policy, decoder) = tiny(CHECKPOINTS[1], F32);
@@ -370,7 +370,7 @@ fn a_stop_comes_between_two_micro_batches() {
     let weights = policy.detached_weights();
     let config = PolicyUpdateConfig { tokens_per_micro_batch: 1, ..CONFIG };
     let passes: [(usize, StoppablePass<'_>); 3] = [
-        // The one without anything to train on takes no pass.
+        // The sequence without anything to train on takes no pass.
         (sequences.len() - 1, &|stop| {
             super::policy_gradient(&policy, &decoder, &sequences, &config, stop).map(|_| ())
         }),
@@ -381,17 +381,17 @@ fn a_stop_comes_between_two_micro_batches() {
             super::sequence_log_probs(&decoder, &weights, &sequences, 1.0, 1, stop).map(|_| ())
         }),
     ];
-    for (looks, pass) in passes {
-        for allowed in 0..=looks {
+    for (checks, pass) in passes {
+        for allowed in 0..=checks {
             let seen = Arc::new(AtomicUsize::new(0));
-            let looked = Arc::clone(&seen);
+            let counter = Arc::clone(&seen);
             let stop = StopFlag::asking(move || {
-                let before = looked.fetch_add(1, Ordering::Relaxed);
+                let before = counter.fetch_add(1, Ordering::Relaxed);
                 (before >= allowed).then_some(Shutdown::Terminate)
             });
-            let expected = if allowed < looks { Err(Stopped) } else { Ok(()) };
-            assert_eq!(pass(&stop), expected, "after {allowed} of {looks}");
-            assert_eq!(seen.load(Ordering::Relaxed), looks.min(allowed + 1));
+            let expected = if allowed < checks { Err(Stopped) } else { Ok(()) };
+            assert_eq!(pass(&stop), expected, "after {allowed} of {checks}");
+            assert_eq!(seen.load(Ordering::Relaxed), checks.min(allowed + 1));
         }
     }
 }

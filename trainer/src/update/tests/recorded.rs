@@ -1,4 +1,4 @@
-//! Gradients of whole updates, model included, against PyTorch's autograd (`updates-tiny`).
+//! Gradients of whole updates, through the model, against PyTorch's autograd (`updates-tiny`).
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ struct Recording {
     batch: Batch,
 }
 
-/// Numbers are those of the sampled tokens of each sequence.
+/// A recorded batch. Numbers are those of the sampled tokens of each sequence.
 #[derive(Deserialize)]
 struct Batch {
     sequences: Vec<Vec<u32>>,
@@ -77,17 +77,17 @@ impl Batch {
 }
 
 #[track_caller]
-fn check(found: &BTreeMap<String, Tensor>, expected: &BTreeMap<String, Tensor>, case: &str) {
+fn check(actual: &BTreeMap<String, Tensor>, expected: &BTreeMap<String, Tensor>, case: &str) {
     let start = format!("{case}.");
     let recorded: BTreeMap<&str, &Tensor> = expected
         .iter()
         .filter_map(|(name, tensor)| Some((name.strip_prefix(&start)?, tensor)))
         .collect();
-    assert!(found.keys().map(String::as_str).eq(recorded.keys().copied()), "{case}");
-    for (name, found) in found {
+    assert!(actual.keys().map(String::as_str).eq(recorded.keys().copied()), "{case}");
+    for (name, gradient) in actual {
         let scale = recorded[name.as_str()].abs().max().double_value(&[]);
         assert!(scale > 1e-7, "{case}: {name} has no gradient");
-        let error = gap(found, recorded[name.as_str()]) / scale;
+        let error = gap(gradient, recorded[name.as_str()]) / scale;
         assert!(error <= TOLERANCE, "{case}: {name} is off by {error}");
     }
 }
@@ -99,7 +99,7 @@ fn clip(low: f64, high: f64) -> ClipRange {
     ClipRange { low, high }
 }
 
-/// As the cases of the recording script.
+/// Returns the cases of the recording script.
 fn cases(temperature: f64) -> Vec<(&'static str, Aggregation, PolicyUpdateConfig)> {
     let plain = |objective| PolicyUpdateConfig {
         objective,
@@ -135,13 +135,15 @@ fn cases(temperature: f64) -> Vec<(&'static str, Aggregation, PolicyUpdateConfig
     ]
 }
 
-/// Compares every update over the recorded batch, whole and in pieces: its loss with `losses`, and what
-/// autograd has found with `tensors`, in which its name follows `prefix`.
+/// Compares every update over the recorded batch, whole and in micro-batches: its loss with `losses`, and its
+/// gradients with the `tensors` whose names begin with `prefix` and the update's name.
 fn check_updates(
     recorded: &Recording,
-    (policy, decoder): (&Policy, &Decoder),
+    policy: &Policy,
+    decoder: &Decoder,
     losses: &BTreeMap<String, f64>,
-    (prefix, tensors): (&str, &BTreeMap<String, Tensor>),
+    tensors: &BTreeMap<String, Tensor>,
+    prefix: &str,
 ) {
     for (name, aggregation, config) in cases(recorded.temperature) {
         let batch = &recorded.batch;
@@ -150,10 +152,10 @@ fn check_updates(
         for tokens_per_micro_batch in [1000, 30] {
             let config = PolicyUpdateConfig { tokens_per_micro_batch, ..config };
             let update = || policy_gradient(policy, decoder, &sequences, &config);
-            let (statistics, found) = gradients(policy, update);
+            let (statistics, actual) = gradients(policy, update);
             let gap = (statistics.policy_loss - losses[name]).abs();
             assert!(gap < 1e-5, "{name}: {statistics:?}");
-            check(&found, tensors, &format!("{prefix}{name}"));
+            check(&actual, tensors, &format!("{prefix}{name}"));
         }
     }
 }
@@ -163,17 +165,17 @@ fn policy_updates_have_the_gradients_of_autograd() {
     let (recorded, tensors) = recording();
     let (policy, decoder) = tiny(&recorded.checkpoint, F32);
     assert_eq!(cases(recorded.temperature).len() + 1, recorded.losses.len());
-    check_updates(&recorded, (&policy, &decoder), &recorded.losses, ("", &tensors));
+    check_updates(&recorded, &policy, &decoder, &recorded.losses, &tensors, "");
 }
 
-/// Beside frozen weights; of every update as above, recorded over the same batch.
+/// Checks the same updates with adapters over frozen weights, recorded over the same batch.
 #[test]
 fn updates_of_adapters_have_the_gradients_of_autograd() {
     let (recorded, _) = recording();
     let (policy, decoder, adapters) = adapted("lora-tiny-llama", F32);
     assert_eq!(adapters.checkpoint, recorded.checkpoint);
-    let expected = ("update.", &adapters.tensors);
-    check_updates(&recorded, (&policy, &decoder), &adapters.losses, expected);
+    let (losses, tensors) = (&adapters.losses, &adapters.tensors);
+    check_updates(&recorded, &policy, &decoder, losses, tensors, "update.");
     assert!(policy.parameters.values().all(|frozen| !frozen.grad().defined()));
 }
 
@@ -198,7 +200,7 @@ fn a_critic_update_has_the_gradients_of_autograd() {
     let config = CriticUpdateConfig { clip: recorded.value_clip, tokens_per_micro_batch: 30 };
     let update =
         || critic_gradient(&critic, &decoder, &sequences, &config, &StopFlag::never()).unwrap();
-    let (statistics, found) = gradients(&critic.network, update);
+    let (statistics, actual) = gradients(&critic.network, update);
     assert!((statistics.value_loss - recorded.losses["critic"]).abs() < 1e-5, "{statistics:?}");
-    check(&found, &tensors, "critic");
+    check(&actual, &tensors, "critic");
 }
