@@ -62,15 +62,15 @@ fn in_critic(
     clip: f64,
 ) -> Option<NotFiniteAt> {
     if let Some(parameter) = first_in_parameters(&critic.network) {
-        let place = format!("of the critic, {}", parameter.place);
-        return Some(NotFiniteAt { place, ..parameter });
+        let location = format!("of the critic, {}", parameter.location);
+        return Some(NotFiniteAt { location, ..parameter });
     }
     let in_sequences = sequences.iter().enumerate().find_map(|(index, sequence)| {
         for (what, values) in [("old value", &sequence.old_values), ("return", &sequence.returns)] {
             if let Some(token) = values.iter().position(|value| !value.is_finite()) {
                 let value = f64::from(values[token]);
-                let place = format!("the {what} of valued token {token} of trajectory {index}");
-                return Some(NotFiniteAt { place, value });
+                let location = format!("the {what} of valued token {token} of trajectory {index}");
+                return Some(NotFiniteAt { location, value });
             }
         }
         let packed = [(&sequence.token_ids[..], &sequence.mask[..])];
@@ -85,8 +85,8 @@ fn in_critic(
         let losses = value_loss(values, &old, &returns, clip).losses;
         for (what, numbers) in [("value", values), ("value loss", &losses)] {
             if let Some((token, value)) = first_in(numbers) {
-                let place = format!("the {what} of valued token {token} of trajectory {index}");
-                return Some(NotFiniteAt { place, value });
+                let location = format!("the {what} of valued token {token} of trajectory {index}");
+                return Some(NotFiniteAt { location, value });
             }
         }
         valued.backward(&losses.mean(Kind::Float));
