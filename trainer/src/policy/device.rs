@@ -13,12 +13,12 @@ pub struct Compute {
 /// The reason why a device or type cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
-    #[error("model.device = {0}: accepted are auto, cpu, cuda and cuda:N")]
-    UnknownDevice(String),
-    #[error("model.device = {0}: no such CUDA device here ({1} found)")]
-    NoCuda(String, i64),
-    #[error("model.dtype = {0}: accepted are auto, f32 and bf16")]
-    UnknownDtype(String),
+    #[error("model.device = {name}; accepted: auto, cpu, cuda and cuda:N")]
+    UnknownDevice { name: String },
+    #[error("model.device = {name}: this machine has {devices} CUDA devices, counted from cuda:0")]
+    NoCuda { name: String, devices: usize },
+    #[error("model.dtype = {name}; accepted: auto, f32 and bf16")]
+    UnknownDtype { name: String },
 }
 
 /// Chooses the device and type from `model.device` (`auto`, `cpu`, `cuda`, `cuda:N`) and `model.dtype` (`auto`,
@@ -36,21 +36,23 @@ pub fn select_compute(device: &str, dtype: &str) -> Result<Compute, DeviceError>
         name => {
             let index = match name.strip_prefix("cuda") {
                 Some("") => Some(0),
-                Some(rest) => rest.strip_prefix(':').and_then(|index| index.parse::<i64>().ok()),
+                Some(rest) => rest.strip_prefix(':').and_then(|index| index.parse::<usize>().ok()),
                 None => None,
             };
-            let index = index.ok_or_else(|| DeviceError::UnknownDevice(name.to_owned()))?;
+            let index =
+                index.ok_or_else(|| DeviceError::UnknownDevice { name: name.to_owned() })?;
             if index >= cuda_devices {
-                return Err(DeviceError::NoCuda(name.to_owned(), cuda_devices));
+                let (name, devices) = (name.to_owned(), cuda_devices);
+                return Err(DeviceError::NoCuda { name, devices });
             }
-            Device::Cuda(index as usize)
+            Device::Cuda(index)
         }
     };
     let kind = match dtype {
         "bf16" => Kind::BFloat16,
         "auto" if device.is_cuda() || cpu_multiplies_bf16() => Kind::BFloat16,
         "auto" | "f32" => Kind::Float,
-        name => return Err(DeviceError::UnknownDtype(name.to_owned())),
+        name => return Err(DeviceError::UnknownDtype { name: name.to_owned() }),
     };
     Ok(Compute { device, kind })
 }
@@ -79,13 +81,14 @@ mod cuda {
 
     use std::sync::OnceLock;
 
-    static DEVICES: OnceLock<i64> = OnceLock::new();
+    static DEVICES: OnceLock<usize> = OnceLock::new();
 
     /// Returns the number of CUDA devices: 0 without the CUDA libtorch, a driver or a device.
-    pub(super) fn device_count() -> i64 {
+    pub(super) fn device_count() -> usize {
         *DEVICES.get_or_init(|| {
             load();
-            if tch::Cuda::is_available() { tch::Cuda::device_count() } else { 0 }
+            let devices = if tch::Cuda::is_available() { tch::Cuda::device_count() } else { 0 };
+            usize::try_from(devices).expect("a number of devices is not negative")
         })
     }
 

@@ -80,8 +80,8 @@ impl Rope {
                 let pair_of_turns = |turns: f64| {
                     width * (original_positions / (turns * TAU)).ln() / (2.0 * self.theta.ln())
                 };
-                let ramp = (pair_of_turns(beta_fast), pair_of_turns(beta_slow));
-                let (first, last) = bounded_ramp(ramp, truncate, width);
+                let (first, last) = (pair_of_turns(beta_fast), pair_of_turns(beta_slow));
+                let (first, last) = bounded_ramp(first, last, truncate, width);
                 plain
                     .enumerate()
                     .map(|(pair, frequency)| {
@@ -103,7 +103,7 @@ impl Rope {
 }
 
 /// Returns the pairs of dimensions between which YaRN's ramp rises, within the `width` of a head.
-fn bounded_ramp((first, last): (f64, f64), truncate: bool, width: f64) -> (f64, f64) {
+fn bounded_ramp(first: f64, last: f64, truncate: bool, width: f64) -> (f64, f64) {
     let (first, last) = if truncate { (first.floor(), last.ceil()) } else { (first, last) };
     let (first, last) = (first.max(0.0), last.min(width - 1.0));
     // A ramp of no length would divide by zero.
