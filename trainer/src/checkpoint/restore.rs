@@ -58,6 +58,10 @@ fn other_run(path: &Path, difference: String) -> CheckpointError {
     CheckpointError::OtherRun { path: path.to_owned(), difference }
 }
 
+fn wrong_shape(name: &str, saved: &Tensor, expected: &Tensor) -> String {
+    format!("{name} has shape {:?}, this run's has {:?}", saved.size(), expected.size())
+}
+
 fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, CheckpointError> {
     let tensors =
         Tensor::read_safetensors(path).map_err(|error| damaged(path, &error.to_string()))?;
@@ -79,7 +83,7 @@ fn copy_tensors(
             return Err(damaged(path, &format!("unknown tensor {name}")));
         };
         if parameter.size() != tensor.size() {
-            return Err(damaged(path, &format!("{name} has shape {:?}", tensor.size())));
+            return Err(damaged(path, &wrong_shape(&name, &tensor, parameter)));
         }
         tch::no_grad(|| parameter.copy_(&tensor));
     }
@@ -136,7 +140,7 @@ fn read_moments(path: &Path, optimizer: &mut AdamW) -> Result<(), CheckpointErro
             return Err(damaged(path, &format!("moments of unknown parameter {parameter}")));
         };
         if moment.size() != tensor.size() {
-            return Err(damaged(path, &format!("{name} has shape {:?}", tensor.size())));
+            return Err(damaged(path, &wrong_shape(&name, &tensor, moment)));
         }
         moment.copy_(&tensor);
         restored += 1;

@@ -74,7 +74,7 @@ fn cpu_multiplies_bf16() -> bool {
 }
 
 mod cuda {
-    //! The only place that loads `libtorch_cuda`.
+    //! The only code that loads `libtorch_cuda`.
     //!
     //! Linkers drop a library if no symbol of it is used, so the CUDA half of libtorch is loaded by hand. This
     //! happens before the first query about CUDA, because libtorch caches its first answer.

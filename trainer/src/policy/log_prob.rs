@@ -32,7 +32,7 @@ pub fn token_statistics(
     tch::no_grad(|| statistics_of(weights, &pass, temperature))
 }
 
-/// Scored tokens whose gradients can be sent back into the model.
+/// Scored tokens that can propagate gradients into the model.
 #[derive(Debug)]
 pub struct ScoredPass<'m> {
     /// The results of [`token_statistics`], as leaves of the graph that a loss is computed from.

@@ -199,7 +199,7 @@ use SegmentKind::{Injected, Observation, Prompt, Sampled};
 
 const PROMPT: (SegmentKind, &str) = (Prompt, "like this: <answer> Beijing </answer>. who?\n");
 const SEARCH: (SegmentKind, &str) = (Sampled, "<think>a</think>\n<search>q</search>");
-const FOUND: (SegmentKind, &str) =
+const PASSAGE: (SegmentKind, &str) =
     (Observation, "\n\n<information>Doc 1(Title: x) In <answer>Paris</answer></information>\n\n");
 const ANSWER: (SegmentKind, &str) = (Sampled, "<think>b</think> <answer>The Paris.</answer>\n");
 
@@ -216,13 +216,13 @@ fn check_default(segments: &[(SegmentKind, &str)], exact: f64, structured: f64) 
 
 #[test]
 fn only_what_the_model_wrote_is_an_answer() {
-    check_default(&[PROMPT, SEARCH, FOUND, ANSWER], 1.0, 1.0);
+    check_default(&[PROMPT, SEARCH, PASSAGE, ANSWER], 1.0, 1.0);
     // Only the passage holds the answer. The form is right up to there, but there is no answer.
-    check_default(&[PROMPT, SEARCH, FOUND], 0.0, 0.0);
+    check_default(&[PROMPT, SEARCH, PASSAGE], 0.0, 0.0);
     check_default(&[PROMPT], 0.0, 0.0);
     // The tags enclose a passage, not words of the model.
     let open = (Sampled, "<think>a</think><answer><search>q</search>");
-    check_default(&[PROMPT, open, FOUND, (Sampled, "Paris</answer>")], 0.0, 0.0);
+    check_default(&[PROMPT, open, PASSAGE, (Sampled, "Paris</answer>")], 0.0, 0.0);
     // The prompt's example is not the model's answer.
     let config = RewardRules::default();
     let beijing = reward(&trajectory(&[PROMPT]), &["Beijing".to_owned()], &config);
@@ -234,10 +234,10 @@ fn only_what_the_model_wrote_is_an_answer() {
 #[test]
 fn the_form_is_read_from_segments_without_a_chat_template() {
     let wrong = (Sampled, "<think>b</think><answer>Rome</answer>");
-    check_default(&[PROMPT, SEARCH, FOUND, wrong], 0.0, 0.3);
+    check_default(&[PROMPT, SEARCH, PASSAGE, wrong], 0.0, 0.3);
     let elsewhere = (Observation, "<information>Oslo</information>");
     check_default(&[PROMPT, SEARCH, elsewhere, wrong], 0.0, 0.2);
-    check_default(&[PROMPT, SEARCH, FOUND, SEARCH, elsewhere, ANSWER], 1.0, 1.0);
+    check_default(&[PROMPT, SEARCH, PASSAGE, SEARCH, elsewhere, ANSWER], 1.0, 1.0);
     check_default(&[PROMPT, ANSWER], 1.0, 1.0);
 }
 
@@ -253,7 +253,7 @@ fn misplaced_parts_spoil_the_form() {
         vec![PROMPT, (Sampled, "<think>a</think> stray <answer>Paris</answer>")],
         vec![PROMPT, (Sampled, "<think>a</think><answer>Paris</answer> trailing")],
         vec![PROMPT, (Sampled, "<think>a<answer>Paris</answer>")],
-        vec![PROMPT, (Sampled, "<search>q</search>"), FOUND, ANSWER],
+        vec![PROMPT, (Sampled, "<search>q</search>"), PASSAGE, ANSWER],
     ] {
         let verdict = check_segments(&trajectory(&segments).segments, &[]);
         assert!(!verdict.is_well_formed, "{segments:?}");
@@ -287,7 +287,7 @@ fn a_wrong_answer_may_be_paid_and_no_answer_never_is() {
 #[test]
 fn the_reference_reading_takes_answers_from_passages() {
     let config = RewardRules { reading: RewardReading::Reference, ..RewardRules::default() };
-    let searched = trajectory(&[PROMPT, SEARCH, FOUND]);
+    let searched = trajectory(&[PROMPT, SEARCH, PASSAGE]);
     check_close(
         reward(&searched, &["Paris".to_owned()], &config).score,
         1.0,

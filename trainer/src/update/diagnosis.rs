@@ -246,11 +246,11 @@ mod tests {
         let spoiled = Some(vec![-1.0, f32::NAN, -1.0]);
         let old = diagnosis(|_, sequence| sequence.old_log_probs.clone_from(&spoiled)).unwrap();
         assert_eq!(old, "the old log-prob of trained token 1 of trajectory 1 is NaN");
-        // The first query of the second layer, from token 9 alone: the last of each trajectory.
-        let query = "model.layers.1.self_attn.v_proj.weight";
+        // One row of the second layer's value projection, so large that its products overflow.
+        let projection = "model.layers.1.self_attn.v_proj.weight";
         let layer = diagnosis(|policy, _| {
             for index in 0..24 {
-                set(policy, query, index, 3e38);
+                set(policy, projection, index, 3e38);
             }
         });
         let layer = layer.unwrap();

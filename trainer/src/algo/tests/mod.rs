@@ -41,7 +41,7 @@ fn check_lists(actual: &[Vec<f64>], expected: &Rows, case: &str) {
     check_rows(&tensor(&actual), expected, case);
 }
 
-/// Rows of f64 from rows of f32.
+/// Converts rows of f32 to rows of f64.
 fn wide(rows: &Rows) -> Vec<Vec<f64>> {
     rows.iter().map(|row| row.iter().map(|&value| f64::from(value)).collect()).collect()
 }
@@ -50,7 +50,7 @@ fn flags(mask: &Rows) -> Vec<Vec<bool>> {
     mask.iter().map(|row| row.iter().map(|&value| value > 0.0).collect()).collect()
 }
 
-/// Sum of each row.
+/// Sums each row.
 fn scores(rewards: &Rows) -> Vec<f64> {
     wide(rewards).iter().map(|row| row.iter().sum()).collect()
 }
