@@ -310,7 +310,7 @@ impl ConfigValue for LoraTargets {
             return Ok(Self::ALL);
         }
         let names: Vec<&str> = text.split(',').map(str::trim).collect();
-        Self::of(names.iter().copied()).map_err(|wrong| {
+        Self::from_names(names.iter().copied()).map_err(|wrong| {
             let known = LORA_MODULES.into_iter().chain([Self::ALL_WORD]);
             let nearest = nearest_word(wrong, known).map(|right| {
                 let corrected: Vec<&str> =
