@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use retriever_server::device::Device;
 use retriever_server::gpu::{
-    BATCH_QUERIES_MAX, CudaDevice, DeviceFormat, GpuError, GpuIndex, GpuOptions, Layout, Machine,
-    PackedQueries, compile, devices, search, synthetic,
+    BATCH_QUERIES_MAX, CudaDevice, DeviceFormat, GpuError, GpuIndex, GpuOptions, Layout,
+    PackedQueries, RowSearcher, compile, devices, search, synthetic,
 };
 use retriever_server::query::Hit;
 use retriever_server::vector::{self, RowFormat, Rows};
@@ -79,7 +79,7 @@ fn run() -> Result<()> {
     }
     for format in [RowFormat::F16, RowFormat::I8] {
         compare_with_processor(number, format)?;
-        let layout = Layout { format: DeviceFormat::of(format), dimension: DIMENSION };
+        let layout = Layout { format: DeviceFormat::for_rows(format), dimension: DIMENSION };
         for &count in &sizes {
             measure(usize::from(number), layout, count)?;
         }

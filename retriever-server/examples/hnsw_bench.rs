@@ -50,10 +50,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Ok(());
     }
     let name = rest.first().map_or("f32", String::as_str);
-    let of_usearch = name.strip_prefix("usearch-");
-    let format = RowFormat::parse(of_usearch.unwrap_or(name));
+    let usearch_format = name.strip_prefix("usearch-");
+    let format = RowFormat::parse(usearch_format.unwrap_or(name));
     let format = format.ok_or_else(|| format!("FORMAT is {name}, expected f32, f16 or i8"))?;
-    if of_usearch.is_some() {
+    if usearch_format.is_some() {
         return measure_usearch(&rows, path, format, &queries, &exact);
     }
     let mut converted = Vec::new();

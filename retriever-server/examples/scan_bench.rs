@@ -53,7 +53,7 @@ fn main() -> Result<()> {
     }
 
     let asked = batches.iter().max().unwrap_or(&0) * dimension;
-    let (numbers, queries) = numbers_of(&rows, dimension, asked)?;
+    let (numbers, queries) = load_numbers(&rows, dimension, asked)?;
     let count = numbers.len() / dimension;
     println!("{count} rows of {dimension} numbers, the best {TOP_K}, {threads} threads");
     let mut exact = Vec::new();
@@ -79,7 +79,7 @@ fn main() -> Result<()> {
                 let searching = best(search);
                 let reading = before.min(reading(&bytes, threads));
                 let operations = (2 * batch * count * dimension) as f64;
-                let peak = peak(Lanes::of(instructions), threads);
+                let peak = peak(Lanes::used_by(instructions), threads);
                 let (speed, bandwidth) =
                     (gigas(bytes.len(), searching), gigas(bytes.len(), reading));
                 let flops = operations / searching.as_secs_f64() / 1e9;
@@ -97,7 +97,7 @@ fn main() -> Result<()> {
 }
 
 /// Returns the numbers of the rows, random or from a file, and `asked` numbers of queries.
-fn numbers_of(rows: &str, dimension: usize, asked: usize) -> Result<(Vec<f32>, Vec<f32>)> {
+fn load_numbers(rows: &str, dimension: usize, asked: usize) -> Result<(Vec<f32>, Vec<f32>)> {
     if let Ok(count) = rows.parse::<usize>() {
         let mut state = 1;
         let queries = numbers(asked, &mut state);
@@ -113,7 +113,7 @@ fn numbers_of(rows: &str, dimension: usize, asked: usize) -> Result<(Vec<f32>, V
 }
 
 /// Returns the recall of a search in coarser rows, before and after its candidates are scored again
-/// with the numbers from which the rows were made.
+/// with the exact numbers of the rows.
 fn recalls(
     numbers: &[f32],
     queries: &[f32],
@@ -194,7 +194,7 @@ enum Lanes {
 }
 
 impl Lanes {
-    fn of(instructions: Instructions) -> Self {
+    fn used_by(instructions: Instructions) -> Self {
         match instructions.name() {
             "AMX" | "AVX-512 BF16" | "AVX-512" => Self::Sixteen,
             "AVX2" => Self::Eight,

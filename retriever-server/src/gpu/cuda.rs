@@ -15,8 +15,10 @@ use cudarc::nvrtc::Ptx;
 use super::compile::{compile, compile_gauge};
 use super::pack::{DeviceFormat, Layout, PackedQueries};
 use super::probe::{DeviceSummary, driver_error, guarded, summary};
-use super::search::Machine;
-use super::shape::{BATCH_QUERIES_MAX, BLOCK_THREADS, CUT_THREADS, KEEP_MAX, Kernel, LIST_KEYS};
+use super::search::RowSearcher;
+use super::shape::{
+    BATCH_QUERIES_MAX, BLOCK_THREADS, CUT_THREADS, KEEP_MAX, LIST_KEYS, SearchKernel,
+};
 use super::{GpuError, synthetic};
 use crate::processor::fork_join::fork_join;
 use crate::vector::Rows;
@@ -24,10 +26,10 @@ use crate::vector::Rows;
 /// The bytes of packed rows in one copy to a device.
 const STAGING_BYTES: usize = 64 << 20;
 
-/// The argument `Phase` of the kernels.
+/// The argument of the kernels: `Phase` in `search.cu`.
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub(super) struct Phase {
+pub(super) struct PhaseArgument {
     pub(super) rows: u64,
     pub(super) scales: u64,
     pub(super) queries: u64,
@@ -43,11 +45,11 @@ pub(super) struct Phase {
 }
 
 // SAFETY: it consists of plain numbers in C's layout; addresses have 64 bits on both sides.
-unsafe impl DeviceRepr for Phase {}
+unsafe impl DeviceRepr for PhaseArgument {}
 
 /// A kernel in the device's memory.
 struct LoadedKernel {
-    kernel: Kernel,
+    kernel: SearchKernel,
     function: CudaFunction,
     /// The number of blocks that the device runs concurrently.
     blocks: u32,
@@ -100,7 +102,7 @@ impl CudaDevice {
             let stream = context.default_stream();
             let module = context.load_module(Ptx::from_binary(code)).map_err(&fail)?;
             let mut kernels = Vec::new();
-            for kernel in Kernel::ALL {
+            for kernel in SearchKernel::ALL {
                 if kernel.shared_bytes() > summary.shared_bytes {
                     continue;
                 }
@@ -237,10 +239,10 @@ impl CudaDevice {
     }
 
     /// Returns the kernels' argument for some queries of the batch.
-    fn describe(&self, rows: &Range<usize>, queries: &Range<usize>, number: u32) -> Phase {
+    fn describe(&self, rows: &Range<usize>, queries: &Range<usize>, number: u32) -> PhaseArgument {
         let stream = &self.stream;
         let first = queries.start as u64;
-        Phase {
+        PhaseArgument {
             rows: self.rows.device_ptr(stream).0,
             scales: self.scales.device_ptr(stream).0,
             queries: self.queries.device_ptr(stream).0 + first * self.layout.pitch() as u64,
@@ -257,7 +259,7 @@ impl CudaDevice {
     }
 }
 
-impl Machine for CudaDevice {
+impl RowSearcher for CudaDevice {
     fn rows(&self) -> usize {
         self.count
     }
@@ -277,7 +279,7 @@ impl Machine for CudaDevice {
 
     fn phase(&mut self, rows: Range<usize>, number: u32) -> Result<(), GpuError> {
         let fail = driver_error(self.device);
-        let chosen = Kernel::of(self.query_count, self.summary.shared_bytes);
+        let chosen = SearchKernel::choose(self.query_count, self.summary.shared_bytes);
         let LoadedKernel { kernel, function, blocks } = self
             .kernels
             .iter()
@@ -288,7 +290,7 @@ impl Machine for CudaDevice {
             let phase = self.describe(&rows, &queries, number);
             let mut launch = self.stream.launch_builder(function);
             launch.arg(&phase);
-            // SAFETY: `Phase` is the kernel's only argument. Its buffers live until the stream has
+            // SAFETY: `PhaseArgument` is the kernel's only argument. Its buffers live until the stream has
             // been waited for. They hold BATCH_QUERIES_MAX queries and `count` rows, and `rows` is a
             // part of these.
             unsafe { launch.launch(grid(*blocks, BLOCK_THREADS, kernel.shared_bytes())) }
@@ -337,7 +339,7 @@ fn grid(blocks: u32, threads: usize, shared_bytes: usize) -> LaunchConfig {
 /// concurrently.
 fn prepare(
     function: &CudaFunction,
-    kernel: Kernel,
+    kernel: SearchKernel,
     summary: &DeviceSummary,
 ) -> Result<u32, cudarc::driver::DriverError> {
     let shared_bytes = kernel.shared_bytes();

@@ -36,7 +36,7 @@ pub use cuda::CudaDevice;
 pub use index::{GpuIndex, GpuOptions, choose};
 pub use pack::{DeviceFormat, Layout, PackedQueries};
 pub use probe::{DeviceSummary, devices};
-pub use search::{Machine, search};
+pub use search::{RowSearcher, search};
 pub use shape::{BATCH_QUERIES_MAX, KEEP_MAX};
 
 use thiserror::Error;
@@ -86,7 +86,7 @@ pub enum GpuError {
         needed_bytes: u64,
         /// Free bytes on all devices together.
         free_bytes: u64,
-        /// Number of devices.
+        /// The number of devices.
         devices: usize,
         /// Bytes that `i8` rows would need; `None` if the rows are already `i8`.
         bytes_as_i8: Option<u64>,

@@ -9,52 +9,52 @@ use std::time::Duration;
 use super::GpuError;
 use super::pack::PackedQueries;
 use super::probe::guarded;
-use super::search::{Machine, search};
+use super::search::{RowSearcher, search};
 use crate::query::Hit;
 
-/// Time between two checks whether to stop waiting for a search.
+/// The time between two checks whether to stop waiting for a search.
 const STOP_INTERVAL: Duration = Duration::from_millis(2);
 
 /// The hits of each query, or `None` if the search was stopped.
-type Outcome = Result<Option<Vec<Vec<Hit>>>, GpuError>;
+type SearchOutcome = Result<Option<Vec<Vec<Hit>>>, GpuError>;
 
-struct Job {
+struct DeviceSearch {
     queries: Arc<PackedQueries>,
     keep: usize,
     cancelled: Arc<AtomicBool>,
-    reply: SyncSender<Outcome>,
+    reply: SyncSender<SearchOutcome>,
 }
 
 /// The sending side of a device's queue. The device's thread ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Owner {
     device: usize,
-    jobs: SyncSender<Job>,
+    jobs: SyncSender<DeviceSearch>,
 }
 
 /// A running search.
 #[derive(Debug)]
-pub(super) struct Pending {
+pub(super) struct PendingSearch {
     device: usize,
-    answer: Receiver<Outcome>,
+    answer: Receiver<SearchOutcome>,
     cancelled: Arc<AtomicBool>,
 }
 
 impl Owner {
-    /// Starts the thread. The machine's row 0 is row `first_row` of the index.
+    /// Starts the thread. The searcher's row 0 is row `first_row` of the index.
     pub(super) fn start<M>(
         device: usize,
-        mut machine: M,
+        mut searcher: M,
         first_row: u32,
         queue_jobs: usize,
     ) -> Result<Self, GpuError>
     where
-        M: Machine + Send + 'static,
+        M: RowSearcher + Send + 'static,
     {
-        let (jobs, queue) = sync_channel::<Job>(queue_jobs.max(1));
+        let (jobs, queue) = sync_channel::<DeviceSearch>(queue_jobs.max(1));
         let work = move || {
             for job in queue {
-                let outcome = guarded(|| answer(&mut machine, &job, first_row));
+                let outcome = guarded(|| answer(&mut searcher, &job, first_row));
                 // Sending fails if the client has gone, and then nobody needs the answer.
                 let _ = job.reply.send(outcome);
             }
@@ -71,22 +71,26 @@ impl Owner {
         &self,
         queries: &Arc<PackedQueries>,
         keep: usize,
-    ) -> Result<Pending, GpuError> {
+    ) -> Result<PendingSearch, GpuError> {
         let (reply, answer) = sync_channel(1);
         let cancelled = Arc::new(AtomicBool::new(false));
-        let job =
-            Job { queries: Arc::clone(queries), keep, cancelled: Arc::clone(&cancelled), reply };
+        let job = DeviceSearch {
+            queries: Arc::clone(queries),
+            keep,
+            cancelled: Arc::clone(&cancelled),
+            reply,
+        };
         self.jobs.try_send(job).map_err(|error| match error {
             TrySendError::Full(_) => GpuError::Busy(self.device),
             TrySendError::Disconnected(_) => ended(self.device),
         })?;
-        Ok(Pending { device: self.device, answer, cancelled })
+        Ok(PendingSearch { device: self.device, answer, cancelled })
     }
 }
 
-impl Pending {
+impl PendingSearch {
     /// Waits for the hits. Once `stop` returns `true`, it cancels the search and returns `None`.
-    pub(super) fn wait(self, stop: &(dyn Fn() -> bool + Sync)) -> Outcome {
+    pub(super) fn wait(self, stop: &(dyn Fn() -> bool + Sync)) -> SearchOutcome {
         loop {
             match self.answer.recv_timeout(STOP_INTERVAL) {
                 Ok(outcome) => return outcome,
@@ -99,7 +103,7 @@ impl Pending {
     }
 }
 
-impl Drop for Pending {
+impl Drop for PendingSearch {
     fn drop(&mut self) {
         self.cancelled.store(true, Ordering::Relaxed);
     }
@@ -109,9 +113,9 @@ fn ended(device: usize) -> GpuError {
     GpuError::Driver { device, reason: "its thread has ended".to_owned() }
 }
 
-fn answer(machine: &mut impl Machine, job: &Job, first_row: u32) -> Outcome {
+fn answer(searcher: &mut impl RowSearcher, job: &DeviceSearch, first_row: u32) -> SearchOutcome {
     let stop = || job.cancelled.load(Ordering::Relaxed);
-    let lists = search(machine, &job.queries, job.keep, &stop)?;
+    let lists = search(searcher, &job.queries, job.keep, &stop)?;
     Ok(lists.map(|mut lists| {
         for hit in lists.iter_mut().flatten() {
             hit.row += first_row;

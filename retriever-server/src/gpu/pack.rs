@@ -11,14 +11,14 @@ use crate::vector::RowFormat;
 pub enum DeviceFormat {
     /// IEEE half precision, 2 bytes a number.
     Halves,
-    /// One signed byte a number and one `f32` factor a row.
+    /// One signed byte for each number, and one `f32` scale factor for each row.
     Bytes,
 }
 
 impl DeviceFormat {
     /// Returns the format on a device of rows that the host stores as `format`; single precision
     /// becomes half.
-    pub fn of(format: RowFormat) -> Self {
+    pub fn for_rows(format: RowFormat) -> Self {
         match format {
             RowFormat::F32 | RowFormat::F16 => Self::Halves,
             RowFormat::I8 => Self::Bytes,
@@ -41,9 +41,9 @@ impl DeviceFormat {
         }
     }
 
-    /// Returns how many hits a device keeps for a query that asks for `top_k`. More are needed
-    /// because scoring them again changes their order: halves are accurate to 1 part in 2,000, bytes
-    /// to 1 in 127.
+    /// Returns the number of hits that a device keeps for a query that requests `top_k`. More are
+    /// needed because scoring them again changes their order: halves are accurate to 1 part in 2,000,
+    /// bytes to 1 in 127.
     pub(super) fn keep(self, top_k: usize) -> usize {
         match self {
             Self::Halves => top_k + (top_k / 4).max(16),
@@ -57,7 +57,7 @@ impl DeviceFormat {
 pub struct Layout {
     /// The storage format of the numbers.
     pub format: DeviceFormat,
-    /// The number of numbers in a row.
+    /// The dimension of a row.
     pub dimension: usize,
 }
 
@@ -73,9 +73,9 @@ impl Layout {
         self.pitch() + factor_bytes
     }
 
-    /// Writes a row to `packed` and returns the factor by which its numbers are multiplied. `packed`
-    /// has `pitch` bytes, which must be zero past the numbers. A row with a number that is not
-    /// finite is stored so that its score is not finite either.
+    /// Writes a row to `packed` and returns its scale factor. `packed` has `pitch` bytes, which must be
+    /// zero past the numbers. A row with a number that is not finite is stored so that its score is not
+    /// finite either.
     pub fn pack(self, numbers: &[f32], packed: &mut [u8]) -> f32 {
         let finite = numbers.iter().all(|number| number.is_finite());
         match self.format {
@@ -103,7 +103,7 @@ impl Layout {
 /// Queries in the format of a device.
 #[derive(Clone, Debug)]
 pub struct PackedQueries {
-    /// `pitch` bytes a query.
+    /// The packed queries, `pitch` bytes each.
     pub(super) bytes: Vec<u8>,
     /// The factor of each query's scores.
     factors: Vec<f32>,
@@ -132,7 +132,7 @@ impl PackedQueries {
         self.factors.len()
     }
 
-    /// Returns the factor by which the device's scores for this query are multiplied.
+    /// Returns the factor that the device's scores for this query must be multiplied with.
     pub(super) fn factor(&self, query: usize) -> f32 {
         self.factors[query]
     }
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn queries_of_any_size_are_packed_alike() {
+    fn queries_of_any_magnitude_are_packed_equally() {
         let layout = Layout { format: DeviceFormat::Halves, dimension: 3 };
         let small = PackedQueries::pack(layout, &[1.0, -0.5, 0.25]);
         let large = PackedQueries::pack(layout, &[65536.0, -32768.0, 16384.0]);

@@ -14,14 +14,14 @@ const GROWTH_MAX: usize = 16;
 const UNSEEN_ROWS_MAX: usize = 1 << 22;
 
 /// A device that searches a range of rows, or its emulation.
-pub trait Machine {
+pub trait RowSearcher {
     /// Returns the number of rows that it holds.
     fn rows(&self) -> usize;
 
     /// Replaces the current queries. The `keep` best hits of each will be requested.
     fn begin(&mut self, queries: &PackedQueries, keep: usize) -> Result<(), GpuError>;
 
-    /// Searches some rows, unless an earlier phase since the last [`Machine::overflow`] overflowed.
+    /// Searches some rows, unless an earlier phase since the last [`RowSearcher::overflow`] overflowed.
     /// Phases have ascending numbers above 0. May return before the search is done.
     fn phase(&mut self, rows: Range<usize>, number: u32) -> Result<(), GpuError>;
 
@@ -33,20 +33,20 @@ pub trait Machine {
     fn results(&mut self) -> Result<Vec<u64>, GpuError>;
 }
 
-/// Returns the `keep` best rows for each query, best first, with the machine's scores; `None` once
+/// Returns the `keep` best rows for each query, best first, with the searcher's scores; `None` once
 /// `stop` returns `true`. `keep` is at most half of a list.
 pub fn search(
-    machine: &mut impl Machine,
+    searcher: &mut impl RowSearcher,
     queries: &PackedQueries,
     keep: usize,
     stop: &dyn Fn() -> bool,
 ) -> Result<Option<Vec<Vec<Hit>>>, GpuError> {
-    let count = machine.rows();
+    let count = searcher.rows();
     let keep = keep.min(count);
     if keep == 0 || queries.count() == 0 {
         return Ok(Some(vec![Vec::new(); queries.count()]));
     }
-    machine.begin(queries, keep)?;
+    searcher.begin(queries, keep)?;
     // This many rows always fit in a list together with the best so far.
     let fitting = LIST_KEYS - keep;
     let (mut next, mut limit) = (0, usize::MAX);
@@ -59,7 +59,7 @@ pub fn search(
         let size = phase_rows(next, keep).min(limit);
         let rows = next..next.saturating_add(size).min(count);
         number += 1;
-        machine.phase(rows.clone(), number)?;
+        searcher.phase(rows.clone(), number)?;
         next = rows.end;
         limit = limit.saturating_mul(2);
         let begun = unseen.first().map_or(rows.start, |first| first.start);
@@ -67,7 +67,7 @@ pub fn search(
         if next < count && next - begun < UNSEEN_ROWS_MAX {
             continue;
         }
-        let failed = machine.overflow()?;
+        let failed = searcher.overflow()?;
         if failed != 0 {
             // Continues with the phase that overflowed, at half its size. The phase after that may
             // be twice as large again.
@@ -78,7 +78,7 @@ pub fn search(
         }
         unseen.clear();
     }
-    let keys = machine.results()?;
+    let keys = searcher.results()?;
     let lists = keys.chunks(keep).enumerate().map(|(query, keys)| {
         let factor = queries.factor(query);
         let hits = keys.iter().filter_map(|&key| keys::open(key));

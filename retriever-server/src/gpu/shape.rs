@@ -20,14 +20,14 @@ pub(super) const CUT_THREADS: usize = 1024;
 
 /// A kernel, with the number of queries of one launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kernel {
-    /// Reads each row once, directly into registers.
+pub(super) enum SearchKernel {
+    /// A kernel that reads each row once, directly into registers.
     Stream(usize),
-    /// Multiplies tiles on tensor cores.
+    /// A kernel that multiplies tiles on tensor cores.
     Tiles(usize),
 }
 
-impl Kernel {
+impl SearchKernel {
     /// All kernels, smallest first.
     pub(super) const ALL: [Self; 8] = [
         Self::Stream(1),
@@ -43,7 +43,7 @@ impl Kernel {
     /// Returns the smallest kernel that takes `queries` in one launch and needs at most
     /// `shared_bytes` of shared memory a block. If there is none, returns the largest that fits,
     /// which then takes them in several launches.
-    pub(super) fn of(queries: usize, shared_bytes: usize) -> Self {
+    pub(super) fn choose(queries: usize, shared_bytes: usize) -> Self {
         let fits = |kernel: &&Self| kernel.shared_bytes() <= shared_bytes;
         let mut fitting = Self::ALL.iter().filter(fits);
         let largest = fitting.clone().next_back();
@@ -93,10 +93,10 @@ mod tests {
             let line = format!("\n#define {name} {value}\n");
             assert!(SEARCH_SOURCE.contains(&line), "expected {line:?} in search.cu");
         }
-        for kernel in Kernel::ALL {
+        for kernel in SearchKernel::ALL {
             let line = match kernel {
-                Kernel::Stream(queries) => format!("\nSTREAM({queries})\n"),
-                Kernel::Tiles(queries) => format!("\nTILES({queries}, "),
+                SearchKernel::Stream(queries) => format!("\nSTREAM({queries})\n"),
+                SearchKernel::Tiles(queries) => format!("\nTILES({queries}, "),
             };
             assert!(SEARCH_SOURCE.contains(&line), "expected {line:?} in search.cu");
         }
@@ -105,11 +105,15 @@ mod tests {
     #[test]
     fn the_smallest_kernel_that_takes_the_batch_and_fits_is_chosen() {
         let large = 227 << 10;
-        let chosen = |queries| Kernel::of(queries, large).queries();
+        let chosen = |queries| SearchKernel::choose(queries, large).queries();
         let sizes: Vec<usize> =
             [1, 2, 3, 8, 9, 32, 33, 128, 129, 256].into_iter().map(chosen).collect();
         assert_eq!(sizes, [1, 2, 4, 8, 32, 32, 64, 128, 256, 256]);
-        assert_eq!(Kernel::of(256, 99 << 10), Kernel::Tiles(128), "on a smaller device");
-        assert_eq!(Kernel::of(256, 0), Kernel::Stream(8));
+        assert_eq!(
+            SearchKernel::choose(256, 99 << 10),
+            SearchKernel::Tiles(128),
+            "on a smaller device"
+        );
+        assert_eq!(SearchKernel::choose(256, 0), SearchKernel::Stream(8));
     }
 }

@@ -11,7 +11,7 @@ use crate::query::Hit;
 /// The bytes of one load in a kernel.
 pub(super) const CHUNK_BYTES: usize = 16;
 
-/// The number of numbers from one draw.
+/// The numbers that one draw yields.
 const NUMBERS_A_DRAW: usize = 4;
 
 /// Returns 64 bits that depend on every bit of a counter: the output function of SplitMix64 (Steele,
@@ -135,7 +135,7 @@ mod tests {
         for format in [DeviceFormat::Halves, DeviceFormat::Bytes] {
             let layout = Layout { format, dimension: 90 };
             let (packed, scales) = rows(layout, 7, 5_000);
-            let mut emulated = Emulated::of_packed(layout, &packed, scales);
+            let mut emulated = Emulated::from_packed(layout, &packed, scales);
             let numbers: Vec<f32> =
                 (0..12 * 90).map(|n| ((n * 37 % 101) as f32 - 50.0) / 50.0).collect();
             let queries = PackedQueries::pack(layout, &numbers);

@@ -7,36 +7,36 @@ use crate::query::Hit;
 
 /// A hit with an order: the better hit is greater.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ranked(pub(super) Hit);
+pub(super) struct RankedHit(pub(super) Hit);
 
-impl Ord for Ranked {
+impl Ord for RankedHit {
     fn cmp(&self, other: &Self) -> Ordering {
         self.0.score.total_cmp(&other.0.score).then(other.0.row.cmp(&self.0.row))
     }
 }
 
-impl PartialOrd for Ranked {
+impl PartialOrd for RankedHit {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Ranked {
+impl PartialEq for RankedHit {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
 
-impl Eq for Ranked {}
+impl Eq for RankedHit {}
 
 /// A heap of at most `capacity` hits, with the worst on top.
 #[derive(Clone, Debug)]
-pub(super) struct Best {
-    heap: BinaryHeap<Reverse<Ranked>>,
+pub(super) struct BestHits {
+    heap: BinaryHeap<Reverse<RankedHit>>,
     capacity: usize,
 }
 
-impl Best {
+impl BestHits {
     pub(super) fn new(capacity: usize) -> Self {
         Self { heap: BinaryHeap::new(), capacity }
     }
@@ -59,7 +59,7 @@ impl Best {
             return;
         }
         // -0 becomes 0, because their order would differ.
-        let hit = Ranked(Hit { score: hit.score + 0.0, ..hit });
+        let hit = RankedHit(Hit { score: hit.score + 0.0, ..hit });
         if self.heap.len() < self.capacity {
             self.heap.push(Reverse(hit));
         } else if let Some(mut worst) = self.heap.peek_mut()
@@ -71,13 +71,13 @@ impl Best {
 
     /// Offers all hits of `other`.
     pub(super) fn absorb(&mut self, other: Self) {
-        for Reverse(Ranked(hit)) in other.heap {
+        for Reverse(RankedHit(hit)) in other.heap {
             self.offer(hit);
         }
     }
 
     /// Returns the hits, best first.
     pub(super) fn into_sorted(self) -> Vec<Hit> {
-        self.heap.into_sorted_vec().into_iter().map(|Reverse(Ranked(hit))| hit).collect()
+        self.heap.into_sorted_vec().into_iter().map(|Reverse(RankedHit(hit))| hit).collect()
     }
 }

@@ -37,10 +37,10 @@ const AHEAD_BYTES: usize = 2048;
 
 /// Proof that the processor has AVX-512 BF16, with the instructions that multiply.
 #[derive(Clone, Copy, Debug)]
-pub struct Screening(Multiplier);
+pub struct Screening(ScreenKernel);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Multiplier {
+enum ScreenKernel {
     /// Tiles of 16 by 16 products.
     Amx,
     /// Vectors of 16 products.
@@ -50,15 +50,17 @@ enum Multiplier {
 impl Screening {
     /// Returns all kinds that this processor has, fastest first.
     pub(super) fn detect() -> impl Iterator<Item = Self> {
-        let forms =
-            [(InstructionSet::Amx, Multiplier::Amx), (InstructionSet::Avx512Bf16, Multiplier::Dot)];
+        let forms = [
+            (InstructionSet::Amx, ScreenKernel::Amx),
+            (InstructionSet::Avx512Bf16, ScreenKernel::Dot),
+        ];
         forms.into_iter().filter(|(needed, _)| widest() >= *needed).map(|(_, form)| Self(form))
     }
 
     pub(super) fn name(self) -> &'static str {
         match self.0 {
-            Multiplier::Amx => "AMX",
-            Multiplier::Dot => "AVX-512 BF16",
+            ScreenKernel::Amx => "AMX",
+            ScreenKernel::Dot => "AVX-512 BF16",
         }
     }
 
@@ -104,9 +106,9 @@ impl Screening {
         let blocks = blocks.zip(scores.chunks_exact_mut(SCREEN_ROWS * SCREEN_QUERIES));
         match self.0 {
             // SAFETY: `self` proves the instructions; the lengths were just checked.
-            Multiplier::Amx => unsafe { tile_products(blocks, panel, padded) },
+            ScreenKernel::Amx => unsafe { tile_products(blocks, panel, padded) },
             // SAFETY: `self` proves the instructions; the lengths were just checked.
-            Multiplier::Dot => blocks.for_each(|(rows, scores)| unsafe {
+            ScreenKernel::Dot => blocks.for_each(|(rows, scores)| unsafe {
                 dot_products(rows, panel, padded, scores);
             }),
         }

@@ -1,7 +1,7 @@
 //! Exact search by squared distance, which faiss files may require. Vectors of length 1, such as those
 //! of encoders, have the same order by inner product, and the search by inner product is faster.
 
-use super::best::Best;
+use super::best::BestHits;
 use super::gather::{Metric, Scorer};
 use super::rows::Rows;
 use super::scan::{THREAD_PRODUCTS, over_chunks};
@@ -39,7 +39,7 @@ pub fn top_k_by_distance(
     let products = rows.count().saturating_mul(dimension).saturating_mul(queries.len());
     let threads = threads.min(products / THREAD_PRODUCTS).min(chunks).max(1);
     let best = over_chunks(chunks, threads, stop, &|claim| {
-        let mut best = vec![Best::new(top_k.min(rows.count())); queries.len()];
+        let mut best = vec![BestHits::new(top_k.min(rows.count())); queries.len()];
         let (mut numbers, mut scores) = (Vec::new(), Vec::new());
         while let Some(chunk) = claim() {
             let first = chunk * chunk_rows;
@@ -54,5 +54,5 @@ pub fn top_k_by_distance(
         }
         best
     })?;
-    Some(best.into_iter().map(Best::into_sorted).collect())
+    Some(best.into_iter().map(BestHits::into_sorted).collect())
 }

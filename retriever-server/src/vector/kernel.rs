@@ -42,7 +42,7 @@ pub enum Instructions {
 }
 
 impl Instructions {
-    /// Returns all sets that this processor has, fastest first.
+    /// Returns all sets that this processor has, fastest first. The last one is always `Portable`.
     pub fn available() -> Vec<Self> {
         let mut available = Vec::new();
         #[cfg(target_arch = "x86_64")]

@@ -40,7 +40,7 @@ pub use gather::{Metric, Scorer};
 pub use kernel::Instructions;
 pub use rows::{DIMENSION_MAX, RowFormat, Rows, RowsError};
 
-use best::Best;
+use best::BestHits;
 use scan::Scan;
 
 use crate::processor::fork_join::fork_join;
@@ -85,7 +85,7 @@ pub fn top_k_with(
         return Some(vec![Vec::new(); queries.len() / rows.dimension()]);
     }
     let best = Scan::new(rows, queries, top_k + SPARE_HITS, instructions).run(threads, stop)?;
-    let mut lists: Vec<_> = best.into_iter().map(Best::into_sorted).collect();
+    let mut lists: Vec<_> = best.into_iter().map(BestHits::into_sorted).collect();
     rescore(rows, queries, &mut lists, top_k, threads);
     Some(lists)
 }
@@ -108,7 +108,7 @@ pub fn rescore(
     let rescore = |queries: &[f32], lists: &mut [Vec<Hit>]| {
         let mut numbers = vec![0.0; dimension];
         for (query, hits) in queries.chunks(dimension).zip(lists) {
-            let mut best = Best::new(top_k);
+            let mut best = BestHits::new(top_k);
             for &Hit { row, .. } in hits.iter() {
                 rows.read_row(row as usize, &mut numbers);
                 best.offer(Hit { row, score: inner_product(query, &numbers) });

@@ -9,7 +9,7 @@ pub(super) const LANES: usize = 8;
 /// The number of rows multiplied at a time, chosen so that 32 registers of 4 numbers hold the sums.
 const TILE_ROWS: usize = 4;
 
-/// The number of numbers of a row that are decoded at a time.
+/// The length of the buffer for decoded numbers of a row.
 const BUFFER: usize = 64;
 
 pub(super) fn decode(row: &[u8], format: RowFormat, numbers: &mut [[u8; 4]]) {
@@ -56,13 +56,13 @@ pub(super) fn tile(
     survivors: &mut Vec<Survivor>,
 ) {
     match thresholds.len() / LANES {
-        1 => tile_of::<1>(rows, dimension, panel, thresholds, survivors),
-        2 => tile_of::<2>(rows, dimension, panel, thresholds, survivors),
-        _ => tile_of::<PANEL_GROUPS>(rows, dimension, panel, thresholds, survivors),
+        1 => tile_groups::<1>(rows, dimension, panel, thresholds, survivors),
+        2 => tile_groups::<2>(rows, dimension, panel, thresholds, survivors),
+        _ => tile_groups::<PANEL_GROUPS>(rows, dimension, panel, thresholds, survivors),
     }
 }
 
-fn tile_of<const GROUPS: usize>(
+fn tile_groups<const GROUPS: usize>(
     rows: &[u8],
     dimension: usize,
     panel: &[f32],

@@ -18,7 +18,7 @@ pub enum RowFormat {
     F32,
     /// IEEE half precision, 2 bytes a number.
     F16,
-    /// One signed byte a number, then one `f32` by which all numbers of the row are multiplied.
+    /// One signed byte for each number, then the row's `f32` scale factor.
     I8,
 }
 
@@ -126,7 +126,7 @@ impl<'a> Rows<'a> {
         self.count
     }
 
-    /// Returns the number of numbers in a row.
+    /// Returns the dimension of a row.
     pub fn dimension(&self) -> usize {
         self.dimension
     }
@@ -177,7 +177,7 @@ pub(super) fn decode_part(row: &[u8], format: RowFormat, first: usize, numbers: 
     }
 }
 
-/// Returns the factor by which the numbers of an `I8` row are multiplied.
+/// Returns the scale factor of an `I8` row.
 pub(super) fn scale(row: &[u8]) -> f32 {
     f32::from_le_bytes(*row.last_chunk().expect("an i8 row ends with its scale"))
 }

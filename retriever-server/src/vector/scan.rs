@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::best::Best;
+use super::best::BestHits;
 #[cfg(target_arch = "x86_64")]
 use super::bf16_x86::Screening;
 use super::kernel::{BLOCK_ROWS, Instructions, Survivor};
@@ -17,7 +17,7 @@ use crate::query::Hit;
 /// The bytes of a chunk of rows as `f32`: half of a small second-level cache.
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// The number of rows that divides a chunk, so that kernels work on whole blocks.
+/// The divisor of a chunk's number of rows, chosen so that kernels work on whole blocks.
 const CHUNK_ROWS_STEP: usize = 32;
 
 /// The number of multiplications that justifies a further thread.
@@ -51,7 +51,7 @@ enum Queries {
 /// A thread's hits and its buffers.
 #[derive(Debug)]
 struct Worker {
-    best: Vec<Best>,
+    best: Vec<BestHits>,
     /// The threshold of each query; infinity for the padding of the last panel.
     thresholds: Vec<f32>,
     numbers: Vec<[u8; 4]>,
@@ -64,7 +64,8 @@ struct Worker {
 }
 
 /// A thread's part of a search: it claims chunks one by one and returns the best hits in them.
-pub(super) type ChunkWork<'a> = dyn Fn(&mut dyn FnMut() -> Option<usize>) -> Vec<Best> + Sync + 'a;
+pub(super) type ChunkWork<'a> =
+    dyn Fn(&mut dyn FnMut() -> Option<usize>) -> Vec<BestHits> + Sync + 'a;
 
 /// Hands `chunks` to whichever thread is free, and returns the best hits of all chunks. `stop` is called
 /// before every chunk; once it returns `true`, the result is `None`.
@@ -73,7 +74,7 @@ pub(super) fn over_chunks(
     threads: usize,
     stop: &(dyn Fn() -> bool + Sync),
     work: &ChunkWork<'_>,
-) -> Option<Vec<Best>> {
+) -> Option<Vec<BestHits>> {
     let (next, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
     let claim = || {
         if stopped.load(Ordering::Relaxed) || stop() {
@@ -126,7 +127,7 @@ impl<'a> Scan<'a> {
         &self,
         threads: usize,
         stop: &(dyn Fn() -> bool + Sync),
-    ) -> Option<Vec<Best>> {
+    ) -> Option<Vec<BestHits>> {
         let chunks = self.rows.count().div_ceil(self.chunk_rows);
         let products = self.rows.count() * self.rows.dimension() * self.count;
         let threads = threads.min(products / THREAD_PRODUCTS).min(chunks).max(1);
@@ -146,8 +147,8 @@ impl<'a> Scan<'a> {
             #[cfg(target_arch = "x86_64")]
             Queries::Screened(queries, _) => queries.padded_count(),
         };
-        let best = vec![Best::new(self.capacity); self.count];
-        let mut thresholds: Vec<f32> = best.iter().map(Best::threshold).collect();
+        let best = vec![BestHits::new(self.capacity); self.count];
+        let mut thresholds: Vec<f32> = best.iter().map(BestHits::threshold).collect();
         thresholds.resize(padded, f32::INFINITY);
         Worker {
             best,

@@ -44,14 +44,14 @@ pub(super) struct ScreenQueries {
     /// The exact queries, each padded with zeros to `exact_length` numbers.
     exact: Vec<f32>,
     exact_length: usize,
-    bounds: Bounds,
+    bounds: ErrorBounds,
     padded: usize,
 }
 
 /// The terms of the error bound. The product of a row and a query is off by at most the row's residual
 /// times the query's norm plus the row's norm times the query's residual.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Bounds {
+pub(super) struct ErrorBounds {
     pub(super) norms: Vec<f32>,
     pub(super) residuals: Vec<f32>,
 }
@@ -65,7 +65,7 @@ impl ScreenQueries {
         let mut numbers = vec![0; padded_count * padded];
         let mut exact = vec![0.0; count * exact_length];
         let mut bounds =
-            Bounds { norms: vec![0.0; padded_count], residuals: vec![0.0; padded_count] };
+            ErrorBounds { norms: vec![0.0; padded_count], residuals: vec![0.0; padded_count] };
         let slack = 1.0 + rounding(dimension);
         for (index, query) in queries.chunks(dimension).enumerate() {
             exact[index * exact_length..][..dimension].copy_from_slice(query);
@@ -120,7 +120,7 @@ pub(super) fn limit(threshold: f32) -> f32 {
 pub(super) struct ScreenRows {
     /// Rows of `padded` numbers, padded with rows of zeros to a multiple of [`SCREEN_ROWS`].
     pub(super) numbers: Vec<u16>,
-    pub(super) bounds: Bounds,
+    pub(super) bounds: ErrorBounds,
 }
 
 impl ScreenRows {

@@ -6,7 +6,7 @@ use half::f16;
 use proptest::prelude::*;
 use shared::splitmix::numbers;
 
-use super::best::Ranked;
+use super::best::RankedHit;
 use super::*;
 
 const FORMATS: [RowFormat; 3] = [RowFormat::F32, RowFormat::F16, RowFormat::I8];
@@ -40,7 +40,7 @@ fn oracle(rows: &Rows<'_>, queries: &[f32], top_k: usize) -> Vec<Vec<Hit>> {
                 hits.push(Hit { row: row as u32, score: score as f32 + 0.0 });
             }
             hits.retain(|hit| hit.score.is_finite());
-            hits.sort_by_key(|&hit| std::cmp::Reverse(Ranked(hit)));
+            hits.sort_by_key(|&hit| std::cmp::Reverse(RankedHit(hit)));
             hits.truncate(top_k);
             hits
         })

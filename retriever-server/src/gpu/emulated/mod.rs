@@ -9,13 +9,13 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use libloading::{Library, Symbol};
 
-use super::cuda::Phase;
+use super::cuda::PhaseArgument;
 use super::pack::{DeviceFormat, Layout, PackedQueries};
-use super::search::Machine;
-use super::shape::{Kernel, LIST_KEYS};
+use super::search::RowSearcher;
+use super::shape::{LIST_KEYS, SearchKernel};
 use super::{GpuError, compile};
 
-type Launch = unsafe extern "C" fn(*const c_char, u32, *const Phase) -> c_int;
+type Launch = unsafe extern "C" fn(*const c_char, u32, *const PhaseArgument) -> c_int;
 type CutLists =
     unsafe extern "C" fn(u32, *mut u64, *mut u32, *mut u32, *mut u64, *const u32, *mut u64, u32);
 
@@ -71,7 +71,7 @@ fn words(bytes: &[u8]) -> Vec<u64> {
 }
 
 impl Emulated {
-    /// Packs rows of `layout.dimension` numbers each.
+    /// Makes a device that holds rows of `layout.dimension` numbers each, which it packs.
     pub(super) fn new(layout: Layout, numbers: &[f32]) -> Self {
         let mut rows = vec![0; numbers.len() / layout.dimension * layout.pitch()];
         let packed = rows.chunks_mut(layout.pitch());
@@ -80,11 +80,11 @@ impl Emulated {
             .zip(packed)
             .map(|(row, packed)| layout.pack(row, packed))
             .collect();
-        Self::of_packed(layout, &rows, scales)
+        Self::from_packed(layout, &rows, scales)
     }
 
-    /// Holds rows that are already packed.
-    pub(super) fn of_packed(layout: Layout, rows: &[u8], scales: Vec<f32>) -> Self {
+    /// Makes a device that holds rows that are already packed.
+    pub(super) fn from_packed(layout: Layout, rows: &[u8], scales: Vec<f32>) -> Self {
         Self {
             layout,
             rows: words(rows),
@@ -121,10 +121,15 @@ impl Emulated {
         }
     }
 
-    fn describe(&mut self, rows: &Range<usize>, queries: &Range<usize>, number: u32) -> Phase {
+    fn describe(
+        &mut self,
+        rows: &Range<usize>,
+        queries: &Range<usize>,
+        number: u32,
+    ) -> PhaseArgument {
         let first = queries.start;
         let address = |pointer: *const u64| pointer.addr() as u64;
-        Phase {
+        PhaseArgument {
             rows: address(self.rows.as_ptr()),
             scales: address(self.scales.as_ptr().cast()),
             queries: address(self.queries[first * self.layout.pitch() / 8..].as_ptr()),
@@ -162,7 +167,7 @@ impl Emulated {
     }
 }
 
-impl Machine for Emulated {
+impl RowSearcher for Emulated {
     fn rows(&self) -> usize {
         self.count
     }
@@ -185,7 +190,7 @@ impl Machine for Emulated {
 
     fn phase(&mut self, rows: Range<usize>, number: u32) -> Result<(), GpuError> {
         self.phases += 1;
-        let kernel = Kernel::of(self.query_count, self.shared_bytes);
+        let kernel = SearchKernel::choose(self.query_count, self.shared_bytes);
         let name = CString::new(kernel.name()).unwrap();
         // SAFETY: this function of `emulated.cc` has this type.
         let launch: Symbol<'_, Launch> = unsafe { self.library().get(b"emulate").unwrap() };

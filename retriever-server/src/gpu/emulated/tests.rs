@@ -105,7 +105,7 @@ fn check_generated(layout: Layout, query_count: usize, rows: usize) {
         .collect();
     let queries = PackedQueries::pack(layout, &numbers);
     let (packed, scales) = synthetic::rows(layout, 5, rows);
-    let mut emulated = Emulated::of_packed(layout, &packed, scales);
+    let mut emulated = Emulated::from_packed(layout, &packed, scales);
     let lists = search(&mut emulated, &queries, KEEP, &never).unwrap().unwrap();
     // The order of rows whose scores differ only by rounding is arbitrary, and so is the last row.
     let expected = synthetic::best(layout, 5, rows, &queries, KEEP + 1, 1);

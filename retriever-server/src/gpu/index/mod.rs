@@ -10,7 +10,7 @@ use super::pack::{DeviceFormat, Layout, PackedQueries};
 use super::plan::{Shard, spread};
 use super::probe::{devices, summary};
 use super::shape::{BATCH_QUERIES_MAX, KEEP_MAX};
-use super::{GpuError, Machine};
+use super::{GpuError, RowSearcher};
 use crate::device::Device;
 use crate::processor::fork_join::fork_join;
 use crate::query::Hit;
@@ -70,7 +70,7 @@ impl GpuIndex {
     }
 
     fn load(rows: &Rows<'_>, devices: &[usize], options: &GpuOptions) -> Result<Self, GpuError> {
-        let format = DeviceFormat::of(options.format);
+        let format = DeviceFormat::for_rows(options.format);
         let layout = Layout { format, dimension: rows.dimension() };
         let mut free = Vec::new();
         for &device in devices {
@@ -85,9 +85,9 @@ impl GpuIndex {
         }
         let threads = options.threads.div_ceil(shards.len().max(1));
         let parts = fork_join(&shards, |shard| -> Result<_, GpuError> {
-            let mut machine = CudaDevice::open(shard.device, layout, shard.rows.len())?;
-            machine.load(rows, shard.rows.start, threads)?;
-            Ok(Part { device: shard.device, machine, first_row: shard.rows.start as u32 })
+            let mut searcher = CudaDevice::open(shard.device, layout, shard.rows.len())?;
+            searcher.load(rows, shard.rows.start, threads)?;
+            Ok(LoadedShard { device: shard.device, searcher, first_row: shard.rows.start as u32 })
         });
         let parts = parts.into_iter().collect::<Result<_, GpuError>>()?;
         let index = Self::over(layout, parts, options.threads)?;
@@ -95,14 +95,14 @@ impl GpuIndex {
         Ok(index)
     }
 
-    /// Returns the index over machines that already hold their rows.
-    fn over<M: Machine + Send + 'static>(
+    /// Returns the index over searchers that already hold their rows.
+    fn over<M: RowSearcher + Send + 'static>(
         layout: Layout,
-        parts: Vec<Part<M>>,
+        parts: Vec<LoadedShard<M>>,
         threads: usize,
     ) -> Result<Self, GpuError> {
-        let owners = parts.into_iter().map(|Part { device, machine, first_row }| {
-            Owner::start(device, machine, first_row, threads * QUEUE_JOBS_A_THREAD)
+        let owners = parts.into_iter().map(|LoadedShard { device, searcher, first_row }| {
+            Owner::start(device, searcher, first_row, threads * QUEUE_JOBS_A_THREAD)
         });
         Ok(Self { owners: owners.collect::<Result<_, _>>()?, layout })
     }
@@ -147,12 +147,12 @@ impl GpuIndex {
     }
 }
 
-/// A machine that holds its share of the rows.
-struct Part<M> {
+/// A searcher that holds its share of the rows.
+struct LoadedShard<M> {
     /// The device's number.
     device: usize,
-    machine: M,
-    /// The number of the machine's first row among all rows.
+    searcher: M,
+    /// The number of the searcher's first row among all rows.
     first_row: u32,
 }
 

@@ -21,11 +21,12 @@ fn stored(numbers: &[f32]) -> Vec<u8> {
 fn index(numbers: &[f32], format: DeviceFormat, parts: usize) -> GpuIndex {
     let layout = Layout { format, dimension: DIMENSION };
     let share = COUNT.div_ceil(parts);
-    let parts = numbers.chunks(share * DIMENSION).enumerate().map(|(device, numbers)| Part {
-        device,
-        machine: Emulated::new(layout, numbers),
-        first_row: (device * share) as u32,
-    });
+    let parts =
+        numbers.chunks(share * DIMENSION).enumerate().map(|(device, numbers)| LoadedShard {
+            device,
+            searcher: Emulated::new(layout, numbers),
+            first_row: (device * share) as u32,
+        });
     GpuIndex::over(layout, parts.collect(), 2).unwrap()
 }
 

@@ -56,7 +56,7 @@ struct Bytes {
 #define FORMAT Halves
 #endif
 
-// Generates rows, 16 bytes a thread at a time.
+// Generates rows. A thread makes 16 bytes at a time.
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
     fill(uint4 *rows, float *scales, u64 seed, u64 count, u32 dimension, u32 pitch) {
   const u64 chunks = pitch / 16;

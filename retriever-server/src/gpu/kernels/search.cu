@@ -122,7 +122,7 @@ __device__ __forceinline__ u64 make_key(float score, u32 row) {
 }
 
 // The score below which no key passes the threshold: a cheap test before the exact one.
-__device__ __forceinline__ float floor_of(u64 threshold) {
+__device__ __forceinline__ float score_floor(u64 threshold) {
   if (threshold == 0) return __uint_as_float(0xff800000u);
   u32 ordered = (u32)(threshold >> 32);
   return __uint_as_float((ordered & 0x80000000u) ? (ordered & 0x7fffffffu) : ~ordered);
@@ -277,17 +277,17 @@ __device__ __forceinline__ void tiles(const Phase &phase) {
   const u32 slabs = phase.pitch / SLAB_BYTES;
   const u32 tile_count = (phase.end - phase.first + TILE_ROWS - 1) / TILE_ROWS;
 
-  // A step is one slab of one tile of this block. Steps run on across tiles, so that the copies for
-  // a tile begin while the previous tile is still being multiplied.
+  // A step is one slab of one tile of this block. The steps of all tiles form one sequence, so that the
+  // copies for a tile begin while the previous tile is still being multiplied.
   const u32 own_tiles = blockIdx.x < tile_count ? (tile_count - blockIdx.x - 1) / gridDim.x + 1 : 0;
   const u32 steps = own_tiles * slabs;
 
-  auto first_of = [&](u32 step) {
+  auto first_row = [&](u32 step) {
     return phase.first + (blockIdx.x + step / slabs * gridDim.x) * TILE_ROWS;
   };
   auto fetch = [&](u32 step) {
     const u32 stage = shared + step % STAGES * STAGE_BYTES;
-    const u32 first = first_of(step), offset = step % slabs * SLAB_BYTES;
+    const u32 first = first_row(step), offset = step % slabs * SLAB_BYTES;
 #pragma unroll
     for (int share = 0; share < LINES * SLAB_CHUNKS / THREADS; ++share) {
       const u32 index = share * THREADS + threadIdx.x;
@@ -345,7 +345,7 @@ __device__ __forceinline__ void tiles(const Phase &phase) {
 
     // After the last slab of a tile: over this lane's queries, and for each over its rows, so that
     // a threshold is loaded once. Compares the sums and clears them for the next tile.
-    const u32 corner = first_of(step) + down + lane / 4;
+    const u32 corner = first_row(step) + down + lane / 4;
 #pragma unroll
     for (int a = 0; a < ACROSS; ++a) {
 #pragma unroll
@@ -353,7 +353,7 @@ __device__ __forceinline__ void tiles(const Phase &phase) {
         const u32 query = across + a * 8 + lane % 4 * 2 + column;
         const bool asked = query < phase.query_count;
         const u64 threshold = asked ? phase.thresholds[query] : 0;
-        const float floor = floor_of(threshold);
+        const float floor = score_floor(threshold);
 #pragma unroll
         for (int d = 0; d < DOWN; ++d) {
 #pragma unroll

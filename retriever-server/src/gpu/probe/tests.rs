@@ -17,7 +17,7 @@ fn the_checks_never_panic() {
 }
 
 #[test]
-fn a_driver_without_a_device_is_an_error_that_says_so() {
+fn a_driver_without_a_device_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let (source, library) = (folder.path().join("stub.cc"), folder.path().join("libcuda.so.1"));
     std::fs::write(&source, STUB).unwrap();

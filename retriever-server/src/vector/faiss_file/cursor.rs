@@ -10,7 +10,7 @@ const L2: i32 = 1;
 
 /// A reader that starts at the beginning of a file.
 #[derive(Debug)]
-pub(in crate::vector) struct Cursor {
+pub(in crate::vector) struct FieldReader {
     bytes: OwnedBytes,
     offset_bytes: usize,
 }
@@ -31,7 +31,7 @@ pub(in crate::vector) struct Header {
     pub(in crate::vector) metric: Metric,
 }
 
-impl Cursor {
+impl FieldReader {
     pub(in crate::vector) fn new(bytes: OwnedBytes) -> Self {
         Self { bytes, offset_bytes: 0 }
     }

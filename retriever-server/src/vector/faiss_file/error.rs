@@ -92,7 +92,7 @@ pub enum FormatFault {
         expected: String,
     },
     /// The file is longer than the index.
-    #[error("the index ends at byte {end_bytes}, but the file at byte {size_bytes}")]
+    #[error("the index ends at byte {end_bytes}, but the file ends at byte {size_bytes}")]
     Trailing {
         /// The end of the index.
         end_bytes: usize,

@@ -1,6 +1,6 @@
 use tantivy::directory::OwnedBytes;
 
-use super::cursor::{Cursor, Header};
+use super::cursor::{FieldReader, Header};
 use super::{FormatFault, Metric};
 use crate::vector::gather::Scorer;
 use crate::vector::rows::{DIMENSION_MAX, RowFormat, Rows};
@@ -14,7 +14,7 @@ pub struct FlatFile {
 
 impl FlatFile {
     /// Reads the fields after `code`.
-    pub(super) fn read(code: [u8; 4], cursor: &mut Cursor) -> Result<Self, FormatFault> {
+    pub(super) fn read(code: [u8; 4], cursor: &mut FieldReader) -> Result<Self, FormatFault> {
         let named = match &code {
             b"IxFI" => Some(Metric::InnerProduct),
             b"IxF2" => Some(Metric::L2),
@@ -38,7 +38,7 @@ impl FlatFile {
         &self.rows
     }
 
-    /// Returns the number of numbers in a vector.
+    /// Returns the dimension of a vector.
     pub fn dimension(&self) -> usize {
         self.header.dimension
     }

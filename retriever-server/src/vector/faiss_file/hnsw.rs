@@ -1,5 +1,5 @@
 use super::FormatFault;
-use super::cursor::Cursor;
+use super::cursor::FieldReader;
 use super::flat::FlatFile;
 use crate::query::Hit;
 use crate::vector::hnsw::{self, Check, Graph, GraphSearchSize, Workspaces};
@@ -14,7 +14,7 @@ pub struct HnswFile {
 
 impl HnswFile {
     /// Reads the fields after the code of four characters.
-    pub(super) fn read(cursor: &mut Cursor) -> Result<Self, FormatFault> {
+    pub(super) fn read(cursor: &mut FieldReader) -> Result<Self, FormatFault> {
         let header = cursor.header(None)?;
         let graph = Graph::read(cursor, header.count, Check::Links)?;
         let start = cursor.offset_bytes();

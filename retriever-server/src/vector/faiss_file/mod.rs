@@ -24,7 +24,7 @@ use std::path::Path;
 
 use tantivy::directory::OwnedBytes;
 
-use cursor::Cursor;
+use cursor::FieldReader;
 pub use error::{FaissError, FormatFault, MapError};
 pub use flat::FlatFile;
 pub use hnsw::HnswFile;
@@ -50,7 +50,7 @@ impl FaissIndex {
         Self::read(bytes).or_else(|fault| {
             let is_partial =
                 matches!(fault, FormatFault::Truncated { .. } | FormatFault::Foreign { .. });
-            match is_partial.then(|| Parts::of(path)).flatten() {
+            match is_partial.then(|| Parts::list(path)).flatten() {
                 Some(parts) => Self::read(parts.map()?)
                     .map_err(|fault| FaissError::Format { path: parts.first(), fault }),
                 None => Err(FaissError::Format { path: path.to_owned(), fault }),
@@ -67,7 +67,7 @@ impl FaissIndex {
     }
 
     fn read(bytes: OwnedBytes) -> Result<Self, FormatFault> {
-        let mut cursor = Cursor::new(bytes);
+        let mut cursor = FieldReader::new(bytes);
         let code = cursor.array("kind of index")?;
         let index = match &code {
             b"IHNf" => Self::Hnsw(HnswFile::read(&mut cursor)?),

@@ -118,7 +118,7 @@ fn answers_are_those_of_faiss() {
 }
 
 #[test]
-fn more_hits_than_rows_and_none_at_all_may_be_asked_for() {
+fn more_hits_than_rows_or_none_may_be_requested() {
     let FaissIndex::Hnsw(hnsw) = FaissIndex::open(&golden("hnsw-l2.index")).unwrap() else {
         panic!("not an HNSW file");
     };
@@ -173,8 +173,8 @@ fn scores_are_finite() {
     let bytes = fs::read(golden("hnsw-ip.index")).unwrap();
     let first = bytes.len() - hnsw.vectors().rows().len();
     let row_bytes = query.len() * size_of::<f32>();
-    let of_best = first + best * row_bytes..first + (best + 1) * row_bytes;
-    for (range, expected) in [(of_best, 10), (first..bytes.len(), 0)] {
+    let best_bytes = first + best * row_bytes..first + (best + 1) * row_bytes;
+    for (range, expected) in [(best_bytes, 10), (first..bytes.len(), 0)] {
         for number in [f32::NAN, f32::INFINITY, f32::MAX] {
             let mut bytes = bytes.clone();
             for slot in bytes[range.clone()].as_chunks_mut().0 {
@@ -389,10 +389,10 @@ fn a_link_to_a_row_that_is_not_on_its_level_is_refused() {
     let file = "hnsw-l2.index";
     let bytes = fs::read(golden(file)).unwrap();
     let GraphParts { levels, offsets, slots, .. } = graph_parts(&bytes);
-    let of_level = |height: u8| {
+    let row_of_height = |height: u8| {
         (0..240).find(|row| bytes[levels + 8 + 4 * row..][..4] == [height, 0, 0, 0]).unwrap()
     };
-    let (low, high) = (of_level(1), of_level(2));
+    let (low, high) = (row_of_height(1), row_of_height(2));
     let offset = u64::from_le_bytes(*bytes[offsets + 8 + 8 * high..].first_chunk().unwrap());
     // After the eight slots of the lowest level.
     let link = slots + 8 + 4 * (offset as usize + 8);

@@ -26,7 +26,7 @@ pub enum Metric {
     L2,
 }
 
-/// Compares queries with rows.
+/// A comparison of queries with rows by a metric.
 #[derive(Clone, Copy, Debug)]
 pub struct Scorer<'a> {
     rows: Rows<'a>,

@@ -10,8 +10,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::growing::Growing;
-use super::search::{Compared, Search, Workspace, Workspaces};
+use super::growing::GrowingGraph;
+use super::search::{Compared, GraphSearch, Workspace, Workspaces};
 use super::{Entry, Links};
 use crate::processor::fork_join::fork_join;
 use crate::vector::gather::Scorer;
@@ -25,7 +25,7 @@ const ROWS_PER_BATCH_ROW: u32 = 32;
 /// The number of items that a thread takes at a time, and that justifies a further thread.
 const CHUNK_ITEMS: usize = 8;
 
-/// The number of selected neighbours with which a candidate is compared at a time.
+/// The number of selected neighbours that one call compares with a candidate.
 const COMPARED_AT_A_TIME: usize = 8;
 
 /// The parameters of a graph.
@@ -35,7 +35,7 @@ pub struct BuildSettings {
     pub links: usize,
     /// The `ef` of the search for neighbours: the paper's efConstruction.
     pub ef: usize,
-    /// The seed from which the levels of the rows are drawn.
+    /// The seed of the rows' levels.
     pub seed: u64,
 }
 
@@ -44,7 +44,7 @@ pub struct BuildSettings {
 pub struct Builder<'a> {
     scorer: Scorer<'a>,
     settings: BuildSettings,
-    graph: Growing,
+    graph: GrowingGraph,
     inserted: u32,
     workspaces: Workspaces,
     threads: usize,
@@ -52,7 +52,7 @@ pub struct Builder<'a> {
 
 /// The new links of one row.
 #[derive(Debug)]
-struct Planned {
+struct NewLinks {
     row: u32,
     /// The neighbours on each level, from the lowest up.
     neighbours: Vec<Vec<u32>>,
@@ -60,7 +60,7 @@ struct Planned {
 
 /// A list of links that gets longer.
 #[derive(Clone, Copy, Debug)]
-struct Reverse {
+struct LinkList {
     level: usize,
     row: u32,
 }
@@ -69,7 +69,7 @@ impl<'a> Builder<'a> {
     /// Begins a graph without rows.
     pub fn new(scorer: Scorer<'a>, settings: BuildSettings, threads: usize) -> Self {
         let rows = scorer.rows().count();
-        let graph = Growing::new(rows as u32, settings.links, settings.seed);
+        let graph = GrowingGraph::new(rows as u32, settings.links, settings.seed);
         Self::resume(scorer, settings, threads, graph, 0)
     }
 
@@ -77,7 +77,7 @@ impl<'a> Builder<'a> {
         scorer: Scorer<'a>,
         settings: BuildSettings,
         threads: usize,
-        graph: Growing,
+        graph: GrowingGraph,
         inserted: u32,
     ) -> Self {
         let workspaces = Workspaces::new(graph.rows() as usize);
@@ -99,7 +99,7 @@ impl<'a> Builder<'a> {
         self.settings
     }
 
-    pub(super) fn graph(&self) -> &Growing {
+    pub(super) fn graph(&self) -> &GrowingGraph {
         &self.graph
     }
 
@@ -109,14 +109,14 @@ impl<'a> Builder<'a> {
         if batch.is_empty() {
             return false;
         }
-        let planned =
+        let new_links =
             self.in_parallel(batch.len(), |item, workspace| self.plan(batch[item], workspace));
         let mut reverse = Vec::new();
-        for Planned { row, neighbours } in &planned {
+        for NewLinks { row, neighbours } in &new_links {
             for (level, neighbours) in neighbours.iter().enumerate() {
                 self.graph.set_links(*row, level, neighbours);
                 reverse
-                    .extend(neighbours.iter().map(|&other| (Reverse { level, row: other }, *row)));
+                    .extend(neighbours.iter().map(|&other| (LinkList { level, row: other }, *row)));
             }
         }
         reverse.sort_unstable_by_key(|(list, row)| (list.level, list.row, *row));
@@ -125,10 +125,10 @@ impl<'a> Builder<'a> {
             .collect();
         let links = self.in_parallel(lists.len(), |item, workspace| {
             let added = lists[item].iter().map(|&(_, row)| row);
-            self.lengthen(lists[item][0].0, added, workspace)
+            self.extend_links(lists[item][0].0, added, workspace)
         });
         for (list, links) in lists.iter().zip(links) {
-            let Reverse { level, row } = list[0].0;
+            let LinkList { level, row } = list[0].0;
             self.graph.set_links(row, level, &links);
         }
         for &row in &batch {
@@ -145,7 +145,7 @@ impl<'a> Builder<'a> {
         let highest = self.graph.entry().map(|entry| entry.level);
         let is_higher = |row: u32| highest.is_none_or(|highest| self.graph.level(row) > highest);
         let size = (self.inserted / ROWS_PER_BATCH_ROW).clamp(1, BATCH_ROWS_MAX);
-        let order = SpreadOrder::of(rows);
+        let order = SpreadOrder::new(rows);
         let last = rows.min(self.inserted + size);
         let mut batch: Vec<u32> = (self.inserted..last).map(|index| order.row_at(index)).collect();
         if let Some(position) = batch.iter().position(|&row| is_higher(row)) {
@@ -155,7 +155,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Searches for the neighbours of a row that is not in the graph yet (algorithm 1 of the paper).
-    fn plan(&self, row: u32, workspace: &mut Workspace) -> Planned {
+    fn plan(&self, row: u32, workspace: &mut Workspace) -> NewLinks {
         let level = self.graph.level(row);
         let mut neighbours = vec![Vec::new(); level + 1];
         if let Some(entry) = self.graph.entry() {
@@ -164,7 +164,7 @@ impl<'a> Builder<'a> {
             self.search_neighbours(&query, entry, &mut neighbours, workspace);
             workspace.query = query;
         }
-        Planned { row, neighbours }
+        NewLinks { row, neighbours }
     }
 
     fn search_neighbours(
@@ -174,7 +174,8 @@ impl<'a> Builder<'a> {
         neighbours: &mut [Vec<u32>],
         workspace: &mut Workspace,
     ) {
-        let search = Search { links: &self.graph, scorer: &self.scorer, query, stop: &|| false };
+        let search =
+            GraphSearch { links: &self.graph, scorer: &self.scorer, query, stop: &|| false };
         let top = neighbours.len().min(entry.level + 1);
         let start = search.start(entry.row, workspace);
         let start = start.and_then(|start| search.descend(start, top..=entry.level, workspace));
@@ -191,9 +192,9 @@ impl<'a> Builder<'a> {
     }
 
     /// Returns the links of a list together with those added, or the best of them if there are too many.
-    fn lengthen(
+    fn extend_links(
         &self,
-        list: Reverse,
+        list: LinkList,
         added: impl Iterator<Item = u32>,
         workspace: &mut Workspace,
     ) -> Vec<u32> {
@@ -278,7 +279,7 @@ struct SpreadOrder {
 }
 
 impl SpreadOrder {
-    fn of(rows: u32) -> Self {
+    fn new(rows: u32) -> Self {
         const GOLDEN_SECTION: f64 = 0.618_033_988_749_894_9;
         let rows = u64::from(rows).max(1);
         let from = ((rows as f64 * GOLDEN_SECTION) as u64).max(1);

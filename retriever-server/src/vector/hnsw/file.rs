@@ -14,11 +14,11 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::build::{BuildSettings, Builder};
-use super::growing::Growing;
+use super::growing::GrowingGraph;
 use super::{Check, Graph, GraphSearchSize, Links, NONE, SLOT_BYTES, Workspaces, nearest};
 use crate::processor::mapped::map;
 use crate::query::Hit;
-use crate::vector::faiss_file::cursor::Cursor;
+use crate::vector::faiss_file::cursor::FieldReader;
 use crate::vector::faiss_file::{FaissError, FormatFault};
 use crate::vector::gather::Scorer;
 
@@ -48,12 +48,12 @@ impl GraphFile {
     /// search is safe either way.
     pub fn open(path: &Path, checks_links: bool) -> Result<Self, FaissError> {
         let check = if checks_links { Check::Links } else { Check::Sizes };
-        let mut cursor = Cursor::new(map(path)?);
+        let mut cursor = FieldReader::new(map(path)?);
         let read = Self::read(&mut cursor, check).and_then(|file| cursor.finish().map(|()| file));
         read.map_err(|fault| FaissError::Format { path: path.to_owned(), fault })
     }
 
-    pub(super) fn read(cursor: &mut Cursor, check: Check) -> Result<Self, FormatFault> {
+    pub(super) fn read(cursor: &mut FieldReader, check: Check) -> Result<Self, FormatFault> {
         let code = u32::from_le_bytes(cursor.array("kind of file")?);
         if code.to_le_bytes() != CODE {
             let expected = format!("{} (a graph)", u32::from_le_bytes(CODE));
@@ -104,7 +104,7 @@ impl GraphFile {
 }
 
 fn ranged(
-    cursor: &mut Cursor,
+    cursor: &mut FieldReader,
     field: &'static str,
     accepted: std::ops::RangeInclusive<i32>,
 ) -> Result<i32, FormatFault> {
@@ -128,7 +128,7 @@ impl<'a> Builder<'a> {
         if file.settings != settings || file.rows as usize != scorer.rows().count() {
             return None;
         }
-        let graph = Growing::from_file(&file.graph, file.rows, settings.links, settings.seed)?;
+        let graph = GrowingGraph::from_file(&file.graph, file.rows, settings.links, settings.seed)?;
         Some(Self::resume(scorer, settings, threads, graph, file.inserted))
     }
 
@@ -164,7 +164,7 @@ impl<'a> Builder<'a> {
 }
 
 /// Writes levels, offsets and slots, as [`Graph::read`] reads them.
-fn write_graph(out: &mut impl Write, graph: &Growing) -> io::Result<()> {
+fn write_graph(out: &mut impl Write, graph: &GrowingGraph) -> io::Result<()> {
     // The probabilities of levels, which this project does not need.
     write_count(out, 0)?;
     let levels = graph.highest() + 1;

@@ -5,7 +5,7 @@ use tantivy::directory::OwnedBytes;
 
 use super::{Entry, Links, NONE, SLOT_BYTES};
 use crate::vector::faiss_file::FormatFault;
-use crate::vector::faiss_file::cursor::{Cursor, Items};
+use crate::vector::faiss_file::cursor::{FieldReader, Items};
 
 const OFFSET_BYTES: usize = size_of::<u64>();
 
@@ -35,7 +35,7 @@ pub(in crate::vector) struct Graph {
 impl Graph {
     /// Reads the graph of `rows` vectors.
     pub(in crate::vector) fn read(
-        cursor: &mut Cursor,
+        cursor: &mut FieldReader,
         rows: u32,
         check: Check,
     ) -> Result<Self, FormatFault> {
@@ -146,7 +146,7 @@ fn check_slots_below(slots_below: &Items) -> Result<(), FormatFault> {
 fn check_rows(levels: &Items, offsets: &Items, slots_below: &Items) -> Result<u128, FormatFault> {
     let highest = (slots_below.bytes.len() / SLOT_BYTES).saturating_sub(1);
     let mut end: u64 = 0;
-    let fault_of_offset = |row: usize, offset: u64, end: u64| {
+    let offset_fault = |row: usize, offset: u64, end: u64| {
         let offset_bytes = offsets.offset_bytes + row * OFFSET_BYTES;
         FormatFault::value("offset of a row", offset_bytes, offset, end.to_string())
     };
@@ -155,7 +155,7 @@ fn check_rows(levels: &Items, offsets: &Items, slots_below: &Items) -> Result<u1
     {
         let offset = u64::from_le_bytes(*offset);
         if offset != end {
-            return Err(fault_of_offset(row, offset, end));
+            return Err(offset_fault(row, offset, end));
         }
         let slots = usize::try_from(height).ok().filter(|&height| height > 0);
         let Some(slots) = slots.and_then(|height| signed(&slots_below.bytes, height)) else {
@@ -168,7 +168,7 @@ fn check_rows(levels: &Items, offsets: &Items, slots_below: &Items) -> Result<u1
     }
     let row = levels.bytes.len() / SLOT_BYTES;
     let last = unsigned(&offsets.bytes, row).expect("there is one more offset than rows");
-    if last == end { Ok(u128::from(end)) } else { Err(fault_of_offset(row, last, end)) }
+    if last == end { Ok(u128::from(end)) } else { Err(offset_fault(row, last, end)) }
 }
 
 fn check_slots(slots: &Items, rows: u32) -> Result<(), FormatFault> {
@@ -185,7 +185,7 @@ fn check_slots(slots: &Items, rows: u32) -> Result<(), FormatFault> {
 }
 
 fn read_entry(
-    cursor: &mut Cursor,
+    cursor: &mut FieldReader,
     levels: &Items,
     highest: usize,
 ) -> Result<Option<Entry>, FormatFault> {

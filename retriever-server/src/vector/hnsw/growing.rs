@@ -12,7 +12,7 @@ const EMPTY: [u8; SLOT_BYTES] = NONE.to_le_bytes();
 /// The links of the rows so far, and empty slots for all other rows. It takes `4 * (2 * links + 1) + 1`
 /// bytes for each row, and a `links`-th part of that for the upper levels.
 #[derive(Debug)]
-pub(super) struct Growing {
+pub(super) struct GrowingGraph {
     /// The most links of a row on an upper level, and half of those on the lowest.
     links: usize,
     /// The highest level of each row.
@@ -24,7 +24,7 @@ pub(super) struct Growing {
     entry: Option<Entry>,
 }
 
-impl Growing {
+impl GrowingGraph {
     /// Makes an empty graph for `rows` rows. A row's level depends only on `seed` and its number.
     pub(super) fn new(rows: u32, links: usize, seed: u64) -> Self {
         let levels: Vec<u8> = (0..rows).map(|row| draw_level(row, links, seed)).collect();
@@ -110,7 +110,7 @@ impl Growing {
     }
 }
 
-impl Links for Growing {
+impl Links for GrowingGraph {
     fn entry(&self) -> Option<Entry> {
         self.entry
     }

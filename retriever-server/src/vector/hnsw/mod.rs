@@ -19,7 +19,7 @@ pub use file::GraphFile;
 pub(super) use graph::{Check, Graph};
 pub(super) use search::Workspaces;
 
-use search::{Compared, Search};
+use search::{Compared, GraphSearch};
 
 use super::gather::Scorer;
 use crate::query::Hit;
@@ -47,7 +47,7 @@ pub(super) trait Links {
     /// negative slot ends the links. The result is empty if there is no such row or level.
     fn slots(&self, row: u32, level: usize) -> &[[u8; SLOT_BYTES]];
 
-    /// Returns the rows to which `row` has links on `level`.
+    /// Returns the rows that `row` links to on `level`.
     fn links(&self, row: u32, level: usize) -> impl Iterator<Item = u32> {
         let slots = self.slots(row, level).iter();
         slots.map_while(|slot| u32::try_from(i32::from_le_bytes(*slot)).ok())
@@ -79,7 +79,7 @@ pub(super) fn nearest(
     workspaces.lend(|workspace| {
         let mut prepared = std::mem::take(&mut workspace.query);
         scorer.prepare(query, &mut prepared);
-        let search = Search { links, scorer, query: &prepared, stop };
+        let search = GraphSearch { links, scorer, query: &prepared, stop };
         let explored = search.start(entry.row, workspace).and_then(|start| {
             let start = search.descend(start, 1..=entry.level, workspace)?;
             search.explore(start, 0, top_k.max(ef), ef, workspace)

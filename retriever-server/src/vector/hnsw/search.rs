@@ -72,7 +72,7 @@ impl Workspaces {
 }
 
 /// The search of one query in a graph.
-pub(in crate::vector) struct Search<'a, L> {
+pub(in crate::vector) struct GraphSearch<'a, L> {
     pub(in crate::vector) links: &'a L,
     pub(in crate::vector) scorer: &'a Scorer<'a>,
     /// The query, prepared by the scorer.
@@ -81,7 +81,7 @@ pub(in crate::vector) struct Search<'a, L> {
     pub(in crate::vector) stop: &'a dyn Fn() -> bool,
 }
 
-impl<L: Links> Search<'_, L> {
+impl<L: Links> GraphSearch<'_, L> {
     /// Compares the row where the search starts; returns `None` if there is no such row.
     pub(super) fn start(&self, row: u32, workspace: &mut Workspace) -> Option<Compared> {
         if row as usize >= self.scorer.rows().count() {

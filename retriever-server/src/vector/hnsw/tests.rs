@@ -6,7 +6,7 @@ use tantivy::directory::OwnedBytes;
 
 use super::*;
 use crate::vector::faiss_file::FormatFault;
-use crate::vector::faiss_file::cursor::Cursor;
+use crate::vector::faiss_file::cursor::FieldReader;
 use crate::vector::gather::Metric;
 use crate::vector::{self, RowFormat, Rows};
 
@@ -51,7 +51,7 @@ fn written(builder: &Builder<'_>) -> Vec<u8> {
 }
 
 fn read(file: &[u8], check: Check) -> Result<GraphFile, FormatFault> {
-    let mut cursor = Cursor::new(OwnedBytes::new(file.to_vec()));
+    let mut cursor = FieldReader::new(OwnedBytes::new(file.to_vec()));
     let graph = GraphFile::read(&mut cursor, check)?;
     cursor.finish().map(|()| graph)
 }

@@ -3,7 +3,7 @@
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// The interval at which a waiting search checks whether to stop.
+/// The time between two checks whether a waiting search should stop.
 const STOP_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A limit on concurrent searches.

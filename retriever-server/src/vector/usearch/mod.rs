@@ -115,7 +115,7 @@ fn utf8(path: &Path) -> Result<&str, UsearchError> {
 
 /// A complete graph in a mapped file.
 pub struct UsearchFile {
-    /// The graph; declared first, so that it is dropped before the bytes to which it points.
+    /// The graph; declared first, so that it is dropped before the bytes it points to.
     index: Index,
     _bytes: OwnedBytes,
     shape: GraphShape,

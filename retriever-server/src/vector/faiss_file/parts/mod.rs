@@ -16,8 +16,8 @@ const SUFFIX_LETTERS: usize = 2;
 pub(super) struct Parts(Vec<PathBuf>);
 
 impl Parts {
-    /// Lists the parts of the file to which `path` belongs; `None` if there are no other parts.
-    pub(super) fn of(path: &Path) -> Option<Self> {
+    /// Lists all parts of the file that `path` is a part of; `None` if there are no other parts.
+    pub(super) fn list(path: &Path) -> Option<Self> {
         let (stem, _) = stem(path)?;
         let folder = path.parent()?;
         let listed = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };

@@ -141,15 +141,15 @@ fn the_parts_of_a_split_file_are_found_in_order() {
     for name in ["part_ab", "part_aa", "part_ac", "e5.index.ab", "e5.index.aa", "x.index"] {
         fs::write(at(name), b"").unwrap();
     }
-    let parts = Parts::of(&at("part_ab")).unwrap();
+    let parts = Parts::list(&at("part_ab")).unwrap();
     assert_eq!(parts.0, ["part_aa", "part_ab", "part_ac"].map(at));
     assert_eq!(parts.missing(), None);
     let shown = |name: &str| at(name).display().to_string();
     let expected =
         format!("cat {} {} > {}", shown("e5.index.aa"), shown("e5.index.ab"), shown("e5.index"));
-    assert_eq!(Parts::of(&at("e5.index.aa")).unwrap().join_command(), expected);
+    assert_eq!(Parts::list(&at("e5.index.aa")).unwrap().join_command(), expected);
     for alone in ["x.index", "part_aaa", "nothing_aa", "", "a"] {
-        assert_eq!(Parts::of(&at(alone)), None, "{alone}");
+        assert_eq!(Parts::list(&at(alone)), None, "{alone}");
     }
     assert_eq!([0, 25, 26, 675].map(letters), ["aa", "az", "ba", "zz"]);
 }
