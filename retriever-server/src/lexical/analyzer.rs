@@ -1,16 +1,17 @@
-//! English analysis as Anserini's `DefaultEnglishAnalyzer` does it: words by UAX #29, possessive
-//! `'s` removed, lower case, Lucene's 33 stop words dropped, Porter's stemmer. Passages and
-//! queries go through the same function; there is no query syntax, so model text is only words.
+//! English analysis, equal to Anserini's `DefaultEnglishAnalyzer`: it splits words by UAX #29,
+//! removes the possessive `'s`, lowers case, drops Lucene's 33 stop words and applies Porter's
+//! stemmer. Passages and queries go through the same function. There is no query syntax, so text
+//! that a model wrote is nothing but words.
 
 use tantivy::tokenizer::{Token, TokenStream, Tokenizer};
 use unicode_segmentation::UnicodeSegmentation;
 
 use super::porter;
 
-/// Name of this analysis in index manifests. Change it whenever the tokens of any text change.
+/// The name of this analysis in index manifests. Change it whenever the tokens of any text change.
 pub const ANALYZER: &str = "anserini-english-1";
 
-/// Lucene's `StandardTokenizer` cuts words that are longer than this into pieces.
+/// The longest token. Lucene's `StandardTokenizer` cuts longer words into pieces.
 const MAX_TOKEN_CHARS: usize = 255;
 
 /// Lucene's `EnglishAnalyzer.ENGLISH_STOP_WORDS_SET`, sorted.
@@ -20,7 +21,7 @@ const STOP_WORDS: [&str; 33] = [
     "they", "this", "to", "was", "will", "with",
 ];
 
-/// The index terms of a text, in order, repetitions included.
+/// Returns the index terms of a text in order, including repetitions.
 pub fn terms(text: &str) -> Vec<String> {
     let mut terms = Vec::new();
     for_each_word(text, |word| {
@@ -36,7 +37,7 @@ pub fn terms(text: &str) -> Vec<String> {
     terms
 }
 
-/// Normalises one word; `None` for a stop word.
+/// Normalises one word; returns `None` for a stop word.
 fn term(word: &str) -> Option<String> {
     let mut letters: Vec<char> = word.chars().collect();
     if let [.., '\'' | '\u{2019}' | '\u{FF07}', 's' | 'S'] = letters[..] {
@@ -53,8 +54,8 @@ fn term(word: &str) -> Option<String> {
     (!letters.is_empty()).then(|| letters.into_iter().collect())
 }
 
-/// One character for one, as Java's `Character.toLowerCase`: the final sigma has no rule of its
-/// own and the dotted capital I loses its dot.
+/// Maps one character to one character, like Java's `Character.toLowerCase`: a final sigma has no
+/// special rule, and the dotted capital I loses its dot.
 fn lower_case(letter: char) -> char {
     if letter.is_ascii() {
         letter.to_ascii_lowercase()
@@ -63,9 +64,9 @@ fn lower_case(letter: char) -> char {
     }
 }
 
-/// Calls `emit` with every stretch of `text` that Lucene's `StandardTokenizer` takes for a token.
+/// Calls `emit` with every part of `text` that Lucene's `StandardTokenizer` treats as a token.
 fn for_each_word(text: &str, mut emit: impl FnMut(&str)) {
-    // Thai, Lao, Khmer and Burmese have no spaces; a run of them is one token.
+    // Thai, Lao, Khmer and Burmese are written without spaces: a run of their letters is one token.
     let mut run: Option<std::ops::Range<usize>> = None;
     for (start, segment) in text.split_word_bound_indices() {
         let end = start + segment.len();
@@ -79,7 +80,7 @@ fn for_each_word(text: &str, mut emit: impl FnMut(&str)) {
         if is_word(segment) {
             emit(segment);
         } else if let Some(offset) = segment.find(is_south_east_asian) {
-            // A vowel sign that has a punctuation mark for its base.
+            // A vowel sign whose base character is a punctuation mark.
             run = Some(start + offset..end);
         }
     }
@@ -95,19 +96,19 @@ fn is_word(segment: &str) -> bool {
     segment.chars().any(|letter| is_letter(letter) || is_digit(letter)) || is_emoji(segment)
 }
 
-/// A letter of any script, but not a mark that only ever follows one.
+/// Returns `true` for a letter of any script, except for marks that only ever follow a letter.
 fn is_letter(letter: char) -> bool {
-    // All marks come after Latin, and most text is Latin.
+    // Most text is Latin, and all marks have higher code points: the cheap test comes first.
     letter.is_alphabetic() && (letter < '\u{300}' || !joins('"', letter))
 }
 
-/// A decimal digit of any script. `²`, `½` and `①` are numeric but break words, so that Lucene
-/// takes them for punctuation; the word rules themselves tell the two apart.
+/// Returns `true` for a decimal digit of any script. `²`, `½` and `①` are numeric too, but they
+/// break words, so Lucene treats them as punctuation. The word rules distinguish the two.
 fn is_digit(letter: char) -> bool {
     letter.is_ascii_digit() || (!letter.is_ascii() && letter.is_numeric() && joins('1', letter))
 }
 
-/// Whether the word rules keep the two together.
+/// Returns `true` if the word rules keep the two characters together.
 fn joins(before: char, letter: char) -> bool {
     String::from_iter([before, letter]).split_word_bounds().count() == 1
 }
@@ -120,8 +121,8 @@ fn is_south_east_asian(letter: char) -> bool {
         | '\u{A9E0}'..='\u{A9EF}' | '\u{AA60}'..='\u{AADF}')
 }
 
-/// Whether a segment is led by a pictograph, or is a flag or a keycap. Lucene makes a token of
-/// every character that Unicode calls `Extended_Pictographic`, musical and chess signs included.
+/// Returns `true` if a segment begins with a pictograph, or is a flag or a keycap. Lucene makes a
+/// token of every `Extended_Pictographic` character of Unicode, which include musical and chess signs.
 fn is_emoji(segment: &str) -> bool {
     let mut letters = segment.chars();
     let Some(first) = letters.next() else { return false };
@@ -134,15 +135,15 @@ fn is_emoji(segment: &str) -> bool {
         || (matches!(first, '#' | '*') && letters.any(|letter| letter == KEYCAP))
 }
 
-/// Half of a flag.
+/// Returns `true` for half of a flag.
 fn is_regional_indicator(letter: char) -> bool {
     ('\u{1F1E6}'..='\u{1F1FF}').contains(&letter)
 }
 
-/// Combining enclosing keycap, which makes a pictograph of the sign before it.
+/// The combining enclosing keycap, which turns the character before it into a pictograph.
 const KEYCAP: char = '\u{20E3}';
 
-/// `Extended_Pictographic` of Unicode's emoji-data.txt.
+/// The ranges of `Extended_Pictographic` in Unicode's emoji-data.txt.
 #[rustfmt::skip]
 const PICTOGRAPHS: [(u32, u32); 64] = [
     (0xA9, 0xA9), (0xAE, 0xAE), (0x203C, 0x203C), (0x2049, 0x2049), (0x2122, 0x2122),
@@ -161,11 +162,11 @@ const PICTOGRAPHS: [(u32, u32); 64] = [
     (0x1F23C, 0x1F3FA), (0x1F400, 0x1FAFF),
 ];
 
-/// Gives the terms of a text to tantivy while it indexes.
+/// The adapter through which tantivy gets the terms of a text while it indexes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct EnglishTokenizer;
 
-/// The terms of one text, one after the other.
+/// The stream of the terms of one text.
 #[derive(Debug)]
 pub(crate) struct TermStream {
     terms: std::vec::IntoIter<String>,

@@ -1,5 +1,5 @@
-//! The BM25 formula as Lucene computes it: same document frequencies, same one-byte lengths, same
-//! single-precision steps, so that published rankings can be met to the last digit they print.
+//! The BM25 formula as Lucene computes it, with the same document frequencies, one-byte lengths and
+//! single-precision steps. Scores therefore equal published ones to the last printed digit.
 //!
 //! score(q, d) = Σ over the distinct terms t of q of  n(t, q) · idf(t) · tf / (tf + K(d)),
 //! idf(t) = ln(1 + (N − df + ½) / (df + ½)),  K(d) = k1 · (1 − b + b · |d| / avgdl).
@@ -14,19 +14,19 @@ pub struct Bm25Parameters {
     b: f32,
 }
 
-/// A constant out of range.
+/// A constant is out of range.
 #[derive(Debug, Error, PartialEq)]
 pub enum Bm25Error {
-    /// k1 must be finite and not negative.
+    /// k1 is negative, infinite or not a number.
     #[error("k1 must be a number of at least 0, not {0}")]
     K1(f32),
-    /// b must lie between 0 and 1.
+    /// b is not between 0 and 1.
     #[error("b must be a number from 0 to 1, not {0}")]
     B(f32),
 }
 
 impl Default for Bm25Parameters {
-    /// Anserini's constants, with which BM25 figures are published.
+    /// Returns Anserini's constants, which published BM25 figures use.
     fn default() -> Self {
         Self { k1: 0.9, b: 0.4 }
     }
@@ -44,28 +44,28 @@ impl Bm25Parameters {
         Ok(Self { k1, b })
     }
 
-    /// Saturation of the term frequency.
+    /// Returns k1, which controls how fast the term frequency saturates.
     pub fn k1(self) -> f32 {
         self.k1
     }
 
-    /// Strength of the length normalisation.
+    /// Returns b, the strength of the length normalisation.
     pub fn b(self) -> f32 {
         self.b
     }
 }
 
-/// What BM25 must know of the whole collection.
+/// The facts about the whole collection that BM25 needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CollectionStatistics {
-    /// Passages with at least one term.
+    /// The number of passages with at least one term.
     pub passage_count: u64,
-    /// Terms in all passages, repetitions included.
+    /// The number of terms in all passages, including repetitions.
     pub token_count: u64,
 }
 
 impl CollectionStatistics {
-    /// How much a term that occurs in `document_frequency` passages says.
+    /// Returns the idf of a term that occurs in `document_frequency` passages: rare terms weigh more.
     pub fn inverse_document_frequency(&self, document_frequency: u32) -> f32 {
         let passages = self.passage_count as f64;
         let frequency = f64::from(document_frequency);
@@ -73,12 +73,12 @@ impl CollectionStatistics {
     }
 }
 
-/// 1 / K(d) for each of the 256 lengths that the index tells apart.
+/// A table of 1 / K(d) for each of the 256 lengths that the index distinguishes.
 #[derive(Clone, Debug)]
 pub struct LengthNorms([f32; 256]);
 
 impl LengthNorms {
-    /// Tabulates the norms of a collection.
+    /// Computes the table for a collection.
     pub fn new(parameters: Bm25Parameters, statistics: CollectionStatistics) -> Self {
         let Bm25Parameters { k1, b } = parameters;
         let average =
@@ -89,20 +89,20 @@ impl LengthNorms {
         }))
     }
 
-    /// What one term adds to the score of a passage: at least 0, at most `weight`, and never less
-    /// for a higher frequency or a shorter passage.
+    /// Returns the contribution of one term to the score of a passage. It is between 0 and `weight`
+    /// and does not decrease when the frequency rises or the passage gets shorter.
     #[inline]
     pub fn contribution(&self, weight: f32, frequency: u32, length_id: u8) -> f32 {
         Self::saturated(weight, frequency, self.inverse(length_id))
     }
 
-    /// 1 / K(d) of a length.
+    /// Returns 1 / K(d) for a length.
     #[inline]
     pub(crate) fn inverse(&self, length_id: u8) -> f32 {
         self.0[usize::from(length_id)]
     }
 
-    /// [`Self::contribution`] with the norm looked up.
+    /// Computes [`Self::contribution`] from a norm that the caller has looked up.
     #[inline]
     pub(crate) fn saturated(weight: f32, frequency: u32, inverse_norm: f32) -> f32 {
         weight - weight / (1.0 + frequency as f32 * inverse_norm)

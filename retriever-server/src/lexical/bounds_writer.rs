@@ -1,4 +1,4 @@
-//! Writes the file of [`super::bounds`] when the postings are complete.
+//! Writes the file of [`super::bounds`] once the postings are complete.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -13,11 +13,11 @@ use super::bounds::{BOUNDS_FILE, MAGIC, NO_RANGES, PEAK_BYTES, TERM_BYTES};
 use super::maxscore::BLOCK_LENGTH;
 use super::ranges::{ABSENT, LengthClasses, RANGE_LENGTH, join, range_count};
 
-/// A term that is in one of so many documents has ranges: rarer ones are absent from most ranges,
-/// and their postings take less room than ranges would.
+/// A term has ranges if at least one in this many documents contains it. Rarer terms are absent from
+/// most ranges, and their postings take less space than ranges would.
 const RANGES_FROM_SHARE: u32 = 64;
 
-/// Writes the bounds of all terms into the folder of their postings.
+/// Writes the bounds of all terms to the folder of their postings.
 pub(super) fn write(
     folder: &Path,
     postings: &InvertedIndexReader,
@@ -37,12 +37,12 @@ pub(super) fn write(
     Ok(bounds.finish()?)
 }
 
-/// The file as far as it is written, and what comes behind the ranges.
+/// The file as far as it is written, and the sections that follow the ranges.
 struct BoundsWriter<'a> {
     file: BufWriter<File>,
     length_ids: &'a [u8],
     classes: LengthClasses,
-    /// Codes of the current term.
+    /// The codes of the current term, one per range.
     codes: Vec<u8>,
     with_ranges: u32,
     terms: Vec<u8>,
@@ -65,6 +65,7 @@ impl<'a> BoundsWriter<'a> {
     fn add(&mut self, info: &TermInfo, mut blocks: BlockSegmentPostings) -> io::Result<()> {
         let is_frequent = info.doc_freq >= self.length_ids.len() as u32 / RANGES_FROM_SHARE;
         self.codes.fill(ABSENT);
+        // The highest frequency for each length.
         let mut highest = [0u32; 256];
         while !blocks.docs().is_empty() {
             for (&document, &frequency) in blocks.docs().iter().zip(blocks.freqs()) {
@@ -78,18 +79,18 @@ impl<'a> BoundsWriter<'a> {
             }
             blocks.advance();
         }
-        let mut place = NO_RANGES;
+        let mut index_of_ranges = NO_RANGES;
         if is_frequent {
-            place = self.with_ranges;
+            index_of_ranges = self.with_ranges;
             self.with_ranges += 1;
             self.file.write_all(&self.codes)?;
         }
         self.terms.extend((info.postings_range.start as u64).to_le_bytes());
         self.terms.extend(((self.peaks.len() / PEAK_BYTES) as u32).to_le_bytes());
-        self.terms.extend(place.to_le_bytes());
+        self.terms.extend(index_of_ranges.to_le_bytes());
         let mut above = 0;
         for (length_id, &frequency) in highest.iter().enumerate() {
-            // Longer documents matter only where the term occurs more often than in shorter ones.
+            // A longer document can be a peak only if it has the term more often than all shorter ones.
             if frequency > above {
                 above = frequency;
                 let packed = frequency.min(u32::MAX >> 8) << 8 | length_id as u32;

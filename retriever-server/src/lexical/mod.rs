@@ -1,5 +1,9 @@
 //! Lexical search: English analysis, BM25, and the tantivy index that holds the postings. This
-//! module knows words and row numbers; passages, requests and threads are not its matter.
+//! module deals with words and row numbers only, never with passages, requests or threads.
+//!
+//! `bm25.rs` has the BM25 formula; `maxscore/units.rs` rounds each term's contribution to whole
+//! units, and `maxscore` adds these up and keeps the best passages. `analyzer` turns a text into
+//! terms, `writer` indexes the terms of the passages, and `reader` ranks passages for a query.
 
 mod porter;
 pub mod analyzer;
@@ -13,21 +17,21 @@ pub mod writer;
 
 use thiserror::Error;
 
-/// Field of the terms.
+/// The name of the field of terms.
 const CONTENTS_FIELD: &str = "contents";
-/// Column of the passage's row.
+/// The name of the column of rows.
 const ROW_FIELD: &str = "row";
 
 /// A lexical index could not be written or read.
 #[derive(Debug, Error)]
 pub enum LexicalError {
-    /// tantivy refused.
+    /// tantivy reported an error.
     #[error("lexical index: {0}")]
     Tantivy(#[from] tantivy::TantivyError),
-    /// The operating system refused.
+    /// The operating system reported an error.
     #[error("lexical index: {0}")]
     Io(#[from] std::io::Error),
-    /// The files are readable but not what this program writes.
+    /// The files can be read, but this program did not write them.
     #[error("lexical index: {0}")]
     Malformed(String),
 }

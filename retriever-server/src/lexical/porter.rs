@@ -1,14 +1,14 @@
-//! The Porter stemmer as Lucene runs it, which is Porter's own C program of 1980 with his two
-//! later departures: `bli` becomes `ble` (not `abli`), and `logi` becomes `log`.
+//! The Porter stemmer as in Lucene. It is Porter's own C program of 1980 with his two later
+//! departures from the paper: `bli` becomes `ble` (not `abli`), and `logi` becomes `log`.
 //!
-//! Snowball's "english" is another algorithm and gives other stems, so published BM25 figures
-//! cannot be met with it. Reference: M. F. Porter, "An algorithm for suffix stripping",
-//! Program 14(3), 1980; step names below follow the paper.
+//! Snowball's "english" stemmer is a different algorithm with different stems and cannot reproduce
+//! published BM25 figures. Reference: M. F. Porter, "An algorithm for suffix stripping",
+//! Program 14(3), 1980; the step names below are the paper's.
 
-/// A suffix and what replaces it.
+/// A suffix and its replacement.
 type Rule = (&'static str, &'static str);
 
-/// Step 2: double suffixes. Where one suffix ends another, the longer stands first.
+/// Step 2: double suffixes. Where one suffix is the end of another, the longer comes first.
 const STEP_2: [Rule; 21] = [
     ("ational", "ate"),
     ("tional", "tion"),
@@ -44,13 +44,13 @@ const STEP_3: [Rule; 7] = [
     ("ness", ""),
 ];
 
-/// Step 4: suffixes that fall off a long stem. `ion` needs an `s` or `t` before it.
+/// Step 4: suffixes to remove from a long stem. `ion` needs an `s` or `t` before it.
 const STEP_4: [&str; 19] = [
     "al", "ance", "ence", "er", "ic", "able", "ible", "ant", "ement", "ment", "ent", "ion", "ou",
     "ism", "ate", "iti", "ous", "ive", "ize",
 ];
 
-/// Replaces a lower-case word by its stem. Words of one or two letters stay as they are.
+/// Replaces a lower-case word with its stem. Words of one or two letters do not change.
 pub(crate) fn stem(word: &mut Vec<char>) {
     if word.len() <= 2 {
         return;
@@ -81,8 +81,8 @@ fn strip_plural(word: &mut Vec<char>) {
     }
 }
 
-/// Step 1b: `agreed` → `agree`, `plastered` → `plaster`, `motoring` → `motor`, and the repairs
-/// that give `conflat(ed)` → `conflate`, `hopp(ing)` → `hop`, `fil(ing)` → `file`.
+/// Step 1b: `agreed` → `agree`, `plastered` → `plaster`, `motoring` → `motor`. It then repairs
+/// stems: `conflat(ed)` → `conflate`, `hopp(ing)` → `hop`, `fil(ing)` → `file`.
 fn strip_past_and_gerund(word: &mut Vec<char>) {
     if let Some(length) = stem_before(word, "eed") {
         if measure(&word[..length]) > 0 {
@@ -108,7 +108,7 @@ fn strip_past_and_gerund(word: &mut Vec<char>) {
     }
 }
 
-/// Applies the first rule whose suffix matches, if the stem before it has a measure above 0.
+/// Applies the first rule whose suffix matches, but only if the stem before it has a measure above 0.
 fn apply_first(word: &mut Vec<char>, rules: &[Rule]) {
     for (suffix, replacement) in rules {
         if let Some(length) = stem_before(word, suffix) {
@@ -120,7 +120,7 @@ fn apply_first(word: &mut Vec<char>, rules: &[Rule]) {
     }
 }
 
-/// Step 4.
+/// Step 4: removes the first matching suffix if the stem before it has a measure above 1.
 fn strip_long(word: &mut Vec<char>) {
     for suffix in STEP_4 {
         let Some(length) = stem_before(word, suffix) else { continue };
@@ -134,7 +134,7 @@ fn strip_long(word: &mut Vec<char>) {
     }
 }
 
-/// Step 5a: `probate` → `probat`, `rate` stays.
+/// Step 5a: `probate` → `probat`, while `rate` does not change.
 fn strip_final_e(word: &mut Vec<char>) {
     if word.last() != Some(&'e') {
         return;
@@ -145,7 +145,7 @@ fn strip_final_e(word: &mut Vec<char>) {
     }
 }
 
-/// Length of what stands before `suffix`, if the word ends in it.
+/// Returns the length of the stem before `suffix` if the word ends in it.
 fn stem_before(word: &[char], suffix: &str) -> Option<usize> {
     let length = word.len().checked_sub(suffix.len())?;
     word[length..].iter().copied().eq(suffix.chars()).then_some(length)
@@ -156,7 +156,7 @@ fn replace_suffix(word: &mut Vec<char>, suffix_length: usize, replacement: &str)
     word.extend(replacement.chars());
 }
 
-/// `y` is a consonant at the start and after a vowel.
+/// Returns `true` for a consonant. `y` is one at the start of a word and after a vowel.
 fn is_consonant(word: &[char], index: usize) -> bool {
     match word[index] {
         'a' | 'e' | 'i' | 'o' | 'u' => false,
@@ -169,7 +169,7 @@ fn has_vowel(word: &[char]) -> bool {
     (0..word.len()).any(|index| !is_consonant(word, index))
 }
 
-/// The m of the paper: how many times a vowel run is followed by a consonant run.
+/// Returns the m of the paper: the number of times that a run of vowels precedes a run of consonants.
 fn measure(word: &[char]) -> usize {
     let mut count = 0;
     let mut after_vowel = false;
@@ -188,7 +188,8 @@ fn ends_in_double_consonant(word: &[char]) -> bool {
     length >= 2 && word[length - 1] == word[length - 2] && is_consonant(word, length - 1)
 }
 
-/// The *o condition of the paper: consonant, vowel, consonant, the last not `w`, `x` or `y`.
+/// Returns `true` under the *o condition of the paper: the word ends in consonant, vowel,
+/// consonant, and the last is not `w`, `x` or `y`.
 fn ends_in_short_syllable(word: &[char]) -> bool {
     let length = word.len();
     length >= 3
@@ -209,7 +210,7 @@ mod tests {
         assert_eq!(letters.into_iter().collect::<String>(), expected, "stem of {word}");
     }
 
-    /// Examples of the paper, by step, each taken through all steps.
+    /// The paper's examples, ordered by step. Each word goes through all steps.
     #[test]
     fn examples_of_the_paper() {
         for (word, expected) in [
@@ -260,7 +261,7 @@ mod tests {
     fn departures_that_lucene_shares() {
         check("possibly", "possibl");
         check("archaeology", "archaeolog");
-        // Before `logi` stands `geo`, whose measure is 0.
+        // `geo`, the stem before `logi`, has measure 0.
         check("geology", "geologi");
     }
 

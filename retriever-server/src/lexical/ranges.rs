@@ -1,43 +1,44 @@
-//! Bounds on what a term adds to the documents of a range, in one byte each: how often the term
-//! occurs at most, and in which shortest length, whatever the constants of BM25 will be.
+//! Upper bounds on a term's contribution to the documents of a range. Each is one byte that encodes
+//! the highest frequency and the shortest length in the range, so it holds for all BM25 constants.
+//!
 //! Reference for bounds by fixed ranges of documents: K. Chakrabarti, S. Chaudhuri and V. Ganti,
 //! "Interval-based pruning for top-k processing over compressed lists", ICDE 2011.
 
-/// Documents per range.
+/// The number of documents in a range.
 pub const RANGE_LENGTH: usize = 32;
 
-/// Classes of lengths.
+/// The number of classes of lengths.
 pub const LENGTH_CLASSES: usize = 16;
 
-/// Frequencies from this one on are one class.
+/// The number of classes of frequencies. The last holds this frequency and all higher ones.
 const FREQUENCY_CLASSES: u8 = 4;
 
-/// Number of codes, that of an absent term included.
+/// The number of codes, including the one for an absent term.
 pub const CODES: usize = 1 + FREQUENCY_CLASSES as usize * LENGTH_CLASSES;
 
-/// Code of a range without the term.
+/// The code of a range without the term.
 pub const ABSENT: u8 = 0;
 
-/// What a term's contribution to a document depends on.
+/// The two facts about a document that determine a term's contribution to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peak {
-    /// How often the term occurs in the document.
+    /// The number of times that the term occurs in the document.
     pub frequency: u32,
-    /// Length of the document, as one byte.
+    /// The length of the document, encoded in one byte.
     pub length_id: u8,
 }
 
-/// Number of ranges of so many documents.
+/// Returns the number of ranges for a number of documents.
 pub fn range_count(documents: usize) -> usize {
     documents.div_ceil(RANGE_LENGTH)
 }
 
-/// Classes of lengths, by the shortest length of each, ascending from 0.
+/// The shortest length of each class of lengths, ascending from 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LengthClasses(pub [u8; LENGTH_CLASSES]);
 
 impl LengthClasses {
-    /// Classes of about as many documents each.
+    /// Chooses classes that hold about the same number of documents.
     pub fn of(length_ids: &[u8]) -> Self {
         let mut counts = [0u64; 256];
         for &id in length_ids {
@@ -53,21 +54,21 @@ impl LengthClasses {
             }
             before += count;
         }
-        // Classes that were not needed are never looked up.
+        // The rest of the classes stays empty: no code names one.
         let last = shortest[class - 1];
         shortest[class..].fill(last);
         Self(shortest)
     }
 
-    /// The code of a document that has the term.
+    /// Returns the code of a document that contains the term.
     pub fn code(&self, frequency: u32, length_id: u8) -> u8 {
         let class = self.0.partition_point(|&shortest| shortest <= length_id).max(1) - 1;
         let frequency = frequency.clamp(1, u32::from(FREQUENCY_CLASSES)) as u8;
         1 + (frequency - 1) * LENGTH_CLASSES as u8 + class as u8
     }
 
-    /// Frequency and length that bound those of all documents with a code; `None` if the
-    /// frequency is not bounded.
+    /// Returns a frequency and a length that bound those of all documents with this code, or `None`
+    /// if the frequency has no bound or the term is absent.
     pub fn peak(&self, code: u8) -> Option<Peak> {
         let (frequency, class) = parts(code)?;
         let length_id = self.0[usize::from(class)];
@@ -75,14 +76,14 @@ impl LengthClasses {
     }
 }
 
-/// The code of two documents together.
+/// Joins the codes of two documents into one that bounds both.
 pub fn join(one: u8, other: u8) -> u8 {
     let (Some(first), Some(second)) = (parts(one), parts(other)) else { return one.max(other) };
     let (frequency, class) = (first.0.max(second.0), first.1.min(second.1));
     1 + (frequency - 1) * LENGTH_CLASSES as u8 + class
 }
 
-/// Frequency and class of length.
+/// Returns the frequency and the class of lengths in a code, or `None` for [`ABSENT`].
 fn parts(code: u8) -> Option<(u8, u8)> {
     let code = code.checked_sub(1)?;
     Some((code / LENGTH_CLASSES as u8 + 1, code % LENGTH_CLASSES as u8))
@@ -96,7 +97,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_code_bounds_every_document_that_it_stands_for(
+        fn a_code_bounds_every_document_of_its_range(
             length_ids in proptest::collection::vec(any::<u8>(), 1..200),
             frequencies in proptest::collection::vec(1u32..8, 200),
         ) {
@@ -112,13 +113,13 @@ mod tests {
                     prop_assert!(peak.frequency >= frequency && peak.length_id <= id);
                 }
             } else {
-                prop_assert!(frequencies.iter().any(|&one| one >= 4));
+                prop_assert!(frequencies.iter().any(|&frequency| frequency >= 4));
             }
         }
     }
 
     #[test]
-    fn lengths_are_told_apart_where_passages_are() {
+    fn classes_distinguish_the_lengths_that_occur() {
         let length_ids: Vec<u8> = (0..160).map(|row| 30 + row / 10).collect();
         let classes = LengthClasses::of(&length_ids);
         assert_eq!(classes.0[..4], [0, 32, 33, 34]);

@@ -1,5 +1,5 @@
-//! Writes the postings of a corpus with tantivy: one text field with frequencies and lengths, one
-//! column with the row of the passage, one segment. Passages themselves are stored elsewhere.
+//! Writes the postings of a corpus with tantivy, as one segment: a text field with frequencies and
+//! lengths, and a column with each passage's row. The passages themselves are stored elsewhere.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,12 +14,12 @@ use super::bm25::Bm25Parameters;
 use super::reader::LexicalReader;
 use super::{CONTENTS_FIELD, LexicalError, ROW_FIELD, bounds_writer};
 
-/// Memory for postings per thread before they go to disk.
+/// The memory in which each thread collects postings before it writes them to disk.
 const MEMORY_PER_THREAD_BYTES: usize = 64 * 1024 * 1024;
-/// More threads than this do not help tantivy's writer.
+/// The most threads that make tantivy's writer faster.
 const MAX_THREADS: usize = 8;
 
-/// Takes passages in and leaves an index of one segment.
+/// A writer that indexes passages into one segment.
 pub struct LexicalWriter {
     folder: PathBuf,
     writer: IndexWriter,
@@ -64,7 +64,7 @@ impl LexicalWriter {
         Ok(())
     }
 
-    /// Merges everything into one segment, removes what only the writer needed and adds bounds.
+    /// Merges everything into one segment, removes the writer's lock files and writes the bounds.
     pub fn finish(mut self) -> Result<(), LexicalError> {
         self.writer.commit()?;
         let segments = self.writer.index().searchable_segment_ids()?;

@@ -1,12 +1,12 @@
-//! Files that are no bounds of their index. What is in them, the tests of the reader compare with
-//! the passages.
+//! Files of bounds that are damaged or belong to another index. The tests of the reader compare
+//! sound ones with the passages.
 
 use super::*;
 use crate::lexical::bm25::Bm25Parameters;
 use crate::lexical::reader::LexicalReader;
 use crate::lexical::writer::LexicalWriter;
 
-/// Terms with more than one block of postings.
+/// Indexes passages whose terms have more than one block of postings.
 fn indexed() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut writer = LexicalWriter::create(folder.path(), 1).unwrap();

@@ -1,21 +1,22 @@
-//! The best passages that a search has found so far.
+//! The best passages so far in a search.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// A passage with its score.
+/// A passage and its score.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ScoredRow {
-    /// Row of the passage in the corpus.
+    /// The row of the passage in the corpus.
     pub row: u32,
-    /// BM25 score, finite.
+    /// The BM25 score, always finite.
     pub score: f32,
 }
 
-/// The sum of a passage, then its row, of which the lower is better: the better is the greater.
+/// A passage's sum and row, ordered so that the better passage is the greater value: a higher sum is
+/// better, and of equal sums the one with the lower row.
 type Ranked = (u32, Reverse<u32>);
 
-/// The best passages so far, worst on top.
+/// The best passages so far, with the worst of them on top of the heap.
 pub(super) struct Best {
     heap: BinaryHeap<Reverse<Ranked>>,
     k: usize,
@@ -27,18 +28,18 @@ impl Best {
         Self::from_threshold(k, 0)
     }
 
-    /// With a sum that `k` passages are known to reach.
+    /// Starts with a sum that at least `k` passages are known to reach.
     pub(super) fn from_threshold(k: usize, threshold: u32) -> Self {
         Self { heap: BinaryHeap::new(), k, threshold }
     }
 
-    /// A passage with a lower sum than this cannot enter.
+    /// Returns the lowest sum with which a passage can still enter.
     #[inline]
     pub(super) fn threshold(&self) -> u32 {
         self.threshold
     }
 
-    /// Takes the passage in if it is good enough; its row is looked up only then.
+    /// Adds the passage if it is good enough. `row` is called only if the sum is.
     pub(super) fn offer(&mut self, sum: u32, row: impl FnOnce() -> u32) {
         if sum < self.threshold {
             return;
@@ -52,12 +53,13 @@ impl Best {
             *worst = Reverse(candidate);
         }
         if self.heap.len() == self.k {
-            let worst = self.heap.peek().map_or(0, |worst| worst.0.0);
-            self.threshold = worst.max(self.threshold);
+            let Reverse((worst, _)) =
+                self.heap.peek().expect("k is at least 1, so it is not empty");
+            self.threshold = self.threshold.max(*worst);
         }
     }
 
-    /// Best first.
+    /// Returns the passages, best first; `score` converts a sum to a score.
     pub(super) fn into_sorted(self, score: impl Fn(u32) -> f32) -> Vec<ScoredRow> {
         let sorted = self.heap.into_sorted_vec().into_iter();
         sorted.map(|Reverse((sum, Reverse(row)))| ScoredRow { row, score: score(sum) }).collect()

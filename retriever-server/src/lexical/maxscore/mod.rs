@@ -1,14 +1,17 @@
-//! The best k passages for a weighted set of terms, by MaxScore over windows of documents: the
-//! postings of terms that can lift a passage into the best k are added up, a window at a time, in
-//! an array; the other terms are looked up only for passages that those have made hopeful, judged
-//! by what the other terms add at most to a passage of its range.
+//! The best k passages for a weighted set of terms, found by MaxScore over windows of documents.
+//!
+//! Terms are essential or optional. The optional terms together cannot lift a passage into the best
+//! k. The search adds up the postings of the essential terms in an array, one window at a time. A
+//! passage is hopeful if its sum, plus the most that the optional terms can add in its range, reaches
+//! the threshold. Only for hopeful passages does the search look up the optional terms.
+//!
 //! References: H. Turtle and J. Flood, "Query evaluation: strategies and optimizations",
 //! Information Processing & Management 31(6), 1995; T. Strohman, H. Turtle and W. B. Croft,
-//! "Optimization strategies for complex queries", SIGIR 2005, for bounds by the lists themselves.
+//! "Optimization strategies for complex queries", SIGIR 2005, for bounds taken from the lists.
 //!
-//! The result equals that of scoring every passage, ties included: contributions are rounded to
-//! whole units first, so that a sum does not depend on its order and a bound needs no margin, and
-//! equal sums go to the lower row.
+//! The result equals that of scoring every passage, including ties. Contributions are first rounded
+//! to whole units (`units.rs`), so a sum does not depend on its order and a bound needs no margin.
+//! Of passages with equal sums, the one with the lower row comes first.
 
 mod best;
 mod sums;
@@ -21,65 +24,66 @@ pub use best::ScoredRow;
 use sums::{Sums, WINDOW};
 use units::Units;
 
-/// A cursor's document once its list has ended. Equals tantivy's `TERMINATED`.
+/// The document of a cursor after the end of its list. Equal to tantivy's `TERMINATED`.
 const END: u32 = i32::MAX as u32;
 
-/// Most postings in a block.
+/// The most postings in a block.
 pub const BLOCK_LENGTH: usize = 128;
 
-/// The first window, which has no threshold yet. Each is twice as long as the one before.
+/// The length of the first window, which has no threshold yet. Each window is twice as long as the
+/// previous one, up to [`WINDOW`].
 const FIRST_WINDOW: u32 = 128;
 
-/// The first look takes terms that have together at most this share of a posting a document.
-const FIRST_LOOK_SHARE: usize = 1024;
+/// The terms of the first pass have together at most one posting per this many documents.
+const FIRST_PASS_SHARE: usize = 1024;
 
-/// Postings that are scored between two looks at the clock, beside one window.
+/// The number of postings to score, rounded up to whole windows, between two calls of `stop`.
 const POSTINGS_PER_CHECK: usize = 1 << 16;
 
-/// A list of the documents that hold a term, which comes in blocks of at most [`BLOCK_LENGTH`].
+/// The posting list of a term, in blocks of at most [`BLOCK_LENGTH`] documents.
 pub trait PostingBlocks: Clone {
-    /// Documents of the current block, ascending; none once the list has ended.
+    /// Returns the documents of the current block in ascending order; empty after the end of the list.
     fn documents(&self) -> &[u32];
-    /// How often the term occurs in each of them.
+    /// Returns the term's frequency in each document of the current block.
     fn frequencies(&self) -> &[u32];
-    /// Goes to the next block.
+    /// Moves to the next block.
     fn advance(&mut self);
-    /// Goes to the block with the first document at or after `target`, never backwards, and says
-    /// where in it that document is. At the end of the list, that is behind the last one.
+    /// Moves forward to the block with the first document at or after `target`, and returns the
+    /// position of that document in it. At the end of the list, the position is behind the last one.
     fn seek(&mut self, target: u32) -> usize;
 }
 
-/// A term of the query with its posting list.
+/// A term of the query together with its posting list.
 #[derive(Debug)]
 pub struct WeightedTerm<'a, B> {
     /// The term's idf times its count in the query.
     pub weight: f32,
-    /// Number of its documents.
+    /// The number of documents that contain it.
     pub document_frequency: u32,
-    /// Frequency and length of the documents among which the one is that the term adds most to;
-    /// none if they are not known.
+    /// Frequencies and lengths, one of which gives the term's highest contribution; empty if unknown.
     pub peaks: Vec<Peak>,
-    /// A code of [`crate::lexical::ranges`] for every range of documents; none if they are not known.
+    /// A code of [`crate::lexical::ranges`] for every range of documents; empty if unknown.
     pub ranges: &'a [u8],
-    /// Its documents.
+    /// Its posting list.
     pub blocks: B,
 }
 
-/// What scoring must know of the documents.
+/// The facts about documents that scoring needs.
 pub trait Documents {
-    /// The length of each document, as one byte.
+    /// Returns the length of each document, encoded in one byte.
     fn length_ids(&self) -> &[u8];
-    /// The row of the passage that a document stands for.
+    /// Returns the row of the passage behind a document.
     fn row(&self, document: u32) -> u32;
-    /// Classes of lengths that the codes of ranges use.
+    /// Returns the classes of lengths in the codes of ranges.
     fn classes(&self) -> LengthClasses;
 }
 
-/// The search was given up because `stop` said so.
+/// The search was cancelled by `stop`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Stopped;
 
-/// The best `k` passages, best first. `stop` is asked from time to time whether to give up.
+/// Returns the best `k` passages, best first. The search calls `stop` from time to time and cancels
+/// itself when it returns `true`.
 pub fn best<B: PostingBlocks>(
     terms: Vec<WeightedTerm<'_, B>>,
     norms: &LengthNorms,
@@ -100,18 +104,20 @@ pub fn best<B: PostingBlocks>(
         essential: 0,
         units: &units,
         documents,
-        found: Best::new(k),
+        best: Best::new(k),
         sums: Sums::take(),
         hopeful: Vec::new(),
     };
+    // The first pass finds a threshold by the rarest terms, so the second can skip most postings.
     search.run(rarest, stop)?;
-    let threshold = search.found.threshold();
-    search.found = Best::from_threshold(k, threshold);
+    let threshold = search.best.threshold();
+    search.best = Best::from_threshold(k, threshold);
     search.run(terms, stop)?;
     search.sums.give_back();
-    Ok(search.found.into_sorted(|sum| units.score(sum)))
+    Ok(search.best.into_sorted(|sum| units.score(sum)))
 }
 
+/// Places a cursor at the start of each term's list and computes the term's bounds in units.
 fn cursors<'a, B>(
     terms: Vec<WeightedTerm<'a, B>>,
     units: &Units<'_>,
@@ -128,10 +134,10 @@ fn cursors<'a, B>(
     terms.into_iter().map(cursor).collect()
 }
 
-/// Copies of the terms with the highest bounds, as many as have few postings together. What a
-/// passage gets from them alone is at most its score, so that their threshold holds for all terms.
+/// Copies the terms with the highest bounds, as long as they have few postings together. A passage
+/// gets at most its score from these terms alone, so their threshold also holds for all terms.
 fn rarest<'a, B: PostingBlocks>(terms: &[Cursor<'a, B>], documents: usize) -> Vec<Cursor<'a, B>> {
-    let mut budget = (documents / FIRST_LOOK_SHARE) as u32;
+    let mut budget = (documents / FIRST_PASS_SHARE) as u32;
     let affordable = |term: &&Cursor<'a, B>| {
         let rest = budget.checked_sub(term.document_frequency);
         budget = rest.unwrap_or(budget);
@@ -142,23 +148,23 @@ fn rarest<'a, B: PostingBlocks>(terms: &[Cursor<'a, B>], documents: usize) -> Ve
     rarest
 }
 
-/// A search under way.
+/// A running search.
 struct Search<'a, B, D> {
-    /// By bound, lowest first.
+    /// The terms, in ascending order of their bounds.
     terms: Vec<Cursor<'a, B>>,
-    /// The most that the terms up to and with this one add together.
+    /// For each term, the most that it and all terms before it can add together.
     bounds: Vec<u32>,
-    /// Terms before this position cannot together lift a passage into the best.
+    /// The index of the first essential term. The terms before it are optional.
     essential: usize,
     units: &'a Units<'a>,
     documents: &'a D,
-    found: Best,
+    best: Best,
     sums: Sums,
-    /// Documents of the window that may be among the best, with their sums over essential terms.
+    /// The hopeful documents of the window, with their sums over the essential terms.
     hopeful: Vec<(u32, u32)>,
 }
 
-/// A position in the list of a term.
+/// A position in the posting list of a term.
 #[derive(Clone)]
 struct Cursor<'a, B> {
     blocks: B,
@@ -167,12 +173,12 @@ struct Cursor<'a, B> {
     document_frequency: u32,
     bound: u32,
     ranges: &'a [u8],
-    /// The most that the term adds to a document of a range, by the code of the range.
+    /// The most that the term can add to a document of a range, by the code of the range.
     range_bounds: Vec<u32>,
 }
 
 impl<'a, B: PostingBlocks, D: Documents> Search<'a, B, D> {
-    /// Scores all documents that may be among the best. Terms come by bound, lowest first.
+    /// Scores all documents that may be among the best. `terms` are in ascending order of their bounds.
     fn run(&mut self, terms: Vec<Cursor<'a, B>>, stop: &dyn Fn() -> bool) -> Result<(), Stopped> {
         let mut sum = 0;
         let bounds = terms.iter().map(|term| {
@@ -198,45 +204,52 @@ impl<'a, B: PostingBlocks, D: Documents> Search<'a, B, D> {
         Ok(())
     }
 
-    /// Takes terms out of the essential ones that have become hopeless by themselves.
+    /// Makes terms optional, lowest bound first, while all optional terms together stay below the
+    /// threshold.
     fn drop_hopeless(&mut self) {
-        let threshold = self.found.threshold();
+        let threshold = self.best.threshold();
         while self.essential < self.terms.len() && self.bounds[self.essential] < threshold {
             self.essential += 1;
         }
     }
 
-    /// The first document that is not scored and has an essential term.
+    /// Returns the first document that is not scored yet and contains an essential term.
     fn next_document(&self) -> Option<u32> {
         let documents = self.terms[self.essential..].iter().map(Cursor::document);
         documents.min().filter(|&document| document != END)
     }
 
-    /// Scores the documents from `start` up to before `end`; returns how many postings there were.
+    /// Scores the documents from `start` up to, but not including, `end`, and returns the number of
+    /// postings of essential terms among them.
     fn score_window(&mut self, start: u32, end: u32) -> usize {
-        let (others, essential) = self.terms.split_at_mut(self.essential);
+        let (optional, essential) = self.terms.split_at_mut(self.essential);
         let most = self.essential.checked_sub(1).map_or(0, |last| self.bounds[last]);
-        let threshold = self.found.threshold();
+        let threshold = self.best.threshold();
         let needed = threshold.saturating_sub(most);
         let hopeful = &mut self.hopeful;
+        // The bound of all optional terms is one comparison; that of the document's range needs a
+        // look-up per term, so it comes second.
         let mut consider = |document: u32, sum: u32| {
-            if sum >= needed && sum + bound_at(others, document) >= threshold {
+            if sum >= needed && sum + bound_at(optional, document) >= threshold {
                 hopeful.push((document, sum));
             }
         };
         let count = if let [only] = essential {
+            // The postings of a single essential term already are the sums, in order of documents.
             only.take_until(end, self.units, self.documents, consider)
         } else {
+            // Term by term: each list is read in sequence, and the sums of the window stay in cache.
             let mut count = 0;
             for term in essential {
                 let add = |document, part| self.sums.add(document - start, part);
                 count += term.take_until(end, self.units, self.documents, add);
             }
-            self.sums.drain(|place, sum| consider(start + place, sum));
-            // Cursors of the other terms only go forward.
+            self.sums.drain(|offset, sum| consider(start + offset, sum));
+            // The cursors of the optional terms can only move forward.
             self.hopeful.sort_unstable();
             count
         };
+        // The list leaves `self` during the loop, which borrows all of `self`, and keeps its memory.
         let hopeful = std::mem::take(&mut self.hopeful);
         for &(document, sum) in &hopeful {
             self.complete(document, sum);
@@ -247,12 +260,14 @@ impl<'a, B: PostingBlocks, D: Documents> Search<'a, B, D> {
         count
     }
 
-    /// Adds what the other terms give, as long as that can make the document one of the best.
+    /// Adds the contributions of the optional terms, as long as they can make the document one of
+    /// the best.
     fn complete(&mut self, document: u32, mut sum: u32) {
-        let threshold = self.found.threshold();
-        let others = &mut self.terms[..self.essential];
-        let mut rest = bound_at(others, document);
-        for term in others.iter_mut().rev() {
+        let threshold = self.best.threshold();
+        let optional = &mut self.terms[..self.essential];
+        let mut rest = bound_at(optional, document);
+        // Highest bound first: it lowers the rest fastest, so hopeless documents need few look-ups.
+        for term in optional.iter_mut().rev() {
             if sum + rest < threshold {
                 return;
             }
@@ -265,43 +280,45 @@ impl<'a, B: PostingBlocks, D: Documents> Search<'a, B, D> {
             if term.document() == document {
                 let length_id = self.documents.length_ids()[document as usize];
                 let frequency = term.blocks.frequencies()[term.position];
-                sum += self.units.of(term.weight, frequency, length_id);
+                sum += self.units.contribution(term.weight, frequency, length_id);
             }
         }
-        self.found.offer(sum, || self.documents.row(document));
+        self.best.offer(sum, || self.documents.row(document));
     }
 }
 
-/// The most that the terms add to a document together.
+/// Returns the most that the terms together can add to a document.
 #[inline]
 fn bound_at<B: PostingBlocks>(terms: &[Cursor<'_, B>], document: u32) -> u32 {
     terms.iter().fold(0, |sum: u32, term| sum.wrapping_add(term.bound_at(document)))
 }
 
 impl<B: PostingBlocks> Cursor<'_, B> {
-    /// The current document, or [`END`].
+    /// Returns the current document, or [`END`].
     fn document(&self) -> u32 {
         self.blocks.documents().get(self.position).copied().unwrap_or(END)
     }
 
-    /// The most that the term adds to a document, by its range; 0 if it does not have the term.
+    /// Returns the most that the term can add to a document, by the document's range; 0 if no
+    /// document of the range contains the term.
     #[inline]
     fn bound_at(&self, document: u32) -> u32 {
         match self.ranges.get(document as usize / RANGE_LENGTH) {
+            // The codes come from a file: an unknown one bounds nothing.
             Some(&code) => self.range_bounds.get(usize::from(code)).copied().unwrap_or(self.bound),
             None => self.bound,
         }
     }
 
-    /// Goes to the first document at or after `target`; never backwards.
+    /// Moves forward to the first document at or after `target`.
     fn seek(&mut self, target: u32) {
         if self.document() < target {
             self.position = self.blocks.seek(target);
         }
     }
 
-    /// Gives `take` every document before `end` with what the term adds to it, and goes past them.
-    /// Returns how many there were.
+    /// Calls `take` with every document before `end` and the term's contribution to it, and moves
+    /// behind them. Returns their number.
     #[inline]
     fn take_until(
         &mut self,
@@ -312,14 +329,19 @@ impl<B: PostingBlocks> Cursor<'_, B> {
     ) -> usize {
         let mut total = 0;
         let mut parts = [0; BLOCK_LENGTH];
+        // Block by block: the contributions of a whole block are computed before any is used, as
+        // vector instructions need.
         loop {
             let rest = self.blocks.documents().get(self.position..).unwrap_or_default();
             let Some(&last) = rest.last() else { break };
-            let count =
-                if last < end { rest.len() } else { rest.partition_point(|&one| one < end) };
+            let count = if last < end {
+                rest.len()
+            } else {
+                rest.partition_point(|&document| document < end)
+            };
             let frequencies = &self.blocks.frequencies()[self.position..];
             let (rest, whole) = (&rest[..count], count == rest.len());
-            units.of_all(self.weight, rest, frequencies, documents.length_ids(), &mut parts);
+            units.contributions(self.weight, rest, frequencies, documents.length_ids(), &mut parts);
             for (&document, &part) in rest.iter().zip(&parts) {
                 take(document, part);
             }

@@ -1,61 +1,62 @@
-//! Sums of the documents of one window.
+//! The sums of the documents in one window.
 
 use std::cell::Cell;
 
-/// Documents whose sums are kept at once: 64 KiB, which stay in the nearer caches.
+/// The number of documents in a window. Their sums take 64 KiB, which stay in the nearer caches.
 pub(super) const WINDOW: usize = 16384;
 
-/// A sum for each place of a window, all 0 between two windows.
+/// A sum for each document of a window, by its offset in the window. All are 0 between two windows.
 pub(super) struct Sums {
-    of_places: Box<[u32; WINDOW]>,
-    /// Places whose sum is not 0, in order of their first addition; one more than there are
-    /// places, as each addition writes the place behind the last one.
+    sums: Box<[u32; WINDOW]>,
+    /// The offsets whose sum is not 0, in order of their first addition. There is space for one
+    /// more, because every addition writes its offset behind the last one.
     touched: Box<[u16; WINDOW + 1]>,
     touched_count: usize,
 }
 
 thread_local! {
-    /// Sums of an earlier query of this thread: to get and to give back this much memory for each
-    /// query would take longer than many a query.
+    /// The sums of an earlier query of this thread. To allocate and free this much memory would take
+    /// longer than many queries do.
     static SPARE: Cell<Option<Sums>> = const { Cell::new(None) };
 }
 
 impl Sums {
-    /// Sums that are all 0.
+    /// Returns sums that are all 0, in the memory of an earlier query if possible.
     #[expect(clippy::large_stack_arrays, reason = "96 KiB on their way to the heap, once a thread")]
     pub(super) fn take() -> Self {
         SPARE.take().unwrap_or_else(|| Self {
-            of_places: Box::new([0; WINDOW]),
+            sums: Box::new([0; WINDOW]),
             touched: Box::new([0; WINDOW + 1]),
             touched_count: 0,
         })
     }
 
-    /// Keeps the memory for the next query. Sums under which something failed are not given back.
+    /// Keeps the memory for the next query, unless a sum is not 0: a cancelled query frees its sums.
     pub(super) fn give_back(self) {
         if self.touched_count == 0 {
             SPARE.set(Some(self));
         }
     }
 
-    /// Adds a part, which is not 0, to the sum at a place.
+    /// Adds a part, which must not be 0, to the sum at an offset.
     #[inline]
-    pub(super) fn add(&mut self, place: u32, part: u32) {
-        let place = place as usize % WINDOW;
-        let sum = &mut self.of_places[place];
-        // Written always and counted only if new, so that there is no branch to guess.
-        self.touched[self.touched_count] = place as u16;
+    pub(super) fn add(&mut self, offset: u32, part: u32) {
+        // No offset reaches `WINDOW`; the remainder tells the compiler so, and costs no division.
+        let offset = offset as usize % WINDOW;
+        let sum = &mut self.sums[offset];
+        // The offset is always written but counted only if new: that needs no branch to predict.
+        self.touched[self.touched_count] = offset as u16;
         self.touched_count += usize::from(*sum == 0);
-        // Units are chosen so that the sum of all bounds fits.
+        // The unit is chosen so that the sum of all bounds fits in 32 bits.
         *sum = sum.wrapping_add(part);
     }
 
-    /// Takes out all sums with their places.
+    /// Calls `take` with the offset and the sum of every touched document, and sets the sums to 0.
     #[inline]
     pub(super) fn drain(&mut self, mut take: impl FnMut(u32, u32)) {
-        for &place in &self.touched[..self.touched_count] {
-            let sum = std::mem::take(&mut self.of_places[usize::from(place) % WINDOW]);
-            take(u32::from(place), sum);
+        for &offset in &self.touched[..self.touched_count] {
+            let sum = std::mem::take(&mut self.sums[usize::from(offset) % WINDOW]);
+            take(u32::from(offset), sum);
         }
         self.touched_count = 0;
     }

@@ -1,4 +1,4 @@
-//! MaxScore against the exhaustive scorer, on random collections.
+//! Comparison of MaxScore with an exhaustive scorer on random collections.
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::lexical::bm25::{Bm25Parameters, CollectionStatistics};
 use crate::lexical::ranges::{ABSENT, join, range_count};
 
-/// Few postings a block, so that lists have many blocks.
+/// Postings per block; few, so that lists have many blocks.
 const LIST_BLOCK: usize = 4;
 
 /// A posting list in memory.
@@ -46,19 +46,19 @@ impl PostingBlocks for ListBlocks {
         while self.documents().last().is_some_and(|&last| last < target) {
             self.block += 1;
         }
-        self.documents().partition_point(|&one| one < target)
+        self.documents().partition_point(|&document| document < target)
     }
 }
 
-/// Lengths by document, and rows in the opposite order of documents, so that a tie that was
-/// broken by document and not by row shows.
+/// A collection in memory. Rows are in the opposite order of documents, which reveals a tie that was
+/// broken by document instead of by row.
 #[derive(Clone, Debug)]
 struct Collection {
     length_ids: Vec<u8>,
     terms: Vec<(f32, ListBlocks)>,
-    /// Whether the search is told what each term adds at most.
+    /// `true` if the search gets the terms' peaks.
     with_peaks: bool,
-    /// For each term the codes of its ranges, or none.
+    /// The codes of each term's ranges, or an empty list.
     ranges: Vec<Vec<u8>>,
 }
 
@@ -77,7 +77,7 @@ impl Documents for Collection {
 }
 
 impl Collection {
-    /// Codes of the ranges of a term.
+    /// Computes the codes of a term's ranges.
     fn codes(&self, list: &ListBlocks) -> Vec<u8> {
         let classes = self.classes();
         let mut codes = vec![ABSENT; range_count(self.length_ids.len())];
@@ -110,8 +110,8 @@ impl Collection {
             .collect()
     }
 
-    /// Scores every document that has a term, from the last to the first: the oracle. Returns
-    /// what is found, and beside each score the sum of its parts in double precision.
+    /// Scores every document that contains a term, from the last to the first, as the oracle.
+    /// Returns the best, and with each the sum of its contributions in double precision.
     fn exhaustive(&self, norms: &LengthNorms, k: usize) -> Vec<(ScoredRow, f64)> {
         let units = Units::new(norms, self.terms.iter().map(|term| term.0));
         let mut scored = Vec::new();
@@ -119,7 +119,7 @@ impl Collection {
             let (mut sum, mut precise, mut matches) = (0, 0.0, false);
             for (weight, list) in &self.terms {
                 let Some(frequency) = list.frequency(document as u32) else { continue };
-                sum += units.of(*weight, frequency, length_id);
+                sum += units.contribution(*weight, frequency, length_id);
                 precise += f64::from(norms.contribution(*weight, frequency, length_id));
                 matches = true;
             }
@@ -134,8 +134,8 @@ impl Collection {
     }
 }
 
-/// Collections of more than one window, with lists from empty to full. Few distinct weights,
-/// frequencies and lengths, so that ties are common.
+/// Generates collections of up to more than two windows, with lists from empty to full. Weights,
+/// frequencies and lengths have few distinct values, which makes ties common.
 fn collections() -> impl Strategy<Value = Collection> {
     let size = prop_oneof![Just(1usize), 2usize..80, Just(2 * WINDOW + 300)];
     size.prop_flat_map(|size| {
@@ -154,8 +154,8 @@ fn collections() -> impl Strategy<Value = Collection> {
                 let mut collection =
                     Collection { length_ids, terms, with_peaks, ranges: Vec::new() };
                 let lists = collection.terms.iter().zip(with_ranges);
-                let codes = |((_, list), with): (&(f32, ListBlocks), bool)| {
-                    if with { collection.codes(list) } else { Vec::new() }
+                let codes = |((_, list), has_ranges): (&(f32, ListBlocks), bool)| {
+                    if has_ranges { collection.codes(list) } else { Vec::new() }
                 };
                 collection.ranges = lists.map(codes).collect();
                 collection
@@ -164,7 +164,7 @@ fn collections() -> impl Strategy<Value = Collection> {
     })
 }
 
-/// Documents at random distances of at most `2 * gap - 1`.
+/// Generates a list of documents at random distances of at most `2 * gap - 1`.
 fn list(size: usize, gap: usize) -> impl Strategy<Value = ListBlocks> {
     let steps = proptest::collection::vec((1..2 * gap, 1u32..4), 0..=size.div_ceil(gap));
     steps.prop_map(move |steps| {
@@ -199,13 +199,13 @@ proptest! {
     ) {
         let norms = norms(constants.0, constants.1);
         let expected = collection.exhaustive(&norms, k);
-        let found = best(collection.weighted_terms(), &norms, &collection, k, &|| false).unwrap();
+        let ranked = best(collection.weighted_terms(), &norms, &collection, k, &|| false).unwrap();
         let weight: f64 = collection.terms.iter().map(|term| f64::from(term.0)).sum();
-        prop_assert_eq!(found.len(), expected.len());
-        for (found, (expected, precise)) in found.iter().zip(&expected) {
-            prop_assert_eq!(found, expected);
-            let error = (f64::from(found.score) - precise).abs();
-            prop_assert!(error <= 1e-6 * weight + 1e-15, "{} {}", found.score, precise);
+        prop_assert_eq!(ranked.len(), expected.len());
+        for (passage, (expected, precise)) in ranked.iter().zip(&expected) {
+            prop_assert_eq!(passage, expected);
+            let error = (f64::from(passage.score) - precise).abs();
+            prop_assert!(error <= 1e-6 * weight + 1e-15, "{} {}", passage.score, precise);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Reads the postings that [`crate::lexical::writer`] wrote and ranks passages with them. Files
-//! are memory-mapped by tantivy; nothing is ever written, so that a read-only disk will do.
+//! Ranks passages by the postings that [`crate::lexical::writer`] wrote. tantivy maps the files
+//! into memory. Ranking writes nothing, so a read-only disk is enough.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,7 +18,7 @@ use super::maxscore::{self, Documents, PostingBlocks, ScoredRow, WeightedTerm};
 use super::ranges::LengthClasses;
 use super::{CONTENTS_FIELD, LexicalError, ROW_FIELD};
 
-/// An open lexical index with the BM25 constants it is asked with.
+/// An open lexical index together with the BM25 constants of its rankings.
 pub struct LexicalReader {
     contents: Field,
     postings: Arc<InvertedIndexReader>,
@@ -29,10 +29,10 @@ pub struct LexicalReader {
     norms: LengthNorms,
 }
 
-/// Why a query has no ranking.
+/// A query could not be ranked.
 #[derive(Debug)]
 pub enum RankError {
-    /// The caller gave up.
+    /// The caller cancelled the query.
     Stopped,
     /// The index could not be read.
     Index(LexicalError),
@@ -55,10 +55,10 @@ impl LexicalReader {
         let contents = index.schema().get_field(CONTENTS_FIELD)?;
         let segments = index.searchable_segments()?;
         let [segment] = &segments[..] else {
-            let found = segments.len();
-            return Err(LexicalError::Malformed(format!("{found} segments, expected 1")));
+            let count = segments.len();
+            return Err(LexicalError::Malformed(format!("{count} segments, expected 1")));
         };
-        // Not through tantivy's reader, which creates a lock file beside the index.
+        // tantivy's own reader would create a lock file in the index folder.
         let segment = SegmentReader::open(segment)?;
         let postings = segment.inverted_index(contents)?;
         let lengths = segment.get_fieldnorms_reader(contents)?;
@@ -93,17 +93,18 @@ impl LexicalReader {
         &self.documents.length_ids
     }
 
-    /// Passages in the index, those without a term included.
+    /// Returns the number of passages in the index, including those without a term.
     pub fn passage_count(&self) -> u32 {
         self.passage_count
     }
 
-    /// What BM25 knows of the collection.
+    /// Returns the facts about the collection that BM25 uses.
     pub fn statistics(&self) -> CollectionStatistics {
         self.statistics
     }
 
-    /// The best `k` passages for any text, best first. Text without a term has none.
+    /// Returns the best `k` passages for any text, best first. A text without a term matches none.
+    /// The search calls `stop` from time to time and cancels itself when it returns `true`.
     pub fn rank(
         &self,
         query: &str,
@@ -115,7 +116,7 @@ impl LexicalReader {
             .map_err(|maxscore::Stopped| RankError::Stopped)
     }
 
-    /// The distinct terms of the query that the index has, in order of first occurrence.
+    /// Returns the query's distinct terms that are in the index, in order of first occurrence.
     fn weighted_terms(
         &self,
         query: &str,
@@ -137,8 +138,8 @@ impl LexicalReader {
                 .postings
                 .read_block_postings_from_terminfo(&info, IndexRecordOption::WithFreqs)?;
             let idf = self.statistics.inverse_document_frequency(info.doc_freq);
-            let count = counts.get(&term).copied().unwrap_or(1);
-            let bounds = self.bounds.as_ref().map(|bounds| bounds.of(&info));
+            let count = counts[&term];
+            let bounds = self.bounds.as_ref().map(|bounds| bounds.term(&info));
             let TermBounds { peaks, ranges } = bounds.unwrap_or_default();
             weighted.push(WeightedTerm {
                 weight: count as f32 * idf,
@@ -152,9 +153,10 @@ impl LexicalReader {
     }
 }
 
-/// Lengths and rows of the one segment.
+/// The lengths and rows of the documents in the one segment.
 struct SegmentDocuments {
-    /// A byte a passage, out of the page cache's reach: they are looked up for every posting.
+    /// One byte per document, in this process's memory: every posting looks one up, so the page cache
+    /// must not evict them.
     length_ids: Box<[u8]>,
     rows: Column<u64>,
     classes: LengthClasses,
@@ -174,8 +176,7 @@ impl Documents for SegmentDocuments {
     }
 }
 
-/// A term's postings as tantivy keeps them. The last block is the one that is not full, possibly
-/// empty.
+/// A term's postings in tantivy's blocks. All blocks are full except the last, which may be empty.
 #[derive(Clone)]
 struct TermBlocks(BlockSegmentPostings);
 

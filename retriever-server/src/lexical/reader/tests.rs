@@ -1,4 +1,4 @@
-//! The whole lexical index against a scorer that knows nothing of postings.
+//! Comparison of the whole lexical index with a scorer that uses no postings.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use super::*;
 use crate::lexical::ranges::{ABSENT, RANGE_LENGTH};
 use crate::lexical::writer::LexicalWriter;
 
-/// Passages over a small vocabulary in which low numbers are common, one of them empty.
+/// Makes passages over a small vocabulary in which low numbers are common. One passage has no terms.
 fn passages(count: usize) -> Vec<String> {
     let mut state = 7;
     let mut below = |bound: u64| splitmix::next(&mut state) % bound;
@@ -30,6 +30,7 @@ fn passages(count: usize) -> Vec<String> {
     passages
 }
 
+/// Ranks the passages by scoring each of them.
 fn scan(passages: &[String], query: &str, k: usize, parameters: Bm25Parameters) -> Vec<ScoredRow> {
     let tokenised: Vec<Vec<String>> = passages.iter().map(|text| analyzer::terms(text)).collect();
     let statistics = CollectionStatistics {
@@ -48,17 +49,17 @@ fn scan(passages: &[String], query: &str, k: usize, parameters: Bm25Parameters) 
         let mut parts: Vec<f64> = weights
             .iter()
             .filter_map(|(term, &weight)| {
-                let count = terms.iter().filter(|one| *one == term).count() as u32;
+                let count = terms.iter().filter(|other| *other == term).count() as u32;
                 (count > 0).then(|| f64::from(norms.contribution(weight, count, length_id)))
             })
             .collect();
-        // One order, so that equal passages have equal scores.
+        // A fixed order of addition gives equal passages equal scores.
         parts.sort_by(f64::total_cmp);
         if !parts.is_empty() {
             scored.push(ScoredRow { row: row as u32, score: parts.iter().sum::<f64>() as f32 });
         }
     }
-    scored.sort_by(|one, other| other.score.total_cmp(&one.score).then(one.row.cmp(&other.row)));
+    scored.sort_by(|left, right| right.score.total_cmp(&left.score).then(left.row.cmp(&right.row)));
     scored.truncate(k);
     scored
 }
@@ -73,23 +74,24 @@ fn indexed(passages: &[String]) -> tempfile::TempDir {
     folder
 }
 
-/// The same passages by the same scores, where scores that differ by rounding alone are equal.
-fn check_ranking(found: &[ScoredRow], expected: &[ScoredRow], context: &str) {
-    assert_eq!(found.len(), expected.len(), "{context}");
-    for (position, (one, other)) in found.iter().zip(expected).enumerate() {
+/// Asserts equal rankings. Passages whose scores differ by rounding alone may change places.
+fn check_ranking(ranked: &[ScoredRow], expected: &[ScoredRow], context: &str) {
+    assert_eq!(ranked.len(), expected.len(), "{context}");
+    for (position, (passage, other)) in ranked.iter().zip(expected).enumerate() {
         assert!(
-            (one.score - other.score).abs() <= 2e-6 * other.score.max(1.0),
+            (passage.score - other.score).abs() <= 2e-6 * other.score.max(1.0),
             "{context}: {position}"
         );
-        let near = |row: &&ScoredRow| (row.score - one.score).abs() <= 4e-6 * one.score.max(1.0);
+        let near =
+            |row: &&ScoredRow| (row.score - passage.score).abs() <= 4e-6 * passage.score.max(1.0);
         let mut candidates = expected.iter().filter(near);
         let is_last = expected.last().is_some_and(|last| near(&last));
-        assert!(is_last || candidates.any(|row| row.row == one.row), "{context}: {one:?}");
+        assert!(is_last || candidates.any(|row| row.row == passage.row), "{context}: {passage:?}");
     }
 }
 
-/// More passages than a few blocks, written by several threads, so that block ends, the row
-/// column and the merge all take part; with bounds and without, as older indexes are.
+/// Several blocks of passages, written by several threads, exercise the ends of blocks, the column
+/// of rows and the merge. Indexes of early versions have no bounds, so both cases run.
 #[test]
 fn ranking_equals_a_scan_of_the_passages() {
     let passages = passages(700);
@@ -104,11 +106,11 @@ fn ranking_equals_a_scan_of_the_passages() {
             let mut rankings = Vec::new();
             for query in ["w0", "w0 w1 w2 w250", "w5 w5 w17 absent", "w1 w2 w3 w4 w5 w6 w7 w8 w9"] {
                 for k in [1, 3, 50, 1000] {
-                    let found = reader.rank(query, k, &|| false).unwrap();
+                    let ranked = reader.rank(query, k, &|| false).unwrap();
                     let expected = scan(&passages, query, k, parameters);
                     assert!(!expected.is_empty());
-                    check_ranking(&found, &expected, &format!("{query} {k} {k1} {b}"));
-                    rankings.push(found);
+                    check_ranking(&ranked, &expected, &format!("{query} {k} {k1} {b}"));
+                    rankings.push(ranked);
                 }
             }
             assert!(reader.rank("the of absent", 3, &|| false).unwrap().is_empty());
@@ -127,8 +129,8 @@ fn equal_passages_come_in_order_of_their_rows() {
     let passages = vec!["the same words".to_owned(); 500];
     let folder = indexed(&passages);
     let reader = LexicalReader::open(folder.path(), Bm25Parameters::default()).unwrap();
-    let found = reader.rank("same same words", 300, &|| false).unwrap();
-    assert!(found.iter().map(|one| one.row).eq(0..300));
+    let ranked = reader.rank("same same words", 300, &|| false).unwrap();
+    assert!(ranked.iter().map(|passage| passage.row).eq(0..300));
 }
 
 #[test]
@@ -141,16 +143,17 @@ fn bounds_are_those_of_the_passages() {
     let reader = LexicalReader::open(folder.path(), Bm25Parameters::default()).unwrap();
     let terms = reader.weighted_terms("common half word absent").unwrap();
     assert_eq!(terms.len(), 3);
-    let common: Vec<_> = terms[0].peaks.iter().map(|one| (one.frequency, one.length_id)).collect();
-    assert_eq!(common, [(2, 2)]);
-    let half: Vec<_> = terms[1].peaks.iter().map(|one| (one.frequency, one.length_id)).collect();
-    assert_eq!(half, [(1, 2)]);
-    assert_eq!(terms[2].peaks.last().map(|one| one.frequency), Some(29));
-    // Several threads write, so that the order of documents is not that of the passages.
+    let peaks = |index: usize| -> Vec<_> {
+        terms[index].peaks.iter().map(|peak| (peak.frequency, peak.length_id)).collect()
+    };
+    assert_eq!(peaks(0), [(2, 2)]);
+    assert_eq!(peaks(1), [(1, 2)]);
+    assert_eq!(peaks(2).last().map(|peak| peak.0), Some(29));
+    // Several threads write, so the documents are not in the order of the passages.
     let documents: Vec<u32> = (0..640).map(|document| reader.documents.row(document)).collect();
     for (term, word) in terms.iter().zip(["common", "half", "word"]) {
         let expected = documents.chunks(RANGE_LENGTH).map(|rows| {
-            rows.iter().any(|&row| passages[row as usize].split(' ').any(|one| one == word))
+            rows.iter().any(|&row| passages[row as usize].split(' ').any(|other| other == word))
         });
         assert!(term.ranges.iter().map(|&code| code != ABSENT).eq(expected), "{word}");
     }
@@ -159,7 +162,7 @@ fn bounds_are_those_of_the_passages() {
 proptest! {
     // Each case builds an index.
     #![proptest_config(ProptestConfig::with_cases(16))]
-    /// Whatever a query is made of, it is ranked as a scan ranks it.
+    /// Any text is ranked like a scan ranks it.
     #[test]
     fn arbitrary_queries_are_ranked(
         texts in proptest::collection::vec("\\PC{0,24}", 1..40),
@@ -171,8 +174,8 @@ proptest! {
         let reader = LexicalReader::open(folder.path(), parameters).unwrap();
         for (noise, row, k) in queries {
             let query = format!("{noise} {}", texts[row % texts.len()]);
-            let found = reader.rank(&query, k, &|| false).unwrap();
-            check_ranking(&found, &scan(&texts, &query, k, parameters), &query);
+            let ranked = reader.rank(&query, k, &|| false).unwrap();
+            check_ranking(&ranked, &scan(&texts, &query, k, parameters), &query);
         }
     }
 }

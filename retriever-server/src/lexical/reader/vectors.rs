@@ -1,4 +1,4 @@
-//! Rankings that Anserini recorded, met to the digits that it prints.
+//! Comparison with rankings recorded from Anserini, to the digits that it prints.
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,7 +10,7 @@ use shared::passage::Passage;
 use super::*;
 use crate::lexical::writer::LexicalWriter;
 
-/// Anserini prints four decimals.
+/// The largest accepted difference: Anserini prints four decimals.
 const TOLERANCE: f64 = 1e-3;
 
 #[derive(Deserialize)]
@@ -24,11 +24,11 @@ struct Recording {
 #[derive(Deserialize)]
 struct RecordedQuery {
     query: String,
-    /// Identifier and score, best first.
+    /// The identifiers and scores of the passages, best first.
     hits: Vec<(String, f64)>,
 }
 
-/// From the folder that `VECTORS_DIR` names if it has the recording, else from the project's copy.
+/// Reads the recording from the folder in `VECTORS_DIR` if it is there, else the project's copy.
 fn recording() -> Recording {
     let file = "bm25-world.json";
     let named = std::env::var_os("VECTORS_DIR").map(|folder| PathBuf::from(folder).join(file));
@@ -53,14 +53,15 @@ fn bm25_vectors_are_met() {
         let ranked = reader.rank(query, recording.passages.len(), &|| false).unwrap();
         let scores: HashMap<&str, f64> = ranked
             .iter()
-            .map(|one| (recording.passages[one.row as usize].id.as_str(), f64::from(one.score)))
+            .map(|hit| (recording.passages[hit.row as usize].id.as_str(), f64::from(hit.score)))
             .collect();
         assert_eq!(ranked.is_empty(), hits.is_empty(), "{query}");
         for (position, (id, expected)) in hits.iter().enumerate() {
-            // By passage, and by rank: so nothing better was missed, whatever the order of ties.
+            // The score at the rank as well: it shows that no better passage was missed, and does
+            // not depend on the order of ties.
             let at_rank = f64::from(ranked[position].score);
-            for found in [scores[id.as_str()], at_rank] {
-                assert!((found - expected).abs() <= TOLERANCE, "{query}: {id} {found} {expected}");
+            for score in [scores[id.as_str()], at_rank] {
+                assert!((score - expected).abs() <= TOLERANCE, "{query}: {id} {score} {expected}");
             }
         }
     }
