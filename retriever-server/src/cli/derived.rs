@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::progress::ProgressPrinter;
 use crate::config::EncoderConfig;
 use crate::index::build::BuildRequest;
+use crate::index::dense::ann::BuildEffort;
 use crate::index::dense::{Source, ann, formats};
 
 /// Adds the derived files that the configuration needs and the index lacks.
@@ -17,7 +18,7 @@ pub(super) fn index(
 ) -> anyhow::Result<()> {
     let (index, folder) = (&request.index, request.index.display());
     let (count, format) = (source.passage_count, config.vector_format);
-    if config.reads_rows && !formats::are_there(index, source, format)? {
+    if config.reads_rows && !formats::exist(index, source, format)? {
         let started = Instant::now();
         let mut printer = ProgressPrinter::start();
         formats::build(index, source, format, &mut |progress| printer.report(progress))?;
@@ -27,15 +28,15 @@ pub(super) fn index(
     }
     let Some(kind) = config.graph else { return Ok(()) };
     let name = kind.name();
-    if ann::is_there(index, source, kind, format)? {
+    if ann::exists(index, source, kind, format)? {
         writeln!(out, "up to date, {name} graph over {count} vectors: {folder}")?;
         return Ok(());
     }
     let started = Instant::now();
     let mut printer = ProgressPrinter::start();
     let mut report = |progress| printer.report(progress);
-    let work = (request.threads, ann::SAVING);
-    let entry = ann::build_kind(index, source, (kind, format), work, &mut report)?;
+    let effort = BuildEffort { threads: request.threads, saving: ann::SAVING };
+    let entry = ann::build_kind(index, source, kind, format, effort, &mut report)?;
     printer.finish();
     let seconds = started.elapsed().as_secs_f64();
     writeln!(

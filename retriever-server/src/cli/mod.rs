@@ -242,7 +242,7 @@ fn index_vectors(
     let encoder = loading::open_encoder(config, request.threads, Goal::Throughput)?;
     let source = Source::of(&manifest, &encoder)?;
     let folder = request.index.display();
-    if dense::build::are_there(&request.index, &source)? {
+    if dense::build::exist(&request.index, &source)? {
         dense::build::remove_leftovers(&request.index)?;
         writeln!(out, "up to date, {} vectors: {folder}", source.passage_count)?;
         return derived::index(config, request, &source, out);

@@ -1,5 +1,6 @@
-//! Whether an index was made from the corpus files that are named. Paths play no part, as a corpus
-//! may be moved; sizes tell first, for nothing, and digests where they are asked for.
+//! Compares the corpus files in a configuration with those that an index was built from. Paths do not
+//! count, because a corpus may be moved. Sizes are compared first, as they cost nothing; digests are
+//! compared on request.
 
 use std::fs;
 use std::io;
@@ -9,19 +10,19 @@ use shared::digest::Digest;
 
 use super::manifest::{FileEntry, Manifest, Verification};
 
-/// What a comparison came to.
+/// The result of a comparison.
 #[derive(Debug)]
 pub enum CorpusMatch {
-    /// No file differs from the one that was indexed.
+    /// No file differs from the file that was indexed.
     Same {
-        /// Files that could not be compared, with the reason. An index is whole without them.
+        /// The files that could not be read, with the errors. An index does not need them.
         unread: Vec<(PathBuf, io::Error)>,
     },
-    /// The index was made from something else; the text says what differs.
+    /// The index was built from another corpus. The text names the difference.
     Other(String),
 }
 
-/// Compares corpus files with those that the index was made from, in order.
+/// Compares corpus files, in order, with those that the index was built from.
 /// [`Verification::Digests`] reads every file once.
 pub fn compare(manifest: &Manifest, corpus: &[PathBuf], verification: Verification) -> CorpusMatch {
     if corpus.len() != manifest.corpus.len() {
@@ -29,7 +30,7 @@ pub fn compare(manifest: &Manifest, corpus: &[PathBuf], verification: Verificati
         return CorpusMatch::Other(format!("number of files: {then} then, {now} now"));
     }
     let mut unread = Vec::new();
-    // All sizes before the first digest: a corpus may take minutes to read.
+    // All sizes come before the first digest: reading a corpus may take minutes.
     let levels: &[Verification] = match verification {
         Verification::Sizes => &[Verification::Sizes],
         Verification::Digests => &[Verification::Sizes, Verification::Digests],
@@ -47,6 +48,7 @@ pub fn compare(manifest: &Manifest, corpus: &[PathBuf], verification: Verificati
     CorpusMatch::Same { unread }
 }
 
+/// Describes the difference between the file at `path` and its entry, if there is one.
 fn difference(path: &Path, entry: &FileEntry, level: Verification) -> io::Result<Option<String>> {
     let shown = path.display();
     Ok(match level {
@@ -66,7 +68,7 @@ mod tests {
     use super::*;
     use crate::index::build::{self, BuildRequest};
 
-    /// A folder with two corpus files, and the manifest of their index.
+    /// Makes a folder with two corpus files and returns it with the files and the manifest of their index.
     fn indexed() -> (tempfile::TempDir, [PathBuf; 2], Manifest) {
         let folder = tempfile::tempdir().unwrap();
         let corpus = ["a", "b"].map(|name| {
@@ -88,23 +90,23 @@ mod tests {
     }
 
     #[track_caller]
-    fn unread(found: CorpusMatch) -> Vec<PathBuf> {
-        match found {
+    fn unread(result: CorpusMatch) -> Vec<PathBuf> {
+        match result {
             CorpusMatch::Same { unread } => unread.into_iter().map(|(path, _)| path).collect(),
             CorpusMatch::Other(difference) => panic!("{difference}"),
         }
     }
 
     #[track_caller]
-    fn difference(found: CorpusMatch) -> String {
-        match found {
+    fn difference(result: CorpusMatch) -> String {
+        match result {
             CorpusMatch::Other(difference) => difference,
             CorpusMatch::Same { unread } => panic!("nothing differs, unread {unread:?}"),
         }
     }
 
     #[test]
-    fn a_corpus_is_the_same_wherever_it_lies_and_may_be_gone() {
+    fn a_corpus_may_be_moved_or_missing() {
         let (folder, [a, b], manifest) = indexed();
         let moved = folder.path().join("moved");
         fs::rename(&a, &moved).unwrap();
@@ -119,19 +121,19 @@ mod tests {
     }
 
     #[test]
-    fn number_and_sizes_tell_at_once_and_equal_sizes_only_by_digest() {
+    fn counts_and_sizes_are_compared_before_digests() {
         let (_folder, [a, b], manifest) = indexed();
-        let found = difference(compare(&manifest, std::slice::from_ref(&a), Verification::Sizes));
-        assert_eq!(found, "number of files: 2 then, 1 now");
-        // Equal sizes: the two files hold one identifier of one letter each.
+        let text = difference(compare(&manifest, std::slice::from_ref(&a), Verification::Sizes));
+        assert_eq!(text, "number of files: 2 then, 1 now");
+        // The sizes are equal: each of the two files has one identifier of one letter.
         let swapped = [b.clone(), a.clone()];
         assert!(unread(compare(&manifest, &swapped, Verification::Sizes)).is_empty());
-        let found = difference(compare(&manifest, &swapped, Verification::Digests));
-        assert!(found.starts_with(&format!("{}: SHA-256 ", b.display())), "{found}");
+        let text = difference(compare(&manifest, &swapped, Verification::Digests));
+        assert!(text.starts_with(&format!("{}: SHA-256 ", b.display())), "{text}");
         fs::write(&b, "longer by far than what was indexed").unwrap();
-        // The size of the second is looked at before the bytes of the first are read.
+        // The size of the second file is compared before the bytes of the first are read.
         fs::write(&a, fs::read_to_string(&a).unwrap().replace('O', "o")).unwrap();
-        let found = difference(compare(&manifest, &[a, b.clone()], Verification::Digests));
-        assert_eq!(found, format!("{}: 28 bytes then, 35 now", b.display()));
+        let text = difference(compare(&manifest, &[a, b.clone()], Verification::Digests));
+        assert_eq!(text, format!("{}: 28 bytes then, 35 now", b.display()));
     }
 }

@@ -1,5 +1,5 @@
-//! Finds an identifier that two passages share, in 16 bytes of memory a passage: hashes are
-//! sorted, and only equal hashes are looked up.
+//! Finds identifiers that two passages share, with 16 bytes of memory per passage. It sorts hashes
+//! and reads the identifiers of equal hashes only.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
@@ -7,25 +7,26 @@ use std::path::PathBuf;
 use super::IndexError;
 use crate::corpus::store::PassageStore;
 
-/// Hashes of all identifiers seen, by row.
+/// The hashes of all identifiers so far.
 #[derive(Debug, Default)]
 pub(crate) struct Identifiers {
+    /// Each hash with its row.
     hashes: Vec<(u64, u32)>,
-    /// Where each file's rows begin, with the file.
+    /// The first row of each file, with the file.
     files: Vec<(u32, PathBuf)>,
-    /// Line of every row whose line is not simply one after the row before it.
+    /// The rows that do not directly follow the line of the previous row, with their lines.
     jumps: Vec<(u32, u64)>,
     next_line: u64,
 }
 
 impl Identifiers {
-    /// The rows that follow come from this file.
+    /// Starts a file: the rows that follow come from it.
     pub(crate) fn start_file(&mut self, path: PathBuf) {
         self.files.push((self.hashes.len() as u32, path));
         self.next_line = 0;
     }
 
-    /// The next row has this identifier and stands on this line.
+    /// Adds the next row, by its identifier and its line.
     pub(crate) fn add(&mut self, id: &str, line: u64) {
         let row = self.hashes.len() as u32;
         if line != self.next_line {
@@ -37,50 +38,55 @@ impl Identifiers {
         self.hashes.push((hasher.finish(), row));
     }
 
-    /// Fails with the first two lines that share an identifier.
+    /// Checks that no two passages share an identifier. The error names the earliest repetition.
     pub(crate) fn check(mut self, passages: &PassageStore) -> Result<(), IndexError> {
         self.hashes.sort_unstable();
-        let mut earliest: Option<(u32, u32, String)> = None;
-        for equal in self.hashes.chunk_by(|one, other| one.0 == other.0) {
-            if let Some(found) = first_repetition(equal, passages)?
-                && earliest.as_ref().is_none_or(|before| found.0 < before.0)
+        let mut earliest: Option<Repetition> = None;
+        for equal in self.hashes.chunk_by(|left, right| left.0 == right.0) {
+            if let Some(repetition) = first_repetition(equal, passages)?
+                && earliest.as_ref().is_none_or(|before| repetition.row < before.row)
             {
-                earliest = Some(found);
+                earliest = Some(repetition);
             }
         }
-        let Some((row, first_row, id)) = earliest else { return Ok(()) };
-        let (path, line) = self.place(row);
-        let (first_path, first_line) = self.place(first_row);
+        let Some(Repetition { row, first_row, id }) = earliest else { return Ok(()) };
+        let (path, line) = self.origin(row);
+        let (first_path, first_line) = self.origin(first_row);
         Err(IndexError::DuplicateId { path, line, id, first_path, first_line })
     }
 
-    /// File and line of a row.
-    fn place(&self, row: u32) -> (PathBuf, u64) {
-        let file = self.files.partition_point(|(start, _)| *start <= row);
-        let path = file.checked_sub(1).map(|index| self.files[index].1.clone());
-        let jump = self.jumps.partition_point(|(start, _)| *start <= row);
-        let line = jump.checked_sub(1).map_or(0, |index| {
-            let (start, line) = self.jumps[index];
-            line + u64::from(row - start)
-        });
-        (path.unwrap_or_default(), line)
+    /// Returns the file and the line of a row.
+    fn origin(&self, row: u32) -> (PathBuf, u64) {
+        let files_before = self.files.partition_point(|(start, _)| *start <= row);
+        let jumps_before = self.jumps.partition_point(|(start, _)| *start <= row);
+        // Row 0 starts a file, and no line has the number 0, so row 0 is a jump.
+        let (_, path) = &self.files[files_before - 1];
+        let (start, line) = self.jumps[jumps_before - 1];
+        (path.clone(), line + u64::from(row - start))
     }
 }
 
-/// Among rows of equal hash, in order: the first whose identifier was used before, the row that
-/// used it, and the identifier. Ends at the first, so that a corpus of one identifier costs little.
+/// A passage whose identifier an earlier passage has.
+struct Repetition {
+    row: u32,
+    first_row: u32,
+    id: String,
+}
+
+/// Returns the first repetition among the rows of one hash, which are in ascending order. It reads no
+/// further, so a corpus in which all identifiers are equal costs little.
 fn first_repetition(
     equal: &[(u64, u32)],
     passages: &PassageStore,
-) -> Result<Option<(u32, u32, String)>, IndexError> {
+) -> Result<Option<Repetition>, IndexError> {
     let mut seen: Vec<(String, u32)> = Vec::new();
     if equal.len() < 2 {
         return Ok(None);
     }
     for &(_, row) in equal {
         let id = passages.get(row)?.id;
-        if let Some((id, before)) = seen.iter().find(|(other, _)| *other == id) {
-            return Ok(Some((row, *before, id.clone())));
+        if let Some(&(_, first_row)) = seen.iter().find(|(other, _)| *other == id) {
+            return Ok(Some(Repetition { row, first_row, id }));
         }
         seen.push((id, row));
     }

@@ -1,4 +1,4 @@
-//! An index of made-up passages, for tests.
+//! An index of invented passages, for tests.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use super::build::{self, BuildRequest, Outcome};
 use super::manifest::Manifest;
 use crate::corpus::store::PassageStore;
 
-/// An index and its corpus, in a folder that goes away with this value.
+/// An index and its corpus, in a folder that is removed together with this value.
 pub(super) struct IndexWorld {
     folder: tempfile::TempDir,
     pub(super) index: PathBuf,
@@ -15,7 +15,7 @@ pub(super) struct IndexWorld {
 }
 
 impl IndexWorld {
-    /// An index of so many passages, whose ids are their rows.
+    /// Builds an index of `count` passages whose identifiers are their rows.
     pub(super) fn of(count: usize, contents: impl Fn(usize) -> String, compact: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let line = |row| format!("{{\"id\":\"{row}\",\"contents\":\"{}\"}}", contents(row));

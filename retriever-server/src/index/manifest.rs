@@ -1,4 +1,4 @@
-//! `manifest.json`: what an index was made from and which bytes belong to it.
+//! `manifest.json`: the description of an index, with its corpus and the digests of its files.
 
 use std::fs;
 use std::io;
@@ -11,63 +11,63 @@ use shared::digest::Digest;
 use super::{IndexError, io_error};
 use crate::lexical::analyzer::ANALYZER;
 
-/// Name of the manifest in the index folder.
+/// The name of the manifest in the index folder.
 pub const MANIFEST_FILE: &str = "manifest.json";
 
-/// Version of the layout of the folder. Raise it with every change that old readers misread.
+/// The version of the folder's layout. Raise it with every change that old readers would misread.
 pub const FORMAT: u32 = 1;
 
-/// How closely files are compared with the manifest when an index is opened.
+/// The thoroughness with which files are compared with the manifest when an index is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verification {
-    /// Every file must exist and have its size.
+    /// Checks that every file exists and has its size.
     Sizes,
-    /// Every file must have its digest: the whole index is read once.
+    /// Also checks every file's digest, which reads the whole index once.
     Digests,
 }
 
-/// What an index says of itself. A key that is not known is refused: a seal under another name would
-/// not be missed.
+/// The description of an index. Unknown keys are refused: otherwise a damaged name of the key `seal`
+/// would remove the seal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// Version of the layout.
+    /// The version of the layout.
     pub format: u32,
-    /// Program and version that wrote the index.
+    /// The program that wrote the index, and its version.
     pub writer: String,
-    /// Name of the analysis of passages and queries.
+    /// The name of the analysis of passages and queries.
     pub analyzer: String,
-    /// Passages in the index.
+    /// The number of passages in the index.
     pub passage_count: u64,
-    /// Passages with at least one term.
+    /// The number of passages with at least one term.
     pub scored_passage_count: u64,
-    /// Terms in all passages.
+    /// The number of terms in all passages.
     pub token_count: u64,
-    /// Digest of format, analysis and passages: equal for two builds from equal corpora.
+    /// The digest of format, analysis and passages. Builds from equal corpora have equal digests.
     pub digest: Digest,
     /// The corpus files, in order.
     pub corpus: Vec<FileEntry>,
     /// The files of the index.
     pub files: Vec<FileEntry>,
-    /// SHA-256 of the manifest's own text with zeros for this number. Indexes that were written
-    /// before there was one have none.
+    /// The SHA-256 of the manifest's own text, computed with zeros in this field. Indexes of early
+    /// versions have no seal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seal: Option<Digest>,
 }
 
-/// A file with what identifies its bytes.
+/// A file, with the size and the digest that identify its content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileEntry {
-    /// Path of a corpus file as it was given, or of an index file within the folder.
+    /// The path of a corpus file as the user gave it, or of an index file relative to its folder.
     pub path: PathBuf,
-    /// Size in bytes.
+    /// The size in bytes.
     pub bytes: u64,
-    /// SHA-256 of the bytes.
+    /// The SHA-256 of the content.
     pub sha256: Digest,
 }
 
 impl FileEntry {
-    /// Reads a file to describe it.
+    /// Reads a file and returns its entry.
     pub fn of_file(path: &Path) -> io::Result<Self> {
         let bytes = fs::metadata(path)?.len();
         Ok(Self { path: path.to_owned(), bytes, sha256: Digest::of_file(path)? })
@@ -81,9 +81,9 @@ impl FileEntry {
             return corrupt(format!("{bytes} bytes, expected {}", self.bytes));
         }
         if verification == Verification::Digests {
-            let found = Digest::of_file(path).map_err(io_error(path))?;
-            if found != self.sha256 {
-                return corrupt(format!("SHA-256 {found}, expected {}", self.sha256));
+            let digest = Digest::of_file(path).map_err(io_error(path))?;
+            if digest != self.sha256 {
+                return corrupt(format!("SHA-256 {digest}, expected {}", self.sha256));
             }
         }
         Ok(())
@@ -99,7 +99,7 @@ impl Manifest {
             Err(error) if is_absence(&error) => {
                 return if is_occupied(folder) {
                     Err(IndexError::NotAnIndex(folder.to_owned()))
-                } else if is_put_back(folder)? {
+                } else if recover(folder)? {
                     Self::load(folder)
                 } else {
                     Err(IndexError::Missing(folder.to_owned()))
@@ -110,7 +110,7 @@ impl Manifest {
         Self::read(path, &bytes)
     }
 
-    /// The manifest that stands in these bytes of the file at `path`.
+    /// Parses the manifest in `bytes`, the content of the file at `path`.
     pub(super) fn read(path: PathBuf, bytes: &[u8]) -> Result<Self, IndexError> {
         let manifest: Self =
             serde_json::from_slice(bytes).map_err(|error| unreadable(&path, bytes, &error))?;
@@ -122,7 +122,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Writes the manifest into `folder` under a seal, and returns it with the seal.
+    /// Seals the manifest, writes it to `folder` and returns it with its seal.
     pub(crate) fn write(mut self, folder: &Path) -> Result<Self, IndexError> {
         let path = folder.join(MANIFEST_FILE);
         let text = |manifest: &Self| {
@@ -134,18 +134,19 @@ impl Manifest {
         Ok(self)
     }
 
-    /// Whether the text is the one that was sealed.
+    /// Returns `true` if the text is the one that was sealed.
     fn is_unchanged(&self, text: &[u8]) -> bool {
         let Some(seal) = self.seal else { return true };
         let (digits, zeros) = (seal.to_string(), Digest::from_bytes([0; 32]).to_string());
-        let Some(place) = text.windows(digits.len()).rposition(|part| part == digits.as_bytes())
+        let Some(offset) = text.windows(digits.len()).rposition(|part| part == digits.as_bytes())
         else {
             return false;
         };
-        let rest = &text[place + digits.len()..];
-        Digest::of_bytes(&[&text[..place], zeros.as_bytes(), rest].concat()) == seal
+        let rest = &text[offset + digits.len()..];
+        Digest::of_bytes(&[&text[..offset], zeros.as_bytes(), rest].concat()) == seal
     }
 
+    /// Checks that this version reads the manifest's format and analysis.
     fn check_compatible(&self, path: PathBuf) -> Result<(), IndexError> {
         if self.format != FORMAT {
             return Err(other_format(path, self.format));
@@ -153,7 +154,7 @@ impl Manifest {
         if self.analyzer != ANALYZER {
             return Err(IndexError::Incompatible {
                 path,
-                what: "analyzer",
+                property: "analyzer",
                 found: self.analyzer.clone(),
                 expected: ANALYZER.to_owned(),
             });
@@ -166,16 +167,17 @@ impl Manifest {
         self.files.iter().try_for_each(|entry| entry.check(&folder.join(&entry.path), verification))
     }
 
-    /// Whether an index of these corpus files would hold the same.
+    /// Returns `true` if an index of these corpus files would have the same content.
     pub fn is_made_from(&self, corpus: &[FileEntry]) -> bool {
-        let bytes = |entries: &[FileEntry]| -> Vec<Digest> {
+        let digests = |entries: &[FileEntry]| -> Vec<Digest> {
             entries.iter().map(|entry| entry.sha256).collect()
         };
-        bytes(&self.corpus) == bytes(corpus)
+        digests(&self.corpus) == digests(corpus)
     }
 }
 
-/// Why a manifest cannot be read. One of another format may have other keys, which is no damage.
+/// Returns the error for a manifest that does not parse. A manifest of another format may have other
+/// keys: it is incompatible, not damaged.
 fn unreadable(path: &Path, bytes: &[u8], error: &serde_json::Error) -> IndexError {
     #[derive(Deserialize)]
     struct Version {
@@ -190,33 +192,33 @@ fn unreadable(path: &Path, bytes: &[u8], error: &serde_json::Error) -> IndexErro
 
 fn other_format(path: PathBuf, found: u32) -> IndexError {
     let (found, expected) = (found.to_string(), FORMAT.to_string());
-    IndexError::Incompatible { path, what: "format", found, expected }
+    IndexError::Incompatible { path, property: "format", found, expected }
 }
 
-/// The digest that identifies an index by its content.
+/// Returns the digest that identifies an index by its content.
 pub(crate) fn content_digest(passages: Digest) -> Digest {
     Digest::of_bytes(format!("{FORMAT}\n{ANALYZER}\n{passages}\n").as_bytes())
 }
 
-/// Whether something is at `folder` that must not be overwritten unasked.
+/// Returns `true` if something exists at `folder` that must not be overwritten without a request.
 fn is_occupied(folder: &Path) -> bool {
     match fs::read_dir(folder) {
         Ok(mut entries) => entries.next().is_some(),
-        // A file, or a folder that may not be listed.
+        // A file, or a folder without permission to list it.
         Err(_) => fs::metadata(folder).is_ok(),
     }
 }
 
-/// Whether a build was killed that had set the index aside, which is now in place again.
-fn is_put_back(folder: &Path) -> Result<bool, IndexError> {
+/// Moves back an index that a killed build had set aside. Returns `true` if there was one.
+fn recover(folder: &Path) -> Result<bool, IndexError> {
     match atomic_file::recover(folder) {
-        // What has no name, such as `..`, was never replaced.
+        // A path without a name, such as `..`, was never replaced.
         Err(AtomicError::NoName(_)) => Ok(false),
         other => Ok(other?),
     }
 }
 
-/// Whether a path leads nowhere, be it that a file stands where a folder should.
+/// Returns `true` if nothing exists at a path, also because one of its folders is a file.
 fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }

@@ -1,15 +1,15 @@
-//! The index folder: what the `index` command leaves on disk, and how it is opened.
+//! The index folder, which the `index` command writes and [`open`] opens.
 //!
 //! ```text
 //! manifest.json       format, analysis, counts, and the size and SHA-256 of every other file
 //! passages.jsonl      the passages, in corpus order
-//! passages.offsets    where each of them starts
-//! passages.zst        instead of passages.jsonl, with passages.dictionary: see [`crate::corpus::compact`]
-//! lexical/            tantivy's postings, and bounds of what terms add
-//! dense/              vectors of the passages, where they were asked for: see [`dense`]
+//! passages.offsets    the start of each passage
+//! passages.zst        replaces passages.jsonl, with passages.dictionary: see [`crate::corpus::compact`]
+//! lexical/            tantivy's postings, and bounds of the terms' contributions
+//! dense/              vectors of the passages, if requested: see [`dense`]
 //! ```
 //!
-//! A folder is complete or absent: it is written under another name and renamed.
+//! A folder is complete or absent: it is written under another name and then renamed.
 
 pub mod manifest;
 pub mod progress;
@@ -31,7 +31,7 @@ use crate::lexical::bm25::Bm25Parameters;
 use crate::lexical::reader::LexicalReader;
 use manifest::{Manifest, Verification};
 
-/// Folder of the postings.
+/// The name of the folder of the postings.
 pub(crate) const LEXICAL_FOLDER: &str = "lexical";
 
 /// An index could not be built or opened.
@@ -40,32 +40,34 @@ pub enum IndexError {
     /// There is no index.
     #[error("there is no index at {}: build one with `retriever-server index`", .0.display())]
     Missing(PathBuf),
-    /// There is something else.
+    /// The path exists and is not an index.
     #[error("{} exists and is not an index: choose another folder or remove it", .0.display())]
     NotAnIndex(PathBuf),
-    /// There is an index of another corpus.
+    /// The folder holds an index of another corpus.
     #[error(
         "{} is an index of another corpus or version: give --force to replace it", .0.display()
     )]
     Differs(PathBuf),
     /// The index was written by a version with another file format or analysis.
-    #[error("{} has {what} {found}, this version reads {expected}: build it again", path.display())]
+    #[error(
+        "{} has {property} {found}, this version reads {expected}: build it again", path.display()
+    )]
     Incompatible {
         /// The manifest.
         path: PathBuf,
-        /// What differs.
-        what: &'static str,
-        /// What the manifest says.
+        /// The name of the property that differs.
+        property: &'static str,
+        /// Its value in the manifest.
         found: String,
-        /// What is read.
+        /// The value that this version reads.
         expected: String,
     },
-    /// A file is not as the manifest says.
+    /// A file differs from its entry in the manifest.
     #[error("{} is corrupt: {reason}", path.display())]
     Corrupt {
         /// The file.
         path: PathBuf,
-        /// What was found and what was expected.
+        /// What was found, and what was expected.
         reason: String,
     },
     /// The index has no vectors.
@@ -74,7 +76,7 @@ pub enum IndexError {
         .0.display()
     )]
     NoVectors(PathBuf),
-    /// The vectors are not there in the format that is to be searched.
+    /// The vectors are missing in the format to be searched.
     #[error(
         "the index at {} has no vectors in {format}: add them with `retriever-server index \
          --backend dense --vector-format {format}`", index.display()
@@ -93,21 +95,21 @@ pub enum IndexError {
     NoGraph {
         /// The index.
         index: PathBuf,
-        /// The kind.
+        /// The kind of graph.
         kind: &'static str,
-        /// What else the command is to be told, each part after a space.
+        /// Further options of the command, each after a space.
         options: String,
     },
-    /// The vectors are those of other passages or of another encoder.
+    /// The vectors belong to other passages or to another encoder.
     #[error(
         "{} was made by another encoder ({}) or for other passages: \
-         make it anew with `retriever-server index --backend dense`",
+         build it again with `retriever-server index --backend dense`",
         folder.display(), model.display()
     )]
     OtherVectors {
-        /// Folder of the vectors.
+        /// The folder of the vectors.
         folder: PathBuf,
-        /// The encoder's folder as it was given then.
+        /// The path of the encoder's folder when the vectors were built.
         model: PathBuf,
     },
     /// Passages could not be turned into vectors.
@@ -116,28 +118,28 @@ pub enum IndexError {
     /// No corpus file was named.
     #[error("no corpus file was given")]
     NoCorpus,
-    /// The corpus has no passage.
+    /// The corpus has no passages.
     #[error("the corpus has no passages")]
     Empty,
-    /// The corpus has more passages than row numbers.
+    /// The corpus has more passages than there are row numbers.
     #[error("the corpus has more than {0} passages")]
     TooLarge(u32),
-    /// Two lines have one identifier.
+    /// Two lines have the same identifier.
     #[error("{}:{line}: id {id:?} was used before, at {}:{first_line}",
         path.display(), first_path.display())]
     DuplicateId {
-        /// File of the second line.
+        /// The file of the second line.
         path: PathBuf,
         /// The second line.
         line: u64,
         /// The identifier.
         id: String,
-        /// File of the first line.
+        /// The file of the first line.
         first_path: PathBuf,
         /// The first line.
         first_line: u64,
     },
-    /// A corpus line is bad.
+    /// A line of the corpus is invalid.
     #[error(transparent)]
     Line(#[from] JsonlError),
     /// The passages could not be read back.
@@ -146,7 +148,7 @@ pub enum IndexError {
     /// The postings could not be written or read.
     #[error(transparent)]
     Lexical(#[from] LexicalError),
-    /// The folder could not be put in place.
+    /// A file or folder could not be moved into place.
     #[error(transparent)]
     Atomic(#[from] AtomicError),
     /// A file could not be read or written.
@@ -154,7 +156,7 @@ pub enum IndexError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The operating system's error.
         source: std::io::Error,
     },
 }
@@ -168,7 +170,7 @@ fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> IndexError {
 /// An open index.
 #[derive(Debug)]
 pub struct OpenIndex {
-    /// What the index says of itself.
+    /// The description of the index.
     pub manifest: Manifest,
     /// The passages.
     pub passages: PassageStore,
@@ -176,7 +178,7 @@ pub struct OpenIndex {
     pub lexical: LexicalReader,
 }
 
-/// Opens the index in `folder`, after checking its files against its manifest.
+/// Opens the index in `folder` after comparing its files with its manifest.
 pub fn open(
     folder: &Path,
     parameters: Bm25Parameters,

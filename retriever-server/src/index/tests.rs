@@ -1,11 +1,12 @@
-//! Damage to any file of an index is found before it is served, and the file is named.
+//! Damage to the files of an index, which is found before the index is served. The error names the
+//! file.
 
 use std::fs;
 
 use super::fixture::IndexWorld;
 use super::*;
 
-/// An index in which every file has content.
+/// Builds an index in which every file has content.
 fn built(compact: bool) -> IndexWorld {
     IndexWorld::of(400, |row| format!("The town {row} by the river"), compact)
 }
@@ -20,13 +21,13 @@ fn files(index: &Path) -> Vec<PathBuf> {
 }
 
 #[track_caller]
-fn check_refused(index: &Path, file: &Path, verification: Verification, how: &str) {
+fn check_refused(index: &Path, file: &Path, verification: Verification, damage: &str) {
     let name = file.file_name().unwrap().to_str().unwrap();
     let error = match open(index, Bm25Parameters::default(), verification) {
-        Ok(_) => panic!("{name} is {how}, and the index is opened all the same"),
+        Ok(_) => panic!("{name} is {damage}, but the index opens"),
         Err(error) => error.to_string(),
     };
-    assert!(error.contains(name) || how == "gone", "{name} is {how}: {error}");
+    assert!(error.contains(name) || damage == "gone", "{name} is {damage}: {error}");
 }
 
 #[test]
@@ -41,9 +42,9 @@ fn a_file_of_each_kind_that_is_damaged_is_refused_by_name() {
         }
         for file in &files {
             let whole = fs::read(file).unwrap();
-            for place in [0, whole.len() / 2, whole.len() - 1] {
+            for offset in [0, whole.len() / 2, whole.len() - 1] {
                 let mut flipped = whole.clone();
-                flipped[place] ^= 1;
+                flipped[offset] ^= 1;
                 fs::write(file, flipped).unwrap();
                 check_refused(index, file, Verification::Digests, "flipped");
             }
@@ -61,25 +62,25 @@ fn a_file_of_each_kind_that_is_damaged_is_refused_by_name() {
     }
 }
 
-/// Nothing else holds a digest of the manifest: it does so itself.
+/// No other file has a digest of the manifest, so it has its own seal.
 #[test]
-fn no_bit_of_the_manifest_can_be_another() {
+fn every_flipped_bit_of_the_manifest_is_found() {
     let world = built(false);
     let file = world.index.join(manifest::MANIFEST_FILE);
     let whole = fs::read(&file).unwrap();
     assert_eq!(Manifest::read(file.clone(), &whole).unwrap(), world.manifest);
-    for place in 0..whole.len() {
+    for offset in 0..whole.len() {
         for bit in 0..8 {
             let mut flipped = whole.clone();
-            flipped[place] ^= 1 << bit;
+            flipped[offset] ^= 1 << bit;
             let error = Manifest::read(file.clone(), &flipped).unwrap_err().to_string();
-            assert!(error.contains("manifest.json"), "byte {place}, bit {bit}: {error}");
+            assert!(error.contains("manifest.json"), "byte {offset}, bit {bit}: {error}");
         }
     }
 }
 
 #[test]
-fn manifests_of_other_versions_are_told_from_damaged_ones() {
+fn manifests_of_other_versions_do_not_count_as_damaged() {
     let world = built(false);
     let (index, file) = (&world.index, world.index.join(manifest::MANIFEST_FILE));
     let manifest = Manifest::load(index).unwrap();

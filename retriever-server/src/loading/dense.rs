@@ -13,7 +13,8 @@ use crate::backend::dense::{DenseBackend, Vectors};
 use crate::config::{ConfigError, EncoderConfig, RuntimeConfig, ServeConfig, variables as var};
 use crate::encode::{EncodeError, Encoder, EncoderOptions, Goal, Products, Role};
 use crate::gpu::GpuOptions;
-use crate::index::dense::ann::{self, GraphKind};
+use crate::index::dense::ann::usearch::SearchSize;
+use crate::index::dense::ann::{self, BuildEffort, GraphKind};
 use crate::index::dense::build::PassageEncoder;
 use crate::index::dense::{self, DenseRows, Source, formats};
 use crate::index::progress::Progress;
@@ -69,10 +70,10 @@ impl<'a> Opening<'a> {
         let rows = self.open_exact_vectors()?;
         let ServeConfig { index, corpus, threads, verification, .. } = self.config;
         let source = Source::of(self.manifest, &*self.encoder()?)?;
-        if !corpus.is_empty() && !ann::is_there(index, &source, kind, format)? {
+        if !corpus.is_empty() && !ann::exists(index, &source, kind, format)? {
             info!(index = %index.display(), kind = kind.name(), "there is no graph, building one");
-            let work = (*threads, ann::SAVING);
-            ann::build_kind(index, &source, (kind, format), work, &mut log_progress())?;
+            let effort = BuildEffort { threads: *threads, saving: ann::SAVING };
+            ann::build_kind(index, &source, kind, format, effort, &mut log_progress())?;
         }
         let ef = encoder.hnsw_ef;
         let (entry, vectors) = match kind {
@@ -83,9 +84,9 @@ impl<'a> Opening<'a> {
             }
             // The graph holds its own rows in the searched format.
             GraphKind::Usearch => {
-                let how = (ef, *threads);
+                let size = SearchSize { ef, threads: *threads };
                 let (entry, graph) =
-                    ann::usearch::open(index, &source, format, how, *verification)?;
+                    ann::usearch::open(index, &source, format, size, *verification)?;
                 (entry, Vectors::Usearch { rows, graph })
             }
         };
@@ -121,7 +122,7 @@ impl<'a> Opening<'a> {
         let config = self.config;
         let source = Source::of(self.manifest, &*self.encoder()?)?;
         let format = self.encoder_config()?.vector_format;
-        if !config.corpus.is_empty() && !formats::are_there(&config.index, &source, format)? {
+        if !config.corpus.is_empty() && !formats::exist(&config.index, &source, format)? {
             info!(format = format.name(), "there are no vectors in this format, converting them");
             formats::build(&config.index, &source, format, &mut log_progress())?;
         }
@@ -133,7 +134,7 @@ impl<'a> Opening<'a> {
         let encoder = self.encoder()?;
         let config = self.config;
         let source = Source::of(self.manifest, &encoder)?;
-        if !config.corpus.is_empty() && !dense::build::are_there(&config.index, &source)? {
+        if !config.corpus.is_empty() && !dense::build::exist(&config.index, &source)? {
             self.make_vectors(&source, &encoder)?;
         }
         Ok(DenseRows::open(&config.index, &source, config.verification)?)

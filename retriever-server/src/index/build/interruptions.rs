@@ -1,5 +1,5 @@
-//! Builds that are killed: a process of this same test program builds, says how far it is and waits
-//! to be told to go on, or is killed there and then.
+//! Builds that are killed. A second process of this test program builds an index. It reports each
+//! step and waits for a byte on its standard input before it continues, or is killed at that point.
 
 use std::io::{BufRead, Read, Write};
 use std::process::{Child, Command, Stdio};
@@ -7,11 +7,12 @@ use std::process::{Child, Command, Stdio};
 use super::*;
 use crate::index;
 
-/// Names the folder to a process that is there to be killed.
+/// The variable that gives the process to be killed its folder.
 const FOLDER_VARIABLE: &str = "RETRIEVER_TEST_BUILD_IN";
 const TEST: &str = "index::build::interruptions::a_killed_build_leaves_the_old_index_or_none";
 const PASSAGES: usize = 1100;
-/// Reports of a build of so many passages: three of reading, merging, compressing, sealing.
+/// The number of reports of a build of [`PASSAGES`]: three for reading, then merging, compressing
+/// and sealing.
 const REPORTS: usize = 6;
 const MARK: &str = "report: ";
 
@@ -24,7 +25,7 @@ fn request(folder: &Path, word: &str) -> BuildRequest {
     BuildRequest { corpus: vec![corpus], index, force: true, threads: 2, compact: true }
 }
 
-/// The life of the process that is killed: says how far it is and waits for a byte.
+/// Builds in the process to be killed: prints each report and then waits for a byte.
 fn build_step_by_step(folder: &Path) {
     let mut report = |progress| {
         eprintln!("{MARK}{progress:?}");
@@ -44,16 +45,16 @@ fn start(folder: &Path) -> Child {
         .unwrap()
 }
 
-/// Kills a build right after so many reports, the last of them answered if `goes_on`; returns how
-/// many there were.
-fn kill_after(folder: &Path, reports: usize, goes_on: bool) -> usize {
+/// Kills a build right after its report number `reports`, and returns the number of reports. If
+/// `continues`, it answers that last report before it kills the build.
+fn kill_after(folder: &Path, reports: usize, continues: bool) -> usize {
     let mut child = start(folder);
     let mut answers = child.stdin.take().unwrap();
     let lines = std::io::BufReader::new(child.stderr.take().unwrap()).lines();
     let mut seen = 0;
     for line in lines {
         seen += usize::from(line.unwrap().starts_with(MARK));
-        if seen < reports || goes_on {
+        if seen < reports || continues {
             // Fails once the build has ended.
             let _ = answers.write_all(b".");
         }
@@ -66,12 +67,12 @@ fn kill_after(folder: &Path, reports: usize, goes_on: bool) -> usize {
     seen
 }
 
-/// The word that all passages of the index have; `None` if there is no index.
+/// Returns the word that all passages of the index have, or `None` if there is no index.
 fn word_of(index: &Path) -> Option<String> {
     let open = match index::open(index, Bm25Parameters::default(), Verification::Digests) {
         Ok(open) => open,
         Err(IndexError::Missing(_)) => return None,
-        Err(error) => panic!("neither an index nor none: {error}"),
+        Err(error) => panic!("the index is neither whole nor absent: {error}"),
     };
     assert_eq!(open.passages.len(), PASSAGES);
     let contents = open.passages.get(7).unwrap().contents;
@@ -94,17 +95,18 @@ fn a_killed_build_leaves_the_old_index_or_none() {
             }
             assert_eq!(kill_after(folder.path(), reports, false), reports);
             assert_eq!(word_of(&index).as_deref(), old, "after {reports} reports");
-            // What is left in the way of nothing: the next build does all of it.
+            // The remains of the killed build do not disturb the next one.
             build(&request(folder.path(), "next"), &mut |_| {}).unwrap();
             assert_eq!(word_of(&index).as_deref(), Some("next"));
-            let names = fs::read_dir(folder.path()).unwrap().map(|one| one.unwrap().file_name());
+            let entries = fs::read_dir(folder.path()).unwrap();
+            let names = entries.map(|entry| entry.unwrap().file_name());
             let partial = names.filter(|name| name.to_str().unwrap().starts_with('.')).count();
             assert_eq!(partial, 0, "something is left over");
         }
     }
 }
 
-/// Killed while it digests, syncs and renames, at whatever moment that is: there is the old index or
+/// A build is killed at any moment while it digests, syncs and renames. That leaves the old index or
 /// the new one, and the next build works.
 #[test]
 fn a_build_that_is_killed_at_its_end_leaves_no_torn_index() {

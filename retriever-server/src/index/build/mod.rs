@@ -1,5 +1,5 @@
-//! Builds an index from corpus files. Nothing appears under the index's name before everything is
-//! written, checked and synced; a build that fails or is killed leaves what was there before.
+//! Builds an index from corpus files. The index appears under its name only after everything is
+//! written, checked and synced. A build that fails or is killed leaves the old state unchanged.
 
 use std::fs::{self, File};
 use std::io::BufReader;
@@ -20,39 +20,40 @@ use crate::lexical::bm25::{Bm25Parameters, CollectionStatistics};
 use crate::lexical::reader::LexicalReader;
 use crate::lexical::writer::LexicalWriter;
 
-/// Row numbers are 32-bit and tantivy keeps the highest for itself.
+/// The most passages of an index: document numbers stay below tantivy's `TERMINATED`.
 const MAX_PASSAGES: u32 = i32::MAX as u32 - 1;
 
-/// Passages between two progress reports.
+/// The number of passages between two progress reports.
 const PASSAGES_PER_REPORT: u32 = 512;
 
-/// What to build.
+/// The inputs and options of a build.
 #[derive(Clone, Debug)]
 pub struct BuildRequest {
-    /// JSON Lines files, in the order of their passages.
+    /// The JSON Lines files, in the order of their passages.
     pub corpus: Vec<PathBuf>,
-    /// Folder of the index.
+    /// The folder of the index.
     pub index: PathBuf,
-    /// Whether an index of another corpus is replaced.
+    /// `true` to replace an index of another corpus.
     pub force: bool,
-    /// Threads that analyse text.
+    /// The number of threads that analyse text.
     pub threads: usize,
-    /// Whether passages are kept compressed. Those that are stay so.
+    /// `true` to store the passages compressed. Compressed passages stay compressed in any case.
     pub compact: bool,
 }
 
-/// What a build came to.
+/// The outcome of a build.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The index was written.
     Built(Manifest),
-    /// An index of the same corpus was there, and its passages were compressed.
+    /// An index of the same corpus existed, and its passages were compressed.
     Compressed(Manifest),
-    /// An index of the same corpus was there already and was left alone.
+    /// An index of the same corpus existed and was not changed.
     UpToDate(Manifest),
 }
 
-/// Builds an index unless an equal one is there, whose passages may have to be compressed.
+/// Builds an index. An existing index of the same corpus is kept; if requested, its passages are
+/// compressed.
 pub fn build(
     request: &BuildRequest,
     report: &mut dyn FnMut(Progress),
@@ -69,7 +70,7 @@ pub fn build(
     }
     let folder = AtomicDir::create(&request.index)?;
     let corpus = write_passages(request, folder.path(), report)?;
-    // The digest of the passages is that of their lines, compressed or not.
+    // The digest is over the passages' lines, so it does not depend on compression.
     let path = folder.path().join(PASSAGES_FILE);
     let passages = Digest::of_file(&path).map_err(io_error(&path))?;
     if request.compact {
@@ -82,7 +83,7 @@ pub fn build(
     Ok(Outcome::Built(manifest))
 }
 
-/// The manifest of an index that makes a build needless.
+/// Returns the manifest of an existing index of the same corpus, or `None` if a new one must be built.
 fn reusable(request: &BuildRequest) -> Result<Option<Manifest>, IndexError> {
     match Manifest::load(&request.index) {
         Err(IndexError::Missing(_)) => Ok(None),
@@ -101,7 +102,7 @@ fn reusable(request: &BuildRequest) -> Result<Option<Manifest>, IndexError> {
                 Err(IndexError::Differs(request.index.clone()))
             }
         }
-        // An index of another version, or a damaged one: replaced when asked to.
+        // An index of another version, or a damaged one, is replaced on request.
         Err(IndexError::Incompatible { .. } | IndexError::Corrupt { .. }) if request.force => {
             Ok(None)
         }
@@ -109,7 +110,7 @@ fn reusable(request: &BuildRequest) -> Result<Option<Manifest>, IndexError> {
     }
 }
 
-/// Writes passages and postings; returns the corpus files as they were read.
+/// Writes the passages and the postings, and returns the entries of the corpus files it read.
 fn write_passages(
     request: &BuildRequest,
     folder: &Path,
@@ -161,10 +162,11 @@ fn write_passages(
     Ok(corpus)
 }
 
+/// Returns the size of all corpus files together.
 fn total_bytes(corpus: &[PathBuf]) -> Result<u64, IndexError> {
     let mut total = 0;
     for path in corpus {
-        // Opened here as well, so that a missing file is reported before any work is done.
+        // Each file is opened here too, which reports a missing one before any work is done.
         let file = File::open(path).map_err(|error| JsonlError {
             path: path.clone(),
             line: 0,
@@ -175,12 +177,12 @@ fn total_bytes(corpus: &[PathBuf]) -> Result<u64, IndexError> {
     Ok(total)
 }
 
-/// Writes the manifest over all files of the folder.
+/// Writes the manifest, which lists all files of the folder.
 fn seal(folder: &Path, corpus: Vec<FileEntry>, passages: Digest) -> Result<Manifest, IndexError> {
     let statistics = statistics(folder)?;
     let mut files = Vec::new();
     list_files(folder, Path::new(""), &mut files)?;
-    files.sort_by(|one, other| one.path.cmp(&other.path));
+    files.sort_by(|left, right| left.path.cmp(&right.path));
     let manifest = Manifest {
         format: FORMAT,
         writer: concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -197,11 +199,12 @@ fn seal(folder: &Path, corpus: Vec<FileEntry>, passages: Digest) -> Result<Manif
 }
 
 fn statistics(folder: &Path) -> Result<CollectionStatistics, IndexError> {
-    // The constants play no part in what is counted.
+    // The counts do not depend on the constants.
     let parameters = Bm25Parameters::default();
     Ok(LexicalReader::open(&folder.join(LEXICAL_FOLDER), parameters)?.statistics())
 }
 
+/// Adds an entry to `files` for each file in the folder `below` of `folder`, recursively.
 fn list_files(folder: &Path, below: &Path, files: &mut Vec<FileEntry>) -> Result<(), IndexError> {
     let here = folder.join(below);
     for entry in fs::read_dir(&here).map_err(io_error(&here))? {

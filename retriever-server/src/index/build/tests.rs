@@ -27,7 +27,8 @@ fn an_index_is_built_opened_and_found_up_to_date() {
     let folder = tempfile::tempdir().unwrap();
     let request = request(folder.path(), &[OSLO, "", ROME]);
     let mut reports = Vec::new();
-    let Outcome::Built(manifest) = build(&request, &mut |one| reports.push(one)).unwrap() else {
+    let report = &mut |progress| reports.push(progress);
+    let Outcome::Built(manifest) = build(&request, report).unwrap() else {
         panic!("not built");
     };
     assert_eq!(reports.last(), Some(&Progress::Sealing));
@@ -64,7 +65,7 @@ fn another_corpus_replaces_an_index_only_by_force() {
     assert!(matches!(run(&other), Ok(Outcome::Built(manifest)) if manifest.passage_count == 2));
 }
 
-/// A file system that cannot exchange names has a moment at which the old index is set aside.
+/// On a file system that cannot exchange names, the old index is set aside for a moment.
 #[test]
 fn an_index_that_a_killed_build_has_set_aside_is_put_back() {
     let folder = tempfile::tempdir().unwrap();
@@ -77,7 +78,7 @@ fn an_index_that_a_killed_build_has_set_aside_is_put_back() {
 }
 
 #[test]
-fn a_folder_that_is_no_index_is_never_replaced() {
+fn a_folder_that_is_not_an_index_is_never_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let mut request = request(folder.path(), &[OSLO]);
     request.force = true;

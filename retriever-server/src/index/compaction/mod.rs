@@ -1,6 +1,6 @@
-//! Compresses the passages of an index that is there. A copy of the index is made whose other files
-//! are links to the same bytes; once its passages are compressed and compared with the old ones, it
-//! is put in the place of the index in one step.
+//! Compresses the passages of an existing index. It makes a copy of the index whose other files are
+//! hard links, compresses the passages there and compares them with the old ones. Then the copy
+//! replaces the index in one step.
 
 use std::fs;
 use std::path::Path;
@@ -13,28 +13,28 @@ use super::{IndexError, dense, io_error};
 use crate::corpus::compact::{self, COMPACT_FILE, DICTIONARY_FILE};
 use crate::corpus::store::{OFFSETS_FILE, PASSAGES_FILE, PassageStore};
 
-/// Whether the passages of an index are compressed.
+/// Returns `true` if the passages of an index are compressed.
 pub(super) fn is_compact(manifest: &Manifest) -> bool {
     manifest.files.iter().any(|file| file.path == Path::new(COMPACT_FILE))
 }
 
-/// Compresses the passages of the index in the folder `index`, whose manifest is given; returns the
-/// new one. What else the index has stays, its vectors included.
+/// Compresses the passages of the index in the folder `index` and returns the new manifest. The other
+/// files of the index do not change, including its vectors.
 pub(super) fn compress(
     index: &Path,
     manifest: &Manifest,
     report: &mut dyn FnMut(Progress),
 ) -> Result<Manifest, IndexError> {
     let folder = AtomicDir::create(index)?;
-    // Nobody adds vectors to a folder that is about to be replaced.
+    // Nothing may add vectors to a folder that is about to be replaced.
     let _locks = dense::lock_all(index)?;
     let is_of_lines = |path: &Path| [PASSAGES_FILE, OFFSETS_FILE].iter().any(|&name| path == name);
     for entry in manifest.files.iter().filter(|entry| is_of_lines(&entry.path)) {
-        // Damage must not get a digest of its own.
+        // A damaged file must not get a new, valid digest.
         entry.check(&index.join(&entry.path), Verification::Digests)?;
     }
     link_files(index, folder.path())?;
-    // The new manifest must not be written into the bytes of the old one.
+    // The link goes first: the new manifest must not overwrite the bytes of the old one.
     let linked = folder.path().join(MANIFEST_FILE);
     fs::remove_file(&linked).map_err(io_error(&linked))?;
     report(Progress::Compressing);
@@ -48,13 +48,14 @@ pub(super) fn compress(
         let entry = FileEntry::of_file(&path).map_err(io_error(&path))?;
         files.push(FileEntry { path: name.into(), ..entry });
     }
-    files.sort_by(|one, other| one.path.cmp(&other.path));
+    files.sort_by(|left, right| left.path.cmp(&right.path));
     let manifest = Manifest { files, ..manifest.clone() }.write(folder.path())?;
     folder.commit()?;
     Ok(manifest)
 }
 
-/// Gives the files below `from` names below `to`. Where a file system has no links, files are copied.
+/// Links the files below `from` to the same names below `to`, or copies them where the file system has
+/// no hard links.
 fn link_files(from: &Path, to: &Path) -> Result<(), IndexError> {
     for entry in fs::read_dir(from).map_err(io_error(from))? {
         let entry = entry.map_err(io_error(from))?;

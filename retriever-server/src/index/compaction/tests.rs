@@ -1,4 +1,4 @@
-//! An index whose passages are compressed after the fact: the same answers, or the old index.
+//! Compression of the passages of an existing index, which keeps its answers or the old index.
 
 use super::*;
 use crate::index;
@@ -18,7 +18,7 @@ fn request(world: &DenseWorld, compact: bool) -> BuildRequest {
     }
 }
 
-/// Passages, and what a query finds.
+/// Returns all passages and the number of hits of a query.
 fn answers(world: &DenseWorld) -> (Vec<String>, usize) {
     let parameters = Bm25Parameters::default();
     let open = index::open(&world.index, parameters, Verification::Digests).unwrap();
@@ -32,14 +32,14 @@ fn passages_of_an_index_are_compressed_in_place() {
     let world = DenseWorld::of(PASSAGES);
     let (old, before) = (Manifest::load(&world.index).unwrap(), answers(&world));
     let mut reports = Vec::new();
-    let outcome = build(&request(&world, true), &mut |one| reports.push(one)).unwrap();
+    let outcome = build(&request(&world, true), &mut |report| reports.push(report)).unwrap();
     let Outcome::Compressed(manifest) = outcome else { panic!("{outcome:?}") };
     assert_eq!(reports, [Progress::Compressing, Progress::Sealing]);
     assert_eq!(manifest, Manifest::load(&world.index).unwrap());
     assert_eq!((manifest.digest, is_compact(&manifest)), (old.digest, true));
     assert!(!world.index.join(PASSAGES_FILE).try_exists().unwrap());
     assert_eq!(answers(&world), before);
-    // The vectors are still those of these passages.
+    // The vectors still belong to these passages.
     let (source, verification) = (&world.source, Verification::Digests);
     assert!(dense::DenseRows::open(&world.index, source, verification).is_ok());
     for compact in [true, false] {
@@ -52,7 +52,7 @@ fn passages_of_an_index_are_compressed_in_place() {
 fn a_copy_that_was_not_finished_changes_nothing() {
     let world = DenseWorld::of(PASSAGES);
     let (old, before) = (Manifest::load(&world.index).unwrap(), answers(&world));
-    // What a build leaves that is killed while it compresses.
+    // The remains of a build that was killed while it compressed.
     let partial = world.index.with_file_name(".index.partial");
     fs::create_dir(&partial).unwrap();
     link_files(&world.index, &partial).unwrap();
@@ -69,8 +69,8 @@ fn damaged_passages_are_not_compressed() {
     let world = DenseWorld::of(PASSAGES);
     let path = world.index.join(PASSAGES_FILE);
     let mut bytes = fs::read(&path).unwrap();
-    let place = bytes.len() / 2;
-    bytes[place] ^= 1;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
     fs::write(&path, bytes).unwrap();
     let error = build(&request(&world, true), &mut |_| {}).unwrap_err().to_string();
     assert!(error.contains("passages.jsonl is corrupt: SHA-256"), "{error}");

@@ -11,7 +11,7 @@ use crate::index::fixture::IndexWorld;
 
 pub(super) const DIMENSION: usize = 16;
 
-/// Makes vectors of length 1 that depend on the text alone.
+/// An encoder whose vectors have length 1 and depend on the text alone.
 struct Hashing;
 
 impl PassageEncoder for Hashing {
@@ -24,11 +24,11 @@ pub(super) fn vector(text: &str) -> Vec<f32> {
     let mut state = text.bytes().fold(0, |hash, byte| splitmix::finalise(hash ^ u64::from(byte)));
     let draw = |_| splitmix::unit(splitmix::next(&mut state)) as f32 - 0.5;
     let numbers: Vec<f32> = (0..DIMENSION).map(draw).collect();
-    let length = numbers.iter().map(|one| one * one).sum::<f32>().sqrt();
-    numbers.iter().map(|one| one / length).collect()
+    let length = numbers.iter().map(|number| number * number).sum::<f32>().sqrt();
+    numbers.iter().map(|number| number / length).collect()
 }
 
-/// An index whose vectors are there.
+/// An index with vectors.
 pub(in crate::index) struct DenseWorld {
     world: IndexWorld,
     pub(in crate::index) index: PathBuf,

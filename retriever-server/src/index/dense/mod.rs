@@ -1,16 +1,17 @@
-//! The vectors of an index's passages, for the dense back end: a folder inside the index folder.
+//! The vectors of an index's passages, in a folder inside the index folder. The dense back end
+//! searches them.
 //!
 //! ```text
-//! dense/manifest.json   which passages, which encoder, how many numbers, sizes and SHA-256
-//! dense/vectors.f32     a row of little-endian 32-bit floats a passage, in corpus order
-//! dense/vectors.f16     the same in fewer bits, where asked for; also .i8
-//! dense/vectors.hnsw    a graph over them, where asked for
-//! dense/vectors.f32.usearch  a graph of the library usearch with its own rows, also f16 and i8
+//! dense/manifest.json   passages, encoder, dimension, and the size and SHA-256 of every other file
+//! dense/vectors.f32     a row of little-endian 32-bit floats per passage, in corpus order
+//! dense/vectors.f16     the same rows in fewer bits, if requested; also .i8
+//! dense/vectors.hnsw    a graph over the rows, if requested
+//! dense/vectors.f32.usearch  a graph of the library usearch with rows of its own; also f16 and i8
 //! ```
 //!
-//! The folder is complete or absent. What a build that was killed has encoded stays under another
-//! name, and the next build of the same goes on from there. What is made of the vectors comes
-//! later, file by file: each is in the manifest, or does not count.
+//! The folder is complete or absent. The vectors of a killed build stay under another name, and the
+//! next build with the same source resumes there. Files derived from the vectors are added later, one
+//! by one, and count only once they are in the manifest.
 
 pub mod ann;
 pub mod build;
@@ -37,30 +38,31 @@ use crate::encode::Encoder;
 use crate::encode::settings::Settings;
 use crate::vector::{RowFormat, Rows};
 
-/// Folder of the vectors inside an index.
+/// The name of the folder of the vectors inside an index.
 pub const DENSE_FOLDER: &str = "dense";
 const MANIFEST_FILE: &str = "manifest.json";
 const VECTORS_FILE: &str = "vectors.f32";
-/// Version of the layout. Raise it with every change that old readers misread.
+/// The version of the folder's layout. Raise it with every change that old readers would misread.
 const FORMAT: u32 = 1;
 
-/// What vectors were made from: only equal ones can go on from each other, or be asked together.
+/// The origin of vectors: an index and an encoder. A build resumes another, and queries search
+/// vectors, only if the origins are equal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
-    /// Version of the layout.
+    /// The version of the layout.
     pub format: u32,
-    /// Digest of the index whose passages they are.
+    /// The digest of the index with the passages.
     pub index: Digest,
-    /// Passages, and so rows.
+    /// The number of passages, which is the number of rows.
     pub passage_count: u64,
-    /// Digest of the encoder: model, tokenizer and settings.
+    /// The digest of the encoder's model, tokenizer and settings.
     pub encoder: Digest,
-    /// Numbers a row.
+    /// The number of components of a row.
     pub dimension: u64,
 }
 
 impl Source {
-    /// What vectors of the index's passages by `encoder` are made from.
+    /// Returns the source of the vectors that `encoder` makes of the index's passages.
     pub fn of(index: &Manifest, encoder: &Encoder) -> Result<Self, IndexError> {
         let digest = encoder_digest(encoder.settings())?;
         Ok(Self::new(index, digest, encoder.dimension()))
@@ -77,8 +79,8 @@ impl Source {
     }
 }
 
-/// The digest of everything that makes a passage's vector. What concerns queries alone may change
-/// without new vectors.
+/// Returns the digest of everything that determines a passage's vector. Settings for queries do not
+/// count: they may change without new vectors.
 fn encoder_digest(settings: &Settings) -> Result<Digest, IndexError> {
     let Settings { pooling, normalize, passage_prefix, max_passage_tokens, .. } = settings;
     let digest = |path: &Path| Digest::of_file(path).map_err(io_error(path));
@@ -89,28 +91,28 @@ fn encoder_digest(settings: &Settings) -> Result<Digest, IndexError> {
     Ok(Digest::of_bytes(text.as_bytes()))
 }
 
-/// What the folder says of itself.
+/// The description of the folder of vectors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DenseManifest {
-    /// What the vectors were made from.
+    /// The origin of the vectors.
     #[serde(flatten)]
     pub source: Source,
-    /// Program and version that wrote them.
+    /// The program that wrote them, and its version.
     pub writer: String,
-    /// Folder of the encoder as it was given.
+    /// The path of the encoder's folder as the user gave it.
     pub model: PathBuf,
     /// The file of the vectors.
     pub vectors: FileEntry,
-    /// The vectors in other formats.
+    /// The files of the vectors in other formats.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub formats: Vec<FormatEntry>,
-    /// Graphs over the vectors.
+    /// The graphs over the vectors.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub graphs: Vec<GraphEntry>,
 }
 
 impl DenseManifest {
-    /// The manifest of the vectors in the index folder `index`, if there are any.
+    /// Loads the manifest of the vectors in the index folder `index`; returns `None` if there are none.
     pub fn load(index: &Path) -> Result<Option<Self>, IndexError> {
         let folder = index.join(DENSE_FOLDER);
         let path = folder.join(MANIFEST_FILE);
@@ -127,7 +129,7 @@ impl DenseManifest {
         if manifest.source.format != FORMAT {
             return Err(IndexError::Incompatible {
                 path,
-                what: "format",
+                property: "format",
                 found: manifest.source.format.to_string(),
                 expected: FORMAT.to_string(),
             });
@@ -135,7 +137,7 @@ impl DenseManifest {
         Ok(Some(manifest))
     }
 
-    /// Replaces the manifest in the index folder `index`.
+    /// Writes the manifest to the index folder `index`.
     fn save(&self, index: &Path) -> Result<(), IndexError> {
         let path = index.join(DENSE_FOLDER).join(MANIFEST_FILE);
         let text =
@@ -143,8 +145,8 @@ impl DenseManifest {
         Ok(atomic_file::write(&path, &text)?)
     }
 
-    /// The manifest, which must be that of vectors of `source`.
-    fn of(index: &Path, source: &Source) -> Result<Self, IndexError> {
+    /// Loads the manifest and checks that its vectors come from `source`.
+    fn load_for(index: &Path, source: &Source) -> Result<Self, IndexError> {
         let manifest = Self::load(index)?.ok_or_else(|| IndexError::NoVectors(index.to_owned()))?;
         if manifest.source == *source {
             Ok(manifest)
@@ -155,28 +157,29 @@ impl DenseManifest {
     }
 }
 
-/// Vectors in memory that is the page cache's.
+/// The vectors of an index, mapped into memory.
 #[derive(Debug)]
 pub struct DenseRows {
     exact: MappedRows,
-    /// What is searched instead, and the hits of which are scored again by `exact`.
+    /// The rows in another format. If there are any, searches read these, and the hits are scored
+    /// again by `exact`.
     coarse: Option<MappedRows>,
 }
 
 impl DenseRows {
-    /// Maps the vectors in the index folder `index`, which must be those of `source`.
+    /// Maps the vectors in the index folder `index`, which must come from `source`.
     pub fn open(
         index: &Path,
         source: &Source,
         verification: Verification,
     ) -> Result<Self, IndexError> {
-        let manifest = DenseManifest::of(index, source)?;
+        let manifest = DenseManifest::load_for(index, source)?;
         let exact =
-            MappedRows::open(index, source, (RowFormat::F32, &manifest.vectors), verification)?;
+            MappedRows::open(index, source, RowFormat::F32, &manifest.vectors, verification)?;
         Ok(Self { exact, coarse: None })
     }
 
-    /// Also maps the vectors in `format`, to be searched instead.
+    /// Also maps the vectors in `format`, which searches then read.
     pub fn with_format(
         mut self,
         index: &Path,
@@ -185,45 +188,45 @@ impl DenseRows {
         verification: Verification,
     ) -> Result<Self, IndexError> {
         if format != RowFormat::F32 {
-            let manifest = DenseManifest::of(index, source)?;
-            let entry = manifest.formats.iter().find(|one| one.format == format);
+            let manifest = DenseManifest::load_for(index, source)?;
+            let entry = manifest.formats.iter().find(|entry| entry.format == format);
             let entry = entry.ok_or_else(|| IndexError::NoFormat {
                 index: index.to_owned(),
                 format: format.name(),
             })?;
-            let rows = (format, &entry.file);
-            self.coarse = Some(MappedRows::open(index, source, rows, verification)?);
+            let coarse = MappedRows::open(index, source, format, &entry.file, verification)?;
+            self.coarse = Some(coarse);
         }
         Ok(self)
     }
 
-    /// The rows as they were made.
+    /// Returns the rows as the encoder made them.
     pub fn rows(&self) -> Result<Rows<'_>, IndexError> {
         self.exact.rows()
     }
 
-    /// Whether other rows are searched than those that were made.
+    /// Returns `true` if searches read rows in another format.
     pub fn has_coarse(&self) -> bool {
         self.coarse.is_some()
     }
 
-    /// The rows that are searched: those of [`DenseRows::with_format`], else the same.
+    /// Returns the rows that searches read: those of [`DenseRows::with_format`], or the exact ones.
     pub fn searched(&self) -> Result<Rows<'_>, IndexError> {
         self.coarse.as_ref().unwrap_or(&self.exact).rows()
     }
 
-    /// The format of the rows that are searched.
+    /// Returns the format of the rows that searches read.
     pub fn searched_format(&self) -> RowFormat {
         self.coarse.as_ref().unwrap_or(&self.exact).format
     }
 
-    /// Numbers a row.
+    /// Returns the number of components of a row.
     pub fn dimension(&self) -> usize {
         self.exact.dimension
     }
 }
 
-/// Rows of one format.
+/// The rows in one format.
 #[derive(Debug)]
 struct MappedRows {
     bytes: OwnedBytes,
@@ -236,7 +239,8 @@ impl MappedRows {
     fn open(
         index: &Path,
         source: &Source,
-        (format, entry): (RowFormat, &FileEntry),
+        format: RowFormat,
+        entry: &FileEntry,
         verification: Verification,
     ) -> Result<Self, IndexError> {
         let path = index.join(DENSE_FOLDER).join(rows_file(format));
@@ -259,7 +263,7 @@ impl MappedRows {
     }
 }
 
-/// Name of the file of rows in a format.
+/// Returns the name of the file of rows in a format.
 fn rows_file(format: RowFormat) -> String {
     format!("vectors.{}", format.name())
 }
@@ -273,19 +277,19 @@ fn map(path: &Path) -> Result<OwnedBytes, IndexError> {
     file.read_bytes().map_err(io_error(path))
 }
 
-/// Keeps others from adding files to the vectors of `index` until it is closed.
+/// Locks the vectors of `index`. Nobody else can add files to them until the result is closed.
 fn lock(index: &Path) -> Result<File, IndexError> {
     lock_folder(&index.join(DENSE_FOLDER), index)
 }
 
-/// Keeps others from writing vectors of `index`, complete or not, until it is closed.
+/// Locks the vectors of `index`, complete or not. Nobody else can write any until the result is closed.
 pub(super) fn lock_all(index: &Path) -> Result<Vec<File>, IndexError> {
     let folders = [DENSE_FOLDER, build::PARTIAL_FOLDER].map(|name| index.join(name));
-    let there = folders.iter().filter(|folder| folder.is_dir());
-    there.map(|folder| lock_folder(folder, index)).collect()
+    let existing = folders.iter().filter(|folder| folder.is_dir());
+    existing.map(|folder| lock_folder(folder, index)).collect()
 }
 
-/// Locks a folder in which vectors of `index` are written.
+/// Locks a folder of vectors of `index`, complete or not.
 fn lock_folder(folder: &Path, index: &Path) -> Result<File, IndexError> {
     let lock = File::open(folder).map_err(io_error(folder))?;
     match lock.try_lock() {
@@ -295,7 +299,8 @@ fn lock_folder(folder: &Path, index: &Path) -> Result<File, IndexError> {
     }
 }
 
-fn remove_if_there(removed: io::Result<()>) -> io::Result<()> {
+/// Turns the error of removing a file that does not exist into success.
+fn ignore_missing(removed: io::Result<()>) -> io::Result<()> {
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,

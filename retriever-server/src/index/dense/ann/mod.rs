@@ -1,10 +1,10 @@
-//! A graph over the vectors, for approximate search: built row by row, written from time to time,
-//! and measured against the exact scan once it is whole.
+//! Graphs over the vectors, for approximate search. A build adds row by row, saves the incomplete
+//! graph from time to time and compares the complete one with the exact scan.
 //!
-//! The graph has no rows of its own, so that one serves the vectors in every format. While it is
-//! built it takes about 145 bytes a row beside the vectors, which are mapped; a search takes that
-//! much of the page cache, and a bit a row for every search at once. One of the library usearch
-//! (`usearch`) brings its own rows instead.
+//! This program's graph has no rows of its own, so one graph serves the vectors in every format.
+//! While it is built it takes about 145 bytes per row in addition to the mapped vectors. A search
+//! needs as much of the page cache, and one bit per row for each concurrent search. A graph of the
+//! library usearch (`usearch`) has rows of its own instead.
 
 pub mod usearch;
 
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{DENSE_FOLDER, DenseManifest, DenseRows, Source, lock, remove_if_there};
+use super::{DENSE_FOLDER, DenseManifest, DenseRows, Source, ignore_missing, lock};
 use crate::index::manifest::{FileEntry, Verification};
 use crate::index::progress::Progress;
 use crate::index::{IndexError, io_error};
@@ -23,73 +23,84 @@ use crate::query::Hit;
 use crate::vector::hnsw::{BuildSettings, Builder, GraphFile, GraphSearchSize};
 use crate::vector::{self, Metric, RowFormat, Rows, Scorer};
 
-/// What graphs are built with: M and efConstruction as faiss's users set them, for about 16 links
-/// a row above the lowest level and 32 on it.
+/// The settings of every build. M and efConstruction are usual values for faiss: about 16 links per
+/// row above the lowest level and 32 on it.
 pub const SETTINGS: BuildSettings = BuildSettings { links: 16, ef: 128, seed: 1 };
 
 const GRAPH_FILE: &str = "vectors.hnsw";
-/// Where a graph grows before it is complete.
+/// The name of an incomplete graph.
 const PARTIAL_FILE: &str = ".vectors.hnsw.partial";
-/// Where a file stands while it is written.
+/// The name of a file while it is written.
 const NEW_FILE: &str = ".vectors.hnsw.new";
 
-/// How often an incomplete graph is written, which bounds what a kill costs.
+/// The intervals at which an incomplete graph is saved. They bound the work that a kill costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Saving {
-    /// Shortest time from one writing to the next.
+    /// The shortest time from one save to the next.
     pub interval: Duration,
-    /// Least work between two writings, as a multiple of the time that a writing takes.
+    /// The least work between two saves, as a multiple of the time that a save takes.
     pub work: u32,
 }
 
-/// At most half a minute of work is lost while a graph is small, and writing is a twentieth of it
-/// once it is large.
+/// The default intervals. A kill costs at most half a minute of work while a graph is small; once it
+/// is large, saving takes a twentieth of the time.
 pub const SAVING: Saving = Saving { interval: Duration::from_secs(30), work: 20 };
 
-/// Rows that are asked when a graph is measured.
+/// The resources that a build of a graph uses.
+#[derive(Clone, Copy, Debug)]
+pub struct BuildEffort {
+    /// The number of threads that add rows.
+    pub threads: usize,
+    /// The intervals at which the incomplete graph is saved.
+    pub saving: Saving,
+}
+
+/// The number of rows with which a graph is measured.
 const SAMPLE_ROWS: usize = 200;
-/// Nearest rows that a measured search has to find.
+/// The number of nearest rows that a measured search should find.
 const SAMPLE_TOP_K: usize = 10;
-/// Rows in sight when a graph is measured.
+/// The candidate list sizes (ef) at which a graph is measured.
 const SAMPLE_EFS: [usize; 5] = [16, 32, 64, 128, 256];
 
 /// A graph over the vectors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GraphEntry {
-    /// What kind of graph it is.
+    /// The kind of graph.
     pub kind: GraphKind,
-    /// Most links of a row above the lowest level, half of those on it: M.
+    /// The most links of a row above the lowest level, and half of the most on it: M.
     pub links: usize,
-    /// Rows in sight while it was built: efConstruction.
+    /// The size of the candidate list during the build: efConstruction.
     pub ef_construction: usize,
-    /// Format of the rows that it was built over.
+    /// The format of the rows from which it was built.
     pub format: RowFormat,
     /// The file of the graph.
     pub file: FileEntry,
-    /// The share of the ten nearest that searches for rows of the index find, themselves left out.
+    /// The recall of searches whose queries are rows of the index: the share of the ten nearest other
+    /// rows that they find.
     pub recall_at_10: Vec<MeasuredRecall>,
 }
 
 impl GraphEntry {
-    /// What was measured, as text.
+    /// Returns the measured recalls as text.
     pub fn recalls(&self) -> String {
-        let one = |one: &MeasuredRecall| format!("{:.4} at ef {}", one.recall, one.ef);
-        self.recall_at_10.iter().map(one).collect::<Vec<_>>().join(", ")
+        let text =
+            |measured: &MeasuredRecall| format!("{:.4} at ef {}", measured.recall, measured.ef);
+        self.recall_at_10.iter().map(text).collect::<Vec<_>>().join(", ")
     }
 }
 
-/// Kinds of graphs.
+/// The kind of a graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GraphKind {
-    /// Hierarchical navigable small worlds, of this program.
+    /// This program's hierarchical navigable small world graph.
     Hnsw,
-    /// The same, of the library usearch.
+    /// The same kind of graph, from the library usearch.
     Usearch,
 }
 
 impl GraphKind {
-    /// Name in configuration and manifests.
+    /// Returns the name of the kind in configuration and manifests.
     pub fn name(self) -> &'static str {
         match self {
             Self::Hnsw => "hnsw",
@@ -97,12 +108,13 @@ impl GraphKind {
         }
     }
 
-    /// The kind of that name.
+    /// Returns the kind with this name.
     pub fn parse(name: &str) -> Option<Self> {
         [Self::Hnsw, Self::Usearch].into_iter().find(|kind| kind.name() == name)
     }
 
-    /// Format of the rows that such a graph is built over, where `searched` ones are asked for.
+    /// Returns the format of the rows from which a graph of this kind is built, if searches should read
+    /// rows in the format `searched`.
     pub(crate) fn format(self, searched: RowFormat) -> RowFormat {
         match self {
             Self::Hnsw => RowFormat::F32,
@@ -111,39 +123,41 @@ impl GraphKind {
     }
 }
 
-/// What a search with so many rows in sight finds.
+/// The recall of searches with a given size of the candidate list.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MeasuredRecall {
-    /// Rows in sight.
+    /// The size of the candidate list.
     pub ef: usize,
-    /// The share that is found, 0 to 1.
+    /// The share of the nearest rows that searches find, 0 to 1.
     pub recall: f64,
 }
 
-/// Whether there is a graph of that kind over the vectors of `source`, to search them in `format`.
-pub fn is_there(
+/// Returns `true` if the index has a graph of this kind over the vectors of `source`, for searches in
+/// `format`.
+pub fn exists(
     index: &Path,
     source: &Source,
     kind: GraphKind,
     format: RowFormat,
 ) -> Result<bool, IndexError> {
-    let manifest = DenseManifest::of(index, source)?;
+    let manifest = DenseManifest::load_for(index, source)?;
     Ok(find(&manifest, kind, format).is_some())
 }
 
 fn find(manifest: &DenseManifest, kind: GraphKind, searched: RowFormat) -> Option<&GraphEntry> {
     let format = kind.format(searched);
-    manifest.graphs.iter().find(|one| (one.kind, one.format) == (kind, format))
+    manifest.graphs.iter().find(|entry| (entry.kind, entry.format) == (kind, format))
 }
 
-/// The entry of a graph, whose file is as the entry says.
+/// Returns the entry and the path of a graph after it has compared the file with the entry.
 fn checked(
     index: &Path,
     source: &Source,
-    (kind, format): (GraphKind, RowFormat),
+    kind: GraphKind,
+    format: RowFormat,
     verification: Verification,
 ) -> Result<(GraphEntry, PathBuf), IndexError> {
-    let manifest = DenseManifest::of(index, source)?;
+    let manifest = DenseManifest::load_for(index, source)?;
     let entry = find(&manifest, kind, format).cloned().ok_or_else(|| IndexError::NoGraph {
         index: index.to_owned(),
         kind: kind.name(),
@@ -161,56 +175,55 @@ fn checked(
     Ok((entry, path))
 }
 
-/// Adds a graph to the manifest, in the place of one like it.
+/// Adds a graph to the manifest, where it replaces a graph of the same kind and format.
 fn record(index: &Path, source: &Source, entry: &GraphEntry) -> Result<(), IndexError> {
-    let mut manifest = DenseManifest::of(index, source)?;
-    manifest.graphs.retain(|one| (one.kind, one.format) != (entry.kind, entry.format));
+    let mut manifest = DenseManifest::load_for(index, source)?;
+    manifest.graphs.retain(|other| (other.kind, other.format) != (entry.kind, entry.format));
     manifest.graphs.push(entry.clone());
     manifest.save(index)
 }
 
-/// Opens the graph of this program over the vectors of `source`.
+/// Opens this program's graph over the vectors of `source`.
 pub fn open(
     index: &Path,
     source: &Source,
     verification: Verification,
 ) -> Result<(GraphEntry, GraphFile), IndexError> {
-    let asked = (GraphKind::Hnsw, RowFormat::F32);
-    let (entry, path) = checked(index, source, asked, verification)?;
+    let (entry, path) = checked(index, source, GraphKind::Hnsw, RowFormat::F32, verification)?;
     let corrupt = |reason| IndexError::Corrupt { path: path.clone(), reason };
     let file = GraphFile::open(&path, verification == Verification::Digests)
         .map_err(|fault| corrupt(fault.to_string()))?;
-    let found = [file.rows(), file.inserted()].map(u64::from);
-    if found != [source.passage_count; 2] {
-        let [rows, inserted] = found;
-        let expected = source.passage_count;
+    let (rows, inserted) = (u64::from(file.rows()), u64::from(file.inserted()));
+    let expected = source.passage_count;
+    if (rows, inserted) != (expected, expected) {
         return Err(corrupt(format!("{inserted} of {rows} rows linked, expected {expected}")));
     }
     Ok((entry, file))
 }
 
-/// Builds the graph of that kind, or goes on where an earlier build was killed; one of usearch with
-/// rows in `format`.
+/// Builds the graph of this kind, or resumes a killed build. A graph of usearch gets rows in `format`.
 pub fn build_kind(
     index: &Path,
     source: &Source,
-    (kind, format): (GraphKind, RowFormat),
-    work: (usize, Saving),
+    kind: GraphKind,
+    format: RowFormat,
+    effort: BuildEffort,
     report: &mut dyn FnMut(Progress),
 ) -> Result<GraphEntry, IndexError> {
     match kind {
-        GraphKind::Hnsw => build(index, source, work, report),
-        GraphKind::Usearch => usearch::build(index, source, format, work, report),
+        GraphKind::Hnsw => build(index, source, effort, report),
+        GraphKind::Usearch => usearch::build(index, source, format, effort, report),
     }
 }
 
-/// Builds the graph of this program over the vectors of `source`, or goes on where an earlier build was killed.
+/// Builds this program's graph over the vectors of `source`, or resumes a killed build.
 pub fn build(
     index: &Path,
     source: &Source,
-    (threads, saving): (usize, Saving),
+    effort: BuildEffort,
     report: &mut dyn FnMut(Progress),
 ) -> Result<GraphEntry, IndexError> {
+    let BuildEffort { threads, saving } = effort;
     let _lock = lock(index)?;
     let vectors = DenseRows::open(index, source, Verification::Sizes)?;
     let rows = vectors.rows()?;
@@ -247,17 +260,17 @@ pub fn build(
             let scorer = Scorer::new(rows, Metric::InnerProduct);
             let size = GraphSearchSize { top_k: SAMPLE_TOP_K + 1, ef };
             let hits = graph.search(&scorer, query, size, &|| false);
-            hits.unwrap_or_default()
-        }),
+            Ok(hits.expect("nothing stops this search"))
+        })?,
     };
     record(index, source, &entry)?;
     let partial = folder.join(PARTIAL_FILE);
-    remove_if_there(fs::remove_file(&partial)).map_err(io_error(&partial))?;
+    ignore_missing(fs::remove_file(&partial)).map_err(io_error(&partial))?;
     Ok(entry)
 }
 
-/// Goes on from an incomplete graph, if there is a sound one of the same settings. It belongs to
-/// these vectors, as new ones come with a new folder.
+/// Resumes from the incomplete graph if it is sound and has the same settings, else starts a new one.
+/// The graph belongs to these vectors, because new vectors come in a new folder.
 fn start<'a>(folder: &Path, rows: Rows<'a>, threads: usize) -> Builder<'a> {
     let scorer = Scorer::new(rows, Metric::InnerProduct);
     let partial = GraphFile::open(&folder.join(PARTIAL_FILE), true).ok();
@@ -266,16 +279,16 @@ fn start<'a>(folder: &Path, rows: Rows<'a>, threads: usize) -> Builder<'a> {
         .unwrap_or_else(|| Builder::new(scorer, SETTINGS, threads))
 }
 
-/// Writes the graph as it is under a name, in one step.
+/// Writes the graph to the file `name` in one step.
 fn save(folder: &Path, name: &str, builder: &Builder<'_>) -> Result<FileEntry, IndexError> {
-    place(folder, name, |new| {
+    replace_file(folder, name, |new| {
         let mut file = BufWriter::new(File::create(new).map_err(io_error(new))?);
         builder.write(&mut file).and_then(|()| file.flush()).map_err(io_error(new))
     })
 }
 
-/// Has a file written beside, and puts it in its place in one step.
-fn place(
+/// Lets `write` write a file under a temporary name, and renames it to `name` in one step.
+fn replace_file(
     folder: &Path,
     name: &str,
     write: impl FnOnce(&Path) -> Result<(), IndexError>,
@@ -289,36 +302,36 @@ fn place(
     Ok(FileEntry { path: PathBuf::from(name), ..entry })
 }
 
-/// Asks for rows spread over the index, each of which finds itself, and counts what else they
-/// find. `search` is given a row and how many to keep in sight.
+/// Measures recall with queries that are rows spread over the index. Each query finds its own row,
+/// which does not count. `search` gets the query and ef.
 fn measure(
     rows: &Rows<'_>,
     threads: usize,
-    mut search: impl FnMut(&[f32], usize) -> Vec<Hit>,
-) -> Vec<MeasuredRecall> {
+    mut search: impl FnMut(&[f32], usize) -> Result<Vec<Hit>, IndexError>,
+) -> Result<Vec<MeasuredRecall>, IndexError> {
     let step = rows.count().div_ceil(SAMPLE_ROWS).max(1);
     let sample: Vec<usize> = (0..rows.count()).step_by(step).collect();
     let mut queries = vec![0.0; sample.len() * rows.dimension()];
     for (&row, query) in sample.iter().zip(queries.chunks_mut(rows.dimension())) {
         rows.read_row(row, query);
     }
-    let exact = vector::top_k(rows, &queries, SAMPLE_TOP_K + 1, threads, &|| false);
-    let exact = exact.unwrap_or_default();
+    let exact = vector::top_k(rows, &queries, SAMPLE_TOP_K + 1, threads, &|| false)
+        .expect("nothing stops this search");
     let measure = |ef| {
-        let (mut found, mut expected) = (0usize, 0usize);
-        for (place, query) in queries.chunks(rows.dimension()).enumerate() {
-            let hits = search(query, ef);
-            let others = exact[place].iter().filter(|one| one.row as usize != sample[place]);
+        let (mut matches, mut expected) = (0usize, 0usize);
+        for ((query, nearest), &row) in queries.chunks(rows.dimension()).zip(&exact).zip(&sample) {
+            let hits = search(query, ef)?;
+            let others = nearest.iter().filter(|hit| hit.row as usize != row);
             for other in others.take(SAMPLE_TOP_K) {
                 expected += 1;
-                found += usize::from(hits.iter().any(|hit| hit.row == other.row));
+                matches += usize::from(hits.iter().any(|hit| hit.row == other.row));
             }
         }
-        // As many digits as the sample is good for.
-        let recall = (1e4 * found as f64 / expected.max(1) as f64).round() / 1e4;
-        MeasuredRecall { ef, recall }
+        // The sample does not support more digits.
+        let recall = (1e4 * matches as f64 / expected.max(1) as f64).round() / 1e4;
+        Ok(MeasuredRecall { ef, recall })
     };
-    SAMPLE_EFS.map(measure).to_vec()
+    SAMPLE_EFS.into_iter().map(measure).collect()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Graphs in an index: built, interrupted, damaged.
+//! Building, interruption and damage of graphs in an index.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,14 +8,14 @@ use crate::index::dense::fixture::{DenseWorld, vector};
 use crate::index::dense::formats;
 
 const KIND: GraphKind = GraphKind::Hnsw;
-/// After every batch.
+/// Saves after every batch.
 const OFTEN: Saving = Saving { interval: Duration::ZERO, work: 0 };
 
 fn build_all(world: &DenseWorld, threads: usize) -> (GraphEntry, Vec<Progress>) {
     let reports = RefCell::new(Vec::new());
-    let work = (threads, OFTEN);
+    let effort = BuildEffort { threads, saving: OFTEN };
     let mut report = |progress| reports.borrow_mut().push(progress);
-    let entry = build(&world.index, &world.source, work, &mut report).unwrap();
+    let entry = build(&world.index, &world.source, effort, &mut report).unwrap();
     (entry, reports.into_inner())
 }
 
@@ -26,18 +26,18 @@ fn open_graph(world: &DenseWorld) -> Result<(GraphEntry, GraphFile), IndexError>
 #[test]
 fn a_graph_is_built_measured_and_searched() {
     let world = DenseWorld::of(900);
-    assert!(!is_there(&world.index, &world.source, KIND, RowFormat::I8).unwrap());
+    assert!(!exists(&world.index, &world.source, KIND, RowFormat::I8).unwrap());
     let message = open_graph(&world).unwrap_err().to_string();
     assert!(message.contains("no hnsw graph") && message.contains("--backend ann"), "{message}");
     let (entry, reports) = build_all(&world, 2);
-    assert!(is_there(&world.index, &world.source, KIND, RowFormat::I8).unwrap());
+    assert!(exists(&world.index, &world.source, KIND, RowFormat::I8).unwrap());
     let last = Progress::Rows { what: "linked", rows: 900, of: 900, done_before: 0 };
     assert!(reports.ends_with(&[last, Progress::Sealing]), "{reports:?}");
     assert_eq!(world.names(), ["manifest.json", "vectors.f32", "vectors.hnsw"]);
 
-    let (found, graph) = open_graph(&world).unwrap();
-    assert_eq!(found, entry);
-    let recalls: Vec<f64> = entry.recall_at_10.iter().map(|one| one.recall).collect();
+    let (opened, graph) = open_graph(&world).unwrap();
+    assert_eq!(opened, entry);
+    let recalls: Vec<f64> = entry.recall_at_10.iter().map(|measured| measured.recall).collect();
     assert!(recalls.is_sorted() && recalls[0] > 0.3 && recalls[4] > 0.95, "{recalls:?}");
     let rows = DenseRows::open(&world.index, &world.source, Verification::Sizes).unwrap();
     let scorer = Scorer::new(rows.rows().unwrap(), Metric::InnerProduct);
@@ -47,7 +47,7 @@ fn a_graph_is_built_measured_and_searched() {
 }
 
 #[test]
-fn a_killed_build_goes_on_to_the_same_graph() {
+fn a_killed_build_resumes_and_ends_with_the_same_graph() {
     let whole = DenseWorld::of(700);
     build_all(&whole, 1);
     let expected = fs::read(whole.file(GRAPH_FILE)).unwrap();
@@ -55,16 +55,16 @@ fn a_killed_build_goes_on_to_the_same_graph() {
         let world = DenseWorld::of(700);
         let mut report = |progress| {
             if let Progress::Rows { rows, .. } = progress {
-                assert!(rows < killed_at, "killed, as the test wants");
+                assert!(rows < killed_at, "killed by the test");
             }
         };
-        let work = (2, OFTEN);
+        let effort = BuildEffort { threads: 2, saving: OFTEN };
         let killed = catch_unwind(AssertUnwindSafe(|| {
-            build(&world.index, &world.source, work, &mut report)
+            build(&world.index, &world.source, effort, &mut report)
         }));
         assert!(killed.is_err());
-        assert!(!is_there(&world.index, &world.source, KIND, RowFormat::I8).unwrap());
-        // What a kill in the middle of a writing leaves.
+        assert!(!exists(&world.index, &world.source, KIND, RowFormat::I8).unwrap());
+        // The remains of a kill in the middle of a save.
         fs::write(world.file(NEW_FILE), &expected[..1000]).unwrap();
         let (_, reports) = build_all(&world, 2);
         let Progress::Rows { done_before, .. } = reports[0] else { panic!("{reports:?}") };
@@ -75,12 +75,12 @@ fn a_killed_build_goes_on_to_the_same_graph() {
 }
 
 #[test]
-fn what_was_left_is_not_used_if_it_is_damaged_or_foreign() {
+fn no_build_resumes_from_a_damaged_or_foreign_graph() {
     let whole = DenseWorld::of(300);
     build_all(&whole, 1);
     let expected = fs::read(whole.file(GRAPH_FILE)).unwrap();
     let mut foreign = expected.clone();
-    // Another seed, whose levels are others.
+    // Another seed draws other levels.
     foreign[16] ^= 1;
     for left in [&expected[..expected.len() - 3], &foreign[..], b"RSnw", b""] {
         let world = DenseWorld::of(300);
@@ -113,8 +113,8 @@ fn damaged_graphs_are_refused_by_name() {
     ));
 }
 
-/// The manifest of the vectors has no seal: each thing in it that decides what is read is compared
-/// with the index, the encoder or the bytes of a file. The rest is for people.
+/// The manifest of the vectors has no seal. Every value in it that determines which bytes are read is
+/// compared with the index, the encoder or a file. The rest only informs people.
 #[test]
 fn no_byte_of_the_manifest_leads_to_other_vectors() {
     let world = DenseWorld::of(20);
@@ -138,16 +138,16 @@ fn no_byte_of_the_manifest_leads_to_other_vectors() {
     let path = world.file("manifest.json");
     let whole = fs::read(&path).unwrap();
     let mut refused = 0;
-    for place in 0..whole.len() {
+    for offset in 0..whole.len() {
         let mut flipped = whole.clone();
-        flipped[place] ^= 1 << (place % 8);
+        flipped[offset] ^= 1 << (offset % 8);
         fs::write(&path, flipped).unwrap();
         match read() {
-            Ok(found) => assert!(found == expected, "byte {place}"),
+            Ok(values) => assert!(values == expected, "byte {offset}"),
             Err(error) => {
                 let error = error.to_string();
                 let names_it = ["manifest.json", "vectors", "dense", "graph"];
-                assert!(names_it.iter().any(|name| error.contains(name)), "{place}: {error}");
+                assert!(names_it.iter().any(|name| error.contains(name)), "{offset}: {error}");
                 refused += 1;
             }
         }
@@ -157,10 +157,10 @@ fn no_byte_of_the_manifest_leads_to_other_vectors() {
 }
 
 #[test]
-fn two_builds_at_once_are_refused() {
+fn two_concurrent_builds_are_refused() {
     let world = DenseWorld::of(20);
     let _held = lock(&world.index).unwrap();
-    let work = (1, OFTEN);
-    let busy = build(&world.index, &world.source, work, &mut |_| {});
+    let effort = BuildEffort { threads: 1, saving: OFTEN };
+    let busy = build(&world.index, &world.source, effort, &mut |_| {});
     assert!(matches!(busy, Err(IndexError::Atomic(_))), "{busy:?}");
 }

@@ -1,5 +1,5 @@
-//! Encodes the passages of an index. A build that is killed loses the batch in progress: the next
-//! one finds what was written and encodes the rest.
+//! Encodes the passages of an index. A killed build loses only the batch in progress: the next build
+//! keeps the rows on disk and encodes the rest.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -8,33 +8,33 @@ use std::path::{Path, PathBuf};
 use shared::atomic_file;
 
 use super::{
-    DENSE_FOLDER, DenseManifest, MANIFEST_FILE, Source, VECTORS_FILE, lock_folder, remove_if_there,
+    DENSE_FOLDER, DenseManifest, MANIFEST_FILE, Source, VECTORS_FILE, ignore_missing, lock_folder,
 };
 use crate::corpus::store::PassageStore;
 use crate::index::manifest::FileEntry;
 use crate::index::progress::Progress;
 use crate::index::{IndexError, io_error};
 
-/// Where vectors grow before they are complete, in the index folder.
+/// The name of the folder of incomplete vectors, in the index folder.
 pub(super) const PARTIAL_FOLDER: &str = ".dense.partial";
 const SOURCE_FILE: &str = "source.json";
-/// Passages encoded, written and synced at a time: seconds of work on a CPU, which is what a kill
-/// costs.
+/// The number of passages to encode, write and sync at a time. This is seconds of work on a CPU, and
+/// the most that a kill costs.
 const BATCH_PASSAGES: usize = 256;
 
-/// Turns passages into vectors.
+/// An encoder that turns passages into vectors.
 pub trait PassageEncoder {
-    /// The rows of `texts` one after the other, `dimension` finite numbers each.
+    /// Returns the rows of `texts` in order, each with `dimension` finite components.
     fn encode(&self, texts: &[&str]) -> Result<Vec<f32>, String>;
 }
 
-/// Whether the vectors of `source` are there.
-pub fn are_there(index: &Path, source: &Source) -> Result<bool, IndexError> {
+/// Returns `true` if the index has the vectors of `source`.
+pub fn exist(index: &Path, source: &Source) -> Result<bool, IndexError> {
     Ok(DenseManifest::load(index)?.is_some_and(|manifest| manifest.source == *source))
 }
 
-/// Removes vectors that were replaced by a build that was then killed. Those of a build that can be
-/// gone on from stay.
+/// Removes old vectors that a build replaced shortly before it was killed. The vectors of an
+/// incomplete build that can resume are kept.
 pub fn remove_leftovers(index: &Path) -> Result<(), IndexError> {
     let folder = index.join(PARTIAL_FOLDER);
     if folder.is_dir() && read_source(&folder)?.is_none() {
@@ -44,8 +44,8 @@ pub fn remove_leftovers(index: &Path) -> Result<(), IndexError> {
     Ok(atomic_file::remove_retired(&index.join(DENSE_FOLDER))?)
 }
 
-/// Writes the vectors of all `passages` into the index folder `index`, where other ones are
-/// replaced once these are complete. `model` is the folder of the encoder, for the manifest.
+/// Writes the vectors of all `passages` to the index folder `index`. They replace older ones once they
+/// are complete. `model` is the folder of the encoder, which the manifest records.
 pub fn build(
     index: &Path,
     source: &Source,
@@ -74,7 +74,7 @@ pub fn build(
     partial.commit(index, source, model)
 }
 
-/// An encoder that returns something else than rows must not leave an index behind.
+/// Checks that an encoder returned rows of finite numbers, so that no others get into an index.
 fn check(numbers: &[f32], expected: usize, row: u64) -> Result<(), IndexError> {
     if numbers.len() != expected {
         let reason =
@@ -90,25 +90,25 @@ fn check(numbers: &[f32], expected: usize, row: u64) -> Result<(), IndexError> {
     }
 }
 
-/// Vectors that are not complete, held by this process alone.
+/// An incomplete set of vectors that only this process can write.
 struct Partial {
     folder: PathBuf,
     vectors: File,
     rows_done: u64,
-    /// Keeps other builds out until it is closed.
+    /// The lock that keeps other builds out until it is closed.
     _lock: File,
 }
 
 impl Partial {
-    /// What an earlier build of the same has left, or an empty start.
+    /// Opens the incomplete vectors of an earlier build from the same source, or starts with none.
     fn open(index: &Path, source: &Source) -> Result<Self, IndexError> {
         let folder = index.join(PARTIAL_FOLDER);
         fs::create_dir_all(&folder).map_err(io_error(&folder))?;
         let lock = lock_folder(&folder, index)?;
-        let same = read_source(&folder)?.as_ref() == Some(source);
-        if !same {
-            // Vectors of another source, or an older folder that was replaced and not removed, with
-            // graphs in it.
+        let resumes = read_source(&folder)?.as_ref() == Some(source);
+        if !resumes {
+            // The folder holds vectors of another source, or it is a replaced folder that was not
+            // removed and may have graphs.
             clear(&folder)?;
         }
         let path = folder.join(VECTORS_FILE);
@@ -120,12 +120,12 @@ impl Partial {
             .open(&path)
             .map_err(io_error(&path))?;
         let row_bytes = source.dimension * size_of::<f32>() as u64;
-        let found = vectors.metadata().map_err(io_error(&path))?.len();
-        let rows_done = (found / row_bytes).min(source.passage_count);
-        // The end may be a part of a row.
+        let length = vectors.metadata().map_err(io_error(&path))?.len();
+        let rows_done = (length / row_bytes).min(source.passage_count);
+        // The last row may be incomplete.
         vectors.set_len(rows_done * row_bytes).map_err(io_error(&path))?;
         vectors.seek(SeekFrom::End(0)).map_err(io_error(&path))?;
-        if !same {
+        if !resumes {
             let text = serde_json::to_vec_pretty(source)
                 .map_err(|error| io_error(&folder)(error.into()))?;
             atomic_file::write(&folder.join(SOURCE_FILE), &text)?;
@@ -140,7 +140,7 @@ impl Partial {
         written.map_err(io_error(&self.folder.join(VECTORS_FILE)))
     }
 
-    /// Puts the folder in place of an older one.
+    /// Writes the manifest and moves the folder to its final name, where it replaces an older one.
     fn commit(
         self,
         index: &Path,
@@ -162,14 +162,14 @@ impl Partial {
         atomic_file::write(&self.folder.join(MANIFEST_FILE), &text)?;
         let folder = index.join(DENSE_FOLDER);
         atomic_file::replace_folder(&self.folder, &folder)?;
-        // Only now: a kill before the renaming would otherwise cost all that was encoded.
+        // Removed only now: without this file, a kill before the renaming would cost all vectors.
         let note = folder.join(SOURCE_FILE);
-        remove_if_there(fs::remove_file(&note)).map_err(io_error(&note))?;
+        ignore_missing(fs::remove_file(&note)).map_err(io_error(&note))?;
         Ok(manifest)
     }
 }
 
-/// Removes the files in `folder`, which has no folders.
+/// Removes the files in `folder`, which has no subfolders.
 fn clear(folder: &Path) -> Result<(), IndexError> {
     for entry in fs::read_dir(folder).map_err(io_error(folder))? {
         let path = entry.map_err(io_error(folder))?.path();
@@ -178,8 +178,8 @@ fn clear(folder: &Path) -> Result<(), IndexError> {
     Ok(())
 }
 
-/// What the vectors in `folder` are made from; `None` for a new folder or an unreadable note,
-/// neither of which can be gone on from.
+/// Reads the source of the incomplete vectors in `folder`. Returns `None` if the note of it is missing
+/// or unreadable: a build cannot resume from such a folder.
 fn read_source(folder: &Path) -> Result<Option<Source>, IndexError> {
     let path = folder.join(SOURCE_FILE);
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! Building, interrupting, refusing and reading vectors, with an encoder that counts.
+//! Building, interrupting, refusing and reading of vectors, with an encoder that counts texts.
 
 use std::cell::{Cell, RefCell};
 
@@ -12,7 +12,7 @@ use crate::vector;
 
 const DIMENSION: usize = 3;
 
-/// Makes (length, number of texts so far, 1) of a text, and fails when it has made `limit`.
+/// An encoder that makes the vector (row, 0.5, 1) of a text and fails after `limit` texts.
 struct Counting {
     made: Cell<usize>,
     limit: usize,
@@ -32,8 +32,8 @@ impl PassageEncoder for Counting {
         }
         self.made.set(self.made.get() + texts.len());
         self.asked.borrow_mut().extend(texts.iter().map(|&text| text.to_owned()));
-        let place = |text: &str| text.trim_start_matches("passage ").parse().unwrap_or(f32::NAN);
-        Ok(texts.iter().flat_map(|text| [place(text), 0.5, 1.0]).collect())
+        let row = |text: &str| text.trim_start_matches("passage ").parse().unwrap_or(f32::NAN);
+        Ok(texts.iter().flat_map(|text| [row(text), 0.5, 1.0]).collect())
     }
 }
 
@@ -53,11 +53,11 @@ impl World {
         Source::new(&self.base.manifest, Digest::of_bytes(encoder.as_bytes()), DIMENSION)
     }
 
-    fn build(&self, encoder: &str, with: &Counting) -> Result<Vec<Progress>, IndexError> {
+    fn build(&self, name: &str, encoder: &Counting) -> Result<Vec<Progress>, IndexError> {
         let mut reports = Vec::new();
         let report = &mut |progress| reports.push(progress);
-        let (source, model) = (self.source(encoder), Path::new("model"));
-        build(&self.index, &source, model, &self.passages, with, report)?;
+        let (source, model) = (self.source(name), Path::new("model"));
+        build(&self.index, &source, model, &self.passages, encoder, report)?;
         Ok(reports)
     }
 
@@ -73,28 +73,28 @@ impl World {
 #[test]
 fn vectors_are_built_in_row_order_and_searched() {
     let world = World::of(600);
-    assert!(!are_there(&world.index, &world.source("e")).unwrap());
+    assert!(!exist(&world.index, &world.source("e")).unwrap());
     assert!(matches!(world.open("e"), Err(IndexError::NoVectors(_))));
     let reports = world.build("e", &Counting::new(600)).unwrap();
     let last = Progress::Encoding { passages: 600, of: 600, done_before: 0 };
     assert_eq!(reports[reports.len() - 2..], [last, Progress::Sealing]);
-    assert!(are_there(&world.index, &world.source("e")).unwrap());
+    assert!(exist(&world.index, &world.source("e")).unwrap());
     let rows = world.open("e").unwrap();
-    let found = vector::top_k(&rows.rows().unwrap(), &[1.0, 0.0, 0.0], 2, 1, &|| false).unwrap();
-    let ids: Vec<u32> = found[0].iter().map(|hit| hit.row).collect();
+    let hits = vector::top_k(&rows.rows().unwrap(), &[1.0, 0.0, 0.0], 2, 1, &|| false).unwrap();
+    let ids: Vec<u32> = hits[0].iter().map(|hit| hit.row).collect();
     assert_eq!(ids, [599, 598]);
-    assert!((found[0][0].score - 599.0).abs() < 1e-3);
+    assert!((hits[0][0].score - 599.0).abs() < 1e-3);
 }
 
 #[test]
-fn an_interrupted_build_goes_on_and_encodes_nothing_twice() {
+fn an_interrupted_build_resumes_and_encodes_nothing_twice() {
     let world = World::of(700);
     let first = Counting::new(BATCH_PASSAGES * 2 + 10);
     assert!(
         matches!(world.build("e", &first), Err(IndexError::Encode(reason)) if reason == "no more")
     );
     assert!(!world.index.join(DENSE_FOLDER).exists());
-    // A kill in the middle of a write leaves a part of a row.
+    // A kill in the middle of a write leaves an incomplete row.
     let partial = world.index.join(PARTIAL_FOLDER).join(VECTORS_FILE);
     let mut torn = OpenOptions::new().append(true).open(&partial).unwrap();
     torn.write_all(&[1, 2, 3, 4, 5]).unwrap();
@@ -118,7 +118,7 @@ fn an_interrupted_build_goes_on_and_encodes_nothing_twice() {
 fn a_build_killed_before_its_last_renaming_costs_nothing() {
     let world = World::of(300);
     world.build("e", &Counting::new(300)).unwrap();
-    // As it stands between the two renamings: all is written, nothing is in place.
+    // The state between the two renamings: everything is written, but under the partial name.
     let (dense, partial) = (world.index.join(DENSE_FOLDER), world.index.join(PARTIAL_FOLDER));
     fs::rename(&dense, &partial).unwrap();
     let note = serde_json::to_vec(&world.source("e")).unwrap();
@@ -128,7 +128,7 @@ fn a_build_killed_before_its_last_renaming_costs_nothing() {
 }
 
 #[test]
-fn another_encoder_starts_anew_and_replaces_the_vectors_at_the_end() {
+fn another_encoder_starts_again_and_replaces_the_vectors_at_the_end() {
     let world = World::of(300);
     world.build("old", &Counting::new(300)).unwrap();
     assert!(world.build("new", &Counting::new(256)).is_err());
@@ -136,11 +136,11 @@ fn another_encoder_starts_anew_and_replaces_the_vectors_at_the_end() {
     assert!(matches!(world.open("new"), Err(IndexError::OtherVectors { .. })));
     let third = Counting::new(300);
     world.build("third", &third).unwrap();
-    assert_eq!(third.made.get(), 300, "nothing of another encoder is taken over");
+    assert_eq!(third.made.get(), 300, "no vector of another encoder is kept");
     assert!(world.open("third").is_ok() && world.open("old").is_err());
 }
 
-/// A file system that cannot exchange names has a moment at which the old vectors are set aside.
+/// On a file system that cannot exchange names, the old vectors are set aside for a moment.
 #[test]
 fn old_vectors_that_a_killed_build_has_set_aside_are_put_back() {
     let world = World::of(20);
@@ -151,10 +151,10 @@ fn old_vectors_that_a_killed_build_has_set_aside_are_put_back() {
     assert!(dense.try_exists().unwrap());
 }
 
-/// A build was killed right after old vectors and new ones had exchanged their names: under that of
-/// unfinished ones there are old ones, with half a graph over them.
+/// A build was killed right after the old and the new vectors had exchanged names. The partial folder
+/// now holds the old vectors with half a graph over them.
 #[test]
-fn nothing_of_a_replaced_folder_is_gone_on_from() {
+fn no_build_resumes_from_a_replaced_folder() {
     let world = World::of(20);
     world.build("old", &Counting::new(20)).unwrap();
     let partial = world.index.join(PARTIAL_FOLDER);

@@ -1,5 +1,5 @@
-//! The vectors in fewer bits, made of those in 32: searching them reads less memory, and their
-//! hits are scored again by the exact ones, of which only the candidates are touched.
+//! The vectors in fewer bits, converted from those in 32. A search of them reads less memory. Its
+//! hits are scored again by the exact vectors, of which it reads only the candidates' rows.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -13,10 +13,10 @@ use crate::index::progress::Progress;
 use crate::index::{IndexError, io_error};
 use crate::vector::RowFormat;
 
-/// Rows between two progress reports.
+/// The number of rows between two progress reports.
 const ROWS_PER_REPORT: usize = 4096;
 
-/// The vectors in another format.
+/// The file of the vectors in another format.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FormatEntry {
     /// The format.
@@ -25,15 +25,15 @@ pub struct FormatEntry {
     pub file: FileEntry,
 }
 
-/// Whether the vectors of `source` are there in `format`.
-pub fn are_there(index: &Path, source: &Source, format: RowFormat) -> Result<bool, IndexError> {
-    let manifest = DenseManifest::of(index, source)?;
-    let has_format = || manifest.formats.iter().any(|one| one.format == format);
+/// Returns `true` if the index has the vectors of `source` in `format`.
+pub fn exist(index: &Path, source: &Source, format: RowFormat) -> Result<bool, IndexError> {
+    let manifest = DenseManifest::load_for(index, source)?;
+    let has_format = || manifest.formats.iter().any(|entry| entry.format == format);
     Ok(format == RowFormat::F32 || has_format())
 }
 
-/// Writes the vectors of `source` in `format`. It reads all of them once, and a kill leaves
-/// nothing that counts.
+/// Writes the vectors of `source` in `format`. It reads all of them once. A file that a killed
+/// conversion leaves does not count.
 pub fn build(
     index: &Path,
     source: &Source,
@@ -67,8 +67,8 @@ pub fn build(
     let entry = FileEntry::of_file(&partial).map_err(io_error(&partial))?;
     fs::rename(&partial, &path).map_err(io_error(&path))?;
     let file = FileEntry { path: PathBuf::from(rows_file(format)), ..entry };
-    let mut manifest = DenseManifest::of(index, source)?;
-    manifest.formats.retain(|one| one.format != format);
+    let mut manifest = DenseManifest::load_for(index, source)?;
+    manifest.formats.retain(|entry| entry.format != format);
     manifest.formats.push(FormatEntry { format, file });
     manifest.save(index)
 }

@@ -1,4 +1,4 @@
-//! Rows in fewer bits: made, searched, damaged.
+//! Conversion, search and damage of rows in fewer bits.
 
 use super::*;
 use crate::index::dense::fixture::{DenseWorld, vector};
@@ -15,11 +15,11 @@ fn open(world: &DenseWorld, format: RowFormat) -> Result<DenseRows, IndexError> 
 fn every_format_is_made_of_the_exact_vectors() {
     let world = DenseWorld::of(300);
     for format in FORMATS {
-        assert!(!are_there(&world.index, &world.source, format).unwrap());
+        assert!(!exist(&world.index, &world.source, format).unwrap());
         let message = open(&world, format).unwrap_err().to_string();
         assert!(message.contains(&format!("--vector-format {}", format.name())), "{message}");
         build(&world.index, &world.source, format, &mut |_| {}).unwrap();
-        assert!(are_there(&world.index, &world.source, format).unwrap());
+        assert!(exist(&world.index, &world.source, format).unwrap());
     }
     let files = ["manifest.json", "vectors.f16", "vectors.f32", "vectors.i8"];
     assert_eq!(world.names(), files);
@@ -28,11 +28,11 @@ fn every_format_is_made_of_the_exact_vectors() {
         let searched = rows.searched().unwrap();
         assert_eq!((searched.format(), searched.count()), (format, 300));
         let query = super::super::fixture::vector("passage 77");
-        let mut found = vector::top_k(&searched, &query, 20, 1, &|| false).unwrap();
-        vector::rescore(&rows.rows().unwrap(), &query, &mut found, 3, 1);
+        let mut hits = vector::top_k(&searched, &query, 20, 1, &|| false).unwrap();
+        vector::rescore(&rows.rows().unwrap(), &query, &mut hits, 3, 1);
         let exact = vector::top_k(&rows.rows().unwrap(), &query, 3, 1, &|| false).unwrap();
-        assert_eq!(found, exact);
-        assert_eq!(found[0][0].row, 77);
+        assert_eq!(hits, exact);
+        assert_eq!(hits[0][0].row, 77);
     }
 }
 
@@ -41,7 +41,7 @@ fn damaged_files_are_refused_by_name_and_a_killed_conversion_does_not_count() {
     let world = DenseWorld::of(40);
     fs::write(world.file(".vectors.f16.partial"), b"half").unwrap();
     fs::write(world.file("vectors.f16"), b"renamed, but not in the manifest").unwrap();
-    assert!(!are_there(&world.index, &world.source, RowFormat::F16).unwrap());
+    assert!(!exist(&world.index, &world.source, RowFormat::F16).unwrap());
     for format in FORMATS {
         build(&world.index, &world.source, format, &mut |_| {}).unwrap();
         let path = world.file(&rows_file(format));

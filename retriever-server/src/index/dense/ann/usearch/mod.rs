@@ -1,9 +1,10 @@
-//! Graphs of the library usearch in an index: built row by row, written from time to time, and
-//! measured as those of this program are.
+//! Graphs of the library usearch in an index. They are built, saved and measured like the graphs of
+//! this program.
 //!
-//! Such a graph has its own rows. While it is built all of it is in memory: 4, 2 or 1 bytes a
-//! number by format, about 150 bytes a row for links, and pointers and a table of keys. A search
-//! maps the file, takes as much of the page cache, and keeps pointers and keys in memory.
+//! Such a graph has rows of its own. During a build, all of it is in memory: 4, 2 or 1 bytes per
+//! number, depending on the format, about 150 bytes per row for links, and pointers and a table of
+//! keys. A search maps the file, which needs as much of the page cache, and keeps pointers and keys in
+//! memory.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -13,60 +14,66 @@ use std::time::{Duration, Instant};
 use shared::digest::{Digest, DigestReader};
 
 use super::{
-    DENSE_FOLDER, DenseRows, GraphEntry, GraphKind, SAMPLE_TOP_K, SETTINGS, Saving, Source,
+    BuildEffort, DENSE_FOLDER, DenseRows, GraphEntry, GraphKind, SAMPLE_TOP_K, SETTINGS, Source,
 };
-use super::{checked, lock, measure, place, record, remove_if_there};
+use super::{checked, ignore_missing, lock, measure, record, replace_file};
 use crate::index::manifest::Verification;
 use crate::index::progress::Progress;
 use crate::index::{IndexError, io_error};
 use crate::vector::usearch::{GraphShape, UsearchBuilder, UsearchError, UsearchFile};
 use crate::vector::{self, RowFormat, Rows};
 
-/// Bytes of a digest in hexadecimal digits, which end an incomplete graph: the library trusts what
-/// it reads.
+/// The length of a digest in hexadecimal digits. One ends the file of an incomplete graph, because the
+/// library trusts any file that it reads.
 const SEAL_BYTES: u64 = 64;
 
-/// Hits of a search that are scored again when a graph is measured, as of one that is served.
+/// The number of hits that a measured search scores again, the same as in the server.
 const CANDIDATES: usize = 64;
 
-/// Name of the file of a graph with rows in `format`.
+/// Returns the name of the file of a graph with rows in `format`.
 pub(super) fn graph_file(format: RowFormat) -> String {
     format!("vectors.{}.usearch", format.name())
 }
 
-/// Where a graph grows before it is complete.
+/// Returns the name of the file of an incomplete graph with rows in `format`.
 fn partial_file(format: RowFormat) -> String {
     format!(".vectors.{}.usearch.partial", format.name())
 }
 
-/// Opens the graph over the vectors of `source` with rows in `format`. Of its content, only what
-/// `verification` says is checked: the library trusts it.
-///
-/// At most `threads` searches run at once, with `ef` rows in sight.
+/// The size of a graph's searches.
+#[derive(Clone, Copy, Debug)]
+pub struct SearchSize {
+    /// The size of the candidate list of each search.
+    pub ef: usize,
+    /// The most searches that run concurrently.
+    pub threads: usize,
+}
+
+/// Opens the graph over the vectors of `source` with rows in `format`. The library trusts the file, so
+/// `verification` is the only check of its content.
 pub fn open(
     index: &Path,
     source: &Source,
     format: RowFormat,
-    (ef, threads): (usize, usize),
+    size: SearchSize,
     verification: Verification,
 ) -> Result<(GraphEntry, UsearchFile), IndexError> {
-    let asked = (GraphKind::Usearch, format);
-    let (entry, path) = checked(index, source, asked, verification)?;
+    let (entry, path) = checked(index, source, GraphKind::Usearch, format, verification)?;
     let (rows, dimension) = (source.passage_count as usize, source.dimension as usize);
     let shape = GraphShape { rows, dimension, format, settings: SETTINGS };
-    let file = UsearchFile::open(&path, shape, ef, threads).map_err(corrupt(&path))?;
+    let file = UsearchFile::open(&path, shape, size.ef, size.threads).map_err(corrupt(&path))?;
     Ok((entry, file))
 }
 
-/// Builds the graph over the vectors of `source` with rows in `format`, or goes on where an earlier
-/// build was killed.
+/// Builds the graph over the vectors of `source` with rows in `format`, or resumes a killed build.
 pub fn build(
     index: &Path,
     source: &Source,
     format: RowFormat,
-    (threads, saving): (usize, Saving),
+    effort: BuildEffort,
     report: &mut dyn FnMut(Progress),
 ) -> Result<GraphEntry, IndexError> {
+    let BuildEffort { threads, saving } = effort;
     let _lock = lock(index)?;
     let vectors = DenseRows::open(index, source, Verification::Sizes)?;
     let rows = vectors.rows()?;
@@ -87,7 +94,7 @@ pub fn build(
         }
         if saved.elapsed() >= saving.interval.max(cost * saving.work) {
             let started = Instant::now();
-            place(&folder, &partial_file(format), |new| {
+            replace_file(&folder, &partial_file(format), |new| {
                 builder.save(new).map_err(failed(new))?;
                 seal(new).map_err(io_error(new))
             })?;
@@ -97,7 +104,7 @@ pub fn build(
     }
     report(Progress::Sealing);
     let name = graph_file(format);
-    let file = place(&folder, &name, |new| builder.save(new).map_err(failed(new)))?;
+    let file = replace_file(&folder, &name, |new| builder.save(new).map_err(failed(new)))?;
     let shape = builder.shape();
     drop(builder);
     let path = folder.join(&name);
@@ -105,22 +112,22 @@ pub fn build(
         UsearchFile::open(&path, shape, SAMPLE_TOP_K, threads).map_err(corrupt(&path))?;
     let recall_at_10 = measure(&rows, threads, |query, ef| {
         graph.set_ef(ef);
-        let found = graph.search(query, CANDIDATES.min(ef), &|| false);
-        let mut found = [found.ok().flatten().unwrap_or_default()];
-        vector::rescore(&rows, query, &mut found, SAMPLE_TOP_K + 1, 1);
-        let [found] = found;
-        found
-    });
+        let hits = graph.search(query, CANDIDATES.min(ef), &|| false).map_err(failed(&path))?;
+        let mut hits = [hits.expect("nothing stops this search")];
+        vector::rescore(&rows, query, &mut hits, SAMPLE_TOP_K + 1, 1);
+        let [hits] = hits;
+        Ok(hits)
+    })?;
     let (links, ef_construction) = (SETTINGS.links, SETTINGS.ef);
     let kind = GraphKind::Usearch;
     let entry = GraphEntry { kind, links, ef_construction, format, file, recall_at_10 };
     record(index, source, &entry)?;
-    remove_if_there(fs::remove_file(&partial)).map_err(io_error(&partial))?;
+    ignore_missing(fs::remove_file(&partial)).map_err(io_error(&partial))?;
     Ok(entry)
 }
 
-/// Goes on from an incomplete graph, if there is a sound one of the same settings. It belongs to
-/// these vectors, as new ones come with a new folder.
+/// Resumes from the incomplete graph if it is sound and has the same settings, else starts a new one.
+/// The graph belongs to these vectors, because new vectors come in a new folder.
 fn start<'a>(
     partial: &Path,
     rows: Rows<'a>,
@@ -135,13 +142,13 @@ fn start<'a>(
     UsearchBuilder::new(rows, format, SETTINGS, threads)
 }
 
-/// Appends the digest of a file to it. The library reads no further than its own end.
+/// Appends a file's digest to the file. The library ignores bytes behind its own end.
 fn seal(path: &Path) -> std::io::Result<()> {
     let digest = Digest::of_file(path)?;
     OpenOptions::new().append(true).open(path)?.write_all(digest.to_string().as_bytes())
 }
 
-/// Whether a file ends with the digest of what stands before.
+/// Returns `true` if a file ends with the digest of the bytes before.
 fn is_sealed(path: &Path) -> std::io::Result<bool> {
     let mut file = File::open(path)?;
     let Some(bytes) = file.metadata()?.len().checked_sub(SEAL_BYTES) else { return Ok(false) };

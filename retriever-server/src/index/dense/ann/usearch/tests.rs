@@ -1,20 +1,21 @@
-//! Graphs of usearch in an index: built, interrupted, damaged.
+//! Building, interruption and damage of graphs of usearch in an index.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
-use crate::index::dense::ann::is_there;
+use crate::index::dense::ann::{Saving, exists};
 use crate::index::dense::fixture::{DenseWorld, vector};
 
 const FORMATS: [RowFormat; 3] = [RowFormat::F32, RowFormat::F16, RowFormat::I8];
-/// After every batch.
-const OFTEN: Saving = Saving { interval: Duration::ZERO, work: 0 };
+/// Saves after every batch.
+const OFTEN: BuildEffort =
+    BuildEffort { threads: 2, saving: Saving { interval: Duration::ZERO, work: 0 } };
 
 fn build_all(world: &DenseWorld, format: RowFormat) -> (GraphEntry, Vec<Progress>) {
     let reports = RefCell::new(Vec::new());
     let mut report = |progress| reports.borrow_mut().push(progress);
-    let entry = build(&world.index, &world.source, format, (2, OFTEN), &mut report).unwrap();
+    let entry = build(&world.index, &world.source, format, OFTEN, &mut report).unwrap();
     (entry, reports.into_inner())
 }
 
@@ -22,14 +23,15 @@ fn open_graph(
     world: &DenseWorld,
     format: RowFormat,
 ) -> Result<(GraphEntry, UsearchFile), IndexError> {
-    open(&world.index, &world.source, format, (900, 2), Verification::Digests)
+    let size = SearchSize { ef: 900, threads: 2 };
+    open(&world.index, &world.source, format, size, Verification::Digests)
 }
 
 fn best(graph: &UsearchFile, text: &str) -> u32 {
     graph.search(&vector(text), 3, &|| false).unwrap().unwrap()[0].row
 }
 
-/// A graph leads to nearly all rows; to which not depends on the order of the threads.
+/// Asserts that searches find nearly all rows. The few lost ones depend on the order of the threads.
 #[track_caller]
 fn check_rows(graph: &UsearchFile, rows: usize) {
     let lost = (0..rows as u32).filter(|row| best(graph, &format!("passage {row}")) != *row);
@@ -41,22 +43,22 @@ fn check_rows(graph: &UsearchFile, rows: usize) {
 fn a_graph_is_built_measured_and_searched_in_every_format() {
     let world = DenseWorld::of(900);
     for format in FORMATS {
-        let there = || is_there(&world.index, &world.source, GraphKind::Usearch, format).unwrap();
-        assert!(!there());
+        let built = || exists(&world.index, &world.source, GraphKind::Usearch, format).unwrap();
+        assert!(!built());
         let message = open_graph(&world, format).unwrap_err().to_string();
         let expected = format!("--backend ann --ann usearch --vector-format {}", format.name());
         assert!(message.contains("no usearch graph") && message.contains(&expected), "{message}");
         let (entry, reports) = build_all(&world, format);
-        assert!(there());
+        assert!(built());
         let last = Progress::Rows { what: "linked", rows: 900, of: 900, done_before: 0 };
         assert!(reports.ends_with(&[last, Progress::Sealing]), "{reports:?}");
-        let (found, graph) = open_graph(&world, format).unwrap();
-        assert_eq!(found, entry);
-        let recalls: Vec<f64> = entry.recall_at_10.iter().map(|one| one.recall).collect();
+        let (opened, graph) = open_graph(&world, format).unwrap();
+        assert_eq!(opened, entry);
+        let recalls: Vec<f64> = entry.recall_at_10.iter().map(|measured| measured.recall).collect();
         assert!(recalls[0] > 0.3 && recalls[4] > 0.95, "{format:?} {recalls:?}");
         check_rows(&graph, 900);
     }
-    // Each has its own file, beside the others and this program's graph.
+    // Each has a file of its own, next to the others.
     let expected = [
         "manifest.json",
         "vectors.f16.usearch",
@@ -65,27 +67,27 @@ fn a_graph_is_built_measured_and_searched_in_every_format() {
         "vectors.i8.usearch",
     ];
     assert_eq!(world.names(), expected);
-    assert!(!is_there(&world.index, &world.source, GraphKind::Hnsw, RowFormat::F32).unwrap());
+    assert!(!exists(&world.index, &world.source, GraphKind::Hnsw, RowFormat::F32).unwrap());
 }
 
 #[test]
-fn a_killed_build_goes_on_to_all_rows() {
+fn a_killed_build_resumes_and_links_all_rows() {
     for (format, killed_at) in [(RowFormat::F32, 1), (RowFormat::F16, 256), (RowFormat::I8, 512)] {
         let world = DenseWorld::of(700);
         let mut report = |progress| {
             if let Progress::Rows { rows, .. } = progress {
-                assert!(rows < killed_at, "killed, as the test wants");
+                assert!(rows < killed_at, "killed by the test");
             }
         };
         let killed = catch_unwind(AssertUnwindSafe(|| {
-            build(&world.index, &world.source, format, (2, OFTEN), &mut report)
+            build(&world.index, &world.source, format, OFTEN, &mut report)
         }));
         assert!(killed.is_err());
-        // What a kill in the middle of a writing leaves.
+        // The remains of a kill in the middle of a save.
         fs::write(world.file(super::super::NEW_FILE), [7; 1000]).unwrap();
         let (_, reports) = build_all(&world, format);
         let Progress::Rows { done_before, .. } = reports[0] else { panic!("{reports:?}") };
-        // The batch after whose writing the build was killed.
+        // The build was killed right after it had saved this batch.
         assert!((killed_at..700).contains(&done_before), "{done_before} of {killed_at}");
         assert_eq!(world.names().len(), 3, "{:?}", world.names());
         let (_, graph) = open_graph(&world, format).unwrap();
@@ -94,14 +96,14 @@ fn a_killed_build_goes_on_to_all_rows() {
 }
 
 #[test]
-fn what_was_left_is_not_used_if_it_is_damaged_or_foreign() {
+fn no_build_resumes_from_a_damaged_or_foreign_graph() {
     let whole = DenseWorld::of(300);
     build_all(&whole, RowFormat::F32);
     let file = fs::read(whole.file(&graph_file(RowFormat::F32))).unwrap();
     let sealed = [&file[..], Digest::of_bytes(&file).to_string().as_bytes()].concat();
     let mut flipped = sealed.clone();
     flipped[file.len() / 2] ^= 1;
-    // The last two are sound graphs: of other rows' number, and with rows in another format.
+    // The last two are sound graphs, but with another number of rows or another format.
     let damaged = [&sealed[..sealed.len() - 3], &flipped[..], &file[..], b"", b"usearch"];
     let cases = damaged.map(|left| (left, RowFormat::F32, 300)).into_iter();
     let cases = cases.chain([(&sealed[..], RowFormat::F32, 200), (&sealed, RowFormat::F16, 300)]);
