@@ -1,6 +1,5 @@
-//! Compressed passages: each line is a zstd frame of its own (RFC 8878) with a checksum, made with a
-//! dictionary that was trained on some of the passages, so that a row is still found and read by
-//! itself.
+//! Compressed passages. Each line is a separate zstd frame (RFC 8878) with a checksum, so a row can
+//! still be read alone. All frames use one dictionary, which is trained on some of the passages.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -15,21 +14,22 @@ use zstd::zstd_safe::{CParameter, get_frame_content_size};
 
 use super::store::{OFFSETS_FILE, PASSAGES_FILE, PassageStore, StoreError};
 
-/// The frames, one after the other.
+/// The name of the file of frames.
 pub const COMPACT_FILE: &str = "passages.zst";
-/// The dictionary of all frames, empty if there were too few passages to train one.
+/// The name of the file of the dictionary. It is empty if there were too few passages to train one.
 pub const DICTIONARY_FILE: &str = "passages.dictionary";
 
-/// zstd's default level.
+/// The compression level, which is zstd's default.
 const LEVEL: i32 = 3;
-/// zstd's own tool makes dictionaries of this size.
+/// The size of the dictionary, which is the default of zstd's own tool.
 pub(crate) const DICTIONARY_BYTES: usize = 110 * 1024;
-/// A dictionary is trained on about a hundred times its size, as zstd's documentation advises.
+/// The size of the training samples. zstd's documentation advises about a hundred times the
+/// dictionary's size.
 const SAMPLE_BYTES: usize = 100 * DICTIONARY_BYTES;
-/// Longest line that a frame may hold: one that was read, with every character escaped.
+/// The longest line in a frame: the longest line of a corpus with every character escaped.
 const FRAME_LIMIT_BYTES: u64 = 8 * LINE_LIMIT_BYTES as u64;
 
-/// Compresses the passages in `folder`, which loses its JSON lines.
+/// Compresses the passages in `folder` and removes the file of JSON lines.
 pub fn compress(folder: &Path) -> Result<(), StoreError> {
     let store = PassageStore::open(folder)?;
     let dictionary = train(&store)?;
@@ -37,7 +37,7 @@ pub fn compress(folder: &Path) -> Result<(), StoreError> {
     let mut compressor = Compressor::with_dictionary(LEVEL, &dictionary)?;
     compressor.set_parameter(CParameter::ChecksumFlag(true))?;
     let mut frames = BufWriter::with_capacity(1 << 18, File::create(folder.join(COMPACT_FILE))?);
-    // The old offsets stay mapped until all lines are read.
+    // The new offsets get another name, because the old ones stay mapped until all lines are read.
     let new_offsets = folder.join("passages.offsets.new");
     let mut offsets = BufWriter::new(File::create(&new_offsets)?);
     let mut offset = 0u64;
@@ -55,30 +55,31 @@ pub fn compress(folder: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Compares every compressed line with the one that it was made of. The first that differs is named
-/// by its place in the compressed file.
+/// Compares every compressed line with its original. The error gives the row and the offset of the
+/// first difference.
 pub(crate) fn compare(lines: &PassageStore, frames: &PassageStore) -> Result<(), StoreError> {
     for row in 0..lines.len() as u32 {
-        let (place, line) = frames.line(row)?;
+        let (offset, line) = frames.line(row)?;
         if *line != *lines.line(row)?.1 {
-            let reason = format!("row {row} is not the line that was compressed");
-            return Err(StoreError::Corrupt { file: COMPACT_FILE, offset: place, reason });
+            let reason = format!("row {row} differs from the line that was compressed");
+            return Err(StoreError::Corrupt { file: COMPACT_FILE, offset, reason });
         }
     }
     Ok(())
 }
 
-/// A dictionary from lines at equal distances; empty if there are too few to train one.
+/// Trains a dictionary on lines at equal distances. The result is empty if there are too few lines.
 fn train(store: &PassageStore) -> Result<Vec<u8>, StoreError> {
     let rows = store.len();
     let (mut samples, mut sizes) = (Vec::new(), Vec::new());
-    let bytes = (0..rows as u32).step_by(rows.div_ceil(1000).max(1));
+    // The average length of about a thousand lines gives the number of samples.
+    let measured = (0..rows as u32).step_by(rows.div_ceil(1000).max(1));
     let mut average = 1;
-    for row in bytes.clone() {
-        average += store.stored(row)?.1.len() / bytes.len();
+    for row in measured.clone() {
+        average += store.stored(row)?.1.len() / measured.len();
     }
-    let wanted = (SAMPLE_BYTES / average).clamp(1, rows.max(1));
-    for row in (0..rows as u32).step_by(rows.div_ceil(wanted).max(1)) {
+    let count = (SAMPLE_BYTES / average).clamp(1, rows.max(1));
+    for row in (0..rows as u32).step_by(rows.div_ceil(count).max(1)) {
         let line = store.stored(row)?.1;
         if samples.len() + line.len() > 2 * SAMPLE_BYTES {
             break;
@@ -86,12 +87,12 @@ fn train(store: &PassageStore) -> Result<Vec<u8>, StoreError> {
         samples.extend_from_slice(line);
         sizes.push(line.len());
     }
-    // zstd refuses what is too little to learn from; frames do without a dictionary then.
+    // zstd fails if there are too few samples. The frames then have no dictionary.
     Ok(zstd::dict::from_continuous(&samples, &sizes, DICTIONARY_BYTES).unwrap_or_default())
 }
 
-/// Makes lines of frames. Each thread that reads takes a decompressor, of which there are as many
-/// as threads have read at once, each of about 300 KiB.
+/// A pool of decompressors, which turn frames back into lines. It grows to the number of concurrent
+/// readers; each decompressor takes about 300 KiB.
 pub(crate) struct Decompressors {
     dictionary: OwnedBytes,
     spare: Mutex<Vec<Decompressor<'static>>>,
@@ -108,12 +109,16 @@ impl Decompressors {
         Self { dictionary, spare: Mutex::default() }
     }
 
-    /// The line in a frame, or what is wrong with the frame.
+    /// Returns the line in a frame. The error describes the fault of the frame.
     pub(crate) fn line(&self, frame: &[u8]) -> Result<Vec<u8>, String> {
         let size = match get_frame_content_size(frame) {
             Ok(Some(size)) if size <= FRAME_LIMIT_BYTES => size as usize,
-            Ok(Some(size)) => return Err(format!("a line of {size} bytes")),
-            Ok(None) | Err(_) => return Err("no zstd frame with its size".to_owned()),
+            Ok(Some(size)) => {
+                return Err(format!(
+                    "a line of {size} bytes, expected at most {FRAME_LIMIT_BYTES}"
+                ));
+            }
+            Ok(None) | Err(_) => return Err("not a zstd frame that states its size".to_owned()),
         };
         let spare = self.spare().pop();
         let mut decompressor = match spare {
@@ -127,7 +132,7 @@ impl Decompressors {
     }
 
     fn spare(&self) -> std::sync::MutexGuard<'_, Vec<Decompressor<'static>>> {
-        // Taking one out and putting one in cannot leave the list half done.
+        // A push or a pop either happens or not, so a panic cannot damage the list.
         self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

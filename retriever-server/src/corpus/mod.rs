@@ -1,6 +1,7 @@
-//! The passages themselves: how a line of a corpus file becomes a passage, and how passages are
-//! kept on disk so that a row number finds one without a search.
+//! The passages themselves. `record` parses a line of a corpus file, `store` keeps passages on disk
+//! and reads one by its row number, and `compact` compresses them.
 
 pub mod record;
 pub mod compact;
 pub mod store;
+pub mod compact;

@@ -1,5 +1,5 @@
-//! One line of a corpus, `{"id": "..", "contents": ".."}`, checked key by key so that the message
-//! about a bad line says what is wrong with it.
+//! One line of a corpus, `{"id": "..", "contents": ".."}`. Every key is checked separately, so the
+//! message about an invalid line names its fault.
 
 use serde_json::{Map, Value};
 use shared::jsonl::{JsonlError, Line, LineFault};
@@ -7,10 +7,10 @@ use shared::passage::Passage;
 
 use crate::json_kind::json_kind;
 
-/// Keys that are kept beside `id` and `contents`; any other key is dropped.
+/// The keys that are kept in addition to `id` and `contents`. All others are dropped.
 const OPTIONAL_KEYS: [&str; 3] = ["title", "text", "url"];
 
-/// Reads a passage.
+/// Parses the passage in a line.
 pub fn passage(line: &Line<'_>) -> Result<Passage, JsonlError> {
     let value: Value = serde_json::from_str(line.text)
         .map_err(|error| line.fault(LineFault::Record(format!("is not JSON: {error}"))))?;

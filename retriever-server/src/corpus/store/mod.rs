@@ -1,7 +1,7 @@
-//! Passages on disk: a file of JSON lines and a file of the offset of every line. Both are
-//! memory-mapped, so that opening takes no time, memory is the page cache's, and a passage costs
-//! one look at each file. The map is tantivy's, which keeps this crate free of unsafe code. The
-//! lines may be compressed, each by itself: see `corpus::compact`.
+//! Passages on disk: a file of JSON lines, and a file with the offset of every line. Both are mapped
+//! into memory, so they open at once, use only the page cache, and a passage costs one read of each.
+//! tantivy does the mapping, which needs no unsafe code here. The lines may be compressed one by one:
+//! see `corpus::compact`.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -16,9 +16,10 @@ use thiserror::Error;
 
 use super::compact::{COMPACT_FILE, DICTIONARY_FILE, Decompressors};
 
-/// The passages, one JSON object a line.
+/// The name of the file of passages, with one JSON object per line.
 pub const PASSAGES_FILE: &str = "passages.jsonl";
-/// Where each line starts, and where the last one ends: little-endian 64-bit integers.
+/// The name of the file with the start of each line and the end of the last one, as little-endian
+/// 64-bit integers.
 pub const OFFSETS_FILE: &str = "passages.offsets";
 
 const OFFSET_BYTES: usize = size_of::<u64>();
@@ -31,7 +32,7 @@ pub enum StoreError {
     Folder {
         /// The folder.
         folder: PathBuf,
-        /// Why not.
+        /// The cause.
         source: OpenDirectoryError,
     },
     /// A file cannot be mapped.
@@ -43,22 +44,22 @@ pub enum StoreError {
     /// The files contradict each other.
     #[error("{OFFSETS_FILE} is corrupt: {0}")]
     Offsets(String),
-    /// A row beyond the last.
+    /// The row is beyond the last one.
     #[error("no passage has row {0}")]
     NoSuchRow(u32),
-    /// A line is not the passage that was written.
+    /// A line is not a passage as it was written.
     #[error("{file} is corrupt at byte {offset}: {reason}")]
     Corrupt {
         /// The file.
         file: &'static str,
-        /// Start of the line.
+        /// The offset of the line.
         offset: usize,
-        /// What is wrong with it.
+        /// The fault of the line.
         reason: String,
     },
 }
 
-/// Writes passages in row order.
+/// A writer of passages in row order.
 #[derive(Debug)]
 pub struct PassageWriter {
     passages: BufWriter<File>,
@@ -81,7 +82,7 @@ impl PassageWriter {
         })
     }
 
-    /// Appends a passage; its row is the number of those before it.
+    /// Appends a passage. Its row is the number of passages before it.
     pub fn add(&mut self, passage: &Passage) -> io::Result<()> {
         self.line.clear();
         jsonl::write_record(&mut self.line, passage)?;
@@ -90,26 +91,26 @@ impl PassageWriter {
         self.offsets.write_all(&self.offset.to_le_bytes())
     }
 
-    /// Writes what is still buffered.
+    /// Writes the rest of the buffers.
     pub fn finish(mut self) -> io::Result<()> {
         self.passages.flush()?;
         self.offsets.flush()
     }
 }
 
-/// Reads passages by row.
+/// The stored passages, readable by row.
 #[derive(Debug)]
 pub struct PassageStore {
-    /// Name of the file of passages.
+    /// The name of the file of passages.
     file: &'static str,
     passages: OwnedBytes,
     offsets: OwnedBytes,
-    /// What makes lines of frames, if passages are compressed.
+    /// The decompressors, if the passages are compressed.
     decompressors: Option<Decompressors>,
 }
 
 impl PassageStore {
-    /// Maps the files in `folder` and checks that they fit each other.
+    /// Maps the files in `folder` and checks that they fit together.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let directory = MmapDirectory::open(folder)
             .map_err(|source| StoreError::Folder { folder: folder.to_owned(), source })?;
@@ -126,8 +127,8 @@ impl PassageStore {
         Ok(store)
     }
 
-    /// Says what is wrong with the offsets as far as they alone can tell. This reads all of them,
-    /// 8 bytes a passage.
+    /// Checks that the offsets rise and end at the end of the passages. This reads all of them, 8
+    /// bytes per passage.
     fn check_offsets(&self) -> Result<(), String> {
         let length = self.offsets.len();
         let (offsets, rest) = self.offsets.as_chunks::<OFFSET_BYTES>();
@@ -139,7 +140,8 @@ impl PassageStore {
             let offset = u64::from_le_bytes(*bytes);
             if before.map_or(offset != 0, |before| offset <= before) {
                 return Err(format!(
-                    "row {row} starts at byte {offset}, expected more than before"
+                    "row {row} starts at byte {offset}, expected {}",
+                    before.map_or("0".to_owned(), |before| format!("more than {before}"))
                 ));
             }
             before = Some(offset);
@@ -151,17 +153,17 @@ impl PassageStore {
         Ok(())
     }
 
-    /// Number of passages.
+    /// Returns the number of passages.
     pub fn len(&self) -> usize {
         self.offsets.len() / OFFSET_BYTES - 1
     }
 
-    /// Whether there is no passage at all.
+    /// Returns `true` if there are no passages.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The passage at `row`.
+    /// Returns the passage at `row`.
     pub fn get(&self, row: u32) -> Result<Passage, StoreError> {
         let (offset, line) = self.line(row)?;
         serde_json::from_slice(&line).map_err(|error| StoreError::Corrupt {
@@ -171,7 +173,7 @@ impl PassageStore {
         })
     }
 
-    /// Where a row starts in its file, and its line as it was written.
+    /// Returns the offset of a row in its file, and its line as it was written.
     pub(crate) fn line(&self, row: u32) -> Result<(usize, Cow<'_, [u8]>), StoreError> {
         let (offset, stored) = self.stored(row)?;
         let line = match &self.decompressors {
@@ -185,7 +187,7 @@ impl PassageStore {
         Ok((offset, line))
     }
 
-    /// Where a row starts, and its bytes as they are in the file.
+    /// Returns the offset of a row in its file, and its bytes there, which may be compressed.
     pub(crate) fn stored(&self, row: u32) -> Result<(usize, &[u8]), StoreError> {
         let index = row as usize;
         let (Some(start), Some(end)) = (self.offset(index), self.offset(index + 1)) else {

@@ -1,4 +1,4 @@
-//! Passages written and read back, plain and compressed, and files that are not what was written.
+//! Writing and reading of passages, plain and compressed, and damaged files.
 
 use std::fs;
 
@@ -57,11 +57,16 @@ proptest! {
         }
     }
 
-    /// Whatever a flipped bit does, reading ends in a passage or an error that names the file.
+    /// After any bit flip, a read returns a passage or an error that names the file.
     #[test]
-    fn flipped_bits_never_panic(place in any::<usize>(), bit in 0u32..8, is_compact in any::<bool>()) {
+    fn flipped_bits_never_panic(
+        offset in any::<usize>(),
+        bit in 0u32..8,
+        is_compact in any::<bool>(),
+    ) {
         let folder = written(&many(20), is_compact);
-        let mut files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|one| one.unwrap().path()).collect();
+        let entries = fs::read_dir(folder.path()).unwrap();
+        let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
         files.sort();
         for path in files {
             let whole = fs::read(&path).unwrap();
@@ -69,7 +74,7 @@ proptest! {
                 continue;
             }
             let mut bytes = whole.clone();
-            bytes[place % whole.len()] ^= 1 << bit;
+            bytes[offset % whole.len()] ^= 1 << bit;
             fs::write(&path, &bytes).unwrap();
             if let Ok(store) = PassageStore::open(folder.path()) {
                 for row in 0..20 {
@@ -90,7 +95,7 @@ fn many(count: usize) -> Vec<Passage> {
 }
 
 #[test]
-fn compressed_passages_take_less_room_and_read_the_same() {
+fn compressed_passages_take_less_space_and_read_the_same() {
     let passages = many(3000);
     let (plain, compact) = (written(&passages, false), written(&passages, true));
     let size = |folder: &tempfile::TempDir, file: &str| {
@@ -113,7 +118,7 @@ fn compressed_passages_take_less_room_and_read_the_same() {
 }
 
 #[test]
-fn torn_and_corrupt_files_are_refused_with_their_place() {
+fn torn_and_corrupt_files_are_refused_with_the_offset() {
     let folder = written(&[passage("a", "one"), passage("b", "two")], false);
     let path = folder.path().join(PASSAGES_FILE);
     let mut bytes = fs::read(&path).unwrap();
@@ -127,18 +132,18 @@ fn torn_and_corrupt_files_are_refused_with_their_place() {
 }
 
 #[test]
-fn offsets_that_cannot_be_are_refused_by_name() {
+fn impossible_offsets_are_refused_by_name() {
     let folder = written(&[passage("a", "one"), passage("b", "two"), passage("c", "three")], false);
     let path = folder.path().join(OFFSETS_FILE);
     let good = fs::read(&path).unwrap();
-    let with = |offsets: &[u64]| offsets.iter().flat_map(|one| one.to_le_bytes()).collect();
+    let bytes = |offsets: &[u64]| offsets.iter().flat_map(|offset| offset.to_le_bytes()).collect();
     let cases: [(Vec<u8>, &str); 6] = [
         (Vec::new(), "0 bytes long, expected a multiple of 8"),
         (good[..good.len() - 1].to_vec(), "31 bytes long, expected a multiple of 8"),
         (good[..good.len() - 8].to_vec(), "ends at byte 56, but passages.jsonl has 86 bytes"),
-        (with(&[1, 28, 56, 86]), "row 0 starts at byte 1"),
-        (with(&[0, 56, 28, 86]), "row 2 starts at byte 28, expected more than before"),
-        (with(&[0, 28, 56, u64::MAX]), "ends at byte 18446744073709551615"),
+        (bytes(&[1, 28, 56, 86]), "row 0 starts at byte 1, expected 0"),
+        (bytes(&[0, 56, 28, 86]), "row 2 starts at byte 28, expected more than 56"),
+        (bytes(&[0, 28, 56, u64::MAX]), "ends at byte 18446744073709551615"),
     ];
     for (bytes, expected) in cases {
         fs::write(&path, bytes).unwrap();
@@ -154,7 +159,7 @@ fn an_offset_inside_a_character_is_an_error_of_its_rows() {
     let text = fs::read(folder.path().join(PASSAGES_FILE)).unwrap();
     let inside = text.iter().position(|byte| *byte >= 0x80).unwrap() as u64 + 1;
     let offsets = [0, inside, text.len() as u64];
-    let bytes: Vec<u8> = offsets.iter().flat_map(|one| one.to_le_bytes()).collect();
+    let bytes: Vec<u8> = offsets.iter().flat_map(|offset| offset.to_le_bytes()).collect();
     fs::write(folder.path().join(OFFSETS_FILE), bytes).unwrap();
     let store = PassageStore::open(folder.path()).unwrap();
     for row in [0, 1] {
