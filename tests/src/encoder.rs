@@ -276,7 +276,7 @@ fn a_missing_gpu_is_an_error_only_if_it_was_requested() {
     let open = |device| Encoder::open(&model_folder(), &EncoderOptions { device, ..options() });
     assert_eq!(open(Device::Auto).unwrap().provider(), Provider::Cpu);
     let refused = open(Device::Cuda(1)).unwrap_err().to_string();
-    let expected = "model.onnx on cuda:1: this ONNX Runtime is built without it";
+    let expected = "model.onnx on cuda:1: this ONNX Runtime is built without CUDA";
     assert!(refused.ends_with(expected), "{refused}");
 }
 
@@ -289,11 +289,11 @@ fn an_incomplete_folder_is_refused() {
         assert!(refused.contains(expected), "{refused}\nexpected {expected}");
     };
     fs::remove_file(path("model.onnx")).unwrap();
-    check("model.onnx is not there, expected an ONNX model");
+    check("model.onnx is missing, expected an ONNX model");
     fs::write(path("model.onnx"), "not a model").unwrap();
     check("model.onnx on cpu: ");
     fs::remove_file(path("tokenizer.json")).unwrap();
-    check("tokenizer.json is not there, expected a tokenizer");
+    check("tokenizer.json is missing, expected a tokenizer");
     fs::write(path("tokenizer.json"), "{}").unwrap();
     check("tokenizer.json is not a tokenizer: ");
     fs::write(path("retriever.toml"), "preset = 'e4'").unwrap();
@@ -301,7 +301,7 @@ fn an_incomplete_folder_is_refused() {
         r#"retriever.toml: preset = "e4": expected "e5", "bge", "contriever", "minilm" or "gte""#,
     );
     fs::remove_file(path("retriever.toml")).unwrap();
-    check(r#"retriever.toml is not there: write one with `preset = "e5"`, "#);
+    check(r#"retriever.toml is missing: write one with `preset = "e5"`, "#);
 }
 
 #[test]

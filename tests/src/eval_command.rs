@@ -95,8 +95,8 @@ fn figures_equal_those_computed_by_hand_and_omissions_are_reported() {
     assert_eq!(figures["coverage"], coverage);
     for line in [
         "3 queries, 2 with relevant passages, 2 with answers\n",
-        "not used: 1 judged queries that are not in the query file\n",
-        "1 of 4 judged passages are not in the index\n",
+        "judged queries that are not in the query file, ignored: 1\n",
+        "judged passages that are not in the index: 1 of 4\n",
     ] {
         assert!(out.contains(line), "{line:?} is not in\n{out}");
     }

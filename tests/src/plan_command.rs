@@ -78,7 +78,7 @@ fn a_collection_can_be_planned_by_its_numbers() {
     // A graph search reads rows of half precision.
     assert_eq!(part(&planned, "vectors, f16")["disk_bytes"], 32_279_537_664_u64);
     assert!(part(&planned, "graph")["disk_bytes"].as_u64().unwrap() > 21_015_324 * 140);
-    for line in ["64.6 GB", "on a GPU, if one searches: 32.3 GB", "memory that must be there: "] {
+    for line in ["64.6 GB", "GPU memory, if a GPU searches: 32.3 GB", "memory needed: "] {
         assert!(out.contains(line), "{line:?} is not in\n{out}");
     }
 }

@@ -1,5 +1,5 @@
-//! One request and its outcome. An outcome is either a whole answer, a list a query, or the kind
-//! of failure.
+//! One request and its outcome, which is either a complete answer with a list per query or a kind of
+//! failure.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -13,36 +13,36 @@ use shared::wire::RetrieveRequest;
 
 use super::BenchError;
 
-/// A longer answer counts as malformed.
+/// The longest accepted answer. A longer one counts as malformed.
 const MAX_RESPONSE_BYTES: usize = 1 << 30;
 const MAX_INFO_BYTES: usize = 1 << 20;
 const INFO_LIMIT: Duration = Duration::from_secs(5);
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
-/// How a request ended.
+/// The outcome of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Every query has its list of passages.
+    /// Every query has a list of passages.
     Answered {
-        /// Queries whose list is empty.
+        /// The number of queries whose list is empty.
         queries_without_passages: u64,
     },
-    /// At least one query has none.
+    /// At least one query has no list.
     Failed(Failure),
 }
 
-/// Kinds of failure.
+/// The kind of a failure.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Failure {
-    /// The connection was not made.
+    /// No connection was established.
     Connection,
-    /// No whole answer in time.
+    /// No complete answer arrived in time.
     Timeout,
     /// The connection broke.
     Transport,
-    /// Another status than 200; 503 is that of a server with too much to do.
+    /// The status was not 200. An overloaded server sends 503.
     Status(u16),
-    /// Status 200 with a body that is no answer to these queries.
+    /// The status was 200, but the body does not answer these queries.
     Malformed,
     /// The server could not answer a query of the request.
     Query(String),
@@ -61,7 +61,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Texts that are asked in turn, `batch_queries` a request.
+/// The texts to send in turn, with `batch_queries` in each request.
 #[derive(Clone, Debug)]
 pub struct Requests {
     queries: Vec<String>,
@@ -70,19 +70,19 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Requests of `batch_queries` of `queries` each, which should be different texts: a server may
-    /// search for equal ones once. There must be one query.
+    /// Makes requests with `batch_queries` of the `queries` each. There must be at least one query. The
+    /// texts should differ, because a server may search for equal ones only once.
     pub fn new(queries: Vec<String>, batch_queries: usize, top_k: usize) -> Self {
         Self { queries, batch_queries, top_k }
     }
 
-    /// Queries a request.
+    /// Returns the number of queries in a request.
     pub fn batch_queries(&self) -> usize {
         self.batch_queries
     }
 
-    /// Body of request `number`: the queries that follow those of the request before it, and the
-    /// first ones again after the last.
+    /// Returns the body of request `number`. It has the queries after those of the previous request, and
+    /// starts again from the first after the last.
     pub fn body(&self, number: u64) -> Vec<u8> {
         let count = self.queries.len();
         let first = (u128::from(number) * self.batch_queries as u128 % count as u128) as usize;
@@ -90,12 +90,11 @@ impl Requests {
             .map(|position| self.queries[position % count].clone())
             .collect();
         let request = RetrieveRequest { queries, topk: Some(self.top_k), return_scores: true };
-        // Texts and numbers always have a JSON form.
-        serde_json::to_vec(&request).unwrap_or_default()
+        serde_json::to_vec(&request).expect("texts and numbers always have a JSON form")
     }
 }
 
-/// Connections to one server.
+/// A client of one server.
 #[derive(Clone, Debug)]
 pub struct Asker {
     http: Client,
@@ -104,7 +103,7 @@ pub struct Asker {
 }
 
 impl Asker {
-    /// Does not connect yet. Requests are given up after `timeout`.
+    /// Sets up the client without connecting yet. Each request is cancelled after `timeout`.
     pub fn new(endpoint: Url, batch_queries: usize, timeout: Duration) -> Result<Self, BenchError> {
         let http = http::client_builder()
             .connect_timeout(CONNECT_LIMIT.min(timeout))
@@ -117,12 +116,12 @@ impl Asker {
         Ok(Self { http, endpoint, batch_queries })
     }
 
-    /// Where requests go.
+    /// Returns the address of the requests.
     pub fn endpoint(&self) -> &Url {
         &self.endpoint
     }
 
-    /// What the server says of itself; `null` for one that does not.
+    /// Returns the server's `/info`, or `null` if it has none.
     pub async fn server(&self) -> Value {
         let mut url = self.endpoint.clone();
         let base = url.path().trim_end_matches("/retrieve").to_owned();
@@ -130,15 +129,15 @@ impl Asker {
         let Ok(response) = self.http.get(url).timeout(INFO_LIMIT).send().await else {
             return Value::Null;
         };
-        let is_found = response.status() == StatusCode::OK;
+        let is_ok = response.status() == StatusCode::OK;
         match read_body(response, MAX_INFO_BYTES).await {
-            Ok(bytes) if is_found => serde_json::from_slice(&bytes).unwrap_or_default(),
+            Ok(bytes) if is_ok => serde_json::from_slice(&bytes).unwrap_or_default(),
             _ => Value::Null,
         }
     }
 
-    /// Sends a body of [`Requests`]. The time is that of the last byte of the answer, so that the
-    /// client's own reading of it is no part of the latency.
+    /// Sends a body of [`Requests`]. The returned time is that of the answer's last byte, so the latency
+    /// does not include the client's own parsing.
     pub async fn ask(&self, body: Vec<u8>) -> (Outcome, Instant) {
         let request = self
             .http
@@ -158,6 +157,7 @@ impl Asker {
     }
 }
 
+/// Reads a body, which must not be longer than `max_bytes`.
 async fn read_body(mut response: Response, max_bytes: usize) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| failure(&error))? {
@@ -179,7 +179,7 @@ fn failure(error: &reqwest::Error) -> Failure {
     }
 }
 
-/// As much of an answer as has to be counted.
+/// The parts of an answer that are counted.
 #[derive(Deserialize)]
 struct Answer {
     result: Vec<Vec<IgnoredAny>>,
@@ -192,7 +192,7 @@ struct QueryError {
     code: String,
 }
 
-/// Whether `bytes` answer `queries` queries.
+/// Judges whether `bytes` answer `queries` queries.
 fn judge(bytes: &[u8], queries: usize) -> Result<Outcome, Failure> {
     let answer: Answer = serde_json::from_slice(bytes).map_err(|_| Failure::Malformed)?;
     if let Some(error) = answer.errors.into_iter().next() {
@@ -212,21 +212,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_go_round_the_queries() {
+    fn requests_cycle_through_the_queries() {
         let queries = ["a", "b", "c"].map(str::to_owned).to_vec();
         let requests = Requests::new(queries, 2, 5);
-        let asked: Vec<Value> =
+        let bodies: Vec<Value> =
             (0..4).map(|number| serde_json::from_slice(&requests.body(number)).unwrap()).collect();
         let body =
             |queries: [&str; 2]| json!({"queries": queries, "topk": 5, "return_scores": true});
         let expected = [["a", "b"], ["c", "a"], ["b", "c"], ["a", "b"]].map(body);
-        assert_eq!(asked, expected);
+        assert_eq!(bodies, expected);
         // A number that no run reaches does not overflow.
         requests.body(u64::MAX);
     }
 
     #[test]
-    fn an_answer_is_a_list_for_every_query() {
+    fn an_answer_has_a_list_for_every_query() {
         let judged = |body: &str| judge(body.as_bytes(), 2);
         let passage = r#"{"document":{"id":3,"contents":"x"},"score":0.5}"#;
         let answered = |empty| Ok(Outcome::Answered { queries_without_passages: empty });

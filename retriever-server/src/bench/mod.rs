@@ -1,28 +1,28 @@
-//! Drives a running server over HTTP and measures what its clients would see. It speaks the wire
-//! format of Search-R1, so that it measures other servers of that format too. It retries nothing:
-//! a failure is counted by its kind, never as a fast answer.
+//! Measurement of a running server over HTTP, as its clients see it. The requests have the wire format
+//! of Search-R1, so other servers with that format can be measured too. Nothing is retried: a failure
+//! is counted by its kind and never as a fast answer.
 //!
-//! `asking` sends one request and judges the answer, [`load`] decides when which request is sent,
-//! [`summary`] makes figures of what came back.
+//! [`load`] schedules requests, [`asking`] sends one and judges its answer, and [`summary`] computes the
+//! figures.
 
-pub mod asking;
 pub mod load;
+pub mod asking;
 pub mod summary;
 
 use thiserror::Error;
 
-/// Why a measurement could not be made.
+/// A measurement failed.
 #[derive(Debug, Error)]
 pub enum BenchError {
     /// The client could not be set up.
     #[error("cannot set up the client: {0}")]
     Client(String),
-    /// Not one request was answered.
+    /// No request was answered.
     #[error("no request to {url} was answered: {failures}")]
     NoAnswer {
-        /// Where the requests went.
+        /// The address of the requests.
         url: String,
-        /// How often which failure.
+        /// The failures with their counts.
         failures: String,
     },
     /// The threads could not be started.

@@ -1,4 +1,4 @@
-//! Figures of a measurement, as a table and as JSON.
+//! The figures of a measurement, as a table and as JSON.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -8,78 +8,78 @@ use serde_json::Value;
 
 use super::load::Record;
 
-/// What was measured and what came out.
+/// The settings and the results of a measurement.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
-    /// How it was measured.
+    /// The settings.
     pub setting: Setting,
-    /// What the server says of itself at `/info`; `null` for one that does not.
+    /// The server's `/info`; `null` if it has none.
     pub server: Value,
-    /// Requests that were sent, without those of the warm-up.
+    /// The number of requests that were sent, without the warm-up.
     pub requests: u64,
-    /// Requests in which every query was answered.
+    /// The number of requests in which every query was answered.
     pub requests_answered: u64,
-    /// Requests that were not, by kind of failure.
+    /// The numbers of the other requests, by kind of failure.
     pub failures: BTreeMap<String, u64>,
-    /// Queries of answered requests.
+    /// The number of queries in answered requests.
     pub queries: u64,
-    /// Those of them for which nothing was found.
+    /// The number of these queries whose list was empty.
     pub queries_without_passages: u64,
-    /// From the first request to the last answer.
+    /// The time from the first request to the last answer.
     pub elapsed_s: f64,
-    /// Answered queries by elapsed time.
+    /// The number of answered queries divided by the elapsed time.
     pub queries_per_s: f64,
-    /// Of answered requests; `null` if there are none.
+    /// The latencies of answered requests; `null` if there are none.
     pub latency_ms: Option<Latency>,
-    /// The latest that a request was sent after it was due: above a millisecond or so, the client
-    /// or the bound on requests in flight held requests up. 0 in a closed loop.
+    /// The longest delay between the time a request was due and its sending; 0 in a closed loop. More
+    /// than about a millisecond means that the client or the limit of requests in flight delayed them.
     pub sent_late_ms_max: f64,
 }
 
-/// How a measurement was made.
+/// The settings of a measurement.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Setting {
-    /// Where requests went.
+    /// The address of the requests.
     pub url: String,
     /// `closed` or `open`.
     pub pace: &'static str,
-    /// Clients of a closed loop.
+    /// The number of clients of a closed loop.
     pub clients: Option<usize>,
-    /// Rate of an open loop.
+    /// The rate of an open loop.
     pub rate_queries_per_s: Option<f64>,
-    /// Decides the times of arrival in an open loop.
+    /// The seed of the arrival times in an open loop.
     pub seed: u64,
-    /// Queries a request.
+    /// The number of queries in a request.
     pub batch_queries: usize,
-    /// Passages asked for per query.
+    /// The number of passages requested per query.
     pub top_k: usize,
-    /// Different queries in the file.
+    /// The number of different queries in the file.
     pub queries_in_file: usize,
-    /// Requests before the measurement.
+    /// The number of requests before the measurement.
     pub warm_up_requests: u64,
 }
 
-/// Latencies in milliseconds; of an open loop, from the time at which a request was due.
+/// Latencies in milliseconds. In an open loop, they start when a request was due.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Latency {
-    /// Arithmetic mean.
+    /// The arithmetic mean.
     pub mean: f64,
-    /// Half of the requests took no longer.
+    /// The median.
     pub p50: f64,
-    /// Nine in ten took no longer.
+    /// The 90th percentile.
     pub p90: f64,
-    /// 99 in a hundred took no longer.
+    /// The 99th percentile.
     pub p99: f64,
-    /// None took longer.
+    /// The longest latency.
     pub max: f64,
 }
 
 impl Latency {
-    /// Exact figures; `None` of nothing.
-    pub fn of(mut latencies_ns: Vec<u64>) -> Option<Self> {
+    /// Computes exact figures. Returns `None` without latencies.
+    pub fn from_ns(mut latencies_ns: Vec<u64>) -> Option<Self> {
         latencies_ns.sort_unstable();
         let max = *latencies_ns.last()?;
-        let sum: u128 = latencies_ns.iter().map(|&one| u128::from(one)).sum();
+        let sum: u128 = latencies_ns.iter().map(|&latency| u128::from(latency)).sum();
         let at = |share| milliseconds(percentile(&latencies_ns, share));
         Some(Self {
             mean: sum as f64 / latencies_ns.len() as f64 / 1e6,
@@ -91,10 +91,11 @@ impl Latency {
     }
 }
 
-/// The smallest value that is not below a `share` of all, by the nearest-rank method.
+/// Returns the smallest value that is not below a `share` of all, by the nearest-rank method. `sorted`
+/// must not be empty.
 fn percentile(sorted: &[u64], share: f64) -> u64 {
     let rank = (share * sorted.len() as f64).ceil() as usize;
-    sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
+    sorted[rank.saturating_sub(1)]
 }
 
 fn milliseconds(nanoseconds: u64) -> f64 {
@@ -102,7 +103,7 @@ fn milliseconds(nanoseconds: u64) -> f64 {
 }
 
 impl Summary {
-    /// Figures of a record.
+    /// Computes the figures of a record.
     pub fn new(setting: Setting, server: Value, record: Record) -> Self {
         let requests = record.requests();
         let requests_answered = record.latencies_ns.len() as u64;
@@ -119,17 +120,19 @@ impl Summary {
             queries_without_passages: record.queries_without_passages,
             elapsed_s,
             queries_per_s: if elapsed_s > 0.0 { queries as f64 / elapsed_s } else { 0.0 },
-            latency_ms: Latency::of(record.latencies_ns),
+            latency_ms: Latency::from_ns(record.latencies_ns),
             sent_late_ms_max: record.sent_late_max.as_secs_f64() * 1e3,
         }
     }
 
-    /// A table for people.
+    /// Returns a table for people.
     pub fn table(&self) -> String {
         let setting = &self.setting;
-        let pace = match (setting.clients, setting.rate_queries_per_s) {
-            (_, Some(rate)) => format!("open loop, {rate} queries/s, seed {}", setting.seed),
-            (clients, None) => format!("closed loop, {} clients", clients.unwrap_or(1)),
+        let pace = if let Some(rate) = setting.rate_queries_per_s {
+            format!("open loop, {rate} queries/s, seed {}", setting.seed)
+        } else {
+            let clients = setting.clients.expect("a closed loop has clients");
+            format!("closed loop, {clients} clients")
         };
         let mut rows = vec![
             ("server", setting.url.clone()),
@@ -146,7 +149,7 @@ impl Summary {
             rows.push(("latency, max ms", format!("{:.3}", latency.max)));
         }
         if setting.rate_queries_per_s.is_some() {
-            rows.push(("sent late, max ms", format!("{:.3}", self.sent_late_ms_max)));
+            rows.push(("delay of sending, max ms", format!("{:.3}", self.sent_late_ms_max)));
         }
         rows.push(("queries without passages", self.queries_without_passages.to_string()));
         rows.push(("failed requests", (self.requests - self.requests_answered).to_string()));
@@ -170,21 +173,21 @@ mod tests {
     use crate::bench::asking::Failure;
 
     #[test]
-    fn percentiles_are_values_that_were_measured() {
+    fn percentiles_are_measured_values() {
         let values: Vec<u64> = (1..=100).rev().map(|ms| ms * 1_000_000).collect();
-        let found = Latency::of(values).unwrap();
+        let latency = Latency::from_ns(values).unwrap();
         let expected = Latency { mean: 50.5, p50: 50.0, p90: 90.0, p99: 99.0, max: 100.0 };
-        assert_eq!(found, expected);
+        assert_eq!(latency, expected);
         let two = Latency { mean: 2.0, p50: 2.0, p90: 2.0, p99: 2.0, max: 2.0 };
-        assert_eq!(Latency::of(vec![2_000_000]), Some(two));
-        // Of two the worse half begins above the first.
+        assert_eq!(Latency::from_ns(vec![2_000_000]), Some(two));
+        // With two values, any share above a half needs the second.
         assert_eq!(percentile(&[1, 9], 0.5), 1);
         assert_eq!(percentile(&[1, 9], 0.51), 9);
-        assert_eq!(Latency::of(Vec::new()), None);
+        assert_eq!(Latency::from_ns(Vec::new()), None);
     }
 
     #[test]
-    fn failures_are_no_fast_answers() {
+    fn failures_do_not_count_as_fast_answers() {
         let setting = Setting {
             url: "http://server".to_owned(),
             pace: "closed",

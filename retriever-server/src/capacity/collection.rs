@@ -1,5 +1,5 @@
-//! How large a collection of passages is: as told, counted in corpus files, or read from the
-//! manifest of an index.
+//! The size of a collection of passages, which is stated by the user, counted in corpus files, or read
+//! from the manifest of an index.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,87 +16,86 @@ use crate::index::{IndexError, LEXICAL_FOLDER};
 use crate::lexical::bounds::BOUNDS_FILE;
 use crate::vector::RowFormat;
 
-/// Mean size of a stored passage where nothing is known of the corpus: that of the dump of
-/// Wikipedia that Search-R1 uses, 14 GB of 21,015,324 passages of 100 words.
+/// The mean size of a stored passage if nothing is known about the corpus. It is that of Search-R1's dump
+/// of Wikipedia, which has 21,015,324 passages of 100 words in 14 GB.
 pub const USUAL_PASSAGE_BYTES: u64 = 670;
 
-/// Bytes of a corpus file that are read; the rest of a larger one is taken to be like them.
+/// The number of bytes to read of a corpus file. The rest of a larger file is assumed to be similar.
 const MAX_SAMPLE_BYTES: u64 = 64 << 20;
 
-/// The size of a collection, and what of it an index has already.
+/// The size of a collection, and the parts that an existing index has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Collection {
-    /// Passages.
+    /// The number of passages.
     pub passages: u64,
-    /// All passages together, as lines that are not compressed; of an index that has them
-    /// compressed, what they take there.
+    /// The size of all passages as uncompressed lines; for an index with compressed passages, their
+    /// compressed size.
     pub stored_bytes: u64,
-    /// Whether the number of passages is exact.
+    /// `true` if the number of passages is exact.
     pub is_counted: bool,
-    /// Whether their size is.
+    /// `true` if the size of the passages is exact.
     pub is_measured: bool,
-    /// What of them an index has.
-    pub there: Option<Stored>,
-    /// The vectors that are there.
+    /// The passages and postings of the existing index.
+    pub existing: Option<Stored>,
+    /// The vectors of the existing index.
     pub vectors: Option<StoredVectors>,
 }
 
-/// Passages and postings in an index.
+/// The passages and postings of an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stored {
-    /// Size of the passages as they are.
+    /// The size of the passages on disk.
     pub passages_bytes: u64,
-    /// Whether they are compressed.
+    /// `true` if the passages are compressed.
     pub is_compact: bool,
-    /// Size of the postings.
+    /// The size of the postings.
     pub postings_bytes: u64,
-    /// Size of the bounds beside them, which old indexes do not have.
+    /// The size of their bounds, which indexes of early versions lack.
     pub bounds_bytes: u64,
 }
 
-/// Vectors in an index.
+/// The vectors of an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredVectors {
-    /// Numbers a vector.
+    /// The number of components of a vector.
     pub dimension: u64,
-    /// Formats with the sizes of their files.
+    /// The formats, with the sizes of their files.
     pub formats: Vec<(RowFormat, u64)>,
-    /// Graphs over them, with the format of their rows and the sizes of their files.
+    /// The graphs, with the formats of their rows and the sizes of their files.
     pub graphs: Vec<(GraphKind, RowFormat, u64)>,
 }
 
 impl Collection {
-    /// So many passages, of a mean size.
-    pub fn told(passages: u64, passage_bytes: u64) -> Self {
+    /// Returns a collection of this many passages with this mean size.
+    pub fn stated(passages: u64, passage_bytes: u64) -> Self {
         let stored_bytes = passages.saturating_mul(passage_bytes);
         Self { passages, stored_bytes, is_counted: true, ..Self::default() }
     }
 
-    /// Reads corpus files: small ones in whole, the beginning of large ones.
-    pub fn of_corpus(files: &[PathBuf]) -> Result<Self, JsonlError> {
-        let mut whole = Self { is_counted: true, is_measured: true, ..Self::default() };
+    /// Reads corpus files: small ones completely, large ones from the beginning.
+    pub fn from_corpus(files: &[PathBuf]) -> Result<Self, JsonlError> {
+        let mut total = Self { is_counted: true, is_measured: true, ..Self::default() };
         for path in files {
-            let one = Self::of_file(path)?;
-            whole.passages += one.passages;
-            whole.stored_bytes += one.stored_bytes;
-            whole.is_counted &= one.is_counted;
-            whole.is_measured &= one.is_measured;
+            let file = Self::from_file(path)?;
+            total.passages += file.passages;
+            total.stored_bytes += file.stored_bytes;
+            total.is_counted &= file.is_counted;
+            total.is_measured &= file.is_measured;
         }
-        Ok(whole)
+        Ok(total)
     }
 
-    fn of_file(path: &Path) -> Result<Self, JsonlError> {
+    fn from_file(path: &Path) -> Result<Self, JsonlError> {
         let mut lines = JsonlReader::open(path)?;
-        // A file that could be opened has a size; without one the sample counts alone.
-        let file_bytes = fs::metadata(path).map_or(0, |found| found.len());
+        // A file that can be opened has a size. If not, only the sample counts.
+        let file_bytes = fs::metadata(path).map_or(0, |metadata| metadata.len());
         let mut sample = Self { is_counted: true, is_measured: true, ..Self::default() };
         let mut stored = Vec::new();
         let mut read_bytes = 0;
         while let Some(line) = lines.next_line()? {
             let passage = record::passage(&line)?;
             stored.clear();
-            // Writing to memory cannot fail.
-            let _ = jsonl::write_record(&mut stored, &passage);
+            jsonl::write_record(&mut stored, &passage).expect("writing to memory cannot fail");
             sample.passages += 1;
             sample.stored_bytes += stored.len() as u64;
             read_bytes = lines.bytes_read();
@@ -117,11 +116,11 @@ impl Collection {
     }
 
     /// Reads the manifests of an index.
-    pub fn of_index(folder: &Path) -> Result<Self, IndexError> {
+    pub fn from_index(folder: &Path) -> Result<Self, IndexError> {
         let manifest = Manifest::load(folder)?;
-        let bytes = |is_wanted: &dyn Fn(&Path) -> bool| -> u64 {
-            let wanted = manifest.files.iter().filter(|file| is_wanted(&file.path));
-            wanted.map(|file| file.bytes).sum()
+        let bytes = |is_counted: &dyn Fn(&Path) -> bool| -> u64 {
+            let files = manifest.files.iter().filter(|file| is_counted(&file.path));
+            files.map(|file| file.bytes).sum()
         };
         let is_one_of = |path: &Path, names: &[&str]| names.iter().any(|&name| path == name);
         let plain = [PASSAGES_FILE];
@@ -131,14 +130,14 @@ impl Collection {
         let is_compact = manifest.files.iter().any(|file| is_one_of(&file.path, &compact));
         let names = if is_compact { &compact[..] } else { &plain };
         let stored_bytes = bytes(&|path| is_one_of(path, names));
-        let there = Stored {
+        let existing = Stored {
             passages_bytes: stored_bytes,
             is_compact,
             postings_bytes: bytes(&is_postings),
             bounds_bytes: bytes(&|path| path == bounds),
         };
         let vectors = DenseManifest::load(folder)?.map(|dense| {
-            let others = dense.formats.iter().map(|one| (one.format, one.file.bytes));
+            let others = dense.formats.iter().map(|entry| (entry.format, entry.file.bytes));
             let exact = (RowFormat::F32, dense.vectors.bytes);
             StoredVectors {
                 dimension: dense.source.dimension,
@@ -146,7 +145,7 @@ impl Collection {
                 graphs: dense
                     .graphs
                     .iter()
-                    .map(|one| (one.kind, one.format, one.file.bytes))
+                    .map(|entry| (entry.kind, entry.format, entry.file.bytes))
                     .collect(),
             }
         });
@@ -155,7 +154,7 @@ impl Collection {
             stored_bytes,
             is_counted: true,
             is_measured: true,
-            there: Some(there),
+            existing: Some(existing),
             vectors,
         })
     }

@@ -1,4 +1,4 @@
-//! What the machine has: free disk at a folder, memory that is available to this process.
+//! The machine's resources: free disk space at a folder, and memory available to this process.
 
 use std::fs;
 use std::io;
@@ -6,18 +6,18 @@ use std::path::Path;
 
 use serde::Serialize;
 
-/// What there is.
+/// The machine's free resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Machine {
-    /// Bytes that may still be written where the index is to be.
+    /// The free disk space at the index, in bytes.
     pub disk_free_bytes: Option<u64>,
-    /// Bytes of memory that can be had without swapping, the page cache's included.
+    /// The memory available without swapping, in bytes. It includes the page cache.
     pub memory_available_bytes: Option<u64>,
 }
 
 impl Machine {
-    /// Asks the operating system; what it does not say is unknown.
-    pub fn of(index: &Path) -> Self {
+    /// Queries the operating system. A value that it does not report is `None`.
+    pub fn query(index: &Path) -> Self {
         Self {
             disk_free_bytes: disk_free_bytes(index).ok(),
             memory_available_bytes: memory_available_bytes(),
@@ -25,16 +25,16 @@ impl Machine {
     }
 }
 
-/// Free bytes for this user in the file system of the nearest folder that is there.
+/// Returns the free bytes for this user in the file system of the nearest existing folder.
 fn disk_free_bytes(index: &Path) -> io::Result<u64> {
     let index = std::path::absolute(index)?;
-    let is_there = |folder: &&Path| folder.try_exists().unwrap_or(false);
-    let folder = index.ancestors().find(is_there).unwrap_or(Path::new("/"));
-    let found = rustix::fs::statvfs(folder)?;
-    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    let exists = |folder: &&Path| folder.try_exists().unwrap_or(false);
+    let folder = index.ancestors().find(exists).unwrap_or(Path::new("/"));
+    let statistics = rustix::fs::statvfs(folder)?;
+    Ok(statistics.f_bavail.saturating_mul(statistics.f_frsize))
 }
 
-/// What the machine has, or what the container may still take where that is less.
+/// Returns the memory available on the machine or in the container, whichever is less.
 fn memory_available_bytes() -> Option<u64> {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text));
     let read = |name: &str| fs::read_to_string(Path::new("/sys/fs/cgroup").join(name)).ok();
@@ -45,7 +45,7 @@ fn memory_available_bytes() -> Option<u64> {
     [machine, container].into_iter().flatten().min()
 }
 
-/// `MemAvailable` of `/proc/meminfo`, which is in KiB.
+/// Parses `MemAvailable` of `/proc/meminfo`, which is in KiB, and returns bytes.
 fn available(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
@@ -64,10 +64,10 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_not_there_is_on_the_disk_of_its_parent() {
+    fn a_missing_folder_is_on_the_disk_of_its_parent() {
         let folder = tempfile::tempdir().unwrap();
-        let found = Machine::of(&folder.path().join("a/b"));
-        assert!(found.disk_free_bytes.is_some_and(|bytes| bytes > 0), "{found:?}");
-        assert!(found.memory_available_bytes.is_some_and(|bytes| bytes > 0), "{found:?}");
+        let machine = Machine::query(&folder.path().join("a/b"));
+        assert!(machine.disk_free_bytes.is_some_and(|bytes| bytes > 0), "{machine:?}");
+        assert!(machine.memory_available_bytes.is_some_and(|bytes| bytes > 0), "{machine:?}");
     }
 }

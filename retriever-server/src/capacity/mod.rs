@@ -1,10 +1,10 @@
-//! What an index needs of memory and disk, before anything is built or loaded, beside what the
-//! machine has.
+//! The memory and disk space that an index needs, compared with the machine's before anything is built
+//! or loaded.
 //!
-//! [`collection`] finds out how large the collection is, [`needs`] has the formulas, [`machine`]
-//! asks the operating system, [`report`] shows the one beside the other.
+//! [`collection`] measures the collection, [`needs`] has the formulas, [`machine`] queries the operating
+//! system, and [`report`] compares the results.
 
 pub mod collection;
-pub mod machine;
 pub mod needs;
+pub mod machine;
 pub mod report;

@@ -1,4 +1,4 @@
-//! Needs beside what the machine has, as a table and as JSON.
+//! The comparison of needs with the machine's resources, as a table and as JSON.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -9,37 +9,37 @@ use super::collection::Collection;
 use super::machine::Machine;
 use super::needs::{Need, Needs};
 
-/// The whole of a plan.
+/// A plan for an index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Plan {
-    /// Folder of the index.
+    /// The folder of the index.
     pub index: PathBuf,
-    /// Passages in it.
+    /// The number of passages in it.
     pub passages: u64,
-    /// What is needed.
+    /// The needs of its parts.
     pub needs: Needs,
-    /// What there is.
+    /// The machine's free resources.
     pub machine: Machine,
-    /// Bytes that will be written, of what stays and of what does not.
+    /// The number of bytes to write, including temporary files.
     pub disk_to_write_bytes: u64,
-    /// The most memory that must be there, whether for indexing or for serving.
+    /// The memory that must be available, in bytes. It is the larger need of indexing and serving.
     pub memory_bytes: u64,
-    /// Bytes of mapped files.
+    /// The size of the mapped files.
     pub mapped_bytes: u64,
-    /// Whether disk and memory are enough, as far as they are known. Mapped files need not be in
-    /// memory.
+    /// `true` if disk and memory are sufficient, as far as they are known. Mapped files may be larger
+    /// than memory.
     pub fits: bool,
 }
 
 impl Plan {
-    /// Compares.
+    /// Compares the needs with the machine's resources.
     pub fn new(index: &Path, collection: &Collection, needs: Needs, machine: Machine) -> Self {
         let sum = |bytes: &dyn Fn(&Need) -> u64| needs.serving.iter().map(bytes).sum::<u64>();
         let to_write = sum(&|need| need.disk_bytes - need.disk_there_bytes.min(need.disk_bytes));
         let disk_to_write_bytes = to_write + needs.indexing.disk_bytes;
         let memory_bytes = sum(&|need| need.memory_bytes).max(needs.indexing.memory_bytes);
         let mapped_bytes = sum(&|need| need.mapped_bytes);
-        let is_within = |need: u64, there: Option<u64>| there.is_none_or(|there| need <= there);
+        let is_within = |need: u64, free: Option<u64>| free.is_none_or(|free| need <= free);
         Self {
             index: index.to_owned(),
             passages: collection.passages,
@@ -53,18 +53,18 @@ impl Plan {
         }
     }
 
-    /// A table for people.
+    /// Returns a table for people.
     pub fn table(&self) -> String {
         let mut table = format!(
             "{:<16}{:>12}{:>12}{:>12}  {}\n",
-            "part", "on disk", "in memory", "mapped", "how"
+            "part", "on disk", "in memory", "mapped", "basis"
         );
         for need in self.needs.serving.iter().chain([&self.needs.indexing]) {
-            let how = if need.is_exact { "exact" } else { "estimate" };
+            let certainty = if need.is_exact { "exact" } else { "estimate" };
             // Writing to a string cannot fail.
             let _ = writeln!(
                 table,
-                "{:<16}{:>12}{:>12}{:>12}  {how}: {}",
+                "{:<16}{:>12}{:>12}{:>12}  {certainty}: {}",
                 need.part,
                 shown(need.disk_bytes),
                 shown(need.memory_bytes),
@@ -74,20 +74,19 @@ impl Plan {
         }
         let gpu_bytes: u64 = self.needs.serving.iter().map(|need| need.gpu_bytes).sum();
         if gpu_bytes > 0 {
-            let _ = writeln!(table, "on a GPU, if one searches: {}", shown(gpu_bytes));
+            let _ = writeln!(table, "GPU memory, if a GPU searches: {}", shown(gpu_bytes));
         }
         let Machine { disk_free_bytes, memory_available_bytes } = self.machine;
         let index = self.index.display();
         let disk = verdict(self.disk_to_write_bytes, disk_free_bytes);
         let memory = verdict(self.memory_bytes, memory_available_bytes);
-        let _ = writeln!(table, "disk to write at {index}: {disk}");
-        let _ = writeln!(table, "memory that must be there: {memory}");
-        let left = memory_available_bytes.map(|bytes| bytes.saturating_sub(self.memory_bytes));
-        if left.is_some_and(|left| self.mapped_bytes > left) {
+        let _ = writeln!(table, "disk space needed at {index}: {disk}");
+        let _ = writeln!(table, "memory needed: {memory}");
+        let rest = memory_available_bytes.map(|bytes| bytes.saturating_sub(self.memory_bytes));
+        if rest.is_some_and(|rest| self.mapped_bytes > rest) {
             let _ = writeln!(
                 table,
-                "the mapped files ({}) do not fit into memory: some of what is asked for is read \
-                 from the disk each time",
+                "the mapped files ({}) do not fit into memory: some requests will read from the disk",
                 shown(self.mapped_bytes)
             );
         }
@@ -95,18 +94,19 @@ impl Plan {
     }
 }
 
-fn verdict(need: u64, there: Option<u64>) -> String {
-    match there {
-        None => format!("{}, what there is could not be found out", shown(need)),
-        Some(there) if need <= there => format!("{} of {}", shown(need), shown(there)),
-        Some(there) => {
-            let short = shown(need - there);
-            format!("{} of {}: {short} TOO LITTLE", shown(need), shown(there))
+/// Returns a need as text, with the free amount and a shortage if there is one.
+fn verdict(need: u64, free: Option<u64>) -> String {
+    match free {
+        None => format!("{}, the free amount is unknown", shown(need)),
+        Some(free) if need <= free => format!("{} of {} free", shown(need), shown(free)),
+        Some(free) => {
+            let missing = shown(need - free);
+            format!("{} of {} free: {missing} MISSING", shown(need), shown(free))
         }
     }
 }
 
-/// Bytes in units of 1000.
+/// Formats bytes in units of 1000.
 fn shown(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
     if bytes < 1000 {
@@ -127,34 +127,31 @@ mod tests {
     use crate::capacity::needs::Request;
 
     fn plan(machine: Machine) -> Plan {
-        let collection = Collection::told(1_000_000, 670);
+        let collection = Collection::stated(1_000_000, 670);
         let request = Request { vectors: None, model_bytes: None, threads: 2, compact: false };
-        Plan::new(Path::new("i"), &collection, Needs::of(&collection, &request), machine)
+        Plan::new(Path::new("i"), &collection, Needs::new(&collection, &request), machine)
     }
 
     #[test]
-    fn what_is_too_little_is_said() {
+    fn shortages_are_reported() {
         let enough = Machine {
             disk_free_bytes: Some(2_000_000_000),
             memory_available_bytes: Some(2_000_000_000),
         };
-        let found = plan(enough);
-        assert!(found.fits, "{found:?}");
-        // Passages 670 MB, offsets 8 MB, bounds 20 MB, postings 141 MB and as much for a time.
-        assert!(
-            found.table().contains("disk to write at i: 979.5 MB of 2.0 GB\n"),
-            "{}",
-            found.table()
-        );
-        assert!(!found.table().contains("TOO LITTLE") && !found.table().contains("do not fit"));
+        let sufficient = plan(enough);
+        assert!(sufficient.fits, "{sufficient:?}");
+        // Passages 670 MB, offsets 8 MB, bounds 20 MB, postings 141 MB and as much temporarily.
+        let table = sufficient.table();
+        assert!(table.contains("disk space needed at i: 979.5 MB of 2.0 GB free\n"), "{table}");
+        assert!(!table.contains("MISSING") && !table.contains("do not fit"));
         let little = Machine { disk_free_bytes: Some(979_000_000), ..enough };
-        assert!(!plan(little).fits && plan(little).table().contains("TOO LITTLE"));
+        assert!(!plan(little).fits && plan(little).table().contains("MISSING"));
         let short = Machine { memory_available_bytes: Some(800_000_000), ..enough };
         assert!(plan(short).fits && plan(short).table().contains("do not fit into memory"));
         let tiny = Machine { memory_available_bytes: Some(100_000_000), ..enough };
         assert!(!plan(tiny).fits);
         let unknown = Machine { disk_free_bytes: None, memory_available_bytes: None };
-        assert!(plan(unknown).fits && plan(unknown).table().contains("could not be found out"));
+        assert!(plan(unknown).fits && plan(unknown).table().contains("free amount is unknown"));
     }
 
     #[test]

@@ -198,7 +198,7 @@ fn read(arguments: &EvaluateArguments) -> anyhow::Result<(Vec<EvaluationQuery>, 
         Some(path) => {
             Judgements::read(path).map_err(|error| UsageError(format!("--qrels: {error}")))?
         }
-        None => Judgements::of_gold_passages(&queries),
+        None => Judgements::from_gold_passages(&queries),
     };
     let is_scored = |query: &EvaluationQuery| {
         !query.answers.is_empty() || judgements.queries.contains_key(&query.id)

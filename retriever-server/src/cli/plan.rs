@@ -98,8 +98,8 @@ pub(super) fn run(
         PlanConfig::resolve(&Layered { flags: arguments.flags.values.clone(), environment })?;
     let collection = collection(arguments, &config)?;
     let request = request(arguments, &config, &collection)?;
-    let needs = Needs::of(&collection, &request);
-    let plan = Plan::new(&config.index, &collection, needs, Machine::of(&config.index));
+    let needs = Needs::new(&collection, &request);
+    let plan = Plan::new(&config.index, &collection, needs, Machine::query(&config.index));
     out.write_all(plan.table().as_bytes())?;
     if let Some(path) = &arguments.json {
         atomic_file::write(path, &serde_json::to_vec_pretty(&plan)?)?;
@@ -111,11 +111,11 @@ pub(super) fn run(
 fn collection(arguments: &PlanArguments, config: &PlanConfig) -> anyhow::Result<Collection> {
     if let Some(passages) = arguments.passages {
         let bytes = arguments.passage_bytes.unwrap_or(USUAL_PASSAGE_BYTES);
-        return Ok(Collection::told(passages, bytes));
+        return Ok(Collection::stated(passages, bytes));
     }
-    match Collection::of_index(&config.index) {
+    match Collection::from_index(&config.index) {
         Err(IndexError::Missing(_)) if !config.corpus.is_empty() => {
-            Ok(Collection::of_corpus(&config.corpus)?)
+            Ok(Collection::from_corpus(&config.corpus)?)
         }
         Err(IndexError::Missing(index)) => {
             let message = format!(

@@ -1,27 +1,27 @@
-//! Which texts go through the model together: texts of about the same length, so that little is
-//! padded, and no more tokens at once than a limit, so that memory is bounded.
+//! Batches of texts for the model. A batch has texts of similar length, which keeps padding small, and
+//! at most a given number of tokens, which bounds memory.
 
 use crate::device::Provider;
 
-/// What one run of the model may hold.
+/// The limits of one run of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RunLimits {
-    /// Tokens, padding included; a longer text goes alone.
+    /// The most tokens, including padding. A longer text gets a run of its own.
     pub(super) max_tokens: usize,
-    /// Rows are padded to a multiple of so many tokens.
+    /// The number of tokens of which every row length is a multiple.
     pub(super) multiple_tokens: usize,
 }
 
 impl RunLimits {
-    /// For texts of these lengths in tokens, whose runs so many sessions share.
+    /// Chooses limits for texts of these lengths in tokens, whose runs are shared by `sessions`.
     ///
-    /// On a CPU small runs are faster, since what they compute stays in its cache, and of several
-    /// sessions none should wait long for the last one's run. A GPU wants large runs, and few
-    /// different shapes, for each of which its allocator keeps memory.
-    pub(super) fn of(provider: Provider, sessions: usize, lengths: &[usize]) -> Self {
+    /// On a CPU, small runs are faster, because their values stay in its cache, and no session waits
+    /// long for the last run of another. A GPU needs large runs and few different shapes, because its
+    /// allocator keeps memory for each shape.
+    pub(super) fn new(provider: Provider, sessions: usize, lengths: &[usize]) -> Self {
         match provider {
             Provider::Cpu if sessions > 1 => {
-                let share = lengths.iter().sum::<usize>() / (sessions * RUNS_A_SESSION);
+                let share = lengths.iter().sum::<usize>() / (sessions * RUNS_PER_SESSION);
                 let max_tokens = share.clamp(MIN_TOKENS_CPU, MAX_TOKENS_CPU);
                 Self { max_tokens, multiple_tokens: 1 }
             }
@@ -31,24 +31,24 @@ impl RunLimits {
     }
 }
 
-/// Runs of this many tokens gain nothing from more.
+/// The most tokens of a run on a CPU. Larger runs are not faster.
 const MAX_TOKENS_CPU: usize = 256;
-/// Runs of fewer tokens are slow, as each reads all weights.
+/// The fewest tokens to aim for in a run on a CPU. Smaller runs are slow, because each reads all weights.
 const MIN_TOKENS_CPU: usize = 64;
-/// Runs that each of several sessions should have at least, where there are texts enough.
-const RUNS_A_SESSION: usize = 8;
+/// The number of runs that each of several sessions should get, if there are enough texts.
+const RUNS_PER_SESSION: usize = 8;
 
 /// Texts that go through the model together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Batch {
-    /// Positions of the texts.
+    /// The positions of the texts.
     pub(super) texts: Vec<usize>,
-    /// Tokens of each row, padding included.
+    /// The number of tokens of each row, including padding.
     pub(super) row_tokens: usize,
 }
 
-/// Batches of texts with these lengths in tokens, the longest text first: what follows fits into
-/// the memory that the first run took.
+/// Groups texts with these lengths in tokens into batches, longest texts first. Later batches then fit
+/// into the memory of the first run.
 pub(super) fn plan(lengths: &[usize], limits: RunLimits) -> Vec<Batch> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|&text| std::cmp::Reverse(lengths[text]));
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_of_one_length_go_together() {
+    fn texts_of_similar_length_go_together() {
         let limits = RunLimits { max_tokens: 20, multiple_tokens: 1 };
         let batches = plan(&[5, 30, 4, 9, 10], limits);
         let expected = [(vec![1], 30), (vec![4, 3], 10), (vec![0, 2], 5)]
@@ -82,9 +82,9 @@ mod tests {
     }
 
     #[test]
-    fn sessions_share_what_there_is() {
+    fn sessions_share_the_tokens() {
         let max_tokens = |provider, sessions, texts, tokens| {
-            RunLimits::of(provider, sessions, &vec![tokens; texts]).max_tokens
+            RunLimits::new(provider, sessions, &vec![tokens; texts]).max_tokens
         };
         assert_eq!(max_tokens(Provider::Cpu, 1, 8, 50), 256);
         assert_eq!(max_tokens(Provider::Cpu, 2, 0, 50), 64);

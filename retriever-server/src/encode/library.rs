@@ -1,5 +1,5 @@
-//! ONNX Runtime, which is loaded when the first model is opened: the retriever neither links nor
-//! needs it before. A process has one.
+//! The shared library of ONNX Runtime. It is loaded when the first model is opened; until then the
+//! retriever does not need it. A process loads only one.
 
 use std::env;
 use std::error::Error;
@@ -13,17 +13,18 @@ use tracing::{debug, error, warn};
 
 use super::EncodeError;
 
-/// ONNX Runtime's own variable for its library.
+/// The environment variable that ONNX Runtime itself defines for its library.
 const LIBRARY_VARIABLE: &str = "ORT_DYLIB_PATH";
 const LIBRARY_FILE: &str = "libonnxruntime.so";
-/// Where set-up puts it, seen from the root of the checkout.
+/// The folder into which `scripts/setup` puts the library, relative to the root of the checkout.
 const CACHE_FOLDER: &str = ".cache/onnxruntime/lib";
 
-/// The loaded library and where it came from.
+/// The path of the loaded library, and its environment.
 static LOADED: Mutex<Option<(PathBuf, Environment)>> = Mutex::new(None);
 
-/// Loads the library: the file or folder `given`, else what `ORT_DYLIB_PATH` names, else from
-/// `../lib` beside the program, else where set-up puts it. Returns its path too.
+/// Loads the library and returns its path with it. The first of these that is set or exists counts: the
+/// file or folder `given`, the one in `ORT_DYLIB_PATH`, `../lib` relative to the program, and
+/// [`CACHE_FOLDER`].
 pub(super) fn load(given: Option<&Path>) -> Result<(PathBuf, Environment), EncodeError> {
     let path = locate(given)?;
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -39,28 +40,29 @@ pub(super) fn load(given: Option<&Path>) -> Result<(PathBuf, Environment), Encod
     Ok((path, environment))
 }
 
+/// Loads the library at `path` and starts its environment.
 fn start(path: &Path) -> Result<Environment, String> {
     let environment = ort::init_from(path)
         .map_err(|error| whole_text(&error))?
         .with_name("retriever")
         .with_telemetry(false)
-        .with_logger(Arc::new(pass_on))
+        .with_logger(Arc::new(forward))
         .build()
         .map_err(|error| whole_text(&error))?;
     environment.set_log_level(LogLevel::Warning);
     Ok(environment)
 }
 
-/// What ONNX Runtime has to say goes into the log.
-fn pass_on(level: LogLevel, _category: &str, _id: &str, place: &str, message: &str) {
+/// Forwards a message of ONNX Runtime to the log.
+fn forward(level: LogLevel, _category: &str, _id: &str, location: &str, message: &str) {
     match level {
-        LogLevel::Fatal | LogLevel::Error => error!(place, "ONNX Runtime: {message}"),
-        LogLevel::Warning => warn!(place, "ONNX Runtime: {message}"),
-        LogLevel::Info | LogLevel::Verbose => debug!(place, "ONNX Runtime: {message}"),
+        LogLevel::Fatal | LogLevel::Error => error!(location, "ONNX Runtime: {message}"),
+        LogLevel::Warning => warn!(location, "ONNX Runtime: {message}"),
+        LogLevel::Info | LogLevel::Verbose => debug!(location, "ONNX Runtime: {message}"),
     }
 }
 
-/// An error with its causes, in which the loader's reason stands.
+/// Returns the text of an error with its causes, one of which is the loader's reason.
 pub(super) fn whole_text(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -74,26 +76,27 @@ pub(super) fn whole_text(error: &dyn Error) -> String {
     text
 }
 
+/// Returns the path of the library in the order that [`load`] describes.
 fn locate(given: Option<&Path>) -> Result<PathBuf, EncodeError> {
     let named = env::var_os(LIBRARY_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let beside_program =
+    let next_to_program =
         env::current_exe().ok().and_then(|program| Some(program.parent()?.parent()?.join("lib")));
     if let Some(stated) = given.map(Path::to_owned).or(named) {
-        let found = if stated.is_dir() { newest_in(&stated) } else { file(&stated) };
-        return found.ok_or(EncodeError::NoLibrary { looked: vec![stated] });
+        let library = if stated.is_dir() { newest_in(&stated) } else { file(&stated) };
+        return library.ok_or(EncodeError::NoLibrary { searched: vec![stated] });
     }
-    let places: Vec<PathBuf> =
-        beside_program.into_iter().chain([PathBuf::from(CACHE_FOLDER)]).collect();
-    let found = places.iter().find_map(|place| newest_in(place));
-    found.ok_or(EncodeError::NoLibrary { looked: places })
+    let folders: Vec<PathBuf> =
+        next_to_program.into_iter().chain([PathBuf::from(CACHE_FOLDER)]).collect();
+    let library = folders.iter().find_map(|folder| newest_in(folder));
+    library.ok_or(EncodeError::NoLibrary { searched: folders })
 }
 
-/// The same file has the same path, however it was named.
+/// Returns the canonical path of a file, which does not depend on how the file was named.
 fn file(path: &Path) -> Option<PathBuf> {
     path.canonicalize().ok().filter(|path| path.is_file())
 }
 
-/// The library in a folder; of several versions, as in a wheel's file names, the newest.
+/// Returns the library in a folder, and the newest if there are several versions, as in a wheel.
 fn newest_in(folder: &Path) -> Option<PathBuf> {
     let names =
         fs::read_dir(folder).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
@@ -113,8 +116,8 @@ mod tests {
     #[test]
     fn the_newest_library_of_a_folder_is_taken() {
         let folder = tempfile::tempdir().unwrap();
-        let place = folder.path().canonicalize().unwrap();
-        let newest = || newest_in(&place).map(|path| path.strip_prefix(&place).unwrap().to_owned());
+        let path = folder.path().canonicalize().unwrap();
+        let newest = || newest_in(&path).map(|file| file.strip_prefix(&path).unwrap().to_owned());
         assert_eq!(newest(), None);
         for (name, expected) in [
             ("libonnxruntime_providers_shared.so", None),
@@ -124,7 +127,7 @@ mod tests {
             ("libonnxruntime.so.1.31.1", Some("libonnxruntime.so.1.31.1")),
             ("libonnxruntime.so.1.20.0", Some("libonnxruntime.so.1.31.1")),
         ] {
-            fs::write(place.join(name), "").unwrap();
+            fs::write(path.join(name), "").unwrap();
             assert_eq!(newest().as_deref(), expected.map(Path::new), "with {name}");
         }
     }

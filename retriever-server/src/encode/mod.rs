@@ -1,12 +1,12 @@
-//! Texts to vectors, by a model in a folder: an ONNX file, `tokenizer.json`, and `retriever.toml`
-//! beside them. `cross_encoder` scores pairs of texts by a model of the other kind.
+//! Encoding of texts as vectors, by a model in a folder with an ONNX file, `tokenizer.json` and
+//! `retriever.toml`. `cross_encoder` scores pairs of texts with the other kind of model.
 //!
-//! The way of a text: prefix and tokens (`tokens`) → batches of about one length (`batches`) → the
-//! model (`session`) → one vector (`pooling`), brought to length 1.
+//! The path of a text: prefix and tokens (`tokens`) → batches of similar length (`batches`) → the
+//! model (`session`) → one vector (`pooling`), scaled to length 1.
 //!
-//! ONNX Runtime is loaded when the first encoder is opened. Its sessions are not safe to run from
-//! several threads, so that each stands behind a lock which is held for one batch at a time
-//! (`sessions`): calls on several threads take turns, and memory does not grow with their number.
+//! ONNX Runtime is loaded when the first encoder is opened. Several threads must not run a session at
+//! the same time, so each session has a lock, which is held for one batch at a time (`sessions`).
+//! Concurrent calls take turns, and memory does not grow with their number.
 
 pub mod settings;
 mod tokens;
@@ -27,7 +27,7 @@ use thiserror::Error;
 
 use crate::device::{Device, Provider};
 use batches::{Batch, RunLimits, plan};
-use opening::{Opened, Wanted};
+use opening::{ModelSpec, OpenModel};
 use pooling::normalize;
 use session::{Reading, Rows};
 use sessions::Sessions;
@@ -38,64 +38,64 @@ pub use session::Goal;
 pub use split::Products;
 pub use tokens::Pair;
 
-/// Texts whose tokens are in memory at a time.
+/// The number of texts whose tokens are in memory at a time.
 const WINDOW_TEXTS: usize = 2048;
 
-/// A model could not be opened, or a text not encoded.
+/// A model could not be opened, or a text could not be encoded.
 #[derive(Debug, Error)]
 pub enum EncodeError {
     /// There is no settings file.
     #[error(
-        "{} is not there: write one with `preset = \"e5\"`, \"bge\", \"contriever\", \"minilm\" \
+        "{} is missing: write one with `preset = \"e5\"`, \"bge\", \"contriever\", \"minilm\" \
          or \"gte\"", path.display()
     )]
     NoSettings {
-        /// Where it should be.
+        /// The expected path.
         path: PathBuf,
     },
-    /// The settings file is wrong.
+    /// The settings file is invalid.
     #[error("{}: {}", path.display(), faults.join("; "))]
     Settings {
         /// The file.
         path: PathBuf,
-        /// What is wrong, each with key, value and what is accepted.
+        /// The faults, each with key, value and the accepted values.
         faults: Vec<String>,
     },
     /// A file of the model is missing.
-    #[error("{} is not there, expected {what}", path.display())]
+    #[error("{} is missing, expected {expected}", path.display())]
     NoFile {
-        /// Where it should be.
+        /// The expected path.
         path: PathBuf,
-        /// What it should be.
-        what: &'static str,
+        /// The kind of file, with an article.
+        expected: &'static str,
     },
-    /// ONNX Runtime is not where it is looked for.
+    /// ONNX Runtime is in none of the searched places.
     #[error(
         "ONNX Runtime is missing: found no libonnxruntime.so in {}; fetch it with `scripts/setup \
          --only onnxruntime`, or name it by RETRIEVER_ONNXRUNTIME or ORT_DYLIB_PATH",
-        looked.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+        searched.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
     )]
     NoLibrary {
-        /// Files and folders.
-        looked: Vec<PathBuf>,
+        /// The files and folders that were searched.
+        searched: Vec<PathBuf>,
     },
     /// ONNX Runtime cannot be loaded.
     #[error("cannot load ONNX Runtime from {}: {reason}", path.display())]
     Library {
         /// The library.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         reason: String,
     },
-    /// Another ONNX Runtime is loaded.
+    /// Another ONNX Runtime is already loaded.
     #[error(
         "cannot load ONNX Runtime from {}: this process has loaded {}", path.display(),
         loaded.display()
     )]
     OtherLibrary {
-        /// The library.
+        /// The requested library.
         path: PathBuf,
-        /// The one that is loaded.
+        /// The loaded library.
         loaded: PathBuf,
     },
     /// The tokenizer cannot be read.
@@ -103,7 +103,7 @@ pub enum EncodeError {
     Tokenizer {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         reason: String,
     },
     /// The model cannot be used.
@@ -111,26 +111,26 @@ pub enum EncodeError {
     Model {
         /// The file.
         path: PathBuf,
-        /// Where it was to run.
+        /// The provider that should run it.
         provider: Provider,
-        /// Why not.
+        /// The cause.
         reason: String,
     },
-    /// A text cannot be cut into tokens.
+    /// A text cannot be tokenized.
     #[error("cannot tokenize a text: {0}")]
     Tokenize(String),
     /// The model failed on a batch.
     #[error("the model failed: {0}")]
     Run(String),
-    /// A vector is no use.
-    #[error("the model gave a vector with {value} for text {text}")]
+    /// A vector or a score is not finite.
+    #[error("the model returned {value} for text {text}, expected finite numbers")]
     NotFinite {
-        /// Position of the text in the call.
+        /// The position of the text in the call.
         text: usize,
-        /// An infinity or no number.
+        /// An infinity or NaN.
         value: f32,
     },
-    /// The caller wished to stop.
+    /// The caller requested a stop.
     #[error("stopped before all texts were encoded")]
     Stopped,
     /// A file cannot be read.
@@ -138,36 +138,36 @@ pub enum EncodeError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The operating system's error.
         source: std::io::Error,
     },
 }
 
-/// What a text is: models are trained to tell the two apart.
+/// The role of a text. Models are trained to encode the two roles differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Asks.
+    /// A question or another text to search for.
     Query,
-    /// Answers.
+    /// A text of the corpus.
     Passage,
 }
 
-/// How a model is run.
+/// The options for running a model.
 #[derive(Clone, Debug, Default)]
 pub struct EncoderOptions {
-    /// Where.
+    /// The device that runs it.
     pub device: Device,
-    /// Threads that compute on the CPU; none stands for one a core.
+    /// The number of threads that compute on the CPU; `None` for one per core.
     pub threads: Option<NonZeroUsize>,
-    /// What it is to be good at.
+    /// The goal to optimise for.
     pub goal: Goal,
-    /// What multiplies with its weights on the CPU.
+    /// The method of multiplying with its weights on the CPU.
     pub products: Products,
-    /// ONNX Runtime's library, or the folder in which it is; none for where it is looked for.
+    /// The library of ONNX Runtime, or its folder; `None` to search the usual places.
     pub library: Option<PathBuf>,
 }
 
-/// A model that is ready to encode.
+/// An open model that encodes texts.
 pub struct Encoder {
     settings: Settings,
     tokens: Tokens,
@@ -188,40 +188,40 @@ impl fmt::Debug for Encoder {
 }
 
 impl Encoder {
-    /// Opens the model in `folder` and runs it once, with as many tokens as it will ever get: a
-    /// model that takes fewer is refused here. With [`Device::Auto`], a GPU that cannot be used
-    /// leaves the model on the CPU; a log line says which of them it is, and why.
+    /// Opens the model in `folder` and runs it once with the most tokens it will ever get. This
+    /// refuses a model that accepts fewer. With [`Device::Auto`], the model runs on the CPU if the GPU
+    /// cannot be used; a log line reports the choice and the reason.
     pub fn open(folder: &Path, options: &EncoderOptions) -> Result<Self, EncodeError> {
         let settings = Settings::load(folder)?;
         let tokens = Tokens::open(&settings.tokenizer)?;
-        let wanted = Wanted {
-            what: "encoder",
+        let spec = ModelSpec {
+            label: "encoder",
             path: &settings.model,
             reading: Reading::Vectors(settings.pooling),
             max_tokens: settings.max_query_tokens.max(settings.max_passage_tokens),
             padding: tokens.padding(),
         };
-        let Opened { sessions, provider, dimension } = opening::open(&wanted, options)?;
+        let OpenModel { sessions, provider, dimension } = opening::open(&spec, options)?;
         Ok(Self { settings, tokens, sessions, provider, dimension })
     }
 
-    /// Numbers in a vector.
+    /// Returns the number of components of a vector.
     pub fn dimension(&self) -> usize {
         self.dimension
     }
 
-    /// Where the model runs.
+    /// Returns the provider that runs the model.
     pub fn provider(&self) -> Provider {
         self.provider
     }
 
-    /// How texts become vectors.
+    /// Returns the settings of the model's folder.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// The vectors of `texts`, one after the other in their order. `stop` is asked before every
-    /// few batches.
+    /// Returns the vectors of `texts` one after the other, in the order of the texts. `stop` is called
+    /// before every few batches and cancels the call when it returns `true`.
     pub fn encode(
         &self,
         texts: &[&str],
@@ -234,13 +234,13 @@ impl Encoder {
         };
         let mut vectors = vec![0.0; texts.len() * self.dimension];
         let windows = texts.chunks(WINDOW_TEXTS);
-        let places = vectors.chunks_mut(WINDOW_TEXTS * self.dimension);
-        for (number, (window, place)) in windows.zip(places).enumerate() {
+        let slots = vectors.chunks_mut(WINDOW_TEXTS * self.dimension);
+        for (number, (window, slots)) in windows.zip(slots).enumerate() {
             if stop() {
                 return Err(EncodeError::Stopped);
             }
             let ids = self.tokens.encode(prefix, window, max_tokens)?;
-            self.encode_window(&ids, place, stop).map_err(|error| match error {
+            self.encode_window(&ids, slots, stop).map_err(|error| match error {
                 EncodeError::NotFinite { text, value } => {
                     EncodeError::NotFinite { text: number * WINDOW_TEXTS + text, value }
                 }
@@ -250,14 +250,15 @@ impl Encoder {
         Ok(vectors)
     }
 
+    /// Writes the vectors of texts with these token ids into `slots`, in order.
     fn encode_window(
         &self,
         ids: &[Vec<u32>],
-        place: &mut [f32],
+        slots: &mut [f32],
         stop: &dyn Fn() -> bool,
     ) -> Result<(), EncodeError> {
         let lengths: Vec<usize> = ids.iter().map(Vec::len).collect();
-        let limits = RunLimits::of(self.provider, self.sessions.count(), &lengths);
+        let limits = RunLimits::new(self.provider, self.sessions.count(), &lengths);
         let batches = plan(&lengths, limits);
         for batches in batches.chunks(self.sessions.runs_at_a_time()) {
             if stop() {
@@ -272,10 +273,10 @@ impl Encoder {
                 if let Some(&value) = vector.iter().find(|value| !value.is_finite()) {
                     return Err(EncodeError::NotFinite { text, value });
                 }
-                let place = &mut place[text * self.dimension..][..self.dimension];
-                place.copy_from_slice(vector);
+                let slot = &mut slots[text * self.dimension..][..self.dimension];
+                slot.copy_from_slice(vector);
                 if self.settings.normalize {
-                    normalize(place);
+                    normalize(slot);
                 }
             }
         }
@@ -283,13 +284,13 @@ impl Encoder {
     }
 }
 
-/// The texts of a batch as rows of one length.
+/// Pads the texts of a batch to rows of equal length.
 fn rows_of(batch: &Batch, ids: &[Vec<u32>], padding: i64) -> Rows {
     let mut filled = vec![padding; batch.texts.len() * batch.row_tokens];
     let mut lengths = Vec::with_capacity(batch.texts.len());
     for (row, &text) in filled.chunks_exact_mut(batch.row_tokens).zip(&batch.texts) {
-        for (place, &id) in row.iter_mut().zip(&ids[text]) {
-            *place = i64::from(id);
+        for (slot, &id) in row.iter_mut().zip(&ids[text]) {
+            *slot = i64::from(id);
         }
         lengths.push(ids[text].len());
     }

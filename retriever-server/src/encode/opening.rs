@@ -1,4 +1,4 @@
-//! Opens a model where its device wants it, and runs it once before it is used.
+//! Opens a model on the configured device and runs it once before its first use.
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -13,33 +13,36 @@ use super::{EncodeError, EncoderOptions, Products, library};
 use crate::device::{Device, Provider};
 
 /// A model to open.
-pub(super) struct Wanted<'a> {
-    /// Its name in the log.
-    pub(super) what: &'static str,
+pub(super) struct ModelSpec<'a> {
+    /// The name of its kind in the log.
+    pub(super) label: &'static str,
     /// The ONNX file.
     pub(super) path: &'a Path,
-    /// What is made of its output.
+    /// The interpretation of its output.
     pub(super) reading: Reading,
-    /// Most tokens that it will get.
+    /// The most tokens that a text will have.
     pub(super) max_tokens: usize,
-    /// Token that fills rows up.
+    /// The token that pads rows.
     pub(super) padding: i64,
 }
 
-/// A model one of whose sessions has run.
-pub(super) struct Opened {
+/// An open model that has run once.
+pub(super) struct OpenModel {
     pub(super) sessions: Sessions,
-    /// Where it runs.
+    /// The provider that runs it.
     pub(super) provider: Provider,
-    /// Numbers that it gives for a text.
+    /// The count of numbers that it returns for a text.
     pub(super) dimension: usize,
 }
 
-/// Opens the model; a log line says where it runs, and why.
-pub(super) fn open(wanted: &Wanted<'_>, options: &EncoderOptions) -> Result<Opened, EncodeError> {
-    if !wanted.path.is_file() {
-        let path = wanted.path.to_owned();
-        return Err(EncodeError::NoFile { path, what: "an ONNX model" });
+/// Opens the model and logs the chosen provider with the reason.
+pub(super) fn open(
+    spec: &ModelSpec<'_>,
+    options: &EncoderOptions,
+) -> Result<OpenModel, EncodeError> {
+    if !spec.path.is_file() {
+        let path = spec.path.to_owned();
+        return Err(EncodeError::NoFile { path, expected: "an ONNX model" });
     }
     let (library, environment) = library::load(options.library.as_deref())?;
     let threads = options
@@ -47,24 +50,25 @@ pub(super) fn open(wanted: &Wanted<'_>, options: &EncoderOptions) -> Result<Open
         .or_else(|| thread::available_parallelism().ok())
         .unwrap_or(NonZeroUsize::MIN);
     let opening =
-        Opening { wanted, environment, threads, goal: options.goal, products: options.products };
-    let (provider, reason, (sessions, dimension)) = opening.choose(options.device)?;
+        Opening { spec, environment, threads, goal: options.goal, products: options.products };
+    let (reason, model) = opening.choose(options.device)?;
+    let OpenModel { sessions, provider, .. } = &model;
     info!(
         %provider,
         reason,
         threads = threads.get(),
         products = sessions.products(),
-        model = %wanted.path.display(),
+        model = %spec.path.display(),
         library = %library.display(),
         "the {} is ready",
-        wanted.what
+        spec.label
     );
-    Ok(Opened { sessions, provider, dimension })
+    Ok(model)
 }
 
-/// What it takes to open a model on one device or another.
+/// The parameters of opening a model that do not depend on the provider.
 struct Opening<'a> {
-    wanted: &'a Wanted<'a>,
+    spec: &'a ModelSpec<'a>,
     environment: Environment,
     threads: NonZeroUsize,
     goal: Goal,
@@ -72,38 +76,33 @@ struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    /// Opens the model where `device` wants it. Returns where that is, why, and the model with
-    /// its dimension.
-    fn choose(&self, device: Device) -> Result<(Provider, String, (Sessions, usize)), EncodeError> {
-        let path = self.wanted.path;
-        let failed =
-            |provider| move |reason| EncodeError::Model { path: path.to_owned(), provider, reason };
-        let stated = || format!("device is {device}");
+    /// Opens the model on `device`. Returns the reason for its provider, and the model.
+    fn choose(&self, device: Device) -> Result<(String, OpenModel), EncodeError> {
+        let open = |provider| {
+            self.open(provider).map_err(|reason| {
+                let path = self.spec.path.to_owned();
+                EncodeError::Model { path, provider, reason }
+            })
+        };
+        let stated = format!("device is {device}");
         match device {
-            Device::Cpu => {
-                let opened = self.open(Provider::Cpu).map_err(failed(Provider::Cpu))?;
-                Ok((Provider::Cpu, stated(), opened))
-            }
+            Device::Cpu => Ok((stated, open(Provider::Cpu)?)),
             Device::Cuda(_) | Device::EveryCuda => {
-                let provider = Provider::Cuda(device.first_cuda());
-                Ok((provider, stated(), self.open(provider).map_err(failed(provider))?))
+                Ok((stated, open(Provider::Cuda(device.first_cuda()))?))
             }
             Device::Auto => match self.open(Provider::Cuda(0)) {
-                Ok(opened) => Ok((Provider::Cuda(0), stated(), opened)),
-                Err(reason) => {
-                    let opened = self.open(Provider::Cpu).map_err(failed(Provider::Cpu))?;
-                    Ok((Provider::Cpu, format!("no CUDA: {reason}"), opened))
-                }
+                Ok(model) => Ok((stated, model)),
+                Err(reason) => Ok((format!("no CUDA: {reason}"), open(Provider::Cpu)?)),
             },
         }
     }
 
-    /// Opens the model and runs it once: where there is a driver and no device, only that fails.
-    fn open(&self, provider: Provider) -> Result<(Sessions, usize), String> {
+    /// Opens the model and runs it once. If there is a driver but no device, only the run fails.
+    fn open(&self, provider: Provider) -> Result<OpenModel, String> {
         if provider != Provider::Cpu && !is_built_with_cuda() {
-            return Err("this ONNX Runtime is built without it".to_owned());
+            return Err("this ONNX Runtime is built without CUDA".to_owned());
         }
-        let &Wanted { path, reading, max_tokens: row_tokens, padding, .. } = self.wanted;
+        let &ModelSpec { path, reading, max_tokens: row_tokens, padding, .. } = self.spec;
         let &Self { ref environment, threads, goal, products, .. } = self;
         let source = Source { environment, path, reading, threads, goal, products };
         let sessions = Sessions::open(source, provider)?;
@@ -111,6 +110,7 @@ impl Opening<'_> {
         let vectors = sessions
             .run(&[Rows { ids, lengths: vec![row_tokens], row_tokens, types: None }])
             .map_err(|reason| format!("with {row_tokens} tokens: {reason}"))?;
-        Ok((sessions, vectors.iter().map(Vec::len).sum()))
+        let dimension = vectors.iter().map(Vec::len).sum();
+        Ok(OpenModel { sessions, provider, dimension })
     }
 }

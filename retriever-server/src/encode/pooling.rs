@@ -1,13 +1,14 @@
-//! From the vectors of tokens to the vector of a text. Padding stands at the end of a row and is
-//! left out by the text's length.
+//! Pooling of the vectors of tokens into the vector of a text. Padding is at the end of a row, behind
+//! the length of the text, and does not count.
 
 use super::settings::Pooling;
 
-/// As in PyTorch's `normalize`: what is shorter is not stretched to length 1.
+/// The least divisor of a normalised vector, as in PyTorch's `normalize`. Shorter vectors stay shorter
+/// than 1.
 const LENGTH_LEAST: f32 = 1e-12;
 
-/// Pools one text: `tokens` holds the vectors of its tokens, `pooled` takes one vector. For
-/// [`Pooling::Pooler`], `tokens` is the one vector that the model gave.
+/// Pools the vectors in `tokens` into the one vector `pooled`. With [`Pooling::Pooler`], `tokens` is
+/// the single vector that the model returned.
 pub(super) fn pool(pooling: Pooling, tokens: &[f32], pooled: &mut [f32]) {
     match pooling {
         Pooling::Cls | Pooling::Pooler => pooled.copy_from_slice(&tokens[..pooled.len()]),
@@ -28,7 +29,7 @@ pub(super) fn pool(pooling: Pooling, tokens: &[f32], pooled: &mut [f32]) {
     }
 }
 
-/// Brings a vector to length 1; a zero vector stays one.
+/// Scales a vector to length 1. A zero vector does not change.
 pub(super) fn normalize(vector: &mut [f32]) {
     let length = vector.iter().map(|value| value * value).sum::<f32>().sqrt().max(LENGTH_LEAST);
     for value in vector {
@@ -42,7 +43,7 @@ mod tests {
 
     const TOKENS: [f32; 6] = [1.0, 2.0, 3.0, 4.0, 8.0, 0.0];
 
-    /// Compares to the bit.
+    /// Compares bit by bit.
     #[track_caller]
     fn check_pooled(pooling: Pooling, tokens: &[f32], expected: [f32; 2]) {
         let mut pooled = [9.0; 2];
@@ -50,7 +51,7 @@ mod tests {
         assert_eq!(pooled.map(f32::to_bits), expected.map(f32::to_bits), "{pooling:?}");
     }
 
-    /// Compares to the bit.
+    /// Compares bit by bit.
     #[track_caller]
     fn check_normalized(mut vector: [f32; 2], expected: [f32; 2]) {
         normalize(&mut vector);
@@ -66,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vector_is_brought_to_length_one() {
+    fn a_vector_is_scaled_to_length_one() {
         check_normalized([3.0, 4.0], [0.6, 0.8]);
         check_normalized([0.0; 2], [0.0; 2]);
     }

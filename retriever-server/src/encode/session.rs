@@ -1,4 +1,4 @@
-//! A model in ONNX Runtime: token ids in, one vector a text out.
+//! A model in ONNX Runtime, which turns the token ids of texts into one vector or one score per text.
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -16,26 +16,26 @@ use super::settings::Pooling;
 use super::split::{Products, SplitModel};
 use crate::device::Provider;
 
-/// Rows of token ids of one length, `lengths` of which are the text's.
+/// Rows of token ids, padded to equal length.
 #[derive(Debug)]
 pub(super) struct Rows {
-    /// Row after row.
+    /// The ids, row after row.
     pub(super) ids: Vec<i64>,
-    /// Tokens of each text, at least 1 and at most `row_tokens`.
+    /// The number of tokens of each text, from 1 to `row_tokens`.
     pub(super) lengths: Vec<usize>,
-    /// Tokens of a row, padding included.
+    /// The number of tokens of a row, including padding.
     pub(super) row_tokens: usize,
-    /// Of each token, in which of two texts it is; `None` stands for the first throughout.
+    /// The type of each token: 0 in the first of two texts, 1 in the second. `None` stands for zeros.
     pub(super) types: Option<Vec<i64>>,
 }
 
-/// What a model is opened for.
+/// The goal for which a model is opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Goal {
-    /// Single texts as soon as possible, in little memory.
+    /// Encodes single texts as soon as possible, in little memory.
     #[default]
     Latency,
-    /// As many texts as possible: on the CPU a session for every thread, up to eight, even where
+    /// Encodes as many texts as possible. On the CPU it opens a session per thread, up to eight, even if
     /// each keeps weights of its own.
     Throughput,
 }
@@ -51,17 +51,17 @@ pub(super) struct Source<'a> {
     pub(super) products: Products,
 }
 
-/// What is made of a model's output.
+/// The interpretation of a model's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// One vector a text.
+    /// One vector per text.
     Vectors(Pooling),
-    /// One number a text: the logit of the only class, or by how much that of the second of two
-    /// is above that of the first.
+    /// One number per text: the logit of a single class, or the logit of the second of two classes
+    /// minus that of the first.
     Scores,
 }
 
-/// What the model is told of each token.
+/// A kind of input, which has one number per token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Input {
     Ids,
@@ -74,7 +74,7 @@ impl Input {
         [("input_ids", Self::Ids), ("attention_mask", Self::Mask), ("token_type_ids", Self::Types)];
 }
 
-/// Outputs that hold a vector for each token, by the names that exporters give them.
+/// The names that exporters give to the output with a vector per token.
 const TOKEN_OUTPUTS: [&str; 2] = ["last_hidden_state", "token_embeddings"];
 const POOLER_OUTPUT: &str = "pooler_output";
 const SCORES_OUTPUT: &str = "logits";
@@ -82,17 +82,17 @@ const SCORES_OUTPUT: &str = "logits";
 /// An open model. Its errors are texts for [`super::EncodeError`].
 pub(super) struct Model {
     session: Session,
-    /// Without the outputs that are not looked at, which are then not computed.
+    /// The options that select the one output in use. Others are not computed.
     options: RunOptions<HasSelectedOutputs>,
     inputs: Vec<(&'static str, Input)>,
-    /// Inputs that are always the same, by their names.
+    /// The names and values of the inputs that never change.
     tables: Vec<(String, Arc<DynValue>)>,
     output: String,
     reading: Reading,
 }
 
 impl Model {
-    /// Opens an ONNX file; `threads` compute on the CPU.
+    /// Opens an ONNX file, which `threads` compute on the CPU.
     pub(super) fn open(
         source: Source<'_>,
         provider: Provider,
@@ -110,22 +110,27 @@ impl Model {
         Ok(Self { session, options, inputs, tables, output, reading })
     }
 
-    /// Computes the vectors of `rows`, one after the other, as they come out of pooling, or their
-    /// scores.
+    /// Computes the pooled vectors of `rows` one after the other, or their scores.
     pub(super) fn run(&mut self, rows: &Rows) -> Result<Vec<f32>, String> {
         let shape = [rows.lengths.len(), rows.row_tokens];
         let mut mask = vec![0i64; rows.ids.len()];
         for (row, &length) in mask.chunks_exact_mut(rows.row_tokens).zip(&rows.lengths) {
             row[..length].fill(1);
         }
-        let plain = rows.types.is_none().then(|| vec![0i64; rows.ids.len()]);
-        let types = rows.types.as_ref().or(plain.as_ref());
+        let zeros;
+        let types = match &rows.types {
+            Some(types) => types,
+            None => {
+                zeros = vec![0i64; rows.ids.len()];
+                &zeros
+            }
+        };
         let mut inputs: Vec<(&str, SessionInputValue<'_>)> = Vec::new();
         for &(name, input) in &self.inputs {
             let numbers = match input {
                 Input::Ids => &rows.ids,
                 Input::Mask => &mask,
-                Input::Types => types.unwrap_or(&mask),
+                Input::Types => types,
             };
             let tensor = TensorRef::from_array_view((shape, numbers.as_slice()))
                 .map_err(|error| whole_text(&error))?;
@@ -136,10 +141,10 @@ impl Model {
             .session
             .run_with_options(inputs, &self.options)
             .map_err(|error| whole_text(&error))?;
-        let (found, values) = outputs[self.output.as_str()]
+        let (sizes, values) = outputs[self.output.as_str()]
             .try_extract_tensor::<f32>()
             .map_err(|error| whole_text(&error))?;
-        let sizes: Vec<usize> = found.iter().map(|&size| size as usize).collect();
+        let sizes: Vec<usize> = sizes.iter().map(|&size| size as usize).collect();
         let read = match self.reading {
             Reading::Vectors(pooling) => vectors(pooling, rows, &sizes, values),
             Reading::Scores => scores(rows, &sizes, values),
@@ -150,17 +155,17 @@ impl Model {
     }
 }
 
-/// Pools an output of these sizes; `None` if it cannot be that of `rows`.
+/// Pools an output of these sizes. Returns `None` if they do not fit `rows`.
 fn vectors(pooling: Pooling, rows: &Rows, sizes: &[usize], values: &[f32]) -> Option<Vec<f32>> {
     let shape = [rows.lengths.len(), rows.row_tokens];
-    let (found, [tokens, dimension]) = match (pooling, sizes) {
+    let (output, [tokens, dimension]) = match (pooling, sizes) {
         (Pooling::Pooler, &[texts, dimension]) => ([texts, rows.row_tokens], [1, dimension]),
         (Pooling::Mean | Pooling::Cls, &[texts, tokens, dimension]) => {
             ([texts, tokens], [tokens, dimension])
         }
         _ => return None,
     };
-    if found != shape || dimension == 0 || values.len() != shape[0] * tokens * dimension {
+    if output != shape || dimension == 0 || values.len() != shape[0] * tokens * dimension {
         return None;
     }
     let mut vectors = vec![0.0; shape[0] * dimension];
@@ -171,23 +176,24 @@ fn vectors(pooling: Pooling, rows: &Rows, sizes: &[usize], values: &[f32]) -> Op
     Some(vectors)
 }
 
-/// Reads logits of these sizes; `None` if they cannot be those of `rows`.
+/// Reads logits of these sizes. Returns `None` if they do not fit `rows`.
 fn scores(rows: &Rows, sizes: &[usize], values: &[f32]) -> Option<Vec<f32>> {
     let texts = rows.lengths.len();
     match *sizes {
-        [found, 1] if found == texts && values.len() == texts => Some(values.to_vec()),
-        [found, 2] if found == texts && values.len() == 2 * texts => {
+        [count, 1] if count == texts && values.len() == texts => Some(values.to_vec()),
+        [count, 2] if count == texts && values.len() == 2 * texts => {
             Some(values.chunks_exact(2).map(|logits| logits[1] - logits[0]).collect())
         }
         _ => None,
     }
 }
 
-/// Whether the loaded ONNX Runtime knows CUDA at all; a device may still be missing.
+/// Returns `true` if the loaded ONNX Runtime supports CUDA. A device may still be missing.
 pub(super) fn is_built_with_cuda() -> bool {
     CUDA::is_available().unwrap_or(false)
 }
 
+/// Opens a session.
 fn commit(
     source: Source<'_>,
     provider: Provider,
@@ -198,11 +204,11 @@ fn commit(
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(threads.get())?
         .with_inter_threads(1)?
-        // Within a run threads wait for each other for microseconds at a time. Between runs they
-        // would take the cores from searches.
+        // Within a run, threads wait for each other for microseconds, so they spin. Between runs,
+        // spinning would take the cores away from searches.
         .with_intra_op_spinning(true)?
         .with_config_entry("session.force_spinning_stop", "1")?
-        // A pattern would be kept for every shape that ever came.
+        // ONNX Runtime would keep a memory pattern for every shape it has ever seen.
         .with_memory_pattern(false)?;
     if let Provider::Cuda(device) = provider {
         CUDA::default().with_device_id(i32::from(device)).register(&mut builder)?;
@@ -213,6 +219,7 @@ fn commit(
     }
 }
 
+/// Returns the session's inputs apart from the tables. An unknown one is an error.
 fn known_inputs(
     session: &Session,
     tables: &[(String, Arc<DynValue>)],
@@ -238,18 +245,19 @@ fn known_inputs(
     }
 }
 
+/// Returns the name of the output that `reading` needs.
 fn output_for(session: &Session, reading: Reading) -> Result<String, String> {
-    let wanted: &[&str] = match reading {
+    let accepted: &[&str] = match reading {
         Reading::Vectors(Pooling::Mean | Pooling::Cls) => &TOKEN_OUTPUTS,
         Reading::Vectors(Pooling::Pooler) => &[POOLER_OUTPUT],
         Reading::Scores => &[SCORES_OUTPUT],
     };
-    let output = wanted
+    let output = accepted
         .iter()
         .find_map(|name| session.outputs().iter().find(|output| output.name() == *name))
         .ok_or_else(|| {
             let names: Vec<&str> = session.outputs().iter().map(Outlet::name).collect();
-            format!("outputs are {}, expected {}", names.join(", "), wanted.join(" or "))
+            format!("outputs are {}, expected {}", names.join(", "), accepted.join(" or "))
         })?;
     if output.dtype().tensor_type() == Some(TensorElementType::Float32) {
         Ok(output.name().to_owned())

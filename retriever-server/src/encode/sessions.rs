@@ -1,7 +1,9 @@
-//! One model in one session or several. A session computes a run on all its threads, which wait for
-//! each other many times in it; several sessions of one thread each compute more runs in all, while
-//! each run takes longer. Where weights are split, sessions share them, and there are both: one for
-//! single runs, and several for more. Else each session keeps weights of its own.
+//! One or several sessions of one model.
+//!
+//! A session computes a run on all its threads, which wait for each other many times per run. Several
+//! sessions of one thread each finish more runs per second, but each run takes longer. Sessions share
+//! split weights, so a model with them has both: one session for single runs, and several for more.
+//! Otherwise each session keeps weights of its own.
 
 use std::num::NonZeroUsize;
 use std::panic::resume_unwind;
@@ -15,10 +17,11 @@ use super::session::{Goal, Model, Rows, Source};
 use super::split::SplitModel;
 use crate::device::Provider;
 
-/// Each session with weights of its own costs memory of about 1.6 times the model's file.
+/// The most sessions. Each one with weights of its own takes about 1.6 times the size of the model's
+/// file in memory.
 pub(super) const MAX_SESSIONS: usize = 8;
-/// Runs for each session that callers should give at a time: few enough to be stopped soon, and
-/// enough that no session is without work for long.
+/// The number of runs per session that callers should pass at a time: few enough for a quick stop, and
+/// enough to keep every session busy.
 const RUNS_AT_A_TIME: usize = 4;
 
 impl Goal {
@@ -31,13 +34,14 @@ impl Goal {
     }
 }
 
-/// The open sessions.
+/// The open sessions of a model.
 pub(super) struct Sessions {
-    /// At least one, each with a share of the threads.
+    /// The sessions that share the threads, at least one.
     shared: Vec<Mutex<Model>>,
-    /// One with all threads for a single run, where it costs little memory and is not the only one.
+    /// A session with all threads for single runs, if the weights are split and there are several
+    /// shared sessions.
     single: Option<Mutex<Model>>,
-    /// What multiplies with the weights.
+    /// The name of the method that multiplies with the weights.
     products: &'static str,
 }
 
@@ -45,19 +49,21 @@ impl Sessions {
     /// Opens the model. Its errors, and those of [`Self::run`], are texts for
     /// [`super::EncodeError`].
     pub(super) fn open(source: Source<'_>, provider: Provider) -> Result<Self, String> {
-        let with = source.products.multiplier().filter(|_| provider == Provider::Cpu);
-        let split = with.and_then(|with| SplitModel::read(source.path, with, source.threads));
-        match Self::open_with(source, provider, split.as_ref()) {
+        let multiplier = source.products.multiplier().filter(|_| provider == Provider::Cpu);
+        let split = multiplier
+            .and_then(|multiplier| SplitModel::read(source.path, multiplier, source.threads));
+        match Self::open_split(source, provider, split.as_ref()) {
             Err(reason) if split.is_some() => {
                 let model = source.path.display();
-                warn!(%model, reason, "cannot split the weights, ONNX Runtime multiplies");
-                Self::open_with(source, provider, None)
+                warn!(%model, reason, "cannot use split weights, using ONNX Runtime's products");
+                Self::open_split(source, provider, None)
             }
             opened => opened,
         }
     }
 
-    fn open_with(
+    /// Opens the model with split weights, if there are any.
+    fn open_split(
         source: Source<'_>,
         provider: Provider,
         split: Option<&SplitModel>,
@@ -65,26 +71,27 @@ impl Sessions {
         let Source { threads, goal, .. } = source;
         let goal = if split.is_some() { Goal::Throughput } else { goal };
         let count = goal.sessions(provider, threads);
-        let share = NonZeroUsize::new(threads.get() / count).unwrap_or(NonZeroUsize::MIN);
-        // One after the other: while a session is opened it needs more memory than afterwards.
+        let share = NonZeroUsize::new(threads.get() / count)
+            .expect("there are no more sessions than threads");
+        // One after the other, because a session needs more memory while it is opened than later.
         let open = |threads| Model::open(source, provider, threads, split).map(Mutex::new);
         let shared = (0..count).map(|_| open(share)).collect::<Result<_, _>>()?;
         let single = (split.is_some() && count > 1).then(|| open(threads)).transpose()?;
-        let products = split.map_or("ONNX Runtime", |split| split.with.name());
+        let products = split.map_or("ONNX Runtime", |split| split.multiplier.name());
         Ok(Self { shared, single, products })
     }
 
-    /// What multiplies with the weights.
+    /// Returns the name of the method that multiplies with the weights.
     pub(super) fn products(&self) -> &'static str {
         self.products
     }
 
-    /// Sessions that runs are shared among.
+    /// Returns the number of sessions that share runs.
     pub(super) fn count(&self) -> usize {
         self.shared.len()
     }
 
-    /// Runs that callers should give at a time.
+    /// Returns the number of runs that callers should pass at a time.
     pub(super) fn runs_at_a_time(&self) -> usize {
         match self.count() {
             1 => 1,
@@ -92,7 +99,7 @@ impl Sessions {
         }
     }
 
-    /// What the model makes of each of `runs`, in their order.
+    /// Returns the model's results for each of `runs`, in order.
     pub(super) fn run(&self, runs: &[Rows]) -> Result<Vec<Vec<f32>>, String> {
         let next = AtomicUsize::new(0);
         let work = |session: &Mutex<Model>| {

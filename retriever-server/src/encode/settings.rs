@@ -1,5 +1,5 @@
-//! `retriever.toml`, which lies beside a model and says how its vectors are made. A preset fills in
-//! what a family of models wants; every key can be set by itself.
+//! `retriever.toml`, which is next to a model and defines how its vectors are computed. A preset sets
+//! the values of a family of models, and every key can be set separately.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,11 +8,11 @@ use toml::{Table, Value};
 
 use super::EncodeError;
 
-/// Name of the file.
+/// The name of the file.
 pub const SETTINGS_FILE: &str = "retriever.toml";
 
-/// Tokens of a text, the special ones included: fewer leave no room for words, more than any of
-/// the models takes.
+/// The accepted limits for the tokens of a text, including special tokens. Fewer would leave no space
+/// for words, and no model accepts more.
 const TOKENS_RANGE: std::ops::RangeInclusive<usize> = 8..=8192;
 const DEFAULT_MAX_QUERY_TOKENS: usize = 256;
 const DEFAULT_MAX_PASSAGE_TOKENS: usize = 180;
@@ -29,14 +29,14 @@ const KEYS: [&str; 9] = [
     "tokenizer",
 ];
 
-/// How the vectors of a text's tokens become one.
+/// The method of turning the vectors of a text's tokens into one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pooling {
-    /// Their mean.
+    /// Takes their mean.
     Mean,
-    /// The first one, of the token `[CLS]`.
+    /// Takes the first, which belongs to the token `[CLS]`.
     Cls,
-    /// What the model itself makes of the first one, its output `pooler_output`.
+    /// Takes the model's output `pooler_output`, which the model computes from the first.
     Pooler,
 }
 
@@ -45,7 +45,7 @@ impl Pooling {
         [("mean", Self::Mean), ("cls", Self::Cls), ("pooler", Self::Pooler)];
 }
 
-/// What a family of models was trained with.
+/// The values with which a family of models was trained.
 #[derive(Clone, Copy)]
 struct Preset {
     name: &'static str,
@@ -60,7 +60,7 @@ impl Preset {
     }
 }
 
-/// Each as its authors publish it.
+/// The presets, as published by the authors of the models.
 const PRESETS: [Preset; 5] = [
     Preset { query_prefix: "query: ", passage_prefix: "passage: ", ..Preset::plain("e5") },
     Preset {
@@ -73,20 +73,20 @@ const PRESETS: [Preset; 5] = [
     Preset::plain("gte"),
 ];
 
-/// How texts become vectors.
+/// The settings for turning texts into vectors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Tokens' vectors to one.
+    /// The method of pooling.
     pub pooling: Pooling,
-    /// Whether vectors have length 1.
+    /// `true` to scale vectors to length 1.
     pub normalize: bool,
-    /// Stands before a query.
+    /// The text to put before a query.
     pub query_prefix: String,
-    /// Stands before a passage.
+    /// The text to put before a passage.
     pub passage_prefix: String,
-    /// What is longer is cut; special tokens count.
+    /// The most tokens of a query, including special tokens. Longer queries are cut.
     pub max_query_tokens: usize,
-    /// What is longer is cut; special tokens count.
+    /// The most tokens of a passage, including special tokens. Longer passages are cut.
     pub max_passage_tokens: usize,
     /// The ONNX file.
     pub model: PathBuf,
@@ -95,7 +95,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads the file in `folder`; the error names every wrong key.
+    /// Reads the file in `folder`. The error names every invalid key.
     pub fn load(folder: &Path) -> Result<Self, EncodeError> {
         let path = folder.join(SETTINGS_FILE);
         let Some(text) = read(&path)? else { return Err(EncodeError::NoSettings { path }) };
@@ -109,7 +109,7 @@ impl Settings {
         let preset = reader.choice("preset", &names);
         let pooling = reader.choice("pooling", &Pooling::NAMES);
         if !table.contains_key("preset") && !table.contains_key("pooling") {
-            let presets = spoken(&PRESETS.map(|preset| preset.name));
+            let presets = alternatives(&PRESETS.map(|preset| preset.name));
             reader.faults.push(format!(
                 "neither preset nor pooling is set, expected preset = {presets}, or pooling"
             ));
@@ -134,7 +134,7 @@ impl Settings {
     }
 }
 
-/// The text of a file of settings; `None` if there is no file.
+/// Reads the text of a file of settings. Returns `None` if there is no file.
 pub(super) fn read(path: &Path) -> Result<Option<String>, EncodeError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
@@ -143,28 +143,28 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, EncodeError> {
     }
 }
 
-/// The keys of a file of settings, or its one fault.
+/// Parses a file of settings. Text that is not TOML is its only fault.
 pub(super) fn table(text: &str) -> Result<Table, Vec<String>> {
     text.parse().map_err(|error: toml::de::Error| {
         vec![format!("is not TOML: {}", error.to_string().trim_end())]
     })
 }
 
-/// Takes keys out of a table and notes what is wrong with them.
+/// A reader of the keys of a table, which collects their faults.
 pub(super) struct Reader<'a> {
     table: &'a Table,
     faults: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
-    /// Notes every key that is none of `keys`.
+    /// Starts reading, and collects a fault for every key that is not in `keys`.
     pub(super) fn new(table: &'a Table, keys: &[&str]) -> Self {
         let mut reader = Self { table, faults: Vec::new() };
         reader.refuse_unknown(keys);
         reader
     }
 
-    /// What was made of the keys, unless one of them is wrong.
+    /// Returns the settings, or all faults if there are any.
     pub(super) fn finish<T>(self, settings: T) -> Result<T, Vec<String>> {
         if self.faults.is_empty() { Ok(settings) } else { Err(self.faults) }
     }
@@ -174,34 +174,35 @@ impl<'a> Reader<'a> {
             let nearest = keys
                 .iter()
                 .max_by(|left, right| strsim::jaro(left, key).total_cmp(&strsim::jaro(right, key)));
-            let nearest = nearest.copied().unwrap_or_default();
+            let nearest = nearest.expect("every file of settings has keys");
             self.faults.push(format!(
-                "{key} = {value}: there is no such key, the nearest is {nearest}; keys are {}",
+                "{key} = {value}: unknown key, did you mean {nearest}? accepted keys are {}",
                 keys.join(", ")
             ));
         }
     }
 
-    /// The value of a key if `accept` takes it; a fault if not.
+    /// Returns the value of a key as `parse` converts it. If `parse` returns `None`, that is a fault,
+    /// whose text names the `accepted` values.
     fn take<T>(
         &mut self,
         key: &str,
         accepted: &str,
-        accept: impl Fn(&'a Value) -> Option<T>,
+        parse: impl Fn(&'a Value) -> Option<T>,
     ) -> Option<T> {
         let value = self.table.get(key)?;
-        let taken = accept(value);
-        if taken.is_none() {
+        let parsed = parse(value);
+        if parsed.is_none() {
             self.faults.push(format!("{key} = {value}: expected {accepted}"));
         }
-        taken
+        parsed
     }
 
     pub(super) fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> Option<T> {
         let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-        self.take(key, &spoken(&names), |value| {
-            let found = choices.iter().find(|(name, _)| Some(*name) == value.as_str());
-            found.map(|(_, choice)| *choice)
+        self.take(key, &alternatives(&names), |value| {
+            let entry = choices.iter().find(|(name, _)| Some(*name) == value.as_str());
+            entry.map(|(_, choice)| *choice)
         })
     }
 
@@ -210,7 +211,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn text(&mut self, key: &str) -> Option<&'a str> {
-        self.take(key, "a text in quotes", Value::as_str)
+        self.take(key, "a quoted string", Value::as_str)
     }
 
     pub(super) fn tokens(&mut self, key: &str) -> Option<usize> {
@@ -223,8 +224,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// `"a", "b" or "c"`.
-fn spoken(names: &[&str]) -> String {
+/// Joins names as in `"a", "b" or "c"`.
+fn alternatives(names: &[&str]) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
     match quoted.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_preset_is_all_that_a_model_needs() {
+    fn a_preset_is_enough_for_a_model() {
         let e5 = Settings {
             pooling: Pooling::Mean,
             normalize: true,
@@ -286,22 +287,22 @@ mod tests {
             query_prefix = 1\nmax_query_tokens = 7\nmax_passage_tokens = -1\nmodel = []";
         let faults = parse(text).unwrap_err();
         let expected = [
-            "normalise = true: there is no such key, the nearest is normalize; keys are preset, \
+            "normalise = true: unknown key, did you mean normalize? accepted keys are preset, \
              pooling, normalize, query_prefix, passage_prefix, max_query_tokens, \
              max_passage_tokens, model, tokenizer",
             r#"preset = "e6": expected "e5", "bge", "contriever", "minilm" or "gte""#,
             r#"pooling = 3: expected "mean", "cls" or "pooler""#,
             r#"normalize = "yes": expected true or false"#,
-            "query_prefix = 1: expected a text in quotes",
+            "query_prefix = 1: expected a quoted string",
             "max_query_tokens = 7: expected an integer from 8 to 8192",
             "max_passage_tokens = -1: expected an integer from 8 to 8192",
-            "model = []: expected a text in quotes",
+            "model = []: expected a quoted string",
         ];
         assert_eq!(faults, expected);
     }
 
     #[test]
-    fn a_file_that_decides_nothing_is_refused() {
+    fn a_file_without_preset_and_pooling_is_refused() {
         let faults = parse("normalize = true").unwrap_err();
         assert_eq!(faults.len(), 1);
         assert!(faults[0].starts_with("neither preset nor pooling is set"), "{faults:?}");

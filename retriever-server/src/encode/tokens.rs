@@ -1,5 +1,5 @@
-//! Texts to token ids, by `tokenizer.json`. The file's own truncation and padding do not count:
-//! those of all-MiniLM-L6-v2, for one, cut at 128 tokens and pad everything to as many.
+//! Tokenization of texts by `tokenizer.json`. The file's own truncation and padding are ignored: that
+//! of all-MiniLM-L6-v2, for example, cuts every text at 128 tokens and pads it to as many.
 
 use std::path::Path;
 
@@ -10,11 +10,11 @@ use tokenizers::{PostProcessor, Tokenizer};
 
 use super::EncodeError;
 
-/// Bytes of text for each token that is kept; what follows is not looked at. Words are far
-/// shorter, so that only the time for a text without end is bounded by it.
+/// The number of bytes to read for each token to keep. The rest of the text is ignored. Words are far
+/// shorter, so this only bounds the time for endless texts.
 const BYTES_PER_TOKEN: usize = 256;
 
-/// Texts from this number on are spread over threads.
+/// The number of texts from which tokenization uses several threads.
 const PARALLEL_TEXTS: usize = 64;
 
 /// A query and a passage.
@@ -29,17 +29,17 @@ pub struct Pair<'a> {
 /// The tokens of a pair as one row.
 #[derive(Debug)]
 pub(super) struct PairTokens {
-    /// Special tokens included.
+    /// The token ids, including special tokens.
     pub(super) ids: Vec<u32>,
-    /// Of each token, 0 in the query and 1 in the passage, as the tokenizer has it.
+    /// The type of each token as the tokenizer assigns it: 0 in the query, 1 in the passage.
     pub(super) types: Vec<u32>,
 }
 
-/// A tokenizer with what a batch needs beside it.
+/// A tokenizer, with its number of special tokens and its padding token.
 #[derive(Debug)]
 pub(super) struct Tokens {
     tokenizer: Tokenizer,
-    specials: usize,
+    special_count: usize,
     padding: u32,
 }
 
@@ -47,7 +47,7 @@ impl Tokens {
     /// Reads `tokenizer.json`.
     pub(super) fn open(path: &Path) -> Result<Self, EncodeError> {
         if !path.is_file() {
-            return Err(EncodeError::NoFile { path: path.to_owned(), what: "a tokenizer" });
+            return Err(EncodeError::NoFile { path: path.to_owned(), expected: "a tokenizer" });
         }
         let mut tokenizer = Tokenizer::from_file(path).map_err(|error| EncodeError::Tokenizer {
             path: path.to_owned(),
@@ -56,20 +56,20 @@ impl Tokens {
         let stated = tokenizer.get_padding().map(|padding| padding.pad_id);
         let named = ["[PAD]", "<pad>"].iter().find_map(|name| tokenizer.token_to_id(name));
         tokenizer.with_padding(None);
-        // Cannot fail: only a truncation that is set is checked.
+        // Removing a truncation cannot fail: only a new one is checked.
         let _ = tokenizer.with_truncation(None);
-        let specials =
+        let special_count =
             tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
-        Ok(Self { tokenizer, specials, padding: stated.or(named).unwrap_or_default() })
+        Ok(Self { tokenizer, special_count, padding: stated.or(named).unwrap_or_default() })
     }
 
-    /// Id of the token that fills rows up.
+    /// Returns the id of the token that pads rows.
     pub(super) fn padding(&self) -> i64 {
         i64::from(self.padding)
     }
 
-    /// Ids of each text after `prefix`, special tokens included: at least one and at most
-    /// `max_tokens`.
+    /// Returns the token ids of each text with `prefix` before it, including special tokens. Each text
+    /// gets at least one token and at most `max_tokens`.
     pub(super) fn encode(
         &self,
         prefix: &str,
@@ -87,7 +87,7 @@ impl Tokens {
             self.tokenizer.encode_batch_fast(inputs.collect(), false)
         };
         let failed = |error: tokenizers::Error| EncodeError::Tokenize(error.to_string());
-        let max_text_tokens = max_tokens.saturating_sub(self.specials).max(1);
+        let max_text_tokens = max_tokens.saturating_sub(self.special_count).max(1);
         encodings
             .map_err(failed)?
             .into_iter()
@@ -96,7 +96,7 @@ impl Tokens {
                 let encoding = self.tokenizer.post_process(encoding, None, true).map_err(failed)?;
                 let mut ids = encoding.get_ids().to_vec();
                 if ids.is_empty() {
-                    // A tokenizer without special tokens; the model needs something to look at.
+                    // The tokenizer adds no special tokens, but the model needs at least one token.
                     ids.push(self.padding);
                 }
                 Ok(ids)
@@ -104,8 +104,8 @@ impl Tokens {
             .collect()
     }
 
-    /// Tokens of a pair: at least one and at most `max_tokens`. Of what is too long the longer
-    /// text is cut first, and both equally once they are of one length.
+    /// Returns the tokens of a pair, at least one and at most `max_tokens`. If there are too many, the
+    /// longer text is cut first, and then both equally once they have the same length.
     pub(super) fn encode_pair(
         &self,
         pair: Pair<'_>,
@@ -117,11 +117,11 @@ impl Tokens {
             let text = &text[..text.floor_char_boundary(max_bytes)];
             self.tokenizer.encode_fast(text, false).map_err(failed)
         };
-        let specials =
+        let special_count =
             self.tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(true));
         let parameters = TruncationParams {
             direction: TruncationDirection::Right,
-            max_length: max_tokens.saturating_sub(specials).max(1),
+            max_length: max_tokens.saturating_sub(special_count).max(1),
             strategy: TruncationStrategy::LongestFirst,
             stride: 0,
         };
@@ -131,7 +131,7 @@ impl Tokens {
         let encoding = self.tokenizer.post_process(query, passage, true).map_err(failed)?;
         let (mut ids, mut types) = (encoding.get_ids().to_vec(), encoding.get_type_ids().to_vec());
         if ids.is_empty() {
-            // A tokenizer without special tokens; the model needs something to look at.
+            // The tokenizer adds no special tokens, but the model needs at least one token.
             ids.push(self.padding);
             types.push(0);
         }

@@ -1,10 +1,10 @@
-//! Whether a passage holds an answer: the measure of DPR's retrieval accuracy (Karpukhin et al.
-//! 2020), with the normalisation of exact match.
+//! The search for answers in passages, as in DPR's retrieval accuracy (Karpukhin et al. 2020), with the
+//! normalisation of exact match.
 
 use shared::answer::normalize;
 
-/// Place, from 0, of the first text that has one of `answers` in it, word for word once both are
-/// normalised: 5 is not in 1453. An answer of which normalisation leaves nothing is never found.
+/// Returns the index of the first text that contains one of `answers`. Both are normalised, and whole
+/// words must match: 5 is not in 1453. An answer that normalisation leaves empty never matches.
 pub fn first_with_answer<'a>(
     texts: impl IntoIterator<Item = &'a str>,
     answers: &[String],
@@ -39,7 +39,7 @@ mod tests {
         assert_eq!(first(&texts, &["no such", "1,453"]), Some(0));
         assert_eq!(first(&texts, &["all fell"]), None);
         assert_eq!(first(&texts, &[]), None);
-        // Nothing is left of these.
+        // Normalisation leaves these empty.
         assert_eq!(first(&texts, &["the", "", "?!"]), None);
     }
 }

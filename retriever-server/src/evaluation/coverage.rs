@@ -1,4 +1,4 @@
-//! What of the queries and judgements takes part, and what does not.
+//! Counts of the queries and judgements that an evaluation uses, and of those that it cannot use.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,41 +8,42 @@ use serde::Serialize;
 use super::judgements::{Judgements, Relevance};
 use super::queries::EvaluationQuery;
 
-/// Counts of what takes part in an evaluation.
+/// The counts of an evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Coverage {
-    /// Queries that are asked.
+    /// The number of queries.
     pub queries: usize,
-    /// Those with a relevant passage.
+    /// The number of queries with a relevant passage.
     pub queries_with_relevant_passages: usize,
-    /// Those with answers.
+    /// The number of queries with answers.
     pub queries_with_answers: usize,
-    /// Queries that are judged and not asked.
+    /// The number of judged queries that are not in the query file.
     pub judged_queries_not_asked: usize,
-    /// Passages that are judged for a query that is asked.
+    /// The number of passages that are judged for one of the queries.
     pub judged_passages: usize,
-    /// Those of them that the index does not have. A relevant one lowers recall and nDCG, as
-    /// nothing can find it.
+    /// The number of these passages that are not in the index. Relevant ones lower recall and nDCG,
+    /// because no search can find them.
     pub judged_passages_not_in_index: usize,
 }
 
 impl Coverage {
-    /// Counts; `is_missing` says which of the judged passages the index does not have.
+    /// Counts. `is_missing` returns `true` for a judged passage that is not in the index.
     pub fn new(
         queries: &[EvaluationQuery],
         judgements: &Judgements,
         is_missing: impl Fn(&str) -> bool,
     ) -> Self {
-        let asked: BTreeSet<&str> = queries.iter().map(|query| query.id.as_str()).collect();
+        let ids: BTreeSet<&str> = queries.iter().map(|query| query.id.as_str()).collect();
         let judged = judged_passages(queries, judgements);
         let relevant = |query: &&EvaluationQuery| {
             judgements.queries.get(&query.id).is_some_and(|judged| judged.relevant_count() > 0)
         };
-        let not_asked = judgements.queries.keys().filter(|id| !asked.contains(id.as_str()));
+        let not_asked = judgements.queries.keys().filter(|id| !ids.contains(id.as_str()));
+        let has_answers = |query: &&EvaluationQuery| !query.answers.is_empty();
         Self {
             queries: queries.len(),
             queries_with_relevant_passages: queries.iter().filter(relevant).count(),
-            queries_with_answers: queries.iter().filter(|one| !one.answers.is_empty()).count(),
+            queries_with_answers: queries.iter().filter(has_answers).count(),
             judged_queries_not_asked: not_asked.count(),
             judged_passages: judged.len(),
             judged_passages_not_in_index: judged.iter().filter(|id| is_missing(id)).count(),
@@ -50,7 +51,7 @@ impl Coverage {
     }
 }
 
-/// The passages that are judged for a query that is asked.
+/// Returns the passages that are judged for one of the queries.
 pub fn judged_passages<'a>(
     queries: &[EvaluationQuery],
     judgements: &'a Judgements,
@@ -69,11 +70,14 @@ impl fmt::Display for Coverage {
         )?;
         if self.judged_queries_not_asked > 0 {
             let count = self.judged_queries_not_asked;
-            writeln!(formatter, "not used: {count} judged queries that are not in the query file")?;
+            writeln!(formatter, "judged queries that are not in the query file, ignored: {count}")?;
         }
         if self.judged_passages_not_in_index > 0 {
             let (missing, judged) = (self.judged_passages_not_in_index, self.judged_passages);
-            writeln!(formatter, "{missing} of {judged} judged passages are not in the index")?;
+            writeln!(
+                formatter,
+                "judged passages that are not in the index: {missing} of {judged}"
+            )?;
         }
         Ok(())
     }
@@ -84,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_out_is_counted() {
+    fn unused_judgements_are_counted() {
         let query = |id: &str, answers: usize| EvaluationQuery {
             id: id.to_owned(),
             text: "text".to_owned(),
@@ -118,8 +122,8 @@ mod tests {
         let text = coverage.to_string();
         for line in [
             "3 queries, 1 with relevant passages, 1 with answers\n",
-            "not used: 1 judged queries that are not in the query file\n",
-            "1 of 2 judged passages are not in the index\n",
+            "judged queries that are not in the query file, ignored: 1\n",
+            "judged passages that are not in the index: 1 of 2\n",
         ] {
             assert!(text.contains(line), "{text}");
         }

@@ -1,4 +1,4 @@
-//! Which passages answer which query, and how well: qrels in the format of TREC
+//! Judgements of how well passages answer queries: qrels in the format of TREC
 //! (`query 0 passage grade`) or of BEIR (`query⇥passage⇥grade`, after a line of column names).
 
 use std::collections::{BTreeMap, HashMap};
@@ -15,49 +15,50 @@ pub struct Relevance {
 }
 
 impl Relevance {
-    /// From passages with their grades: 1 and more is relevant, more is better.
+    /// Makes judgements from passages with their grades. A grade of at least 1 means relevant, and a
+    /// higher grade is better.
     pub fn new(grades: impl IntoIterator<Item = (String, i32)>) -> Self {
         Self { grades: grades.into_iter().collect() }
     }
 
-    /// The grade of a passage; 0 for one that is not judged.
+    /// Returns the grade of a passage, or 0 if it is not judged.
     pub fn grade(&self, passage: &str) -> i32 {
         self.grades.get(passage).copied().unwrap_or(0)
     }
 
-    /// Whether a passage is relevant.
+    /// Returns `true` if a passage is relevant.
     pub fn is_relevant(&self, passage: &str) -> bool {
         self.grade(passage) > 0
     }
 
-    /// Number of relevant passages, whether an index has them or not.
+    /// Returns the number of relevant passages, in the index or not.
     pub fn relevant_count(&self) -> usize {
         self.grades.values().filter(|&&grade| grade > 0).count()
     }
 
-    /// All grades, the best first.
+    /// Returns all grades, best first.
     pub fn grades_descending(&self) -> Vec<i32> {
         let mut grades: Vec<i32> = self.grades.values().copied().collect();
-        grades.sort_unstable_by(|one, other| other.cmp(one));
+        grades.sort_unstable_by(|left, right| right.cmp(left));
         grades
     }
 
-    /// Judged passages.
+    /// Returns the judged passages.
     pub fn passages(&self) -> impl Iterator<Item = &str> {
         self.grades.keys().map(String::as_str)
     }
 }
 
-/// Judged passages by query.
+/// The judged passages of all queries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Judgements {
-    /// Identifier of the query, and its passages.
+    /// The judged passages by the identifier of the query.
     pub queries: BTreeMap<String, Relevance>,
 }
 
 impl Judgements {
-    /// The gold passages that the query file itself names, each with grade 1.
-    pub fn of_gold_passages(queries: &[EvaluationQuery]) -> Self {
+    /// Gives grade 1 to the gold passages that the query file names.
+    pub fn from_gold_passages(queries: &[EvaluationQuery]) -> Self {
         let judged = queries.iter().filter(|query| !query.gold_ids.is_empty()).map(|query| {
             let grades = query.gold_ids.iter().map(|id| (id.clone(), 1));
             (query.id.clone(), Relevance::new(grades))
@@ -65,7 +66,7 @@ impl Judgements {
         Self { queries: judged.collect() }
     }
 
-    /// Reads qrels. Blank lines are passed over; a passage that is judged twice is refused.
+    /// Reads qrels and skips blank lines. A passage that is judged twice is an error.
     pub fn read(path: &Path) -> Result<Self, JsonlError> {
         let mut lines = JsonlReader::open(path)?;
         let mut queries: BTreeMap<String, Relevance> = BTreeMap::new();
@@ -94,7 +95,7 @@ fn is_header(line: &str) -> bool {
     line.starts_with("query-id\t")
 }
 
-/// Query, passage and grade of a line. Where columns stand apart by tabs, identifiers may have
+/// Parses query, passage and grade of a line. If tabs separate the columns, identifiers may contain
 /// spaces.
 fn judgement(line: &str) -> Result<(&str, &str, i32), String> {
     const ACCEPTED: &str = "expected `query 0 passage grade` or `query⇥passage⇥grade`";

@@ -1,6 +1,5 @@
-//! Scores back ends with queries whose answers are known: by judged passages (qrels) or by the
-//! answer's text in what was found. Nothing that is left out is left out silently: [`coverage`]
-//! counts it.
+//! Scores of back ends for queries with known answers, by judged passages (qrels) or by the text of an
+//! answer in the results. Queries and judgements that cannot be used are counted in [`coverage`].
 
 pub mod queries;
 pub mod judgements;

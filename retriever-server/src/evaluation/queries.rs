@@ -1,6 +1,6 @@
-//! Query files: JSON Lines of queries with what is known of their answers. The names of the fields
-//! are those of BEIR (`_id`, `text`), of FlashRAG and Search-R1 (`id`, `question`,
-//! `golden_answers`) and of the project's own question files (`gold_ids`).
+//! Query files in JSON Lines, with known answers. The accepted field names are those of BEIR (`_id`,
+//! `text`), of FlashRAG and Search-R1 (`id`, `question`, `golden_answers`) and of the project's own
+//! question files (`gold_ids`).
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -15,20 +15,20 @@ const TEXT_FIELDS: [&str; 3] = ["question", "text", "query"];
 const ANSWER_FIELDS: [&str; 3] = ["golden_answers", "answers", "answer"];
 const GOLD_FIELDS: [&str; 2] = ["gold_ids", "gold_passage_ids"];
 
-/// A query with what is known of its answer.
+/// A query with its known answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EvaluationQuery {
-    /// Unique in its file; `line-N` if the record has none.
+    /// The identifier, unique in its file; `line-N` if the record has none.
     pub id: String,
-    /// Any text.
+    /// The text of the query.
     pub text: String,
-    /// Texts that count as the answer. Often empty.
+    /// The texts that count as an answer. Often empty.
     pub answers: Vec<String>,
-    /// Identifiers of passages that hold the answer. Often empty.
+    /// The identifiers of passages with the answer. Often empty.
     pub gold_ids: Vec<String>,
 }
 
-/// Reads the queries of a file, in order. Blank lines are passed over.
+/// Reads the queries of a file in order. Blank lines are skipped.
 pub fn read(path: &Path) -> Result<Vec<EvaluationQuery>, JsonlError> {
     let mut lines = JsonlReader::open(path)?;
     let mut line_of_id: HashMap<String, u64> = HashMap::new();
@@ -75,7 +75,7 @@ fn query(value: Value, line: u64) -> Result<EvaluationQuery, String> {
     Ok(EvaluationQuery { id, text, answers, gold_ids })
 }
 
-/// The first of `names` that is there and not null.
+/// Removes the fields called `names` up to the first that is not null, and returns that one.
 fn take(fields: &mut Map<String, Value>, names: &[&'static str]) -> Option<(&'static str, Value)> {
     names
         .iter()
@@ -83,14 +83,14 @@ fn take(fields: &mut Map<String, Value>, names: &[&'static str]) -> Option<(&'st
         .find(|(_, value)| !value.is_null())
 }
 
-/// A text alone or a list of them.
+/// Converts a field with a single text or a list of texts.
 fn texts(field: Option<(&'static str, Value)>) -> Result<Vec<String>, String> {
     let Some((name, value)) = field else { return Ok(Vec::new()) };
-    let found = match &value {
+    let texts = match &value {
         Value::Array(items) => items.iter().map(text_or_integer).collect(),
         other => text_or_integer(other).map(|text| vec![text]),
     };
-    found.ok_or_else(|| {
+    texts.ok_or_else(|| {
         format!("{name} is {}, expected a string or a list of strings", json_kind(&value))
     })
 }
@@ -124,8 +124,8 @@ mod tests {
         let query = |id: &str, text: &str, answers: &[&str], gold_ids: &[&str]| EvaluationQuery {
             id: id.to_owned(),
             text: text.to_owned(),
-            answers: answers.iter().map(|&one| one.to_owned()).collect(),
-            gold_ids: gold_ids.iter().map(|&one| one.to_owned()).collect(),
+            answers: answers.iter().map(|&answer| answer.to_owned()).collect(),
+            gold_ids: gold_ids.iter().map(|&id| id.to_owned()).collect(),
         };
         let expected = [
             query("7", "a", &[], &[]),

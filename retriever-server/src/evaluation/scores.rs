@@ -1,4 +1,5 @@
-//! From measures of single queries to figures of a back end, and back ends side by side.
+//! Scores of back ends, computed from the measures of single queries, and a table that compares back
+//! ends.
 
 use std::fmt::Write;
 
@@ -10,10 +11,10 @@ use super::judgements::Judgements;
 use super::metrics::{ndcg, recall, reciprocal_rank};
 use super::queries::EvaluationQuery;
 
-/// Cut-off of nDCG and of the reciprocal rank.
+/// The cut-off of nDCG and of the reciprocal rank.
 pub const RANK_CUTOFF: usize = 10;
 
-/// Two-sided 95 % quantile of the normal distribution.
+/// The two-sided 95 % quantile of the normal distribution.
 const Z_95: f64 = 1.959_963_984_540_054;
 
 /// A mean over queries.
@@ -21,16 +22,16 @@ const Z_95: f64 = 1.959_963_984_540_054;
 pub struct Score {
     /// The mean.
     pub mean: f64,
-    /// Half the width of its 95 % interval, from the standard error and the normal distribution;
-    /// `None` of one query, which says nothing about its spread.
+    /// Half the width of its 95 % interval, from the standard error and the normal distribution. `None`
+    /// for a single query, which has no spread.
     pub half_width_95: Option<f64>,
-    /// Queries that it is the mean of.
+    /// The number of queries.
     pub queries: usize,
 }
 
 impl Score {
-    /// Mean of the values of single queries; `None` of nothing.
-    pub fn of(values: &[f64]) -> Option<Self> {
+    /// Computes the mean of the values of single queries. Returns `None` without values.
+    pub fn from_values(values: &[f64]) -> Option<Self> {
         if values.is_empty() {
             return None;
         }
@@ -43,7 +44,7 @@ impl Score {
     }
 }
 
-/// Scores by the name of their measure, in the order of the table.
+/// The scores with the names of their measures, in the order of the table.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scores(pub Vec<(String, Score)>);
 
@@ -57,18 +58,18 @@ impl Serialize for Scores {
     }
 }
 
-/// Measures of single queries, as they come, of one back end. Measures of judged passages are means
-/// over the queries that have a relevant one, those of answers over the queries that have answers.
+/// The measures of single queries for one back end. Scores of judged passages are means over the queries
+/// with a relevant passage; scores of answers are means over the queries with answers.
 #[derive(Debug)]
 pub struct Tally<'a> {
     judgements: &'a Judgements,
     cutoffs: &'a [usize],
-    /// Values of single queries by measure.
+    /// The values of single queries, by measure.
     columns: Vec<(String, Vec<f64>)>,
 }
 
 impl<'a> Tally<'a> {
-    /// Nothing is counted yet. `cutoffs` are those of recall and answers.
+    /// Starts without queries. `cutoffs` are those of recall and of answers.
     pub fn new(judgements: &'a Judgements, cutoffs: &'a [usize]) -> Self {
         let names = [format!("nDCG@{RANK_CUTOFF}"), format!("MRR@{RANK_CUTOFF}")];
         let at = |measure: &str| -> Vec<String> {
@@ -78,64 +79,65 @@ impl<'a> Tally<'a> {
         Self { judgements, cutoffs, columns: names.map(|name| (name, Vec::new())).collect() }
     }
 
-    /// Counts what was found for a query.
-    pub fn add(&mut self, query: &EvaluationQuery, found: &[Passage]) {
+    /// Adds the measures of the passages that were found for a query.
+    pub fn add(&mut self, query: &EvaluationQuery, passages: &[Passage]) {
         let cutoffs = self.cutoffs;
         let relevance = self.judgements.queries.get(&query.id);
         if let Some(relevance) = relevance.filter(|relevance| relevance.relevant_count() > 0) {
-            let ranking: Vec<&str> = found.iter().map(|passage| passage.id.as_str()).collect();
+            let ranking: Vec<&str> = passages.iter().map(|passage| passage.id.as_str()).collect();
             let recalls = cutoffs.iter().map(|&cutoff| recall(&ranking, relevance, cutoff));
             let ndcg = ndcg(&ranking, relevance, RANK_CUTOFF);
             let reciprocal = reciprocal_rank(&ranking, relevance, RANK_CUTOFF);
             self.add_from(0, [ndcg, reciprocal].into_iter().chain(recalls));
         }
         if !query.answers.is_empty() {
-            let texts = found.iter().map(|passage| passage.contents.as_str());
-            let place = first_with_answer(texts, &query.answers).unwrap_or(usize::MAX);
-            let hits = cutoffs.iter().map(|&cutoff| f64::from(u8::from(place < cutoff)));
+            let texts = passages.iter().map(|passage| passage.contents.as_str());
+            let first = first_with_answer(texts, &query.answers);
+            let is_hit = |cutoff| first.is_some_and(|first| first < cutoff);
+            let hits = cutoffs.iter().map(|&cutoff| f64::from(u8::from(is_hit(cutoff))));
             self.add_from(2 + cutoffs.len(), hits);
         }
     }
 
-    /// One value for each measure from the `first` on.
+    /// Adds one value to each measure, beginning with number `first`.
     fn add_from(&mut self, first: usize, values: impl Iterator<Item = f64>) {
         for ((_, column), value) in self.columns.iter_mut().skip(first).zip(values) {
             column.push(value);
         }
     }
 
-    /// The scores of all measures that were of a query.
+    /// Returns the scores of all measures that have values.
     pub fn finish(self) -> Scores {
-        let score = |(name, values): (String, Vec<f64>)| Some((name, Score::of(&values)?));
+        let score = |(name, values): (String, Vec<f64>)| Some((name, Score::from_values(&values)?));
         Scores(self.columns.into_iter().filter_map(score).collect())
     }
 }
 
-/// A back end with its figures.
+/// The results of one back end.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct BackendScores {
-    /// Name in the configuration.
+    /// The name of the back end in the configuration.
     pub backend: String,
-    /// By measure.
+    /// The scores by measure.
     pub scores: Scores,
-    /// Time to answer, passages included, by number of queries, in batches.
+    /// The time to answer all queries in batches, including reading passages, divided by their number.
     pub ms_per_query: f64,
 }
 
-/// A table: a measure a line, a back end a column.
+/// Returns a table with a line per measure and a column per back end.
 pub fn table(backends: &[BackendScores]) -> String {
     const NAME: usize = 14;
     const COLUMN: usize = 18;
     let mut table = format!("{:<NAME$}", "");
-    for one in backends {
+    for backend in backends {
         // Writing to a string cannot fail.
-        let _ = write!(table, "{:>COLUMN$}", one.backend);
+        let _ = write!(table, "{:>COLUMN$}", backend.backend);
     }
-    let names = backends.first().map(|one| one.scores.0.iter().map(|(name, _)| name.as_str()));
-    for (row, name) in names.into_iter().flatten().enumerate() {
+    let measures = backends.first().map_or(&[][..], |backend| &backend.scores.0);
+    for (row, (name, _)) in measures.iter().enumerate() {
         let _ = write!(table, "\n{name:<NAME$}");
-        for one in backends {
-            let cell = one.scores.0.get(row).map_or_else(String::new, |(_, score)| {
+        for backend in backends {
+            let cell = backend.scores.0.get(row).map_or_else(String::new, |(_, score)| {
                 let spread = score.half_width_95.map(|half| format!(" ± {half:.4}"));
                 format!("{:.4}{}", score.mean, spread.unwrap_or_default())
             });
@@ -143,8 +145,8 @@ pub fn table(backends: &[BackendScores]) -> String {
         }
     }
     let _ = write!(table, "\n{:<NAME$}", "ms per query");
-    for one in backends {
-        let _ = write!(table, "{:>COLUMN$.3}", one.ms_per_query);
+    for backend in backends {
+        let _ = write!(table, "{:>COLUMN$.3}", backend.ms_per_query);
     }
     table.push('\n');
     table
@@ -165,25 +167,25 @@ mod tests {
     }
 
     #[test]
-    fn each_measure_is_the_mean_of_the_queries_that_have_what_it_needs() {
+    fn a_score_is_the_mean_over_the_queries_that_can_be_measured() {
         let queries = [
             query("both", &["oslo"], &["p1"]),
             query("gold", &[], &["p1", "p9"]),
             query("answer", &["bergen"], &[]),
             query("neither", &[], &[]),
         ];
-        let found = [Passage::new("p0", "Bergen"), Passage::new("p1", "Oslo")];
-        let judgements = Judgements::of_gold_passages(&queries);
+        let passages = [Passage::new("p0", "Bergen"), Passage::new("p1", "Oslo")];
+        let judgements = Judgements::from_gold_passages(&queries);
         let mut tally = Tally::new(&judgements, &[1, 2]);
         for query in &queries {
-            tally.add(query, &found);
+            tally.add(query, &passages);
         }
         let scores = tally.finish();
         let mean = |name: &str| {
-            let score = scores.0.iter().find(|(found, _)| found == name).unwrap().1;
+            let score = scores.0.iter().find(|(measure, _)| measure == name).unwrap().1;
             (format!("{:.4}", score.mean), score.queries)
         };
-        // Second of two places: 1 / log2(3); with a second relevant passage that is not found the
+        // The passage has rank 2: 1 / log2(3). With a second relevant passage that is not found, the
         // ideal is 1 + 1 / log2(3).
         let gain = 1.0 / 3_f64.log2();
         let ndcg = f64::midpoint(gain, gain / (1.0 + gain));
@@ -197,17 +199,17 @@ mod tests {
 
     #[test]
     fn the_interval_is_that_of_the_mean() {
-        let score = Score::of(&[0.0, 1.0, 1.0, 0.0]).unwrap();
-        // Variance 1/3 of four values.
+        let score = Score::from_values(&[0.0, 1.0, 1.0, 0.0]).unwrap();
+        // The four values have a variance of 1/3.
         let expected = Z_95 * (1.0_f64 / 12.0).sqrt();
         assert!((score.half_width_95.unwrap() - expected).abs() < 1e-12, "{score:?}");
         assert!((score.mean - 0.5).abs() < 1e-12 && score.queries == 4);
-        assert_eq!(Score::of(&[1.0]).unwrap().half_width_95, None);
-        assert_eq!(Score::of(&[]), None);
+        assert_eq!(Score::from_values(&[1.0]).unwrap().half_width_95, None);
+        assert_eq!(Score::from_values(&[]), None);
     }
 
     #[test]
-    fn back_ends_stand_side_by_side() {
+    fn the_table_has_a_column_per_back_end() {
         let backend = |name: &str, mean| BackendScores {
             backend: name.to_owned(),
             scores: Scores(vec![(
@@ -216,10 +218,10 @@ mod tests {
             )]),
             ms_per_query: 0.25,
         };
-        let found = table(&[backend("bm25", 0.5), backend("dense", 0.75)]);
+        let text = table(&[backend("bm25", 0.5), backend("dense", 0.75)]);
         let expected = "                            bm25             dense\n\
                         MRR@10           0.5000 ± 0.0100   0.7500 ± 0.0100\n\
                         ms per query               0.250             0.250\n";
-        assert_eq!(found, expected);
+        assert_eq!(text, expected);
     }
 }

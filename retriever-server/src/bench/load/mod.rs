@@ -1,8 +1,10 @@
-//! When which request is sent. In a closed loop every client sends its next request once it has
-//! the last answer, so that the server sets the pace. In an open loop requests are due at times
-//! that do not depend on answers, and a latency runs from the time at which its request was due:
-//! a server that stalls is charged for all who would have come meanwhile, and not only for those
-//! that were sent (no coordinated omission; G. Tene, "How NOT to Measure Latency").
+//! The schedule of requests.
+//!
+//! In a closed loop, every client sends its next request once it has the last answer, so the server sets
+//! the pace. In an open loop, requests are due at times that do not depend on answers, and a latency
+//! starts when its request was due. A stalled server is then charged for every request that became due
+//! in the meantime, and not only for those that were sent (no coordinated omission; G. Tene, "How NOT
+//! to Measure Latency").
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,34 +19,34 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::asking::{Failure, Outcome};
 
-/// Most requests of one measurement, warm-up included: each costs eight bytes.
+/// The most requests of one measurement, including the warm-up. Each takes eight bytes.
 pub const MAX_REQUESTS: u64 = 10_000_000;
 
-/// Who sets the pace.
+/// The pace of requests.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pace {
-    /// So many clients, each with one request at a time.
+    /// A closed loop of clients, each with one request at a time.
     Closed {
-        /// At least one.
+        /// The number of clients, at least one.
         clients: usize,
     },
-    /// Poisson arrivals.
+    /// An open loop with Poisson arrivals.
     Open {
-        /// Mean of requests per second, finite and positive.
+        /// The mean number of requests per second, finite and positive.
         requests_per_s: f64,
-        /// Decides the times of arrival.
+        /// The seed of the arrival times.
         seed: u64,
-        /// Most requests without an answer; one more is sent late, which its latency shows.
+        /// The most requests without an answer. Another one is sent late, which its latency includes.
         max_in_flight: usize,
     },
 }
 
-/// When a measurement ends.
+/// The length of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Length {
-    /// After so many requests.
+    /// The number of requests.
     Requests(u64),
-    /// No request starts after this time.
+    /// The time after which no request starts.
     Time(Duration),
 }
 
@@ -64,23 +66,23 @@ impl Length {
     }
 }
 
-/// What came back.
+/// The outcomes of a measurement's requests.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
-    /// Latencies of the requests that were answered, in nanoseconds, in no order.
+    /// The latencies of answered requests in nanoseconds, in no particular order.
     pub latencies_ns: Vec<u64>,
-    /// Requests that failed, by kind.
+    /// The numbers of failed requests by kind.
     pub failures: BTreeMap<Failure, u64>,
-    /// Queries of answered requests whose list was empty.
+    /// The number of queries in answered requests whose list was empty.
     pub queries_without_passages: u64,
-    /// From the start to the last answer.
+    /// The time from the start to the last answer.
     pub elapsed: Duration,
-    /// The latest that a request was sent after it was due, for an open loop.
+    /// The longest delay of an open loop between the time a request was due and its sending.
     pub sent_late_max: Duration,
 }
 
 impl Record {
-    /// Requests that were sent.
+    /// Returns the number of requests that were sent.
     pub fn requests(&self) -> u64 {
         self.latencies_ns.len() as u64 + self.failures.values().sum::<u64>()
     }
@@ -95,11 +97,10 @@ impl Record {
         }
     }
 
-    /// A task that panicked was no request.
+    /// Adds the result of a task that sent one request.
     fn add_done(&mut self, done: Result<(Outcome, Duration), JoinError>) {
-        if let Ok((outcome, latency)) = done {
-            self.add(outcome, latency);
-        }
+        let (outcome, latency) = done.expect("sending a request does not panic");
+        self.add(outcome, latency);
     }
 
     fn merge(&mut self, other: Self) {
@@ -111,8 +112,8 @@ impl Record {
     }
 }
 
-/// Sends requests `first`, `first + 1` and so on through `send`, which says how the request of
-/// that number ended, and when. `send` prepares the request before its future is awaited.
+/// Sends requests `first`, `first + 1` and so on through `send`, which returns the outcome of the request
+/// with that number and the time of its end. `send` prepares the request before its future is awaited.
 pub fn run<S, F>(runtime: &Runtime, pace: Pace, length: Length, first: u64, send: S) -> Record
 where
     S: Fn(u64) -> F + Clone + Send + 'static,
@@ -158,8 +159,7 @@ where
     let mut whole = Record::default();
     runtime.block_on(async {
         while let Some(record) = running.join_next().await {
-            // A task that panicked has no record; its requests are missed in the count.
-            whole.merge(record.unwrap_or_default());
+            whole.merge(record.expect("sending requests does not panic"));
         }
     });
     whole.elapsed = started.elapsed();
@@ -176,7 +176,7 @@ fn open<F>(
 where
     F: Future<Output = (Outcome, Instant)> + Send + 'static,
 {
-    let places = Arc::new(Semaphore::new(max_in_flight));
+    let permits = Arc::new(Semaphore::new(max_in_flight));
     let mut running = JoinSet::new();
     let mut record = Record::default();
     let started = Instant::now();
@@ -187,14 +187,15 @@ where
         let due = started + offset;
         let request = send(number);
         wait_until(due);
-        let place = match Arc::clone(&places).try_acquire_owned() {
-            Ok(place) => Ok(place),
-            Err(_) => runtime.block_on(Arc::clone(&places).acquire_owned()),
+        let permit = match Arc::clone(&permits).try_acquire_owned() {
+            Ok(permit) => Ok(permit),
+            Err(_) => runtime.block_on(Arc::clone(&permits).acquire_owned()),
         };
+        let permit = permit.expect("nothing closes the semaphore");
         record.sent_late_max = record.sent_late_max.max(due.elapsed());
         let task = async move {
             let (outcome, ended) = request.await;
-            drop(place);
+            drop(permit);
             (outcome, ended.saturating_duration_since(due))
         };
         running.spawn_on(task, runtime.handle());
@@ -211,20 +212,20 @@ where
     record
 }
 
-/// Waits on this thread, which is exact to some ten microseconds; the timers of the runtime are to
-/// a millisecond.
+/// Blocks this thread until `due`. This is accurate to tens of microseconds, while the timers of the
+/// runtime are accurate to a millisecond.
 fn wait_until(due: Instant) {
     loop {
-        let left = due.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        let rest = due.saturating_duration_since(Instant::now());
+        if rest.is_zero() {
             return;
         }
-        thread::park_timeout(left);
+        thread::park_timeout(rest);
     }
 }
 
-/// Times of arrival after the start, of a Poisson process: the gaps are independent and
-/// exponentially distributed.
+/// The arrival times of a Poisson process, relative to the start. The gaps between them are independent
+/// and exponentially distributed.
 #[derive(Clone, Debug)]
 struct Arrivals {
     requests_per_s: f64,
@@ -242,7 +243,7 @@ impl Iterator for Arrivals {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        // The inverse of the distribution function, at a number in (0, 1].
+        // The inverse of the distribution function at a random number in (0, 1].
         let uniform = 1.0 - splitmix::unit(splitmix::next(&mut self.state));
         self.seconds -= uniform.ln() / self.requests_per_s;
         Some(Duration::try_from_secs_f64(self.seconds).unwrap_or(Duration::MAX))

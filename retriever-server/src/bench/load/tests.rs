@@ -11,18 +11,18 @@ fn answered() -> Outcome {
 }
 
 #[test]
-fn arrivals_are_poisson_and_decided_by_the_seed() {
+fn arrivals_are_poisson_and_depend_on_the_seed() {
     const COUNT: usize = 20_000;
     let offsets = |seed| Arrivals::new(500.0, seed).take(COUNT).collect::<Vec<_>>();
-    let found = offsets(7);
-    assert_eq!(found, offsets(7));
-    assert_ne!(found, offsets(8));
+    let times = offsets(7);
+    assert_eq!(times, offsets(7));
+    assert_ne!(times, offsets(8));
     let gaps: Vec<f64> =
-        found.windows(2).map(|pair| pair[1].as_secs_f64() - pair[0].as_secs_f64()).collect();
+        times.windows(2).map(|pair| pair[1].as_secs_f64() - pair[0].as_secs_f64()).collect();
     let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
     // The standard error of the mean of n gaps is mean / √n: 0.7 %.
     assert!((mean * 500.0 - 1.0).abs() < 0.03, "mean gap {mean} s");
-    // An exponential distribution has 1 - 1/e of its mass below its mean.
+    // An exponential distribution has a share of 1 - 1/e below its mean.
     let below = gaps.iter().filter(|&&gap| gap < 1.0 / 500.0).count() as f64 / gaps.len() as f64;
     assert!((below - 0.632).abs() < 0.015, "{below} of the gaps are below the mean");
 }
@@ -66,8 +66,8 @@ fn a_closed_loop_ends_when_its_time_is_over() {
     assert_eq!(record.requests(), 0);
 }
 
-/// One place, and a first answer that takes longer than all arrivals: every later request is sent
-/// late, and its latency must say so.
+/// Only one request may be in flight, and the first answer takes longer than all arrivals. Every later
+/// request is sent late, and its latency must include the delay.
 #[test]
 fn the_latency_of_an_open_loop_runs_from_the_time_a_request_was_due() {
     const REQUESTS: u64 = 20;
@@ -91,7 +91,7 @@ fn the_latency_of_an_open_loop_runs_from_the_time_a_request_was_due() {
     assert_eq!(record.requests(), REQUESTS);
     let offsets: Vec<Duration> =
         Arrivals::new(requests_per_s, seed).take(REQUESTS as usize).collect();
-    // All are due before the stall ends, and no answer comes before that.
+    // All requests are due before the stall ends, and no answer comes before that.
     let last = *offsets.last().unwrap();
     assert!(last < STALL, "{last:?}");
     let shortest = Duration::from_nanos(*record.latencies_ns.iter().min().unwrap());

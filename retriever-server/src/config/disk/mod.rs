@@ -201,7 +201,7 @@ fn unfit(index: &Path, error: &IndexError) -> BadValue {
             "the existing folder or file is not an index".to_owned(),
             "a folder with an index, or a new or empty folder",
         ),
-        IndexError::Incompatible { what, found, expected, .. } => index_fault(
+        IndexError::Incompatible { property: what, found, expected, .. } => index_fault(
             index,
             format!("the index there has {what} {found}"),
             &format!("an index with {what} {expected}; `retriever-server index --force` makes it"),

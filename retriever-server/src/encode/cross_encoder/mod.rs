@@ -1,8 +1,8 @@
-//! Scores of pairs of a query and a passage, by a cross-encoder in a folder: an ONNX file with the
-//! output `logits`, `tokenizer.json`, and `reranker.toml` where a setting is not the usual one.
+//! Scoring of pairs of a query and a passage, by a cross-encoder in a folder with an ONNX file with the
+//! output `logits`, `tokenizer.json` and, for settings other than the defaults, `reranker.toml`.
 //!
-//! Both texts go through the model as one, so that a score costs a run of its own. Sessions are
-//! shared among callers as an encoder's are.
+//! Both texts go through the model as one row, so every pair needs its own computation. Callers share
+//! the sessions like those of an encoder.
 
 mod settings;
 
@@ -10,7 +10,7 @@ use std::fmt;
 use std::path::Path;
 
 use super::batches::{Batch, RunLimits, plan};
-use super::opening::{self, Opened, Wanted};
+use super::opening::{self, ModelSpec, OpenModel};
 use super::session::{Reading, Rows};
 use super::sessions::Sessions;
 use super::tokens::{Pair, PairTokens, Tokens};
@@ -19,13 +19,13 @@ use crate::device::Provider;
 
 pub use settings::{SETTINGS_FILE, Scale, Settings};
 
-/// Pairs that are sorted by length and batched together on a CPU: what comes first is scored
-/// first, and only within so many pairs the longest.
+/// The number of pairs that are sorted by length and batched together on a CPU. Windows are scored in
+/// order; only within a window do longer pairs come first.
 const WINDOW_PAIRS_CPU: usize = 32;
-/// A GPU takes more at once.
+/// The same for a GPU, which computes more pairs concurrently.
 const WINDOW_PAIRS_CUDA: usize = 256;
 
-/// A model that is ready to score.
+/// An open model that scores pairs.
 pub struct CrossEncoder {
     settings: Settings,
     tokens: Tokens,
@@ -44,28 +44,28 @@ impl fmt::Debug for CrossEncoder {
 }
 
 impl CrossEncoder {
-    /// Opens the model in `folder` as [`crate::encode::Encoder::open`] does.
+    /// Opens the model in `folder` like [`crate::encode::Encoder::open`].
     pub fn open(folder: &Path, options: &EncoderOptions) -> Result<Self, EncodeError> {
         let settings = Settings::load(folder)?;
         let tokens = Tokens::open(&settings.tokenizer)?;
-        let wanted = Wanted {
-            what: "re-ranker",
+        let spec = ModelSpec {
+            label: "re-ranker",
             path: &settings.model,
             reading: Reading::Scores,
             max_tokens: settings.max_tokens,
             padding: tokens.padding(),
         };
-        let Opened { sessions, provider, .. } = opening::open(&wanted, options)?;
+        let OpenModel { sessions, provider, .. } = opening::open(&spec, options)?;
         Ok(Self { settings, tokens, sessions, provider })
     }
 
-    /// Where the model runs.
+    /// Returns the provider that runs the model.
     pub fn provider(&self) -> Provider {
         self.provider
     }
 
-    /// The score of each pair, higher is better; `None` for those that were left when `stop`,
-    /// which is asked before every few batches, first said so. Pairs are scored in about their order.
+    /// Returns the score of each pair; higher is better. `stop` is called before every few batches. Once
+    /// it returns `true`, the rest of the pairs get `None`. Pairs are scored roughly in order.
     pub fn score(
         &self,
         pairs: &[Pair<'_>],
@@ -77,8 +77,8 @@ impl CrossEncoder {
         };
         let mut scores = vec![None; pairs.len()];
         let windows = pairs.chunks(window_pairs);
-        for (number, (window, place)) in windows.zip(scores.chunks_mut(window_pairs)).enumerate() {
-            let done = self.score_window(window, place, stop).map_err(|error| match error {
+        for (number, (window, slots)) in windows.zip(scores.chunks_mut(window_pairs)).enumerate() {
+            let done = self.score_window(window, slots, stop).map_err(|error| match error {
                 EncodeError::NotFinite { text, value } => {
                     EncodeError::NotFinite { text: number * window_pairs + text, value }
                 }
@@ -91,7 +91,7 @@ impl CrossEncoder {
         Ok(scores)
     }
 
-    /// Scores a window; false if it was stopped.
+    /// Scores a window. Returns `false` if it was stopped.
     fn score_window(
         &self,
         pairs: &[Pair<'_>],
@@ -106,9 +106,9 @@ impl CrossEncoder {
             .map(|pair| self.tokens.encode_pair(*pair, self.settings.max_tokens))
             .collect::<Result<Vec<_>, _>>()?;
         let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
-        let limits = RunLimits::of(self.provider, self.sessions.count(), &lengths);
+        let limits = RunLimits::new(self.provider, self.sessions.count(), &lengths);
         let batches = plan(&lengths, limits);
-        // A budget of time ends soon: no session has more than one run before it is asked for.
+        // A time budget may end soon, so each session gets at most one run between two calls of `stop`.
         for batches in batches.chunks(self.sessions.count()) {
             if stop() {
                 return Ok(false);
@@ -116,33 +116,32 @@ impl CrossEncoder {
             let padding = self.tokens.padding();
             let runs: Vec<Rows> =
                 batches.iter().map(|batch| rows_of(batch, &rows, padding)).collect();
-            let found = self.sessions.run(&runs).map_err(EncodeError::Run)?.concat();
+            let logits = self.sessions.run(&runs).map_err(EncodeError::Run)?.concat();
             let texts = batches.iter().flat_map(|batch| &batch.texts);
-            for (&text, &value) in texts.zip(&found) {
+            for (&text, &value) in texts.zip(&logits) {
                 if !value.is_finite() {
                     return Err(EncodeError::NotFinite { text, value });
                 }
-                scores[text] = Some(self.settings.scale.of(value));
+                scores[text] = Some(self.settings.scale.score(value));
             }
         }
         Ok(true)
     }
 }
 
-/// The pairs of a batch as rows of one length.
+/// Pads the pairs of a batch to rows of equal length.
 fn rows_of(batch: &Batch, pairs: &[PairTokens], padding: i64) -> Rows {
     let numbers = batch.texts.len() * batch.row_tokens;
     let (mut ids, mut types) = (vec![padding; numbers], vec![0i64; numbers]);
     let mut lengths = Vec::with_capacity(batch.texts.len());
-    let places =
-        ids.chunks_exact_mut(batch.row_tokens).zip(types.chunks_exact_mut(batch.row_tokens));
-    for ((ids, types), &text) in places.zip(&batch.texts) {
+    let rows = ids.chunks_exact_mut(batch.row_tokens).zip(types.chunks_exact_mut(batch.row_tokens));
+    for ((ids, types), &text) in rows.zip(&batch.texts) {
         let pair = &pairs[text];
-        for (place, &id) in ids.iter_mut().zip(&pair.ids) {
-            *place = i64::from(id);
+        for (slot, &id) in ids.iter_mut().zip(&pair.ids) {
+            *slot = i64::from(id);
         }
-        for (place, &kind) in types.iter_mut().zip(&pair.types) {
-            *place = i64::from(kind);
+        for (slot, &kind) in types.iter_mut().zip(&pair.types) {
+            *slot = i64::from(kind);
         }
         lengths.push(pair.ids.len());
     }

@@ -1,30 +1,30 @@
-//! `reranker.toml`, which may lie beside a cross-encoder.
+//! `reranker.toml`, the optional settings next to a cross-encoder.
 
 use std::path::{Path, PathBuf};
 
 use crate::encode::EncodeError;
 use crate::encode::settings::{self, Reader};
 
-/// Name of the file.
+/// The name of the file.
 pub const SETTINGS_FILE: &str = "reranker.toml";
 
 const DEFAULT_MAX_TOKENS: usize = 512;
 const KEYS: [&str; 4] = ["score", "max_tokens", "model", "tokenizer"];
 
-/// What the score is made of the model's logit.
+/// The function from the model's logit to the score.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
-    /// The logit itself, or the difference of two.
+    /// Keeps the logit, or the difference of two.
     Logit,
-    /// 1 / (1 + e^−logit), from 0 to 1.
+    /// Computes 1 / (1 + e^−logit), from 0 to 1.
     Sigmoid,
 }
 
 impl Scale {
     const NAMES: [(&'static str, Self); 2] = [("logit", Self::Logit), ("sigmoid", Self::Sigmoid)];
 
-    /// The score of a logit.
-    pub fn of(self, logit: f32) -> f32 {
+    /// Returns the score of a logit.
+    pub fn score(self, logit: f32) -> f32 {
         match self {
             Self::Logit => logit,
             Self::Sigmoid => 1.0 / (1.0 + (-logit).exp()),
@@ -32,12 +32,12 @@ impl Scale {
     }
 }
 
-/// How pairs are scored.
+/// The settings for scoring pairs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Logit to score.
+    /// The function from logit to score.
     pub scale: Scale,
-    /// What is longer is cut, the longer of both texts first; special tokens count.
+    /// The most tokens of a pair, including special tokens. The longer text is cut first.
     pub max_tokens: usize,
     /// The ONNX file.
     pub model: PathBuf,
@@ -46,7 +46,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads the file in `folder`, which need not be there; the error names every wrong key.
+    /// Reads the file in `folder`, or returns the defaults if it is missing. The error names every
+    /// invalid key.
     pub fn load(folder: &Path) -> Result<Self, EncodeError> {
         let path = folder.join(SETTINGS_FILE);
         let text = settings::read(&path)?.unwrap_or_default();
@@ -71,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_need_be_set() {
+    fn every_setting_has_a_default() {
         let expected = Settings {
             scale: Scale::Logit,
             max_tokens: 512,
@@ -91,7 +92,7 @@ mod tests {
     fn every_fault_names_key_value_and_what_is_accepted() {
         let faults = Settings::parse("scor = 1\nscore = 'tanh'\nmax_tokens = 4", Path::new("m"));
         let expected = [
-            "scor = 1: there is no such key, the nearest is score; keys are score, max_tokens, \
+            "scor = 1: unknown key, did you mean score? accepted keys are score, max_tokens, \
              model, tokenizer",
             r#"score = "tanh": expected "logit" or "sigmoid""#,
             "max_tokens = 4: expected an integer from 8 to 8192",
@@ -100,10 +101,10 @@ mod tests {
     }
 
     #[test]
-    fn a_sigmoid_lies_between_0_and_1() {
-        let scores = [-200.0, -1.0, 0.0, 1.0, 200.0].map(|logit| Scale::Sigmoid.of(logit));
+    fn a_sigmoid_is_between_0_and_1() {
+        let scores = [-200.0, -1.0, 0.0, 1.0, 200.0].map(|logit| Scale::Sigmoid.score(logit));
         assert!(scores.is_sorted() && scores[0] >= 0.0 && scores[4] <= 1.0, "{scores:?}");
         assert!((scores[2] - 0.5).abs() < 1e-7, "{scores:?}");
-        assert!((Scale::Logit.of(-3.5) + 3.5).abs() < 1e-7);
+        assert!((Scale::Logit.score(-3.5) + 3.5).abs() < 1e-7);
     }
 }

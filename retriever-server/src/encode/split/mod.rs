@@ -1,24 +1,23 @@
-//! Products of activations with a model's weights on AMX tiles, in place of ONNX Runtime's.
+//! Products of activations with a model's weights on AMX tiles, which replace ONNX Runtime's products.
 //!
-//! Tiles multiply bfloat16, of which one has 8 bits of precision. Every number is therefore split
-//! into two of them, x = high + low, and of the four products of two such sums three are computed;
-//! low times low is below what is lost anyway (Henry, Tang and Heinecke, "Leveraging the bfloat16
-//! Artificial Intelligence Datatype For Higher-Precision Computations", 2019). Sums are in f32, so
-//! that vectors are those of f32 but for their last bits, at a multiple of the speed of its
-//! instructions.
+//! Tiles multiply numbers in bfloat16, which has 8 bits of precision. Every number is therefore split
+//! into two of them, x = high + low. Three of the four products of two such sums are computed. Low
+//! times low is smaller than the error of the split itself (Henry, Tang and Heinecke, "Leveraging the
+//! bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations", 2019). Sums are in
+//! f32. The resulting vectors differ from those of f32 in the last bits only and take a fraction of
+//! the time.
 //!
-//! The way of a model: `onnx` takes the weights of its `MatMul` nodes out of the file, `weights`
-//! splits and packs them once for all sessions, and `operator` is what ONNX Runtime then finds in
-//! the nodes' place.
+//! The path of a model: `onnx` removes the weights of `MatMul` nodes from the file, `weights` splits and
+//! packs them once for all sessions, and `operator` is the ONNX operator that replaces the nodes.
 
-mod columns;
-mod message;
 mod onnx;
+mod message;
+mod weights;
 mod operator;
+mod columns;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod tiles_x86;
-mod weights;
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -36,19 +35,20 @@ use onnx::Matrix;
 use operator::SplitMatMul;
 use weights::{Line, Tile, Weights};
 
-/// What multiplies activations with a model's weights on the CPU.
+/// The method of multiplying activations with a model's weights on the CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Products {
-    /// AMX tiles where the processor has them, else ONNX Runtime.
+    /// Uses AMX tiles if the processor has them, else ONNX Runtime.
     #[default]
     Auto,
-    /// ONNX Runtime.
+    /// Uses ONNX Runtime.
     Runtime,
-    /// What splits numbers, even where no instructions make that fast.
+    /// Uses split numbers, even if the processor has no instructions that make this fast.
     Split,
 }
 
 impl Products {
+    /// Returns the multiplier of split numbers, or `None` for ONNX Runtime's products.
     pub(super) fn multiplier(self) -> Option<Multiplier> {
         match self {
             Self::Auto => Multiplier::fast(),
@@ -58,18 +58,18 @@ impl Products {
     }
 }
 
-/// What multiplies split numbers.
+/// An implementation of the multiplication of split numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Multiplier {
     /// AMX tiles and AVX-512 BF16.
     #[cfg(target_arch = "x86_64")]
     Tiles(tiles_x86::Tiles),
-    /// What the compiler makes of plain loops: not fast, and the tests' measure of the other.
+    /// Plain loops. They are slow and serve as the reference in tests.
     Portable,
 }
 
 impl Multiplier {
-    /// What it is called.
+    /// Returns the name for logs.
     pub(super) fn name(self) -> &'static str {
         match self {
             #[cfg(target_arch = "x86_64")]
@@ -78,7 +78,7 @@ impl Multiplier {
         }
     }
 
-    /// One that is faster than ONNX Runtime's products, if the processor has it.
+    /// Returns the multiplier that is faster than ONNX Runtime's products, if the processor supports it.
     fn fast() -> Option<Self> {
         #[cfg(target_arch = "x86_64")]
         return tiles_x86::Tiles::detect().map(Self::Tiles);
@@ -86,12 +86,12 @@ impl Multiplier {
         return None;
     }
 
-    /// Splits up to 16 rows of `inner` numbers into a tile: of each step 16 lines of high parts,
-    /// and 16 of low parts.
+    /// Splits up to 16 rows of `inner` numbers into a tile. Each step of it has 16 lines of high parts
+    /// and then 16 of low parts.
     fn split_rows(self, numbers: &[f32], inner: usize, tile: &mut [Line]) {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Tiles(tiles) => tiles.split_rows(numbers, inner, tile),
+            Self::Tiles(instructions) => instructions.split_rows(numbers, inner, tile),
             Self::Portable => portable::split_rows(numbers, inner, tile),
         }
     }
@@ -100,29 +100,29 @@ impl Multiplier {
     fn multiply<'a>(self, tiles: impl Iterator<Item = Tile<'a>>, products: &mut Columns<'_>) {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Tiles(with) => with.multiply(tiles, products),
+            Self::Tiles(instructions) => instructions.multiply(tiles, products),
             Self::Portable => portable::multiply(tiles, products),
         }
     }
 }
 
-/// A model without the weights that are multiplied here, and without its tables: sessions share
-/// both, so that one more of them costs little memory.
+/// A model whose weights and tables are separate from its file. Sessions share both, so another session
+/// takes little memory.
 pub(super) struct SplitModel {
-    /// The ONNX file in which nodes of [`onnx::DOMAIN`] stand for products.
+    /// The ONNX file, with nodes of [`onnx::DOMAIN`] in place of products.
     bytes: Vec<u8>,
-    /// What those nodes multiply with.
+    /// The weights of those nodes.
     weights: Vec<Arc<Weights>>,
-    /// What the model wants as further inputs, by their names.
+    /// The names and values of the model's additional inputs.
     pub(super) tables: Vec<(String, Arc<DynValue>)>,
-    /// What multiplies.
-    pub(super) with: Multiplier,
+    /// The implementation of the products.
+    pub(super) multiplier: Multiplier,
 }
 
 impl SplitModel {
-    /// Splits the model in a file on `threads`. `None` if it is not an ONNX file, keeps weights in
-    /// other files, or has no product with weights.
-    pub(super) fn read(path: &Path, with: Multiplier, threads: NonZeroUsize) -> Option<Self> {
+    /// Splits the model in a file on `threads`. Returns `None` if the file is not an ONNX file, keeps
+    /// weights in other files, or has no product with weights.
+    pub(super) fn read(path: &Path, multiplier: Multiplier, threads: NonZeroUsize) -> Option<Self> {
         let file = map(path).ok()?;
         let separated = onnx::separate(&file)?;
         let weights = pack_all(&separated.products, threads);
@@ -132,16 +132,16 @@ impl SplitModel {
             Some((table.name()?.to_owned(), Arc::new(value.into_dyn())))
         });
         let tables = tables.collect::<Option<_>>()?;
-        Some(Self { bytes: separated.model, weights, tables, with })
+        Some(Self { bytes: separated.model, weights, tables, multiplier })
     }
 
-    /// Opens a session of it that computes on `threads`.
+    /// Opens a session of the model that computes on `threads`.
     pub(super) fn commit(
         &self,
         builder: SessionBuilder,
         threads: NonZeroUsize,
     ) -> ort::Result<Session> {
-        let operator = SplitMatMul::new(self.weights.clone(), self.with, threads);
+        let operator = SplitMatMul::new(self.weights.clone(), self.multiplier, threads);
         let domain = OperatorDomain::new(onnx::DOMAIN)?.add(operator)?;
         builder.with_operators(domain)?.commit_from_memory(&self.bytes)
     }
@@ -149,12 +149,12 @@ impl SplitModel {
 
 /// Packs weights on `threads`.
 fn pack_all(products: &[Matrix<'_>], threads: NonZeroUsize) -> Vec<Arc<Weights>> {
-    let places: Vec<OnceLock<Arc<Weights>>> = products.iter().map(|_| OnceLock::new()).collect();
-    let queue = Mutex::new(products.iter().zip(&places));
+    let slots: Vec<OnceLock<Arc<Weights>>> = products.iter().map(|_| OnceLock::new()).collect();
+    let queue = Mutex::new(products.iter().zip(&slots));
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
     let work = || {
-        while let Some((product, place)) = next() {
-            place.get_or_init(|| Arc::new(Weights::pack(product)));
+        while let Some((product, slot)) = next() {
+            slot.get_or_init(|| Arc::new(Weights::pack(product)));
         }
     };
     thread::scope(|scope| {
@@ -164,7 +164,8 @@ fn pack_all(products: &[Matrix<'_>], threads: NonZeroUsize) -> Vec<Arc<Weights>>
         }
         work();
     });
-    places.into_iter().filter_map(OnceLock::into_inner).collect()
+    let packed = |slot: OnceLock<_>| slot.into_inner().expect("the threads emptied the queue");
+    slots.into_iter().map(packed).collect()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What ONNX Runtime finds in the place of products.
+//! The ONNX operator that replaces products.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,19 +13,23 @@ use ort::value::{Shape, SymbolicDimensions, TensorElementType, ValueType};
 use super::weights::{Activations, Weights};
 use super::{Multiplier, onnx};
 
-/// Multiplies activations with weights that all sessions share, in the nodes of one session.
+/// The operator in one session, which multiplies activations with weights that all sessions share.
 pub(super) struct SplitMatMul {
     weights: Vec<Arc<Weights>>,
-    with: Multiplier,
-    /// Threads of the session.
+    multiplier: Multiplier,
+    /// The number of threads of the session.
     threads: NonZeroUsize,
-    /// Memory for all nodes, which compute one after the other.
+    /// The buffer of all nodes, which compute one after the other.
     activations: Arc<Mutex<Activations>>,
 }
 
 impl SplitMatMul {
-    pub(super) fn new(weights: Vec<Arc<Weights>>, with: Multiplier, threads: NonZeroUsize) -> Self {
-        Self { weights, with, threads, activations: Arc::default() }
+    pub(super) fn new(
+        weights: Vec<Arc<Weights>>,
+        multiplier: Multiplier,
+        threads: NonZeroUsize,
+    ) -> Self {
+        Self { weights, multiplier, threads, activations: Arc::default() }
     }
 }
 
@@ -51,13 +55,13 @@ impl Operator for SplitMatMul {
             .ok_or_else(|| Error::new("a product has no weights"))?;
         Ok(Product {
             weights: Arc::clone(weights),
-            with: self.with,
+            multiplier: self.multiplier,
             threads: self.threads.get(),
             activations: Arc::clone(&self.activations),
         })
     }
 
-    /// The shape of what comes in, with as many columns as the weights have.
+    /// Gives the output the shape of the input, but with the number of columns of the weights.
     fn infer_shape(&self, node: &mut ShapeInferenceContext) -> ort::Result<()> {
         let inputs = node.inputs();
         let Some(ValueType::Tensor { shape, dimension_symbols, .. }) = inputs.first() else {
@@ -68,8 +72,8 @@ impl Operator for SplitMatMul {
         if let (Some(size), Some(symbol)) = (sizes.last_mut(), symbols.last_mut()) {
             *size = node.attr(onnx::COLUMNS)?;
             symbol.clear();
-            // ONNX Runtime takes a size that is unknown and has no name for the number -1, and sizes
-            // of one name for the same.
+            // ONNX Runtime treats an unknown size without a name as the number -1, and sizes with the
+            // same name as equal. So every unknown size gets a name of its own.
             let number: i64 = node.attr(onnx::NODE)?;
             for (axis, (size, symbol)) in sizes.iter().zip(&mut symbols).enumerate() {
                 if *size < 0 && symbol.is_empty() {
@@ -90,38 +94,39 @@ impl Operator for SplitMatMul {
 /// A node of one session.
 pub(super) struct Product {
     weights: Arc<Weights>,
-    with: Multiplier,
+    multiplier: Multiplier,
     threads: usize,
     activations: Arc<Mutex<Activations>>,
 }
 
 impl Kernel for Product {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
-        let Self { weights, with, threads, activations } = self;
+        let Self { weights, multiplier, threads, activations } = self;
         let input = context.input(0)?.ok_or_else(|| Error::new("a product has no input"))?;
         let (shape, numbers) = input.try_extract_tensor::<f32>()?;
         let mut sizes = shape.to_vec();
-        let size = sizes.last_mut().ok_or_else(|| Error::new("a product of a single number"))?;
+        let size =
+            sizes.last_mut().ok_or_else(|| Error::new("the input of a product has no rows"))?;
         if usize::try_from(*size) != Ok(weights.inner()) {
             let inner = weights.inner();
-            return Err(Error::new(format!("rows of {size} numbers, the weights take {inner}")));
+            return Err(Error::new(format!("rows of {size} numbers, expected {inner}")));
         }
         *size = weights.columns() as i64;
         let mut output =
             context.output(0, sizes)?.ok_or_else(|| Error::new("a product has no output"))?;
         let (_, products) = output.try_extract_tensor_mut::<f32>()?;
-        // What a run that failed left there is overwritten.
+        // The split overwrites whatever a failed run left in the buffer.
         let mut activations = activations.lock().unwrap_or_else(PoisonError::into_inner);
-        let activations = activations.split(numbers, weights.inner(), *with);
+        let activations = activations.split(numbers, weights.inner(), *multiplier);
         let mut parts = weights.parts(products, *threads);
         if let [part] = parts.as_mut_slice() {
-            part.compute(activations, *with);
+            part.compute(activations, *multiplier);
             return Ok(());
         }
         let parts: Vec<_> = parts.into_iter().map(Mutex::new).collect();
         context.par_for(parts.len(), parts.len(), |number| {
             let part = parts[number].lock();
-            part.unwrap_or_else(PoisonError::into_inner).compute(activations, *with);
+            part.unwrap_or_else(PoisonError::into_inner).compute(activations, *multiplier);
         })
     }
 }

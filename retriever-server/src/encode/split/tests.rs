@@ -1,4 +1,4 @@
-//! Products against those of `f64`, by every multiplier that this processor has.
+//! Comparison of products with those in `f64`, for every multiplier that this processor supports.
 
 use proptest::prelude::*;
 
@@ -11,29 +11,29 @@ fn multipliers() -> impl Iterator<Item = Multiplier> {
 }
 
 fn multiply(
-    with: Multiplier,
+    multiplier: Multiplier,
     activations: &mut Activations,
     numbers: &[f32],
     weights: &Weights,
     parts: usize,
 ) -> Vec<f32> {
     let rows = numbers.len() / weights.inner();
-    // What was there before must be overwritten.
+    // Every number must be overwritten.
     let mut products = vec![f32::NAN; rows * weights.columns()];
-    let activations = activations.split(numbers, weights.inner(), with);
+    let activations = activations.split(numbers, weights.inner(), multiplier);
     for mut part in weights.parts(&mut products, parts) {
-        part.compute(activations, with);
+        part.compute(activations, multiplier);
     }
     products
 }
 
-/// Numbers of very different sizes.
+/// Generates numbers of very different sizes.
 fn number() -> impl Strategy<Value = f32> {
     (-1.0f32..1.0, -8i32..8).prop_map(|(number, power)| number * 2f32.powi(power))
 }
 
 #[test]
-fn numbers_are_split_where_that_is_fast_or_wanted() {
+fn numbers_are_split_if_that_is_fast_or_requested() {
     let names: Vec<_> = multipliers().map(Multiplier::name).collect();
     assert_eq!(names.last(), Some(&"portable"));
     assert_eq!(Products::Auto.multiplier(), Multiplier::fast());
@@ -50,19 +50,19 @@ proptest! {
     }
 
     #[test]
-    fn products_are_those_of_f32_but_for_their_last_bits(
+    fn products_differ_from_those_of_f32_in_the_last_bits_only(
         (rows, inner, columns, parts) in (1usize..75, 1usize..100, 1usize..140, 1usize..5),
         numbers in prop::collection::vec(number(), 2 * 140 * 100),
     ) {
         let (left, right) = (&numbers[..rows * inner], &numbers[numbers.len() - inner * columns..]);
         let bytes: Vec<u8> = right.iter().flat_map(|number| number.to_le_bytes()).collect();
         let weights = Weights::pack(&Matrix { numbers: &bytes, inner, columns });
-        for with in multipliers() {
+        for multiplier in multipliers() {
             let mut activations = Activations::default();
-            // Rows of another product are left in its memory.
+            // Rows of another product stay in the buffer.
             let ones = vec![1.0; 33 * inner];
-            multiply(with, &mut activations, &ones, &weights, 1);
-            let products = multiply(with, &mut activations, left, &weights, parts);
+            multiply(multiplier, &mut activations, &ones, &weights, 1);
+            let products = multiply(multiplier, &mut activations, left, &weights, parts);
             for (position, &product) in products.iter().enumerate() {
                 let (row, column) = (position / columns, position % columns);
                 let factors = (0..inner).map(|depth| {
@@ -70,17 +70,17 @@ proptest! {
                     f64::from(left) * f64::from(right)
                 });
                 let (sum, size) =
-                    factors.fold((0.0, 0.0), |(sum, size), one| (sum + one, size + one.abs()));
+                    factors.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()));
                 let off = (f64::from(product) - sum).abs();
                 prop_assert!(
                     off <= size * 2f64.powi(-14),
-                    "{with:?}: row {row}, column {column}: {product} instead of {sum}"
+                    "{multiplier:?}: row {row}, column {column}: {product}, expected {sum}"
                 );
             }
-            // A row's products depend neither on its company nor on how they are shared.
+            // A row's products do not depend on the other rows or on the number of parts.
             let row = rows / 2;
             let alone = &left[row * inner..][..inner];
-            let alone = multiply(with, &mut Activations::default(), alone, &weights, 1);
+            let alone = multiply(multiplier, &mut Activations::default(), alone, &weights, 1);
             prop_assert_eq!(&alone, &products[row * columns..][..columns]);
         }
     }

@@ -1,11 +1,11 @@
 //! The products on AMX tiles.
 //!
-//! Safe from outside: a [`Tiles`] exists only where the processor has the instructions, and lengths
-//! are checked before anything is read.
+//! The interface is safe: a [`Tiles`] exists only if the processor has the instructions, and lengths are
+//! checked before anything is read.
 
 #![expect(
     unsafe_code,
-    reason = "instructions chosen at run time, and tiles that only assembly has"
+    reason = "instructions chosen at run time, and tiles that only assembly can use"
 )]
 
 use std::arch::asm;
@@ -18,14 +18,14 @@ use super::columns::Columns;
 use super::weights::{BLOCK_COLUMNS, BLOCK_LINES, Line, ROW_LINES, STEP, Sums, TILE_ROWS, Tile};
 use crate::processor::bf16_x86::round;
 
-/// Numbers of a vector of `f32`.
+/// The number of `f32` in a vector.
 const LANES: usize = 16;
 
 /// Proof that the processor has AMX tiles of bfloat16, and AVX-512 BF16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::encode) struct Tiles(());
 
-/// Sums where tiles can be stored at once.
+/// Sums at an address to which tiles can be stored directly.
 #[repr(C, align(64))]
 struct Stored(Sums);
 
@@ -34,10 +34,10 @@ impl Tiles {
         (widest() >= InstructionSet::Amx).then_some(Self(()))
     }
 
-    /// As [`super::Multiplier::split_rows`] says.
-    #[expect(clippy::unused_self, reason = "it is the proof of the instructions")]
+    /// Implements [`super::Multiplier::split_rows`].
+    #[expect(clippy::unused_self, reason = "it proves that the processor has the instructions")]
     pub(super) fn split_rows(self, numbers: &[f32], inner: usize, tile: &mut [Line]) {
-        // Step after step: what is written lies together, and would not in rows of 2 KiB.
+        // Step by step, which writes adjacent lines. Row by row would write lines 2 KiB apart.
         for (step, lines) in tile.chunks_exact_mut(ROW_LINES).enumerate() {
             let (high, low) = lines.split_at_mut(TILE_ROWS);
             for ((row, high), low) in numbers.chunks_exact(inner).zip(high).zip(low) {
@@ -48,8 +48,8 @@ impl Tiles {
         }
     }
 
-    /// As [`super::Multiplier::multiply`] says.
-    #[expect(clippy::unused_self, reason = "it is the proof of the instructions")]
+    /// Implements [`super::Multiplier::multiply`].
+    #[expect(clippy::unused_self, reason = "it proves that the processor has the instructions")]
     pub(super) fn multiply<'a>(
         self,
         tiles: impl Iterator<Item = Tile<'a>>,
@@ -65,19 +65,21 @@ impl Tiles {
                 assert_eq!(rows.len(), steps * ROW_LINES, "lines of a tile of rows");
             }
             let rows = if lower.is_some() { 2 * TILE_ROWS } else { TILE_ROWS };
-            // Tiles are stored whole; where there is no room for that, what there is room for is
-            // copied.
-            let place = products.place(row, column, rows);
-            let (start, stride) =
-                place.map_or((sums.0.as_mut_ptr().cast(), BLOCK_COLUMNS), |place| (place, stride));
+            // Tiles can only be stored whole. At the edges of the product they go to `sums`, and the
+            // part inside the product is copied from there.
+            let target = products.block(row, column, rows);
+            let (start, stride) = match target {
+                Some(start) => (start, stride),
+                None => (sums.0.as_mut_ptr().cast(), BLOCK_COLUMNS),
+            };
             match lower {
-                // SAFETY: `self` proves the instructions, this thread has its tiles, and the
-                // lengths were checked just now; there is room for the products at `start`.
+                // SAFETY: `self` proves the instructions, `configure` gave this thread its tiles, the
+                // lengths were checked above, and `start` has space for `rows` rows of products.
                 Some(lower) => unsafe { multiply_two(upper, lower, block, steps, start, stride) },
-                // SAFETY: as above.
+                // SAFETY: the same holds for 16 rows.
                 None => unsafe { multiply_one(upper, block, steps, start, stride) },
             }
-            if place.is_none() {
+            if target.is_none() {
                 products.write(row, column, &sums.0);
             }
         }
@@ -85,28 +87,38 @@ impl Tiles {
     }
 }
 
-/// SAFETY: the processor has AVX-512 BF16.
+/// Splits up to 32 numbers into a line of high and a line of low parts.
+///
+/// # Safety
+///
+/// The processor must have AVX-512 BF16.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn split_line(numbers: &[f32], high: &mut Line, low: &mut Line) {
+    // The mask fills the lines of a short row with zeros.
     let numbers = [0, LANES].map(|start| {
-        let left = numbers.len().saturating_sub(start).min(LANES);
-        let mask = ((1u32 << left) - 1) as u16;
-        // SAFETY: what the mask leaves out is not read.
+        let count = numbers.len().saturating_sub(start).min(LANES);
+        let mask = ((1u32 << count) - 1) as u16;
+        // SAFETY: numbers outside the mask are not read.
         unsafe { _mm512_maskz_loadu_ps(mask, numbers.as_ptr().wrapping_add(start)) }
     });
     let (rounded, widened) = round(numbers);
-    let lost = [0, 1].map(|half| _mm512_sub_ps(numbers[half], widened[half]));
-    let (lost, _) = round(lost);
-    // SAFETY: a line has 64 bytes, at a multiple of 64.
+    // The low part is the rounding error of the high part.
+    let errors = [0, 1].map(|half| _mm512_sub_ps(numbers[half], widened[half]));
+    let (errors, _) = round(errors);
+    // SAFETY: a line has 64 bytes, at an address that is a multiple of 64.
     unsafe {
         _mm512_store_si512((&raw mut high.0).cast(), rounded);
-        _mm512_store_si512((&raw mut low.0).cast(), lost);
+        _mm512_store_si512((&raw mut low.0).cast(), errors);
     }
 }
 
-/// SAFETY: the calling thread has its tiles; `upper` and `lower` have [`ROW_LINES`] lines a step,
-/// `block` has [`BLOCK_LINES`], and there is a step at least; 32 rows of [`BLOCK_COLUMNS`] numbers may
-/// be written at `start`, from each to the next `stride`.
+/// Multiplies 32 rows of activations with a block of weights.
+///
+/// # Safety
+///
+/// The calling thread must have configured its tiles. `upper` and `lower` must have [`ROW_LINES`] lines
+/// per step and `block` [`BLOCK_LINES`], with at least one step. At `start` there must be space for 32
+/// rows of [`BLOCK_COLUMNS`] numbers, whose starts are `stride` numbers apart.
 unsafe fn multiply_two(
     upper: &[Line],
     lower: &[Line],
@@ -115,8 +127,10 @@ unsafe fn multiply_two(
     start: *mut f32,
     stride: usize,
 ) {
-    // SAFETY: each step reads two tiles of each tile of rows, and four of the weights. Two times two
-    // tiles of sums are written.
+    // The loop goes over the steps. Four tiles of sums (two of rows times two of columns) stay in
+    // registers all the time, and every loaded tile serves at least two products.
+    // SAFETY: each step reads two tiles of `upper`, two of `lower` and four of `block`, which the caller
+    // provides. At the end, two times two tiles of sums are written to `start`.
     unsafe {
         asm!(
             "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
@@ -168,7 +182,11 @@ unsafe fn multiply_two(
     }
 }
 
-/// SAFETY: as for [`multiply_two`], without `lower`, and for 16 rows.
+/// Multiplies 16 rows of activations with a block of weights.
+///
+/// # Safety
+///
+/// The same conditions as for [`multiply_two`] must hold, without `lower` and for 16 rows.
 unsafe fn multiply_one(
     upper: &[Line],
     block: &[Line],
@@ -176,8 +194,10 @@ unsafe fn multiply_one(
     start: *mut f32,
     stride: usize,
 ) {
-    // SAFETY: each step reads two tiles of rows and four of the weights. Two tiles of sums are
-    // written. Each product has sums of its own, so that none waits for another.
+    // The loop goes over the steps. Adjacent products add to different sums, so none waits for the
+    // one before it.
+    // SAFETY: each step reads two tiles of `upper` and four of `block`, which the caller provides. At the
+    // end, two tiles of sums are written to `start`.
     unsafe {
         asm!(
             "tilezero tmm0", "tilezero tmm1",

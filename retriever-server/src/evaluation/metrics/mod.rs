@@ -1,12 +1,11 @@
-//! Measures of one ranking, as trec_eval defines them. A ranking holds identifiers of passages,
-//! best first, none twice. Ties stand as the back end ranked them, where trec_eval would order
-//! them by identifier.
+//! Measures of one ranking, as defined by trec_eval. A ranking has distinct identifiers of passages,
+//! best first. Ties keep the order of the back end, while trec_eval would order them by identifier.
 
 use super::judgements::Relevance;
 
-/// Normalised discounted cumulative gain of the first `cutoff` passages (K. Järvelin and
-/// J. Kekäläinen, "Cumulated gain-based evaluation of IR techniques", 2002) with the grade itself
-/// as gain and log₂(rank + 1) as discount, which is `ndcg_cut` of trec_eval. 0 if no passage is
+/// Returns the normalised discounted cumulative gain of the first `cutoff` passages (K. Järvelin and
+/// J. Kekäläinen, "Cumulated gain-based evaluation of IR techniques", 2002). The gain is the grade
+/// itself and the discount is log₂(rank + 1), as in `ndcg_cut` of trec_eval. Returns 0 if no passage is
 /// relevant.
 pub fn ndcg(ranking: &[&str], relevance: &Relevance, cutoff: usize) -> f64 {
     let gains = ranking.iter().take(cutoff).map(|id| relevance.grade(id));
@@ -14,7 +13,7 @@ pub fn ndcg(ranking: &[&str], relevance: &Relevance, cutoff: usize) -> f64 {
     if ideal > 0.0 { discounted(gains) / ideal } else { 0.0 }
 }
 
-/// Σ gain / log₂(rank + 1), ranks from 1; a negative grade has no gain.
+/// Returns Σ gain / log₂(rank + 1) over ranks from 1. A negative grade has no gain.
 fn discounted(grades: impl Iterator<Item = i32>) -> f64 {
     grades
         .zip(2_u32..)
@@ -22,20 +21,20 @@ fn discounted(grades: impl Iterator<Item = i32>) -> f64 {
         .sum()
 }
 
-/// Share of the relevant passages that are among the first `cutoff`; 0 if none is relevant.
+/// Returns the share of the relevant passages that are among the first `cutoff`, or 0 if none is relevant.
 pub fn recall(ranking: &[&str], relevance: &Relevance, cutoff: usize) -> f64 {
     let relevant = relevance.relevant_count();
     if relevant == 0 {
         return 0.0;
     }
-    let found = ranking.iter().take(cutoff).filter(|id| relevance.is_relevant(id)).count();
-    found as f64 / relevant as f64
+    let matches = ranking.iter().take(cutoff).filter(|id| relevance.is_relevant(id)).count();
+    matches as f64 / relevant as f64
 }
 
-/// 1 / rank of the first relevant passage, 0 if there is none among the first `cutoff`.
+/// Returns 1 / rank of the first relevant passage, or 0 if none is among the first `cutoff`.
 pub fn reciprocal_rank(ranking: &[&str], relevance: &Relevance, cutoff: usize) -> f64 {
-    let place = ranking.iter().take(cutoff).position(|id| relevance.is_relevant(id));
-    place.map_or(0.0, |place| 1.0 / (place + 1) as f64)
+    let position = ranking.iter().take(cutoff).position(|id| relevance.is_relevant(id));
+    position.map_or(0.0, |position| 1.0 / (position + 1) as f64)
 }
 
 #[cfg(test)]

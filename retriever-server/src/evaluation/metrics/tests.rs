@@ -1,4 +1,4 @@
-//! The measures against values that trec_eval's code computed.
+//! Comparison of the measures with values from trec_eval's own code.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,7 +23,8 @@ struct Case {
     run: BTreeMap<String, BTreeMap<String, f64>>,
     /// Query, measure, value.
     per_query: BTreeMap<String, BTreeMap<String, f64>>,
-    /// Over all judged queries that have a relevant passage; one that is not in the run counts 0.
+    /// The means over all judged queries with a relevant passage. A query that is not in the run counts
+    /// as 0.
     means: BTreeMap<String, f64>,
 }
 
@@ -35,10 +36,10 @@ fn recording() -> Recording {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-/// As trec_eval orders a run: by score, then by identifier, both falling.
+/// Orders a run like trec_eval, by score and then by identifier, both descending.
 fn ranking(run: &BTreeMap<String, f64>) -> Vec<&str> {
     let mut hits: Vec<(&str, f64)> = run.iter().map(|(id, &score)| (id.as_str(), score)).collect();
-    hits.sort_by(|one, other| other.1.total_cmp(&one.1).then(other.0.cmp(one.0)));
+    hits.sort_by(|left, right| right.1.total_cmp(&left.1).then(right.0.cmp(left.0)));
     hits.into_iter().map(|(id, _)| id).collect()
 }
 
@@ -58,19 +59,19 @@ fn measured(name: &str, ranking: &[&str], relevance: &Relevance) -> f64 {
 }
 
 #[track_caller]
-fn expect_close(found: f64, expected: f64, what: &str) {
-    assert!((found - expected).abs() < 1e-9, "{what}: {found}, expected {expected}");
+fn expect_close(value: f64, expected: f64, context: &str) {
+    assert!((value - expected).abs() < 1e-9, "{context}: {value}, expected {expected}");
 }
 
 #[test]
-fn every_query_scores_as_in_trec_eval() {
+fn every_query_has_the_scores_of_trec_eval() {
     let mut compared = 0;
     for case in recording().cases {
         for (query, values) in &case.per_query {
             let (ranking, relevance) = (ranking(&case.run[query]), relevance(&case.qrels[query]));
             for (name, &expected) in values {
-                let found = measured(name, &ranking, &relevance);
-                expect_close(found, expected, &format!("{}, {query}, {name}", case.name));
+                let value = measured(name, &ranking, &relevance);
+                expect_close(value, expected, &format!("{}, {query}, {name}", case.name));
                 compared += 1;
             }
         }
@@ -94,8 +95,8 @@ fn means_are_over_the_queries_that_have_a_relevant_passage() {
                     measured(name, &ranking, &relevance)
                 })
                 .collect();
-            let found = Score::of(&values).unwrap();
-            expect_close(found.mean, expected, &format!("{}, {name}", case.name));
+            let score = Score::from_values(&values).unwrap();
+            expect_close(score.mean, expected, &format!("{}, {name}", case.name));
             compared += 1;
         }
     }
@@ -103,7 +104,7 @@ fn means_are_over_the_queries_that_have_a_relevant_passage() {
 }
 
 #[test]
-fn what_is_not_judged_is_not_relevant() {
+fn passages_without_judgement_are_not_relevant() {
     let relevance = relevance(&BTreeMap::from([("a".to_owned(), 0), ("b".to_owned(), -1)]));
     for ranking in [vec![], vec!["a", "b", "c"]] {
         assert_eq!(ndcg(&ranking, &relevance, 10).to_bits(), 0);

@@ -1,52 +1,51 @@
-//! Takes the weights of products out of an ONNX file.
+//! Separation of the weights of products from an ONNX file.
 //!
-//! An ONNX file is a message whose fields onnx.proto3 of the ONNX project names. What is not looked
-//! at here is copied as it is, byte for byte, so that nothing of a file is lost which this does not
-//! know.
+//! An ONNX file is a message whose fields are defined in onnx.proto3 of the ONNX project. Fields that
+//! this module does not need are copied byte for byte, so unknown parts of a file are kept.
 
 use std::collections::HashMap;
 
 use super::message::{Field, Value, bytes_field, fields, number_field, only, take_number};
 
-/// The domain of the nodes that are put in.
+/// The domain of the nodes that replace products.
 pub(super) const DOMAIN: &str = "retriever";
-/// What those nodes do.
+/// The operator of those nodes.
 pub(super) const OPERATOR: &str = "SplitMatMul";
-/// Attribute with the position of the node's weights in [`Separated::products`].
+/// The attribute with the index of the node's weights in [`Separated::products`].
 pub(super) const WEIGHTS: &str = "weights";
-/// Attribute with the position of the node among all that are put in.
+/// The attribute with the index of the node among all replacements.
 pub(super) const NODE: &str = "node";
-/// Attribute with the columns that a product has.
+/// The attribute with the number of columns of a product.
 pub(super) const COLUMNS: &str = "columns";
 
-/// Weights with fewer rows or columns stay where they are.
+/// The fewest rows and columns of weights to separate. Smaller ones stay in the file.
 const MIN_SIDE: usize = 32;
-/// So do tables of fewer bytes.
+/// The smallest table to separate. Smaller ones stay in the file.
 const MIN_TABLE_BYTES: usize = 1 << 20;
 
-/// A model and the weights that were taken out of it.
+/// A model and the weights that were removed from it.
 #[derive(Debug)]
 pub(super) struct Separated<'a> {
-    /// The file without them, in which nodes of [`DOMAIN`] stand for products.
+    /// The rest of the file, with nodes of [`DOMAIN`] in place of products.
     pub(super) model: Vec<u8>,
     /// The weights, at least one.
     pub(super) products: Vec<Matrix<'a>>,
-    /// Tables whose rows are looked up, which have become inputs of the model.
+    /// The tables in which nodes look up rows. They are now inputs of the model.
     pub(super) tables: Vec<Tensor<'a>>,
 }
 
-/// A matrix with which activations are multiplied from the right.
+/// A matrix of weights, the right factor of products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Matrix<'a> {
-    /// Little-endian `f32`, row after row.
+    /// The numbers as little-endian `f32`, row after row.
     pub(super) numbers: &'a [u8],
-    /// Rows: numbers of an activation.
+    /// The number of rows, which is the length of an activation.
     pub(super) inner: usize,
-    /// Columns: numbers of a product.
+    /// The number of columns, which is the length of a product.
     pub(super) columns: usize,
 }
 
-/// Separates a file; `None` if it cannot be read, or there is nothing to be taken out of it.
+/// Separates a file. Returns `None` if it cannot be parsed or has no weights to remove.
 pub(super) fn separate(file: &[u8]) -> Option<Separated<'_>> {
     let model = fields(file)?;
     let graph = only(&model, model::GRAPH)?.bytes()?;
@@ -65,21 +64,21 @@ pub(super) fn separate(file: &[u8]) -> Option<Separated<'_>> {
     Some(Separated { model: separated, products, tables })
 }
 
-/// The graph without what is taken out of it, the weights, and the tables.
+/// Separates a graph. Returns the rest of it, the weights and the tables.
 fn separate_graph(graph: &[u8]) -> Option<(Vec<u8>, Vec<Matrix<'_>>, Vec<Tensor<'_>>)> {
     let graph = fields(graph)?;
     let all = |number: u64| graph.iter().filter(move |field| field.number == number);
     let tensors = all(graph::INITIALIZER)
-        .map(|field| Tensor::of(field.bytes()?))
+        .map(|field| Tensor::parse(field.bytes()?))
         .collect::<Option<Vec<_>>>()?;
     let nodes =
-        all(graph::NODE).map(|field| Node::of(field.bytes()?)).collect::<Option<Vec<_>>>()?;
-    // A graph within may use every name of this one.
+        all(graph::NODE).map(|field| Node::parse(field.bytes()?)).collect::<Option<Vec<_>>>()?;
+    // A nested graph may use any name of this one, and its uses are not counted.
     if tensors.iter().any(|tensor| tensor.is_elsewhere) || nodes.iter().any(|node| node.has_graph) {
         return None;
     }
-    let mut uses = Uses::of(&nodes);
-    // Who calls may give another value for a tensor that is an input or take one that is an output.
+    let mut uses = Uses::count(&nodes);
+    // The caller may replace a tensor that is also an input, and read one that is an output.
     for field in all(graph::INPUT).chain(all(graph::OUTPUT)) {
         uses.add(only(&fields(field.bytes()?)?, value::NAME)?.bytes()?);
     }
@@ -107,7 +106,7 @@ fn separate_graph(graph: &[u8]) -> Option<(Vec<u8>, Vec<Matrix<'_>>, Vec<Tensor<
                 if let Some(&position) = right.and_then(|(_, name)| positions.get(name)) {
                     let columns = products.get(position)?.columns;
                     let node =
-                        node.replaced([(WEIGHTS, position), (NODE, count), (COLUMNS, columns)]);
+                        node.replacement([(WEIGHTS, position), (NODE, count), (COLUMNS, columns)]);
                     separated.extend(bytes_field(graph::NODE, &node));
                     count += 1;
                 } else {
@@ -117,7 +116,7 @@ fn separate_graph(graph: &[u8]) -> Option<(Vec<u8>, Vec<Matrix<'_>>, Vec<Tensor<
             graph::INITIALIZER => {
                 let tensor = tensors.next()?;
                 if positions.contains_key(tensor.name) {
-                    // Its products have it.
+                    // The nodes of its products have it, so it leaves the file.
                 } else if uses.is_only(Purpose::Table, tensor.name) && tensor.is_large_matrix() {
                     separated.extend(bytes_field(graph::INPUT, &tensor.as_input()));
                     tables.push(tensor);
@@ -131,28 +130,29 @@ fn separate_graph(graph: &[u8]) -> Option<(Vec<u8>, Vec<Matrix<'_>>, Vec<Tensor<
     Some((separated, products, tables))
 }
 
-/// What a node may use a tensor for, as far as it matters here.
+/// A use of a tensor by a node that this module can replace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Purpose {
     /// The right factor of a product.
     RightFactor,
-    /// The table whose rows are looked up.
+    /// The table in which a node looks up rows.
     Table,
 }
 
-/// How often tensors are used.
+/// The number of uses of each tensor, by name.
 struct Uses<'a> {
     all: HashMap<&'a [u8], usize>,
-    of_purpose: HashMap<(Purpose, &'a [u8]), usize>,
+    by_purpose: HashMap<(Purpose, &'a [u8]), usize>,
 }
 
 impl<'a> Uses<'a> {
-    fn of(nodes: &[Node<'a>]) -> Self {
-        let mut uses = Self { all: HashMap::new(), of_purpose: HashMap::new() };
+    /// Counts the uses by `nodes`.
+    fn count(nodes: &[Node<'a>]) -> Self {
+        let mut uses = Self { all: HashMap::new(), by_purpose: HashMap::new() };
         for node in nodes {
             node.inputs.iter().for_each(|input| uses.add(input));
             if let Some(operand) = node.operand {
-                *uses.of_purpose.entry(operand).or_default() += 1;
+                *uses.by_purpose.entry(operand).or_default() += 1;
             }
         }
         uses
@@ -162,10 +162,10 @@ impl<'a> Uses<'a> {
         *self.all.entry(name).or_default() += 1;
     }
 
-    /// Whether a tensor has this purpose wherever it is used, and somewhere.
+    /// Returns `true` if a tensor is used, and only for this purpose.
     fn is_only(&self, purpose: Purpose, name: &'a [u8]) -> bool {
-        let of_purpose = self.of_purpose.get(&(purpose, name));
-        of_purpose.is_some() && of_purpose == self.all.get(name)
+        let for_purpose = self.by_purpose.get(&(purpose, name));
+        for_purpose.is_some() && for_purpose == self.all.get(name)
     }
 }
 
@@ -173,13 +173,13 @@ impl<'a> Uses<'a> {
 struct Node<'a> {
     fields: Vec<Field<'a>>,
     inputs: Vec<&'a [u8]>,
-    /// The input that matters here.
+    /// The input that may be separated, with its purpose.
     operand: Option<(Purpose, &'a [u8])>,
     has_graph: bool,
 }
 
 impl<'a> Node<'a> {
-    fn of(bytes: &'a [u8]) -> Option<Self> {
+    fn parse(bytes: &'a [u8]) -> Option<Self> {
         let fields = fields(bytes)?;
         let (mut inputs, mut has_graph) = (Vec::new(), false);
         let (mut operator, mut domain): (&[u8], &[u8]) = (b"", b"");
@@ -204,9 +204,9 @@ impl<'a> Node<'a> {
         Some(Self { fields, inputs, operand, has_graph })
     }
 
-    /// The node that stands for this product, with these attributes.
-    fn replaced(&self, attributes: [(&str, usize); 3]) -> Vec<u8> {
-        let mut replaced = Vec::new();
+    /// Encodes the node that replaces this product, with these attributes.
+    fn replacement(&self, attributes: [(&str, usize); 3]) -> Vec<u8> {
+        let mut replacement = Vec::new();
         let mut is_left = true;
         for field in &self.fields {
             let is_kept = match field.number {
@@ -215,37 +215,37 @@ impl<'a> Node<'a> {
                 _ => true,
             };
             if is_kept {
-                replaced.extend_from_slice(field.whole);
+                replacement.extend_from_slice(field.whole);
             }
         }
-        replaced.extend(bytes_field(node::OPERATOR, OPERATOR.as_bytes()));
-        replaced.extend(bytes_field(node::DOMAIN, DOMAIN.as_bytes()));
+        replacement.extend(bytes_field(node::OPERATOR, OPERATOR.as_bytes()));
+        replacement.extend(bytes_field(node::DOMAIN, DOMAIN.as_bytes()));
         for (name, number) in attributes {
             let attribute = [
                 bytes_field(attribute::NAME, name.as_bytes()),
                 number_field(attribute::INTEGER, number as u64),
                 number_field(attribute::KIND, attribute::KIND_INTEGER),
             ];
-            replaced.extend(bytes_field(node::ATTRIBUTE, &attribute.concat()));
+            replacement.extend(bytes_field(node::ATTRIBUTE, &attribute.concat()));
         }
-        replaced
+        replacement
     }
 }
 
-/// A tensor of the file.
+/// A tensor in the file.
 #[derive(Debug)]
 pub(super) struct Tensor<'a> {
     name: &'a [u8],
     sizes: Vec<u64>,
     kind: u64,
-    /// Little-endian, if it is one of `f32`.
+    /// The numbers, little-endian if they are `f32`.
     numbers: &'a [u8],
-    /// Whether its numbers are in a file of their own.
+    /// `true` if its numbers are in another file.
     is_elsewhere: bool,
 }
 
 impl<'a> Tensor<'a> {
-    fn of(bytes: &'a [u8]) -> Option<Self> {
+    fn parse(bytes: &'a [u8]) -> Option<Self> {
         let mut tensor =
             Self { name: b"", sizes: Vec::new(), kind: 0, numbers: b"", is_elsewhere: false };
         for field in fields(bytes)? {
@@ -257,9 +257,9 @@ impl<'a> Tensor<'a> {
                     }
                 }
                 (tensor::KIND, Value::Number(kind)) => tensor.kind = kind,
-                (tensor::PLACE, Value::Number(place)) => tensor.is_elsewhere = place != 0,
+                (tensor::LOCATION, Value::Number(location)) => tensor.is_elsewhere = location != 0,
                 (tensor::NAME, Value::Bytes(name)) => tensor.name = name,
-                // Packed `f32` are the same bytes as raw ones.
+                // Packed `f32` have the same bytes as raw ones.
                 (tensor::RAW | tensor::FLOATS, Value::Bytes(numbers)) => tensor.numbers = numbers,
                 _ => {}
             }
@@ -267,12 +267,12 @@ impl<'a> Tensor<'a> {
         Some(tensor)
     }
 
-    /// Its name, if that is text.
+    /// Returns its name if that is text.
     pub(super) fn name(&self) -> Option<&'a str> {
         std::str::from_utf8(self.name).ok()
     }
 
-    /// Its sizes, if it holds as many `f32`.
+    /// Returns its sizes if it holds as many `f32`.
     pub(super) fn sizes(&self) -> Option<Vec<usize>> {
         let sizes: Option<Vec<usize>> =
             self.sizes.iter().map(|&size| usize::try_from(size).ok()).collect();
@@ -282,7 +282,7 @@ impl<'a> Tensor<'a> {
         (is_whole && self.kind == tensor::KIND_F32).then_some(sizes)
     }
 
-    /// Its numbers, if it is one of `f32`.
+    /// Returns its numbers, if they are `f32`.
     pub(super) fn numbers(&self) -> impl Iterator<Item = f32> {
         let (numbers, _) = self.numbers.as_chunks::<4>();
         numbers.iter().map(|&bytes| f32::from_le_bytes(bytes))
@@ -292,13 +292,13 @@ impl<'a> Tensor<'a> {
         self.numbers.len() >= MIN_TABLE_BYTES && self.matrix().is_some() && self.name().is_some()
     }
 
-    /// This as a matrix, if it is one of `f32` that is large enough.
+    /// Returns the tensor as a matrix if it is one of `f32` and large enough.
     fn matrix(&self) -> Option<Matrix<'a>> {
         let [inner, columns] = *self.sizes()? else { return None };
         (inner.min(columns) >= MIN_SIDE).then_some(Matrix { numbers: self.numbers, inner, columns })
     }
 
-    /// An input of the name and the sizes of the tensor.
+    /// Encodes an input with the name and the sizes of the tensor.
     fn as_input(&self) -> Vec<u8> {
         let size = |&size| bytes_field(shape::SIZE, &number_field(shape::SIZE_NUMBER, size));
         let sizes: Vec<u8> = self.sizes.iter().flat_map(size).collect();
@@ -308,7 +308,7 @@ impl<'a> Tensor<'a> {
     }
 }
 
-/// Numbers of fields.
+// The field numbers of the messages in onnx.proto3.
 mod model {
     pub(super) const GRAPH: u64 = 7;
     pub(super) const OPSET_IMPORT: u64 = 8;
@@ -356,7 +356,7 @@ mod tensor {
     pub(super) const FLOATS: u64 = 4;
     pub(super) const NAME: u64 = 8;
     pub(super) const RAW: u64 = 9;
-    pub(super) const PLACE: u64 = 14;
+    pub(super) const LOCATION: u64 = 14;
     pub(super) const KIND_F32: u64 = 1;
 }
 

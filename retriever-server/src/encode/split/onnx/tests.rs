@@ -1,4 +1,4 @@
-//! What is taken out of a file, and that no file is too odd to be looked at.
+//! Separation of weights and tables, and of damaged and arbitrary files.
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::*;
 
 const SIDES: [u64; 2] = [32, 40];
 
-/// A tensor of `f32`, all of which are `number`.
+/// Encodes a tensor of `f32`, all of them `number`.
 fn tensor(name: &str, sizes: [u64; 2], number: f32) -> Vec<u8> {
     let mut message = Vec::new();
     for size in sizes {
@@ -34,7 +34,7 @@ fn value(field: u64, name: &str) -> Vec<u8> {
     bytes_field(field, &bytes_field(value::NAME, name.as_bytes()))
 }
 
-/// A model of these parts, with a field before and after its graph.
+/// Encodes a model with these parts, and a field before and one after its graph.
 fn model(parts: &[Vec<u8>]) -> Vec<u8> {
     let mut model = vec![8, 9];
     model.extend(bytes_field(model::GRAPH, &parts.concat()));
@@ -54,7 +54,7 @@ fn small() -> Vec<Vec<u8>> {
     ]
 }
 
-/// The inputs and operators of the nodes of a model.
+/// Returns the inputs and the operator of each node of a model.
 fn nodes(model: &[u8]) -> Vec<(Vec<String>, String)> {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     let fields_of = |bytes| fields(bytes).unwrap();
@@ -63,17 +63,17 @@ fn nodes(model: &[u8]) -> Vec<(Vec<String>, String)> {
     nodes
         .map(|field| {
             let parts = fields_of(field.bytes().unwrap());
-            let named = |number| {
-                let of_it = parts.iter().filter(move |field| field.number == number);
-                of_it.map(|field| text(field.bytes().unwrap()))
+            let texts = |number| {
+                let matches = parts.iter().filter(move |field| field.number == number);
+                matches.map(|field| text(field.bytes().unwrap()))
             };
-            (named(node::INPUT).collect(), named(node::OPERATOR).collect())
+            (texts(node::INPUT).collect(), texts(node::OPERATOR).collect())
         })
         .collect()
 }
 
 #[test]
-fn weights_are_taken_out_once() {
+fn shared_weights_are_separated_once() {
     let file = model(&small());
     let separated = separate(&file).unwrap();
     let numbers: Vec<_> = separated
@@ -83,11 +83,11 @@ fn weights_are_taken_out_once() {
         .collect();
     let (left, right) = (1.5f32.to_le_bytes(), (-2.0f32).to_le_bytes());
     assert_eq!(numbers, [(32, 40, &left[..], 32 * 40 * 4), (40, 32, &right[..], 32 * 40 * 4)]);
-    let one = |input: &str| (vec![input.to_owned()], OPERATOR.to_owned());
-    assert_eq!(nodes(&separated.model), [one("in"), one("a"), one("b")]);
+    let node = |input: &str| (vec![input.to_owned()], OPERATOR.to_owned());
+    assert_eq!(nodes(&separated.model), [node("in"), node("a"), node("b")]);
     assert!(separated.tables.is_empty());
     assert!(separated.model.len() < 1000, "{}", separated.model.len());
-    // What is around the graph is as it was, and a domain is imported after it.
+    // The fields around the graph do not change, and a domain is imported after them.
     assert!(separated.model.starts_with(&[8, 9]));
     let imports: Vec<_> = fields(&separated.model)
         .unwrap()
@@ -99,7 +99,7 @@ fn weights_are_taken_out_once() {
 }
 
 #[test]
-fn what_is_no_weight_of_a_product_alone_stays() {
+fn tensors_with_other_uses_stay_in_the_file() {
     let check = |change: &dyn Fn(&mut Vec<Vec<u8>>), expected: usize| {
         let mut parts = small();
         change(&mut parts);
@@ -114,7 +114,7 @@ fn what_is_no_weight_of_a_product_alone_stays() {
     check(&|parts| parts.push(value(graph::INPUT, "right")), 1);
     check(&|parts| parts[1] = tensor("left", [31, 40], 1.0), 1);
     check(&|parts| parts[2] = node("Gemm", &["a", "right"], "b"), 1);
-    // Numbers of another kind, and fewer than there should be.
+    // Numbers of another type, and too few numbers.
     let tail = |parts: &mut Vec<Vec<u8>>, field, number| {
         let mut message = fields(&parts[3]).unwrap()[0].bytes().unwrap().to_vec();
         message.extend(number_field(field, number));
@@ -122,10 +122,10 @@ fn what_is_no_weight_of_a_product_alone_stays() {
     };
     check(&|parts| tail(parts, tensor::KIND, 10), 1);
     check(&|parts| tail(parts, tensor::SIZES, 2), 1);
-    // With numbers in another file, or a graph within, nothing is touched.
-    check(&|parts| tail(parts, tensor::PLACE, 1), 0);
-    let within = bytes_field(node::ATTRIBUTE, &bytes_field(attribute::GRAPH, b""));
-    check(&|parts| parts.push(bytes_field(graph::NODE, &within)), 0);
+    // A file with numbers in another file, or with a nested graph, is not separated at all.
+    check(&|parts| tail(parts, tensor::LOCATION, 1), 0);
+    let nested = bytes_field(node::ATTRIBUTE, &bytes_field(attribute::GRAPH, b""));
+    check(&|parts| parts.push(bytes_field(graph::NODE, &nested)), 0);
     check(&|parts| parts.retain(|part| part[0] != small()[0][0]), 0);
 }
 
@@ -163,18 +163,20 @@ fn tables_become_inputs() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_looked_at(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn arbitrary_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = separate(&bytes);
         let _ = separate(&model(&[bytes]));
     }
 
     #[test]
-    fn a_damaged_file_is_looked_at(
-        place in any::<prop::sample::Index>(), byte in any::<u8>(), end in any::<prop::sample::Index>(),
+    fn damaged_files_do_not_panic(
+        offset in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+        end in any::<prop::sample::Index>(),
     ) {
         let mut file = model(&small());
-        let place = place.index(file.len());
-        file[place] = byte;
+        let offset = offset.index(file.len());
+        file[offset] = byte;
         let _ = separate(&file);
         file.truncate(end.index(file.len()));
         let _ = separate(&file);
