@@ -181,7 +181,7 @@ fn failure(error: &reqwest::Error) -> Failure {
 
 /// The parts of an answer that are counted.
 #[derive(Deserialize)]
-struct Answer {
+struct AnswerBody {
     result: Vec<Vec<IgnoredAny>>,
     #[serde(default)]
     errors: Vec<QueryError>,
@@ -194,7 +194,7 @@ struct QueryError {
 
 /// Judges whether `bytes` answer `queries` queries.
 fn judge(bytes: &[u8], queries: usize) -> Result<Outcome, Failure> {
-    let answer: Answer = serde_json::from_slice(bytes).map_err(|_| Failure::Malformed)?;
+    let answer: AnswerBody = serde_json::from_slice(bytes).map_err(|_| Failure::Malformed)?;
     if let Some(error) = answer.errors.into_iter().next() {
         return Err(Failure::Query(error.code));
     }

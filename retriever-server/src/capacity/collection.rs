@@ -36,14 +36,14 @@ pub struct Collection {
     /// `true` if the size of the passages is exact.
     pub is_measured: bool,
     /// The passages and postings of the existing index.
-    pub existing: Option<Stored>,
+    pub existing: Option<StoredParts>,
     /// The vectors of the existing index.
     pub vectors: Option<StoredVectors>,
 }
 
 /// The passages and postings of an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stored {
+pub struct StoredParts {
     /// The size of the passages on disk.
     pub passages_bytes: u64,
     /// `true` if the passages are compressed.
@@ -130,7 +130,7 @@ impl Collection {
         let is_compact = manifest.files.iter().any(|file| is_one_of(&file.path, &compact));
         let names = if is_compact { &compact[..] } else { &plain };
         let stored_bytes = bytes(&|path| is_one_of(path, names));
-        let existing = Stored {
+        let existing = StoredParts {
             passages_bytes: stored_bytes,
             is_compact,
             postings_bytes: bytes(&is_postings),

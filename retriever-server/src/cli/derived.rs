@@ -7,13 +7,13 @@ use super::progress::ProgressPrinter;
 use crate::config::EncoderConfig;
 use crate::index::build::BuildRequest;
 use crate::index::dense::ann::BuildEffort;
-use crate::index::dense::{Source, ann, formats};
+use crate::index::dense::{VectorSource, ann, formats};
 
 /// Adds the derived files that the configuration needs and the index lacks.
 pub(super) fn index(
     config: &EncoderConfig,
     request: &BuildRequest,
-    source: &Source,
+    source: &VectorSource,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     let (index, folder) = (&request.index, request.index.display());

@@ -31,8 +31,8 @@ use crate::config::source::{self, Layered};
 use crate::config::{ConfigError, EncoderConfig, IndexConfig, LogConfig, shown, variables};
 use crate::corpus::store::PassageStore;
 use crate::encode::Goal;
-use crate::index::build::{self, BuildRequest, Outcome};
-use crate::index::dense::{self, Source};
+use crate::index::build::{self, BuildOutcome, BuildRequest};
+use crate::index::dense::{self, VectorSource};
 use crate::index::manifest::Manifest;
 use crate::loading::{self, ServeError};
 use arguments::{Arguments, Command, IndexArguments};
@@ -207,20 +207,20 @@ fn index(
     printer.finish();
     let folder = request.index.display();
     match outcome {
-        Outcome::Built(manifest) => writeln!(
+        BuildOutcome::Built(manifest) => writeln!(
             out,
             "indexed {} passages, {} tokens in {:.1} s: {folder}",
             manifest.passage_count,
             manifest.token_count,
             started.elapsed().as_secs_f64()
         )?,
-        Outcome::Compressed(manifest) => writeln!(
+        BuildOutcome::Compressed(manifest) => writeln!(
             out,
             "compressed {} passages in {:.1} s: {folder}",
             manifest.passage_count,
             started.elapsed().as_secs_f64()
         )?,
-        Outcome::UpToDate(manifest) => {
+        BuildOutcome::UpToDate(manifest) => {
             writeln!(out, "up to date, {} passages: {folder}", manifest.passage_count)?;
         }
     }
@@ -240,7 +240,7 @@ fn index_vectors(
     let manifest = Manifest::load(&request.index)?;
     let passages = PassageStore::open(&request.index)?;
     let encoder = loading::open_encoder(config, request.threads, Goal::Throughput)?;
-    let source = Source::of(&manifest, &encoder)?;
+    let source = VectorSource::new(&manifest, &encoder)?;
     let folder = request.index.display();
     if dense::build::exist(&request.index, &source)? {
         dense::build::remove_leftovers(&request.index)?;

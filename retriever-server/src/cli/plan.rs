@@ -18,7 +18,7 @@ use crate::capacity::report::Plan;
 use crate::config::PlanConfig;
 use crate::config::source::Layered;
 use crate::config::variables::{self as var, Variable};
-use crate::encode::settings::Settings;
+use crate::encode::settings::EncoderSettings;
 use crate::index::IndexError;
 use crate::vector::DIMENSION_MAX;
 
@@ -157,7 +157,8 @@ fn request(
 /// Returns the size of a model's files.
 fn model_bytes(folder: &Path) -> anyhow::Result<u64> {
     let size = |path: &Path| fs::metadata(path).map(|metadata| metadata.len());
-    let settings = Settings::load(folder).map_err(|error| refused(folder, &error.to_string()))?;
+    let settings =
+        EncoderSettings::load(folder).map_err(|error| refused(folder, &error.to_string()))?;
     let bytes = size(&settings.model).and_then(|model| Ok(model + size(&settings.tokenizer)?));
     Ok(bytes.map_err(|error| refused(folder, &error.to_string()))?)
 }

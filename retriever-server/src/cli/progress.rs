@@ -39,13 +39,13 @@ impl ProgressPrinter {
             Progress::Merging => "merging".to_owned(),
             Progress::Compressing => "compressing".to_owned(),
             Progress::Encoding { passages, .. } => format!("{passages} passages encoded"),
-            Progress::Rows { what, rows, .. } => format!("{rows} vectors {what}"),
+            Progress::Rows { action, rows, .. } => format!("{rows} vectors {action}"),
             Progress::Sealing => "syncing".to_owned(),
         };
         let position = match progress {
             Progress::Reading { bytes_read, bytes_total, .. } => Some((bytes_read, bytes_total)),
-            Progress::Encoding { passages, of, .. } => Some((passages, of)),
-            Progress::Rows { rows, of, .. } => Some((rows, of)),
+            Progress::Encoding { passages, total, .. } => Some((passages, total)),
+            Progress::Rows { rows, total, .. } => Some((rows, total)),
             Progress::Merging | Progress::Compressing | Progress::Sealing => None,
         };
         if let (Progress::Encoding { done_before, .. } | Progress::Rows { done_before, .. }, None) =

@@ -4,4 +4,3 @@
 pub mod record;
 pub mod compact;
 pub mod store;
-pub mod compact;

@@ -29,9 +29,9 @@ use crate::device::{Device, Provider};
 use batches::{Batch, RunLimits, plan};
 use opening::{ModelSpec, OpenModel};
 use pooling::normalize;
-use session::{Reading, Rows};
+use session::{Reading, TokenRows};
 use sessions::Sessions;
-use settings::Settings;
+use settings::EncoderSettings;
 use tokens::Tokens;
 
 pub use session::Goal;
@@ -169,7 +169,7 @@ pub struct EncoderOptions {
 
 /// An open model that encodes texts.
 pub struct Encoder {
-    settings: Settings,
+    settings: EncoderSettings,
     tokens: Tokens,
     sessions: Sessions,
     provider: Provider,
@@ -192,7 +192,7 @@ impl Encoder {
     /// refuses a model that accepts fewer. With [`Device::Auto`], the model runs on the CPU if the GPU
     /// cannot be used; a log line reports the choice and the reason.
     pub fn open(folder: &Path, options: &EncoderOptions) -> Result<Self, EncodeError> {
-        let settings = Settings::load(folder)?;
+        let settings = EncoderSettings::load(folder)?;
         let tokens = Tokens::open(&settings.tokenizer)?;
         let spec = ModelSpec {
             label: "encoder",
@@ -216,7 +216,7 @@ impl Encoder {
     }
 
     /// Returns the settings of the model's folder.
-    pub fn settings(&self) -> &Settings {
+    pub fn settings(&self) -> &EncoderSettings {
         &self.settings
     }
 
@@ -265,7 +265,7 @@ impl Encoder {
                 return Err(EncodeError::Stopped);
             }
             let padding = self.tokens.padding();
-            let runs: Vec<Rows> =
+            let runs: Vec<TokenRows> =
                 batches.iter().map(|batch| rows_of(batch, ids, padding)).collect();
             let encoded = self.sessions.run(&runs).map_err(EncodeError::Run)?.concat();
             let texts = batches.iter().flat_map(|batch| &batch.texts);
@@ -285,7 +285,7 @@ impl Encoder {
 }
 
 /// Pads the texts of a batch to rows of equal length.
-fn rows_of(batch: &Batch, ids: &[Vec<u32>], padding: i64) -> Rows {
+fn rows_of(batch: &Batch, ids: &[Vec<u32>], padding: i64) -> TokenRows {
     let mut filled = vec![padding; batch.texts.len() * batch.row_tokens];
     let mut lengths = Vec::with_capacity(batch.texts.len());
     for (row, &text) in filled.chunks_exact_mut(batch.row_tokens).zip(&batch.texts) {
@@ -294,5 +294,5 @@ fn rows_of(batch: &Batch, ids: &[Vec<u32>], padding: i64) -> Rows {
         }
         lengths.push(ids[text].len());
     }
-    Rows { ids: filled, lengths, row_tokens: batch.row_tokens, types: None }
+    TokenRows { ids: filled, lengths, row_tokens: batch.row_tokens, types: None }
 }

@@ -7,7 +7,7 @@ use std::thread;
 use ort::environment::Environment;
 use tracing::info;
 
-use super::session::{Goal, Reading, Rows, Source, is_built_with_cuda};
+use super::session::{Goal, Reading, SessionSpec, TokenRows, is_built_with_cuda};
 use super::sessions::Sessions;
 use super::{EncodeError, EncoderOptions, Products, library};
 use crate::device::{Device, Provider};
@@ -50,7 +50,7 @@ pub(super) fn open(
         .or_else(|| thread::available_parallelism().ok())
         .unwrap_or(NonZeroUsize::MIN);
     let opening =
-        Opening { spec, environment, threads, goal: options.goal, products: options.products };
+        ModelOpening { spec, environment, threads, goal: options.goal, products: options.products };
     let (reason, model) = opening.choose(options.device)?;
     let OpenModel { sessions, provider, .. } = &model;
     info!(
@@ -67,7 +67,7 @@ pub(super) fn open(
 }
 
 /// The parameters of opening a model that do not depend on the provider.
-struct Opening<'a> {
+struct ModelOpening<'a> {
     spec: &'a ModelSpec<'a>,
     environment: Environment,
     threads: NonZeroUsize,
@@ -75,7 +75,7 @@ struct Opening<'a> {
     products: Products,
 }
 
-impl Opening<'_> {
+impl ModelOpening<'_> {
     /// Opens the model on `device`. Returns the reason for its provider, and the model.
     fn choose(&self, device: Device) -> Result<(String, OpenModel), EncodeError> {
         let open = |provider| {
@@ -104,11 +104,11 @@ impl Opening<'_> {
         }
         let &ModelSpec { path, reading, max_tokens: row_tokens, padding, .. } = self.spec;
         let &Self { ref environment, threads, goal, products, .. } = self;
-        let source = Source { environment, path, reading, threads, goal, products };
+        let source = SessionSpec { environment, path, reading, threads, goal, products };
         let sessions = Sessions::open(source, provider)?;
         let ids = vec![padding; row_tokens];
         let vectors = sessions
-            .run(&[Rows { ids, lengths: vec![row_tokens], row_tokens, types: None }])
+            .run(&[TokenRows { ids, lengths: vec![row_tokens], row_tokens, types: None }])
             .map_err(|reason| format!("with {row_tokens} tokens: {reason}"))?;
         let dimension = vectors.iter().map(Vec::len).sum();
         Ok(OpenModel { sessions, provider, dimension })

@@ -18,7 +18,7 @@ use crate::device::Provider;
 
 /// Rows of token ids, padded to equal length.
 #[derive(Debug)]
-pub(super) struct Rows {
+pub(super) struct TokenRows {
     /// The ids, row after row.
     pub(super) ids: Vec<i64>,
     /// The number of tokens of each text, from 1 to `row_tokens`.
@@ -42,7 +42,7 @@ pub enum Goal {
 
 /// A model file to open.
 #[derive(Clone, Copy)]
-pub(super) struct Source<'a> {
+pub(super) struct SessionSpec<'a> {
     pub(super) environment: &'a Environment,
     pub(super) path: &'a Path,
     pub(super) reading: Reading,
@@ -94,7 +94,7 @@ pub(super) struct Model {
 impl Model {
     /// Opens an ONNX file, which `threads` compute on the CPU.
     pub(super) fn open(
-        source: Source<'_>,
+        source: SessionSpec<'_>,
         provider: Provider,
         threads: NonZeroUsize,
         split: Option<&SplitModel>,
@@ -111,7 +111,7 @@ impl Model {
     }
 
     /// Computes the pooled vectors of `rows` one after the other, or their scores.
-    pub(super) fn run(&mut self, rows: &Rows) -> Result<Vec<f32>, String> {
+    pub(super) fn run(&mut self, rows: &TokenRows) -> Result<Vec<f32>, String> {
         let shape = [rows.lengths.len(), rows.row_tokens];
         let mut mask = vec![0i64; rows.ids.len()];
         for (row, &length) in mask.chunks_exact_mut(rows.row_tokens).zip(&rows.lengths) {
@@ -156,7 +156,12 @@ impl Model {
 }
 
 /// Pools an output of these sizes. Returns `None` if they do not fit `rows`.
-fn vectors(pooling: Pooling, rows: &Rows, sizes: &[usize], values: &[f32]) -> Option<Vec<f32>> {
+fn vectors(
+    pooling: Pooling,
+    rows: &TokenRows,
+    sizes: &[usize],
+    values: &[f32],
+) -> Option<Vec<f32>> {
     let shape = [rows.lengths.len(), rows.row_tokens];
     let (output, [tokens, dimension]) = match (pooling, sizes) {
         (Pooling::Pooler, &[texts, dimension]) => ([texts, rows.row_tokens], [1, dimension]),
@@ -177,7 +182,7 @@ fn vectors(pooling: Pooling, rows: &Rows, sizes: &[usize], values: &[f32]) -> Op
 }
 
 /// Reads logits of these sizes. Returns `None` if they do not fit `rows`.
-fn scores(rows: &Rows, sizes: &[usize], values: &[f32]) -> Option<Vec<f32>> {
+fn scores(rows: &TokenRows, sizes: &[usize], values: &[f32]) -> Option<Vec<f32>> {
     let texts = rows.lengths.len();
     match *sizes {
         [count, 1] if count == texts && values.len() == texts => Some(values.to_vec()),
@@ -195,7 +200,7 @@ pub(super) fn is_built_with_cuda() -> bool {
 
 /// Opens a session.
 fn commit(
-    source: Source<'_>,
+    source: SessionSpec<'_>,
     provider: Provider,
     threads: NonZeroUsize,
     split: Option<&SplitModel>,

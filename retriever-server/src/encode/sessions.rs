@@ -6,16 +6,16 @@
 //! Otherwise each session keeps weights of its own.
 
 use std::num::NonZeroUsize;
-use std::panic::resume_unwind;
+use std::slice;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::thread;
 
 use tracing::warn;
 
-use super::session::{Goal, Model, Rows, Source};
+use super::session::{Goal, Model, SessionSpec, TokenRows};
 use super::split::SplitModel;
 use crate::device::Provider;
+use crate::processor::fork_join::fork_join;
 
 /// The most sessions. Each one with weights of its own takes about 1.6 times the size of the model's
 /// file in memory.
@@ -25,7 +25,7 @@ pub(super) const MAX_SESSIONS: usize = 8;
 const RUNS_AT_A_TIME: usize = 4;
 
 impl Goal {
-    /// Sessions that `threads` are shared among.
+    /// Returns the number of sessions that share `threads`.
     fn sessions(self, provider: Provider, threads: NonZeroUsize) -> usize {
         match (self, provider) {
             (Self::Throughput, Provider::Cpu) => threads.get().min(MAX_SESSIONS),
@@ -48,7 +48,7 @@ pub(super) struct Sessions {
 impl Sessions {
     /// Opens the model. Its errors, and those of [`Self::run`], are texts for
     /// [`super::EncodeError`].
-    pub(super) fn open(source: Source<'_>, provider: Provider) -> Result<Self, String> {
+    pub(super) fn open(source: SessionSpec<'_>, provider: Provider) -> Result<Self, String> {
         let multiplier = source.products.multiplier().filter(|_| provider == Provider::Cpu);
         let split = multiplier
             .and_then(|multiplier| SplitModel::read(source.path, multiplier, source.threads));
@@ -64,11 +64,11 @@ impl Sessions {
 
     /// Opens the model with split weights, if there are any.
     fn open_split(
-        source: Source<'_>,
+        source: SessionSpec<'_>,
         provider: Provider,
         split: Option<&SplitModel>,
     ) -> Result<Self, String> {
-        let Source { threads, goal, .. } = source;
+        let SessionSpec { threads, goal, .. } = source;
         let goal = if split.is_some() { Goal::Throughput } else { goal };
         let count = goal.sessions(provider, threads);
         let share = NonZeroUsize::new(threads.get() / count)
@@ -100,46 +100,25 @@ impl Sessions {
     }
 
     /// Returns the model's results for each of `runs`, in order.
-    pub(super) fn run(&self, runs: &[Rows]) -> Result<Vec<Vec<f32>>, String> {
+    pub(super) fn run(&self, runs: &[TokenRows]) -> Result<Vec<Vec<f32>>, String> {
+        let sessions = match (&self.single, runs) {
+            (Some(single), [_]) => slice::from_ref(single),
+            _ => &self.shared[..self.shared.len().min(runs.len())],
+        };
         let next = AtomicUsize::new(0);
         let work = |session: &Mutex<Model>| {
-            let mut found = Vec::new();
+            let mut results = Vec::new();
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
-                let Some(rows) = runs.get(number) else { return Ok(found) };
-                // A run that panicked left nothing half done in the session.
+                let Some(rows) = runs.get(number) else { return Ok(results) };
+                // A run that panicked left no incomplete state in the session.
                 let mut model = session.lock().unwrap_or_else(PoisonError::into_inner);
-                found.push((number, model.run(rows)?));
+                results.push((number, model.run(rows)?));
             }
         };
-        let work = &work;
-        let (first, others) = match (&self.single, runs) {
-            (Some(single), [_]) => (single, [].as_slice()),
-            _ => self.shared.split_first().ok_or("there is no session")?,
-        };
-        let parts: Vec<Result<_, String>> = thread::scope(|scope| {
-            // A thread that does not start leaves its runs to the others.
-            let others: Vec<_> = others
-                .iter()
-                .take(runs.len().saturating_sub(1))
-                .filter_map(|session| {
-                    thread::Builder::new().spawn_scoped(scope, move || work(session)).ok()
-                })
-                .collect();
-            let mut parts = vec![work(first)];
-            parts.extend(
-                others
-                    .into_iter()
-                    .map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic))),
-            );
-            parts
-        });
-        let mut found = vec![Vec::new(); runs.len()];
-        for part in parts {
-            for (number, values) in part? {
-                found[number] = values;
-            }
-        }
-        Ok(found)
+        let parts: Result<Vec<_>, String> = fork_join(sessions, work).into_iter().collect();
+        let mut results: Vec<_> = parts?.into_iter().flatten().collect();
+        results.sort_unstable_by_key(|(number, _)| *number);
+        Ok(results.into_iter().map(|(_, values)| values).collect())
     }
 }

@@ -75,7 +75,7 @@ const PRESETS: [Preset; 5] = [
 
 /// The settings for turning texts into vectors.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct EncoderSettings {
     /// The method of pooling.
     pub pooling: Pooling,
     /// `true` to scale vectors to length 1.
@@ -94,7 +94,7 @@ pub struct Settings {
     pub tokenizer: PathBuf,
 }
 
-impl Settings {
+impl EncoderSettings {
     /// Reads the file in `folder`. The error names every invalid key.
     pub fn load(folder: &Path) -> Result<Self, EncodeError> {
         let path = folder.join(SETTINGS_FILE);
@@ -104,7 +104,7 @@ impl Settings {
 
     fn parse(text: &str, folder: &Path) -> Result<Self, Vec<String>> {
         let table = table(text)?;
-        let mut reader = Reader::new(&table, &KEYS);
+        let mut reader = SettingsReader::new(&table, &KEYS);
         let names = PRESETS.map(|preset| (preset.name, preset));
         let preset = reader.choice("preset", &names);
         let pooling = reader.choice("pooling", &Pooling::NAMES);
@@ -151,12 +151,12 @@ pub(super) fn table(text: &str) -> Result<Table, Vec<String>> {
 }
 
 /// A reader of the keys of a table, which collects their faults.
-pub(super) struct Reader<'a> {
+pub(super) struct SettingsReader<'a> {
     table: &'a Table,
     faults: Vec<String>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> SettingsReader<'a> {
     /// Starts reading, and collects a fault for every key that is not in `keys`.
     pub(super) fn new(table: &'a Table, keys: &[&str]) -> Self {
         let mut reader = Self { table, faults: Vec::new() };
@@ -237,13 +237,13 @@ fn alternatives(names: &[&str]) -> String {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Settings, Vec<String>> {
-        Settings::parse(text, Path::new("models/one"))
+    fn parse(text: &str) -> Result<EncoderSettings, Vec<String>> {
+        EncoderSettings::parse(text, Path::new("models/one"))
     }
 
     #[test]
     fn a_preset_is_enough_for_a_model() {
-        let e5 = Settings {
+        let e5 = EncoderSettings {
             pooling: Pooling::Mean,
             normalize: true,
             query_prefix: "query: ".to_owned(),
@@ -259,7 +259,7 @@ mod tests {
         assert!(bge.query_prefix.starts_with("Represent this sentence"), "{bge:?}");
         assert_eq!(bge.passage_prefix, "");
         for name in ["contriever", "minilm", "gte"] {
-            let plain = Settings {
+            let plain = EncoderSettings {
                 query_prefix: String::new(),
                 passage_prefix: String::new(),
                 ..e5.clone()

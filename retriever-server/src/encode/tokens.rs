@@ -20,9 +20,9 @@ const PARALLEL_TEXTS: usize = 64;
 /// A query and a passage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pair<'a> {
-    /// Asks.
+    /// The query.
     pub query: &'a str,
-    /// May answer.
+    /// The passage, which may answer the query.
     pub passage: &'a str,
 }
 
@@ -56,8 +56,7 @@ impl Tokens {
         let stated = tokenizer.get_padding().map(|padding| padding.pad_id);
         let named = ["[PAD]", "<pad>"].iter().find_map(|name| tokenizer.token_to_id(name));
         tokenizer.with_padding(None);
-        // Removing a truncation cannot fail: only a new one is checked.
-        let _ = tokenizer.with_truncation(None);
+        tokenizer.with_truncation(None).expect("only a new truncation is checked, not its removal");
         let special_count =
             tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
         Ok(Self { tokenizer, special_count, padding: stated.or(named).unwrap_or_default() })

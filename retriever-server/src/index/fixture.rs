@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::build::{self, BuildRequest, Outcome};
+use super::build::{self, BuildOutcome, BuildRequest};
 use super::manifest::Manifest;
 use crate::corpus::store::PassageStore;
 
@@ -16,7 +16,7 @@ pub(super) struct IndexWorld {
 
 impl IndexWorld {
     /// Builds an index of `count` passages whose identifiers are their rows.
-    pub(super) fn of(count: usize, contents: impl Fn(usize) -> String, compact: bool) -> Self {
+    pub(super) fn new(count: usize, contents: impl Fn(usize) -> String, compact: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let line = |row| format!("{{\"id\":\"{row}\",\"contents\":\"{}\"}}", contents(row));
         let lines: Vec<String> = (0..count).map(line).collect();
@@ -30,7 +30,7 @@ impl IndexWorld {
             threads: 1,
             compact,
         };
-        let Outcome::Built(manifest) = build::build(&request, &mut |_| {}).unwrap() else {
+        let BuildOutcome::Built(manifest) = build::build(&request, &mut |_| {}).unwrap() else {
             panic!("not built");
         };
         Self { folder, index, manifest }

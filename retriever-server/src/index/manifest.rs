@@ -190,8 +190,8 @@ fn unreadable(path: &Path, bytes: &[u8], error: &serde_json::Error) -> IndexErro
     }
 }
 
-fn other_format(path: PathBuf, found: u32) -> IndexError {
-    let (found, expected) = (found.to_string(), FORMAT.to_string());
+fn other_format(path: PathBuf, format: u32) -> IndexError {
+    let (found, expected) = (format.to_string(), FORMAT.to_string());
     IndexError::Incompatible { path, property: "format", found, expected }
 }
 

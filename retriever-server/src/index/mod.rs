@@ -29,6 +29,7 @@ use crate::corpus::store::{PassageStore, StoreError};
 use crate::lexical::LexicalError;
 use crate::lexical::bm25::Bm25Parameters;
 use crate::lexical::reader::LexicalReader;
+use crate::processor::mapped::MapError;
 use manifest::{Manifest, Verification};
 
 /// The name of the folder of the postings.
@@ -148,6 +149,9 @@ pub enum IndexError {
     /// The postings could not be written or read.
     #[error(transparent)]
     Lexical(#[from] LexicalError),
+    /// A file could not be mapped.
+    #[error(transparent)]
+    Map(#[from] MapError),
     /// A file or folder could not be moved into place.
     #[error(transparent)]
     Atomic(#[from] AtomicError),

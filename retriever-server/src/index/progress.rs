@@ -1,15 +1,15 @@
-//! Reports of a build, for a bar, a line or the log.
+//! Reports of a build's progress, for a bar, a line or the log.
 
-/// How far a build is.
+/// A report of a build's progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// Passages are read and analysed.
     Reading {
-        /// Bytes of corpus read.
+        /// The number of bytes read.
         bytes_read: u64,
-        /// Bytes of corpus in all.
+        /// The size of the corpus in bytes.
         bytes_total: u64,
-        /// Passages read.
+        /// The number of passages read.
         passages: u64,
     },
     /// Postings are merged into one segment.
@@ -18,22 +18,22 @@ pub enum Progress {
     Compressing,
     /// Passages are turned into vectors.
     Encoding {
-        /// Passages that have their vector.
+        /// The number of passages with a vector.
         passages: u64,
-        /// Passages in all.
-        of: u64,
-        /// Passages that an earlier, interrupted build had encoded.
+        /// The number of all passages.
+        total: u64,
+        /// The number of passages that an earlier, interrupted build had encoded.
         done_before: u64,
     },
     /// Vectors are converted or linked.
     Rows {
-        /// What was done with the rows, to follow their number.
-        what: &'static str,
-        /// Rows that are done.
+        /// The kind of work as a participle, to print after the number of rows.
+        action: &'static str,
+        /// The number of finished rows.
         rows: u64,
-        /// Rows in all.
-        of: u64,
-        /// Rows that an earlier, interrupted build had done.
+        /// The number of all rows.
+        total: u64,
+        /// The number of rows that an earlier, interrupted build had finished.
         done_before: u64,
     },
     /// Files are digested and synced.

@@ -8,7 +8,7 @@ use super::*;
 
 /// Builds an index in which every file has content.
 fn built(compact: bool) -> IndexWorld {
-    IndexWorld::of(400, |row| format!("The town {row} by the river"), compact)
+    IndexWorld::new(400, |row| format!("The town {row} by the river"), compact)
 }
 
 fn files(index: &Path) -> Vec<PathBuf> {

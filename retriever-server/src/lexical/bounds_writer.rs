@@ -54,7 +54,7 @@ impl<'a> BoundsWriter<'a> {
         Self {
             file,
             length_ids,
-            classes: LengthClasses::of(length_ids),
+            classes: LengthClasses::new(length_ids),
             codes: vec![ABSENT; range_count(length_ids.len())],
             with_ranges: 0,
             terms: Vec::new(),

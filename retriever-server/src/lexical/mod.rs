@@ -17,6 +17,8 @@ pub mod writer;
 
 use thiserror::Error;
 
+use crate::processor::mapped::MapError;
+
 /// The name of the field of terms.
 const CONTENTS_FIELD: &str = "contents";
 /// The name of the column of rows.
@@ -28,6 +30,9 @@ pub enum LexicalError {
     /// tantivy reported an error.
     #[error("lexical index: {0}")]
     Tantivy(#[from] tantivy::TantivyError),
+    /// A file could not be mapped.
+    #[error("lexical index: {0}")]
+    Map(#[from] MapError),
     /// The operating system reported an error.
     #[error("lexical index: {0}")]
     Io(#[from] std::io::Error),

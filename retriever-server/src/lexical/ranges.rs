@@ -39,7 +39,7 @@ pub struct LengthClasses(pub [u8; LENGTH_CLASSES]);
 
 impl LengthClasses {
     /// Chooses classes that hold about the same number of documents.
-    pub fn of(length_ids: &[u8]) -> Self {
+    pub fn new(length_ids: &[u8]) -> Self {
         let mut counts = [0u64; 256];
         for &id in length_ids {
             counts[usize::from(id)] += 1;
@@ -77,8 +77,9 @@ impl LengthClasses {
 }
 
 /// Joins the codes of two documents into one that bounds both.
-pub fn join(one: u8, other: u8) -> u8 {
-    let (Some(first), Some(second)) = (parts(one), parts(other)) else { return one.max(other) };
+pub fn join(left: u8, right: u8) -> u8 {
+    // If one of them is absent, the greater code is that of the other.
+    let (Some(first), Some(second)) = (parts(left), parts(right)) else { return left.max(right) };
     let (frequency, class) = (first.0.max(second.0), first.1.min(second.1));
     1 + (frequency - 1) * LENGTH_CLASSES as u8 + class
 }
@@ -101,7 +102,7 @@ mod tests {
             length_ids in proptest::collection::vec(any::<u8>(), 1..200),
             frequencies in proptest::collection::vec(1u32..8, 200),
         ) {
-            let classes = LengthClasses::of(&length_ids);
+            let classes = LengthClasses::new(&length_ids);
             prop_assert!(classes.0.is_sorted());
             let documents = length_ids.iter().zip(&frequencies);
             let code = documents
@@ -121,7 +122,7 @@ mod tests {
     #[test]
     fn classes_distinguish_the_lengths_that_occur() {
         let length_ids: Vec<u8> = (0..160).map(|row| 30 + row / 10).collect();
-        let classes = LengthClasses::of(&length_ids);
+        let classes = LengthClasses::new(&length_ids);
         assert_eq!(classes.0[..4], [0, 32, 33, 34]);
         let peak = classes.peak(classes.code(2, 40)).unwrap();
         assert_eq!(peak, Peak { frequency: 2, length_id: 40 });

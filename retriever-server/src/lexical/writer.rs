@@ -81,7 +81,7 @@ impl LexicalWriter {
                 _ => {}
             }
         }
-        // Bounds do not depend on the constants.
+        // The bounds do not depend on the constants.
         let reader = LexicalReader::open(&self.folder, Bm25Parameters::default())?;
         bounds_writer::write(&self.folder, reader.postings(), reader.length_ids())
     }

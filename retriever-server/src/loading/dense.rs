@@ -16,7 +16,7 @@ use crate::gpu::GpuOptions;
 use crate::index::dense::ann::usearch::SearchSize;
 use crate::index::dense::ann::{self, BuildEffort, GraphKind};
 use crate::index::dense::build::PassageEncoder;
-use crate::index::dense::{self, DenseRows, Source, formats};
+use crate::index::dense::{self, DenseRows, VectorSource, formats};
 use crate::index::progress::Progress;
 use crate::vector::faiss_file::FaissIndex;
 
@@ -69,7 +69,7 @@ impl<'a> Opening<'a> {
             (encoder.graph.ok_or_else(|| ConfigError::unset(&var::ANN))?, encoder.vector_format);
         let rows = self.open_exact_vectors()?;
         let ServeConfig { index, corpus, threads, verification, .. } = self.config;
-        let source = Source::of(self.manifest, &*self.encoder()?)?;
+        let source = VectorSource::new(self.manifest, &*self.encoder()?)?;
         if !corpus.is_empty() && !ann::exists(index, &source, kind, format)? {
             info!(index = %index.display(), kind = kind.name(), "there is no graph, building one");
             let effort = BuildEffort { threads: *threads, saving: ann::SAVING };
@@ -120,7 +120,7 @@ impl<'a> Opening<'a> {
     /// Adds rows in the searched format. Missing ones are made if a corpus is named.
     fn in_searched_format(&mut self, rows: DenseRows) -> Result<DenseRows, ServeError> {
         let config = self.config;
-        let source = Source::of(self.manifest, &*self.encoder()?)?;
+        let source = VectorSource::new(self.manifest, &*self.encoder()?)?;
         let format = self.encoder_config()?.vector_format;
         if !config.corpus.is_empty() && !formats::exist(&config.index, &source, format)? {
             info!(format = format.name(), "there are no vectors in this format, converting them");
@@ -133,14 +133,14 @@ impl<'a> Opening<'a> {
     fn open_exact_vectors(&mut self) -> Result<DenseRows, ServeError> {
         let encoder = self.encoder()?;
         let config = self.config;
-        let source = Source::of(self.manifest, &encoder)?;
+        let source = VectorSource::new(self.manifest, &encoder)?;
         if !config.corpus.is_empty() && !dense::build::exist(&config.index, &source)? {
             self.make_vectors(&source, &encoder)?;
         }
         Ok(DenseRows::open(&config.index, &source, config.verification)?)
     }
 
-    fn make_vectors(&self, source: &Source, encoder: &Encoder) -> Result<(), ServeError> {
+    fn make_vectors(&self, source: &VectorSource, encoder: &Encoder) -> Result<(), ServeError> {
         let index = &self.config.index;
         let model = &self.encoder_config()?.model;
         info!(index = %index.display(), "there are no vectors of this encoder, making them");
@@ -187,8 +187,8 @@ fn log_progress() -> impl FnMut(Progress) {
             return;
         }
         match progress {
-            Progress::Encoding { passages, of, .. } => info!(passages, of, "encoding"),
-            Progress::Rows { what, rows, of, .. } => info!(rows, of, "vectors are {what}"),
+            Progress::Encoding { passages, total, .. } => info!(passages, total, "encoding"),
+            Progress::Rows { action, rows, total, .. } => info!(rows, total, "vectors {action}"),
             _ => return,
         }
         last = Instant::now();

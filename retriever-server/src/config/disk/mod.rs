@@ -13,7 +13,7 @@ use super::variables::{self as var, Variable};
 use super::{BadValue, ConfigError, EncoderConfig, IndexConfig, LogConfig, ServeConfig, shown};
 use crate::device::Device;
 use crate::encode::cross_encoder;
-use crate::encode::settings::Settings;
+use crate::encode::settings::EncoderSettings;
 use crate::gpu;
 use crate::index::IndexError;
 use crate::index::corpus_match::{self, CorpusMatch};
@@ -148,7 +148,7 @@ fn encoder_faults(encoder: &EncoderConfig) -> Vec<BadValue> {
 
 /// Returns the fault of the re-ranker's files, if there is one.
 fn unusable_reranker(folder: &Path) -> Option<BadValue> {
-    let problem = match cross_encoder::Settings::load(folder) {
+    let problem = match cross_encoder::CrossEncoderSettings::load(folder) {
         Err(error) => error.to_string(),
         Ok(settings) => missing([&settings.model, &settings.tokenizer])?,
     };
@@ -163,7 +163,7 @@ fn missing(files: [&PathBuf; 2]) -> Option<String> {
 
 /// Returns the fault of an encoder's folder that shows without loading the model, if there is one.
 fn unusable_model(encoder: &EncoderConfig) -> Option<BadValue> {
-    let problem = match Settings::load(&encoder.model) {
+    let problem = match EncoderSettings::load(&encoder.model) {
         Err(error) => error.to_string(),
         Ok(settings) => missing([&settings.model, &settings.tokenizer])?,
     };
@@ -201,10 +201,12 @@ fn unfit(index: &Path, error: &IndexError) -> BadValue {
             "the existing folder or file is not an index".to_owned(),
             "a folder with an index, or a new or empty folder",
         ),
-        IndexError::Incompatible { property: what, found, expected, .. } => index_fault(
+        IndexError::Incompatible { property, found, expected, .. } => index_fault(
             index,
-            format!("the index there has {what} {found}"),
-            &format!("an index with {what} {expected}; `retriever-server index --force` makes it"),
+            format!("the index there has {property} {found}"),
+            &format!(
+                "an index with {property} {expected}; `retriever-server index --force` builds it"
+            ),
         ),
         error => index_fault(index, error.to_string(), "a folder with an index that can be read"),
     }

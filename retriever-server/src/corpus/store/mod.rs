@@ -1,20 +1,19 @@
 //! Passages on disk: a file of JSON lines, and a file with the offset of every line. Both are mapped
-//! into memory, so they open at once, use only the page cache, and a passage costs one read of each.
-//! tantivy does the mapping, which needs no unsafe code here. The lines may be compressed one by one:
-//! see `corpus::compact`.
+//! into memory, so they open fast, use only the page cache, and a passage costs one read of each. The
+//! lines may be compressed one by one: see `corpus::compact`.
 
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use shared::jsonl;
 use shared::passage::Passage;
-use tantivy::directory::error::{OpenDirectoryError, OpenReadError};
-use tantivy::directory::{Directory, MmapDirectory, OwnedBytes};
+use tantivy::directory::OwnedBytes;
 use thiserror::Error;
 
 use super::compact::{COMPACT_FILE, DICTIONARY_FILE, Decompressors};
+use crate::processor::mapped::{self, MapError};
 
 /// The name of the file of passages, with one JSON object per line.
 pub const PASSAGES_FILE: &str = "passages.jsonl";
@@ -27,17 +26,9 @@ const OFFSET_BYTES: usize = size_of::<u64>();
 /// Passages could not be opened or read.
 #[derive(Debug, Error)]
 pub enum StoreError {
-    /// The folder cannot be mapped.
-    #[error("cannot open {}: {source}", folder.display())]
-    Folder {
-        /// The folder.
-        folder: PathBuf,
-        /// The cause.
-        source: OpenDirectoryError,
-    },
     /// A file cannot be mapped.
-    #[error("cannot open a passage file: {0}")]
-    Open(#[from] OpenReadError),
+    #[error(transparent)]
+    Map(#[from] MapError),
     /// A file cannot be read.
     #[error("cannot read a passage file: {0}")]
     Io(#[from] io::Error),
@@ -112,11 +103,7 @@ pub struct PassageStore {
 impl PassageStore {
     /// Maps the files in `folder` and checks that they fit together.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        let directory = MmapDirectory::open(folder)
-            .map_err(|source| StoreError::Folder { folder: folder.to_owned(), source })?;
-        let map = |name: &str| -> Result<OwnedBytes, StoreError> {
-            Ok(directory.open_read(Path::new(name))?.read_bytes()?)
-        };
+        let map = |name: &str| mapped::map(&folder.join(name));
         let is_compact =
             !folder.join(PASSAGES_FILE).try_exists()? && folder.join(COMPACT_FILE).try_exists()?;
         let file = if is_compact { COMPACT_FILE } else { PASSAGES_FILE };
@@ -146,7 +133,8 @@ impl PassageStore {
             }
             before = Some(offset);
         }
-        let (end, size) = (before.unwrap_or_default(), self.passages.len());
+        let end = before.expect("there is at least one offset");
+        let size = self.passages.len();
         if end != size as u64 {
             return Err(format!("ends at byte {end}, but {} has {size} bytes", self.file));
         }

@@ -11,13 +11,13 @@ use std::path::Path;
 
 use super::batches::{Batch, RunLimits, plan};
 use super::opening::{self, ModelSpec, OpenModel};
-use super::session::{Reading, Rows};
+use super::session::{Reading, TokenRows};
 use super::sessions::Sessions;
 use super::tokens::{Pair, PairTokens, Tokens};
 use super::{EncodeError, EncoderOptions};
 use crate::device::Provider;
 
-pub use settings::{SETTINGS_FILE, Scale, Settings};
+pub use settings::{CrossEncoderSettings, SETTINGS_FILE, ScoreScale};
 
 /// The number of pairs that are sorted by length and batched together on a CPU. Windows are scored in
 /// order; only within a window do longer pairs come first.
@@ -27,7 +27,7 @@ const WINDOW_PAIRS_CUDA: usize = 256;
 
 /// An open model that scores pairs.
 pub struct CrossEncoder {
-    settings: Settings,
+    settings: CrossEncoderSettings,
     tokens: Tokens,
     sessions: Sessions,
     provider: Provider,
@@ -46,7 +46,7 @@ impl fmt::Debug for CrossEncoder {
 impl CrossEncoder {
     /// Opens the model in `folder` like [`crate::encode::Encoder::open`].
     pub fn open(folder: &Path, options: &EncoderOptions) -> Result<Self, EncodeError> {
-        let settings = Settings::load(folder)?;
+        let settings = CrossEncoderSettings::load(folder)?;
         let tokens = Tokens::open(&settings.tokenizer)?;
         let spec = ModelSpec {
             label: "re-ranker",
@@ -114,7 +114,7 @@ impl CrossEncoder {
                 return Ok(false);
             }
             let padding = self.tokens.padding();
-            let runs: Vec<Rows> =
+            let runs: Vec<TokenRows> =
                 batches.iter().map(|batch| rows_of(batch, &rows, padding)).collect();
             let logits = self.sessions.run(&runs).map_err(EncodeError::Run)?.concat();
             let texts = batches.iter().flat_map(|batch| &batch.texts);
@@ -130,7 +130,7 @@ impl CrossEncoder {
 }
 
 /// Pads the pairs of a batch to rows of equal length.
-fn rows_of(batch: &Batch, pairs: &[PairTokens], padding: i64) -> Rows {
+fn rows_of(batch: &Batch, pairs: &[PairTokens], padding: i64) -> TokenRows {
     let numbers = batch.texts.len() * batch.row_tokens;
     let (mut ids, mut types) = (vec![padding; numbers], vec![0i64; numbers]);
     let mut lengths = Vec::with_capacity(batch.texts.len());
@@ -145,5 +145,5 @@ fn rows_of(batch: &Batch, pairs: &[PairTokens], padding: i64) -> Rows {
         }
         lengths.push(pair.ids.len());
     }
-    Rows { ids, lengths, row_tokens: batch.row_tokens, types: Some(types) }
+    TokenRows { ids, lengths, row_tokens: batch.row_tokens, types: Some(types) }
 }

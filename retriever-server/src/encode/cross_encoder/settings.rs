@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::encode::EncodeError;
-use crate::encode::settings::{self, Reader};
+use crate::encode::settings::{self, SettingsReader};
 
 /// The name of the file.
 pub const SETTINGS_FILE: &str = "reranker.toml";
@@ -13,14 +13,14 @@ const KEYS: [&str; 4] = ["score", "max_tokens", "model", "tokenizer"];
 
 /// The function from the model's logit to the score.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scale {
+pub enum ScoreScale {
     /// Keeps the logit, or the difference of two.
     Logit,
     /// Computes 1 / (1 + e^−logit), from 0 to 1.
     Sigmoid,
 }
 
-impl Scale {
+impl ScoreScale {
     const NAMES: [(&'static str, Self); 2] = [("logit", Self::Logit), ("sigmoid", Self::Sigmoid)];
 
     /// Returns the score of a logit.
@@ -34,9 +34,9 @@ impl Scale {
 
 /// The settings for scoring pairs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct CrossEncoderSettings {
     /// The function from logit to score.
-    pub scale: Scale,
+    pub scale: ScoreScale,
     /// The most tokens of a pair, including special tokens. The longer text is cut first.
     pub max_tokens: usize,
     /// The ONNX file.
@@ -45,7 +45,7 @@ pub struct Settings {
     pub tokenizer: PathBuf,
 }
 
-impl Settings {
+impl CrossEncoderSettings {
     /// Reads the file in `folder`, or returns the defaults if it is missing. The error names every
     /// invalid key.
     pub fn load(folder: &Path) -> Result<Self, EncodeError> {
@@ -56,9 +56,9 @@ impl Settings {
 
     fn parse(text: &str, folder: &Path) -> Result<Self, Vec<String>> {
         let table = settings::table(text)?;
-        let mut reader = Reader::new(&table, &KEYS);
+        let mut reader = SettingsReader::new(&table, &KEYS);
         let settings = Self {
-            scale: reader.choice("score", &Scale::NAMES).unwrap_or(Scale::Logit),
+            scale: reader.choice("score", &ScoreScale::NAMES).unwrap_or(ScoreScale::Logit),
             max_tokens: reader.tokens("max_tokens").unwrap_or(DEFAULT_MAX_TOKENS),
             model: folder.join(reader.text("model").unwrap_or("model.onnx")),
             tokenizer: folder.join(reader.text("tokenizer").unwrap_or("tokenizer.json")),
@@ -73,24 +73,26 @@ mod tests {
 
     #[test]
     fn every_setting_has_a_default() {
-        let expected = Settings {
-            scale: Scale::Logit,
+        let expected = CrossEncoderSettings {
+            scale: ScoreScale::Logit,
             max_tokens: 512,
             model: PathBuf::from("m/model.onnx"),
             tokenizer: PathBuf::from("m/tokenizer.json"),
         };
-        assert_eq!(Settings::parse("", Path::new("m")).unwrap(), expected);
-        assert_eq!(Settings::load(Path::new("/nowhere")).unwrap().max_tokens, 512);
-        let settings = Settings::parse("score = 'sigmoid'\nmax_tokens = 64", Path::new("m"));
+        assert_eq!(CrossEncoderSettings::parse("", Path::new("m")).unwrap(), expected);
+        assert_eq!(CrossEncoderSettings::load(Path::new("/nowhere")).unwrap().max_tokens, 512);
+        let settings =
+            CrossEncoderSettings::parse("score = 'sigmoid'\nmax_tokens = 64", Path::new("m"));
         assert_eq!(
             settings.unwrap(),
-            Settings { scale: Scale::Sigmoid, max_tokens: 64, ..expected }
+            CrossEncoderSettings { scale: ScoreScale::Sigmoid, max_tokens: 64, ..expected }
         );
     }
 
     #[test]
     fn every_fault_names_key_value_and_what_is_accepted() {
-        let faults = Settings::parse("scor = 1\nscore = 'tanh'\nmax_tokens = 4", Path::new("m"));
+        let faults =
+            CrossEncoderSettings::parse("scor = 1\nscore = 'tanh'\nmax_tokens = 4", Path::new("m"));
         let expected = [
             "scor = 1: unknown key, did you mean score? accepted keys are score, max_tokens, \
              model, tokenizer",
@@ -102,9 +104,9 @@ mod tests {
 
     #[test]
     fn a_sigmoid_is_between_0_and_1() {
-        let scores = [-200.0, -1.0, 0.0, 1.0, 200.0].map(|logit| Scale::Sigmoid.score(logit));
+        let scores = [-200.0, -1.0, 0.0, 1.0, 200.0].map(|logit| ScoreScale::Sigmoid.score(logit));
         assert!(scores.is_sorted() && scores[0] >= 0.0 && scores[4] <= 1.0, "{scores:?}");
         assert!((scores[2] - 0.5).abs() < 1e-7, "{scores:?}");
-        assert!((Scale::Logit.score(-3.5) + 3.5).abs() < 1e-7);
+        assert!((ScoreScale::Logit.score(-3.5) + 3.5).abs() < 1e-7);
     }
 }

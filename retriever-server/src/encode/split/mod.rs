@@ -21,19 +21,20 @@ mod tiles_x86;
 
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ort::operator::OperatorDomain;
 use ort::session::Session;
 use ort::session::builder::SessionBuilder;
 use ort::value::{DynValue, Tensor};
 
+use crate::processor::fork_join::fork_join;
 use crate::processor::mapped::map;
 use columns::Columns;
 use onnx::Matrix;
 use operator::SplitMatMul;
-use weights::{Line, Tile, Weights};
+use weights::{Line, TileFactors, Weights};
 
 /// The method of multiplying activations with a model's weights on the CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,18 +50,18 @@ pub enum Products {
 
 impl Products {
     /// Returns the multiplier of split numbers, or `None` for ONNX Runtime's products.
-    pub(super) fn multiplier(self) -> Option<Multiplier> {
+    pub(super) fn multiplier(self) -> Option<SplitMultiplier> {
         match self {
-            Self::Auto => Multiplier::fast(),
+            Self::Auto => SplitMultiplier::fast(),
             Self::Runtime => None,
-            Self::Split => Multiplier::fast().or(Some(Multiplier::Portable)),
+            Self::Split => SplitMultiplier::fast().or(Some(SplitMultiplier::Portable)),
         }
     }
 }
 
 /// An implementation of the multiplication of split numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Multiplier {
+pub(super) enum SplitMultiplier {
     /// AMX tiles and AVX-512 BF16.
     #[cfg(target_arch = "x86_64")]
     Tiles(tiles_x86::Tiles),
@@ -68,7 +69,7 @@ pub(super) enum Multiplier {
     Portable,
 }
 
-impl Multiplier {
+impl SplitMultiplier {
     /// Returns the name for logs.
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -97,7 +98,11 @@ impl Multiplier {
     }
 
     /// Multiplies tile after tile into `products`.
-    fn multiply<'a>(self, tiles: impl Iterator<Item = Tile<'a>>, products: &mut Columns<'_>) {
+    fn multiply<'a>(
+        self,
+        tiles: impl Iterator<Item = TileFactors<'a>>,
+        products: &mut Columns<'_>,
+    ) {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Tiles(instructions) => instructions.multiply(tiles, products),
@@ -116,13 +121,17 @@ pub(super) struct SplitModel {
     /// The names and values of the model's additional inputs.
     pub(super) tables: Vec<(String, Arc<DynValue>)>,
     /// The implementation of the products.
-    pub(super) multiplier: Multiplier,
+    pub(super) multiplier: SplitMultiplier,
 }
 
 impl SplitModel {
     /// Splits the model in a file on `threads`. Returns `None` if the file is not an ONNX file, keeps
     /// weights in other files, or has no product with weights.
-    pub(super) fn read(path: &Path, multiplier: Multiplier, threads: NonZeroUsize) -> Option<Self> {
+    pub(super) fn read(
+        path: &Path,
+        multiplier: SplitMultiplier,
+        threads: NonZeroUsize,
+    ) -> Option<Self> {
         let file = map(path).ok()?;
         let separated = onnx::separate(&file)?;
         let weights = pack_all(&separated.products, threads);
@@ -147,25 +156,20 @@ impl SplitModel {
     }
 }
 
-/// Packs weights on `threads`.
+/// Packs all weights on `threads`, in order.
 fn pack_all(products: &[Matrix<'_>], threads: NonZeroUsize) -> Vec<Arc<Weights>> {
-    let slots: Vec<OnceLock<Arc<Weights>>> = products.iter().map(|_| OnceLock::new()).collect();
-    let queue = Mutex::new(products.iter().zip(&slots));
-    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let work = || {
-        while let Some((product, slot)) = next() {
-            slot.get_or_init(|| Arc::new(Weights::pack(product)));
+    let next = AtomicUsize::new(0);
+    let parts = fork_join(0..threads.get().min(products.len()), |_| {
+        let mut packed = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(product) = products.get(index) else { return packed };
+            packed.push((index, Arc::new(Weights::pack(product))));
         }
-    };
-    thread::scope(|scope| {
-        for _ in 1..threads.get().min(products.len()) {
-            // A thread that does not start leaves its share to the others.
-            let _ = thread::Builder::new().spawn_scoped(scope, work);
-        }
-        work();
     });
-    let packed = |slot: OnceLock<_>| slot.into_inner().expect("the threads emptied the queue");
-    slots.into_iter().map(packed).collect()
+    let mut packed: Vec<_> = parts.into_iter().flatten().collect();
+    packed.sort_unstable_by_key(|(index, _)| *index);
+    packed.into_iter().map(|(_, weights)| weights).collect()
 }
 
 #[cfg(test)]

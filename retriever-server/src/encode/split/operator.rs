@@ -11,12 +11,12 @@ use ort::operator::{
 use ort::value::{Shape, SymbolicDimensions, TensorElementType, ValueType};
 
 use super::weights::{Activations, Weights};
-use super::{Multiplier, onnx};
+use super::{SplitMultiplier, onnx};
 
 /// The operator in one session, which multiplies activations with weights that all sessions share.
 pub(super) struct SplitMatMul {
     weights: Vec<Arc<Weights>>,
-    multiplier: Multiplier,
+    multiplier: SplitMultiplier,
     /// The number of threads of the session.
     threads: NonZeroUsize,
     /// The buffer of all nodes, which compute one after the other.
@@ -26,7 +26,7 @@ pub(super) struct SplitMatMul {
 impl SplitMatMul {
     pub(super) fn new(
         weights: Vec<Arc<Weights>>,
-        multiplier: Multiplier,
+        multiplier: SplitMultiplier,
         threads: NonZeroUsize,
     ) -> Self {
         Self { weights, multiplier, threads, activations: Arc::default() }
@@ -94,7 +94,7 @@ impl Operator for SplitMatMul {
 /// A node of one session.
 pub(super) struct Product {
     weights: Arc<Weights>,
-    multiplier: Multiplier,
+    multiplier: SplitMultiplier,
     threads: usize,
     activations: Arc<Mutex<Activations>>,
 }

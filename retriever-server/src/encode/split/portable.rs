@@ -4,10 +4,10 @@ use half::bf16;
 
 use super::columns::Columns;
 use super::weights::{
-    BLOCK_COLUMNS, BLOCK_LINES, Line, ROW_LINES, STEP, Sums, TILE_ROWS, Tile, split,
+    BLOCK_COLUMNS, BLOCK_LINES, Line, ROW_LINES, STEP, Sums, TILE_ROWS, TileFactors, split,
 };
 
-/// Implements [`super::Multiplier::split_rows`].
+/// Implements [`super::SplitMultiplier::split_rows`].
 pub(super) fn split_rows(numbers: &[f32], inner: usize, tile: &mut [Line]) {
     for (row, numbers) in numbers.chunks_exact(inner).enumerate() {
         for (numbers, lines) in numbers.chunks(STEP).zip(tile.chunks_exact_mut(ROW_LINES)) {
@@ -21,11 +21,14 @@ pub(super) fn split_rows(numbers: &[f32], inner: usize, tile: &mut [Line]) {
     }
 }
 
-/// Implements [`super::Multiplier::multiply`].
-pub(super) fn multiply<'a>(tiles: impl Iterator<Item = Tile<'a>>, products: &mut Columns<'_>) {
+/// Implements [`super::SplitMultiplier::multiply`].
+pub(super) fn multiply<'a>(
+    tiles: impl Iterator<Item = TileFactors<'a>>,
+    products: &mut Columns<'_>,
+) {
     let widen = |bits| bf16::from_bits(bits).to_f32();
     // The sums of a tile are complete before the next tile starts, so they stay in the nearest cache.
-    for Tile { upper, lower, block, row, column } in tiles {
+    for TileFactors { upper, lower, block, row, column } in tiles {
         let mut sums: Sums = [[0.0; BLOCK_COLUMNS]; 2 * TILE_ROWS];
         let (upper_sums, lower_sums) = sums.split_at_mut(TILE_ROWS);
         for (rows, sums) in [(Some(upper), upper_sums), (lower, lower_sums)] {

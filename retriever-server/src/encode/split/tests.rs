@@ -6,12 +6,12 @@ use super::onnx::Matrix;
 use super::weights::{Activations, split};
 use super::*;
 
-fn multipliers() -> impl Iterator<Item = Multiplier> {
-    Multiplier::fast().into_iter().chain([Multiplier::Portable])
+fn multipliers() -> impl Iterator<Item = SplitMultiplier> {
+    SplitMultiplier::fast().into_iter().chain([SplitMultiplier::Portable])
 }
 
 fn multiply(
-    multiplier: Multiplier,
+    multiplier: SplitMultiplier,
     activations: &mut Activations,
     numbers: &[f32],
     weights: &Weights,
@@ -34,9 +34,9 @@ fn number() -> impl Strategy<Value = f32> {
 
 #[test]
 fn numbers_are_split_if_that_is_fast_or_requested() {
-    let names: Vec<_> = multipliers().map(Multiplier::name).collect();
+    let names: Vec<_> = multipliers().map(SplitMultiplier::name).collect();
     assert_eq!(names.last(), Some(&"portable"));
-    assert_eq!(Products::Auto.multiplier(), Multiplier::fast());
+    assert_eq!(Products::Auto.multiplier(), SplitMultiplier::fast());
     assert_eq!(Products::Runtime.multiplier(), None);
     assert!(Products::Split.multiplier().is_some());
 }

@@ -15,7 +15,9 @@ use shared::instruction_set::{InstructionSet, widest};
 use shared::tiles_x86::{self, TILE_ROW_BYTES};
 
 use super::columns::Columns;
-use super::weights::{BLOCK_COLUMNS, BLOCK_LINES, Line, ROW_LINES, STEP, Sums, TILE_ROWS, Tile};
+use super::weights::{
+    BLOCK_COLUMNS, BLOCK_LINES, Line, ROW_LINES, STEP, Sums, TILE_ROWS, TileFactors,
+};
 use crate::processor::bf16_x86::round;
 
 /// The number of `f32` in a vector.
@@ -27,14 +29,14 @@ pub(in crate::encode) struct Tiles(());
 
 /// Sums at an address to which tiles can be stored directly.
 #[repr(C, align(64))]
-struct Stored(Sums);
+struct AlignedSums(Sums);
 
 impl Tiles {
     pub(super) fn detect() -> Option<Self> {
         (widest() >= InstructionSet::Amx).then_some(Self(()))
     }
 
-    /// Implements [`super::Multiplier::split_rows`].
+    /// Implements [`super::SplitMultiplier::split_rows`].
     #[expect(clippy::unused_self, reason = "it proves that the processor has the instructions")]
     pub(super) fn split_rows(self, numbers: &[f32], inner: usize, tile: &mut [Line]) {
         // Step by step, which writes adjacent lines. Row by row would write lines 2 KiB apart.
@@ -48,17 +50,17 @@ impl Tiles {
         }
     }
 
-    /// Implements [`super::Multiplier::multiply`].
+    /// Implements [`super::SplitMultiplier::multiply`].
     #[expect(clippy::unused_self, reason = "it proves that the processor has the instructions")]
     pub(super) fn multiply<'a>(
         self,
-        tiles: impl Iterator<Item = Tile<'a>>,
+        tiles: impl Iterator<Item = TileFactors<'a>>,
         products: &mut Columns<'_>,
     ) {
-        let mut sums = Stored([[0.0; BLOCK_COLUMNS]; 2 * TILE_ROWS]);
+        let mut sums = AlignedSums([[0.0; BLOCK_COLUMNS]; 2 * TILE_ROWS]);
         let stride = products.stride();
         tiles_x86::configure();
-        for Tile { upper, lower, block, row, column } in tiles {
+        for TileFactors { upper, lower, block, row, column } in tiles {
             let steps = block.len() / BLOCK_LINES;
             assert!(steps > 0, "weights have rows");
             for rows in [Some(upper), lower].into_iter().flatten() {

@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::Multiplier;
+use super::SplitMultiplier;
 use super::columns::Columns;
 use super::onnx::Matrix;
 
@@ -110,7 +110,12 @@ pub(super) struct Activations {
 
 impl Activations {
     /// Splits rows of `inner` numbers into this buffer and returns it.
-    pub(super) fn split(&mut self, numbers: &[f32], inner: usize, multiplier: Multiplier) -> &Self {
+    pub(super) fn split(
+        &mut self,
+        numbers: &[f32],
+        inner: usize,
+        multiplier: SplitMultiplier,
+    ) -> &Self {
         self.inner = inner;
         self.rows = numbers.len() / inner;
         let steps = inner.div_ceil(STEP);
@@ -139,7 +144,7 @@ pub(super) struct Part<'a> {
 
 impl Part<'_> {
     /// Computes these columns.
-    pub(super) fn compute(&mut self, activations: &Activations, multiplier: Multiplier) {
+    pub(super) fn compute(&mut self, activations: &Activations, multiplier: SplitMultiplier) {
         let rows = activations.rows.min(self.columns.rows());
         let blocks = self.columns.range().step_by(BLOCK_COLUMNS);
         let weights = self.weights;
@@ -148,7 +153,7 @@ impl Part<'_> {
             let block = weights.block(column / BLOCK_COLUMNS);
             (0..rows).step_by(2 * TILE_ROWS).map(move |row| {
                 let (upper, lower) = activations.tiles(row);
-                Tile { upper, lower, block, row, column }
+                TileFactors { upper, lower, block, row, column }
             })
         });
         multiplier.multiply(tiles, &mut self.columns);
@@ -156,7 +161,7 @@ impl Part<'_> {
 }
 
 /// The factors of one multiplication.
-pub(super) struct Tile<'a> {
+pub(super) struct TileFactors<'a> {
     /// The first 16 rows of activations.
     pub(super) upper: &'a [Line],
     /// The next 16 rows, if there are any.
@@ -169,5 +174,5 @@ pub(super) struct Tile<'a> {
     pub(super) column: usize,
 }
 
-/// The products of a [`Tile`].
+/// The products of a [`TileFactors`].
 pub(super) type Sums = [[f32; BLOCK_COLUMNS]; 2 * TILE_ROWS];

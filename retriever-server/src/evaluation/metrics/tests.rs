@@ -17,11 +17,11 @@ struct Recording {
 #[derive(Deserialize)]
 struct Case {
     name: String,
-    /// Query, passage, grade.
+    /// The grades by query and passage.
     qrels: BTreeMap<String, BTreeMap<String, i32>>,
-    /// Query, passage, score.
+    /// The scores by query and passage.
     run: BTreeMap<String, BTreeMap<String, f64>>,
-    /// Query, measure, value.
+    /// The values by query and measure.
     per_query: BTreeMap<String, BTreeMap<String, f64>>,
     /// The means over all judged queries with a relevant passage. A query that is not in the run counts
     /// as 0.

@@ -43,7 +43,7 @@ pub struct BuildRequest {
 
 /// The outcome of a build.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum BuildOutcome {
     /// The index was written.
     Built(Manifest),
     /// An index of the same corpus existed, and its passages were compressed.
@@ -57,16 +57,17 @@ pub enum Outcome {
 pub fn build(
     request: &BuildRequest,
     report: &mut dyn FnMut(Progress),
-) -> Result<Outcome, IndexError> {
+) -> Result<BuildOutcome, IndexError> {
     if request.corpus.is_empty() {
         return Err(IndexError::NoCorpus);
     }
     if let Some(manifest) = reusable(request)? {
         atomic_file::remove_leftovers(&request.index)?;
         if !request.compact || compaction::is_compact(&manifest) {
-            return Ok(Outcome::UpToDate(manifest));
+            return Ok(BuildOutcome::UpToDate(manifest));
         }
-        return compaction::compress(&request.index, &manifest, report).map(Outcome::Compressed);
+        return compaction::compress(&request.index, &manifest, report)
+            .map(BuildOutcome::Compressed);
     }
     let folder = AtomicDir::create(&request.index)?;
     let corpus = write_passages(request, folder.path(), report)?;
@@ -80,7 +81,7 @@ pub fn build(
     report(Progress::Sealing);
     let manifest = seal(folder.path(), corpus, passages)?;
     folder.commit()?;
-    Ok(Outcome::Built(manifest))
+    Ok(BuildOutcome::Built(manifest))
 }
 
 /// Returns the manifest of an existing index of the same corpus, or `None` if a new one must be built.

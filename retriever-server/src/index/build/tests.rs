@@ -15,7 +15,7 @@ fn request(folder: &Path, lines: &[&str]) -> BuildRequest {
     }
 }
 
-fn run(request: &BuildRequest) -> Result<Outcome, IndexError> {
+fn run(request: &BuildRequest) -> Result<BuildOutcome, IndexError> {
     build(request, &mut |_| {})
 }
 
@@ -28,7 +28,7 @@ fn an_index_is_built_opened_and_found_up_to_date() {
     let request = request(folder.path(), &[OSLO, "", ROME]);
     let mut reports = Vec::new();
     let report = &mut |progress| reports.push(progress);
-    let Outcome::Built(manifest) = build(&request, report).unwrap() else {
+    let BuildOutcome::Built(manifest) = build(&request, report).unwrap() else {
         panic!("not built");
     };
     assert_eq!(reports.last(), Some(&Progress::Sealing));
@@ -38,7 +38,7 @@ fn an_index_is_built_opened_and_found_up_to_date() {
     let ranked = open.lexical.rank("norway", 3, &|| false).unwrap();
     assert_eq!(ranked.len(), 1);
     assert_eq!(open.passages.get(ranked[0].row).unwrap().id, "1");
-    assert_eq!(run(&request).unwrap(), Outcome::UpToDate(manifest));
+    assert_eq!(run(&request).unwrap(), BuildOutcome::UpToDate(manifest));
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn equal_corpora_have_equal_digests() {
         .map(|_| {
             let folder = tempfile::tempdir().unwrap();
             match run(&request(folder.path(), &[OSLO, ROME])).unwrap() {
-                Outcome::Built(manifest) => manifest.digest,
+                BuildOutcome::Built(manifest) => manifest.digest,
                 other => panic!("{other:?}"),
             }
         })
@@ -62,7 +62,9 @@ fn another_corpus_replaces_an_index_only_by_force() {
     let mut other = request(folder.path(), &[OSLO, ROME]);
     assert!(matches!(run(&other), Err(IndexError::Differs(_))));
     other.force = true;
-    assert!(matches!(run(&other), Ok(Outcome::Built(manifest)) if manifest.passage_count == 2));
+    assert!(
+        matches!(run(&other), Ok(BuildOutcome::Built(manifest)) if manifest.passage_count == 2)
+    );
 }
 
 /// On a file system that cannot exchange names, the old index is set aside for a moment.
@@ -70,7 +72,7 @@ fn another_corpus_replaces_an_index_only_by_force() {
 fn an_index_that_a_killed_build_has_set_aside_is_put_back() {
     let folder = tempfile::tempdir().unwrap();
     let request = request(folder.path(), &[OSLO, ROME]);
-    let Outcome::Built(built) = run(&request).unwrap() else { panic!("not built") };
+    let BuildOutcome::Built(built) = run(&request).unwrap() else { panic!("not built") };
     let aside = folder.path().join(".index.retired");
     fs::rename(&request.index, &aside).unwrap();
     assert_eq!(Manifest::load(&request.index).unwrap(), built);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::index;
-use crate::index::build::{BuildRequest, Outcome, build};
+use crate::index::build::{BuildOutcome, BuildRequest, build};
 use crate::index::dense::fixture::DenseWorld;
 use crate::lexical::bm25::Bm25Parameters;
 
@@ -29,11 +29,11 @@ fn answers(world: &DenseWorld) -> (Vec<String>, usize) {
 
 #[test]
 fn passages_of_an_index_are_compressed_in_place() {
-    let world = DenseWorld::of(PASSAGES);
+    let world = DenseWorld::new(PASSAGES);
     let (old, before) = (Manifest::load(&world.index).unwrap(), answers(&world));
     let mut reports = Vec::new();
     let outcome = build(&request(&world, true), &mut |report| reports.push(report)).unwrap();
-    let Outcome::Compressed(manifest) = outcome else { panic!("{outcome:?}") };
+    let BuildOutcome::Compressed(manifest) = outcome else { panic!("{outcome:?}") };
     assert_eq!(reports, [Progress::Compressing, Progress::Sealing]);
     assert_eq!(manifest, Manifest::load(&world.index).unwrap());
     assert_eq!((manifest.digest, is_compact(&manifest)), (old.digest, true));
@@ -44,13 +44,13 @@ fn passages_of_an_index_are_compressed_in_place() {
     assert!(dense::DenseRows::open(&world.index, source, verification).is_ok());
     for compact in [true, false] {
         let again = build(&request(&world, compact), &mut |_| {}).unwrap();
-        assert_eq!(again, Outcome::UpToDate(manifest.clone()));
+        assert_eq!(again, BuildOutcome::UpToDate(manifest.clone()));
     }
 }
 
 #[test]
 fn a_copy_that_was_not_finished_changes_nothing() {
-    let world = DenseWorld::of(PASSAGES);
+    let world = DenseWorld::new(PASSAGES);
     let (old, before) = (Manifest::load(&world.index).unwrap(), answers(&world));
     // The remains of a build that was killed while it compressed.
     let partial = world.index.with_file_name(".index.partial");
@@ -66,7 +66,7 @@ fn a_copy_that_was_not_finished_changes_nothing() {
 
 #[test]
 fn damaged_passages_are_not_compressed() {
-    let world = DenseWorld::of(PASSAGES);
+    let world = DenseWorld::new(PASSAGES);
     let path = world.index.join(PASSAGES_FILE);
     let mut bytes = fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
@@ -79,7 +79,7 @@ fn damaged_passages_are_not_compressed() {
 
 #[test]
 fn vectors_that_are_being_written_keep_their_folder() {
-    let world = DenseWorld::of(PASSAGES);
+    let world = DenseWorld::new(PASSAGES);
     let held = dense::lock_all(&world.index).unwrap();
     let busy = build(&request(&world, true), &mut |_| {});
     assert!(matches!(busy, Err(IndexError::Atomic(_))), "{busy:?}");

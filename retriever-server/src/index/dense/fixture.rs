@@ -6,7 +6,7 @@ use shared::digest::Digest;
 use shared::splitmix;
 
 use super::build::{self, PassageEncoder};
-use super::{DENSE_FOLDER, Source};
+use super::{DENSE_FOLDER, VectorSource};
 use crate::index::fixture::IndexWorld;
 
 pub(super) const DIMENSION: usize = 16;
@@ -32,14 +32,15 @@ pub(super) fn vector(text: &str) -> Vec<f32> {
 pub(in crate::index) struct DenseWorld {
     world: IndexWorld,
     pub(in crate::index) index: PathBuf,
-    pub(in crate::index) source: Source,
+    pub(in crate::index) source: VectorSource,
 }
 
 impl DenseWorld {
-    pub(in crate::index) fn of(count: usize) -> Self {
-        let world = IndexWorld::of(count, |row| format!("passage {row}"), false);
+    pub(in crate::index) fn new(count: usize) -> Self {
+        let world = IndexWorld::new(count, |row| format!("passage {row}"), false);
         let index = world.index.clone();
-        let source = Source::new(&world.manifest, Digest::of_bytes(b"encoder"), DIMENSION);
+        let source =
+            VectorSource::from_parts(&world.manifest, Digest::of_bytes(b"encoder"), DIMENSION);
         let (model, passages) = (Path::new("m"), world.passages());
         build::build(&index, &source, model, &passages, &Hashing, &mut |_| {}).unwrap();
         Self { world, index, source }

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use shared::atomic_file::{self, AtomicError};
 use shared::digest::Digest;
-use tantivy::directory::{Directory, MmapDirectory, OwnedBytes};
+use tantivy::directory::OwnedBytes;
 
 pub use ann::GraphEntry;
 pub use formats::FormatEntry;
@@ -35,7 +35,8 @@ pub use formats::FormatEntry;
 use super::manifest::{FileEntry, Manifest, Verification};
 use super::{IndexError, io_error};
 use crate::encode::Encoder;
-use crate::encode::settings::Settings;
+use crate::encode::settings::EncoderSettings;
+use crate::processor::mapped;
 use crate::vector::{RowFormat, Rows};
 
 /// The name of the folder of the vectors inside an index.
@@ -48,7 +49,7 @@ const FORMAT: u32 = 1;
 /// The origin of vectors: an index and an encoder. A build resumes another, and queries search
 /// vectors, only if the origins are equal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Source {
+pub struct VectorSource {
     /// The version of the layout.
     pub format: u32,
     /// The digest of the index with the passages.
@@ -61,14 +62,14 @@ pub struct Source {
     pub dimension: u64,
 }
 
-impl Source {
+impl VectorSource {
     /// Returns the source of the vectors that `encoder` makes of the index's passages.
-    pub fn of(index: &Manifest, encoder: &Encoder) -> Result<Self, IndexError> {
+    pub fn new(index: &Manifest, encoder: &Encoder) -> Result<Self, IndexError> {
         let digest = encoder_digest(encoder.settings())?;
-        Ok(Self::new(index, digest, encoder.dimension()))
+        Ok(Self::from_parts(index, digest, encoder.dimension()))
     }
 
-    fn new(index: &Manifest, encoder: Digest, dimension: usize) -> Self {
+    fn from_parts(index: &Manifest, encoder: Digest, dimension: usize) -> Self {
         Self {
             format: FORMAT,
             index: index.digest,
@@ -81,8 +82,8 @@ impl Source {
 
 /// Returns the digest of everything that determines a passage's vector. Settings for queries do not
 /// count: they may change without new vectors.
-fn encoder_digest(settings: &Settings) -> Result<Digest, IndexError> {
-    let Settings { pooling, normalize, passage_prefix, max_passage_tokens, .. } = settings;
+fn encoder_digest(settings: &EncoderSettings) -> Result<Digest, IndexError> {
+    let EncoderSettings { pooling, normalize, passage_prefix, max_passage_tokens, .. } = settings;
     let digest = |path: &Path| Digest::of_file(path).map_err(io_error(path));
     let (model, tokenizer) = (digest(&settings.model)?, digest(&settings.tokenizer)?);
     let text = format!(
@@ -96,7 +97,7 @@ fn encoder_digest(settings: &Settings) -> Result<Digest, IndexError> {
 pub struct DenseManifest {
     /// The origin of the vectors.
     #[serde(flatten)]
-    pub source: Source,
+    pub source: VectorSource,
     /// The program that wrote them, and its version.
     pub writer: String,
     /// The path of the encoder's folder as the user gave it.
@@ -146,7 +147,7 @@ impl DenseManifest {
     }
 
     /// Loads the manifest and checks that its vectors come from `source`.
-    fn load_for(index: &Path, source: &Source) -> Result<Self, IndexError> {
+    fn load_for(index: &Path, source: &VectorSource) -> Result<Self, IndexError> {
         let manifest = Self::load(index)?.ok_or_else(|| IndexError::NoVectors(index.to_owned()))?;
         if manifest.source == *source {
             Ok(manifest)
@@ -170,7 +171,7 @@ impl DenseRows {
     /// Maps the vectors in the index folder `index`, which must come from `source`.
     pub fn open(
         index: &Path,
-        source: &Source,
+        source: &VectorSource,
         verification: Verification,
     ) -> Result<Self, IndexError> {
         let manifest = DenseManifest::load_for(index, source)?;
@@ -183,7 +184,7 @@ impl DenseRows {
     pub fn with_format(
         mut self,
         index: &Path,
-        source: &Source,
+        source: &VectorSource,
         format: RowFormat,
         verification: Verification,
     ) -> Result<Self, IndexError> {
@@ -238,14 +239,14 @@ struct MappedRows {
 impl MappedRows {
     fn open(
         index: &Path,
-        source: &Source,
+        source: &VectorSource,
         format: RowFormat,
         entry: &FileEntry,
         verification: Verification,
     ) -> Result<Self, IndexError> {
         let path = index.join(DENSE_FOLDER).join(rows_file(format));
         entry.check(&path, verification)?;
-        let bytes = map(&path)?;
+        let bytes = mapped::map(&path)?;
         let rows = Self { bytes, format, dimension: source.dimension as usize, path };
         let count = rows.rows()?.count() as u64;
         if count != source.passage_count {
@@ -266,15 +267,6 @@ impl MappedRows {
 /// Returns the name of the file of rows in a format.
 fn rows_file(format: RowFormat) -> String {
     format!("vectors.{}", format.name())
-}
-
-fn map(path: &Path) -> Result<OwnedBytes, IndexError> {
-    let failed = |error: String| io_error(path)(io::Error::other(error));
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let name = path.file_name().map_or(path, Path::new);
-    let map = MmapDirectory::open(folder).map_err(|error| failed(error.to_string()))?;
-    let file = map.open_read(name).map_err(|error| failed(error.to_string()))?;
-    file.read_bytes().map_err(io_error(path))
 }
 
 /// Locks the vectors of `index`. Nobody else can add files to them until the result is closed.

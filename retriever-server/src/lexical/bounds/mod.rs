@@ -16,11 +16,12 @@
 
 use std::path::Path;
 
-use tantivy::directory::{Directory, MmapDirectory, OwnedBytes};
+use tantivy::directory::OwnedBytes;
 use tantivy::postings::TermInfo;
 
 use super::LexicalError;
 use super::ranges::{LENGTH_CLASSES, LengthClasses, Peak, range_count};
+use crate::processor::mapped;
 
 /// The name of the file in the folder of the postings.
 pub(crate) const BOUNDS_FILE: &str = "bounds";
@@ -32,7 +33,7 @@ pub(super) const PEAK_BYTES: usize = 4;
 pub(super) const NO_RANGES: u32 = u32::MAX;
 
 /// The open file of bounds.
-pub(crate) struct Bounds {
+pub(crate) struct BoundsFile {
     terms: OwnedBytes,
     peaks: OwnedBytes,
     ranges: OwnedBytes,
@@ -49,16 +50,15 @@ pub(crate) struct TermBounds<'a> {
     pub(crate) ranges: &'a [u8],
 }
 
-impl Bounds {
+impl BoundsFile {
     /// Maps the file in `folder` into memory; returns `None` if it is missing, which is so for
     /// indexes of early versions.
     pub(crate) fn open(folder: &Path, documents: u32) -> Result<Option<Self>, LexicalError> {
-        if !folder.join(BOUNDS_FILE).try_exists()? {
+        let path = folder.join(BOUNDS_FILE);
+        if !path.try_exists()? {
             return Ok(None);
         }
-        let map = MmapDirectory::open(folder).map_err(tantivy::TantivyError::from)?;
-        let file = map.open_read(Path::new(BOUNDS_FILE)).map_err(tantivy::TantivyError::from)?;
-        Self::from_bytes(file.read_bytes()?, documents).map(Some).map_err(|reason| {
+        Self::from_bytes(mapped::map(&path)?, documents).map(Some).map_err(|reason| {
             LexicalError::Malformed(format!("{BOUNDS_FILE} is corrupt: {reason}"))
         })
     }

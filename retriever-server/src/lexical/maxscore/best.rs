@@ -14,16 +14,16 @@ pub struct ScoredRow {
 
 /// A passage's sum and row, ordered so that the better passage is the greater value: a higher sum is
 /// better, and of equal sums the one with the lower row.
-type Ranked = (u32, Reverse<u32>);
+type RankedSum = (u32, Reverse<u32>);
 
 /// The best passages so far, with the worst of them on top of the heap.
-pub(super) struct Best {
-    heap: BinaryHeap<Reverse<Ranked>>,
+pub(super) struct BestRows {
+    heap: BinaryHeap<Reverse<RankedSum>>,
     k: usize,
     threshold: u32,
 }
 
-impl Best {
+impl BestRows {
     pub(super) fn new(k: usize) -> Self {
         Self::from_threshold(k, 0)
     }

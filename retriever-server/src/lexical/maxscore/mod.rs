@@ -19,7 +19,7 @@ mod units;
 
 use super::bm25::LengthNorms;
 use super::ranges::{LengthClasses, Peak, RANGE_LENGTH};
-use best::Best;
+use best::BestRows;
 pub use best::ScoredRow;
 use sums::{Sums, WINDOW};
 use units::Units;
@@ -62,7 +62,7 @@ pub struct WeightedTerm<'a, B> {
     pub document_frequency: u32,
     /// Frequencies and lengths, one of which gives the term's highest contribution; empty if unknown.
     pub peaks: Vec<Peak>,
-    /// A code of [`crate::lexical::ranges`] for every range of documents; empty if unknown.
+    /// A code of [`super::ranges`] for every range of documents; empty if unknown.
     pub ranges: &'a [u8],
     /// Its posting list.
     pub blocks: B,
@@ -98,20 +98,20 @@ pub fn best<B: PostingBlocks>(
     let mut terms = cursors(terms, &units, documents.classes());
     terms.sort_by_key(|term| term.bound);
     let rarest = rarest(&terms, documents.length_ids().len());
-    let mut search = Search {
+    let mut search = WindowSearch {
         terms: Vec::new(),
         bounds: Vec::new(),
         essential: 0,
         units: &units,
         documents,
-        best: Best::new(k),
+        best: BestRows::new(k),
         sums: Sums::take(),
         hopeful: Vec::new(),
     };
     // The first pass finds a threshold by the rarest terms, so the second can skip most postings.
     search.run(rarest, stop)?;
     let threshold = search.best.threshold();
-    search.best = Best::from_threshold(k, threshold);
+    search.best = BestRows::from_threshold(k, threshold);
     search.run(terms, stop)?;
     search.sums.give_back();
     Ok(search.best.into_sorted(|sum| units.score(sum)))
@@ -122,23 +122,26 @@ fn cursors<'a, B>(
     terms: Vec<WeightedTerm<'a, B>>,
     units: &Units<'_>,
     classes: LengthClasses,
-) -> Vec<Cursor<'a, B>> {
+) -> Vec<TermCursor<'a, B>> {
     let cursor = |WeightedTerm { weight, document_frequency, peaks, ranges, blocks }| {
         let bound = units.bound(weight, &peaks);
         let range_bounds = match ranges {
             [] => Vec::new(),
             _ => units.range_bounds(weight, bound, &classes),
         };
-        Cursor { blocks, position: 0, weight, document_frequency, bound, ranges, range_bounds }
+        TermCursor { blocks, position: 0, weight, document_frequency, bound, ranges, range_bounds }
     };
     terms.into_iter().map(cursor).collect()
 }
 
 /// Copies the terms with the highest bounds, as long as they have few postings together. A passage
 /// gets at most its score from these terms alone, so their threshold also holds for all terms.
-fn rarest<'a, B: PostingBlocks>(terms: &[Cursor<'a, B>], documents: usize) -> Vec<Cursor<'a, B>> {
+fn rarest<'a, B: PostingBlocks>(
+    terms: &[TermCursor<'a, B>],
+    documents: usize,
+) -> Vec<TermCursor<'a, B>> {
     let mut budget = (documents / FIRST_PASS_SHARE) as u32;
-    let affordable = |term: &&Cursor<'a, B>| {
+    let affordable = |term: &&TermCursor<'a, B>| {
         let rest = budget.checked_sub(term.document_frequency);
         budget = rest.unwrap_or(budget);
         rest.is_some()
@@ -149,16 +152,16 @@ fn rarest<'a, B: PostingBlocks>(terms: &[Cursor<'a, B>], documents: usize) -> Ve
 }
 
 /// A running search.
-struct Search<'a, B, D> {
+struct WindowSearch<'a, B, D> {
     /// The terms, in ascending order of their bounds.
-    terms: Vec<Cursor<'a, B>>,
+    terms: Vec<TermCursor<'a, B>>,
     /// For each term, the most that it and all terms before it can add together.
     bounds: Vec<u32>,
     /// The index of the first essential term. The terms before it are optional.
     essential: usize,
     units: &'a Units<'a>,
     documents: &'a D,
-    best: Best,
+    best: BestRows,
     sums: Sums,
     /// The hopeful documents of the window, with their sums over the essential terms.
     hopeful: Vec<(u32, u32)>,
@@ -166,7 +169,7 @@ struct Search<'a, B, D> {
 
 /// A position in the posting list of a term.
 #[derive(Clone)]
-struct Cursor<'a, B> {
+struct TermCursor<'a, B> {
     blocks: B,
     position: usize,
     weight: f32,
@@ -177,9 +180,13 @@ struct Cursor<'a, B> {
     range_bounds: Vec<u32>,
 }
 
-impl<'a, B: PostingBlocks, D: Documents> Search<'a, B, D> {
+impl<'a, B: PostingBlocks, D: Documents> WindowSearch<'a, B, D> {
     /// Scores all documents that may be among the best. `terms` are in ascending order of their bounds.
-    fn run(&mut self, terms: Vec<Cursor<'a, B>>, stop: &dyn Fn() -> bool) -> Result<(), Stopped> {
+    fn run(
+        &mut self,
+        terms: Vec<TermCursor<'a, B>>,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(), Stopped> {
         let mut sum = 0;
         let bounds = terms.iter().map(|term| {
             sum += term.bound;
@@ -215,7 +222,7 @@ impl<'a, B: PostingBlocks, D: Documents> Search<'a, B, D> {
 
     /// Returns the first document that is not scored yet and contains an essential term.
     fn next_document(&self) -> Option<u32> {
-        let documents = self.terms[self.essential..].iter().map(Cursor::document);
+        let documents = self.terms[self.essential..].iter().map(TermCursor::document);
         documents.min().filter(|&document| document != END)
     }
 
@@ -289,11 +296,11 @@ impl<'a, B: PostingBlocks, D: Documents> Search<'a, B, D> {
 
 /// Returns the most that the terms together can add to a document.
 #[inline]
-fn bound_at<B: PostingBlocks>(terms: &[Cursor<'_, B>], document: u32) -> u32 {
+fn bound_at<B: PostingBlocks>(terms: &[TermCursor<'_, B>], document: u32) -> u32 {
     terms.iter().fold(0, |sum: u32, term| sum.wrapping_add(term.bound_at(document)))
 }
 
-impl<B: PostingBlocks> Cursor<'_, B> {
+impl<B: PostingBlocks> TermCursor<'_, B> {
     /// Returns the current document, or [`END`].
     fn document(&self) -> u32 {
         self.blocks.documents().get(self.position).copied().unwrap_or(END)

@@ -72,7 +72,7 @@ impl Documents for Collection {
     }
 
     fn classes(&self) -> LengthClasses {
-        LengthClasses::of(&self.length_ids)
+        LengthClasses::new(&self.length_ids)
     }
 }
 

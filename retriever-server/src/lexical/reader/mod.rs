@@ -13,7 +13,7 @@ use tantivy::{Index, Term};
 
 use super::analyzer;
 use super::bm25::{Bm25Parameters, CollectionStatistics, LengthNorms};
-use super::bounds::{Bounds, TermBounds};
+use super::bounds::{BoundsFile, TermBounds};
 use super::maxscore::{self, Documents, PostingBlocks, ScoredRow, WeightedTerm};
 use super::ranges::LengthClasses;
 use super::{CONTENTS_FIELD, LexicalError, ROW_FIELD};
@@ -23,7 +23,7 @@ pub struct LexicalReader {
     contents: Field,
     postings: Arc<InvertedIndexReader>,
     documents: SegmentDocuments,
-    bounds: Option<Bounds>,
+    bounds: Option<BoundsFile>,
     passage_count: u32,
     statistics: CollectionStatistics,
     norms: LengthNorms,
@@ -70,8 +70,8 @@ impl LexicalReader {
             passage_count: length_ids.iter().filter(|&&id| id > 0).count() as u64,
             token_count: postings.total_num_tokens(),
         };
-        let bounds = Bounds::open(folder, passage_count)?;
-        let classes = bounds.as_ref().map(Bounds::classes).unwrap_or_default();
+        let bounds = BoundsFile::open(folder, passage_count)?;
+        let classes = bounds.as_ref().map(BoundsFile::classes).unwrap_or_default();
         Ok(Self {
             contents,
             postings,
@@ -83,12 +83,12 @@ impl LexicalReader {
         })
     }
 
-    /// The postings of all terms.
+    /// Returns the postings of all terms.
     pub(super) fn postings(&self) -> &InvertedIndexReader {
         &self.postings
     }
 
-    /// The length of each document, as one byte.
+    /// Returns the length of each document, encoded in one byte.
     pub(super) fn length_ids(&self) -> &[u8] {
         &self.documents.length_ids
     }

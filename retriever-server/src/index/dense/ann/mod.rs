@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{DENSE_FOLDER, DenseManifest, DenseRows, Source, ignore_missing, lock};
+use super::{DENSE_FOLDER, DenseManifest, DenseRows, VectorSource, ignore_missing, lock};
 use crate::index::manifest::{FileEntry, Verification};
 use crate::index::progress::Progress;
 use crate::index::{IndexError, io_error};
@@ -136,7 +136,7 @@ pub struct MeasuredRecall {
 /// `format`.
 pub fn exists(
     index: &Path,
-    source: &Source,
+    source: &VectorSource,
     kind: GraphKind,
     format: RowFormat,
 ) -> Result<bool, IndexError> {
@@ -152,7 +152,7 @@ fn find(manifest: &DenseManifest, kind: GraphKind, searched: RowFormat) -> Optio
 /// Returns the entry and the path of a graph after it has compared the file with the entry.
 fn checked(
     index: &Path,
-    source: &Source,
+    source: &VectorSource,
     kind: GraphKind,
     format: RowFormat,
     verification: Verification,
@@ -176,7 +176,7 @@ fn checked(
 }
 
 /// Adds a graph to the manifest, where it replaces a graph of the same kind and format.
-fn record(index: &Path, source: &Source, entry: &GraphEntry) -> Result<(), IndexError> {
+fn record(index: &Path, source: &VectorSource, entry: &GraphEntry) -> Result<(), IndexError> {
     let mut manifest = DenseManifest::load_for(index, source)?;
     manifest.graphs.retain(|other| (other.kind, other.format) != (entry.kind, entry.format));
     manifest.graphs.push(entry.clone());
@@ -186,7 +186,7 @@ fn record(index: &Path, source: &Source, entry: &GraphEntry) -> Result<(), Index
 /// Opens this program's graph over the vectors of `source`.
 pub fn open(
     index: &Path,
-    source: &Source,
+    source: &VectorSource,
     verification: Verification,
 ) -> Result<(GraphEntry, GraphFile), IndexError> {
     let (entry, path) = checked(index, source, GraphKind::Hnsw, RowFormat::F32, verification)?;
@@ -204,7 +204,7 @@ pub fn open(
 /// Builds the graph of this kind, or resumes a killed build. A graph of usearch gets rows in `format`.
 pub fn build_kind(
     index: &Path,
-    source: &Source,
+    source: &VectorSource,
     kind: GraphKind,
     format: RowFormat,
     effort: BuildEffort,
@@ -219,7 +219,7 @@ pub fn build_kind(
 /// Builds this program's graph over the vectors of `source`, or resumes a killed build.
 pub fn build(
     index: &Path,
-    source: &Source,
+    source: &VectorSource,
     effort: BuildEffort,
     report: &mut dyn FnMut(Progress),
 ) -> Result<GraphEntry, IndexError> {
@@ -232,8 +232,8 @@ pub fn build(
     let done_before = u64::from(builder.inserted());
     let (mut saved, mut cost) = (Instant::now(), Duration::ZERO);
     loop {
-        let (rows, of) = (u64::from(builder.inserted()), u64::from(builder.rows()));
-        report(Progress::Rows { what: "linked", rows, of, done_before });
+        let (rows, total) = (u64::from(builder.inserted()), u64::from(builder.rows()));
+        report(Progress::Rows { action: "linked", rows, total, done_before });
         if !builder.insert_batch() {
             break;
         }

@@ -25,13 +25,13 @@ fn open_graph(world: &DenseWorld) -> Result<(GraphEntry, GraphFile), IndexError>
 
 #[test]
 fn a_graph_is_built_measured_and_searched() {
-    let world = DenseWorld::of(900);
+    let world = DenseWorld::new(900);
     assert!(!exists(&world.index, &world.source, KIND, RowFormat::I8).unwrap());
     let message = open_graph(&world).unwrap_err().to_string();
     assert!(message.contains("no hnsw graph") && message.contains("--backend ann"), "{message}");
     let (entry, reports) = build_all(&world, 2);
     assert!(exists(&world.index, &world.source, KIND, RowFormat::I8).unwrap());
-    let last = Progress::Rows { what: "linked", rows: 900, of: 900, done_before: 0 };
+    let last = Progress::Rows { action: "linked", rows: 900, total: 900, done_before: 0 };
     assert!(reports.ends_with(&[last, Progress::Sealing]), "{reports:?}");
     assert_eq!(world.names(), ["manifest.json", "vectors.f32", "vectors.hnsw"]);
 
@@ -48,11 +48,11 @@ fn a_graph_is_built_measured_and_searched() {
 
 #[test]
 fn a_killed_build_resumes_and_ends_with_the_same_graph() {
-    let whole = DenseWorld::of(700);
+    let whole = DenseWorld::new(700);
     build_all(&whole, 1);
     let expected = fs::read(whole.file(GRAPH_FILE)).unwrap();
     for killed_at in [1, 90, 300, 699] {
-        let world = DenseWorld::of(700);
+        let world = DenseWorld::new(700);
         let mut report = |progress| {
             if let Progress::Rows { rows, .. } = progress {
                 assert!(rows < killed_at, "killed by the test");
@@ -76,14 +76,14 @@ fn a_killed_build_resumes_and_ends_with_the_same_graph() {
 
 #[test]
 fn no_build_resumes_from_a_damaged_or_foreign_graph() {
-    let whole = DenseWorld::of(300);
+    let whole = DenseWorld::new(300);
     build_all(&whole, 1);
     let expected = fs::read(whole.file(GRAPH_FILE)).unwrap();
     let mut foreign = expected.clone();
     // Another seed draws other levels.
     foreign[16] ^= 1;
     for left in [&expected[..expected.len() - 3], &foreign[..], b"RSnw", b""] {
-        let world = DenseWorld::of(300);
+        let world = DenseWorld::new(300);
         fs::write(world.file(PARTIAL_FILE), left).unwrap();
         let (_, reports) = build_all(&world, 1);
         assert!(matches!(reports[0], Progress::Rows { done_before: 0, .. }), "{:?}", reports[0]);
@@ -93,7 +93,7 @@ fn no_build_resumes_from_a_damaged_or_foreign_graph() {
 
 #[test]
 fn damaged_graphs_are_refused_by_name() {
-    let world = DenseWorld::of(120);
+    let world = DenseWorld::new(120);
     build_all(&world, 1);
     let path = world.file(GRAPH_FILE);
     let whole = fs::read(&path).unwrap();
@@ -106,7 +106,7 @@ fn damaged_graphs_are_refused_by_name() {
     }
     fs::remove_file(&path).unwrap();
     assert!(open_graph(&world).unwrap_err().to_string().contains(GRAPH_FILE));
-    let other = Source { dimension: 5, ..world.source.clone() };
+    let other = VectorSource { dimension: 5, ..world.source.clone() };
     assert!(matches!(
         open(&world.index, &other, Verification::Sizes),
         Err(IndexError::OtherVectors { .. })
@@ -117,7 +117,7 @@ fn damaged_graphs_are_refused_by_name() {
 /// compared with the index, the encoder or a file. The rest only informs people.
 #[test]
 fn no_byte_of_the_manifest_leads_to_other_vectors() {
-    let world = DenseWorld::of(20);
+    let world = DenseWorld::new(20);
     build_all(&world, 1);
     let format = RowFormat::I8;
     formats::build(&world.index, &world.source, format, &mut |_| {}).unwrap();
@@ -158,7 +158,7 @@ fn no_byte_of_the_manifest_leads_to_other_vectors() {
 
 #[test]
 fn two_concurrent_builds_are_refused() {
-    let world = DenseWorld::of(20);
+    let world = DenseWorld::new(20);
     let _held = lock(&world.index).unwrap();
     let effort = BuildEffort { threads: 1, saving: OFTEN };
     let busy = build(&world.index, &world.source, effort, &mut |_| {});

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use shared::atomic_file;
 
 use super::{
-    DENSE_FOLDER, DenseManifest, MANIFEST_FILE, Source, VECTORS_FILE, ignore_missing, lock_folder,
+    DENSE_FOLDER, DenseManifest, MANIFEST_FILE, VECTORS_FILE, VectorSource, ignore_missing,
+    lock_folder,
 };
 use crate::corpus::store::PassageStore;
 use crate::index::manifest::FileEntry;
@@ -29,7 +30,7 @@ pub trait PassageEncoder {
 }
 
 /// Returns `true` if the index has the vectors of `source`.
-pub fn exist(index: &Path, source: &Source) -> Result<bool, IndexError> {
+pub fn exist(index: &Path, source: &VectorSource) -> Result<bool, IndexError> {
     Ok(DenseManifest::load(index)?.is_some_and(|manifest| manifest.source == *source))
 }
 
@@ -48,7 +49,7 @@ pub fn remove_leftovers(index: &Path) -> Result<(), IndexError> {
 /// are complete. `model` is the folder of the encoder, which the manifest records.
 pub fn build(
     index: &Path,
-    source: &Source,
+    source: &VectorSource,
     model: &Path,
     passages: &PassageStore,
     encoder: &dyn PassageEncoder,
@@ -57,7 +58,7 @@ pub fn build(
     let mut partial = Partial::open(index, source)?;
     let total = source.passage_count;
     let mut row = partial.rows_done;
-    report(Progress::Encoding { passages: row, of: total, done_before: partial.rows_done });
+    report(Progress::Encoding { passages: row, total, done_before: partial.rows_done });
     while row < total {
         let end = total.min(row + BATCH_PASSAGES as u64);
         let contents = (row..end)
@@ -68,7 +69,7 @@ pub fn build(
         check(&numbers, texts.len() * source.dimension as usize, row)?;
         partial.append(&numbers)?;
         row = end;
-        report(Progress::Encoding { passages: row, of: total, done_before: partial.rows_done });
+        report(Progress::Encoding { passages: row, total, done_before: partial.rows_done });
     }
     report(Progress::Sealing);
     partial.commit(index, source, model)
@@ -101,7 +102,7 @@ struct Partial {
 
 impl Partial {
     /// Opens the incomplete vectors of an earlier build from the same source, or starts with none.
-    fn open(index: &Path, source: &Source) -> Result<Self, IndexError> {
+    fn open(index: &Path, source: &VectorSource) -> Result<Self, IndexError> {
         let folder = index.join(PARTIAL_FOLDER);
         fs::create_dir_all(&folder).map_err(io_error(&folder))?;
         let lock = lock_folder(&folder, index)?;
@@ -144,7 +145,7 @@ impl Partial {
     fn commit(
         self,
         index: &Path,
-        source: &Source,
+        source: &VectorSource,
         model: &Path,
     ) -> Result<DenseManifest, IndexError> {
         let path = self.folder.join(VECTORS_FILE);
@@ -180,7 +181,7 @@ fn clear(folder: &Path) -> Result<(), IndexError> {
 
 /// Reads the source of the incomplete vectors in `folder`. Returns `None` if the note of it is missing
 /// or unreadable: a build cannot resume from such a folder.
-fn read_source(folder: &Path) -> Result<Option<Source>, IndexError> {
+fn read_source(folder: &Path) -> Result<Option<VectorSource>, IndexError> {
     let path = folder.join(SOURCE_FILE);
     let mut text = String::new();
     match File::open(&path).and_then(|mut file| file.read_to_string(&mut text)) {

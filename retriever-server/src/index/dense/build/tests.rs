@@ -44,13 +44,17 @@ struct World {
 }
 
 impl World {
-    fn of(count: usize) -> Self {
-        let base = IndexWorld::of(count, |row| format!("passage {row}"), false);
+    fn new(count: usize) -> Self {
+        let base = IndexWorld::new(count, |row| format!("passage {row}"), false);
         Self { index: base.index.clone(), passages: base.passages(), base }
     }
 
-    fn source(&self, encoder: &str) -> Source {
-        Source::new(&self.base.manifest, Digest::of_bytes(encoder.as_bytes()), DIMENSION)
+    fn source(&self, encoder: &str) -> VectorSource {
+        VectorSource::from_parts(
+            &self.base.manifest,
+            Digest::of_bytes(encoder.as_bytes()),
+            DIMENSION,
+        )
     }
 
     fn build(&self, name: &str, encoder: &Counting) -> Result<Vec<Progress>, IndexError> {
@@ -72,11 +76,11 @@ impl World {
 
 #[test]
 fn vectors_are_built_in_row_order_and_searched() {
-    let world = World::of(600);
+    let world = World::new(600);
     assert!(!exist(&world.index, &world.source("e")).unwrap());
     assert!(matches!(world.open("e"), Err(IndexError::NoVectors(_))));
     let reports = world.build("e", &Counting::new(600)).unwrap();
-    let last = Progress::Encoding { passages: 600, of: 600, done_before: 0 };
+    let last = Progress::Encoding { passages: 600, total: 600, done_before: 0 };
     assert_eq!(reports[reports.len() - 2..], [last, Progress::Sealing]);
     assert!(exist(&world.index, &world.source("e")).unwrap());
     let rows = world.open("e").unwrap();
@@ -88,7 +92,7 @@ fn vectors_are_built_in_row_order_and_searched() {
 
 #[test]
 fn an_interrupted_build_resumes_and_encodes_nothing_twice() {
-    let world = World::of(700);
+    let world = World::new(700);
     let first = Counting::new(BATCH_PASSAGES * 2 + 10);
     assert!(
         matches!(world.build("e", &first), Err(IndexError::Encode(reason)) if reason == "no more")
@@ -103,11 +107,11 @@ fn an_interrupted_build_resumes_and_encodes_nothing_twice() {
     let second = Counting::new(700);
     let reports = world.build("e", &second).unwrap();
     let done_before = (BATCH_PASSAGES * 2) as u64;
-    assert_eq!(reports[0], Progress::Encoding { passages: done_before, of: 700, done_before });
+    assert_eq!(reports[0], Progress::Encoding { passages: done_before, total: 700, done_before });
     assert_eq!(second.made.get(), 700 - BATCH_PASSAGES * 2);
     assert_eq!(second.asked.borrow()[0], format!("passage {done_before}"));
 
-    let whole = World::of(700);
+    let whole = World::new(700);
     whole.build("e", &Counting::new(700)).unwrap();
     assert!(fs::read(world.vectors()).unwrap() == fs::read(whole.vectors()).unwrap());
     let left = fs::read_dir(world.index.join(DENSE_FOLDER)).unwrap().count();
@@ -116,7 +120,7 @@ fn an_interrupted_build_resumes_and_encodes_nothing_twice() {
 
 #[test]
 fn a_build_killed_before_its_last_renaming_costs_nothing() {
-    let world = World::of(300);
+    let world = World::new(300);
     world.build("e", &Counting::new(300)).unwrap();
     // The state between the two renamings: everything is written, but under the partial name.
     let (dense, partial) = (world.index.join(DENSE_FOLDER), world.index.join(PARTIAL_FOLDER));
@@ -129,7 +133,7 @@ fn a_build_killed_before_its_last_renaming_costs_nothing() {
 
 #[test]
 fn another_encoder_starts_again_and_replaces_the_vectors_at_the_end() {
-    let world = World::of(300);
+    let world = World::new(300);
     world.build("old", &Counting::new(300)).unwrap();
     assert!(world.build("new", &Counting::new(256)).is_err());
     assert!(world.open("old").is_ok(), "the old vectors stay until the new ones are whole");
@@ -143,7 +147,7 @@ fn another_encoder_starts_again_and_replaces_the_vectors_at_the_end() {
 /// On a file system that cannot exchange names, the old vectors are set aside for a moment.
 #[test]
 fn old_vectors_that_a_killed_build_has_set_aside_are_put_back() {
-    let world = World::of(20);
+    let world = World::new(20);
     world.build("old", &Counting::new(20)).unwrap();
     let dense = world.index.join(DENSE_FOLDER);
     fs::rename(&dense, world.index.join(".dense.retired")).unwrap();
@@ -155,7 +159,7 @@ fn old_vectors_that_a_killed_build_has_set_aside_are_put_back() {
 /// now holds the old vectors with half a graph over them.
 #[test]
 fn no_build_resumes_from_a_replaced_folder() {
-    let world = World::of(20);
+    let world = World::new(20);
     world.build("old", &Counting::new(20)).unwrap();
     let partial = world.index.join(PARTIAL_FOLDER);
     fs::rename(world.index.join(DENSE_FOLDER), &partial).unwrap();
@@ -169,7 +173,7 @@ fn no_build_resumes_from_a_replaced_folder() {
 
 #[test]
 fn vectors_that_were_replaced_are_removed_and_unfinished_ones_are_not() {
-    let world = World::of(300);
+    let world = World::new(300);
     world.build("old", &Counting::new(300)).unwrap();
     assert!(world.build("new", &Counting::new(256)).is_err());
     let (dense, partial) = (world.index.join(DENSE_FOLDER), world.index.join(PARTIAL_FOLDER));
@@ -184,7 +188,7 @@ fn vectors_that_were_replaced_are_removed_and_unfinished_ones_are_not() {
 
 #[test]
 fn damaged_vectors_are_refused_by_name() {
-    let world = World::of(10);
+    let world = World::new(10);
     world.build("e", &Counting::new(10)).unwrap();
     let path = world.vectors();
     let whole = fs::read(&path).unwrap();
@@ -209,7 +213,7 @@ fn an_encoder_that_fails_leaves_no_vectors() {
             Ok(self.0.clone())
         }
     }
-    let world = World::of(1);
+    let world = World::new(1);
     for (numbers, expected) in [(vec![1.0], "not 3"), (vec![1.0, f32::NAN, 1.0], "NaN")] {
         let source = world.source("e");
         let built = build(

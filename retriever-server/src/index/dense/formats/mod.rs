@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{DENSE_FOLDER, DenseManifest, DenseRows, Source, lock, rows_file};
+use super::{DENSE_FOLDER, DenseManifest, DenseRows, VectorSource, lock, rows_file};
 use crate::index::manifest::{FileEntry, Verification};
 use crate::index::progress::Progress;
 use crate::index::{IndexError, io_error};
@@ -26,7 +26,7 @@ pub struct FormatEntry {
 }
 
 /// Returns `true` if the index has the vectors of `source` in `format`.
-pub fn exist(index: &Path, source: &Source, format: RowFormat) -> Result<bool, IndexError> {
+pub fn exist(index: &Path, source: &VectorSource, format: RowFormat) -> Result<bool, IndexError> {
     let manifest = DenseManifest::load_for(index, source)?;
     let has_format = || manifest.formats.iter().any(|entry| entry.format == format);
     Ok(format == RowFormat::F32 || has_format())
@@ -36,7 +36,7 @@ pub fn exist(index: &Path, source: &Source, format: RowFormat) -> Result<bool, I
 /// conversion leaves does not count.
 pub fn build(
     index: &Path,
-    source: &Source,
+    source: &VectorSource,
     format: RowFormat,
     report: &mut dyn FnMut(Progress),
 ) -> Result<(), IndexError> {
@@ -49,8 +49,8 @@ pub fn build(
     let mut numbers = vec![0.0; rows.dimension()];
     let mut bytes = Vec::with_capacity(format.row_bytes(rows.dimension()));
     let mut report_at = |row: usize| {
-        let (rows, of) = (row as u64, source.passage_count);
-        report(Progress::Rows { what: "converted", rows, of, done_before: 0 });
+        let (rows, total) = (row as u64, source.passage_count);
+        report(Progress::Rows { action: "converted", rows, total, done_before: 0 });
     };
     for row in 0..exact.count() {
         if row % ROWS_PER_REPORT == 0 {

@@ -13,7 +13,7 @@ fn open(world: &DenseWorld, format: RowFormat) -> Result<DenseRows, IndexError> 
 
 #[test]
 fn every_format_is_made_of_the_exact_vectors() {
-    let world = DenseWorld::of(300);
+    let world = DenseWorld::new(300);
     for format in FORMATS {
         assert!(!exist(&world.index, &world.source, format).unwrap());
         let message = open(&world, format).unwrap_err().to_string();
@@ -38,7 +38,7 @@ fn every_format_is_made_of_the_exact_vectors() {
 
 #[test]
 fn damaged_files_are_refused_by_name_and_a_killed_conversion_does_not_count() {
-    let world = DenseWorld::of(40);
+    let world = DenseWorld::new(40);
     fs::write(world.file(".vectors.f16.partial"), b"half").unwrap();
     fs::write(world.file("vectors.f16"), b"renamed, but not in the manifest").unwrap();
     assert!(!exist(&world.index, &world.source, RowFormat::F16).unwrap());

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use shared::digest::{Digest, DigestReader};
 
 use super::{
-    BuildEffort, DENSE_FOLDER, DenseRows, GraphEntry, GraphKind, SAMPLE_TOP_K, SETTINGS, Source,
+    BuildEffort, DENSE_FOLDER, DenseRows, GraphEntry, GraphKind, SAMPLE_TOP_K, SETTINGS,
+    VectorSource,
 };
 use super::{checked, ignore_missing, lock, measure, record, replace_file};
 use crate::index::manifest::Verification;
@@ -53,7 +54,7 @@ pub struct SearchSize {
 /// `verification` is the only check of its content.
 pub fn open(
     index: &Path,
-    source: &Source,
+    source: &VectorSource,
     format: RowFormat,
     size: SearchSize,
     verification: Verification,
@@ -68,7 +69,7 @@ pub fn open(
 /// Builds the graph over the vectors of `source` with rows in `format`, or resumes a killed build.
 pub fn build(
     index: &Path,
-    source: &Source,
+    source: &VectorSource,
     format: RowFormat,
     effort: BuildEffort,
     report: &mut dyn FnMut(Progress),
@@ -87,8 +88,8 @@ pub fn build(
     let done_before = builder.inserted() as u64;
     let (mut saved, mut cost) = (Instant::now(), Duration::ZERO);
     loop {
-        let (rows, of) = (builder.inserted() as u64, rows.count() as u64);
-        report(Progress::Rows { what: "linked", rows, of, done_before });
+        let (rows, total) = (builder.inserted() as u64, rows.count() as u64);
+        report(Progress::Rows { action: "linked", rows, total, done_before });
         if !builder.insert_batch().map_err(failed(&partial))? {
             break;
         }

@@ -41,7 +41,7 @@ fn check_rows(graph: &UsearchFile, rows: usize) {
 
 #[test]
 fn a_graph_is_built_measured_and_searched_in_every_format() {
-    let world = DenseWorld::of(900);
+    let world = DenseWorld::new(900);
     for format in FORMATS {
         let built = || exists(&world.index, &world.source, GraphKind::Usearch, format).unwrap();
         assert!(!built());
@@ -50,7 +50,7 @@ fn a_graph_is_built_measured_and_searched_in_every_format() {
         assert!(message.contains("no usearch graph") && message.contains(&expected), "{message}");
         let (entry, reports) = build_all(&world, format);
         assert!(built());
-        let last = Progress::Rows { what: "linked", rows: 900, of: 900, done_before: 0 };
+        let last = Progress::Rows { action: "linked", rows: 900, total: 900, done_before: 0 };
         assert!(reports.ends_with(&[last, Progress::Sealing]), "{reports:?}");
         let (opened, graph) = open_graph(&world, format).unwrap();
         assert_eq!(opened, entry);
@@ -73,7 +73,7 @@ fn a_graph_is_built_measured_and_searched_in_every_format() {
 #[test]
 fn a_killed_build_resumes_and_links_all_rows() {
     for (format, killed_at) in [(RowFormat::F32, 1), (RowFormat::F16, 256), (RowFormat::I8, 512)] {
-        let world = DenseWorld::of(700);
+        let world = DenseWorld::new(700);
         let mut report = |progress| {
             if let Progress::Rows { rows, .. } = progress {
                 assert!(rows < killed_at, "killed by the test");
@@ -97,7 +97,7 @@ fn a_killed_build_resumes_and_links_all_rows() {
 
 #[test]
 fn no_build_resumes_from_a_damaged_or_foreign_graph() {
-    let whole = DenseWorld::of(300);
+    let whole = DenseWorld::new(300);
     build_all(&whole, RowFormat::F32);
     let file = fs::read(whole.file(&graph_file(RowFormat::F32))).unwrap();
     let sealed = [&file[..], Digest::of_bytes(&file).to_string().as_bytes()].concat();
@@ -108,13 +108,13 @@ fn no_build_resumes_from_a_damaged_or_foreign_graph() {
     let cases = damaged.map(|left| (left, RowFormat::F32, 300)).into_iter();
     let cases = cases.chain([(&sealed[..], RowFormat::F32, 200), (&sealed, RowFormat::F16, 300)]);
     for (left, format, count) in cases {
-        let world = DenseWorld::of(count);
+        let world = DenseWorld::new(count);
         fs::write(world.file(&partial_file(format)), left).unwrap();
         let (_, reports) = build_all(&world, format);
         assert!(matches!(reports[0], Progress::Rows { done_before: 0, .. }), "{:?}", reports[0]);
         check_rows(&open_graph(&world, format).unwrap().1, count);
     }
-    let world = DenseWorld::of(300);
+    let world = DenseWorld::new(300);
     fs::write(world.file(&partial_file(RowFormat::F32)), &sealed).unwrap();
     let (_, reports) = build_all(&world, RowFormat::F32);
     assert!(matches!(reports[0], Progress::Rows { done_before: 300, .. }), "{:?}", reports[0]);
@@ -122,7 +122,7 @@ fn no_build_resumes_from_a_damaged_or_foreign_graph() {
 
 #[test]
 fn damaged_graphs_are_refused_by_name() {
-    let world = DenseWorld::of(120);
+    let world = DenseWorld::new(120);
     let format = RowFormat::F16;
     build_all(&world, format);
     let name = graph_file(format);
