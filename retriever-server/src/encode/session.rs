@@ -118,12 +118,11 @@ impl Model {
             row[..length].fill(1);
         }
         let zeros;
-        let types = match &rows.types {
-            Some(types) => types,
-            None => {
-                zeros = vec![0i64; rows.ids.len()];
-                &zeros
-            }
+        let types = if let Some(types) = &rows.types {
+            types
+        } else {
+            zeros = vec![0i64; rows.ids.len()];
+            &zeros
         };
         let mut inputs: Vec<(&str, SessionInputValue<'_>)> = Vec::new();
         for &(name, input) in &self.inputs {

@@ -7,7 +7,7 @@ pub(super) const WINDOW: usize = 16384;
 
 /// A sum for each document of a window, by its offset in the window. All are 0 between two windows.
 pub(super) struct Sums {
-    sums: Box<[u32; WINDOW]>,
+    by_offset: Box<[u32; WINDOW]>,
     /// The offsets whose sum is not 0, in order of their first addition. There is space for one
     /// more, because every addition writes its offset behind the last one.
     touched: Box<[u16; WINDOW + 1]>,
@@ -25,7 +25,7 @@ impl Sums {
     #[expect(clippy::large_stack_arrays, reason = "96 KiB on their way to the heap, once a thread")]
     pub(super) fn take() -> Self {
         SPARE.take().unwrap_or_else(|| Self {
-            sums: Box::new([0; WINDOW]),
+            by_offset: Box::new([0; WINDOW]),
             touched: Box::new([0; WINDOW + 1]),
             touched_count: 0,
         })
@@ -43,7 +43,7 @@ impl Sums {
     pub(super) fn add(&mut self, offset: u32, part: u32) {
         // No offset reaches `WINDOW`; the remainder tells the compiler so, and costs no division.
         let offset = offset as usize % WINDOW;
-        let sum = &mut self.sums[offset];
+        let sum = &mut self.by_offset[offset];
         // The offset is always written but counted only if new: that needs no branch to predict.
         self.touched[self.touched_count] = offset as u16;
         self.touched_count += usize::from(*sum == 0);
@@ -55,7 +55,7 @@ impl Sums {
     #[inline]
     pub(super) fn drain(&mut self, mut take: impl FnMut(u32, u32)) {
         for &offset in &self.touched[..self.touched_count] {
-            let sum = std::mem::take(&mut self.sums[usize::from(offset) % WINDOW]);
+            let sum = std::mem::take(&mut self.by_offset[usize::from(offset) % WINDOW]);
             take(u32::from(offset), sum);
         }
         self.touched_count = 0;
