@@ -13,7 +13,7 @@ use crate::backend::dense::{DenseBackend, Vectors};
 use crate::config::{ConfigError, EncoderConfig, RuntimeConfig, ServeConfig, variables as var};
 use crate::encode::{EncodeError, Encoder, EncoderOptions, Goal, Products, Role};
 use crate::gpu::GpuOptions;
-use crate::index::dense::ann::usearch::SearchSize;
+use crate::index::dense::ann::usearch::SearchLimits;
 use crate::index::dense::ann::{self, BuildEffort, GraphKind};
 use crate::index::dense::build::PassageEncoder;
 use crate::index::dense::{self, DenseRows, VectorSource, formats};
@@ -84,9 +84,9 @@ impl<'a> Opening<'a> {
             }
             // The graph holds its own rows in the searched format.
             GraphKind::Usearch => {
-                let size = SearchSize { ef, threads: *threads };
+                let limits = SearchLimits { ef, threads: *threads };
                 let (entry, graph) =
-                    ann::usearch::open(index, &source, format, size, *verification)?;
+                    ann::usearch::open(index, &source, format, limits, *verification)?;
                 (entry, Vectors::Usearch { rows, graph })
             }
         };

@@ -41,9 +41,9 @@ fn partial_file(format: RowFormat) -> String {
     format!(".vectors.{}.usearch.partial", format.name())
 }
 
-/// The size of a graph's searches.
+/// The limits of a graph's searches.
 #[derive(Clone, Copy, Debug)]
-pub struct SearchSize {
+pub struct SearchLimits {
     /// The size of the candidate list of each search.
     pub ef: usize,
     /// The most searches that run concurrently.
@@ -56,13 +56,14 @@ pub fn open(
     index: &Path,
     source: &VectorSource,
     format: RowFormat,
-    size: SearchSize,
+    limits: SearchLimits,
     verification: Verification,
 ) -> Result<(GraphEntry, UsearchFile), IndexError> {
     let (entry, path) = checked(index, source, GraphKind::Usearch, format, verification)?;
     let (rows, dimension) = (source.passage_count as usize, source.dimension as usize);
     let shape = GraphShape { rows, dimension, format, settings: SETTINGS };
-    let file = UsearchFile::open(&path, shape, size.ef, size.threads).map_err(corrupt(&path))?;
+    let file =
+        UsearchFile::open(&path, shape, limits.ef, limits.threads).map_err(corrupt(&path))?;
     Ok((entry, file))
 }
 

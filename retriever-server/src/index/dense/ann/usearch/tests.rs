@@ -23,8 +23,8 @@ fn open_graph(
     world: &DenseWorld,
     format: RowFormat,
 ) -> Result<(GraphEntry, UsearchFile), IndexError> {
-    let size = SearchSize { ef: 900, threads: 2 };
-    open(&world.index, &world.source, format, size, Verification::Digests)
+    let limits = SearchLimits { ef: 900, threads: 2 };
+    open(&world.index, &world.source, format, limits, Verification::Digests)
 }
 
 fn best(graph: &UsearchFile, text: &str) -> u32 {
