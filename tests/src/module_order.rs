@@ -54,8 +54,6 @@ const TRAINER: [&str; 24] = [
     "algo",
     // The model, and the engines that sample from it.
     "policy",
-    "config",
-    "hub",
     "engine",
     // From questions to trajectories.
     "rollout",
@@ -70,6 +68,9 @@ const TRAINER: [&str; 24] = [
     "track",
     "eval",
     "report",
+    // The configuration, which parses into the types of the rooms before it.
+    "config",
+    "hub",
     "lint",
     // The commands.
     "run",
