@@ -250,8 +250,7 @@ impl Loader {
     }
 
     fn unknown_section(&mut self, name: &str, origin: Origin) {
-        let sections = self.config.sections();
-        let names = sections.iter().map(|section| section.name());
+        let names = self.config.sections().into_iter().map(Section::name);
         let nearest = nearest_word(name, names.filter(|name| !name.is_empty()));
         let kind = ProblemKind::UnknownSection {
             section: name.to_owned(),
