@@ -1,22 +1,22 @@
-//! The estimators of advantages, by what they estimate them from.
+//! The choice of an estimator of advantages, by its input.
 
-/// How rewards become advantages.
+/// A rule that turns rewards into advantages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdvantageEstimator {
-    /// One advantage a trajectory, which all its tokens share.
+    /// One advantage per trajectory, shared by all its tokens.
     Outcome(OutcomeEstimator),
-    /// One advantage a token.
+    /// One advantage per token.
     Token(TokenEstimator),
 }
 
-/// An estimator that reads one score a trajectory.
+/// An estimator that reads one score per trajectory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutcomeEstimator {
     /// The distance from the group's mean, in units of its standard deviation.
     Grpo,
     /// The distance from the group's mean.
     DrGrpo,
-    /// The distance from the mean of the others of the group.
+    /// The distance from the mean of the others in the group.
     Rloo,
     /// The distance from the group's mean, weighted by length.
     Opo,
@@ -30,7 +30,7 @@ pub enum OutcomeEstimator {
     ReinforcePlusPlusBaseline,
 }
 
-/// An estimator that reads one reward a token.
+/// An estimator that reads one reward per token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenEstimator {
     /// The discounted return, whitened over the step.

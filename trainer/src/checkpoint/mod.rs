@@ -75,9 +75,16 @@ impl SaveForm {
 #[derive(Clone, Copy, Debug)]
 pub struct ResumeParts<'r> {
     pub optimizer: &'r AdamW,
-    /// The critic's parameters and optimizer, if there is a critic.
-    pub critic: Option<(&'r BTreeMap<String, Tensor>, &'r AdamW)>,
+    pub critic: Option<CriticParts<'r>>,
     pub state: TrainerState,
+}
+
+/// The state of a critic.
+#[derive(Clone, Copy, Debug)]
+pub struct CriticParts<'r> {
+    /// The trained parameters by name.
+    pub parameters: &'r BTreeMap<String, Tensor>,
+    pub optimizer: &'r AdamW,
 }
 
 /// The reason why a checkpoint could not be written or read.
@@ -133,7 +140,7 @@ pub fn save(
             write_tensors(&partial.join(MASTERS_FILE), &named("", &policy.parameters))?;
         }
         write_moments(&partial.join(OPTIMIZER_FILE), optimizer)?;
-        if let Some((parameters, optimizer)) = critic {
+        if let Some(CriticParts { parameters, optimizer }) = critic {
             write_tensors(&partial.join(CRITIC_FILE), &named("", parameters))?;
             write_moments(&partial.join(CRITIC_OPTIMIZER_FILE), optimizer)?;
         }

@@ -131,7 +131,7 @@ mod tests {
 
     /// Returns the part of a demonstration that is trained on.
     fn trained_text(trajectory: &Trajectory) -> String {
-        let sequence = TrainSequence::of(trajectory);
+        let sequence = TrainSequence::from(trajectory);
         let (ids, mask) = sequence.packed();
         let trained: Vec<u32> =
             ids.iter().zip(mask).filter(|(_, sampled)| **sampled).map(|(id, _)| *id).collect();

@@ -85,7 +85,7 @@ pub(super) fn save(
 impl Failure {
     /// Describes the failure of an update in `step`, which counts from 1.
     pub(super) fn new(step: u64, batch: &RefusedBatch, error: &UpdateError) -> Self {
-        let UpdateError::NotFinite { what, update, value } = error;
+        let UpdateError::NotFinite { quantity, update, value } = error;
         let part = match batch {
             RefusedBatch::Policy(_) => "policy",
             RefusedBatch::Critic(_) => "critic",
@@ -94,7 +94,7 @@ impl Failure {
             step,
             update: *update,
             part: part.to_owned(),
-            what: (*what).to_owned(),
+            what: (*quantity).to_owned(),
             value: value.to_string(),
         }
     }

@@ -321,9 +321,9 @@ impl Learner {
         &mut self,
         statistics: &PolicyUpdateStatistics,
     ) -> Result<Applied, UpdateError> {
-        if let Some((what, value)) = statistics.not_finite() {
+        if let Some((quantity, value)) = statistics.not_finite() {
             let update = self.optimizer.updates;
-            return Err(UpdateError::NotFinite { what, update, value });
+            return Err(UpdateError::NotFinite { quantity, update, value });
         }
         let LearnerSettings { optimizer, rate, .. } = &self.settings;
         optimizer.apply(self.model.policy.trained_mut(), &mut self.optimizer, *rate)
@@ -352,7 +352,7 @@ impl TrainedCritic {
         let value = statistics.value_loss;
         if !value.is_finite() {
             let update = self.optimizer.updates;
-            return Err(UpdateError::NotFinite { what: "value loss", update, value });
+            return Err(UpdateError::NotFinite { quantity: "value loss", update, value });
         }
         let parameters = self.model.network.trained_mut();
         optimizer.apply(parameters, &mut self.optimizer, self.settings.rate)

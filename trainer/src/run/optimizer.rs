@@ -47,7 +47,11 @@ impl OptimizerSettings {
         let update = optimizer.updates;
         let grad_norm = clip_gradients(parameters, self.max_grad_norm);
         if !grad_norm.is_finite() {
-            return Err(UpdateError::NotFinite { what: "gradient norm", update, value: grad_norm });
+            return Err(UpdateError::NotFinite {
+                quantity: "gradient norm",
+                update,
+                value: grad_norm,
+            });
         }
         let learning_rate = rate.at(update);
         optimizer.step(parameters, learning_rate);

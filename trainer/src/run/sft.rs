@@ -68,7 +68,7 @@ fn demonstrate_and_save(
     let episodes = settings::rollout::episodes(config, GREEDY, running, stop);
     let mut searcher = settings::rollout::searcher(config).open()?;
     let trajectories = demonstrations(&warm_start, &mut searcher, &episodes, &model, &questions)?;
-    let sequences: Vec<TrainSequence> = trajectories.iter().map(TrainSequence::of).collect();
+    let sequences: Vec<TrainSequence> = trajectories.iter().map(TrainSequence::from).collect();
     train_on(&warm_start, &mut model, &sequences, stop)?;
     let folder = warm_start_folder(config);
     let form = settings::model::save_form(config);
@@ -135,7 +135,7 @@ fn train_on(
         let loss = supervised_gradient(&model.policy, &model.decoder, &batch, budget, stop)?;
         let applied = settings.apply(model.policy.trained_mut(), &mut optimizer, *rate)?;
         if !loss.is_finite() {
-            return Err(UpdateError::NotFinite { what: "loss", update, value: loss }.into());
+            return Err(UpdateError::NotFinite { quantity: "loss", update, value: loss }.into());
         }
         memory::release_freed();
         progress.note(&format!("loss {loss:.3}, gradient norm {:.2}", applied.grad_norm));

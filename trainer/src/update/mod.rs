@@ -29,6 +29,6 @@ pub use supervised::supervised_gradient;
 /// The reason why an update was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum UpdateError {
-    #[error("the {what} of update {update} is {value}: the weights were not changed")]
-    NotFinite { what: &'static str, update: u64, value: f64 },
+    #[error("the {quantity} of update {update} is {value}: the weights were not changed")]
+    NotFinite { quantity: &'static str, update: u64, value: f64 },
 }

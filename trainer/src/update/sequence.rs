@@ -22,9 +22,9 @@ pub struct TrainSequence {
     pub sampler_log_probs: Vec<f32>,
 }
 
-impl TrainSequence {
-    /// Returns the tokens of `trajectory`, still without advantages and weight.
-    pub fn of(trajectory: &Trajectory) -> Self {
+impl From<&Trajectory> for TrainSequence {
+    /// Takes the tokens of `trajectory`, still without advantages and weight.
+    fn from(trajectory: &Trajectory) -> Self {
         Self {
             token_ids: trajectory.token_ids(),
             mask: trajectory.sampled_mask(),
@@ -35,7 +35,9 @@ impl TrainSequence {
             sampler_log_probs: trajectory.sampled_log_probs(),
         }
     }
+}
 
+impl TrainSequence {
     /// Counts the trained tokens: those sampled with a context, so never the very first token.
     pub fn trained_tokens(&self) -> usize {
         self.mask.iter().skip(1).filter(|&&sampled| sampled).count()

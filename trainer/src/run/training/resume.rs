@@ -6,7 +6,7 @@ use tracing::info;
 
 use super::divergence::KlWeight;
 use super::questions::Position;
-use crate::checkpoint::{self, ResumeParts, SaveForm, TrainerState};
+use crate::checkpoint::{self, CriticParts, ResumeParts, SaveForm, TrainerState};
 use crate::run::learner::Learner;
 
 /// Finds the newest checkpoint of `run_dir`.
@@ -86,7 +86,10 @@ pub(super) fn save(
     let critic = learner.estimator.critic();
     let parts = ResumeParts {
         optimizer: &learner.optimizer,
-        critic: critic.map(|critic| (critic.model.network.trained(), &critic.optimizer)),
+        critic: critic.map(|critic| CriticParts {
+            parameters: critic.model.network.trained(),
+            optimizer: &critic.optimizer,
+        }),
         state,
     };
     let (policy, place) = (&learner.model.policy, &learner.model.place);

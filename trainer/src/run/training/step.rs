@@ -32,7 +32,7 @@ pub(super) fn step(run: &mut TrainingRun, stop: &StopFlag) -> anyhow::Result<Ste
     // Drop the trajectories that teach nothing.
     let kept = scored.trained(trajectories, drops_uniform_groups);
     let mut sequences: Vec<TrainSequence> =
-        kept.iter().map(|&index| TrainSequence::of(&trajectories[index])).collect();
+        kept.iter().map(|&index| TrainSequence::from(&trajectories[index])).collect();
     let scores: Vec<f64> = kept.iter().map(|&index| scored.scores[index]).collect();
     let groups: Vec<usize> = kept.iter().map(|&index| trajectories[index].prompt).collect();
 
