@@ -10,7 +10,7 @@ use super::choice::Preset;
 use super::environment::{self, Environment};
 use super::problem::{ConfigError, Origin, Problem, ProblemKind};
 use super::renamed::{self, OldName, WrittenKey};
-use super::section::{KeySpec, joined};
+use super::section::{KeySpec, Section, joined};
 use super::sections::Config;
 use super::value::{RawValue, nearest_word};
 use super::{key_table, presets, relations};
