@@ -1,6 +1,5 @@
-// Exact search on one device. It is compiled at run time for the architecture of the device, without
-// any header, so it needs nothing but NVRTC. The tests also run this text on the processor
-// (`emulated.h`).
+// Exact search on one device. It is compiled at run time for the device's architecture and needs no
+// header, only NVRTC. The tests also run this text on the processor (`emulated.h`).
 //
 // Rows and queries have the same format: PITCH bytes each, a multiple of SLAB_BYTES, padded with
 // zeros; the numbers are halves or signed bytes. A key packs a score and its row so that the better
@@ -128,8 +127,7 @@ __device__ __forceinline__ float score_floor(u64 threshold) {
   return __uint_as_float((ordered & 0x80000000u) ? (ordered & 0x7fffffffu) : ~ordered);
 }
 
-// Appends the key if it passes the threshold. If the list is full, marks the phase, which is then
-// repeated.
+// Appends the key if it passes the threshold. A full list marks the phase, which is then repeated.
 __device__ __forceinline__ void offer(const Phase &phase, float score, u32 row, u32 query,
                                       u64 threshold) {
   // A score whose exponent has all bits set is not finite.
@@ -277,8 +275,8 @@ __device__ __forceinline__ void tiles(const Phase &phase) {
   const u32 slabs = phase.pitch / SLAB_BYTES;
   const u32 tile_count = (phase.end - phase.first + TILE_ROWS - 1) / TILE_ROWS;
 
-  // A step is one slab of one tile of this block. The steps of all tiles form one sequence, so that the
-  // copies for a tile begin while the previous tile is still being multiplied.
+  // A step is one slab of one tile. The steps of all tiles of this block form one sequence, so that
+  // the copies for a tile begin while the previous tile is still being multiplied.
   const u32 own_tiles = blockIdx.x < tile_count ? (tile_count - blockIdx.x - 1) / gridDim.x + 1 : 0;
   const u32 steps = own_tiles * slabs;
 
@@ -372,10 +370,9 @@ __device__ __forceinline__ void tiles(const Phase &phase) {
   }
 }
 
-// Sorts a query's list, keeps its first `keep` keys, and raises its threshold. There is one block for
-// each query. After a phase that overflowed, the appended keys are dropped, because the phase is
-// repeated. They are true hits, however, so the threshold may rise to just below the last of the
-// best `keep`.
+// Sorts a query's list, keeps its first `keep` keys, and raises its threshold; one block for each
+// query. A phase that overflowed is repeated, so its keys are dropped. They are true hits, however, so
+// the threshold may rise to just below the last of the best `keep`.
 extern "C" __global__ void __launch_bounds__(CUT_THREADS)
     cut_lists(u64 *lists, u32 *counts, u32 *kept, u64 *thresholds, const u32 *overflow, u64 *results,
               u32 keep) {
@@ -388,8 +385,7 @@ extern "C" __global__ void __launch_bounds__(CUT_THREADS)
   for (u32 index = threadIdx.x; index < size; index += blockDim.x)
     keys[index] = index < count ? list[index] : 0;
   __syncthreads();
-  // A bitonic sort: merges runs of growing length, and compares keys at halving distances. It swaps
-  // in place, and the threads share each pass.
+  // A bitonic sort in place: over runs of growing length, and in each over halving distances.
   for (u32 run = 2; run <= size; run *= 2) {
     for (u32 apart = run / 2; apart > 0; apart /= 2) {
       for (u32 index = threadIdx.x; index < size; index += blockDim.x) {

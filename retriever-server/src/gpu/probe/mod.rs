@@ -48,7 +48,7 @@ pub fn devices() -> Result<usize, GpuError> {
         }
         match CudaContext::device_count() {
             Ok(count) if count > 0 => Ok(count as usize),
-            Ok(_) => Err(GpuError::NoDevice("it lists none".to_owned())),
+            Ok(_) => Err(GpuError::NoDevice("its list is empty".to_owned())),
             Err(error) => Err(GpuError::NoDevice(format!("{:?}", error.0))),
         }
     })

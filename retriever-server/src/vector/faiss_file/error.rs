@@ -114,10 +114,10 @@ impl FormatFault {
 
     /// Returns the fault of a code that is not supported.
     pub(super) fn kind(code: [u8; 4]) -> Self {
-        let found = code.escape_ascii().to_string();
+        let start = code.escape_ascii().to_string();
         match meaning(code) {
-            Some(meaning) => Self::Kind { found, meaning },
-            None => Self::Foreign { found },
+            Some(meaning) => Self::Kind { found: start, meaning },
+            None => Self::Foreign { found: start },
         }
     }
 }
