@@ -3,7 +3,7 @@
 /// A rule that turns rewards into advantages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdvantageEstimator {
-    /// One advantage per trajectory, shared by all its tokens.
+    /// One advantage per trajectory, which all its tokens share.
     Outcome(OutcomeEstimator),
     /// One advantage per token.
     Token(TokenEstimator),

@@ -29,7 +29,7 @@ pub(crate) struct LearnerSettings {
     pub(crate) norm_tokens: usize,
     pub(crate) rate: LearningRate,
     pub(crate) optimizer: OptimizerSettings,
-    /// Something needs the divergence from the model where training began.
+    /// `true` if something needs the divergence from the model where training began.
     pub(crate) keeps_reference: bool,
     pub(crate) estimator: Estimator<CriticSettings>,
 }
@@ -62,7 +62,7 @@ impl UpdateSchedule {
         }
     }
 
-    /// Returns `true` if a step of so many trajectories makes more than one update.
+    /// Returns `true` if a step of this many trajectories makes more than one update.
     pub(crate) fn has_several_updates(self, trajectories: usize) -> bool {
         self.per_update(trajectories) < trajectories || self.epochs > 1
     }

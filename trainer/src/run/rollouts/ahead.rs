@@ -2,8 +2,8 @@
 //! from the current one (asynchronous training, as in arXiv 2410.18252).
 //!
 //! **Invariant:** the rollout of step `s` samples by the weights after step `s - 1 - max_staleness`, or by those that
-//! the run began with. Which weights these are does not depend on time, so a run remains a function of its seed;
-//! nothing is ever too stale, and nothing is thrown away.
+//! the run began with. The choice does not depend on time, so a run remains a function of its seed. No rollout is ever
+//! too stale, and none is discarded.
 
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
@@ -47,13 +47,13 @@ pub(crate) struct AheadRollout {
     pub(crate) rollout: Rollout,
     pub(crate) counters: EngineCounters,
     pub(crate) trace: Option<Trace>,
-    /// Later steps that were ordered by then.
+    /// The number of later steps that were ordered by then.
     pub(crate) steps_ahead: u64,
-    /// The part of the rollout's time in which other work was done than waiting for it.
+    /// The part of the rollout's time in which this thread did other work than waiting for it.
     pub(crate) overlapped: Duration,
 }
 
-/// The sending end of the tasks, whatever form the engine's weights have.
+/// The sending end of the tasks, for any form of weights.
 trait Tasks {
     /// Sends an order, with the policy of `version` if the player does not have it yet.
     fn send(&self, order: Order, policy: Option<NewPolicy<'_>>, run: TaskRun)
@@ -68,7 +68,7 @@ struct NewPolicy<'m> {
     oldest: u64,
 }
 
-/// The manner in which a task is played.
+/// The stop of a task, and whether it makes a timeline.
 struct TaskRun {
     stop: StopFlag,
     traced: bool,
@@ -91,7 +91,7 @@ impl<P: Publisher> Tasks for TaskSender<P> {
         };
         let weights = policy.map(publish).transpose()?;
         let TaskRun { stop, traced } = run;
-        // If the thread has ended, whoever waits for the rollout gets the error.
+        // If the thread has ended, `take` returns the error.
         let _ = self.sender.send(Task { order, weights, stop, traced });
         Ok(())
     }
@@ -103,7 +103,7 @@ pub(crate) struct Ahead {
     tasks: Option<Box<dyn Tasks>>,
     played: mpsc::Receiver<FinishedTask>,
     thread: Option<JoinHandle<()>>,
-    /// Raised once nobody waits for the rollouts any more.
+    /// Raised when nobody needs the rollouts any more.
     abandon: StopSwitch,
     /// The step of the last order.
     ordered: u64,
@@ -128,7 +128,7 @@ impl Ahead {
         step: u64,
     ) -> anyhow::Result<Self> {
         let tokenizer = model.another_tokenizer()?;
-        // No more rollouts than these are ordered and not yet taken.
+        // The limit of rollouts that are ordered and not yet taken.
         let most = settings.max_staleness as usize + 1;
         let (sender, tasks) = sync_channel::<Task<E::Weights>>(most);
         let (outcomes, played) = mpsc::channel(most);
@@ -214,7 +214,7 @@ impl Drop for Ahead {
         self.abandon.raise(Shutdown::Terminate);
         self.tasks = None;
         if let Some(thread) = self.thread.take() {
-            // A panic was reported where it happened, and met by whoever waited for the rollout.
+            // A panic was reported where it happened, and `take` has returned it as an error.
             let _ = thread.join();
         }
     }

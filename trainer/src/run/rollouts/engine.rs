@@ -1,7 +1,7 @@
 //! Engines that training samples with, each with the publisher of its weights: the built-in engine, or servers that
 //! read the weights from a folder.
 //!
-//! **Invariant:** an engine and its publisher have one type of weights, so that published weights are always taken.
+//! **Invariant:** an engine and its publisher share one type of weights, so published weights always fit.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,9 +16,9 @@ use crate::policy::Weights;
 use crate::run::model::LoadedModel;
 use crate::run::settings::rollout::FleetSettings;
 
-/// Pause between two looks at servers that did not answer.
+/// Pause between two health checks of servers that did not answer.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
-/// The folder of the weights that servers can be started on, where the model's own folder will not do.
+/// The folder of weights to start servers on, if they cannot start on the model's own folder.
 const START_FOLDER: &str = "start";
 
 /// An engine that takes new weights between rollouts.
@@ -126,7 +126,7 @@ pub(super) fn open_servers(
     Ok((engine, folder))
 }
 
-/// A folder of weights, one subfolder a version.
+/// A folder of weights, with one subfolder per version.
 #[derive(Debug)]
 pub(crate) struct WeightFolder {
     here: PathBuf,

@@ -1,4 +1,4 @@
-//! Plays rollouts, and shows how far they are.
+//! Players of rollouts, and the display of their progress.
 
 use serde_json::json;
 
@@ -16,10 +16,10 @@ use crate::track::{Progress, Trace, Track};
 /// A rollout to be played.
 #[derive(Debug)]
 pub(crate) struct Order {
-    /// The step that it is for.
+    /// The step that needs the rollout.
     pub(crate) step: u64,
     pub(crate) work: RolloutWork,
-    /// Prompts after whose last episode the rollout ends; `None` waits for all.
+    /// The number of finished prompts at which the rollout ends; `None` waits for all.
     pub(crate) enough_prompts: Option<usize>,
 }
 

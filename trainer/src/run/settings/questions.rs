@@ -1,4 +1,4 @@
-//! Question files, and which questions a training step asks.
+//! Question files, and the plan by which training asks their questions.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use crate::data::{Example, PromptStyle, PromptTemplate, examples};
 use crate::run::training::questions::QuestionPlan;
 use crate::token::Tokenizer;
 
-/// A file of questions, and which of them are asked in which words.
+/// A file of questions, the choice among them, and their prompts.
 #[derive(Clone, Debug)]
 pub(crate) struct QuestionFile {
     path: PathBuf,

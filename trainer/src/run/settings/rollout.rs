@@ -59,7 +59,7 @@ pub(crate) enum EngineChoice {
 #[derive(Clone, Debug)]
 pub(crate) struct FleetSettings {
     pub(crate) dialect: Dialect,
-    /// Base addresses, one a replica.
+    /// Base addresses, one per replica.
     pub(crate) urls: Vec<String>,
     pub(crate) attempt_timeout: Duration,
     pub(crate) retry: RetryPolicy,

@@ -4,19 +4,19 @@ use tch::Tensor;
 
 use crate::algo::{KlEstimator, KlTarget, adapted_coefficient, kl_estimate};
 
-/// The place of the divergence from the reference in what is optimised.
+/// The term that the divergence from the reference belongs to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Divergence {
-    /// It is a term of the loss; rewards stay as they are.
+    /// The loss; rewards stay as they are.
     InLoss,
-    /// It lowers the reward of each token.
+    /// The reward of each token, which it lowers.
     InReward(KlEstimator),
 }
 
-/// The losses of the trained tokens' rewards for their divergence.
+/// The penalties of the trained tokens for their divergence.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Penalties {
-    /// One list a trajectory, one number a trained token.
+    /// One list per trajectory with one number per trained token.
     pub(crate) tokens: Vec<Vec<f64>>,
     /// Mean over trajectories of the mean divergence of their tokens, where it is in the reward.
     pub(crate) divergence: Option<f64>,
@@ -66,7 +66,7 @@ impl Penalties {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KlWeight {
     pub(crate) configured: f64,
-    /// The weight that the controller has left, once it has moved it.
+    /// The weight after the controller's last move, if it has moved.
     pub(crate) adapted: Option<f64>,
     /// The target of the controller; a weight without one is fixed.
     pub(crate) target: Option<KlTarget>,
@@ -81,7 +81,7 @@ impl KlWeight {
         }
     }
 
-    /// Moves the weight towards the target after a step of so many `trajectories`.
+    /// Moves the weight to steer the divergence towards the target, after a step of `trajectories` trajectories.
     pub(crate) fn adapt(&mut self, penalties: &Penalties, trajectories: usize) {
         if let (Some(target), Some(divergence)) = (self.target, penalties.divergence) {
             let coefficient = self.coefficient();

@@ -76,7 +76,7 @@ pub(crate) struct Collected<'q> {
     pub(crate) next: Position,
 }
 
-/// The surroundings of a step's rollouts.
+/// The model, rules, timeline and stop of a step's rollouts.
 pub(crate) struct Playing<'p> {
     pub(crate) model: &'p LoadedModel,
     pub(crate) scoring: &'p Scoring,
@@ -104,7 +104,7 @@ impl Questions {
         }
     }
 
-    /// Plays whole groups, in further rounds as long as too few of them have varied rewards.
+    /// Plays whole groups. Plays further rounds while too few groups have varied rewards.
     fn play_rounds(
         &self,
         position: &Position,

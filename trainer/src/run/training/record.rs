@@ -21,7 +21,7 @@ use crate::track::{AlgorithmMetrics, MetricsFile, StepMetrics, StepSeconds, Trac
 pub(crate) struct RunLog {
     run_dir: PathBuf,
     /// The configuration as TOML, which is kept with a refused batch.
-    config: String,
+    config_toml: String,
     metrics: MetricsFile,
     /// Steps between timelines; 0 writes none.
     trace_every_steps: usize,
@@ -34,12 +34,12 @@ impl RunLog {
     /// The file system's, and a metrics file that is damaged.
     pub(crate) fn open(
         run_dir: PathBuf,
-        config: String,
+        config_toml: String,
         trace_every_steps: usize,
         done: u64,
     ) -> anyhow::Result<Self> {
         let metrics = MetricsFile::open(&run_dir.join("metrics.jsonl"), done)?;
-        Ok(Self { run_dir, config, metrics, trace_every_steps })
+        Ok(Self { run_dir, config_toml, metrics, trace_every_steps })
     }
 
     /// Begins the record of `step`, which counts from 1.
@@ -77,7 +77,7 @@ impl RunLog {
         };
         let failure = Failure::new(step, &batch, &error);
         let folder = failed_batch::folder_of(&self.run_dir, step);
-        let kept = match failed_batch::save(&folder, &self.config, learner, &batch, &failure) {
+        let kept = match failed_batch::save(&folder, &self.config_toml, learner, &batch, &failure) {
             Ok(()) => {
                 let folder = folder.display();
                 format!("its batch is kept: `trainer replay {folder}` says where the number arises")

@@ -44,15 +44,15 @@ pub(super) fn restore(
     Ok(())
 }
 
-/// Returns the position of `state`, for steps of so many questions.
+/// Returns the position of `state`, for steps of `per_step` questions.
 pub(super) fn position(state: TrainerState, per_step: usize) -> Position {
     let TrainerState { step, questions_drawn, .. } = state;
     let next_question = questions_drawn.unwrap_or(step * per_step as u64);
     Position { step, next_question, unfinished: Vec::new() }
 }
 
-/// Returns what a run at `position` has to remember. Unfinished groups are not saved: a resumed run asks again from
-/// the first of them, so that no question is left out.
+/// Returns the state that a checkpoint keeps of a run at `position`. Unfinished groups are not saved: a resumed run
+/// asks again from the first of them, so that no question is left out.
 pub(super) fn state(
     seed: u64,
     per_step: usize,

@@ -1,4 +1,4 @@
-//! One training step, from top to bottom. Each array has one entry a trajectory, in the same order.
+//! One training step, from top to bottom. Each array has one entry per trajectory, in the same order.
 
 use super::TrainingRun;
 use super::advantages::{Estimator, StepRewards, Targets, Values, advantages};
@@ -97,7 +97,7 @@ pub(super) fn step(run: &mut TrainingRun, stop: &StopFlag) -> anyhow::Result<Ste
     Ok(metrics)
 }
 
-/// Returns what the critic learns from; nothing without a critic.
+/// Returns the sequences of the critic's update; none without a critic.
 fn critic_sequences(
     sequences: &[TrainSequence],
     estimator: &Estimator<Values>,
@@ -115,7 +115,7 @@ fn critic_sequences(
         .collect()
 }
 
-/// Adds to the sequences what the policy learns them by.
+/// Adds advantages and log-probs to the sequences of the policy's update.
 fn complete(
     sequences: &mut [TrainSequence],
     advantages: Vec<Vec<f32>>,

@@ -12,7 +12,7 @@ use crate::algo::{
 /// the critic itself, or its values of a step.
 #[derive(Clone, Debug)]
 pub(crate) enum Estimator<C> {
-    /// One advantage a trajectory, from its score less its penalties.
+    /// One advantage per trajectory, from its score less its penalties.
     Outcome {
         estimator: OutcomeEstimator,
         /// For [`OutcomeEstimator::Grpo`]: divides by the standard deviation of the group.
@@ -74,7 +74,7 @@ impl<C> Estimator<C> {
     }
 }
 
-/// The critic's values of a step, one entry a trajectory.
+/// The critic's values of a step, with one entry per trajectory.
 pub(crate) type Values = Vec<Valued>;
 
 /// The tokens of a trajectory that have a value.
@@ -82,11 +82,11 @@ pub(crate) type Values = Vec<Valued>;
 pub(crate) struct Valued {
     /// `true` at the tokens that are valued; the very first token never is.
     pub(crate) mask: Vec<bool>,
-    /// One value a valued token, before its update.
+    /// One value per valued token, before the critic's update.
     pub(crate) values: Vec<f32>,
 }
 
-/// The rewards of a step, from which advantages are estimated. Each list has one entry a trajectory.
+/// The rewards of a step, from which advantages are estimated. Each list has one entry per trajectory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StepRewards<'a> {
     pub(crate) scores: &'a [f64],
@@ -94,16 +94,16 @@ pub(crate) struct StepRewards<'a> {
     pub(crate) groups: &'a [usize],
     /// `true` at the sampled tokens.
     pub(crate) masks: &'a [&'a [bool]],
-    /// The loss of each trained token for its divergence.
+    /// The penalty of each trained token for its divergence.
     pub(crate) penalties: &'a [Vec<f64>],
 }
 
-/// The targets of a step's updates, one list a trajectory.
+/// The targets of a step's updates, with one list per trajectory.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Targets {
-    /// One advantage a trained token.
+    /// One advantage per trained token.
     pub(crate) advantages: Vec<Vec<f32>>,
-    /// One return a valued token, which the critic learns; no list without a critic.
+    /// One return per valued token, which the critic learns; no list without a critic.
     pub(crate) returns: Vec<Vec<f32>>,
 }
 
@@ -125,7 +125,7 @@ fn in_f32(rows: &[Vec<f64>]) -> Vec<Vec<f32>> {
     rows.iter().map(|row| row.iter().map(|&value| value as f32).collect()).collect()
 }
 
-/// Returns one advantage a trajectory, at each of its trained tokens.
+/// Returns the advantage of each trajectory at each of its trained tokens.
 fn outcome_advantages(
     step: &StepRewards<'_>,
     estimator: OutcomeEstimator,
@@ -241,7 +241,7 @@ fn valued_rewards(mask: &[bool], valued: &[bool], penalties: &[f64], score: f64)
     rewards
 }
 
-/// Keeps, of one number a valued token, those at trained tokens.
+/// Keeps the numbers at trained tokens, of one number per valued token.
 fn at_trained_tokens(mask: &[bool], valued: &[bool], numbers: &[f64]) -> Vec<f64> {
     valued_tokens(mask, valued)
         .zip(numbers)
