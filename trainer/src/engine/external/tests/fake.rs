@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde_json::{Value, json};
@@ -61,7 +61,7 @@ impl FakeServer {
             ..ServerState::default()
         };
         let state = Arc::new(Mutex::new(state));
-        let (sender, gone) = channel();
+        let (sender, gone) = sync_channel(1);
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -93,7 +93,7 @@ impl FakeServer {
     }
 }
 
-fn serve(stream: TcpStream, dialect: Dialect, state: &Mutex<ServerState>, gone: &Sender<()>) {
+fn serve(stream: TcpStream, dialect: Dialect, state: &Mutex<ServerState>, gone: &SyncSender<()>) {
     if state.lock().unwrap().dead {
         return;
     }
@@ -132,7 +132,7 @@ fn serve(stream: TcpStream, dialect: Dialect, state: &Mutex<ServerState>, gone: 
             Answer::Hold => {
                 // Returns when the client closes its side.
                 let _ = reader.read(&mut [0]);
-                let _ = gone.send(());
+                let _ = gone.try_send(());
                 return;
             }
             Answer::Status(status) => (status, json!({"error": "what the test wants"})),
