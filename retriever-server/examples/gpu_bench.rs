@@ -19,7 +19,8 @@ use retriever_server::gpu::{
 };
 use retriever_server::query::Hit;
 use retriever_server::vector::{self, RowFormat, Rows};
-use shared::splitmix;
+use shared::contract::splitmix;
+use shared::machine::cuda::CompileError;
 
 /// `EX_UNAVAILABLE` of sysexits: a required service is unavailable.
 const EXIT_UNAVAILABLE: u8 = 69;
@@ -58,7 +59,10 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("error: {error:#}");
             let missing = error.downcast_ref::<GpuError>().is_some_and(|error| {
-                matches!(error, GpuError::NoCompiler | GpuError::NoSuchDevice { .. })
+                matches!(
+                    error,
+                    GpuError::Compile(CompileError::NoCompiler) | GpuError::NoSuchDevice { .. }
+                )
             });
             if missing { ExitCode::from(EXIT_UNAVAILABLE) } else { ExitCode::FAILURE }
         }

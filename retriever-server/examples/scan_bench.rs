@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use retriever_server::query::Hit;
 use retriever_server::vector::{Instructions, RowFormat, Rows, rescore, top_k, top_k_with};
-use shared::splitmix::numbers;
+use shared::contract::splitmix::numbers;
 
 const BATCHES: &str = "1,32,512";
 const TOP_K: usize = 10;

@@ -141,7 +141,7 @@ impl Distinct {
 mod tests {
     use std::time::Duration;
 
-    use shared::passage::Passage;
+    use shared::contract::passage::Passage;
 
     use super::*;
     use crate::backend::SearchFuture;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use shared::passage::Passage;
+use shared::contract::passage::Passage;
 use thiserror::Error;
 
 /// Queries that request the same number of passages. A batch may have one query or none.

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use serde::Serialize;
-use shared::digest::Digest;
+use shared::contract::digest::Digest;
 use tokio::sync::watch;
 
 use crate::admission::Admission;

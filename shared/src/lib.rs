@@ -10,11 +10,3 @@
 
 pub mod contract;
 pub mod machine;
-
-// The paths before the split; to be removed when nothing uses them any more.
-pub use contract::{
-    answer, client, dataset, digest, env_example, jsonl, passage, retry, splitmix, wire,
-};
-#[cfg(target_arch = "x86_64")]
-pub use machine::tiles_x86;
-pub use machine::{atomic_file, cuda, http, instruction_set, shutdown, telemetry};

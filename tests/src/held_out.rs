@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::Value;
-use shared::dataset::{QaRecord, read_qa_records};
+use shared::contract::dataset::{QaRecord, read_qa_records};
 
 /// Reads the questions of the demo's world, which `make setup` writes.
 fn records(split: &str) -> Vec<QaRecord> {

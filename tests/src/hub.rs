@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use shared::retry::RetryPolicy;
+use shared::contract::retry::RetryPolicy;
 use tempfile::TempDir;
 use trainer::cli::{EXIT_FAILURE, EXIT_SUCCESS, run_command_line};
 use trainer::config::Environment;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-use shared::shutdown::Shutdown;
+use shared::machine::shutdown::Shutdown;
 use trainer::config::Config;
 use trainer::eval::{EvalResult, Searches};
 use trainer::run::{EvalOptions, Interrupted, eval_until, sft_until, train, train_until};

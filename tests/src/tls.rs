@@ -13,8 +13,8 @@ use std::time::Duration;
 use rcgen::CertifiedKey;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, Stream};
-use shared::client::{ClientConfig, RetrieveClient};
-use shared::retry::RetryPolicy;
+use shared::contract::client::{ClientConfig, RetrieveClient};
+use shared::contract::retry::RetryPolicy;
 
 /// The variable with the retriever's URL for the separate process.
 const URL_VARIABLE: &str = "RETRIEVER_TEST_TLS_URL";

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
-use shared::shutdown::Shutdown;
+use shared::machine::shutdown::Shutdown;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use trainer::run::serve_on;

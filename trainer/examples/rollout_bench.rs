@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use shared::client::ClientConfig;
+use shared::contract::client::ClientConfig;
 use trainer::engine::{
     BuiltinEngine, BuiltinEngineConfig, Choice, Draw, Engine, EngineError, GenerateRequest, Pass,
     Runner, RunnerChoice, RunnerKind, Sampling, SamplingKey, StopRule, WeightFormat, runner,

@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::shutdown::{self, Shutdown};
+use shared::machine::shutdown::{self, Shutdown};
 use tokio::sync::watch;
 
 /// Exit code of a process that SIGINT ends: 128 and the signal's number.

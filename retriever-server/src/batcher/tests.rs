@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use shared::splitmix;
+use shared::contract::splitmix;
 use tokio::task::{JoinHandle, yield_now};
 
 use super::*;

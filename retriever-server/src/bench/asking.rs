@@ -8,8 +8,8 @@ use reqwest::{Client, Response, StatusCode, Url, header};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
-use shared::http;
-use shared::wire::RetrieveRequest;
+use shared::contract::wire::RetrieveRequest;
+use shared::machine::http;
 
 use super::BenchError;
 

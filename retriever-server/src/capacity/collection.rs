@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use shared::jsonl::{self, JsonlError, JsonlReader};
+use shared::contract::jsonl::{self, JsonlError, JsonlReader};
 
 use crate::corpus::compact::{COMPACT_FILE, DICTIONARY_FILE};
 use crate::corpus::record;

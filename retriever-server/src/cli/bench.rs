@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use clap::{Args, value_parser};
 use reqwest::Url;
-use shared::atomic_file;
-use shared::client::{ClientConfig, RetrieveClient};
+use shared::contract::client::{ClientConfig, RetrieveClient};
+use shared::machine::atomic_file;
 use tokio::runtime::Runtime;
 
 use super::flags::count;

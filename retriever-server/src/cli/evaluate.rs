@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use clap::{Arg, Args};
 use serde_json::json;
-use shared::atomic_file;
-use shared::passage::Passage;
+use shared::contract::passage::Passage;
+use shared::machine::atomic_file;
 use tracing::info;
 
 use super::flags::{Flags, Selection, argument, count};

@@ -18,9 +18,9 @@ use std::io::Write;
 use std::time::Instant;
 
 use clap::Parser;
-use shared::instruction_set;
-use shared::shutdown;
-use shared::telemetry::{self, TelemetryError};
+use shared::machine::instruction_set;
+use shared::machine::shutdown;
+use shared::machine::telemetry::{self, TelemetryError};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tracing::{info, warn};

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, Args, value_parser};
-use shared::atomic_file;
+use shared::machine::atomic_file;
 
 use super::flags::{Flags, Selection, argument};
 use super::{EXIT_FAILURE, EXIT_SUCCESS, UsageError};

@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use shared::telemetry::{self, LogFormat};
+use shared::machine::telemetry::{self, LogFormat};
 use thiserror::Error;
 
 use crate::batcher::BatchLimits;

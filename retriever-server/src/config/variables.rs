@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use shared::env_example::{self, Entry};
+use shared::contract::env_example::{self, Entry};
 
 /// The prefix of all names.
 pub const PREFIX: &str = "RETRIEVER_";

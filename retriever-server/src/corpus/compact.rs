@@ -7,7 +7,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use shared::jsonl::LINE_LIMIT_BYTES;
+use shared::contract::jsonl::LINE_LIMIT_BYTES;
 use tantivy::directory::OwnedBytes;
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{CParameter, get_frame_content_size};

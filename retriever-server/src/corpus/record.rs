@@ -2,8 +2,8 @@
 //! message about an invalid line names its fault.
 
 use serde_json::{Map, Value};
-use shared::jsonl::{JsonlError, Line, LineFault};
-use shared::passage::Passage;
+use shared::contract::jsonl::{JsonlError, Line, LineFault};
+use shared::contract::passage::Passage;
 
 use crate::json_kind::json_kind;
 
@@ -49,7 +49,7 @@ fn optional(fields: &mut Map<String, Value>, key: &str) -> Result<Option<String>
 mod tests {
     use std::path::Path;
 
-    use shared::jsonl::JsonlReader;
+    use shared::contract::jsonl::JsonlReader;
 
     use super::*;
 

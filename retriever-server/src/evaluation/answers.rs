@@ -1,7 +1,7 @@
 //! The search for answers in passages, as in DPR's retrieval accuracy (Karpukhin et al. 2020), with the
 //! normalisation of exact match.
 
-use shared::answer::normalize;
+use shared::contract::answer::normalize;
 
 /// Returns the index of the first text that contains one of `answers`. Both are normalised, and whole
 /// words must match: 5 is not in 1453. An answer that normalisation leaves empty never matches.

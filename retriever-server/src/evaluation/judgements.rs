@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use shared::jsonl::{JsonlError, JsonlReader, LineFault};
+use shared::contract::jsonl::{JsonlError, JsonlReader, LineFault};
 
 use super::queries::EvaluationQuery;
 

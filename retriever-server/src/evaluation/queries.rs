@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use serde_json::{Map, Value};
-use shared::jsonl::{JsonlError, JsonlReader, LineFault};
+use shared::contract::jsonl::{JsonlError, JsonlReader, LineFault};
 
 use crate::json_kind::json_kind;
 

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
-use shared::passage::Passage;
+use shared::contract::passage::Passage;
 
 use super::answers::first_with_answer;
 use super::judgements::Judgements;

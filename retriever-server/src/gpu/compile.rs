@@ -2,9 +2,8 @@
 
 use std::ffi::CStr;
 
-use shared::cuda::CompileError;
+use shared::machine::cuda::{self, CompileError};
 
-use super::GpuError;
 use super::pack::DeviceFormat;
 
 /// The source of the search kernels.
@@ -14,7 +13,7 @@ const GAUGE_SOURCE: &str = include_str!("kernels/gauge.cu");
 
 /// Compiles the search kernels for a compute capability such as (9, 0). Needs NVRTC, but neither a
 /// driver nor a device.
-pub fn compile(capability: (i32, i32), format: DeviceFormat) -> Result<Vec<u8>, GpuError> {
+pub fn compile(capability: (i32, i32), format: DeviceFormat) -> Result<Vec<u8>, CompileError> {
     compile_source(SEARCH_SOURCE, c"search.cu", capability, format)
 }
 
@@ -22,7 +21,7 @@ pub fn compile(capability: (i32, i32), format: DeviceFormat) -> Result<Vec<u8>, 
 pub(super) fn compile_gauge(
     capability: (i32, i32),
     format: DeviceFormat,
-) -> Result<Vec<u8>, GpuError> {
+) -> Result<Vec<u8>, CompileError> {
     compile_source(GAUGE_SOURCE, c"gauge.cu", capability, format)
 }
 
@@ -31,17 +30,7 @@ fn compile_source(
     name: &CStr,
     capability: (i32, i32),
     format: DeviceFormat,
-) -> Result<Vec<u8>, GpuError> {
+) -> Result<Vec<u8>, CompileError> {
     let macros = [format!("FORMAT={}", format.name())];
-    Ok(shared::cuda::compile(source, name, capability, &macros)?)
-}
-
-impl From<CompileError> for GpuError {
-    fn from(error: CompileError) -> Self {
-        match error {
-            CompileError::NoCompiler => Self::NoCompiler,
-            CompileError::Failed { architecture, log } => Self::Compile { architecture, log },
-            CompileError::Panicked(text) => Self::Panicked(text),
-        }
-    }
+    cuda::compile(source, name, capability, &macros)
 }

@@ -39,6 +39,7 @@ pub use probe::{DeviceSummary, devices};
 pub use search::{RowSearcher, search};
 pub use shape::{BATCH_QUERIES_MAX, KEEP_MAX};
 
+use shared::machine::cuda::CompileError;
 use thiserror::Error;
 
 /// A reason why CUDA devices cannot be used, or stopped working.
@@ -68,17 +69,9 @@ pub enum GpuError {
         /// The variant within the generation.
         minor: i32,
     },
-    /// The compiler's library is missing.
-    #[error("NVRTC is missing: found no libnvrtc.so that the loader knows (LD_LIBRARY_PATH)")]
-    NoCompiler,
-    /// The kernels did not compile.
-    #[error("the kernels do not compile for {architecture}: {log}")]
-    Compile {
-        /// The architecture they were compiled for.
-        architecture: String,
-        /// The compiler's output.
-        log: String,
-    },
+    /// The kernels could not be compiled.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
     /// The rows do not fit on the devices.
     #[error("{}", plan::too_large(*needed_bytes, *free_bytes, *devices, *bytes_as_i8))]
     TooLarge {

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
-use shared::wire::{ServerInfo, ServerLimits};
+use shared::contract::wire::{ServerInfo, ServerLimits};
 
 use super::respond::{self, HttpError};
 use crate::config::ServeConfig;

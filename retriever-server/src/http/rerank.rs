@@ -15,7 +15,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use shared::wire::{Location, QueryError, ValidationError};
+use shared::contract::wire::{Location, QueryError, ValidationError};
 
 use super::body;
 use super::dialect::{MAX_FAULTS, fault, object, query_list, return_scores, top_k};

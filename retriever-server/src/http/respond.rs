@@ -6,7 +6,7 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
-use shared::wire::{ErrorBody, ValidationError, ValidationErrors};
+use shared::contract::wire::{ErrorBody, ValidationError, ValidationErrors};
 use tracing::error;
 
 use crate::state::Phase;

@@ -6,8 +6,8 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
-use shared::passage::Passage;
-use shared::wire::{QueryError, QueryErrorCode, RankedPassage, RetrieveResponse};
+use shared::contract::passage::Passage;
+use shared::contract::wire::{QueryError, QueryErrorCode, RankedPassage, RetrieveResponse};
 
 use super::body;
 use super::dialect::{self, Call, Shape};

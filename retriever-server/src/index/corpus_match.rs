@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use shared::digest::Digest;
+use shared::contract::digest::Digest;
 
 use super::manifest::{FileEntry, Manifest, Verification};
 

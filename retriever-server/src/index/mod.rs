@@ -21,8 +21,8 @@ pub mod dense;
 
 use std::path::{Path, PathBuf};
 
-use shared::atomic_file::AtomicError;
-use shared::jsonl::JsonlError;
+use shared::contract::jsonl::JsonlError;
+use shared::machine::atomic_file::AtomicError;
 use thiserror::Error;
 
 use crate::corpus::store::{PassageStore, StoreError};

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use proptest::prelude::*;
-use shared::passage::Passage;
+use shared::contract::passage::Passage;
 
 use super::*;
 

@@ -20,8 +20,8 @@ use std::arch::x86_64::{
 };
 use std::mem::transmute;
 
-use shared::instruction_set::{InstructionSet, widest};
-use shared::tiles_x86::{self, TILE_ROW_BYTES, TILE_ROWS as TILE};
+use shared::machine::instruction_set::{InstructionSet, widest};
+use shared::machine::tiles_x86::{self, TILE_ROW_BYTES, TILE_ROWS as TILE};
 
 use super::kernel::Survivor;
 use super::rows::{RowFormat, scale};

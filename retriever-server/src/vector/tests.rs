@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use half::f16;
 use proptest::prelude::*;
-use shared::splitmix::numbers;
+use shared::contract::splitmix::numbers;
 
 use super::best::RankedHit;
 use super::*;

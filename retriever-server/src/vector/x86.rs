@@ -6,7 +6,7 @@
 
 #![expect(unsafe_code, reason = "loads at any alignment, and instructions chosen at run time")]
 
-use shared::instruction_set::{InstructionSet, widest};
+use shared::machine::instruction_set::{InstructionSet, widest};
 
 use super::kernel::{BLOCK_ROWS, PANEL_GROUPS, Survivor};
 use super::rows::{RowFormat, scale};

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 use sha1::{Digest as _, Sha1};
-use shared::digest::Digest;
+use shared::contract::digest::Digest;
 
 use crate::harness::http::PATIENCE;
 

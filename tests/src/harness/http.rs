@@ -22,7 +22,7 @@ pub(crate) struct Reply {
 
 /// Creates a client without limits.
 pub(crate) fn client() -> reqwest::Client {
-    shared::http::client_builder().build().unwrap()
+    shared::machine::http::client_builder().build().unwrap()
 }
 
 /// Sends a body without a `Content-Type`.

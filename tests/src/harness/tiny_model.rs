@@ -7,7 +7,7 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Map, Value, json};
-use shared::splitmix;
+use shared::contract::splitmix;
 
 const HIDDEN: usize = 64;
 const INNER: usize = 128;

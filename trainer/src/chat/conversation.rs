@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::io::{self, Write};
 
-use shared::client::Passage;
+use shared::contract::client::Passage;
 
 use super::paint::Paint;
 use super::tags::{TagSplitter, Voice};

@@ -1,7 +1,7 @@
 use std::cell::RefCell;
 use std::io::Cursor;
 
-use shared::client::Passage;
+use shared::contract::client::Passage;
 
 use super::tags::{TagSplitter, Voice};
 use super::*;

@@ -16,7 +16,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use shared::atomic_file::{AtomicDir, AtomicError};
+use shared::machine::atomic_file::{AtomicDir, AtomicError};
 use tch::{Kind, Tensor};
 
 use crate::policy::{

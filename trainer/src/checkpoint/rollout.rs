@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use shared::atomic_file::AtomicDir;
+use shared::machine::atomic_file::AtomicDir;
 use tch::{Kind, Tensor};
 
 use super::{CheckpointError, copy_describing, share_like, write_model_as};

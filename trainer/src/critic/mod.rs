@@ -9,7 +9,7 @@ mod tests;
 
 pub use gradient::{CriticSequence, CriticStatistics, CriticUpdateConfig, critic_gradient};
 
-use shared::splitmix;
+use shared::contract::splitmix;
 use tch::{Device, Kind, Tensor};
 
 use crate::policy::{Decoder, Lora, MaskedTokens, PackedPass, Policy, Weights};

@@ -6,7 +6,7 @@ mod template;
 
 pub use self::template::{PromptStyle, PromptTemplate, TEMPLATE_NAMES, TemplateError};
 
-use shared::dataset::QaRecord;
+use shared::contract::dataset::QaRecord;
 
 use crate::token::{TokenError, Tokenizer};
 

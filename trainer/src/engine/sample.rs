@@ -1,6 +1,6 @@
 //! Choosing a token from log-probs, with draws decided by counters alone.
 
-use shared::splitmix;
+use shared::contract::splitmix;
 
 use super::{Sampling, SamplingKey};
 

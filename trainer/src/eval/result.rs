@@ -73,7 +73,7 @@ pub struct EvalResult {
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
     #[error(transparent)]
-    Atomic(#[from] shared::atomic_file::AtomicError),
+    Atomic(#[from] shared::machine::atomic_file::AtomicError),
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error("{}: not an evaluation: {source}", path.display())]
@@ -118,7 +118,7 @@ impl EvalResult {
         }
         let bytes = serde_json::to_vec(self)
             .map_err(|error| io_error("encode", path)(io::Error::from(error)))?;
-        Ok(shared::atomic_file::write(path, &bytes)?)
+        Ok(shared::machine::atomic_file::write(path, &bytes)?)
     }
 
     pub fn load(path: &Path) -> Result<Self, EvalError> {

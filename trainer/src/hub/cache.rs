@@ -7,8 +7,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use sha1::{Digest as _, Sha1};
-use shared::atomic_file;
-use shared::digest::Digest;
+use shared::contract::digest::Digest;
+use shared::machine::atomic_file;
 
 use super::error::{HubError, io as failed};
 use crate::policy::{ADAPTER_CONFIG_FILE, ADAPTER_FILE, INDEX_FILE, SINGLE_FILE};

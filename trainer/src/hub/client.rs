@@ -11,8 +11,8 @@ use std::time::Duration;
 use reqwest::header::{self, HeaderMap};
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde_json::Value;
-use shared::http::{self, with_causes};
-use shared::retry::{Backoff, RetryPolicy};
+use shared::contract::retry::{Backoff, RetryPolicy};
+use shared::machine::http::{self, with_causes};
 use tokio::time::Instant;
 use tracing::{info, warn};
 

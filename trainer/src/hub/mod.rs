@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
-use shared::retry::RetryPolicy;
+use shared::contract::retry::RetryPolicy;
 use tracing::{info, warn};
 
 use self::cache::Cache;

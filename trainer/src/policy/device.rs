@@ -1,6 +1,6 @@
 //! The device and number type that the model computes with.
 
-use shared::instruction_set::{InstructionSet, widest};
+use shared::machine::instruction_set::{InstructionSet, widest};
 use tch::{Device, Kind};
 
 /// A device, and the type of activations and matrix products on it.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use shared::splitmix;
+use shared::contract::splitmix;
 use tch::{Kind, Tensor};
 
 use super::config::ModelConfig;

@@ -59,7 +59,7 @@ pub struct RunRecord {
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     #[error(transparent)]
-    Atomic(#[from] shared::atomic_file::AtomicError),
+    Atomic(#[from] shared::machine::atomic_file::AtomicError),
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error("{}: nothing to report: found neither metrics.jsonl nor eval/*.json", .0.display())]
@@ -142,7 +142,7 @@ pub fn write_report(
 ) -> Result<PathBuf, ReportError> {
     let record = RunRecord::load(run_dir, title)?;
     let path = run_dir.join(REPORT_FILE);
-    shared::atomic_file::write(&path, record.to_html().as_bytes())?;
+    shared::machine::atomic_file::write(&path, record.to_html().as_bytes())?;
     write!(out, "{}\nreport: {}\n", record.to_text(), path.display())
         .map_err(io_error("print a summary of", &path))?;
     Ok(path)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-pub use shared::answer::normalize;
+pub use shared::contract::answer::normalize;
 
 /// Returns 1 if `answer` equals one of `golden`, both normalised, else 0.
 pub fn exact_match(answer: &str, golden: &[String]) -> f64 {

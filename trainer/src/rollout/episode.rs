@@ -9,7 +9,7 @@
 //! Searching  => Generating | Done                  (passages arrived, or the search failed)
 //! ```
 
-use shared::client::Passage;
+use shared::contract::client::Passage;
 
 use super::observation::{self, ObservationBudget};
 use super::parse::{TurnAction, parse_action};

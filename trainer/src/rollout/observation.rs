@@ -3,7 +3,7 @@
 //! Invariant: the frame is whole. Passages are shortened one by one; the closing `</information>`
 //! is never cut off, however small the budget is.
 
-use shared::client::Passage;
+use shared::contract::client::Passage;
 
 use super::parse::strip;
 use crate::token::{TokenError, Tokenizer};

@@ -33,7 +33,7 @@ pub fn parse_action(text: &str) -> TurnAction {
 
 /// Trims white space at both ends by Python's definition: Unicode's and the four ASCII separators.
 pub fn strip(text: &str) -> &str {
-    text.trim_matches(shared::answer::is_white_space)
+    text.trim_matches(shared::contract::answer::is_white_space)
 }
 
 #[cfg(test)]

@@ -112,7 +112,7 @@ mod tests {
     /// Plays one demonstration, with a token a character.
     fn play(habit: Habit) -> Trajectory {
         let tokenizer = Tokenizer::characters();
-        let record = shared::dataset::QaRecord {
+        let record = shared::contract::dataset::QaRecord {
             id: "q".to_owned(),
             question: "Who wrote it?".to_owned(),
             golden_answers: vec!["Ada".to_owned()],

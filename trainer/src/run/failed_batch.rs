@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use shared::atomic_file;
+use shared::machine::atomic_file;
 use tch::{Kind, Tensor};
 
 use super::learner::{Learner, RefusedBatch};

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use serde_json::{Map, Value};
-use shared::atomic_file;
-use shared::digest::Digest;
+use shared::contract::digest::Digest;
+use shared::machine::atomic_file;
 
 use crate::policy::{ADAPTER_FILE, ModelPlace, weight_files};
 

@@ -1,6 +1,6 @@
 //! The order of the questions, and the episodes that ask them: functions of a seed.
 
-use shared::splitmix;
+use shared::contract::splitmix;
 
 use crate::data::Example;
 use crate::engine::SamplingKey;

@@ -6,7 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use shared::shutdown::Shutdown;
+use shared::machine::shutdown::Shutdown;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};

@@ -1,7 +1,7 @@
 //! The signals that stop a command, and its end after a stop.
 
 use anyhow::Context as _;
-use shared::shutdown::Shutdown;
+use shared::machine::shutdown::Shutdown;
 
 use crate::stop::{StopFlag, Stopped};
 

@@ -9,7 +9,7 @@ pub mod random;
 use std::time::Duration;
 
 use crate::stop::StopFlag;
-pub use shared::client::Passage;
+pub use shared::contract::client::Passage;
 
 /// One query of one episode.
 #[derive(Clone, Debug, PartialEq, Eq)]

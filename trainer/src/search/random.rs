@@ -6,9 +6,9 @@ use crate::stop::StopFlag;
 use std::path::Path;
 use std::time::Duration;
 
-use shared::jsonl;
-use shared::passage::Passage;
-use shared::splitmix;
+use shared::contract::jsonl;
+use shared::contract::passage::Passage;
+use shared::contract::splitmix;
 
 use super::{SearchOutcome, SearchRequest, Searcher, SearcherError};
 

@@ -1,7 +1,7 @@
 //! Builds completions, whole or as a stream of chunks.
 
 use serde_json::{Value, json};
-use shared::passage::Passage;
+use shared::contract::passage::Passage;
 
 use super::conversations::{AgentEvent, Finished};
 use crate::rollout::EndReason;

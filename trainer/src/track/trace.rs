@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use shared::atomic_file;
+use shared::machine::atomic_file;
 
 /// The format's process number. A step has one process.
 const PROCESS: u32 = 1;

@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::Path;
 
-use shared::splitmix;
+use shared::contract::splitmix;
 
 use super::*;
 use crate::index::build::{self, BuildRequest};

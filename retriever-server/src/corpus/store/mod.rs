@@ -7,8 +7,8 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use shared::jsonl;
-use shared::passage::Passage;
+use shared::contract::jsonl;
+use shared::contract::passage::Passage;
 use tantivy::directory::OwnedBytes;
 use thiserror::Error;
 

@@ -11,8 +11,8 @@
 use std::arch::asm;
 use std::arch::x86_64::{_mm512_maskz_loadu_ps, _mm512_store_si512, _mm512_sub_ps};
 
-use shared::instruction_set::{InstructionSet, widest};
-use shared::tiles_x86::{self, TILE_ROW_BYTES};
+use shared::machine::instruction_set::{InstructionSet, widest};
+use shared::machine::tiles_x86::{self, TILE_ROW_BYTES};
 
 use super::columns::Columns;
 use super::weights::{

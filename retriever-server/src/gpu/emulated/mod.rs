@@ -38,7 +38,7 @@ fn compiled(format: DeviceFormat) -> Library {
         ("emulated.cc", include_str!("../kernels/emulated.cc")),
     ];
     let macros = [format!("FORMAT={}", format.name())];
-    let library = shared::cuda::emulated::build(folder.path(), &files, &macros).unwrap();
+    let library = shared::machine::cuda::emulated::build(folder.path(), &files, &macros).unwrap();
     // SAFETY: the library was just compiled from this text; loading it only initialises its globals.
     unsafe { Library::new(library) }.unwrap()
 }

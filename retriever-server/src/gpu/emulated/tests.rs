@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use half::f16;
 use proptest::prelude::*;
-use shared::splitmix;
+use shared::contract::splitmix;
 
 use super::*;
 use crate::gpu::search::search;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use shared::splitmix::numbers;
+use shared::contract::splitmix::numbers;
 
 use super::*;
 use crate::gpu::emulated::Emulated;

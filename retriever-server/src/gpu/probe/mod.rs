@@ -30,7 +30,7 @@ pub struct DeviceSummary {
 
 /// Runs code that calls the bindings, and turns a panic into an error.
 pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, GpuError>) -> Result<T, GpuError> {
-    shared::cuda::guarded(work).unwrap_or_else(|text| Err(GpuError::Panicked(text)))
+    shared::machine::cuda::guarded(work).unwrap_or_else(|text| Err(GpuError::Panicked(text)))
 }
 
 /// Converts a driver error without asking the driver for its text.

@@ -11,7 +11,7 @@
 //! Unknown keys are ignored, as those clients' own servers do.
 
 use serde_json::{Map, Value};
-use shared::wire::{Location, ValidationError};
+use shared::contract::wire::{Location, ValidationError};
 
 use crate::config::RequestLimits;
 use crate::json_kind::json_kind;

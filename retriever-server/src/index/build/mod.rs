@@ -5,9 +5,9 @@ use std::fs::{self, File};
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use shared::atomic_file::{self, AtomicDir};
-use shared::digest::{Digest, DigestReader};
-use shared::jsonl::{JsonlError, JsonlReader};
+use shared::contract::digest::{Digest, DigestReader};
+use shared::contract::jsonl::{JsonlError, JsonlReader};
+use shared::machine::atomic_file::{self, AtomicDir};
 
 use super::duplicates::Identifiers;
 use super::manifest::{FORMAT, FileEntry, Manifest, Verification, content_digest};

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use shared::atomic_file::AtomicDir;
+use shared::machine::atomic_file::AtomicDir;
 
 use super::manifest::{FileEntry, MANIFEST_FILE, Manifest, Verification};
 use super::progress::Progress;

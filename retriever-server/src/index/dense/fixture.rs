@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use shared::digest::Digest;
-use shared::splitmix;
+use shared::contract::digest::Digest;
+use shared::contract::splitmix;
 
 use super::build::{self, PassageEncoder};
 use super::{DENSE_FOLDER, VectorSource};

@@ -25,8 +25,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use shared::atomic_file::{self, AtomicError};
-use shared::digest::Digest;
+use shared::contract::digest::Digest;
+use shared::machine::atomic_file::{self, AtomicError};
 use tantivy::directory::OwnedBytes;
 
 pub use ann::GraphEntry;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use proptest::prelude::*;
-use shared::splitmix;
+use shared::contract::splitmix;
 use tantivy::fieldnorm::FieldNormReader;
 
 use super::*;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use shared::passage::Passage;
+use shared::contract::passage::Passage;
 
 use super::*;
 use crate::lexical::writer::LexicalWriter;

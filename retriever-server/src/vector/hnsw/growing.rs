@@ -1,6 +1,6 @@
 //! A graph in memory, into which rows are inserted.
 
-use shared::splitmix;
+use shared::contract::splitmix;
 
 use super::{Entry, Graph, Links, NONE, SLOT_BYTES};
 

@@ -1,7 +1,7 @@
 //! Graphs that are built, interrupted, written, read back and searched.
 
 use proptest::prelude::*;
-use shared::splitmix;
+use shared::contract::splitmix;
 use tantivy::directory::OwnedBytes;
 
 use super::*;

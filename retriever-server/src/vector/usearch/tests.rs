@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use shared::splitmix::numbers;
+use shared::contract::splitmix::numbers;
 
 use super::*;
 use crate::vector::{self, Rows};

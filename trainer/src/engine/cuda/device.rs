@@ -14,7 +14,7 @@ use cudarc::driver::{
     sys,
 };
 use cudarc::nvrtc::Ptx;
-use shared::cuda::{compile, guarded};
+use shared::machine::cuda::{compile, guarded};
 
 use super::arguments::{Launch, Launcher};
 use super::shape::KernelShape;

@@ -36,7 +36,8 @@ impl EmulatedDevice {
             let files =
                 [("rollout.cc", SOURCE), ("emulated.cc", include_str!("kernels/emulated.cc"))];
             let library =
-                shared::cuda::emulated::build(folder.path(), &files, &shape.macros()).unwrap();
+                shared::machine::cuda::emulated::build(folder.path(), &files, &shape.macros())
+                    .unwrap();
             // SAFETY: the library was just built, and runs no code when it is loaded.
             Arc::new(unsafe { Library::new(library) }.unwrap())
         };

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use proptest::prelude::*;
-use shared::splitmix;
+use shared::contract::splitmix;
 use tch::{Device, Kind, Tensor};
 
 use super::arguments::{

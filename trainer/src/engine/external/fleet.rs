@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, Url};
-use shared::retry::{Backoff, RetryPolicy};
+use shared::contract::retry::{Backoff, RetryPolicy};
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
@@ -98,7 +98,7 @@ pub(super) struct Fleet {
 
 impl Fleet {
     pub(super) fn new(config: &ExternalEngineConfig) -> Result<Self, String> {
-        let client = shared::http::client_builder()
+        let client = shared::machine::http::client_builder()
             .timeout(config.attempt_timeout)
             // Engines are addressed directly, even if a proxy is set for downloads.
             .no_proxy()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::{Client, Response, StatusCode, header};
 use serde_json::Value;
-use shared::http::with_causes;
+use shared::machine::http::with_causes;
 
 use super::protocol::Call;
 

@@ -21,8 +21,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::retry::RetryPolicy;
-use shared::splitmix;
+use shared::contract::retry::RetryPolicy;
+use shared::contract::splitmix;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use shared::splitmix;
+use shared::contract::splitmix;
 
 use crate::engine::{BLOCK_TOKENS, Choice, Draw, EngineError, Pass, Runner, SamplingKey, Span};
 use crate::policy::Weights;

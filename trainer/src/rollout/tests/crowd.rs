@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use shared::client::Passage;
-use shared::shutdown::Shutdown;
-use shared::splitmix;
+use shared::contract::client::Passage;
+use shared::contract::splitmix;
+use shared::machine::shutdown::Shutdown;
 
 use super::scripted::settings;
 use crate::engine::tests::recall::RecallRunner;

@@ -1,6 +1,6 @@
 //! The rendering of passages for the model, and their shortening.
 
-use shared::client::Passage;
+use shared::contract::client::Passage;
 
 use crate::rollout::observation::{Observation, ObservationBudget, render};
 use crate::token::Tokenizer;

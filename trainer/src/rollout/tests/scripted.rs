@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use shared::client::Passage;
+use shared::contract::client::Passage;
 
 use crate::engine::{
     Engine, EngineError, GenerateRequest, Generation, Sampling, SamplingKey, StopReason, StopRule,

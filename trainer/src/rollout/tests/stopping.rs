@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use shared::shutdown::Shutdown;
+use shared::machine::shutdown::Shutdown;
 
 use super::scripted::{ScriptedEngine, ScriptedSearcher, Timing, documents, jobs, settings};
 use crate::rollout::{

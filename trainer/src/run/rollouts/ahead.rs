@@ -10,7 +10,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use shared::shutdown::Shutdown;
+use shared::machine::shutdown::Shutdown;
 use tokio::sync::mpsc;
 
 use super::engine::{PolicyEngine, Publisher};

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use shared::dataset::{QaRecord, read_qa_records};
+use shared::contract::dataset::{QaRecord, read_qa_records};
 
 use crate::config::{Config, TemplateChoice};
 use crate::data::{Example, PromptStyle, PromptTemplate, examples};

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use shared::client::ClientConfig;
-use shared::retry::RetryPolicy;
+use shared::contract::client::ClientConfig;
+use shared::contract::retry::RetryPolicy;
 
 use crate::config::{Compat, Config, EngineKind};
 use crate::engine::{Dialect, RunnerChoice, Sampling};

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use shared::atomic_file;
+use shared::machine::atomic_file;
 use tracing::info;
 
 use self::divergence::KlWeight;

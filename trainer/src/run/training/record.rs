@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use serde_json::json;
-use shared::atomic_file;
+use shared::machine::atomic_file;
 
 use super::questions::Collected;
 use super::score::Scored;

@@ -9,7 +9,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::client::{ClientConfig, RetrieveClient};
+use shared::contract::client::{ClientConfig, RetrieveClient};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;

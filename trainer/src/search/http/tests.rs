@@ -6,8 +6,8 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use shared::retry::RetryPolicy;
-use shared::shutdown::Shutdown;
+use shared::contract::retry::RetryPolicy;
+use shared::machine::shutdown::Shutdown;
 
 use super::*;
 use crate::stop::{StopFlag, StopSwitch};

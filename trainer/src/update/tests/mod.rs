@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use shared::shutdown::Shutdown;
+use shared::machine::shutdown::Shutdown;
 use tch::{Kind, Tensor};
 
 use super::{LikelihoodTerm, PolicyUpdateConfig, PolicyUpdateStatistics, TrainSequence};

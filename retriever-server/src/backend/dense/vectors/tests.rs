@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use shared::splitmix::numbers;
+use shared::contract::splitmix::numbers;
 
 use super::*;
 use crate::vector::faiss_file::FaissIndex;

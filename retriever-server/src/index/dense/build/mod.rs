@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use shared::atomic_file;
+use shared::machine::atomic_file;
 
 use super::{
     DENSE_FOLDER, DenseManifest, MANIFEST_FILE, VECTORS_FILE, VectorSource, ignore_missing,

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use shared::digest::Digest;
+use shared::contract::digest::Digest;
 
 use super::*;
 use crate::index::dense::DenseRows;

@@ -6,7 +6,7 @@ mod recorded;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use shared::retry::RetryPolicy;
+use shared::contract::retry::RetryPolicy;
 
 use super::*;
 use crate::engine::{Sampling, StopRule};

@@ -231,7 +231,7 @@ impl Instructions {
     pub(super) fn engage(self) -> EngagedThread {
         #[cfg(target_arch = "x86_64")]
         if self.0 == Level::Amx {
-            shared::tiles_x86::configure();
+            shared::machine::tiles_x86::configure();
         }
         EngagedThread { level: self.0, on_this_thread: PhantomData }
     }
@@ -249,7 +249,7 @@ impl Drop for EngagedThread {
     fn drop(&mut self) {
         #[cfg(target_arch = "x86_64")]
         if self.level == Level::Amx {
-            shared::tiles_x86::release();
+            shared::machine::tiles_x86::release();
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::arch::asm;
 
-use shared::tiles_x86::TILE_ROWS;
+use shared::machine::tiles_x86::TILE_ROWS;
 
 use super::{Bf16, Product, ROWS_UNIT};
 

@@ -16,7 +16,7 @@ use std::arch::x86_64::{
 };
 use std::mem::transmute;
 
-use shared::instruction_set::{InstructionSet, widest};
+use shared::machine::instruction_set::{InstructionSet, widest};
 
 use super::{Bf16, Level, PANEL, Product, STEP};
 

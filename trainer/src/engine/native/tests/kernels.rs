@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use shared::splitmix;
+use shared::contract::splitmix;
 
 use super::Instructions;
 use crate::engine::native::kernel::{

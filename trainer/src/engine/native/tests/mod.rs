@@ -8,7 +8,7 @@ mod kernels;
 mod limits;
 mod threads;
 
-use shared::splitmix;
+use shared::contract::splitmix;
 
 use super::{Instructions, NativeConfig, NativeRunner, WeightFormat};
 use crate::engine::{

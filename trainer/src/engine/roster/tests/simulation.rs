@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shared::splitmix;
+use shared::contract::splitmix;
 
 use super::super::super::blocks::BlockTable;
 use super::super::super::sequence::SequenceState;

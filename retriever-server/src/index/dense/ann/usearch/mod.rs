@@ -11,7 +11,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use shared::digest::{Digest, DigestReader};
+use shared::contract::digest::{Digest, DigestReader};
 
 use super::{
     BuildEffort, DENSE_FOLDER, DenseRows, GraphEntry, GraphKind, SAMPLE_TOP_K, SETTINGS,
