@@ -1,1 +1,1 @@
-"""What `scripts/setup` is made of. Needs nothing beyond Python's standard library (3.9 or later)."""
+"""The parts of `scripts/setup`. They need only Python's standard library (3.9 or later)."""

@@ -1,9 +1,9 @@
-"""Writes a BERT encoder, published as safetensors, as an ONNX file: one graph, the numbers as they are.
+"""Converts a BERT encoder from safetensors to ONNX: one graph, weights unchanged.
 
 Inputs are `input_ids`, `attention_mask` and `token_type_ids` as int64 [batch, tokens]; outputs are
-`last_hidden_state` [batch, tokens, hidden] and, where the model has one, `pooler_output` [batch, hidden]. A
-cross-encoder, which has a classifier behind the pooler, has the one output `logits` [batch, 1 or 2].
-The same files give the same bytes.
+`last_hidden_state` [batch, tokens, hidden] and, if the model has a pooler, `pooler_output` [batch, hidden]. A
+cross-encoder has a classifier after the pooler; its only output is `logits` [batch, 1 or 2].
+Equal input files give equal bytes.
 """
 
 import array
@@ -16,17 +16,17 @@ from .console import ProvisionError
 
 OPSET = 17
 IR_VERSION = 8
-# Numbers that onnx.proto gives to fields and kinds.
+# Enum values of onnx.proto: tensor element types and attribute types.
 FLOAT, INT64 = 1, 7
 ATTRIBUTE_FLOAT, ATTRIBUTE_INTEGER, ATTRIBUTE_INTEGERS = 1, 2, 7
-# What a file in the protobuf format may have.
+# Size limit of a protobuf file.
 FILE_BYTES_MAX = (1 << 31) - 1
 LOWEST = -3.4028234663852886e38
 SETTINGS = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
 
 
 class Weights:
-    """The tensors of a safetensors file; all that are asked for have to be f32."""
+    """The tensors of a safetensors file. Each tensor that is read must be f32."""
 
     def __init__(self, file):
         self.file = file
@@ -44,7 +44,7 @@ class Weights:
         return name in self.tensors
 
     def read(self, name):
-        """(shape, little-endian bytes) of a tensor."""
+        """Returns the shape and the little-endian bytes of a tensor."""
         entry = self.tensors.get(name)
         if entry is None:
             raise ProvisionError(f"the safetensors file has no tensor {name}")
@@ -59,16 +59,16 @@ class Weights:
 
 
 def transposed(shape, content):
-    """A matrix [rows, columns] as [columns, rows]; what the four bytes of a number mean does not matter."""
+    """Transposes a matrix from [rows, columns] to [columns, rows]. Its elements may be any four-byte type."""
     numbers = array.array("I", content)
     if numbers.itemsize != 4:
-        raise ProvisionError("Python's array type 'I' does not have four bytes here")
+        raise ProvisionError(f"Python's array type 'I' has {numbers.itemsize} bytes on this machine, expected 4")
     columns = shape[1]
     return [columns, shape[0]], b"".join(numbers[column::columns].tobytes() for column in range(columns))
 
 
 class Graph:
-    """Collects nodes and their constants; every function gives the name of what it adds."""
+    """A graph under construction. Each method adds a node or a constant and returns its name."""
 
     def __init__(self, weights):
         self.weights = weights
@@ -101,7 +101,7 @@ class Graph:
         return self.tensor(name, FLOAT, *self.weights.read(name))
 
     def linear(self, value, name, output=None):
-        """value · Wᵀ + b, with W laid out for the product."""
+        """Adds value · Wᵀ + b, with W transposed in advance."""
         shape, content = transposed(*self.weights.read(name + ".weight"))
         matrix = self.tensor(name + ".weight_transposed", FLOAT, shape, content)
         return self.node("Add", [self.node("MatMul", [value, matrix]), self.weight(name + ".bias")], output)
@@ -110,8 +110,8 @@ class Graph:
         inputs = [value, self.weight(name + ".weight"), self.weight(name + ".bias")]
         return self.node("LayerNormalization", inputs, output, axis=-1, epsilon=epsilon)
 
-    def part(self, value, axis, start, end):
-        """value[start:end] along an axis; `end` is a number or the name of one."""
+    def slice(self, value, axis, start, end):
+        """Adds value[start:end] along an axis. `end` is a number or the name of a tensor that holds it."""
         end = end if isinstance(end, str) else self.integers(end)
         return self.node("Slice", [value, self.integers(start), end, self.integers(axis)])
 
@@ -126,7 +126,7 @@ def attribute(name, value):
 
 
 def declared(name, kind, *sizes):
-    """An input or output; a size is a number or a name for any number."""
+    """Returns the declaration of an input or output. A size is a number, or a name for a free dimension."""
     shape = b"".join(
         protobuf.data(1, protobuf.text(2, size) if isinstance(size, str) else protobuf.integer(1, size))
         for size in sizes
@@ -138,8 +138,8 @@ def declared(name, kind, *sizes):
 def embeddings(graph, epsilon):
     words = graph.node("Gather", [graph.weight("embeddings.word_embeddings.weight"), "input_ids"])
     types = graph.node("Gather", [graph.weight("embeddings.token_type_embeddings.weight"), "token_type_ids"])
-    tokens = graph.part(graph.node("Shape", ["input_ids"]), 0, 1, 2)
-    positions = graph.part(graph.weight("embeddings.position_embeddings.weight"), 0, 0, tokens)
+    tokens = graph.slice(graph.node("Shape", ["input_ids"]), 0, 1, 2)
+    positions = graph.slice(graph.weight("embeddings.position_embeddings.weight"), 0, 0, tokens)
     total = graph.node("Add", [graph.node("Add", [words, types]), positions])
     return graph.norm(total, "embeddings.LayerNorm", epsilon)
 
@@ -148,8 +148,8 @@ def attention(graph, value, mask, name, hidden, heads):
     shape = graph.integers(0, 0, heads, hidden // heads)
 
     def by_head(part, order):
-        apart = graph.node("Reshape", [graph.linear(value, f"{name}.self.{part}"), shape])
-        return graph.node("Transpose", [apart], perm=order)
+        heads_apart = graph.node("Reshape", [graph.linear(value, f"{name}.self.{part}"), shape])
+        return graph.node("Transpose", [heads_apart], perm=order)
 
     scale = graph.number("attention_scale", 1 / math.sqrt(hidden // heads))
     products = graph.node("MatMul", [by_head("query", [0, 2, 1, 3]), by_head("key", [0, 2, 3, 1])])
@@ -160,14 +160,14 @@ def attention(graph, value, mask, name, hidden, heads):
 
 
 def gelu(graph, value):
-    """x · (1 + erf(x / √2)) / 2, in the form that ONNX Runtime joins into one kernel."""
+    """Adds x · (1 + erf(x / √2)) / 2, in the form that ONNX Runtime fuses into one kernel."""
     inner = graph.node("Erf", [graph.node("Div", [value, graph.number("root_of_two", math.sqrt(2))])])
     factor = graph.node("Add", [inner, graph.number("one", 1.0)])
     return graph.node("Mul", [graph.node("Mul", [value, factor]), graph.number("half", 0.5)])
 
 
 def classifier(graph, pooled):
-    """Adds the head of a cross-encoder; gives the declaration of its output."""
+    """Adds the head of a cross-encoder and returns the declaration of its output."""
     shape = graph.weights.read("classifier.weight")[0]
     if shape[0] not in (1, 2):
         raise ProvisionError(f"tensor classifier.weight: has {shape[0]} rows, expected 1 or 2")
@@ -176,12 +176,12 @@ def classifier(graph, pooled):
 
 
 def encoder(graph, config):
-    """Adds all nodes; gives the declarations of the outputs."""
+    """Adds all nodes and returns the declarations of the outputs."""
     hidden, epsilon = config["hidden_size"], config["layer_norm_eps"]
     value = embeddings(graph, epsilon)
     kept = graph.node("Cast", ["attention_mask"], to=FLOAT)
-    left_out = graph.node("Sub", [graph.number("one", 1.0), graph.node("Unsqueeze", [kept, graph.integers(1, 2)])])
-    mask = graph.node("Mul", [left_out, graph.number("lowest", LOWEST)])
+    masked = graph.node("Sub", [graph.number("one", 1.0), graph.node("Unsqueeze", [kept, graph.integers(1, 2)])])
+    mask = graph.node("Mul", [masked, graph.number("lowest", LOWEST)])
     for layer in range(config["num_hidden_layers"]):
         name = f"encoder.layer.{layer}"
         attended = attention(graph, value, mask, name + ".attention", hidden, config["num_attention_heads"])
@@ -191,7 +191,7 @@ def encoder(graph, config):
         value = graph.norm(graph.node("Add", [outer, value]), name + ".output.LayerNorm", epsilon, output)
     outputs = [declared("last_hidden_state", FLOAT, "batch", "tokens", hidden)]
     if "pooler.dense.weight" in graph.weights:
-        first = graph.node("Squeeze", [graph.part(value, 1, 0, 1), graph.integers(1)])
+        first = graph.node("Squeeze", [graph.slice(value, 1, 0, 1), graph.integers(1)])
         pooled = graph.node("Tanh", [graph.linear(first, "pooler.dense")], "pooler_output")
         if "classifier.weight" in graph.weights:
             return [classifier(graph, pooled)]
@@ -201,9 +201,9 @@ def encoder(graph, config):
 
 def check(config):
     for key, accepted in SETTINGS.items():
-        found = config.get(key, accepted)
-        if found != accepted:
-            raise ProvisionError(f"config.json: {key} is {found!r}, expected {accepted!r}")
+        setting = config.get(key, accepted)
+        if setting != accepted:
+            raise ProvisionError(f"config.json: {key} is {setting!r}, expected {accepted!r}")
     for key in ("hidden_size", "num_attention_heads", "num_hidden_layers"):
         if not isinstance(config.get(key), int) or config[key] < 1:
             raise ProvisionError(f"config.json: {key} is {config.get(key)!r}, expected a positive integer")
@@ -212,9 +212,9 @@ def check(config):
 
 
 def export(config, safetensors, out):
-    """Writes the model of `config` (what config.json holds) and the open file `safetensors` to the file `out`.
+    """Writes the model to the open file `out`, and returns `True` if it is a cross-encoder.
 
-    Says whether it is a cross-encoder.
+    `config` is the content of config.json, `safetensors` the open file of the weights.
     """
     config = {"layer_norm_eps": 1e-12, **config}
     check(config)
@@ -229,7 +229,7 @@ def export(config, safetensors, out):
     model = [protobuf.integer(1, IR_VERSION), protobuf.data(8, protobuf.integer(2, OPSET)), protobuf.data(7, *parts)]
     total = sum(len(part) for part in model)
     if total > FILE_BYTES_MAX:
-        raise ProvisionError(f"the ONNX file would have {total} bytes, at most {FILE_BYTES_MAX} are possible")
+        raise ProvisionError(f"the ONNX file would have {total} bytes, expected at most {FILE_BYTES_MAX}")
     for part in model:
         out.write(part)
     return "classifier.weight" in graph.weights

@@ -1,4 +1,4 @@
-"""Tells the user what goes on: a bar that redraws itself on a terminal, a few plain lines elsewhere."""
+"""Progress output: a bar that is redrawn on a terminal, a few plain lines elsewhere."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ import time
 
 
 class ProvisionError(Exception):
-    """Something the user has to know or mend. Printed without a traceback."""
+    """An error that the user can fix. It is printed without a traceback."""
 
 
 def say(text):
@@ -18,7 +18,7 @@ def megabytes(count):
 
 
 class Progress:
-    """Progress of one piece of work that is counted in bytes."""
+    """The progress of one task that is measured in bytes."""
 
     REDRAW_SECONDS = 0.2
     PLAIN_STEP_PERCENT = 20
@@ -66,6 +66,6 @@ class Progress:
         say(f"  {self.label}: {megabytes(self.total)} in {seconds:.1f} s")
 
     def stop(self):
-        """Leaves the terminal's line, for a message that follows."""
+        """Ends the progress line, so that a message can follow."""
         if self.terminal:
             print(flush=True)

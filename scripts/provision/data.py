@@ -1,4 +1,4 @@
-"""The demo's corpus and questions: part of the project, packed; unpacked here."""
+"""Unpacks the demo's corpus and questions, which are part of the repository."""
 
 import glob
 import hashlib
@@ -13,21 +13,21 @@ RECIPE = "data 1"
 
 
 def provide(packed, cache):
-    """Unpacks every `packed/*.jsonl.xz` into `cache/data/NAME` unless it is there."""
+    """Unpacks every `packed/*.jsonl.xz` into `cache/data/NAME`, unless this is already done."""
     paths = sorted(glob.glob(os.path.join(packed, "*.jsonl.xz")))
     if not paths:
-        raise ProvisionError(f"{packed} holds no *.jsonl.xz: the checkout is not complete")
+        raise ProvisionError(f"{packed} holds no *.jsonl.xz: the checkout is incomplete")
     name = os.path.basename(packed)
-    place = os.path.join(cache, "data", name)
+    target_folder = os.path.join(cache, "data", name)
     digest = hashlib.sha256(RECIPE.encode())
     for path in paths:
         with open(path, "rb") as file:
             digest.update(file.read())
     source = digest.hexdigest()
-    if folder.is_current(place, source):
-        say(f"data {name}: already there")
+    if folder.is_current(target_folder, source):
+        say(f"data {name}: already present")
         return
-    os.makedirs(os.path.dirname(place), exist_ok=True)
+    os.makedirs(os.path.dirname(target_folder), exist_ok=True)
 
     def fill(new):
         for path in paths:
@@ -38,5 +38,5 @@ def provide(packed, cache):
             except (lzma.LZMAError, EOFError) as error:
                 raise ProvisionError(f"{path}: damaged ({error})") from error
 
-    folder.make(place, source, fill)
+    folder.make(target_folder, source, fill)
     say(f"data {name}: unpacked {len(paths)} files")

@@ -1,4 +1,4 @@
-"""Downloads a locked file: resumed where it broke off, retried, and never used unless its SHA-256 is right."""
+"""Downloads a locked file. Resumes and retries broken transfers, and rejects a file with a wrong SHA-256."""
 
 import hashlib
 import http.client
@@ -11,16 +11,16 @@ from .console import Progress, ProvisionError, say
 CHUNK_BYTES = 1 << 20
 TRIES_MAX = 6
 FIRST_WAIT_SECONDS = 1.0
-# An answer that will not change by asking again.
+# HTTP statuses that a retry does not change.
 FINAL_STATUS = {400, 401, 403, 404, 405, 410, 451}
 
 
 class Broken(Exception):
-    """The transfer broke off; what came so far is kept for the next try."""
+    """A transfer that broke off. The next try continues from the bytes received so far."""
 
 
 def fetch(registry, locked, folder):
-    """Puts the file `locked` (an entry of the lock) into `folder` and gives its path."""
+    """Downloads the file `locked` (an entry of the lock file) into `folder` and returns its path."""
     whole = os.path.join(folder, locked["file"])
     part = whole + ".part"
     if os.path.isfile(whole):
@@ -34,15 +34,15 @@ def fetch(registry, locked, folder):
             os.replace(part, whole)
             return whole
         os.remove(part)
-        say(f"  {locked['file']}: wrong SHA-256 {digest}, fetching it again")
+        say(f"  {locked['file']}: wrong SHA-256 {digest}, downloading it again")
     raise ProvisionError(
         f"{locked['file']}: SHA-256 is {digest} twice, expected {locked['sha256']}; "
-        "the registry serves another file"
+        "the registry serves a different file"
     )
 
 
 def complete(registry, url, locked, part):
-    """Brings `part` to the full size over as many tries as are allowed; gives its SHA-256."""
+    """Downloads the rest of `part` in at most `TRIES_MAX` tries and returns its SHA-256."""
     wait = FIRST_WAIT_SECONDS
     for attempt in range(1, TRIES_MAX + 1):
         try:
@@ -59,7 +59,7 @@ def complete(registry, url, locked, part):
 
 
 def transfer(registry, url, locked, part):
-    """One try. Continues `part` when the server can, else starts over."""
+    """Makes one try. Continues `part` if the server supports ranges, else starts over."""
     size = locked["bytes"]
     have = os.path.getsize(part) if os.path.isfile(part) else 0
     if have > size:

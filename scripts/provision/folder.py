@@ -1,7 +1,7 @@
-"""Folders that are either whole or absent: made under a temporary name, stamped, flushed, renamed.
+"""Folders that are either complete or absent: made under a temporary name, stamped, flushed, renamed.
 
-The stamp says what the folder was made from and how large each of its files is, so that a later run
-finds out without reading the files whether there is anything to do.
+The stamp records the source of the folder and the size of each large file. With it, a later run can check
+the folder without reading the files.
 """
 
 import json
@@ -11,12 +11,12 @@ import shutil
 from .console import ProvisionError
 
 STAMP = "setup-stamp.json"
-# Files of these kinds are compared by size; thousands of headers are taken on trust.
+# Files with these suffixes are compared by size. The thousands of headers are not checked.
 CHECKED_SUFFIXES = (".so", ".gguf", ".jsonl", ".onnx", ".json")
 
 
 def is_current(folder, source):
-    """True when `folder` was made from `source` and its large files still have their sizes."""
+    """Returns `True` if `folder` was made from `source` and its large files still have their sizes."""
     try:
         with open(os.path.join(folder, STAMP), encoding="utf-8") as file:
             stamp = json.load(file)
@@ -29,7 +29,7 @@ def is_current(folder, source):
 
 
 def make(folder, source, fill):
-    """Lets `fill(path)` fill a new folder, then puts it in the place of `folder`."""
+    """Calls `fill` with the path of a new folder, then replaces `folder` with it."""
     new, old = folder + ".new", folder + ".old"
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -52,22 +52,22 @@ def make(folder, source, fill):
 
 def sizes_in(folder):
     sizes = {}
-    for place, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder):
         for name in names:
             if name.endswith(CHECKED_SUFFIXES) or ".so." in name:
-                path = os.path.join(place, name)
+                path = os.path.join(parent, name)
                 sizes[os.path.relpath(path, folder)] = os.path.getsize(path)
     return sizes
 
 
 def flush(folder):
-    for place, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder):
         for name in names:
-            flush_one(os.path.join(place, name))
-        flush_one(place)
+            flush_path(os.path.join(parent, name))
+        flush_path(parent)
 
 
-def flush_one(path):
+def flush_path(path):
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -80,5 +80,5 @@ def require_space(folder, needed_bytes):
     if free < needed_bytes:
         raise ProvisionError(
             f"{folder} has {free / 1e9:.1f} GB free, set-up needs {needed_bytes / 1e9:.1f} GB: "
-            "make room or name another folder with --cache"
+            "free some space or choose another folder with --cache"
         )

@@ -1,8 +1,8 @@
-"""libtorch out of the registry's wheels, as one folder: `lib`, `include`, `build-version`.
+"""Provides libtorch from the registry's wheels as one folder: `lib`, `include`, `build-version`.
 
 The CPU folder keeps four libraries of the torch wheel and the two CUDA run-time libraries that
-libtorch_cpu.so names even where there is no GPU. The CUDA folder keeps all libraries of torch and of the
-NVIDIA wheels that the torch wheel pins, side by side, where the loader finds them from one another.
+libtorch_cpu.so links to even without a GPU. The CUDA folder keeps all libraries of torch and of the NVIDIA
+wheels that the torch wheel pins. They share one folder, because the loader looks for each next to the others.
 """
 
 import ctypes.util
@@ -23,18 +23,18 @@ CPU_LIBRARIES = re.compile(
     r"torch/lib/(libtorch|libtorch_cpu|libc10)\.so$|torch/lib/libgomp[^/]*\.so[^/]*$"
     r"|nvidia/.*/(libcudart|libcupti)\.so\.\d+$"
 )
-# Not the bindings to Python: they need a Python of one version.
+# Excludes the Python bindings, which need one specific version of Python.
 CUDA_LIBRARIES = re.compile(r"(torch/lib|nvidia/.*/lib)/(?!libtorch_python|libshm)[^/]+\.so[^/]*$")
 REQUIRED = {
     "cpu": ("libtorch.so", "libtorch_cpu.so", "libc10.so", "libcudart.so.13", "libcupti.so.13"),
     "cuda": ("libtorch.so", "libtorch_cpu.so", "libtorch_cuda.so", "libc10_cuda.so", "libcudart.so.13"),
 }
-# Unpacked size of a wheel in relation to the wheel, at most.
+# Upper bound on the unpacked size of a wheel, as a multiple of the wheel's size.
 UNPACKED_RATIO = 1.6
 
 
 def detect_device():
-    """cuda when a driver and a device answer, else cpu."""
+    """Returns "cuda" if a driver and a device respond, else "cpu"."""
     if not ctypes.util.find_library("cuda") and not os.access("/dev/nvidia0", os.F_OK):
         return "cpu"
     tool = shutil.which("nvidia-smi")
@@ -45,18 +45,18 @@ def detect_device():
 
 
 def provide(entries, registry, cache, device):
-    """Makes `cache/libtorch` for `device` unless it is there."""
+    """Makes `cache/libtorch` for `device`, unless it is up to date."""
     wheels = lock.of_part(entries, "libtorch-" + device)
     if not wheels:
         raise ProvisionError(f"the lock file lists no wheels for device {device}")
-    place = os.path.join(cache, "libtorch")
+    target_folder = os.path.join(cache, "libtorch")
     source = lock.digest(wheels, f"{RECIPE} {device}")
     version = next(entry["version"] for entry in wheels if entry["package"] == "torch")
-    if folder.is_current(place, source):
-        say(f"libtorch {version} for {device}: already there")
+    if folder.is_current(target_folder, source):
+        say(f"libtorch {version} for {device}: already present")
         return
     total = sum(entry["bytes"] for entry in wheels)
-    say(f"libtorch {version} for {device}: {total / 1e6:.0f} MB to fetch, in {len(wheels)} files")
+    say(f"libtorch {version} for {device}: {total / 1e6:.0f} MB to download, in {len(wheels)} files")
     folder.require_space(cache, int(total * (1 + UNPACKED_RATIO)))
     downloads = os.path.join(cache, "downloads")
     os.makedirs(downloads, exist_ok=True)
@@ -67,13 +67,13 @@ def provide(entries, registry, cache, device):
             unpack(path, new, device)
         for name in REQUIRED[device]:
             if not os.path.isfile(os.path.join(new, "lib", name)):
-                raise ProvisionError(f"the wheels hold no {name}: the lock file does not fit this recipe")
-        # The version check of the Rust bindings reads this file; wheels do not have it.
+                raise ProvisionError(f"the wheels contain no {name}: the lock file does not match this version of set-up")
+        # The Rust bindings check their version against this file, which the wheels lack.
         with open(os.path.join(new, "build-version"), "w", encoding="utf-8") as file:
             file.write(f"{version}+{device}\n")
 
-    say(f"  unpacking to {place}")
-    folder.make(place, source, fill)
+    say(f"  unpacking to {target_folder}")
+    folder.make(target_folder, source, fill)
     for path in paths:
         os.remove(path)
 

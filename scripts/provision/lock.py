@@ -1,4 +1,4 @@
-"""Reads `setup.lock.json`: every file that set-up downloads, by package, version, name, size and SHA-256."""
+"""Reads `setup.lock.json`, which lists package, version, name, size and SHA-256 of every downloaded file."""
 
 import hashlib
 import json
@@ -34,6 +34,6 @@ def of_part(entries, part):
 
 
 def digest(entries, recipe):
-    """Names what a folder is made from: these files, unpacked by this version of the recipe."""
+    """Returns a digest of a folder's source: these files, unpacked by this version of the recipe."""
     text = recipe + "".join(entry["sha256"] for entry in entries)
     return hashlib.sha256(text.encode()).hexdigest()

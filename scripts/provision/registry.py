@@ -1,7 +1,7 @@
-"""Finds the package registry that this machine uses, and a file's address in it.
+"""Finds this machine's package registry and the URLs of files in it.
 
-The registry is the one pip would ask: PIP_INDEX_URL, pip's configuration, or pip's own default. Both
-answers of the simple repository API are understood, JSON and HTML.
+The registry is pip's: from PIP_INDEX_URL, pip's configuration, or pip's default. Both formats of the simple
+repository API are supported, JSON and HTML.
 """
 
 import base64
@@ -24,7 +24,7 @@ INDEX_BYTES_MAX = 64 * 1024 * 1024
 
 
 def pip_setting(name):
-    """A setting as pip resolves it: environment first, then its configuration files."""
+    """Returns a setting as pip resolves it: from the environment, else from pip's configuration files."""
     from_environment = os.environ.get("PIP_" + name.upper().replace("-", "_"))
     if from_environment:
         return from_environment
@@ -44,13 +44,13 @@ def index_url():
         from pip._internal.models.index import PyPI
     except ImportError:
         raise ProvisionError(
-            "no package registry: Python has no pip here; install pip or set PIP_INDEX_URL"
+            "no package registry is configured and Python has no pip: install pip or set PIP_INDEX_URL"
         ) from None
     return PyPI.simple_url.rstrip("/")
 
 
 class Registry:
-    """Answers where a file is, and opens addresses with the credentials and certificates of pip."""
+    """A package registry, opened with pip's credentials and certificates."""
 
     def __init__(self, url=None):
         parts = urllib.parse.urlsplit(url or index_url())
@@ -66,14 +66,14 @@ class Registry:
         self.pages = {}
 
     def open(self, url, headers=None):
-        """Opens `url`; the caller closes the answer and handles urllib's errors."""
+        """Opens `url`. The caller closes the response and handles urllib's errors."""
         request = urllib.request.Request(url, headers=headers or {})
         if self.credentials and urllib.parse.urlsplit(url).hostname == self.credentials[0]:
             request.add_unredirected_header("Authorization", self.credentials[1])
         return urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS, context=self.context)
 
     def files(self, package):
-        """All files of a package: name → {"url", "sha256" or None, "size" or None}."""
+        """Returns all files of a package: name → {"url", "sha256" or None, "size" or None}."""
         name = re.sub(r"[-_.]+", "-", package).lower()
         if name not in self.pages:
             page = f"{self.url}/{name}/"
@@ -83,15 +83,15 @@ class Registry:
                     is_json = "json" in answer.headers.get("Content-Type", "")
                     page = answer.geturl()
             except (OSError, urllib.error.URLError) as error:
-                raise ProvisionError(f"cannot ask the registry for {name} at {page}: {error}") from error
+                raise ProvisionError(f"cannot query the registry for {name} at {page}: {error}") from error
             self.pages[name] = parse_json(body, page) if is_json else parse_html(body, page)
         return self.pages[name]
 
     def locate(self, package, file_name):
-        found = self.files(package).get(file_name)
-        if not found:
+        listed = self.files(package).get(file_name)
+        if not listed:
             raise ProvisionError(f"the registry {self.url} has no file {file_name} of {package}")
-        return found["url"]
+        return listed["url"]
 
 
 def certificate_file():
@@ -113,16 +113,16 @@ def parse_json(body, page):
             for entry in listed
         }
     except (ValueError, KeyError, TypeError) as error:
-        raise ProvisionError(f"{page} does not answer as a package registry: {error!r}") from error
+        raise ProvisionError(f"{page} is not a package registry's index: {error!r}") from error
 
 
 class LinkReader(html.parser.HTMLParser):
-    """Collects the links of a page of the simple API; the hash stands in the fragment."""
+    """Collects the links of a page of the simple API. The hash is in the URL's fragment."""
 
     def __init__(self, page):
         super().__init__()
         self.page = page
-        self.found = {}
+        self.links = {}
 
     def handle_starttag(self, tag, attributes):
         target = dict(attributes).get("href")
@@ -131,10 +131,10 @@ class LinkReader(html.parser.HTMLParser):
         url, _, fragment = urllib.parse.urljoin(self.page, target).partition("#")
         file_name = urllib.parse.unquote(urllib.parse.urlsplit(url).path.rpartition("/")[2])
         digest = fragment[len("sha256="):] if fragment.startswith("sha256=") else None
-        self.found[file_name] = {"url": url, "sha256": digest, "size": None}
+        self.links[file_name] = {"url": url, "sha256": digest, "size": None}
 
 
 def parse_html(body, page):
     reader = LinkReader(page)
     reader.feed(body.decode("utf-8", "replace"))
-    return reader.found
+    return reader.links

