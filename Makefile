@@ -1,7 +1,6 @@
 # Every command of the project. `make` alone lists them.
 #
-# All targets build with the release profile, so that one build serves the demo, the tests and the
-# benchmarks.
+# All targets use the release profile, so that the demo, the tests and the benchmarks share one build.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -11,7 +10,7 @@ SHELL := /bin/bash
 CARGO_FLAGS := --release --locked
 GGUF := .cache/gguf/SmolLM2-135M-Instruct.Q4_1.gguf
 MODEL := .cache/models/smollm2-135m-instruct
-# Tools that `make tools` builds, where the machine has none of its own.
+# Tools that `make tools` builds. Tools of the machine take precedence.
 export PATH := $(PATH):$(CURDIR)/.cache/tools/bin
 
 .PHONY: help
@@ -29,7 +28,7 @@ fetch: prerequisites
 	@scripts/setup
 
 .PHONY: build
-build: fetch ## Build the two services (fetches what is missing first)
+build: fetch ## Build the two services, after downloading missing files
 	cargo build $(CARGO_FLAGS) --workspace
 
 .PHONY: retriever
@@ -37,15 +36,15 @@ retriever: ## Build the retriever alone, without libtorch
 	cargo build $(CARGO_FLAGS) --package retriever-server
 
 .PHONY: setup
-setup: build ## Fetch libraries, models and data, build, convert the model; does only what is not done
+setup: build ## Download libraries, models and data, build, convert the model; skips finished steps
 	target/release/trainer convert $(GGUF) $(MODEL)
 
 .PHONY: demo
-demo: setup ## Index, warm start, evaluate, train, evaluate again; report in runs/demo/report.html
+demo: setup ## Index, warm-start, evaluate, train, evaluate again; the report is runs/demo/report.html
 	scripts/demo $(DEMO_ARGUMENTS)
 
 .PHONY: test
-test: setup test-scripts ## Run all tests, without network after set-up
+test: setup test-scripts ## Run all tests; needs no network after set-up
 	OMP_NUM_THREADS=1 scripts/run-tests
 
 .PHONY: test-scripts
@@ -53,15 +52,15 @@ test-scripts:
 	python3 -B -m unittest discover --start-directory scripts/tests
 
 .PHONY: test-docs
-test-docs: setup ## Run the commands of README.md and docs/, and compare what they print
+test-docs: setup ## Run the commands of README.md and docs/, and compare their output
 	scripts/run-docs
 
 .PHONY: test-containers
-test-containers: ## Build the images and drive compose.yaml: start, ask, swap, break, stop, resume
+test-containers: ## Build the images and test compose.yaml: start, query, swap, break, stop, resume
 	scripts/test-containers
 
 .PHONY: check
-check: fetch ## Formatting, lints, documentation and dependencies, each without a warning
+check: fetch ## Check formatting, lints, documentation and dependencies; a warning fails
 	cargo fmt --all --check
 	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --workspace --no-deps
@@ -78,29 +77,29 @@ bench: setup ## Measure the retriever and the trainer on this machine
 	scripts/bench
 
 .PHONY: bench-gpu
-bench-gpu: ## Check search on an NVIDIA GPU and measure it; says what is missing where there is none
+bench-gpu: ## Check search on an NVIDIA GPU and measure it; without a GPU, print the reason
 	cargo run $(CARGO_FLAGS) --package retriever-server --example gpu_bench -- $(BENCH_GPU_ARGUMENTS)
 
 .PHONY: check-kernels
-check-kernels: ## Compile the CUDA kernels, without a GPU, by the NVRTC in the folder NVRTC
+check-kernels: ## Compile the CUDA kernels without a GPU, with the NVRTC in the folder NVRTC
 	scripts/check-kernels $(NVRTC)
 
 .PHONY: bench-retrieval
-bench-retrieval: setup ## Measure the retriever beside its peers, and write docs/benchmarks.md
+bench-retrieval: setup ## Compare the retriever with its peers, and write docs/benchmarks.md
 	cargo build $(CARGO_FLAGS) --workspace --examples
 	scripts/bench-retrieval
 
 .PHONY: bench-rollout
-bench-rollout: setup ## Measure rollouts beside transformers, and write docs/benchmarks.md
+bench-rollout: setup ## Compare rollouts with transformers, and write docs/benchmarks.md
 	cargo build $(CARGO_FLAGS) --workspace --examples
 	scripts/bench-rollout
 
 .PHONY: bench-learning
-bench-learning: setup ## Train by every algorithm from one warm start, and write docs/algorithms.md
+bench-learning: setup ## Train with every algorithm from one warm start, and write docs/algorithms.md
 	scripts/bench-learning
 
 .PHONY: bench-memory
-bench-memory: setup ## Train for 200 short steps, and write what memory it held into docs/benchmarks.md
+bench-memory: setup ## Train for 200 short steps, and write the memory used into docs/benchmarks.md
 	scripts/bench-memory
 
 .PHONY: bench-quality
@@ -108,14 +107,14 @@ bench-quality: setup ## Score every back end on questions with known passages, a
 	scripts/bench-quality $(BENCH_QUALITY_FOLDERS)
 
 .PHONY: bench-training
-bench-training: setup ## Measure an update beside TRL and transformers, and write docs/benchmarks.md
+bench-training: setup ## Compare an update with TRL and transformers, and write docs/benchmarks.md
 	cargo build $(CARGO_FLAGS) --workspace --examples
 	scripts/bench-training $(BENCH_TRAINING_ARGUMENTS)
 
 .PHONY: tools
-tools: ## Build cargo-nextest and cargo-deny into .cache/tools, where they are missing
+tools: ## Build cargo-nextest and cargo-deny into .cache/tools if they are missing
 	scripts/install-tools
 
 .PHONY: clean
-clean: ## Remove builds and runs; what was fetched stays in .cache
+clean: ## Remove builds and runs; downloads stay in .cache
 	rm -rf target runs

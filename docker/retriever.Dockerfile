@@ -1,8 +1,8 @@
 # The retriever: `docker build --file docker/retriever.Dockerfile .` in the root of the checkout;
-# `--build-arg DEVICE=cuda` takes ONNX Runtime and what it needs for NVIDIA GPUs (the driver comes from the host).
+# `--build-arg DEVICE=cuda` adds ONNX Runtime and its libraries for NVIDIA GPUs (the host provides the driver).
 #
-# Plain Dockerfile instructions only, so that the classic builder and BuildKit both build it. Where no
-# image registry answers, docker/base-images provides the two images it starts from.
+# Uses only instructions that both the classic builder and BuildKit support. Without access to an image registry,
+# docker/base-images provides the two base images.
 ARG RUST_IMAGE=rust:1.95-slim-bookworm
 ARG RUNTIME_IMAGE=debian:bookworm-slim
 
@@ -11,7 +11,7 @@ WORKDIR /src
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends g++ python3 python3-pip \
  && rm -rf /var/lib/apt/lists/*
-# A mirror of the Python package index, where the default one is out of reach.
+# A mirror of the Python package index, for machines that cannot reach the default one.
 ARG PIP_INDEX_URL
 COPY scripts/setup scripts/setup.lock.json scripts/
 COPY scripts/provision scripts/provision
@@ -20,8 +20,7 @@ ARG DEVICE=cpu
 RUN scripts/setup --device "${DEVICE}" --only onnxruntime
 COPY data data
 RUN scripts/setup --only data
-# The dependencies have a layer of their own, which changes with the lock file alone: they are built
-# around empty crates.
+# The dependencies are built around empty crates, in a layer of their own that changes only with the lock file.
 COPY Cargo.toml Cargo.lock ./
 COPY shared/Cargo.toml shared/
 COPY retriever-server/Cargo.toml retriever-server/
@@ -33,7 +32,7 @@ RUN mkdir shared/src retriever-server/src trainer/src tests/src \
  && cargo build --release --locked --package retriever-server
 COPY shared shared
 COPY retriever-server retriever-server
-# Copied files are older than the empty crates' build; cargo goes by times.
+# Copied files are older than the build of the empty crates, and cargo compares modification times.
 RUN find shared retriever-server -name '*.rs' -exec touch {} + \
  && cargo build --release --locked --package retriever-server
 
@@ -45,7 +44,7 @@ LABEL org.opencontainers.image.title="search-r1-retriever" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.revision="${REVISION}" \
       search-r1.device="${DEVICE}"
-# A fixed number, so that the owner of a volume stays the same from image to image.
+# Fixed ids, so that a volume keeps its owner across images.
 RUN groupadd --gid 10001 search-r1 \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin search-r1 \
  && install --directory --owner search-r1 --group search-r1 --mode 0755 /index
@@ -53,15 +52,15 @@ COPY --from=build /src/target/release/retriever-server /usr/local/bin/
 COPY data/worldqa/NOTICE /usr/local/share/search-r1/worldqa/
 COPY --from=build /src/.cache/data/worldqa/corpus.jsonl /usr/local/share/search-r1/worldqa/
 COPY --from=build /src/.cache/onnxruntime/lib /usr/local/lib
-# The loader finds libraries there by name from now on, which those for CUDA need.
+# Registers the libraries with the loader, because the CUDA libraries find each other by name.
 RUN ldconfig
 COPY --from=build /src/.cache/models/all-minilm-l6-v2 /usr/local/share/search-r1/models/all-minilm-l6-v2
-# Read by the NVIDIA container runtime, where there is one.
+# Read by the NVIDIA container runtime, if the host has one.
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-# The first start may have a large corpus to index: that is no failure.
+# The first start may index a large corpus for hours, which is not a failure.
 HEALTHCHECK --interval=3s --timeout=6s --retries=5 --start-period=24h CMD ["retriever-server", "health"]
 ENTRYPOINT ["retriever-server"]
 CMD ["serve"]

@@ -1,8 +1,8 @@
 # The trainer with its demo: `docker build --file docker/trainer.Dockerfile .` in the root of the checkout;
-# `--build-arg DEVICE=cuda` takes libtorch for NVIDIA GPUs (the driver comes from the host).
+# `--build-arg DEVICE=cuda` uses libtorch for NVIDIA GPUs (the host provides the driver).
 #
-# Plain Dockerfile instructions only, so that the classic builder and BuildKit both build it. Where no
-# image registry answers, docker/base-images provides the two images it starts from.
+# Uses only instructions that both the classic builder and BuildKit support. Without access to an image registry,
+# docker/base-images provides the two base images.
 ARG RUST_IMAGE=rust:1.95-slim-bookworm
 ARG RUNTIME_IMAGE=debian:bookworm-slim
 
@@ -11,7 +11,7 @@ WORKDIR /src
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends g++ python3 python3-pip \
  && rm -rf /var/lib/apt/lists/*
-# A mirror of the Python package index, where the default one is out of reach.
+# A mirror of the Python package index, for machines that cannot reach the default one.
 ARG PIP_INDEX_URL
 ARG DEVICE=cpu
 COPY scripts/setup scripts/setup.lock.json scripts/
@@ -20,8 +20,7 @@ RUN scripts/setup --device "${DEVICE}" --only libtorch
 RUN scripts/setup --only model
 COPY data data
 RUN scripts/setup --only data
-# The dependencies have a layer of their own, which changes with the lock file alone: they are built
-# around empty crates.
+# The dependencies are built around empty crates, in a layer of their own that changes only with the lock file.
 ENV LIBTORCH=/src/.cache/libtorch
 COPY Cargo.toml Cargo.lock ./
 COPY shared/Cargo.toml shared/
@@ -34,7 +33,7 @@ RUN mkdir shared/src retriever-server/src trainer/src tests/src \
  && cargo build --release --locked --package trainer
 COPY shared shared
 COPY trainer trainer
-# Copied files are older than the empty crates' build; cargo goes by times.
+# Copied files are older than the build of the empty crates, and cargo compares modification times.
 RUN find shared trainer -name '*.rs' -exec touch {} + \
  && cargo build --release --locked --package trainer
 
@@ -46,7 +45,7 @@ LABEL org.opencontainers.image.title="search-r1-trainer" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.revision="${REVISION}" \
       search-r1.device="${DEVICE}"
-# A fixed number, so that the owner of a volume stays the same from image to image.
+# Fixed ids, so that a volume keeps its owner across images.
 RUN groupadd --gid 10001 search-r1 \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin search-r1 \
  && install --directory --owner search-r1 --group search-r1 --mode 0755 /models /runs
@@ -56,7 +55,7 @@ COPY --from=build /src/.cache/data /usr/local/share/search-r1/data
 COPY scripts/demo scripts/demo.toml scripts/demo-short.txt /usr/local/share/search-r1/scripts/
 COPY docker/trainer-entrypoint /usr/local/bin/
 COPY --from=build /src/target/release/trainer /usr/local/bin/
-# Read by the NVIDIA container runtime, where there is one.
+# Read by the NVIDIA container runtime, if the host has one.
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 10001:10001
 WORKDIR /runs
