@@ -104,7 +104,7 @@ class Demo(unittest.TestCase):
         self.assertEqual((code, calls), (0, ALL[:3]), output)
         code, output, calls = self.run_demo("--resume")
         self.assertEqual((code, calls), (0, ALL[2:]), output)
-        self.assertIn("done before", output)
+        self.assertIn("already done", output)
 
     def test_a_trainer_that_fails_to_stop_well_is_not_hidden(self):
         self.assertEqual(self.stopped_by(signal.SIGTERM, 1)[0], 1)
