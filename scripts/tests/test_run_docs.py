@@ -1,4 +1,4 @@
-"""The pages' commands belong somewhere, and scripts/run-docs tells what differs."""
+"""Tests of scripts/run-docs: every command of the pages has a run, and differences are reported."""
 
 import importlib.machinery
 import importlib.util
@@ -29,14 +29,14 @@ class Pages(unittest.TestCase):
             self.assertTrue(any(name in run for run in runs), name)
 
     def test_blocks_know_their_runs(self):
-        found = blocks(
+        parsed = blocks(
             "a\n\n<!-- run: local containers -->\n```sh\nx\n```\n\n<!-- run: gate background -->\n```sh\ny\n```\n"
             "\n```sh\nz\n```\n\n<!-- output -->\n```json\n1\n```\n"
         )
-        self.assertEqual([block.runs for block in found], [{"local", "containers"}, {"gate"}, {"local"}, {"local"}])
-        self.assertEqual([block.background for block in found], [False, True, False, False])
-        self.assertEqual([block.is_output for block in found], [False, False, False, True])
-        self.assertEqual(found[0].place, "page.md:4")
+        self.assertEqual([block.runs for block in parsed], [{"local", "containers"}, {"gate"}, {"local"}, {"local"}])
+        self.assertEqual([block.background for block in parsed], [False, True, False, False])
+        self.assertEqual([block.is_output for block in parsed], [False, False, False, True])
+        self.assertEqual(parsed[0].location, "page.md:4")
 
     def test_commands_cannot_hide(self):
         def faults(text, gate=""):
@@ -51,10 +51,10 @@ class Pages(unittest.TestCase):
 
 class Answers(unittest.TestCase):
     def test_an_ellipsis_stands_for_anything_in_between(self):
-        self.assertIsNone(run_docs.missing_parts('{"a":1}', 'log\n{"a":1}\n'))
-        self.assertIsNone(run_docs.missing_parts('{"a":"x …","b":2}', '{"a":"x y z","b":2}'))
-        self.assertEqual(run_docs.missing_parts('"b":2…"a":1', '{"a":1,"b":2}'), '"a":1')
-        self.assertIsNotNone(run_docs.missing_parts('{"a":1}', '{"a":2}'))
+        self.assertIsNone(run_docs.missing_part('{"a":1}', 'log\n{"a":1}\n'))
+        self.assertIsNone(run_docs.missing_part('{"a":"x …","b":2}', '{"a":"x y z","b":2}'))
+        self.assertEqual(run_docs.missing_part('"b":2…"a":1', '{"a":1,"b":2}'), '"a":1')
+        self.assertIsNotNone(run_docs.missing_part('{"a":1}', '{"a":2}'))
 
 
 if __name__ == "__main__":
