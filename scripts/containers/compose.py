@@ -1,4 +1,4 @@
-"""A compose project of its own: its commands, its containers and what is left of it."""
+"""A compose project: its commands, its containers, and the objects that it leaves in the engine."""
 
 import json
 import os
@@ -8,12 +8,12 @@ import time
 from .engine import compose_command
 
 COMMAND_LIMIT_S = 1200
-# How often something is asked that does not say by itself when it changes.
+# Interval for polling a state that is not announced.
 POLL_S = 0.2
 
 
 class Failed(Exception):
-    """What did not hold, and what was seen instead."""
+    """A failed check, with the expected and the actual state."""
 
 
 def check(condition, text):
@@ -21,25 +21,26 @@ def check(condition, text):
         raise Failed(text)
 
 
-def docker(*arguments, fails=False):
+def docker(*arguments, may_fail=False):
+    """Runs a docker command and returns its output. `may_fail` accepts any exit code."""
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
-    check(fails or done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr.strip()}")
+    check(may_fail or done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr.strip()}")
     return done.stdout.strip()
 
 
-def wait_until(what, condition, limit_s):
-    """Returns the first true answer of `condition`."""
+def wait_until(event, condition, limit_s):
+    """Waits until `condition` returns a true value, and returns it. `event` describes it in the error."""
     deadline = time.monotonic() + limit_s
     while True:
         answer = condition()
         if answer:
             return answer
-        check(time.monotonic() < deadline, f"waited {limit_s} s for {what}")
+        check(time.monotonic() < deadline, f"waited {limit_s} s for {event}")
         time.sleep(POLL_S)
 
 
 class Container:
-    """One container of the project; also after it has ended."""
+    """A container of the project, running or stopped."""
 
     def __init__(self, name):
         self.name = name
@@ -64,10 +65,10 @@ class Container:
         return subprocess.run(["docker", "logs", self.name], check=True, **both).stdout
 
     def wait_for_line(self, text, limit_s, count=1):
-        """Waits until the log holds `text` `count` times; fails early if the container has ended."""
+        """Waits until the log contains `text` `count` times. Fails early if the container has stopped."""
 
         def seen():
-            # First whether it runs: what it wrote before its end is then in the log.
+            # Reads the state before the log, so that the log of a stopped container is complete.
             running = self.state["Running"] or self.state["Restarting"]
             if self.log().count(text) >= count:
                 return True
@@ -77,13 +78,15 @@ class Container:
         wait_until(f"{text!r} in the log of {self.name}", seen, limit_s)
 
     def wait_for_end(self, limit_s):
-        """The exit code."""
+        """Waits until the container has stopped, and returns its exit code."""
         wait_until(f"the end of {self.name}", lambda: self.state["Status"] == "exited", limit_s)
         return self.state["ExitCode"]
 
     def kill_process(self, image):
-        """SIGKILL to the first process, as the kernel sends it when memory runs out: for Docker that is a
-        crash, unlike `docker kill`, after which it would not start the container again."""
+        """Sends SIGKILL to the first process, as the kernel does when memory runs out.
+
+        Docker treats this as a crash and restarts the container, unlike after `docker kill`.
+        """
         process = str(self.state["Pid"])
         docker(
             "run", "--rm", "--pid", "host", "--user", "0", "--cap-add", "KILL", "--entrypoint", "bash",
@@ -92,7 +95,7 @@ class Container:
 
 
 class Project:
-    """`docker compose` for one project name, with the variables of the day."""
+    """`docker compose` for one project name, with a fixed set of variables."""
 
     def __init__(self, name, folder, variables):
         self.name = name
@@ -101,7 +104,7 @@ class Project:
         self.command = [*compose_command(), "--project-name", name]
 
     def run(self, *arguments, fails=False, **variables):
-        """Runs a compose command; `fails` says that it must."""
+        """Runs a compose command and returns its output. With `fails`, the command must fail."""
         environment = {
             key: value
             for key, value in os.environ.items()
@@ -128,21 +131,20 @@ class Project:
         return done.stdout
 
     def container(self, service):
-        label = "label=com.docker.compose."
-        found = docker(
-            "ps", "--all", "--quiet",
-            "--filter", f"{label}project={self.name}", "--filter", f"{label}service={service}",
-        ).split()
-        check(len(found) == 1, f"{len(found)} containers of service {service}")
-        return Container(found[0])
+        ids = self.container_ids(service)
+        check(len(ids) == 1, f"{len(ids)} containers of service {service}, expected 1")
+        return Container(ids[0])
 
     def exists(self, service):
+        return bool(self.container_ids(service))
+
+    def container_ids(self, service):
         label = "label=com.docker.compose."
         filters = ("--filter", f"{label}project={self.name}", "--filter", f"{label}service={service}")
-        return bool(docker("ps", "--all", "--quiet", *filters))
+        return docker("ps", "--all", "--quiet", *filters).split()
 
 
 def everything():
-    """Every container, volume and network of the engine."""
+    """Returns the ids of all containers, volumes and networks of the engine."""
     lists = (("ps", "--all"), ("volume", "ls"), ("network", "ls"))
     return {name for command in lists for name in docker(*command, "--quiet").split()}

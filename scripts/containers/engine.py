@@ -1,4 +1,4 @@
-"""Docker Engine and Compose: found, or installed from Debian's packages and started."""
+"""Finds Docker Engine and Compose, or installs and starts them from Debian's packages."""
 
 import os
 import shutil
@@ -7,39 +7,37 @@ import sys
 import tempfile
 import time
 
+from provision.console import say
+
 PACKAGES = ("docker.io", "docker-compose", "debootstrap", "zstd")
 TOOLS = ("dockerd", "docker", "debootstrap", "zstd")
 START_LIMIT_S = 60
 
 
 class Unavailable(Exception):
-    """Why there can be no Docker here, in one line."""
-
-
-def say(text):
-    print(text, flush=True)
+    """The reason why Docker is unavailable, in one line."""
 
 
 def answers():
-    """Whether an engine answers this user."""
+    """Returns `True` if an engine responds to this user."""
     if not shutil.which("docker"):
         return False
-    asked = subprocess.run(["docker", "info"], capture_output=True, check=False)
-    return asked.returncode == 0
+    done = subprocess.run(["docker", "info"], capture_output=True, check=False)
+    return done.returncode == 0
 
 
 def compose_command():
-    """`docker compose` where the plugin is there, else `docker-compose`, else None."""
+    """Returns `docker compose` if the plugin is installed, else `docker-compose` if installed, else None."""
     for command in (["docker", "compose"], ["docker-compose"]):
         if shutil.which(command[0]):
-            asked = subprocess.run([*command, "version"], capture_output=True, check=False)
-            if asked.returncode == 0:
+            done = subprocess.run([*command, "version"], capture_output=True, check=False)
+            if done.returncode == 0:
                 return command
     return None
 
 
 class Engine:
-    """An engine that answers; ends with the block if it was started here."""
+    """A running engine. If the block started it, its end stops it."""
 
     def __init__(self):
         self.process = None
@@ -52,7 +50,7 @@ class Engine:
         if not answers():
             self.start()
         if not compose_command():
-            raise Unavailable("neither `docker compose` nor `docker-compose` is there")
+            raise Unavailable("neither `docker compose` nor `docker-compose` is installed")
         return self
 
     def start(self):
@@ -81,13 +79,13 @@ class Engine:
 
 
 def install():
-    """Installs what is missing from Debian's packages."""
+    """Installs missing tools from Debian's packages."""
     if all(map(shutil.which, TOOLS)) and compose_command():
         return
     if os.geteuid() != 0:
-        raise Unavailable("no Docker Engine answers this user, and only root can install one")
+        raise Unavailable("no Docker Engine responds to this user, and only root can install one")
     if not shutil.which("apt-get"):
-        raise Unavailable("no Docker Engine is there, and no apt-get to install it")
+        raise Unavailable("Docker Engine is not installed, and apt-get is missing")
     started = time.monotonic()
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     quiet = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
@@ -103,7 +101,7 @@ def install():
 
 
 def versions():
-    """What runs here, for the record."""
+    """Returns the versions of engine, Compose and Python, for the record."""
     ask = ["docker", "version", "--format", "{{.Server.Version}}"]
     engine = subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip()
     ask = [*compose_command(), "version", "--short"]

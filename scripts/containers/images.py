@@ -1,4 +1,4 @@
-"""What must be true of an image: its size, its user, its labels, and what must not be in it."""
+"""Checks an image: its size, its user, its labels, and files that it must not contain."""
 
 import json
 import re
@@ -8,7 +8,7 @@ import tarfile
 
 TITLE = "org.opencontainers.image.title"
 LABELS = (TITLE, "org.opencontainers.image.description", "org.opencontainers.image.licenses", "search-r1.device")
-# Folders of package managers that only cost space, as paths without the leading slash.
+# Caches of package managers, which waste space, as paths without the leading slash.
 CACHES = re.compile(
     r"(var/cache/apt/(archives/.+\.deb|(src)?pkgcache\.bin)|var/lib/apt/lists/.+_(Packages|InRelease|Release).*"
     r"|.*/\.cargo/registry/.+|usr/local/cargo/(registry|git)/.+|.*/\.rustup/.+|.*/\.cache/.+|.*/\.npm/.+"
@@ -24,7 +24,7 @@ SECRET_TEXT = re.compile(
 )
 SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL)[A-Z_]*=\S")
 MODELS = re.compile(r"(\./)?usr/local/share/search-r1/(models|gguf)/")
-# Longer files hold models and libraries, not settings.
+# Larger files are models and libraries, not settings.
 READ_BYTES_MAX = 1 << 20
 
 
@@ -33,23 +33,23 @@ def docker(*arguments):
 
 
 def faults(image, size_bytes_max=None, health_check=False):
-    """Everything that is wrong with `image`, one line each."""
+    """Returns the faults of `image`, one line each."""
     described = json.loads(docker("image", "inspect", image))[0]
-    found = list(faults_of_settings(described, health_check))
+    image_faults = list(faults_of_settings(described, health_check))
     history = docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", image)
     for line in history.splitlines():
         if SECRET_NAME.search(line) or SECRET_TEXT.search(line.encode()):
-            found.append(f"the history holds a secret: {line[:80]}")
+            image_faults.append(f"the history contains a secret: {line[:80]}")
     container = docker("create", image).strip()
     models = []
     try:
-        found.extend(faults_of_files(container, models))
+        image_faults.extend(faults_of_files(container, models))
     finally:
         docker("rm", "--volumes", container)
     size = described["Size"] - sum(models)
     if size_bytes_max and size > size_bytes_max:
-        found.append(f"{size / 1e6:.0f} MB without models, at most {size_bytes_max / 1e6:.0f} MB")
-    return [f"{image}: {fault}" for fault in found]
+        image_faults.append(f"has {size / 1e6:.0f} MB without models, expected at most {size_bytes_max / 1e6:.0f} MB")
+    return [f"{image}: {fault}" for fault in image_faults]
 
 
 def faults_of_settings(described, health_check):
@@ -64,11 +64,11 @@ def faults_of_settings(described, health_check):
         yield "has no health check"
     for variable in settings.get("Env") or []:
         if SECRET_NAME.search(variable):
-            yield f"the environment holds a secret: {variable.split('=')[0]}"
+            yield f"the environment contains a secret: {variable.split('=')[0]}"
 
 
 def faults_of_files(container, models):
-    """Adds the sizes of the files of models to `models`."""
+    """Yields the faults of all files, and adds the sizes of model files to `models`."""
     exported = subprocess.Popen(["docker", "export", container], stdout=subprocess.PIPE)
     count = 0
     with tarfile.open(fileobj=exported.stdout, mode="r|") as files:
@@ -78,7 +78,7 @@ def faults_of_files(container, models):
                 models.append(member.size)
             yield from faults_of_file(files, member)
     if exported.wait() != 0 or count < 100:
-        yield f"could not be read: {count} files"
+        yield f"cannot be read: the export ended after {count} files"
 
 
 def faults_of_file(files, member):
@@ -86,16 +86,16 @@ def faults_of_file(files, member):
     writable = member.mode & stat.S_IWOTH
     sticky = member.isdir() and member.mode & stat.S_ISVTX
     if writable and not sticky and (member.isfile() or member.isdir()):
-        yield f"{name} can be written by everybody ({member.mode:o})"
+        yield f"{name} is writable by everybody ({member.mode:o})"
     if not member.isfile():
         return
     if CACHES.match(name):
         yield f"{name} is a package manager's cache"
     if SECRET_FILES.search(name):
-        yield f"{name} looks like a secret by its name"
+        yield f"{name} has the name of a secret"
     if member.size <= READ_BYTES_MAX:
         content = files.extractfile(member).read()
-        found = SECRET_TEXT.search(content)
-        # A program may well hold the words that introduce a key; a text that does is one.
-        if found and b"\0" not in content[:4096]:
-            yield f"{name} holds {found[0][:20]!r}"
+        secret = SECRET_TEXT.search(content)
+        # A program may contain the headline of a key. A text with that headline is a key.
+        if secret and b"\0" not in content[:4096]:
+            yield f"{name} contains {secret[0][:20]!r}"

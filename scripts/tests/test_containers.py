@@ -1,4 +1,4 @@
-"""What scripts/containers finds in an image, on archives made for the purpose; and compose.yaml's form."""
+"""Tests of the image checks on small archives, and of the form of compose.yaml and the Dockerfiles."""
 
 import io
 import pathlib
@@ -37,15 +37,15 @@ def faults_of(name, content=b"", mode=0o644, kind=tarfile.REGTYPE):
 
 
 class Files(unittest.TestCase):
-    def test_what_belongs_into_an_image_is_no_fault(self):
+    def test_normal_files_are_no_fault(self):
         self.assertEqual(faults_of("usr/local/bin/retriever-server", b"\x7fELF\0", 0o755), [])
         self.assertEqual(faults_of("tmp", mode=0o1777, kind=tarfile.DIRTYPE), [])
         self.assertEqual(faults_of("etc/ssl/certs/ca-certificates.crt", b"-----BEGIN CERTIFICATE-----"), [])
         self.assertEqual(faults_of("bin/sh", mode=0o777, kind=tarfile.SYMTYPE), [])
-        # A program that reads keys names their headline.
+        # A program that reads keys contains their headline.
         self.assertEqual(faults_of("usr/bin/x", b"\x7fELF\0-----BEGIN PRIVATE KEY-----"), [])
 
-    def test_what_everybody_can_write_is_found(self):
+    def test_world_writable_files_are_found(self):
         self.assertIn("everybody", faults_of("srv/a", mode=0o666)[0])
         self.assertIn("everybody", faults_of("srv", mode=0o777, kind=tarfile.DIRTYPE)[0])
 
@@ -67,7 +67,7 @@ class Files(unittest.TestCase):
             b"token = hf_" + b"a" * 34,
             b"index-url = https://user:word@mirror.example/simple",
         ):
-            self.assertIn("holds", " ".join(faults_of("etc/x.conf", content)), content)
+            self.assertIn("contains", " ".join(faults_of("etc/x.conf", content)), content)
 
 
 class Settings(unittest.TestCase):
@@ -101,7 +101,7 @@ class ComposeFile(unittest.TestCase):
         hub = set(re.findall(r"^  (HF_\w+):$", compose, re.MULTILINE))
         self.assertEqual(hub, {"HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE"})
         self.assertEqual(own | hub, set(name.findall(head)))
-        # The container's root is read-only: what is downloaded needs a volume.
+        # The container's root is read-only, so downloads need a volume.
         self.assertRegex(compose, r"(?m)^  HF_HOME: /models/")
 
     def test_its_lists_of_variables_are_fresh(self):
