@@ -4,7 +4,7 @@ import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.List;
 
-/** Times Anserini's searcher: `AnseriniBench INDEX QUERIES`, one query after the other, the last of five rounds. */
+/** Times Anserini's searcher query by query and reports the last of five rounds: `AnseriniBench INDEX QUERIES`. */
 public class AnseriniBench {
     public static void main(String[] arguments) throws Exception {
         List<String> queries = Files.readAllLines(Path.of(arguments[1]));

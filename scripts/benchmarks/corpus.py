@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Makes the corpus and the queries that retrieval is measured on.
+"""Makes the corpus and the queries of the retrieval benchmarks.
 
     corpus.py FOLDER PASSAGES
 
-FOLDER/corpus.jsonl: passages of about 100 words out of three English dictionaries that Debian
-packages (gcide, WordNet, FOLDOC), in order, as far as they reach. Past their end passages are
-shingled: pieces of 10 to 30 consecutive words, drawn from the real passages until there are 100.
-FOLDER/queries.txt: 2,000 runs of 5 to 10 consecutive words of real passages, one a line.
+FOLDER/corpus.jsonl contains passages of about 100 words from three English dictionaries that Debian packages (gcide,
+WordNet, FOLDOC), in order. Once these run out, passages are shingled: each joins pieces of 10 to 30 consecutive words
+from random real passages, up to 100 words. FOLDER/queries.txt contains 2,000 runs of 5 to 10 consecutive words from
+real passages, one per line.
 
-All draws come from one seed, so that equal packages make equal files. The packages are fetched
-with `apt-get download` into FOLDER/packages, where they are left for the next run.
+All draws come from one seed, so equal packages give equal files. `apt-get download` puts the packages into
+FOLDER/packages, where they stay for the next run.
 """
 
 import gzip
@@ -32,7 +32,7 @@ MARKUP = re.compile(r"\[[^\]\n]{0,40}\]|\\[^\\\n]*\\|[{}]")
 
 
 def fetch(package, folder):
-    """The package's file, downloaded unless it is there."""
+    """Returns the package's file, and downloads it if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     if not list(folder.glob(f"{package}_*.deb")):
         subprocess.run(["apt-get", "download", package], cwd=folder, check=True)
@@ -43,7 +43,7 @@ def fetch(package, folder):
 
 
 def dictionary_text(package, name, folder):
-    """The dictionary in a package. A dictzip file is a gzip file."""
+    """Returns the dictionary in a package. A dictzip file is a gzip file."""
     unpacked = folder / package
     subprocess.run(["dpkg-deb", "-x", fetch(package, folder), unpacked], check=True)
     with gzip.open(unpacked / "usr/share/dictd" / f"{name}.dict.dz") as file:
@@ -51,7 +51,7 @@ def dictionary_text(package, name, folder):
 
 
 def real_passages(folder):
-    """Consecutive words of the dictionaries, as lists of words."""
+    """Returns consecutive words of the dictionaries, as one list of words per passage."""
     passages = []
     for package, name in PACKAGES.items():
         words = MARKUP.sub(" ", dictionary_text(package, name, folder)).split()
@@ -61,7 +61,7 @@ def real_passages(folder):
 
 
 def piece(passages, draw, lengths):
-    """Some consecutive words of some passage."""
+    """Returns some consecutive words of a random passage."""
     words = draw.choice(passages)
     length = min(draw.randint(*lengths), len(words))
     start = draw.randint(0, len(words) - length)

@@ -1,4 +1,4 @@
-"""The drawing of `scripts/bench-learning`: one small chart an algorithm, exact match by step."""
+"""Draws the chart of `scripts/bench-learning`: one small chart per algorithm, exact match by step."""
 
 import html
 
@@ -9,7 +9,7 @@ COLOURS = ("#1f5fa8", "#c4651a", "#3b8a4f")
 
 
 def drawing(results):
-    """SVG of the exact match of each step's rollouts, seeds of an algorithm in one chart."""
+    """Returns an SVG of the exact match of each step's rollouts. All seeds of an algorithm share one chart."""
     charts = {}
     for result in results:
         charts.setdefault(result["name"], []).append(result)
@@ -19,8 +19,8 @@ def drawing(results):
         'font-family="sans-serif" font-size="10" role="img" aria-label="Exact match by step of each algorithm">',
         f'<rect width="{COLUMNS * WIDTH}" height="{rows * HEIGHT}" fill="#ffffff"/>',
     ]
-    for place, (name, runs) in enumerate(charts.items()):
-        parts.append(f'<g transform="translate({place % COLUMNS * WIDTH} {place // COLUMNS * HEIGHT})">')
+    for index, (name, runs) in enumerate(charts.items()):
+        parts.append(f'<g transform="translate({index % COLUMNS * WIDTH} {index // COLUMNS * HEIGHT})">')
         parts += chart(name, runs)
         parts.append("</g>")
     return "\n".join([*parts, "</svg>", ""])

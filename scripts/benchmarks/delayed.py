@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Passes requests on to a retriever after a while: delayed.py PORT TARGET_PORT MILLISECONDS"""
+"""Forwards requests to a retriever after a delay: delayed.py PORT TARGET_PORT MILLISECONDS"""
 
 import http.client
 import sys

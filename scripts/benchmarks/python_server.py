@@ -1,5 +1,6 @@
-"""A retrieval server made of FastAPI, transformers on the CPU and faiss, as users of Search-R1's
-Python stack run one: each request is encoded and searched by itself.
+"""A retrieval server of FastAPI, transformers on the CPU and faiss, as users of Search-R1's Python stack run it.
+
+It encodes and searches each request alone:
 
     python_server.py MODEL VECTORS DIMENSION CORPUS PORT
 """
@@ -18,7 +19,7 @@ from transformers import AutoModel, AutoTokenizer
 MAX_TOKENS = 256
 
 
-class Asked(BaseModel):
+class Request(BaseModel):
     queries: list[str]
     topk: int | None = None
     return_scores: bool = False
@@ -44,14 +45,14 @@ def main(folder, vectors, dimension, corpus, port):
         return torch.nn.functional.normalize(mean, dim=-1).numpy().astype(numpy.float32)
 
     @app.post("/retrieve")
-    def retrieve(asked: Asked):
-        scores, rows = index.search(encode(asked.queries), asked.topk or 3)
+    def retrieve(request: Request):
+        scores, rows = index.search(encode(request.queries), request.topk or 3)
         result = []
         for query_scores, query_rows in zip(scores.tolist(), rows.tolist()):
             documents = [passages[row] for row in query_rows]
-            if asked.return_scores:
-                found = zip(documents, query_scores)
-                result.append([{"document": one, "score": score} for one, score in found])
+            if request.return_scores:
+                scored = zip(documents, query_scores)
+                result.append([{"document": document, "score": score} for document, score in scored])
             else:
                 result.append(documents)
         return {"result": result}

@@ -1,7 +1,8 @@
-"""Trains a small cross-encoder, as no package ships one: `reranker.py CORPUS QUESTIONS OUT [STEPS]`.
+"""Trains a small cross-encoder, because no package ships one: `reranker.py CORPUS QUESTIONS OUT [STEPS]`.
 
-It starts from all-MiniLM-L6-v2 and learns to put a question's gold passage above four others that BM25 finds
-for it. OUT gets config.json, model.safetensors and tokenizer.json; `scripts/export-onnx OUT` adds model.onnx.
+It starts from all-MiniLM-L6-v2 and learns to rank a question's gold passage above four others, most of which BM25
+finds for the question. OUT receives config.json, model.safetensors and tokenizer.json; `scripts/export-onnx OUT` adds
+model.onnx.
 """
 
 import json
@@ -18,7 +19,7 @@ SEED = 11
 STEPS = 240
 QUESTIONS_PER_STEP = 8
 NEGATIVES = 4
-FOUND = 24
+CANDIDATES = 24
 MAX_TOKENS = 128
 LEARNING_RATE = 1e-4
 REPORT_STEPS = 20
@@ -30,14 +31,14 @@ def read(path):
 
 
 def groups(corpus, questions, chance):
-    """Each question with its gold passage first and harder and easier wrong ones after it."""
+    """Yields each question with its gold passage, followed by hard and easy wrong passages."""
     row_of = {passage["id"]: row for row, passage in enumerate(corpus)}
     index = bm25s.BM25(method="lucene", k1=0.9, b=0.4)
-    index.index(bm25s.tokenize([one["contents"] for one in corpus], stopwords="en", show_progress=False),
+    index.index(bm25s.tokenize([passage["contents"] for passage in corpus], stopwords="en", show_progress=False),
                 show_progress=False)
-    asked = bm25s.tokenize([one["question"] for one in questions], stopwords="en", show_progress=False)
-    found, _ = index.retrieve(asked, k=FOUND, show_progress=False)
-    for question, rows in zip(questions, found.tolist(), strict=True):
+    asked = bm25s.tokenize([question["question"] for question in questions], stopwords="en", show_progress=False)
+    candidates, _ = index.retrieve(asked, k=CANDIDATES, show_progress=False)
+    for question, rows in zip(questions, candidates.tolist(), strict=True):
         gold = [row_of[name] for name in question["gold_ids"]]
         wrong = [row for row in rows if row not in gold]
         picked = chance.sample(wrong, NEGATIVES - 1) + [chance.randrange(len(corpus))]

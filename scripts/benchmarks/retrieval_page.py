@@ -1,4 +1,4 @@
-"""The tables of docs/benchmarks.md that `scripts/bench-retrieval` measures."""
+"""Makes the tables of docs/benchmarks.md from the results of `scripts/bench-retrieval`."""
 
 from page import circumstances, number, table
 
@@ -32,7 +32,7 @@ def scan(title, part):
 
 
 def at_recall(searches, wanted):
-    """Microseconds a query at a recall, along the line between the neighbouring measurements."""
+    """Returns the microseconds per query at a recall, interpolated between the neighbouring measurements."""
     before = None
     for ef, recall, micros in sorted(searches):
         if recall >= wanted:
@@ -51,8 +51,8 @@ def graphs(part):
              ("hnswlib", part["hnswlib"]["searches"], part["hnswlib"]["build_s"])]
     for name in ("f32", "f16", "i8", "usearch-f32", "usearch-f16", "usearch-i8", "faiss_file"):
         figures = part.get(name, {})
-        kinds += [(f"{kind} ({name})", one["searches"], figures.get("build_s"))
-                  for kind, one in figures.items() if isinstance(one, dict)]
+        kinds += [(f"{kind} ({name})", measured["searches"], figures.get("build_s"))
+                  for kind, measured in figures.items() if isinstance(measured, dict)]
     for name, searches, build in kinds:
         row = [name, "" if build is None else number(build)]
         for wanted in RECALLS:
@@ -67,8 +67,7 @@ def graphs(part):
 
 
 def bm25(title, part):
-    mine = part["ours"]["mean_us"], part["ours_again"]["mean_us"]
-    ours = min(mine)
+    ours = min(part["ours"]["mean_us"], part["ours_again"]["mean_us"])
     rows = [["ours", number(ours), number(part["ours"]["p50_us"]), number(part["ours"]["build_s"]), "1"]]
     peer = part["bm25s"]
     rows.append(["bm25s, one query a call", number(peer["one_us"]), "", number(peer["build_s"]),
@@ -84,7 +83,7 @@ def bm25(title, part):
 
 def encode(part):
     rows = []
-    for batch, ours in sorted(part["ours"].items(), key=lambda one: int(one[0])):
+    for batch, ours in sorted(part["ours"].items(), key=lambda item: int(item[0])):
         peers = part["peers"][batch]
         onnx, transformers = peers["onnxruntime"], peers["sentence_transformers"]
         runtime = part["runtime"][batch]
@@ -104,10 +103,10 @@ def encode(part):
 def server(part):
     rows = []
     for name, key in (("retriever-server", "ours"), ("FastAPI, transformers, faiss", "python")):
-        one = part[key]
-        latency = one["latency_ms"]
-        rows.append([name, number(one["queries_per_s"]), number(latency["p50"]), number(latency["p99"]),
-                     number(one["start_s"])])
+        figures = part[key]
+        latency = figures["latency_ms"]
+        rows.append([name, number(figures["queries_per_s"]), number(latency["p50"]), number(latency["p99"]),
+                     number(figures["start_s"])])
     ratio = part["ours"]["queries_per_s"] / part["python"]["queries_per_s"]
     head = ["dense, 64 clients", "queries/s", "p50 ms", "p99 ms", "start s"]
     return f"### Whole server\n\nRatio of queries per second: {ratio:.1f}. {circumstances(part)}\n\n" + table(head, rows)
@@ -115,9 +114,9 @@ def server(part):
 
 def cost(part):
     rows = [
-        [f"{int(count):,}", number(one["build_s"]), number(one["index_mib"]), number(one["start_s"]),
-         number(one["resident_mib"]), number(one["query_us"])]
-        for count, one in part.items() if count != "circumstances"
+        [f"{int(count):,}", number(figures["build_s"]), number(figures["index_mib"]), number(figures["start_s"]),
+         number(figures["resident_mib"]), number(figures["query_us"])]
+        for count, figures in part.items() if count != "circumstances"
     ]
     head = ["passages of 100 words (BM25)", "index s", "index MiB", "start to first answer s", "resident MiB",
             "us a query"]
@@ -126,9 +125,9 @@ def cost(part):
 
 def vector_cost(part):
     rows = [
-        [f"{int(count):,}", number(one["start_s"]), number(one["own_mib"]), number(one["mapped_mib"]),
-         number(one["mapped_mib"] * 2**20 / int(count))]
-        for count, one in part.items() if count != "circumstances"
+        [f"{int(count):,}", number(figures["start_s"]), number(figures["own_mib"]), number(figures["mapped_mib"]),
+         number(figures["mapped_mib"] * 2**20 / int(count))]
+        for count, figures in part.items() if count != "circumstances"
     ]
     head = ["vectors of 384 (f32, in place)", "start to first answer s", "own memory MiB", "mapped MiB",
             "mapped bytes a vector"]

@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
-"""Episodes to be played, and how a batch-synchronous loop over transformers plays them.
+"""Makes episodes, and plays them in a batch-synchronous loop over transformers.
 
-    rollout_peers.py scripts MODEL DATA QUESTIONS SAMPLES      episodes with their tokens, on stdout
-    rollout_peers.py synchronous MODEL RECORD URL THREADS      a line of JSON
-    rollout_peers.py decode MODEL SEQUENCES THREADS            a line of JSON
+    rollout_peers.py scripts MODEL DATA QUESTIONS SAMPLES      prints episodes with their tokens
+    rollout_peers.py synchronous MODEL RECORD URL THREADS      prints a line of JSON
+    rollout_peers.py decode MODEL SEQUENCES THREADS            prints a line of JSON
 
-The loop is the one of Search-R1's reference: in every turn all contexts are read again from their first
-token in one padded batch, the batch goes on until its longest turn has ended, then all searches are sent
-in one request. As in our own engine, a token is drawn from the model's distribution and then replaced by
-the one that the episode is known to have.
+The loop is that of Search-R1's reference. Every turn reads all contexts again from their first token, in one padded
+batch. The batch runs until its longest turn has ended, then one request sends all searches. As in our own benchmark, a
+token is drawn from the model's distribution and then replaced by the given token of the episode.
 """
 
 import json
@@ -31,12 +30,12 @@ PROMPT_TOKENS, DECODE_TOKENS = 128, 64
 
 
 def scripts(model, data, questions, samples):
-    """Real questions, real words: thoughts of 5 to 80 words, one to three searches, then an answer."""
+    """Returns episodes with real questions and words: thoughts of 5 to 80 words, 1 to 3 searches, an answer."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(pathlib.Path(model) / "tokenizer.json"))
     lines = (pathlib.Path(data) / "test.jsonl").read_text(encoding="utf-8").splitlines()
-    asked = [json.loads(lines[place * len(lines) // questions]) for place in range(questions)]
+    asked = [json.loads(lines[index * len(lines) // questions]) for index in range(questions)]
     with open(pathlib.Path(data) / "corpus.jsonl", encoding="utf-8") as file:
         words = " ".join(json.loads(next(file))["contents"] for _ in range(200)).split()
     draw = random.Random(1)
@@ -61,7 +60,7 @@ def scripts(model, data, questions, samples):
 
 
 class Model:
-    """Padded batches, and one token more for all of them at a time."""
+    """A model that reads padded batches and decodes one token per step for all rows."""
 
     def __init__(self, folder, threads):
         import torch
@@ -69,44 +68,44 @@ class Model:
 
         torch.set_num_threads(threads)
         self.torch = torch
-        # The same variable as that of our own program.
+        # Our own program reads the same variable.
         self.device = os.environ.get("BENCH_DEVICE", "cpu")
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval().to(self.device)
 
     def draw(self, logits):
         probabilities = self.torch.softmax(logits[:, -1].float(), dim=-1)
-        # A device is waited for by asking what was drawn.
+        # Reading the drawn tokens waits for the device.
         return self.torch.multinomial(probabilities, 1).tolist()
 
     def read(self, contexts):
-        """What a pass over left-padded contexts leaves behind."""
+        """Runs a pass over left-padded contexts and keeps its cache for `decode_step`."""
         torch = self.torch
         longest = max(map(len, contexts))
-        ids = torch.tensor([[0] * (longest - len(one)) + one for one in contexts], device=self.device)
-        self.mask = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one in contexts],
+        ids = torch.tensor([[0] * (longest - len(context)) + context for context in contexts], device=self.device)
+        self.mask = torch.tensor([[0] * (longest - len(context)) + [1] * len(context) for context in contexts],
                                  device=self.device)
         positions = (self.mask.cumsum(-1) - 1).clamp(min=0)
-        found = self.model(input_ids=ids, attention_mask=self.mask, position_ids=positions, use_cache=True,
-                           logits_to_keep=1)
-        self.cache = found.past_key_values
+        output = self.model(input_ids=ids, attention_mask=self.mask, position_ids=positions, use_cache=True,
+                            logits_to_keep=1)
+        self.cache = output.past_key_values
         self.position = positions[:, -1:]
-        self.draw(found.logits)
+        self.draw(output.logits)
 
-    def go_on(self, tokens):
+    def decode_step(self, tokens):
         torch = self.torch
         self.mask = torch.cat([self.mask, torch.ones(len(tokens), 1, dtype=self.mask.dtype, device=self.device)], dim=1)
         self.position = self.position + 1
-        found = self.model(input_ids=torch.tensor(tokens, device=self.device).unsqueeze(1), attention_mask=self.mask,
-                           position_ids=self.position, past_key_values=self.cache, use_cache=True)
-        self.draw(found.logits)
+        output = self.model(input_ids=torch.tensor(tokens, device=self.device).unsqueeze(1), attention_mask=self.mask,
+                            position_ids=self.position, past_key_values=self.cache, use_cache=True)
+        self.draw(output.logits)
 
 
 def search(url, queries):
     body = json.dumps({"queries": queries, "topk": PASSAGES, "return_scores": True}).encode()
     request = urllib.request.Request(f"{url}/retrieve", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=120) as answer:
-        found = json.load(answer)["result"]
-    assert len(found) == len(queries)
+        results = json.load(answer)["result"]
+    assert len(results) == len(queries)
 
 
 def synchronous(folder, record, url, threads):
@@ -116,18 +115,18 @@ def synchronous(folder, record, url, threads):
     with model.torch.inference_mode():
         model.read([[1] * 16] * 4)
         started = time.monotonic()
-        for turn in range(max(len(one["turns"]) for one in recorded)):
-            active = [place for place, one in enumerate(recorded) if turn < len(one["turns"])]
-            turns = [recorded[place]["turns"][turn] for place in active]
-            for place, one in zip(active, turns):
-                contexts[place] += one["append"]
-            model.read([contexts[place] for place in active])
-            for step in range(max(len(one["sampled"]) for one in turns) - 1):
-                # Who has ended is carried along until all have.
-                model.go_on([one["sampled"][min(step, len(one["sampled"]) - 1)] for one in turns])
-            for place, one in zip(active, turns):
-                contexts[place] += one["sampled"]
-            if queries := [one["query"] for one in turns if one["query"]]:
+        for turn in range(max(len(episode["turns"]) for episode in recorded)):
+            active = [row for row, episode in enumerate(recorded) if turn < len(episode["turns"])]
+            turns = [recorded[row]["turns"][turn] for row in active]
+            for row, part in zip(active, turns):
+                contexts[row] += part["append"]
+            model.read([contexts[row] for row in active])
+            for step in range(max(len(part["sampled"]) for part in turns) - 1):
+                # Rows that have ended stay in the batch until all have ended.
+                model.decode_step([part["sampled"][min(step, len(part["sampled"]) - 1)] for part in turns])
+            for row, part in zip(active, turns):
+                contexts[row] += part["sampled"]
+            if queries := [part["query"] for part in turns if part["query"]]:
                 search(url, queries)
         seconds = time.monotonic() - started
     return {"seconds": seconds, "trajectories": len(recorded)}
@@ -136,17 +135,17 @@ def synchronous(folder, record, url, threads):
 def decode(folder, sequences, threads):
     model = Model(folder, threads)
 
-    def token(sequence, place):
-        return (sequence * 7919 + place * 104_729) % 40_000 + 100
+    def token(sequence, position):
+        return (sequence * 7919 + position * 104_729) % 40_000 + 100
 
     with model.torch.inference_mode():
         model.read([[1] * 16] * 4)
         started = time.monotonic()
-        model.read([[token(one + 1, place) for place in range(PROMPT_TOKENS)] for one in range(sequences)])
+        model.read([[token(row + 1, position) for position in range(PROMPT_TOKENS)] for row in range(sequences)])
         prefill = time.monotonic() - started
         started = time.monotonic()
-        for place in range(DECODE_TOKENS - 1):
-            model.go_on([token(one, place + 1) for one in range(sequences)])
+        for position in range(DECODE_TOKENS - 1):
+            model.decode_step([token(row, position + 1) for row in range(sequences)])
         seconds = time.monotonic() - started
     return {"tokens_per_s": sequences * (DECODE_TOKENS - 1) / seconds,
             "prefill_tokens_per_s": sequences * PROMPT_TOKENS / prefill}
@@ -155,14 +154,14 @@ def decode(folder, sequences, threads):
 def main():
     match sys.argv[1:]:
         case ["scripts", model, data, questions, samples]:
-            found = scripts(model, data, int(questions), int(samples))
+            result = scripts(model, data, int(questions), int(samples))
         case ["synchronous", model, record, url, threads]:
-            found = synchronous(model, record, url, int(threads))
+            result = synchronous(model, record, url, int(threads))
         case ["decode", model, sequences, threads]:
-            found = decode(model, int(sequences), int(threads))
+            result = decode(model, int(sequences), int(threads))
         case _:
             sys.exit(__doc__)
-    print(json.dumps(found))
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A server that is started to be measured, and ended afterwards."""
+"""Starts a server for a measurement and stops it afterwards."""
 
 import http.client
 import json
@@ -12,7 +12,7 @@ TOP_K = 3
 
 
 def retrieve(connection, queries):
-    """What `POST /retrieve` answers to a batch."""
+    """Returns the answer of `POST /retrieve` to a batch of queries."""
     body = json.dumps({"queries": queries, "topk": TOP_K, "return_scores": True})
     connection.request("POST", "/retrieve", body, {"Content-Type": "application/json"})
     answer = connection.getresponse()
@@ -22,14 +22,20 @@ def retrieve(connection, queries):
     return json.loads(content)["result"]
 
 
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 class Served:
-    """Answers by the time the block is entered. PORT in the command stands for a free port; what the
-    server says goes to the file `log`, if one is named."""
+    """A server that is ready when the block is entered and stopped at its end.
+
+    PORT in the command is replaced by a free port. The server's output goes to the file `log`, if there is one.
+    """
 
     def __init__(self, command, log=None):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.command = [str(word).replace("PORT", str(self.port)) for word in command]
         self.log = log
 
@@ -45,7 +51,7 @@ class Served:
             except (OSError, http.client.HTTPException):
                 time.sleep(0.02)
         self.__exit__()
-        sys.exit(f"error: {self.command} does not answer" + (f", see {self.log}" if self.log else ""))
+        sys.exit(f"error: {self.command} does not respond" + (f": see {self.log}" if self.log else ""))
 
     def __exit__(self, *_):
         self.process.terminate()

@@ -1,5 +1,6 @@
-"""Measures one peer of the trainer's update and prints its figures as JSON; run by `scripts/bench-training`
-in an environment that has the peers.
+"""Measures one peer of the trainer's update and prints its figures as JSON.
+
+`scripts/bench-training` runs this in an environment with the peers:
 
     training.py trl MODEL TRAJECTORIES DTYPE UPDATES
     training.py transformers MODEL TRAJECTORIES DTYPE UPDATES
@@ -7,9 +8,9 @@ in an environment that has the peers.
     training.py small MODEL FOLDER
     training.py peak DTYPE
 
-An update is forward, backward, clipping and AdamW over all trajectories, which are padded to the longest of
-their pass as the peers' users have them. A trajectory is a JSON object a line: `ids`, `mask` (1 at sampled
-tokens), `prompt` (tokens of it), `advantage`.
+An update is forward, backward, clipping and AdamW over all trajectories, padded to the longest of their pass as users
+of the peers do it. A trajectory is one line of JSON: `ids`, `mask` (1 at sampled tokens), `prompt` (its number of
+tokens), `advantage`.
 """
 
 import json
@@ -21,10 +22,10 @@ import time
 
 LEARNING_RATE = 1e-6
 MAX_NORM = 1.0
-# The default of TRL's and of transformers' trainers.
+# The default batch size of the trainers of TRL and transformers.
 PASS_TRAJECTORIES = 8
 SEED = 7
-# Of the tokens after the prompt.
+# Share of passages among the tokens after the prompt.
 OBSERVED_SHARE = 0.7
 PROMPT_TOKENS = (60, 120)
 TOTAL_TOKENS = (250, 700)
@@ -67,7 +68,7 @@ def padded(rows, value, left=False):
 
 
 def measure(updates, trajectories, parameters, update):
-    """Calls `update`, which returns the loss and the norm of the gradient."""
+    """Times calls of `update`, which returns the loss and the norm of the gradient."""
     seconds, losses, norms = [], [], []
     for _ in range(updates):
         wait()
@@ -78,13 +79,13 @@ def measure(updates, trajectories, parameters, update):
         losses.append(float(loss))
         norms.append(float(norm))
     return {
-        "tokens": sum(len(one["ids"]) for one in trajectories), "seconds": seconds, "loss": losses,
+        "tokens": sum(len(trajectory["ids"]) for trajectory in trajectories), "seconds": seconds, "loss": losses,
         "gradient_norm": norms, "parameters": parameters, "peak_mib": peak_mib(),
     }
 
 
 def trl(model, path, dtype, updates):
-    """`compute_loss` of TRL's GRPOTrainer on passes as its own generation lays them out, then its optimizer."""
+    """Measures `compute_loss` of TRL's GRPOTrainer on passes laid out as by its own generation, then its optimizer."""
     import datasets
     from trl import GRPOConfig, GRPOTrainer
 
@@ -104,7 +105,7 @@ def trl(model, path, dtype, updates):
         optimizer = trainer.create_optimizer()
         trainer.current_gradient_accumulation_steps = len(batches)
         pad = trainer.processing_class.pad_token_id
-        trained = sum(sum(one["mask"]) for one in trajectories)
+        trained = sum(sum(trajectory["mask"]) for trajectory in trajectories)
         inputs = [inputs_of_trl(batch, pad, trained) for batch in batches]
         trainer.model.train()
 
@@ -126,31 +127,32 @@ def trl(model, path, dtype, updates):
 def inputs_of_trl(batch, pad, trained):
     import torch
 
-    prompts = [one["ids"][: one["prompt"]] for one in batch]
-    completions = [one["ids"][one["prompt"] :] for one in batch]
+    prompts = [trajectory["ids"][: trajectory["prompt"]] for trajectory in batch]
+    completions = [trajectory["ids"][trajectory["prompt"] :] for trajectory in batch]
     ones = lambda rows: [[1] * len(row) for row in rows]  # noqa: E731
     return {
         "prompt_ids": padded(prompts, pad, left=True), "prompt_mask": padded(ones(prompts), 0, left=True),
         "completion_ids": padded(completions, pad), "completion_mask": padded(ones(completions), 0),
-        "tool_mask": padded([one["mask"][one["prompt"] :] for one in batch], 0),
-        "advantages": torch.tensor([one["advantage"] for one in batch], device=device()),
+        "tool_mask": padded([trajectory["mask"][trajectory["prompt"] :] for trajectory in batch], 0),
+        "advantages": torch.tensor([trajectory["advantage"] for trajectory in batch], device=device()),
         "num_items_in_batch": torch.tensor(float(trained), device=device()),
     }
 
 
 def transformers(model, path, dtype, updates):
-    """A padded batch, logits of all its tokens, and PyTorch's AdamW."""
+    """Measures a plain loop: padded batches, logits of all tokens, and PyTorch's AdamW."""
     import torch
     from transformers import AutoModelForCausalLM
 
     trajectories = read(path)
     loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).to(device()).train()
     optimizer = torch.optim.AdamW(loaded.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
-    trained = sum(sum(one["mask"]) for one in trajectories)
+    trained = sum(sum(trajectory["mask"]) for trajectory in trajectories)
     batches = [
-        (padded([one["ids"] for one in batch], 0), padded([[1] * len(one["ids"]) for one in batch], 0),
-         padded([one["mask"] for one in batch], 0),
-         torch.tensor([one["advantage"] for one in batch], device=device()).unsqueeze(1))
+        (padded([trajectory["ids"] for trajectory in batch], 0),
+         padded([[1] * len(trajectory["ids"]) for trajectory in batch], 0),
+         padded([trajectory["mask"] for trajectory in batch], 0),
+         torch.tensor([trajectory["advantage"] for trajectory in batch], device=device()).unsqueeze(1))
         for batch in passes(trajectories)
     ]
 
@@ -175,14 +177,14 @@ def transformers(model, path, dtype, updates):
 
 
 def trajectories(model, corpus, questions, path, groups, samples):
-    """Samples of groups that share a prompt: sampled tokens in turn with passages of the corpus."""
+    """Writes groups of trajectories that share a prompt: sampled tokens alternate with passages of the corpus."""
     from tokenizers import Tokenizer
 
     chance = random.Random(SEED)
     tokenizer = Tokenizer.from_file(f"{model}/tokenizer.json")
     ids = lambda text: tokenizer.encode(text, add_special_tokens=False).ids  # noqa: E731
-    passages = [one["contents"] for one in chance.sample(read(corpus), 2_000)]
-    asked = [one["question"] for one in chance.sample(read(questions), int(groups))]
+    passages = [passage["contents"] for passage in chance.sample(read(corpus), 2_000)]
+    asked = [example["question"] for example in chance.sample(read(questions), int(groups))]
     instruction = ids(
         "Answer the question. Think first; whenever something is missing, ask the search engine by writing "
         "<search> query </search>, and read what it found between <information> and </information>. You can "
@@ -191,14 +193,14 @@ def trajectories(model, corpus, questions, path, groups, samples):
     )
 
     def text_of(count):
-        found = []
-        while len(found) < count:
-            found += ids(" " + chance.choice(passages))
-        start = chance.randrange(len(found) - count + 1)
-        return found[start : start + count]
+        tokens_of_text = []
+        while len(tokens_of_text) < count:
+            tokens_of_text += ids(" " + chance.choice(passages))
+        start = chance.randrange(len(tokens_of_text) - count + 1)
+        return tokens_of_text[start : start + count]
 
     def shares(total, parts):
-        """Numbers that are at least half of an equal share each, and `total` together."""
+        """Splits `total` into random parts, each at least half of an equal share."""
         least = total // (2 * parts)
         cuts = sorted(chance.randint(0, total - parts * least) for _ in range(parts - 1))
         ends = [*cuts, total - parts * least]
@@ -229,7 +231,7 @@ def trajectories(model, corpus, questions, path, groups, samples):
 
 
 def small(model, folder):
-    """A random Llama of four layers with the vocabulary of `model`."""
+    """Saves a random Llama of four layers with the vocabulary of `model`."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -246,7 +248,7 @@ def small(model, folder):
 
 
 def peak(dtype):
-    """Multiply-adds of a large matrix product, in 2 FLOP each, a second."""
+    """Measures the FLOP per second of a large matrix product, at 2 FLOP per multiply-add."""
     import torch
 
     kind = {"f32": torch.float32, "bf16": torch.bfloat16}[dtype]

@@ -1,4 +1,4 @@
-"""The drawing of the learning curves."""
+"""Tests of the drawing of learning curves."""
 
 import pathlib
 import sys
@@ -18,7 +18,7 @@ def result(name, seed, steps):
 
 class Drawing(unittest.TestCase):
     def test_each_algorithm_has_one_chart_and_each_seed_one_line(self):
-        names = ["one", "one", "a < b", *(f"further {place}" for place in range(COLUMNS))]
+        names = ["one", "one", "a < b", *(f"further {index}" for index in range(COLUMNS))]
         results = [result(name, seed, [0.0, 0.25, 1.0]) for seed, name in enumerate(names)]
         root = xml.etree.ElementTree.fromstring(drawing(results))
         charts = root.findall(f"{SVG}g")
