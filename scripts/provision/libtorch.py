@@ -67,7 +67,7 @@ def provide(entries, registry, cache, device):
             unpack(path, new, device)
         for name in REQUIRED[device]:
             if not os.path.isfile(os.path.join(new, "lib", name)):
-                raise ProvisionError(f"the wheels contain no {name}: the lock file does not match this version of set-up")
+                raise ProvisionError(f"the wheels contain no {name}: the lock file does not match this recipe")
         # The Rust bindings check their version against this file, which the wheels lack.
         with open(os.path.join(new, "build-version"), "w", encoding="utf-8") as file:
             file.write(f"{version}+{device}\n")

@@ -1,4 +1,4 @@
-"""Encodes the parts of the protobuf wire format that an ONNX file needs. A message is the concatenation of its fields."""
+"""Encodes the parts of protobuf that an ONNX file needs. A message is the concatenation of its fields."""
 
 import struct
 
