@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
-"""Records how `transformers` renders chat templates: tests/golden/chat-templates.json.
+"""Records chat templates as `transformers` renders them: tests/golden/chat-templates.json.
 
-The templates are written for this file. Each uses what templates of one family of models use, or what
-Jinja in Python does in a way of its own. Needs `transformers` and jinja2; run from the root of the
-checkout.
+The templates are written for this file. Each uses the features of one model family's templates, or behaviour that is
+specific to Jinja in Python. Needs `transformers` and jinja2. Run it from the root of the checkout.
 """
 
 import datetime
@@ -18,7 +17,7 @@ from transformers.utils import chat_template_utils
 
 TODAY = datetime.datetime(2025, 3, 9)
 
-# Headers before each message, the date in the system's, tools behind a check for none.
+# Headers before each message, the date in the system message, tools after a check for none.
 HEADERS = """\
 {{- bos_token }}
 {%- if not date is defined %}
@@ -54,7 +53,7 @@ HEADERS = """\
 {%- endif %}
 """
 
-# A default system message, conditions over the first and the last message.
+# A default system message, and conditions on the first and the last message.
 MARKED = """\
 {%- if messages[0]['role'] == 'system' %}
     {{- '<|im_start|>system\\n' + messages[0]['content'] + '<|im_end|>\\n' }}
@@ -79,7 +78,7 @@ MARKED = """\
 {%- endif %}
 """
 
-# A namespace filled by a loop over the reversed list, thoughts cut out of earlier answers.
+# A namespace filled by a loop over the reversed list, and thoughts removed from earlier answers.
 THOUGHTFUL = """\
 {%- set ns = namespace(searching=true, last=messages|length - 1) %}
 {%- for message in messages[::-1] %}
@@ -119,7 +118,7 @@ THOUGHTFUL = """\
 {%- endif %}
 """
 
-# No headers; the system's words go into the last question; roles have to take turns.
+# No headers; the system message goes into the last question; roles must alternate.
 BRACKETS = """\
 {%- if messages[0]["role"] == "system" %}
     {%- set system_message = messages[0]["content"] %}
@@ -153,7 +152,7 @@ BRACKETS = """\
 {%- endfor %}
 """
 
-# What an assistant said is marked; the date has no other source than the function.
+# Generation marks around the assistant's text; the date comes only from the function.
 GENERATED = """\
 {# {% generation %} in a comment is none #}
 {%- set today = strftime_now("%d %B %Y") -%}
@@ -179,7 +178,7 @@ Mode: {{ mode.reasoning }}<|im_end|>
 {% endif %}
 """
 
-# White space: blocks take their line with them, unless they say otherwise.
+# White space: a block removes its line unless it states otherwise.
 SPACES = """\
   {% if true %}
     one
@@ -201,7 +200,7 @@ end
 
 """
 
-# Values as Python writes them, filters and methods of texts, lists and dicts.
+# Values as Python prints them, and filters and methods of texts, lists and dicts.
 VALUES = """\
 {{ none }} {{ true }} {{ false }} {{ 1.5 }} {{ 7 // 2 }} {{ 2 ** 5 }} {{ 7 / 2 }} {{ missing }}|
 {{- tools is none }} {{ documents is none }} {{ missing is defined }} {{ bos_token is defined }} {{ pad_token is defined }}

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Records what `transformers` computes for two small cross-encoders, of one class and of two.
+"""Records the logits of `transformers` for two small cross-encoders, with one class and with two.
 
-Needs torch, transformers, tokenizers, safetensors and numpy; none of them is part of set-up. Run from the root
-of the checkout, with OMP_NUM_THREADS=1:
+Needs torch, transformers, tokenizers, safetensors and numpy, which set-up does not install. Run it from the root of
+the checkout, with OMP_NUM_THREADS=1:
 
     record_cross_encoder.py         makes tests/golden/cross-encoder-tiny-1/ and -2/
 
-The ONNX files are written by scripts/provision/bert.py from the same weights.
+scripts/provision/bert.py writes the ONNX files from the same weights.
 """
 
 import io
@@ -48,7 +48,7 @@ def tokenizer():
 
 
 def pairs():
-    """Short and long ones, so that neither, the passage, the query, or both are cut."""
+    """Returns pairs of query and passage in which neither, the passage, the query, or both are truncated."""
     chance = random.Random(5)
 
     def words(count):
@@ -80,11 +80,11 @@ def record(classes, seed):
         bert.export(config.to_dict(), io.BytesIO(save(weights)), out)
     logits = []
     for query, passage in pairs():
-        # In a list, since by itself an empty passage counts as none.
-        given = fast([(query, passage)], truncation="longest_first", max_length=MAX_TOKENS, return_tensors="pt",
-                     return_token_type_ids=True)
+        # In a list, because the tokenizer treats a single empty passage as missing.
+        inputs = fast([(query, passage)], truncation="longest_first", max_length=MAX_TOKENS, return_tensors="pt",
+                      return_token_type_ids=True)
         with torch.no_grad():
-            logits.append([round(value, 7) for value in model(**given).logits[0].tolist()])
+            logits.append([round(value, 7) for value in model(**inputs).logits[0].tolist()])
     expected = {"max_tokens": MAX_TOKENS, "pairs": pairs(), "logits": logits}
     text = json.dumps(expected, ensure_ascii=False, separators=(",", ":"))
     (folder / "expected.json").write_text(text + "\n", encoding="utf-8")

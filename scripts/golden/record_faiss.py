@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Records index files that faiss writes, and what faiss answers from them.
+"""Records index files that faiss writes, and its answers from them.
 
-Needs faiss-cpu and numpy; neither is part of set-up. Run from the root of the checkout:
+Needs faiss-cpu and numpy, which set-up does not install. Run it from the root of the checkout:
 
     record_faiss.py    makes tests/golden/faiss/
 
-Graphs are built by one thread, so that the same versions write the same files.
+One thread builds the graphs, so that equal versions write equal files.
 """
 
 import json
@@ -21,9 +21,9 @@ ROWS = 240
 DIMENSION = 18
 QUERIES = 12
 TOP_K = 10
-# Below, at and above the number of hits: faiss has a rule of its own for the first.
+# Below, at and above the number of hits; faiss treats the first case specially.
 EFS = [4, 10, 16, 64]
-# Few links, so that a search at a small ef misses rows and the answers tell searches apart.
+# Few links, so that a search with a small ef misses rows and the answers differ between searches.
 LINKS = 4
 
 METRICS = {"ip": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}

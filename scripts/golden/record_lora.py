@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
 """Records low-rank adapters: tests/golden/lora-tiny-*/.
 
-Needs torch, transformers, peft, safetensors and numpy; none of them is part of set-up. Run from the root
-of the checkout, with OMP_NUM_THREADS=1:
+Needs torch, transformers, peft, safetensors and numpy, which set-up does not install. Run it from the root of the
+checkout, with OMP_NUM_THREADS=1:
 
     record_lora.py
 
-PEFT lays random adapters over a recorded model, saves them and computes logits and, by autograd in f32,
-the gradients of A and B: of the mean negative log-likelihood, and, where the model is that of
-updates-tiny, of its updates.
+PEFT adds random adapters to a recorded model, saves them and computes logits. Autograd in f32 computes the gradients of
+A and B for the mean negative log-likelihood and, for the model of updates-tiny, for its updates.
 """
 
 import json
@@ -25,7 +24,7 @@ import record_updates
 from record_policy import mean_nll, write_json
 
 GOLDEN = Path("tests/golden")
-# Adapters on some of the maps that are computed as one, and on all of them.
+# Adapters on some of the fused maps, and on all maps.
 RECORDINGS = {
     "lora-tiny-llama": (31, "llama-tiny-untied", {
         "r": 3, "lora_alpha": 7, "use_rslora": False,
@@ -42,12 +41,12 @@ def own_name(name):
 
 
 def gradients(model, prefix):
-    found = {}
+    by_name = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            found[f"{prefix}.{own_name(name)}"] = parameter.grad.clone().contiguous()
+            by_name[f"{prefix}.{own_name(name)}"] = parameter.grad.clone().contiguous()
     model.zero_grad()
-    return found
+    return by_name
 
 
 def record(name):
@@ -68,7 +67,7 @@ def record(name):
     path = folder / "adapter_config.json"
     written = json.loads(path.read_text("utf-8"))
     written["base_model_name_or_path"] = f"../{checkpoint}"
-    # A set in PEFT, which writes it in no fixed order.
+    # PEFT keeps a set and writes it in no fixed order.
     written["target_modules"] = sorted(written["target_modules"])
     write_json(path, written)
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Records retrieval measures as trec_eval's code computes them.
 
-Needs pytrec_eval-terrier and ir-measures; neither is part of set-up. Run from the root of the checkout:
+Needs pytrec_eval-terrier and ir-measures, which set-up does not install. Run it from the root of the checkout:
 
     record_metrics.py    makes tests/golden/retrieval-metrics.json
 
-Values of single queries are pytrec_eval's, means those of ir-measures. pytrec_eval has no cut-off of reciprocal
-ranks, and what ir-measures uses for one orders ties differently: here, a rank beyond 10 counts as none.
+Values of single queries come from pytrec_eval, means from ir-measures. pytrec_eval has no cut-off for reciprocal ranks,
+and the one of ir-measures orders ties differently, so this script sets the value to 0 beyond rank 10.
 """
 
 import json
@@ -22,14 +22,14 @@ CUTOFFS = (1, 3, 10, 100)
 MEASURES = {
     "nDCG@10": ir_measures.nDCG @ 10,
     "nDCG@3": ir_measures.nDCG @ 3,
-    # A run has fewer passages.
+    # Every run has fewer passages than this cut-off.
     "MRR@1000": ir_measures.RR,
     **{f"recall@{k}": ir_measures.R @ k for k in CUTOFFS},
 }
 
 
 def by_hand():
-    """Graded and negative judgements, ties, a query that is not in the run, one without relevant passages."""
+    """Returns hand-made cases: grades, negative judgements, ties, a missing query, one without relevant passages."""
     qrels = {
         "graded": {"a": 3, "b": 1, "c": 0, "d": 2},
         "ties": {"a": 1, "m": 1, "z": 0},
@@ -50,15 +50,15 @@ def by_hand():
 
 
 def drawn(generator, grades):
-    """Random runs of 0 to 120 passages with scores of few values, so that there are ties."""
+    """Returns random runs of 1 to 120 passages. Their scores take few values, so that ties occur."""
     qrels, run = {}, {}
     for number in range(12):
-        passages = [f"p{one}" for one in generator.sample(range(200), generator.randint(1, 120))]
+        passages = [f"p{index}" for index in generator.sample(range(200), generator.randint(1, 120))]
         judged = generator.sample(range(200), generator.randint(1, 30))
-        qrels[f"q{number}"] = {f"p{one}": generator.choice(grades) for one in judged}
+        qrels[f"q{number}"] = {f"p{index}": generator.choice(grades) for index in judged}
         grades_here = qrels[f"q{number}"]
         run[f"q{number}"] = {
-            one: generator.randint(0, 60) / 4 + 4 * max(grades_here.get(one, 0), 0) for one in passages
+            passage: generator.randint(0, 60) / 4 + 4 * max(grades_here.get(passage, 0), 0) for passage in passages
         }
     return qrels, run
 

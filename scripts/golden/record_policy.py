@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Records what `transformers` computes for small checkpoints and for the converted model.
+"""Records logits and gradients of `transformers` for small checkpoints and for the converted model.
 
-Needs torch, transformers, safetensors and numpy; none of them is part of set-up. Run from the root
-of the checkout, with OMP_NUM_THREADS=1:
+Needs torch, transformers, safetensors and numpy, which set-up does not install. Run it from the root of the checkout,
+with OMP_NUM_THREADS=1:
 
     record_policy.py tiny NAME...    makes tests/golden/NAME/ (see TINY below for the names)
     record_policy.py model FOLDER    makes tests/golden/smollm2-reference.json from a model folder
 
-How a configuration is written depends on the version: before 5, `rope_theta` stands at the top
-level; from 5 on, in `rope_parameters`. tests/golden/README.md names the version of each recording;
-the names of other families than Llama, and of scaled rotary embeddings, need version 5.
+The form of config.json depends on the version of transformers: before 5, `rope_theta` is at the top level; from 5 on,
+it is in `rope_parameters`. tests/golden/README.md states the version of each recording. Recordings of other families
+than Llama, and of scaled rotary embeddings, need version 5.
 """
 
 import argparse
@@ -24,14 +24,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 GOLDEN = Path("tests/golden")
 
-# Dimensions of the checkpoints below that do not state their own.
+# Default dimensions of the checkpoints below.
 SMALL = {
     "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "vocab_size": 96, "max_position_embeddings": 128,
     "rms_norm_eps": 1e-6,
 }
 
-# Seed of the weights, type of model and arguments of its configuration.
+# The seed of the weights, the model type and the arguments of the configuration, by name.
 TINY = {
     "llama-tiny-tied": (11, "llama", {
         "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
@@ -106,7 +106,7 @@ def sample_ids(generator, vocabulary, count):
 
 
 def mean_nll(model, sequences):
-    """Mean negative log-likelihood over all tokens but the first of each sequence."""
+    """Returns the mean negative log-likelihood over all tokens except the first of each sequence."""
     terms = []
     for ids in sequences:
         logits = model(torch.tensor([ids])).logits[0].float()
@@ -122,7 +122,7 @@ def record_tiny(name):
         model_type, bos_token_id=1, eos_token_id=2, pad_token_id=None, **copy.deepcopy(arguments)
     )
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float()
-    # The default initialisation gives nearly uniform logits: larger weights tell errors apart.
+    # The default initialisation gives nearly uniform logits, which hide errors. Use larger weights.
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
@@ -168,7 +168,7 @@ def record_model(source):
         with torch.no_grad():
             logits = model(torch.tensor([ids])).logits[0]
             log_probs = logits.log_softmax(-1)
-            of_tokens = log_probs[:-1].gather(1, torch.tensor(ids[1:]).unsqueeze(1)).squeeze(1)
+            token_log_probs = log_probs[:-1].gather(1, torch.tensor(ids[1:]).unsqueeze(1)).squeeze(1)
             continuation = list(ids)
             for _ in range(CONTINUATION_TOKENS):
                 following = model(torch.tensor([continuation])).logits[0, -1].argmax().item()
@@ -179,7 +179,7 @@ def record_model(source):
         cases.append({
             "text": text,
             "ids": ids,
-            "log_probs": of_tokens.tolist(),
+            "log_probs": token_log_probs.tolist(),
             "top": [
                 {"id": token, "text": tokenizer.decode([token]), "logit": logit,
                  "probability": log_probs[-1, token].exp().item()}

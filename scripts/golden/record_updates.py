@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Records gradients of whole updates, model included: tests/golden/updates-tiny/.
+"""Records gradients of whole updates through the model: tests/golden/updates-tiny/.
 
-Needs torch, transformers, safetensors and numpy; none of them is part of set-up. Run from the root of
-the checkout, with OMP_NUM_THREADS=1:
+Needs torch, transformers, safetensors and numpy, which set-up does not install. Run it from the root of the checkout,
+with OMP_NUM_THREADS=1:
 
     record_updates.py
 
-The model is tests/golden/llama-tiny-untied. Losses are written down here once more, over padded rows
-with masks, from the papers that docs/algorithms.md names; PyTorch's autograd does the rest, in f32.
+The model is tests/golden/llama-tiny-untied. The losses are implemented here independently, over padded rows with masks,
+from the papers that docs/algorithms.md cites. PyTorch's autograd computes the gradients in f32.
 """
 
 import json
@@ -21,7 +21,7 @@ from transformers import LlamaForCausalLM
 GOLDEN = Path("tests/golden")
 CHECKPOINT = "llama-tiny-untied"
 TEMPERATURE = 0.8
-# Of each sequence: tokens of the prompt, then sampled and observed tokens in turns.
+# Lengths in each sequence: the prompt, then sampled and observed tokens alternately.
 SHAPES = [[4, 5, 3, 6], [6, 3, 4, 2, 2, 5], [3, 8], [5, 2, 6, 7, 3], [4, 1, 2, 9]]
 ADVANTAGES = [1.2, -0.7, 0.4, -1.1, 0.9]
 
@@ -44,7 +44,7 @@ def make_batch(generator, vocabulary):
     sequences, masks = [], []
     for shape in SHAPES:
         sequences.append(torch.randint(0, vocabulary, (sum(shape),), generator=generator).tolist())
-        masks.append([place % 2 == 1 for place, count in enumerate(shape) for _ in range(count)])
+        masks.append([part % 2 == 1 for part, count in enumerate(shape) for _ in range(count)])
     return sequences, masks
 
 
@@ -54,8 +54,10 @@ def padded(rows, fill=0.0):
 
 
 def scores(model, sequences, masks):
-    """Log-probs and entropies of all tokens but the first, with the mask of sampled ones; rows are
-    padded, and tokens that were not sampled are 0."""
+    """Returns log-probs and entropies of all tokens except the first, and the mask of sampled tokens.
+
+    Rows are padded. Values of tokens that were not sampled are 0.
+    """
     log_probs, entropies = [], []
     for ids in sequences:
         logits = model(torch.tensor([ids])).logits[0, :-1] / TEMPERATURE
@@ -69,7 +71,7 @@ def scores(model, sequences, masks):
 
 
 def spread(packed, mask):
-    """Lists of numbers of the sampled tokens, put into their places."""
+    """Puts lists of values of the sampled tokens into padded rows, at the tokens' positions."""
     rows = torch.zeros_like(mask)
     for row, numbers in enumerate(packed):
         rows[row, mask[row] > 0] = torch.tensor(numbers)
@@ -111,14 +113,14 @@ def aggregated(case, losses, mask):
 
 
 def actions(mask):
-    """First and last place of each run of sampled tokens, row by row."""
+    """Yields row, start and end position of each run of sampled tokens."""
     for row in range(mask.shape[0]):
         start = None
-        for place, flag in enumerate([*mask[row].tolist(), 0.0]):
+        for position, flag in enumerate([*mask[row].tolist(), 0.0]):
             if flag > 0 and start is None:
-                start = place
+                start = position
             if flag == 0 and start is not None:
-                yield row, start, place
+                yield row, start, position
                 start = None
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Records what a running vLLM answers to the trainer's requests into tests/golden/vllm-answers.json.
+"""Records the answers of a running vLLM to the trainer's requests: tests/golden/vllm-answers.json.
 
-The server serves an untied SmolLM2-135M-Instruct with VLLM_SERVER_DEV_MODE=1; OTHER is a folder with other
-weights of the same shape, as the server sees it: a folder that is not there ends vLLM 0.32. Standard library only.
+The server serves an untied SmolLM2-135M-Instruct with VLLM_SERVER_DEV_MODE=1. OTHER is a folder, on the server's
+machine, with other weights of the same shape. A missing folder crashes vLLM 0.32. No package is needed.
 
     record_vllm.py http://127.0.0.1:8000 MODEL_FOLDER OTHER >tests/golden/vllm-answers.json
 """
