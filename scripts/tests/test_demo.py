@@ -1,5 +1,6 @@
-"""scripts/demo with a stand-in for the trainer that leaves the results of each stage: what is done again,
-what is kept, and what a signal does. The real programs run in `.ci/run`.
+"""Tests of scripts/demo with a stand-in for the trainer, which writes the results of each stage.
+
+They check the stages that are kept, the stages that run again, and signals. `.ci/run` runs the real programs.
 """
 
 import os
@@ -28,7 +29,7 @@ case $command in
     if [[ -n ${STARTED-} ]]; then
       trap 'kill $!; exit "$STOP_CODE"' TERM
       echo ready >"$STARTED"
-      # Nothing is ever written there: only a signal ends the wait.
+      # Nothing is ever written to this pipe, so only a signal ends the wait.
       while true; do read -r <>"$NEVER" >/dev/null 2>&1 & wait $!; done
     fi
     ;;
@@ -77,7 +78,7 @@ class Demo(unittest.TestCase):
         code, output, calls = self.run_demo("--resume")
         self.assertEqual((code, calls), (0, ["train", "report"]), output)
         code, output, calls = self.run_demo()
-        self.assertEqual((code, calls), (0, ALL), "without --resume all is done anew: " + output)
+        self.assertEqual((code, calls), (0, ALL), "without --resume all stages run again: " + output)
 
     def test_other_settings_are_refused(self):
         self.assertEqual(self.run_demo("--resume", TRAINER_TRAINING_STEPS="2")[0], 0)
@@ -99,18 +100,18 @@ class Demo(unittest.TestCase):
         output = process.communicate(timeout=60)[0]
         return process.returncode, output, self.calls.read_text().splitlines()
 
-    def test_sigterm_reaches_the_trainer_and_the_demo_goes_on_later(self):
+    def test_sigterm_reaches_the_trainer_and_the_demo_resumes_later(self):
         code, output, calls = self.stopped_by(signal.SIGTERM, 0)
         self.assertEqual((code, calls), (0, ALL[:3]), output)
         code, output, calls = self.run_demo("--resume")
         self.assertEqual((code, calls), (0, ALL[2:]), output)
         self.assertIn("already done", output)
 
-    def test_a_trainer_that_fails_to_stop_well_is_not_hidden(self):
+    def test_a_trainer_that_fails_while_stopping_is_reported(self):
         self.assertEqual(self.stopped_by(signal.SIGTERM, 1)[0], 1)
         self.assertEqual(self.stopped_by(signal.SIGTERM, 143)[0], 0)
 
-    def test_what_is_missing_is_named(self):
+    def test_a_missing_file_is_named(self):
         (self.folder / "model" / "config.json").unlink()
         code, output, _ = self.run_demo()
         self.assertEqual(code, 1)

