@@ -1,8 +1,8 @@
-//! How fast the CPU runner decodes and prefills a model, beside how fast this machine reads memory,
-//! measured in the same run: `decode_bench MODEL [f32|bf16|int8] [THREADS]`, by default bf16 and the
-//! threads of a tensor operation. Sequences have prompts of 128 tokens and 64 new ones.
+//! Measures how fast the CPU runner decodes and prefills a model, and how fast this machine reads memory in the
+//! same run: `decode_bench MODEL [f32|bf16|int8] [THREADS]`. The defaults are bf16 and the threads of a tensor
+//! operation. Each sequence has a prompt of 128 tokens and 64 new tokens.
 
-#![expect(clippy::print_stdout, reason = "what it finds out is printed")]
+#![expect(clippy::print_stdout, reason = "the program prints its measurements")]
 
 #[path = "support/reading.rs"]
 mod reading;
@@ -32,10 +32,12 @@ fn main() -> Result<()> {
         None | Some("bf16") => (WeightFormat::Bf16, 2),
         Some("f32") => (WeightFormat::F32, 4),
         Some("int8") => (WeightFormat::Int8, 1),
-        Some(other) => bail!("the format is {other:?}, accepted are f32, bf16 and int8"),
+        Some(other) => bail!("the format is {other:?}, expected f32, bf16 or int8"),
     };
     let threads = match arguments.next() {
-        Some(text) => text.parse().with_context(|| format!("THREADS is {text:?}, not a number"))?,
+        Some(text) => {
+            text.parse().with_context(|| format!("THREADS is {text:?}, expected a number"))?
+        }
         None => threads(),
     };
     let dtype = if format == WeightFormat::F32 { "f32" } else { "bf16" };
@@ -74,9 +76,11 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Tokens of no meaning, other ones for each sequence.
+/// Returns meaningless tokens that differ between sequences.
 fn prompt(tokens: usize, sequence: usize, vocabulary: u64) -> Vec<u32> {
-    (0..tokens).map(|place| ((place * 37 + sequence * 11 + 5) as u64 % vocabulary) as u32).collect()
+    (0..tokens)
+        .map(|position| ((position * 37 + sequence * 11 + 5) as u64 % vocabulary) as u32)
+        .collect()
 }
 
 fn draw(row: usize, sequence: usize, position: usize) -> Draw {
@@ -84,7 +88,7 @@ fn draw(row: usize, sequence: usize, position: usize) -> Draw {
     Draw { row, sampling: SAMPLING, key, position: position as u64 }
 }
 
-/// Feeds a whole prompt and gives the token after it.
+/// Reads a whole prompt and returns the token after it.
 fn prefill(runner: &mut NativeRunner, ids: &[u32], blocks: &[u32], sequence: usize) -> Result<u32> {
     let positions: Vec<u32> = (0..ids.len() as u32).collect();
     let span = Span { rows: 0..ids.len(), past: 0, blocks };
@@ -92,7 +96,7 @@ fn prefill(runner: &mut NativeRunner, ids: &[u32], blocks: &[u32], sequence: usi
     Ok(runner.run(&pass, &[draw(ids.len() - 1, sequence, ids.len())])?[0].token)
 }
 
-/// Tokens that were decoded, and the seconds that it took.
+/// Returns the number of decoded tokens and the seconds that decoding took.
 fn decode(runner: &mut NativeRunner, sequences: usize, vocabulary: u64) -> Result<(usize, f64)> {
     let per_sequence = (PROMPT_TOKENS + NEW_TOKENS).div_ceil(BLOCK_TOKENS) as u32;
     let table = |sequence: u32| (0..per_sequence).map(|b| sequence * per_sequence + b).collect();

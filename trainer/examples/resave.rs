@@ -1,7 +1,6 @@
-//! Loads a model folder and saves it as training does: `resave FROM TO [SHARD_BYTES | adapters]`, with
-//! weights in files of at most that many bytes where it is given. A folder of adapters is merged, or saved
-//! as adapters alone. `scripts/check-saved-models` asks transformers and PEFT what they make of the
-//! result.
+//! Loads a model folder and saves it as training does: `resave FROM TO [SHARD_BYTES | adapters]`. `SHARD_BYTES`
+//! limits the size of each file of weights. A folder of adapters is merged into its base or, with `adapters`, saved
+//! alone. `scripts/check-saved-models` loads the result with transformers and PEFT.
 
 use std::path::PathBuf;
 
@@ -20,7 +19,7 @@ fn main() -> Result<()> {
     let place = ModelPlace::find(&from, None)?;
     let form = arguments.next().map(|argument| argument.to_string_lossy().into_owned());
     if form.as_deref() == Some("adapters") {
-        let adapters = place.adapters.as_ref().context("FROM holds no adapters")?;
+        let adapters = place.adapters.as_ref().context("FROM contains no adapters")?;
         let mut policy = Policy::load_base(&place, compute)?;
         policy.adapt(adapters.read(&policy.config)?);
         let alone = SaveForm { merged: false, ..SaveForm::WHOLE };
@@ -29,7 +28,7 @@ fn main() -> Result<()> {
     let policy = Policy::load(&from, compute)?;
     checkpoint::save(&to, &policy, &place, SaveForm::WHOLE, None)?;
     if let Some(shard_bytes) = form {
-        let shard_bytes = shard_bytes.parse().context("SHARD_BYTES")?;
+        let shard_bytes = shard_bytes.parse().context("SHARD_BYTES is not a number")?;
         for file in weight_files(&to)? {
             std::fs::remove_file(file)?;
         }

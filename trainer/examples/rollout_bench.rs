@@ -1,10 +1,10 @@
-//! Plays episodes whose tokens are given, so that every engine computes the same: the model computes and
-//! a token is drawn as ever, then the given one takes its place.
+//! Plays episodes with given tokens, so that every engine computes the same: the model computes and a token is
+//! drawn as usual, then the given token replaces it.
 //!
-//! `rollout_bench play MODEL SCRIPTS URL RECORD` plays them by the scheduler and records what came of
-//! it; `rollout_bench synchronous MODEL RECORD URL` plays a record again in turns for which all wait and
-//! which compute their whole contexts; `rollout_bench decode MODEL SEQUENCES` decodes alone. Each prints
-//! a line of JSON. `scripts/bench-rollout` runs them all.
+//! `rollout_bench play MODEL SCRIPTS URL RECORD` plays them with the scheduler and records the episodes.
+//! `rollout_bench synchronous MODEL RECORD URL` plays a record again, batch by batch: every turn computes its whole
+//! context, and all episodes wait for the slowest. `rollout_bench decode MODEL SEQUENCES` only decodes. Each prints a
+//! line of JSON. `scripts/bench-rollout` runs them all.
 
 #[path = "support/reading.rs"]
 mod reading;
@@ -40,7 +40,7 @@ const DECODE_TOKENS: usize = 64;
 const SAMPLING: Sampling = Sampling { temperature: 1.0, top_p: 1.0 };
 const WAIT: Duration = Duration::from_mins(1);
 
-/// An episode whose tokens are known.
+/// An episode with given tokens.
 #[derive(Deserialize)]
 struct Script {
     prompt: usize,
@@ -49,7 +49,7 @@ struct Script {
     turns: Vec<Vec<u32>>,
 }
 
-/// What an episode became: tokens to append and tokens to sample, turn by turn, and what was searched.
+/// A played episode: for each turn the appended tokens, the sampled tokens and the query.
 #[derive(Serialize, Deserialize)]
 struct Recorded {
     prompt: usize,
@@ -81,7 +81,7 @@ impl Recorded {
     }
 }
 
-/// Puts given tokens in the place of drawn ones.
+/// A runner that replaces drawn tokens with given ones.
 #[derive(Debug)]
 struct Forced {
     inner: Box<dyn Runner>,
@@ -109,8 +109,8 @@ impl Runner for Forced {
     }
 }
 
-/// By the variable BENCH_RUNNER: auto (the default), native, fused, eager, or the native runner's type of
-/// weights.
+/// Returns the runner that the variable BENCH_RUNNER names: auto (the default), native, fused, eager, or the native
+/// runner's type of weights.
 fn choice() -> Result<RunnerChoice> {
     let word = std::env::var("BENCH_RUNNER").unwrap_or_else(|_| "auto".to_owned());
     let of_kind = |kind| RunnerChoice { kind, format: None };
@@ -124,12 +124,14 @@ fn choice() -> Result<RunnerChoice> {
         "bf16" => native(WeightFormat::Bf16),
         "int8" => native(WeightFormat::Int8),
         other => {
-            bail!("BENCH_RUNNER takes auto, native, fused, eager, f32, bf16 or int8, not {other:?}")
+            bail!(
+                "BENCH_RUNNER is {other:?}, expected auto, native, fused, eager, f32, bf16 or int8"
+            )
         }
     })
 }
 
-/// The model, on the device of the variable BENCH_DEVICE: cpu (the default), or cuda.
+/// Loads the model on the device that the variable BENCH_DEVICE names: cpu (the default) or cuda.
 fn policy(model: &str) -> Result<Policy> {
     let device = std::env::var("BENCH_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
     Ok(Policy::load(Path::new(model), select_compute(&device, "auto")?)?)
@@ -211,7 +213,8 @@ fn play(model: &str, scripts: &str, url: &str, record: &str) -> Result<serde_jso
     let recorded: Vec<Recorded> = rollout.trajectories.iter().map(Recorded::of).collect();
     std::fs::write(record, serde_json::to_vec(&recorded)?)?;
     let sampled: usize = rollout.trajectories.iter().map(Trajectory::sampled_tokens).sum();
-    let searches: usize = rollout.trajectories.iter().map(|one| one.searches.len()).sum();
+    let searches: usize =
+        rollout.trajectories.iter().map(|trajectory| trajectory.searches.len()).sum();
     Ok(json!({
         "seconds": seconds,
         "trajectories": rollout.trajectories.len(),
@@ -222,13 +225,13 @@ fn play(model: &str, scripts: &str, url: &str, record: &str) -> Result<serde_jso
     }))
 }
 
-/// One after the other: all turns, then all searches, then all turns over their whole contexts.
+/// Plays a record in lockstep: all turns over their whole contexts, then all searches, and so on.
 fn synchronous(model: &str, record: &str, url: &str) -> Result<serde_json::Value> {
     let recorded: Vec<Recorded> = read(record)?;
     let tokenizer = Tokenizer::from_folder(Path::new(model))?;
-    let sampled = |one: &Recorded| {
-        let tokens = one.turns.iter().flat_map(|turn| turn.sampled.iter().copied()).collect();
-        ((one.prompt as u64, one.sample as u64), tokens)
+    let sampled = |episode: &Recorded| {
+        let tokens = episode.turns.iter().flat_map(|turn| turn.sampled.iter().copied()).collect();
+        ((episode.prompt as u64, episode.sample as u64), tokens)
     };
     let mut engine =
         engine(&policy(model)?, SEQUENCES, false, recorded.iter().map(sampled).collect())?;
@@ -238,8 +241,8 @@ fn synchronous(model: &str, record: &str, url: &str) -> Result<serde_json::Value
     for turn in 0.. {
         let mut queries = Vec::new();
         let mut active = 0;
-        for (index, one) in recorded.iter().enumerate() {
-            let Some(RecordedTurn { append, sampled, query }) = one.turns.get(turn) else {
+        for (index, episode) in recorded.iter().enumerate() {
+            let Some(RecordedTurn { append, sampled, query }) = episode.turns.get(turn) else {
                 continue;
             };
             active += 1;
@@ -250,7 +253,7 @@ fn synchronous(model: &str, record: &str, url: &str) -> Result<serde_json::Value
                 max_new_tokens: sampled.len(),
                 stop: StopRule { stop_at: Vec::new(), cut_after: Vec::new() },
                 sampling: SAMPLING,
-                key: key(one.prompt, one.sample),
+                key: key(episode.prompt, episode.sample),
             })?;
             contexts[index].extend(sampled);
             let ticket = index as u64;
@@ -275,7 +278,7 @@ fn synchronous(model: &str, record: &str, url: &str) -> Result<serde_json::Value
         }
         while pending > 0 {
             pending -=
-                searcher.wait(WAIT, &StopFlag::never())?.context("no answer to a search")?.len();
+                searcher.wait(WAIT, &StopFlag::never())?.context("a search got no answer")?.len();
         }
     }
     let seconds = started.elapsed().as_secs_f64();
@@ -283,19 +286,23 @@ fn synchronous(model: &str, record: &str, url: &str) -> Result<serde_json::Value
     Ok(json!({ "seconds": seconds, "trajectories": recorded.len(), "counters": counters }))
 }
 
-/// Tokens a second while all of the sequences decode.
+/// Measures the tokens per second while all sequences decode.
 fn decode(model: &str, sequences: usize) -> Result<serde_json::Value> {
     let tokenizer = Tokenizer::from_folder(Path::new(model))?;
-    let token =
-        |sequence: usize, place: usize| ((sequence * 7919 + place * 104_729) % 40_000 + 100) as u32;
-    let tokens = |sequence| ((0..DECODE_TOKENS).map(|place| token(sequence, place + 1))).collect();
+    let token = |sequence: usize, position: usize| {
+        ((sequence * 7919 + position * 104_729) % 40_000 + 100) as u32
+    };
+    let tokens =
+        |sequence| ((0..DECODE_TOKENS).map(|position| token(sequence, position + 1))).collect();
     let given = (0..sequences).map(|sequence| ((sequence as u64, 0), tokens(sequence))).collect();
     let policy = policy(model)?;
     let mut engine = engine(&policy, sequences, true, given)?;
     for sequence in 0..sequences {
         engine.submit(GenerateRequest {
             sequence: sequence as u64,
-            append: (0..DECODE_PROMPT_TOKENS).map(|place| token(sequence + 1, place)).collect(),
+            append: (0..DECODE_PROMPT_TOKENS)
+                .map(|position| token(sequence + 1, position))
+                .collect(),
             max_new_tokens: DECODE_TOKENS,
             stop: StopRule { stop_at: Vec::new(), cut_after: Vec::new() },
             sampling: SAMPLING,
@@ -303,14 +310,17 @@ fn decode(model: &str, sequences: usize) -> Result<serde_json::Value> {
         })?;
     }
     let started = Instant::now();
-    let said = |engine: &BuiltinEngine| -> usize {
+    let sampled_tokens = |engine: &BuiltinEngine| -> usize {
         (0..sequences as u64).map(|id| engine.partial_tokens(id).len()).sum()
     };
     while (0..sequences as u64).any(|id| engine.partial_tokens(id).is_empty()) {
-        ensure!(engine.step(&tokenizer)?.is_empty(), "a sequence ended while others were read");
+        ensure!(
+            engine.step(&tokenizer)?.is_empty(),
+            "a sequence ended while other prompts were being read"
+        );
     }
     let prefill = started.elapsed().as_secs_f64();
-    let before = said(&engine);
+    let before = sampled_tokens(&engine);
     let started = Instant::now();
     while !engine.is_idle() {
         engine.step(&tokenizer)?;
@@ -335,13 +345,15 @@ fn decode(model: &str, sequences: usize) -> Result<serde_json::Value> {
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let found = match words[..] {
+    let figures = match words[..] {
         ["play", model, scripts, url, record] => play(model, scripts, url, record)?,
         ["synchronous", model, record, url] => synchronous(model, record, url)?,
-        ["decode", model, sequences] => decode(model, sequences.parse().context("SEQUENCES")?)?,
+        ["decode", model, sequences] => {
+            decode(model, sequences.parse().context("SEQUENCES is not a number")?)?
+        }
         _ => bail!(
-            "play MODEL SCRIPTS URL RECORD, synchronous MODEL RECORD URL or decode MODEL SEQUENCES"
+            "expected play MODEL SCRIPTS URL RECORD, synchronous MODEL RECORD URL or decode MODEL SEQUENCES"
         ),
     };
-    Ok(writeln!(std::io::stdout(), "{found}")?)
+    Ok(writeln!(std::io::stdout(), "{figures}")?)
 }

@@ -1,9 +1,11 @@
-//! How fast one update is and what memory it takes: `update_bench MODEL TRAJECTORIES DTYPE UPDATES
-//! [TOKENS_PER_MICRO_BATCH [layers]]`, with `layers` as `update.checkpoint_activations`. An update is the policy's gradient, clipping and AdamW over all
-//! trajectories. TRAJECTORIES has a JSON object a line: `ids`, `mask` (1 at tokens that are trained) and
-//! `advantage`. Prints one JSON object; `peak_mib` is the most memory that was resident (`VmHWM`).
+//! Measures the time and memory of one update: `update_bench MODEL TRAJECTORIES DTYPE UPDATES
+//! [TOKENS_PER_MICRO_BATCH [layers]]`.
+//!
+//! An update is the policy's gradient, clipping and AdamW over all trajectories; `layers` sets
+//! `update.checkpoint_activations`. TRAJECTORIES contains one JSON object per line: `ids`, `mask` (1 at trained tokens)
+//! and `advantage`. The program prints one JSON object; `peak_mib` is the peak resident memory (`VmHWM`).
 
-#![expect(clippy::print_stdout, reason = "what it finds out is printed")]
+#![expect(clippy::print_stdout, reason = "the program prints its measurements")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +26,7 @@ const MAX_NORM: f64 = 1.0;
 const OPTIMIZER: AdamWConfig =
     AdamWConfig { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 };
 
-/// A line of the file.
+/// A trajectory, one line of the file.
 #[derive(Debug, Deserialize)]
 struct Line {
     ids: Vec<u32>,
@@ -54,7 +56,7 @@ fn main() -> Result<()> {
     let mut decoder = Decoder::new(&policy.config, policy.config.max_positions, compute.device);
     decoder.recomputes_layers = recomputes_layers;
     let sequences = read(&file)?;
-    let tokens: usize = sequences.iter().map(|one| one.token_ids.len()).sum();
+    let tokens: usize = sequences.iter().map(|sequence| sequence.token_ids.len()).sum();
     let config = PolicyUpdateConfig {
         objective: Objective::Clipped { clip: ClipRange { low: 0.2, high: 0.2 }, dual: None },
         kl_coefficient: 0.0,
@@ -70,12 +72,12 @@ fn main() -> Result<()> {
     let mut gradient_seconds = Vec::new();
     for _ in 0..updates {
         let begun = Instant::now();
-        let found = policy_gradient(&policy, &decoder, &sequences, &config, &StopFlag::never())?;
+        let update = policy_gradient(&policy, &decoder, &sequences, &config, &StopFlag::never())?;
         gradient_seconds.push(begun.elapsed().as_secs_f64());
         norms.push(clip_gradients(&policy.parameters, MAX_NORM));
         optimizer.step(&mut policy.parameters, LEARNING_RATE);
         seconds.push(begun.elapsed().as_secs_f64());
-        losses.push(found.policy_loss);
+        losses.push(update.policy_loss);
     }
     let figures = serde_json::json!({
         "tokens": tokens,
@@ -98,10 +100,14 @@ fn read(file: &Path) -> Result<Vec<TrainSequence>> {
     let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
     let mut sequences = Vec::new();
     for (index, line) in text.lines().enumerate() {
-        let place = || format!("{}, line {}", file.display(), index + 1);
-        let line: Line = serde_json::from_str(line).with_context(place)?;
+        let location = || format!("{}, line {}", file.display(), index + 1);
+        let line: Line = serde_json::from_str(line).with_context(location)?;
         let (ids, mask) = (line.ids.len(), line.mask.len());
-        ensure!(ids == mask, "{}: {ids} ids and {mask} in the mask", place());
+        ensure!(
+            ids == mask,
+            "{}: has {ids} ids and {mask} numbers in the mask, expected as many of both",
+            location()
+        );
         let mask: Vec<bool> = line.mask.iter().map(|&trained| trained != 0).collect();
         let mut sequence = TrainSequence {
             token_ids: line.ids,
@@ -123,10 +129,10 @@ fn read(file: &Path) -> Result<Vec<TrainSequence>> {
     Ok(sequences)
 }
 
-/// The most memory that was resident so far, in KiB.
+/// Returns the peak resident memory so far, in KiB.
 fn peak_kib() -> Result<f64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let line = line.context("/proc/self/status names no VmHWM")?;
+    let line = line.context("/proc/self/status contains no VmHWM")?;
     Ok(line.trim().trim_end_matches("kB").trim().parse()?)
 }
