@@ -19,6 +19,13 @@ class Broken(Exception):
     """A transfer that broke off. The next try continues from the bytes received so far."""
 
 
+def fetch_all(registry, entries, cache):
+    """Downloads locked files into `cache/downloads` and returns their paths."""
+    downloads = os.path.join(cache, "downloads")
+    os.makedirs(downloads, exist_ok=True)
+    return [fetch(registry, locked, downloads) for locked in entries]
+
+
 def fetch(registry, locked, folder):
     """Downloads the file `locked` (an entry of the lock file) into `folder` and returns its path."""
     whole = os.path.join(folder, locked["file"])

