@@ -1,4 +1,4 @@
-"""Runs trainings of the demo's model on the world set, with a retriever over its corpus."""
+"""Runs the trainer with the demo's model on the world set, and a retriever over its corpus."""
 
 import contextlib
 import os

@@ -6,6 +6,8 @@ import stat
 import subprocess
 import tarfile
 
+from .compose import docker
+
 TITLE = "org.opencontainers.image.title"
 LABELS = (TITLE, "org.opencontainers.image.description", "org.opencontainers.image.licenses", "search-r1.device")
 # Caches of package managers, which waste space, as paths without the leading slash.
@@ -28,10 +30,6 @@ MODELS = re.compile(r"(\./)?usr/local/share/search-r1/(models|gguf)/")
 READ_BYTES_MAX = 1 << 20
 
 
-def docker(*arguments):
-    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True).stdout
-
-
 def faults(image, size_bytes_max=None, health_check=False):
     """Returns the faults of `image`, one line each."""
     described = json.loads(docker("image", "inspect", image))[0]
@@ -40,7 +38,7 @@ def faults(image, size_bytes_max=None, health_check=False):
     for line in history.splitlines():
         if SECRET_NAME.search(line) or SECRET_TEXT.search(line.encode()):
             image_faults.append(f"the history contains a secret: {line[:80]}")
-    container = docker("create", image).strip()
+    container = docker("create", image)
     models = []
     try:
         image_faults.extend(faults_of_files(container, models))

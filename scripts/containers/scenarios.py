@@ -300,7 +300,7 @@ def check_trajectories(world, trainer):
                 continue
             for search in trajectory["searches"]:
                 searches += 1
-                # A query may match nothing. Then it must still match nothing now.
+                # A query may match no passage. If so, it must match none now either.
                 empty = not search["passage_ids"]
                 check(
                     not empty or not world.passages(search["query"]),
