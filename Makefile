@@ -51,6 +51,10 @@ test: setup test-scripts ## Run all tests; needs no network after set-up
 test-scripts:
 	python3 -B -m unittest discover --start-directory scripts/tests
 
+.PHONY: test-instructions
+test-instructions: setup ## Run the tests that depend on vector instructions, once for each level of the processor
+	scripts/test-instruction-sets --numeric
+
 .PHONY: test-docs
 test-docs: setup ## Run the commands of README.md and docs/, and compare their output
 	scripts/run-docs
