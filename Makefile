@@ -52,8 +52,8 @@ test-scripts:
 	python3 -B -m unittest discover --start-directory scripts/tests
 
 .PHONY: test-instructions
-test-instructions: setup ## Run the tests that depend on vector instructions, once for each level of the processor
-	scripts/test-instruction-sets --numeric
+test-instructions: setup ## Run the numeric tests again, once for each narrower level of vector instructions
+	scripts/test-instruction-sets --numeric --narrower
 
 .PHONY: test-docs
 test-docs: setup ## Run the commands of README.md and docs/, and compare their output
