@@ -120,7 +120,7 @@ def cost(part):
     ]
     head = ["passages of 100 words (BM25)", "index s", "index MiB", "start to first answer s", "resident MiB",
             "us a query"]
-    return f"### What more passages cost\n\n{circumstances(part)}\n\n" + table(head, rows)
+    return f"### Cost of more passages\n\n{circumstances(part)}\n\n" + table(head, rows)
 
 
 def vector_cost(part):
@@ -131,7 +131,7 @@ def vector_cost(part):
     ]
     head = ["vectors of 384 (f32, in place)", "start to first answer s", "own memory MiB", "mapped MiB",
             "mapped bytes a vector"]
-    return f"### What more vectors cost\n\n{circumstances(part)}\n\n" + table(head, rows)
+    return f"### Cost of more vectors\n\n{circumstances(part)}\n\n" + table(head, rows)
 
 
 def tables(results):

@@ -154,7 +154,7 @@ impl Untrained {
         self.world.config(&self.retriever.url(), run, &settings.concat())
     }
 
-    /// How often a run of one step looks at its flag; the last look is in the step's first update.
+    /// The number of times that a run of one step checks its flag; the last check is in the first update.
     fn looks_of_a_step(&self) -> usize {
         let (stop, looks) = raised_after(usize::MAX, Shutdown::Terminate);
         let config = self.config("counted", &["training.steps=1"]);

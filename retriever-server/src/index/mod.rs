@@ -68,7 +68,7 @@ pub enum IndexError {
     Corrupt {
         /// The file.
         path: PathBuf,
-        /// What was found, and what was expected.
+        /// The difference: the value in the file, and the expected value.
         reason: String,
     },
     /// The index has no vectors.

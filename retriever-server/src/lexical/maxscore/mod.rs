@@ -11,7 +11,7 @@
 //!
 //! The result equals that of scoring every passage, including ties. Contributions are first rounded
 //! to whole units (`units.rs`), so a sum does not depend on its order and a bound needs no margin.
-//! Of passages with equal sums, the one with the lower row comes first.
+//! If sums are equal, the passage with the lower row comes first.
 
 mod best;
 mod sums;
