@@ -104,21 +104,30 @@ impl<R: BufRead> JsonlReader<R> {
 
     /// Returns the next line that is not blank.
     pub fn next_line(&mut self) -> Result<Option<Line<'_>>, JsonlError> {
-        loop {
-            self.buffer.clear();
-            self.line += 1;
-            match self.fill() {
-                Ok(0) => return Ok(None),
-                Ok(_) => {}
-                Err(fault) => return Err(self.error(fault)),
-            }
+        while self.advance()? {
             if !self.buffer.trim_ascii().is_empty() {
-                break;
+                return self.current().map(Some);
             }
         }
+        Ok(None)
+    }
+
+    /// Returns the next line.
+    pub fn next_line_or_blank(&mut self) -> Result<Option<Line<'_>>, JsonlError> {
+        if self.advance()? { self.current().map(Some) } else { Ok(None) }
+    }
+
+    /// Reads a line into the buffer. Returns `false` at the end of the file.
+    fn advance(&mut self) -> Result<bool, JsonlError> {
+        self.buffer.clear();
+        self.line += 1;
+        self.fill().map(|count| count > 0).map_err(|fault| self.error(fault))
+    }
+
+    fn current(&self) -> Result<Line<'_>, JsonlError> {
         let (number, path) = (self.line, self.path.as_path());
         match std::str::from_utf8(&self.buffer) {
-            Ok(text) => Ok(Some(Line { number, text: text.trim_end_matches(['\r', '\n']), path })),
+            Ok(text) => Ok(Line { number, text: text.trim_end_matches(['\r', '\n']), path }),
             Err(error) => Err(JsonlError {
                 path: path.to_owned(),
                 line: number,

@@ -8,5 +8,6 @@ pub mod env_example;
 pub mod jsonl;
 pub mod passage;
 pub mod retry;
+pub mod rows;
 pub mod splitmix;
 pub mod wire;

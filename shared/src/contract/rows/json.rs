@@ -1,0 +1,250 @@
+//! Objects in JSON: one on each line, or all in one list.
+
+use std::io::BufRead;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::NumberedRow;
+use super::fault::{Place, RowFault, RowsError};
+use super::source::TextReader;
+use crate::contract::jsonl::{JsonlReader, LINE_LIMIT_BYTES, LineFault};
+
+/// Reads the object on the next line.
+pub(super) fn next_line(lines: &mut JsonlReader<TextReader>) -> Result<NumberedRow, RowsError> {
+    let Some(line) = lines.next_line()? else { return Ok(None) };
+    let number = line.number;
+    match object(line.text) {
+        Ok(fields) => Ok(Some((number, fields))),
+        Err(fault) if is_spread(line.text, &fault) => {
+            let reason = "an object ends on another line, expected one object on each line, or one \
+                          list of all objects";
+            Err(line.fault(LineFault::Record(reason.to_owned())).into())
+        }
+        Err(fault) => Err(line.fault(fault).into()),
+    }
+}
+
+/// Returns `true` if the line is the beginning of an object that was written over several lines.
+fn is_spread(line: &str, fault: &LineFault) -> bool {
+    let is_open = matches!(line.trim_end().as_bytes().last(), Some(b'{' | b'[' | b','));
+    is_open && matches!(fault, LineFault::Json(error) if error.is_eof())
+}
+
+/// Parses an object.
+pub(super) fn object(text: &str) -> Result<Map<String, Value>, LineFault> {
+    let value = match serde_json::from_str(text) {
+        Ok(value) => value,
+        Err(error) => match mended(text).map(|text| serde_json::from_str(&text)) {
+            Some(Ok(value)) => value,
+            _ => return Err(error.into()),
+        },
+    };
+    match value {
+        Value::Object(fields) => Ok(fields),
+        other => Err(LineFault::Record(format!("is {}, expected an object", kind(&other)))),
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// Replaces what Python writes and strict JSON lacks: `NaN`, `Infinity` and numbers beyond a double by null, lone
+/// surrogates by U+FFFD. Returns `None` if there is nothing of it.
+fn mended(text: &str) -> Option<String> {
+    let mut mended = String::with_capacity(text.len());
+    let mut has_changed = false;
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let (kept, length, replacement) = match first {
+            '"' => {
+                let end = string_end(rest);
+                let (string, is_changed) = without_lone_surrogates(&rest[..end]);
+                has_changed |= is_changed;
+                mended.push_str(&string);
+                rest = &rest[end..];
+                continue;
+            }
+            '-' | '0'..='9' | 'N' | 'I' => {
+                let is_part =
+                    |letter: char| letter.is_ascii_alphanumeric() || "+-.".contains(letter);
+                let end = rest.find(|letter| !is_part(letter)).unwrap_or(rest.len());
+                let word = &rest[..end];
+                let is_infinite = || word.parse::<f64>().is_ok_and(|number| !number.is_finite());
+                (word, end, is_infinite().then_some("null"))
+            }
+            other => (&rest[..other.len_utf8()], other.len_utf8(), None),
+        };
+        has_changed |= replacement.is_some();
+        mended.push_str(replacement.unwrap_or(kept));
+        rest = &rest[length..];
+    }
+    has_changed.then_some(mended)
+}
+
+/// Returns the length of the string at the start of `text`, with both quotes.
+fn string_end(text: &str) -> usize {
+    let mut is_escaped = false;
+    for (index, byte) in text.bytes().enumerate().skip(1) {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = true,
+            b'"' => return index + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+fn without_lone_surrogates(string: &str) -> (String, bool) {
+    let mut kept = String::with_capacity(string.len());
+    let (mut rest, mut has_changed) = (string, false);
+    while let Some(start) = rest.find('\\') {
+        kept.push_str(&rest[..start]);
+        rest = &rest[start..];
+        let length = match (escape(rest), escape(rest.get(6..).unwrap_or_default())) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (Some(0xd800..=0xdfff), _) => {
+                kept.push_str("\\ufffd");
+                has_changed = true;
+                rest = &rest[6..];
+                continue;
+            }
+            (Some(_), _) => 6,
+            // The letter after the backslash may be a quote or another backslash.
+            (None, _) => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
+        };
+        kept.push_str(&rest[..length]);
+        rest = &rest[length..];
+    }
+    kept.push_str(rest);
+    (kept, has_changed)
+}
+
+/// Returns the value of an escape `\uXXXX` at the start of `text`.
+fn escape(text: &str) -> Option<u32> {
+    let digits = text.strip_prefix("\\u")?.get(..4)?;
+    u32::from_str_radix(digits, 16).ok()
+}
+
+/// Reads the objects of one JSON list, one at a time.
+#[derive(Debug)]
+pub(super) struct ListReader {
+    reader: TextReader,
+    row: u64,
+    state: ListState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ListState {
+    Start,
+    Inside,
+    Ended,
+}
+
+impl ListReader {
+    pub(super) fn new(reader: TextReader) -> Self {
+        Self { reader, row: 0, state: ListState::Start }
+    }
+
+    /// Reads the next object.
+    pub(super) fn next_element(&mut self, path: &Path) -> Result<NumberedRow, RowsError> {
+        let fault = |row: u64, reason: &str| {
+            Err(RowsError::at(path, Place::Row(row), RowFault::Record(reason.to_owned())))
+        };
+        let io = |error| RowsError::io(path, error);
+        if self.state == ListState::Ended {
+            return Ok(None);
+        }
+        let mut next = self.next_mark().map_err(io)?;
+        if self.state == ListState::Start {
+            self.reader.consume(1);
+            next = self.next_mark().map_err(io)?;
+        } else if next == Some(b',') {
+            self.reader.consume(1);
+            next = self.next_mark().map_err(io)?;
+            if next == Some(b']') {
+                return fault(self.row + 1, "an object is missing between , and ]");
+            }
+        } else if next != Some(b']') {
+            return fault(self.row, "is not followed by , or ]: the list is not complete");
+        }
+        self.state = ListState::Inside;
+        if next == Some(b']') {
+            self.reader.consume(1);
+            self.state = ListState::Ended;
+            return match self.next_mark().map_err(io)? {
+                None => Ok(None),
+                Some(_) => fault(self.row, "is followed by more than the end of the list"),
+            };
+        }
+        self.row += 1;
+        let bytes = self.element(path)?;
+        let place = Place::Row(self.row);
+        let text = str::from_utf8(&bytes).map_err(|error| {
+            let offset = error.valid_up_to();
+            let reason = format!("invalid UTF-8 at byte {offset} of the object");
+            RowsError::at(path, place, RowFault::Record(reason))
+        })?;
+        let fields = object(text).map_err(|fault| RowsError::at(path, place, fault))?;
+        Ok(Some((self.row, fields)))
+    }
+
+    /// Skips white space and returns the next byte without taking it.
+    fn next_mark(&mut self) -> std::io::Result<Option<u8>> {
+        loop {
+            let buffer = self.reader.fill_buf()?;
+            if buffer.is_empty() {
+                return Ok(None);
+            }
+            if let Some(start) = buffer.iter().position(|byte| !byte.is_ascii_whitespace()) {
+                let mark = buffer[start];
+                self.reader.consume(start);
+                return Ok(Some(mark));
+            }
+            let count = buffer.len();
+            self.reader.consume(count);
+        }
+    }
+
+    /// Takes the bytes of one element.
+    fn element(&mut self, path: &Path) -> Result<Vec<u8>, RowsError> {
+        let mut bytes = Vec::new();
+        let (mut depth, mut in_string, mut is_escaped) = (0u32, false, false);
+        loop {
+            let buffer = self.reader.fill_buf().map_err(|error| RowsError::io(path, error))?;
+            let count = buffer.len();
+            let end = buffer.iter().position(|byte| {
+                match byte {
+                    _ if is_escaped => is_escaped = false,
+                    b'\\' if in_string => is_escaped = true,
+                    b'"' => in_string = !in_string,
+                    _ if in_string => {}
+                    b'{' | b'[' => depth += 1,
+                    b'}' | b']' if depth > 0 => depth -= 1,
+                    b',' | b']' if depth == 0 => return true,
+                    _ => {}
+                }
+                false
+            });
+            bytes.extend_from_slice(&buffer[..end.unwrap_or(count)]);
+            self.reader.consume(end.unwrap_or(count));
+            if bytes.len() > LINE_LIMIT_BYTES {
+                let reason = format!("is longer than {LINE_LIMIT_BYTES} bytes");
+                return Err(RowsError::at(path, Place::Row(self.row), RowFault::Record(reason)));
+            }
+            // An element at the end of the file is cut: the parser says so.
+            if end.is_some() || count == 0 {
+                return Ok(bytes);
+            }
+        }
+    }
+}
