@@ -114,3 +114,23 @@ fn an_impossible_configuration_ends_with_64_and_a_doubtful_one_with_0() {
         "{out}"
     );
 }
+
+#[test]
+fn lint_asks_the_retriever_and_says_what_came_back() {
+    let world = TinyWorld::build();
+    let retriever = RetrieverHandle::start(&world.index());
+    for end in ["", "/"] {
+        let url = format!("{}{end}", retriever.url());
+        let (code, out, errors) = lint(&world.settings(&url, "run", &[]));
+        assert_eq!((code, errors.as_str()), (EXIT_SUCCESS, ""), "{url}");
+        let shown = format!("retriever   {}: 2 passages in ", retriever.url());
+        assert!(out.contains(&shown) && out.contains("for the question "), "{out}");
+    }
+    let wrong = retriever.url().replace("/retrieve", "/wrong");
+    let (code, _, errors) = lint(&world.settings(&wrong, "run", &[]));
+    assert_eq!(code, EXIT_USAGE);
+    assert!(errors.contains("`retriever.url`") && errors.contains("status 404"), "{errors}");
+    let (code, out, _) = lint(&world.settings("http://127.0.0.1:9/retrieve", "run", &[]));
+    assert_eq!(code, EXIT_SUCCESS);
+    assert!(out.contains("no answer from the retriever at http://127.0.0.1:9/retrieve"), "{out}");
+}

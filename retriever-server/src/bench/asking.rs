@@ -110,7 +110,7 @@ impl Asker {
             .timeout(timeout)
             .no_proxy()
             .tcp_nodelay(true)
-            .redirect(reqwest::redirect::Policy::none())
+            .redirect(http::redirects_within_server())
             .build()
             .map_err(|error| BenchError::Client(error.to_string()))?;
         Ok(Self { http, endpoint, batch_queries })

@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use crate::contract::splitmix;
 
+/// Longest pause after a server requested one that ends after the deadline.
+pub const MAX_UNFIT_PAUSE: Duration = Duration::from_secs(30);
+
 /// The limits of an operation that may be retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
@@ -51,7 +54,8 @@ impl Backoff {
 
     /// Returns the pause before the next attempt, or `None` if there is no time for another attempt. `elapsed`
     /// counts from the start of the first attempt. The pause is at least `requested`, which is the server's
-    /// `Retry-After`.
+    /// `Retry-After`. A request that does not fit before the deadline is not obeyed, since that would be giving up
+    /// because of one header: the pause is then half of the remaining time, and at most [`MAX_UNFIT_PAUSE`].
     pub fn next_pause(
         &mut self,
         elapsed: Duration,
@@ -62,8 +66,13 @@ impl Backoff {
         self.pauses = self.pauses.saturating_add(1);
         // Between half the ceiling and all of it: spread out, but never immediate.
         let jittered = ceiling.mul_f64(0.5 + 0.5 * self.next_unit());
-        let pause = requested.map_or(jittered, |requested| requested.saturating_add(jittered));
         let remaining = self.policy.deadline.checked_sub(elapsed)?;
+        let requested = requested.map(|requested| requested.saturating_add(jittered));
+        let pause = match requested {
+            None => jittered,
+            Some(pause) if pause < remaining => pause,
+            Some(_) => jittered.max(MAX_UNFIT_PAUSE.min(remaining / 2)),
+        };
         (pause < remaining).then_some(pause)
     }
 
@@ -111,7 +120,18 @@ mod tests {
         let mut backoff = Backoff::seeded(policy(500), 1);
         assert_eq!(backoff.next_pause(Duration::from_millis(500), None), None);
         assert_eq!(backoff.next_pause(Duration::from_millis(700), None), None);
-        assert_eq!(backoff.next_pause(Duration::ZERO, Some(Duration::from_secs(1))), None);
+    }
+
+    #[test]
+    fn a_request_that_ends_after_the_deadline_is_cut() {
+        let requested = Some(Duration::MAX);
+        let mut backoff = Backoff::seeded(policy(1000), 1);
+        let pause = backoff.next_pause(Duration::from_millis(200), requested).unwrap();
+        assert_eq!(pause, Duration::from_millis(400), "half of what remains");
+        let mut backoff = Backoff::seeded(policy(3_600_000), 1);
+        assert_eq!(backoff.next_pause(Duration::ZERO, requested), Some(MAX_UNFIT_PAUSE));
+        let mut backoff = Backoff::seeded(policy(100), 1);
+        assert_eq!(backoff.next_pause(Duration::from_millis(80), requested), None);
     }
 
     #[test]

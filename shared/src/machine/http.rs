@@ -1,7 +1,8 @@
 //! HTTP clients for all parts of the project. TLS is rustls with ring. Trusted certificates are those of the operating
 //! system, or those in the file `SSL_CERT_FILE`.
 
-use reqwest::{Client, ClientBuilder};
+use reqwest::redirect::Policy;
+use reqwest::{Client, ClientBuilder, StatusCode, Url};
 
 /// The URL schemes that clients support.
 pub const SCHEMES: [&str; 2] = ["http", "https"];
@@ -16,6 +17,35 @@ pub fn with_causes(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     reason
+}
+
+/// Most redirects that a request follows.
+const MAX_REDIRECTS: usize = 3;
+
+/// Returns the rule that follows a redirect only if it keeps the method and the body (307, 308) and stays on the
+/// server. Any other one is returned as the answer: a POST that became a GET would ask something else.
+pub fn redirects_within_server() -> Policy {
+    Policy::custom(|attempt| {
+        let keeps_request = matches!(
+            attempt.status(),
+            StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT
+        );
+        let is_within =
+            attempt.previous().last().is_some_and(|from| is_same_server(from, attempt.url()));
+        if keeps_request && is_within && attempt.previous().len() <= MAX_REDIRECTS {
+            attempt.follow()
+        } else {
+            attempt.stop()
+        }
+    })
+}
+
+/// Returns `true` for two addresses of one server, or of its secure form.
+fn is_same_server(from: &Url, to: &Url) -> bool {
+    let is_upgrade = from.scheme() == "http" && to.scheme() == "https";
+    let is_same_port =
+        from.scheme() == to.scheme() && from.port_or_known_default() == to.port_or_known_default();
+    from.host() == to.host() && (is_upgrade || is_same_port)
 }
 
 /// Returns a builder of clients.

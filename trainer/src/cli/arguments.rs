@@ -35,7 +35,7 @@ pub enum Command {
     Replay(ReplayArguments),
     /// Write report.html from the measurements of a run
     Report(ReportArguments),
-    /// Report what a configuration means, without loading the model: updates, lengths, memory, time
+    /// Report what a configuration means, without loading the model, and what the retriever answers to one question
     Lint(LintArguments),
     /// Print the resolved configuration, or a reference of all keys
     Config(ConfigArguments),
@@ -81,6 +81,9 @@ pub struct LintArguments {
     /// Print the report as JSON, in bytes, tokens and seconds
     #[arg(long)]
     pub json: bool,
+    /// Source of the answers to searches; only the retriever is asked a question
+    #[arg(long, value_enum, default_value = "retriever")]
+    pub searches: Searches,
 }
 
 #[derive(Debug, Args)]

@@ -21,7 +21,7 @@ use crate::eval::Searches;
 use crate::hub::{self, HubSettings, ModelName};
 use crate::policy::AdapterFolder;
 use crate::report;
-use crate::run::{self, ChatOptions, EvalOptions, Interrupted};
+use crate::run::{self, ChatOptions, EvalOptions, Interrupted, LintOptions};
 use crate::track::LogWriter;
 
 pub use tuning::restart_tuned;
@@ -153,7 +153,8 @@ fn execute(command: Command, environment: &Environment, out: &mut dyn Write) -> 
                 configured("trainer lint", &arguments.common, None, environment, &[])?;
             start_log(environment)?;
             warn_of_old_names(&old_names);
-            run::lint(&config, arguments.json, out)
+            let options = LintOptions { as_json: arguments.json, searches: arguments.searches };
+            run::lint(&config, options, out)
         }
         Command::Config(arguments) if arguments.reference => {
             let text =

@@ -76,12 +76,13 @@ section! {
 section! {
     /// The retriever that answers searches.
     pub struct RetrieverConfig in "retriever" {
-        /// Address of the retriever's `/retrieve`.
+        /// Address of the retriever: `http://host:port`, with or without `/retrieve`.
         url: String = "http://127.0.0.1:8000/retrieve".to_owned();
         /// Passages to request for each search.
         top_k: usize ["passages"] = 3, Range::between(1.0, 1000.0);
-        /// Time limit for one attempt at a search.
-        attempt_timeout_ms: u64 ["ms"] = 10_000, Range::at_least(1.0);
+        /// Time limit for one attempt at a search, after which the retriever is asked anew. 0: a slow retriever is
+        /// waited for until the deadline.
+        attempt_timeout_ms: u64 ["ms"] = 0;
         /// Time limit for a search, all attempts included.
         deadline_ms: u64 ["ms"] = 300_000, Range::at_least(1.0);
         /// Maximum number of concurrent requests.

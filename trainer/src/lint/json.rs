@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Facts, Memory, ModelSource, Part, memory, plan, tokens, warnings};
+use super::{Facts, Memory, ModelSource, Part, RetrieverReply, memory, plan, tokens, warnings};
 use crate::config::Config;
 
 /// Returns the output of `trainer lint --json`. Unknown values are `null`.
@@ -56,9 +56,25 @@ pub fn report_json(config: &Config, facts: &Facts) -> Value {
         "memory_bytes": memory,
         "work": work,
         "model_unknown": unknown,
+        "retriever": retriever_json(&facts.retriever),
         "measured": measured,
         "warnings": warnings(config, facts),
     })
+}
+
+fn retriever_json(reply: &RetrieverReply) -> Value {
+    match reply {
+        RetrieverReply::NotAsked => Value::Null,
+        RetrieverReply::Silent(reason) | RetrieverReply::Unusable(reason) => {
+            json!({"error": reason})
+        }
+        RetrieverReply::Passages { url, question, passages, milliseconds } => json!({
+            "url": url,
+            "question": question,
+            "seconds": *milliseconds as f64 / 1000.0,
+            "passages": passages,
+        }),
+    }
 }
 
 fn memory_json(memory: &Memory) -> Value {

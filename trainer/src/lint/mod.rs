@@ -18,6 +18,7 @@ pub use warnings::{problems, warnings};
 
 use crate::engine::WeightFormat;
 use crate::policy::ModelConfig;
+use crate::search::Passage;
 
 /// Facts that the configuration does not hold.
 #[derive(Clone, Debug)]
@@ -25,10 +26,32 @@ pub struct Facts {
     pub model: ModelSource,
     /// Number of training questions; `None` if the file `data.train` does not exist.
     pub questions: Option<usize>,
+    /// The retriever's answer to one question.
+    pub retriever: RetrieverReply,
     /// Measurements of finished steps in the run folder.
     pub measured: Option<Measured>,
     /// Warnings from outside this module.
     pub warnings: Vec<String>,
+}
+
+/// The retriever's answer to one question.
+#[derive(Clone, Debug)]
+pub enum RetrieverReply {
+    /// Nobody asked.
+    NotAsked,
+    /// It answered.
+    Passages {
+        /// The address, without secrets.
+        url: String,
+        question: String,
+        /// Best first; empty if it found nothing.
+        passages: Vec<Passage>,
+        milliseconds: u128,
+    },
+    /// It gave no answer now. It may not run yet, so the configuration may be right.
+    Silent(String),
+    /// It gave an answer that no search can use.
+    Unusable(String),
 }
 
 /// The model, or the reason why it is unknown.

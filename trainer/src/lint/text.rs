@@ -2,11 +2,17 @@
 
 use std::fmt::Write as _;
 
-use super::{Facts, Memory, ModelFacts, ModelSource, Part, memory, plan, tokens, warnings};
+use super::{
+    Facts, Memory, ModelFacts, ModelSource, Part, RetrieverReply, memory, plan, tokens, warnings,
+};
 use crate::config::{Config, counted};
 
 /// Width of the column of headings.
 const HEADING_CHARS: usize = 12;
+/// Passages that are shown.
+const SHOWN_PASSAGES: usize = 3;
+/// Characters of a text that are shown.
+const SHOWN_CHARS: usize = 70;
 
 /// Returns the output of `trainer lint`.
 pub fn report(config: &Config, facts: &Facts) -> String {
@@ -26,6 +32,7 @@ pub fn report(config: &Config, facts: &Facts) -> String {
             push_part(&mut text, "memory", &[format!("not known: {reason}")]);
         }
     }
+    push_part(&mut text, "retriever", &retriever_lines(&facts.retriever));
     push_part(&mut text, "time", &[time_line(config, facts)]);
     let warnings = warnings(config, facts);
     let lines = if warnings.is_empty() { vec!["none".to_owned()] } else { warnings };
@@ -203,6 +210,40 @@ fn work_lines(config: &Config, model: &ModelFacts) -> Vec<String> {
             "at most, in TFLOP per step: generation {rollout:.2}, log-probs {scoring:.2}, update {update:.2}"
         ),
     ]
+}
+
+fn retriever_lines(reply: &RetrieverReply) -> Vec<String> {
+    let (url, question, passages, milliseconds) = match reply {
+        RetrieverReply::NotAsked => return vec!["not asked".to_owned()],
+        RetrieverReply::Silent(reason) | RetrieverReply::Unusable(reason) => {
+            return vec![reason.clone()];
+        }
+        RetrieverReply::Passages { url, question, passages, milliseconds } => {
+            (url, question, passages, milliseconds)
+        }
+    };
+    let found = counted(passages.len() as u64, "passage");
+    let mut lines = vec![
+        format!("{url}: {found} in {milliseconds} ms"),
+        format!("for the question {}", shortened(question)),
+    ];
+    lines.extend(passages.iter().take(SHOWN_PASSAGES).enumerate().map(|(rank, passage)| {
+        let (title, text) = passage.title_and_text();
+        format!("  {} {title:.40} {}", rank + 1, shortened(text))
+    }));
+    if passages.len() > SHOWN_PASSAGES {
+        lines.push("  …".to_owned());
+    }
+    lines
+}
+
+/// Returns the beginning of a text on one line.
+fn shortened(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
 }
 
 fn time_line(config: &Config, facts: &Facts) -> String {

@@ -1,14 +1,25 @@
 //! Settings that are refused, and settings that are allowed but probably unintended.
 
-use super::{Facts, plan};
+use super::{Facts, RetrieverReply, plan};
 use crate::config::{Config, Origin, Problem, ProblemKind, counted};
 
-/// Returns the settings that cannot work with this model.
+/// Returns the settings that cannot work with this model, or with this retriever.
 pub fn problems(config: &Config, facts: &Facts) -> Vec<Problem> {
-    let Some(model) = facts.model.known() else { return Vec::new() };
+    let mut problems = Vec::new();
+    if let RetrieverReply::Unusable(reason) = &facts.retriever {
+        problems.push(Problem {
+            origin: Origin::Default,
+            kind: ProblemKind::Conflict {
+                key: "retriever.url".to_owned(),
+                value: format!("{:?}", config.retriever.url),
+                reason: format!("does not answer searches: {reason}"),
+                nearest: None,
+            },
+        });
+    }
+    let Some(model) = facts.model.known() else { return problems };
     let positions = model.config.max_positions;
     let rollout = &config.rollout;
-    let mut problems = Vec::new();
     let mut refuse = |key: &str, value: usize, reason: &str, nearest: usize| {
         problems.push(Problem {
             origin: Origin::Default,
@@ -35,6 +46,7 @@ pub fn problems(config: &Config, facts: &Facts) -> Vec<Problem> {
 pub fn warnings(config: &Config, facts: &Facts) -> Vec<String> {
     let mut warnings = facts.warnings.clone();
     warmups(config, &mut warnings);
+    retriever(config, facts, &mut warnings);
     if config.optimizer.offload && facts.model.known().is_some_and(|model| model.on_host) {
         warnings.push(
             "`optimizer.offload` = true has no effect: the model is in host memory; remove it"
@@ -84,6 +96,33 @@ pub fn warnings(config: &Config, facts: &Facts) -> Vec<String> {
         ));
     }
     warnings
+}
+
+fn retriever(config: &Config, facts: &Facts, warnings: &mut Vec<String>) {
+    let top_k = config.retriever.top_k;
+    match &facts.retriever {
+        RetrieverReply::Silent(reason) => warnings.push(format!(
+            "`retriever.url` = {:?} was not checked: {reason}; start the retriever, or skip this with \
+             `--searches none`",
+            config.retriever.url
+        )),
+        RetrieverReply::Passages { passages, question, .. } if passages.is_empty() => {
+            warnings.push(format!(
+                "`retriever.url` = {:?} finds nothing for the question {question:?}: does it have the right \
+                 corpus?",
+                config.retriever.url
+            ));
+        }
+        RetrieverReply::Passages { passages, .. } if passages.len() > top_k => {
+            warnings.push(format!(
+                "`retriever.top_k` = {top_k} has no effect: the retriever sent {}",
+                counted(passages.len() as u64, "passage")
+            ));
+        }
+        RetrieverReply::Passages { .. }
+        | RetrieverReply::NotAsked
+        | RetrieverReply::Unusable(_) => {}
+    }
 }
 
 fn warmups(config: &Config, warnings: &mut Vec<String>) {

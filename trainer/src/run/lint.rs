@@ -1,15 +1,23 @@
-//! `trainer lint`: reads headers, counts and earlier steps, and prints what the configuration means. Loads no tensor.
+//! `trainer lint`: reads headers, counts and earlier steps, and prints what the configuration means. Loads no
+//! tensor. Asks the retriever one question.
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use tch::{Device, Kind};
+use tokio::runtime::Builder;
 
 use super::settings;
+use shared::contract::client::SearchError;
+
 use crate::config::{ComputeDtype, Config, ConfigError, EngineKind};
 use crate::engine::WeightFormat;
+use crate::eval::Searches;
 use crate::hub::ModelName;
-use crate::lint::{Facts, Measured, ModelFacts, ModelSource, problems, report, report_json};
+use crate::lint::{
+    Facts, Measured, ModelFacts, ModelSource, RetrieverReply, problems, report, report_json,
+};
 use crate::policy::{
     AdapterFolder, Compute, ModelConfig, ModelPlace, select_compute, stored_bytes,
 };
@@ -17,13 +25,28 @@ use crate::track::read_metrics;
 
 /// Number of the latest steps whose mean time is expected.
 const MEASURED_STEPS: usize = 10;
+/// Longest wait for the retriever.
+const RETRIEVER_LIMIT: Duration = Duration::from_mins(1);
+/// The question that is asked if there is no file of questions.
+const QUESTION: &str = "What is the capital of France?";
 
-/// Prints what `config` means, in words or as JSON.
+/// The form of the report, and the retriever's part in it.
+#[derive(Clone, Copy, Debug)]
+pub struct LintOptions {
+    /// Print JSON instead of words.
+    pub as_json: bool,
+    /// Only [`Searches::Retriever`] asks the retriever.
+    pub searches: Searches,
+}
+
+/// Prints what `config` means, in words or as JSON, and what the retriever answers to one question.
 ///
 /// # Errors
-/// [`ConfigError`] if it cannot work with the model or the questions; an existing file that cannot be read.
-pub fn lint(config: &Config, as_json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
-    let facts = facts(config)?;
+/// [`ConfigError`] if it cannot work with the model, the questions or the retriever's answer; an existing file that
+/// cannot be read. A retriever that does not answer is no error, because it may be started later.
+pub fn lint(config: &Config, options: LintOptions, out: &mut dyn Write) -> anyhow::Result<()> {
+    let LintOptions { as_json, searches } = options;
+    let facts = facts(config, searches)?;
     let problems = problems(config, &facts);
     if !problems.is_empty() {
         return Err(ConfigError::Invalid(problems).into());
@@ -34,11 +57,18 @@ pub fn lint(config: &Config, as_json: bool, out: &mut dyn Write) -> anyhow::Resu
     Ok(out.write_all(report(config, &facts).as_bytes())?)
 }
 
-fn facts(config: &Config) -> anyhow::Result<Facts> {
-    let questions = if config.data.train.is_file() {
-        Some(settings::questions::training_questions(config).records()?.len())
+fn facts(config: &Config, searches: Searches) -> anyhow::Result<Facts> {
+    let records = if config.data.train.is_file() {
+        Some(settings::questions::training_questions(config).records()?)
     } else {
         None
+    };
+    let question = records.as_ref().and_then(|records| records.first());
+    let retriever = match searches {
+        Searches::Retriever => {
+            retriever(config, question.map_or(QUESTION, |record| &record.question))?
+        }
+        Searches::Random | Searches::None => RetrieverReply::NotAsked,
     };
     let mut warnings = config.warnings();
     let selected = select_compute(&config.model.device.to_string(), config.model.dtype.as_str());
@@ -58,9 +88,33 @@ fn facts(config: &Config) -> anyhow::Result<Facts> {
     };
     Ok(Facts {
         model: model(config, compute, packed)?,
-        questions,
+        questions: records.map(|records| records.len()),
+        retriever,
         measured: measured(config)?,
         warnings,
+    })
+}
+
+/// Asks the retriever one question, once.
+fn retriever(config: &Config, question: &str) -> anyhow::Result<RetrieverReply> {
+    let client = settings::rollout::searcher(config).client()?;
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let limit = RETRIEVER_LIMIT.min(Duration::from_millis(config.retriever.deadline_ms));
+    let started = Instant::now();
+    let reply = runtime.block_on(client.ask_once(question, config.retriever.top_k, limit));
+    Ok(match reply {
+        Ok(passages) => RetrieverReply::Passages {
+            url: client.shown_address(),
+            question: question.to_owned(),
+            passages,
+            milliseconds: started.elapsed().as_millis(),
+        },
+        Err(error @ (SearchError::Unavailable { .. } | SearchError::Failed { .. })) => {
+            RetrieverReply::Silent(error.to_string())
+        }
+        Err(error @ (SearchError::Refused { .. } | SearchError::Malformed { .. })) => {
+            RetrieverReply::Unusable(error.to_string())
+        }
     })
 }
 

@@ -26,7 +26,7 @@ mod training;
 pub use chat::{ChatOptions, chat};
 pub use convert::convert;
 pub use eval::{EvalOptions, eval, eval_until};
-pub use lint::lint;
+pub use lint::{LintOptions, lint};
 pub use replay::replay;
 pub use serve::{serve, serve_on};
 pub use sft::{sft, sft_until};

@@ -2,26 +2,33 @@
 
 use serde_json::Value;
 
-use super::Passage;
+use super::{Passage, lenient};
+
+/// Most characters of a wrong value that a message shows.
+const SHOWN_CHARS: usize = 60;
 
 /// The server's answer to one query.
 pub(super) enum Answer {
     Passages(Vec<Passage>),
-    Failed { code: String, retryable: bool },
+    Failed {
+        code: String,
+        retryable: bool,
+    },
+    /// The list of this query is unusable; those of the others are not affected.
+    Malformed(String),
 }
 
-/// Returns one answer for each query, or the fault of the body.
+/// Returns one answer for each query, or the fault of the body. A fault within the list of a query is that query's
+/// answer.
 pub(super) fn parse(bytes: &[u8], queries: usize) -> Result<Vec<Answer>, String> {
-    let body: Value =
-        serde_json::from_slice(bytes).map_err(|error| format!("it is not JSON: {error}"))?;
+    let body = lenient::parse(bytes).map_err(|error| format!("it is not JSON: {error}"))?;
     let result = body["result"].as_array().ok_or("it has no list \"result\"")?;
     if result.len() != queries {
         return Err(format!("\"result\" has {} entries for {queries} queries", result.len()));
     }
-    let mut answers = Vec::with_capacity(queries);
-    for (query, entry) in result.iter().enumerate() {
-        answers.push(Answer::Passages(passages(query, entry)?));
-    }
+    let answer =
+        |(query, entry)| passages(query, entry).map_or_else(Answer::Malformed, Answer::Passages);
+    let mut answers: Vec<Answer> = result.iter().enumerate().map(answer).collect();
     match &body["errors"] {
         Value::Null => {}
         Value::Array(errors) => {
@@ -29,7 +36,7 @@ pub(super) fn parse(bytes: &[u8], queries: usize) -> Result<Vec<Answer>, String>
                 insert_error(error, &mut answers)?;
             }
         }
-        other => return Err(format!("\"errors\" is {other}, not a list")),
+        other => return Err(format!("\"errors\" is {}, not a list", shown(other))),
     }
     Ok(answers)
 }
@@ -50,13 +57,19 @@ fn insert_error(error: &Value, answers: &mut [Answer]) -> Result<(), String> {
 }
 
 fn passages(query: usize, entry: &Value) -> Result<Vec<Passage>, String> {
-    let list = entry.as_array().ok_or_else(|| format!("result[{query}] is not a list"))?;
+    let list = entry
+        .as_array()
+        .ok_or_else(|| format!("result[{query}] is {}, not a list", shown(entry)))?;
     let read = |(rank, hit): (usize, &Value)| {
         // Some servers nest the document next to its score, others send it alone.
         let document = hit.get("document").unwrap_or(hit);
         let contents = document["contents"]
             .as_str()
             .ok_or_else(|| format!("result[{query}][{rank}] has no text \"contents\""))?;
+        if !is_score(&hit["score"]) {
+            // Passages that were ranked by no number are as good as random ones.
+            return Err(format!("result[{query}][{rank}] has the score {}", shown(&hit["score"])));
+        }
         let id = match &document["id"] {
             Value::String(id) => id.clone(),
             Value::Number(id) => id.to_string(),
@@ -65,4 +78,21 @@ fn passages(query: usize, entry: &Value) -> Result<Vec<Passage>, String> {
         Ok(Passage::new(id, contents))
     };
     list.iter().enumerate().map(read).collect()
+}
+
+/// Returns `true` for a finite number, also as a text, and for no score at all.
+fn is_score(score: &Value) -> bool {
+    match score {
+        Value::Null | Value::Number(_) => true,
+        Value::String(text) => text.trim().parse().is_ok_and(f64::is_finite),
+        _ => false,
+    }
+}
+
+fn shown(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
 }

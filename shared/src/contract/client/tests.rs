@@ -68,7 +68,7 @@ async fn scripted(replies: Vec<Reply>) -> (Script, RetrieveClient) {
 
 fn config(url: &str) -> ClientConfig {
     ClientConfig {
-        attempt_timeout: Duration::from_secs(20),
+        attempt_timeout: Some(Duration::from_secs(20)),
         retry: RetryPolicy {
             first_pause: Duration::from_millis(2),
             max_pause: Duration::from_millis(10),
@@ -105,7 +105,8 @@ async fn a_batch_is_answered_query_by_query() {
     let results = client.retrieve(&queries(&["é \"q\"", ""]), 2).await;
     assert_eq!(ids(&results[0]), ["a", "b"]);
     assert_eq!(results[1], Ok(Vec::new()), "nothing found is a success");
-    let expected = json!({"queries": ["é \"q\"", ""], "topk": 2, "return_scores": true});
+    let expected =
+        json!({"queries": ["é \"q\"", ""], "topk": 2, "return_scores": true, "partial": true});
     assert_eq!(script.requests(), [expected]);
     assert!(client.retrieve(&[], 2).await.is_empty());
     assert_eq!(script.requests().len(), 1, "no queries, no request");
@@ -125,7 +126,7 @@ async fn flat_documents_and_numeric_ids_are_read() {
 
 #[tokio::test]
 async fn server_faults_are_retried_whatever_their_body() {
-    for status in [500, 502, 503, 504] {
+    for status in [408, 429, 500, 502, 503, 504] {
         let fault = plain(status, "<html>not json</html>");
         let (script, client) = scripted(vec![fault.clone(), fault, passages(&[&["a"]])]).await;
         let results = client.retrieve(&queries(&["q"]), 1).await;
@@ -136,34 +137,54 @@ async fn server_faults_are_retried_whatever_their_body() {
 
 #[tokio::test]
 async fn retry_after_is_waited_for() {
-    let busy = (503, vec![("retry-after", "1")], "{}".to_owned());
-    let (script, client) = scripted(vec![busy, passages(&[&["a"]])]).await;
-    let results = client.retrieve(&queries(&["q"]), 1).await;
-    assert_eq!(ids(&results[0]), ["a"]);
-    let times = script.times();
-    assert!(times[1] - times[0] >= Duration::from_secs(1), "{:?}", times[1] - times[0]);
+    for (status, headers) in [
+        (503, vec![("retry-after", "1")]),
+        (429, vec![("retry-after", "1")]),
+        (408, vec![("retry-after", "1")]),
+        (
+            429,
+            vec![
+                ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
+                ("retry-after", "Sun, 06 Nov 1994 08:49:38 GMT"),
+            ],
+        ),
+    ] {
+        let busy = (status, headers, "{}".to_owned());
+        let (script, client) = scripted(vec![busy, passages(&[&["a"]])]).await;
+        let results = client.retrieve(&queries(&["q"]), 1).await;
+        assert_eq!(ids(&results[0]), ["a"]);
+        let times = script.times();
+        assert!(times[1] - times[0] >= Duration::from_secs(1), "{:?}", times[1] - times[0]);
+    }
 }
 
 #[tokio::test]
-async fn a_retry_after_beyond_the_deadline_is_not_waited_for() {
-    let busy = (503, vec![("retry-after", "3600")], "full".to_owned());
-    let (script, client) = scripted(vec![busy]).await;
-    let results = client.retrieve(&queries(&["p", "q"]), 1).await;
-    assert_eq!(script.requests().len(), 1);
-    for result in results {
-        let Err(SearchError::Unavailable { attempts: 1, last, .. }) = result else {
-            panic!("{result:?}");
-        };
-        assert_eq!(last, "status 503: full");
+async fn a_retry_after_beyond_the_deadline_neither_ends_the_search_nor_outlasts_it() {
+    for absurd in ["3600", "99999999999999999999", "Fri, 31 Dec 9999 23:59:59 GMT"] {
+        let busy = (429, vec![("retry-after", absurd)], "full".to_owned());
+        let (script, client) = scripted(vec![busy; 50]).await;
+        let mut config = client.config.clone();
+        config.retry.deadline = Duration::from_millis(400);
+        let client = RetrieveClient::new(config).unwrap();
+        let results = client.retrieve(&queries(&["p", "q"]), 1).await;
+        assert!(script.requests().len() >= 2, "{absurd}");
+        for result in results {
+            let Err(SearchError::Unavailable { last, url, .. }) = result else {
+                panic!("{result:?}");
+            };
+            assert!(last == "status 429: full" || last.contains("time"), "{last}");
+            assert_eq!(url, client.endpoint().as_str());
+        }
     }
 }
 
 #[tokio::test]
 async fn a_refused_request_is_not_retried() {
-    for status in [400, 401, 404, 413, 422, 429, 501] {
+    for status in [400, 401, 404, 413, 422, 501] {
         let (script, client) = scripted(vec![plain(status, "{\"detail\":\"no\"}")]).await;
         let results = client.retrieve(&queries(&["q"]), 1).await;
-        let refused = SearchError::Refused { status, body: "{\"detail\":\"no\"}".to_owned() };
+        let (url, body) = (client.shown_address(), "{\"detail\":\"no\"}".to_owned());
+        let refused = SearchError::Refused { url, status, body };
         assert_eq!(results, [Err(refused)]);
         assert_eq!(script.requests().len(), 1);
     }
@@ -177,8 +198,6 @@ async fn a_malformed_answer_is_an_error_and_never_an_empty_list() {
         ("{\"result\":{}}", "no list \"result\""),
         ("{\"result\":[[]]}", "1 entries for 2 queries"),
         ("{\"result\":[[],[],[]]}", "3 entries for 2 queries"),
-        ("{\"result\":[[],null]}", "result[1] is not a list"),
-        ("{\"result\":[[{\"id\":\"a\"}],[]]}", "result[0][0] has no text \"contents\""),
         ("{\"result\":[[],[]],\"errors\":[{\"index\":2}]}", "names the query 2"),
         ("{\"result\":[[],[]],\"errors\":[{}]}", "names the query null"),
         ("{\"result\":[[],[]],\"errors\":\"all\"}", "\"errors\" is \"all\""),
@@ -187,11 +206,94 @@ async fn a_malformed_answer_is_an_error_and_never_an_empty_list() {
         let results = client.retrieve(&queries(&["p", "q"]), 1).await;
         assert_eq!(results.len(), 2);
         for result in results {
-            let Err(SearchError::Malformed(reason)) = result else { panic!("{body}: {result:?}") };
+            let Err(SearchError::Malformed { reason, .. }) = result else {
+                panic!("{body}: {result:?}")
+            };
             assert!(reason.contains(fault), "{fault:?} is not in {reason:?}");
         }
         assert_eq!(script.requests().len(), 1);
     }
+}
+
+#[tokio::test]
+async fn a_bad_passage_fails_its_own_query_only() {
+    // Bodies as Python's json.dumps writes them, with its NaN.
+    for (list, fault) in [
+        ("null", "result[1] is null, not a list"),
+        ("{\"id\": 1}", "result[1] is {\"id\":1}, not a list"),
+        ("[null]", "result[1][0] has no text \"contents\""),
+        ("[{\"id\": \"a\"}]", "result[1][0] has no text \"contents\""),
+        ("[{\"document\": \"text\", \"score\": 1}]", "result[1][0] has no text \"contents\""),
+        ("[{\"contents\": \"a\"}, {\"contents\": 5}]", "result[1][1] has no text \"contents\""),
+        ("[{\"document\": {\"contents\": \"a\"}, \"score\": NaN}]", "has the score \"NaN\""),
+        ("[{\"contents\": \"a\", \"score\": -Infinity}]", "has the score \"-Infinity\""),
+        ("[{\"contents\": \"a\", \"score\": [1]}]", "has the score [1]"),
+    ] {
+        let good = r#"[{"document": {"id": "g", "contents": "g", "rank": NaN}, "score": 1.0}]"#;
+        let body = format!("{{\"result\": [{good}, {list}, {good}]}}");
+        let (script, client) = scripted(vec![plain(200, &body)]).await;
+        let results = client.retrieve(&queries(&["p", "q", "r"]), 1).await;
+        assert_eq!((ids(&results[0]), ids(&results[2])), (vec!["g"], vec!["g"]), "{body}");
+        let Err(SearchError::Malformed { reason, .. }) = &results[1] else {
+            panic!("{body}: {results:?}")
+        };
+        assert!(reason.contains(fault), "{fault:?} is not in {reason:?}");
+        assert_eq!(script.requests().len(), 1, "the same answer would come again");
+    }
+}
+
+#[tokio::test]
+async fn half_a_surrogate_pair_in_a_passage_harms_nothing() {
+    let body = r#"{"result": [[{"id": "a", "contents": "T\nx\ud83d y", "score": null}]]}"#;
+    let (_, client) = scripted(vec![plain(200, body)]).await;
+    let results = client.retrieve(&queries(&["q"]), 1).await;
+    assert_eq!(results[0].as_ref().unwrap()[0].contents, "T\nx\u{fffd} y");
+}
+
+#[tokio::test]
+async fn a_redirect_within_the_server_is_followed_and_another_is_named() {
+    let body = passages(&[&["a"]]).2;
+    let app = Router::new()
+        .route(
+            "/x/retrieve",
+            post(|| async { axum::response::Redirect::temporary("/y/retrieve/") }),
+        )
+        .route("/y/retrieve/", post(|| async { body }))
+        .route("/z/retrieve", post(|| async { axum::response::Redirect::to("/y/retrieve/") }))
+        .route(
+            "/w/retrieve",
+            post(|| async { axum::response::Redirect::permanent("http://localhost:1/retrieve") }),
+        );
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let client = |path: &str| RetrieveClient::new(config(&format!("{url}{path}"))).unwrap();
+    let results = client("/x").retrieve(&queries(&["q"]), 1).await;
+    assert_eq!(ids(&results[0]), ["a"]);
+    for (path, status, target) in
+        [("/z", 303, "/y/retrieve/"), ("/w", 308, "http://localhost:1/retrieve")]
+    {
+        let results = client(path).retrieve(&queries(&["q"]), 1).await;
+        let body = format!("it redirects to {target}");
+        let url = format!("{url}{path}/retrieve");
+        assert_eq!(results, [Err(SearchError::Refused { url, status, body })]);
+    }
+}
+
+#[tokio::test]
+async fn one_question_is_asked_once() {
+    let limit = Duration::from_secs(20);
+    let failed = json!({"result": [[]], "errors": [{"index": 0, "code": "x", "retryable": true}]});
+    let replies = vec![passages(&[&["a"]]), plain(429, "later"), plain(200, &failed.to_string())];
+    let (script, client) = scripted(replies).await;
+    assert_eq!(ids(&client.ask_once("q", 1, limit).await), ["a"]);
+    for last in ["status 429: later", "x"] {
+        let message = client.ask_once("q", 1, limit).await.unwrap_err().to_string();
+        let expected =
+            format!("no answer from the retriever at {} after 1 attempt", client.endpoint());
+        assert!(message.starts_with(&expected) && message.ends_with(last), "{message}");
+    }
+    assert_eq!(script.requests().len(), 3);
 }
 
 #[tokio::test]
@@ -203,7 +305,8 @@ async fn a_failed_query_is_an_error_in_its_own_slot() {
     let (_, client) = scripted(vec![plain(200, &body.to_string())]).await;
     let results = client.retrieve(&queries(&["p", "q", "r"]), 1).await;
     assert_eq!(ids(&results[0]), ["a"]);
-    assert_eq!(results[1], Err(SearchError::Failed { code: "too_long".to_owned() }));
+    let (url, code) = (client.shown_address(), "too_long".to_owned());
+    assert_eq!(results[1], Err(SearchError::Failed { url, code }));
     assert_eq!(results[2], Ok(Vec::new()));
 }
 
@@ -248,11 +351,29 @@ async fn an_attempt_that_takes_too_long_is_cancelled_and_retried() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let script = serve(listener, vec![None, Some(passages(&[&["a"]]))]);
-    let attempt_timeout = Duration::from_millis(200);
+    let attempt_timeout = Some(Duration::from_millis(200));
     let client = RetrieveClient::new(ClientConfig { attempt_timeout, ..config(&url) }).unwrap();
     let results = client.retrieve(&queries(&["q"]), 1).await;
     assert_eq!(ids(&results[0]), ["a"]);
     assert_eq!(script.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_slow_server_is_waited_for_and_asked_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let script = serve(listener, vec![None]);
+    let mut config = ClientConfig { attempt_timeout: None, ..config(&url) };
+    config.retry.deadline = Duration::from_millis(700);
+    let started = Instant::now();
+    let results = RetrieveClient::new(config).unwrap().retrieve(&queries(&["q"]), 1).await;
+    assert!(started.elapsed() >= Duration::from_millis(700));
+    assert!(
+        matches!(&results[0], Err(SearchError::Unavailable { attempts: 1, .. })),
+        "{results:?}"
+    );
+    assert_eq!(script.requests().len(), 1);
+    assert_eq!(ClientConfig::new(&url).attempt_timeout, None, "the default");
 }
 
 #[tokio::test]
@@ -306,25 +427,6 @@ async fn an_answer_beyond_the_limit_is_refused() {
     let config = ClientConfig { max_response_bytes: 20, ..client.config.clone() };
     let client = RetrieveClient::new(config).unwrap();
     let results = client.retrieve(&queries(&["q"]), 1).await;
-    let Err(SearchError::Malformed(reason)) = &results[0] else { panic!("{results:?}") };
+    let Err(SearchError::Malformed { reason, .. }) = &results[0] else { panic!("{results:?}") };
     assert!(reason.contains("20 bytes"), "{reason}");
-}
-
-#[test]
-fn the_url_is_checked_and_completed() {
-    for (url, endpoint) in [
-        ("http://host:8000", "http://host:8000/retrieve"),
-        ("http://host:8000/", "http://host:8000/retrieve"),
-        ("http://host/v1/", "http://host/v1/retrieve"),
-        ("http://host/retrieve", "http://host/retrieve"),
-        ("https://host", "https://host/retrieve"),
-    ] {
-        let client = RetrieveClient::new(ClientConfig::new(url)).unwrap();
-        assert_eq!(client.endpoint().as_str(), endpoint);
-    }
-    for url in ["", "host:8000", "ftp://host"] {
-        let error = RetrieveClient::new(ClientConfig::new(url)).unwrap_err().to_string();
-        assert!(error.contains(&format!("{url:?}")), "{error}");
-        assert!(error.contains("http://host:port"), "{error}");
-    }
 }

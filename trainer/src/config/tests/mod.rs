@@ -270,9 +270,9 @@ fn conflicting_keys_are_refused_where_they_were_set() {
     );
     check(
         "",
-        &["retriever.deadline_ms=5"],
+        &["retriever.deadline_ms=5", "retriever.attempt_timeout_ms=10"],
         &[
-            "`retriever.attempt_timeout_ms` = 10000 is longer than `retriever.deadline_ms` = 5; did \
+            "--set retriever.attempt_timeout_ms=10: `retriever.attempt_timeout_ms` = 10 is longer than `retriever.deadline_ms` = 5; did \
          you mean 5?",
         ],
     );

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use shared::contract::client::ClientConfig;
+use shared::contract::client::{ClientConfig, RetrieveClient};
 use shared::contract::retry::RetryPolicy;
 
 use crate::config::{Compat, Config, EngineKind};
@@ -102,13 +102,22 @@ impl SearcherSettings {
     pub(crate) fn open(&self) -> anyhow::Result<HttpSearcher> {
         Ok(HttpSearcher::new(self.client.clone(), self.max_in_flight)?)
     }
+
+    /// Returns a client for single queries.
+    ///
+    /// # Errors
+    /// An invalid address.
+    pub(crate) fn client(&self) -> anyhow::Result<RetrieveClient> {
+        Ok(RetrieveClient::new(self.client.clone())?)
+    }
 }
 
 /// Returns the retriever of `config`.
 pub(crate) fn searcher(config: &Config) -> SearcherSettings {
     let retriever = &config.retriever;
     let mut client = ClientConfig::new(&retriever.url);
-    client.attempt_timeout = Duration::from_millis(retriever.attempt_timeout_ms);
+    client.attempt_timeout = (retriever.attempt_timeout_ms > 0)
+        .then_some(Duration::from_millis(retriever.attempt_timeout_ms));
     client.retry.deadline = Duration::from_millis(retriever.deadline_ms);
     SearcherSettings { client, max_in_flight: retriever.max_in_flight }
 }
