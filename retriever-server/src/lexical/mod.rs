@@ -3,8 +3,9 @@
 //!
 //! `bm25.rs` has the BM25 formula; `maxscore/units.rs` rounds each term's contribution to whole
 //! units, and `maxscore` adds these up and keeps the best passages. `analyzer` turns a text into
-//! terms, `writer` indexes the terms of the passages, and `reader` ranks passages for a query.
+//! terms (with `words` and `porter`), `writer` indexes the terms of the passages, and `reader` ranks passages for a query.
 
+mod words;
 mod porter;
 pub mod analyzer;
 pub mod bm25;
