@@ -43,12 +43,13 @@ const RETRIEVER: [&str; 26] = [
     "cli",
 ];
 
-const TRAINER: [&str; 24] = [
+const TRAINER: [&str; 25] = [
     "golden",
     // The bottom: values and functions of values.
     "stop",
     "search",
     "convert",
+    "jinja",
     "token",
     "data",
     "algo",

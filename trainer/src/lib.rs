@@ -8,6 +8,7 @@ pub mod config;
 pub mod stop;
 pub mod data;
 pub mod token;
+pub mod jinja;
 pub mod hub;
 pub mod policy;
 pub mod engine;

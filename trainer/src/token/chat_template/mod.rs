@@ -1,20 +1,16 @@
-//! Chat templates of model folders, rendered as by the Python library. This module holds the library's
-//! additions to Jinja, and the differences between its Jinja and the one used here.
+//! Chat templates of model folders, rendered as by the Python library: the names that it gives to a template.
 
 mod date;
-mod generation_tags;
 #[cfg(test)]
 mod tests;
-mod to_json;
 
 use std::collections::BTreeMap;
 
-use minijinja::value::{Kwargs, Value};
-use minijinja::{Environment, Error, ErrorKind, Output, State, escape_formatter};
 use serde::{Deserialize, Serialize};
 
 pub use self::date::{ChatDate, NotADate};
 use super::TokenError;
+use crate::jinja::{Dict, JinjaError, Template, Value};
 
 /// One message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,14 +28,13 @@ impl ChatMessage {
     }
 }
 
-const TEMPLATE: &str = "chat";
-
 /// A compiled chat template with the tokens that it may name.
 #[derive(Debug)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    template: Template,
     /// The text of each special token by its name, such as `bos_token`.
     tokens: BTreeMap<String, String>,
+    today: ChatDate,
 }
 
 impl ChatTemplate {
@@ -53,27 +48,8 @@ impl ChatTemplate {
         tokens: BTreeMap<String, String>,
         today: ChatDate,
     ) -> Result<Self, TokenError> {
-        let mut environment = Environment::new();
-        // These templates are written for the following settings.
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.set_formatter(write_as_python);
-        environment.add_function("raise_exception", raise_exception);
-        environment.add_function("strftime_now", move |format: String| {
-            let refused = |error: date::UnknownDirective| {
-                Error::new(ErrorKind::InvalidOperation, error.to_string())
-            };
-            today.format(&format).map_err(refused)
-        });
-        environment.add_filter("tojson", |value: Value, options: Kwargs| {
-            to_json::to_json(&value, &options)
-        });
-        environment
-            .add_template_owned(TEMPLATE, generation_tags::replace(source))
-            .map_err(|error| TokenError::ChatTemplate(error.to_string()))?;
-        Ok(Self { environment, tokens })
+        let template = Template::new(source).map_err(refused)?;
+        Ok(Self { template, tokens, today })
     }
 
     /// Renders the conversation up to the beginning of the assistant's turn.
@@ -81,37 +57,29 @@ impl ChatTemplate {
     /// # Errors
     /// A conversation that the template rejects, or a template that cannot be rendered.
     pub fn render(&self, messages: &[ChatMessage]) -> Result<String, TokenError> {
-        let given = minijinja::context! {
-            messages => messages,
-            add_generation_prompt => true,
-            // Set to none, not undefined: templates compare them with none.
-            tools => Value::from(()),
-            documents => Value::from(()),
+        let message = |message: &ChatMessage| {
+            let pairs = [("role", &message.role), ("content", &message.content)];
+            let pairs = pairs.map(|(name, text)| (name.to_owned(), Value::from(text.as_str())));
+            Value::from(Dict::from_texts(pairs))
         };
-        let tokens = Value::from_serialize(&self.tokens);
-        self.environment
-            .get_template(TEMPLATE)
-            .and_then(|template| template.render(minijinja::context! { ..given, ..tokens }))
-            .map_err(|error| TokenError::ChatTemplate(error.to_string()))
+        let tokens =
+            self.tokens.iter().map(|(name, text)| (name.clone(), Value::from(text.as_str())));
+        let given = [
+            ("messages", Value::from(messages.iter().map(message).collect::<Vec<_>>())),
+            ("add_generation_prompt", Value::from(true)),
+            // Set to none, not undefined: templates compare them with none.
+            ("tools", Value::None),
+            ("documents", Value::None),
+        ];
+        let given = given.map(|(name, value)| (name.to_owned(), value));
+        let clock = |format: &str| self.today.format(format).map_err(|error| error.to_string());
+        self.template
+            .render(Dict::from_texts(given.into_iter().chain(tokens)), &clock)
+            .map_err(refused)
     }
 }
 
-fn raise_exception(message: String) -> Result<Value, Error> {
-    Err(Error::new(ErrorKind::InvalidOperation, message))
-}
-
-/// Writes `None`, `True` and `False` as Python does; Rust's Jinja writes them in lower case.
-fn write_as_python(
-    out: &mut Output<'_>,
-    state: &State<'_, '_>,
-    value: &Value,
-) -> Result<(), Error> {
-    let python = if value.is_none() {
-        Some(Value::from("None"))
-    } else if value.kind() == minijinja::value::ValueKind::Bool {
-        Some(Value::from(if value.is_true() { "True" } else { "False" }))
-    } else {
-        None
-    };
-    escape_formatter(out, state, python.as_ref().unwrap_or(value))
+#[expect(clippy::needless_pass_by_value, reason = "the form of map_err")]
+fn refused(error: JinjaError) -> TokenError {
+    TokenError::ChatTemplate(error.to_string())
 }

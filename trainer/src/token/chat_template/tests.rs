@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{ChatDate, ChatMessage, ChatTemplate, generation_tags};
+use super::{ChatDate, ChatMessage, ChatTemplate};
 use crate::golden;
 
 #[derive(Deserialize)]
@@ -53,20 +53,6 @@ fn recorded_templates_are_rendered_to_the_byte() {
 }
 
 #[test]
-fn generation_tags_become_scopes_and_nothing_else_changes() {
-    for (source, expected) in [
-        ("", ""),
-        ("a {% generation %}b{% endgeneration %} c", "a {% with %}b{% endwith %} c"),
-        ("{%- generation -%}{%+endgeneration+%}", "{%- with -%}{%+ endwith +%}"),
-        ("{%generation%}", "{% with %}"),
-        ("{# {% generation %} #}{% if generation %}", "{# {% generation %} #}{% if generation %}"),
-        ("{% set x = 1 %}{{ generation }}{% raw", "{% set x = 1 %}{{ generation }}{% raw"),
-    ] {
-        assert_eq!(generation_tags::replace(source), expected, "{source:?}");
-    }
-}
-
-#[test]
 fn a_template_that_is_wrong_says_so() {
     let refusal = |source: &str| {
         let template = ChatTemplate::new(source, BTreeMap::new(), ChatDate::default());
@@ -74,7 +60,7 @@ fn a_template_that_is_wrong_says_so() {
     };
     for (source, part) in [
         ("{% for %}", "syntax error"),
-        ("{% generation %}", "unexpected end of input"),
+        ("{% generation %}", "unexpected end of the template"),
         ("{{ strftime_now('%Q') }}", "accepted: %Y"),
         ("{{ strftime_now('%') }}", "accepted: %Y"),
         ("{{ [] | tojson(separators=[',']) }}", "two texts"),
