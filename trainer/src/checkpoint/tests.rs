@@ -75,7 +75,7 @@ fn a_saved_configuration_keeps_its_keys() {
         keys.remove("dtype");
         keys.remove("torch_dtype");
         keys.insert(key.to_owned(), json!("bfloat16"));
-        keys.insert("of_another_program".to_owned(), json!({"kept": [1, null]}));
+        keys.insert("transformers.js_config".to_owned(), json!({"kept": [1, null]}));
         fs::write(source.path().join("config.json"), written.to_string()).unwrap();
         let policy = Policy::load(source.path(), F32).unwrap();
         let saved = source.path().join("step-1");

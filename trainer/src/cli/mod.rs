@@ -64,10 +64,25 @@ where
         Ok(()) => EXIT_SUCCESS,
         Err(error) => {
             // If the error message cannot be written, there is nothing else to do.
-            let _ = writeln!(errors, "error: {error:#}");
+            let _ = writeln!(errors, "error: {}", message(&error));
             exit_code(&error)
         }
     }
+}
+
+/// Joins the texts of an error and its causes. A cause whose text is already part of the message is not repeated:
+/// many errors quote theirs.
+fn message(error: &anyhow::Error) -> String {
+    let mut message = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if message.is_empty() {
+            message = cause;
+        } else if !message.contains(&cause) {
+            message.push_str(": ");
+            message.push_str(&cause);
+        }
+    }
+    message
 }
 
 /// Prints clap's message: for `--help` and `--version` to `out`, with success; for a wrong command line to `errors`.

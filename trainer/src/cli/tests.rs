@@ -144,3 +144,20 @@ fn interruption_and_failure_have_their_own_codes() {
     assert_eq!(exit_code(&interrupted), EXIT_INTERRUPTED);
     assert_eq!(exit_code(&anyhow::anyhow!("disk full")), EXIT_FAILURE);
 }
+
+/// Errors quote their causes, so the causes are not printed again.
+#[test]
+fn a_message_is_not_said_twice() {
+    let gguf = crate::golden::path("gguf/expected.json");
+    let output = tempfile::tempdir().unwrap();
+    let target = output.path().join("model");
+    let arguments = ["convert", gguf.to_str().unwrap(), target.to_str().unwrap()];
+    let (code, _, errors) = run(&arguments);
+    assert_eq!(code, EXIT_FAILURE);
+    assert_eq!(errors.matches("expected the letters GGUF").count(), 1, "{errors}");
+    let (_, _, errors) = run(&["convert", "nowhere.gguf", target.to_str().unwrap()]);
+    assert_eq!(errors.matches("No such file").count(), 1, "{errors}");
+
+    let outer = anyhow::Error::msg("inner").context("outer");
+    assert_eq!(message(&outer), "outer: inner");
+}

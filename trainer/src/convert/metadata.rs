@@ -173,7 +173,13 @@ impl<'a> Metadata<'a> {
         self.0.insert(key, value).is_some()
     }
 
-    fn wrong(&self, key: &str, expected: &str) -> GgufError {
+    /// Returns all keys, in order.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &'a str> {
+        self.0.keys().copied()
+    }
+
+    /// Creates the error that names the value of `key`.
+    pub(super) fn wrong(&self, key: &str, expected: &str) -> GgufError {
         let value = self.0.get(key).map_or_else(|| "nothing".to_owned(), Value::describe);
         GgufError::metadata(key, expected, value)
     }
@@ -212,6 +218,14 @@ impl<'a> Metadata<'a> {
 
     pub(super) fn positive(&self, key: &str) -> Result<f64, GgufError> {
         self.optional_positive(key)?.ok_or_else(|| self.wrong(key, "a finite number above 0"))
+    }
+
+    pub(super) fn optional_bool(&self, key: &str) -> Result<Option<bool>, GgufError> {
+        match self.0.get(key) {
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(*flag)),
+            Some(_) => Err(self.wrong(key, "true or false")),
+        }
     }
 
     pub(super) fn optional_text(&self, key: &str) -> Result<Option<&'a str>, GgufError> {

@@ -3,8 +3,8 @@
 //! `conversion.json`, which records the source.
 //!
 //! Owns the whole conversion from bytes to folder and needs neither libtorch nor Python. Refuses files
-//! that it cannot convert exactly: architectures other than `llama`, scaled rotary embeddings, unknown
-//! tensors, tokenizers other than byte-level BPE in SmolLM's form. Downloads nothing.
+//! that it cannot convert exactly: architectures other than `llama`, `qwen2` and `qwen3`, metadata and tensors that
+//! it does not know, tokenizers other than byte-level BPE with a known way of splitting text. Downloads nothing.
 //!
 //! Invariant: the output folder is either absent or whole. It is written under a temporary name
 //! next to its target, flushed to disk, then renamed.
@@ -17,6 +17,8 @@ mod error;
 mod folder;
 mod gguf;
 mod metadata;
+mod pre_tokenizer;
+mod rope;
 mod tokenizer;
 mod weights;
 
@@ -38,7 +40,7 @@ use gguf::Gguf;
 
 /// The converter's version. It is raised whenever the same input yields another output folder; a folder of an
 /// older version is then converted again.
-pub const CONVERTER_VERSION: u32 = 1;
+pub const CONVERTER_VERSION: u32 = 2;
 
 const RECORD_FILE: &str = "conversion.json";
 
@@ -91,12 +93,12 @@ pub fn convert_gguf(
 
     let in_input = |source| ConvertError::Gguf { path: input.to_path_buf(), source };
     let gguf = Gguf::parse(&bytes).map_err(in_input)?;
-    let architecture = Architecture::from_metadata(&gguf.metadata).map_err(in_input)?;
+    let architecture = Architecture::read(&gguf).map_err(in_input)?;
     let plan = weights::plan(&gguf, &architecture, dtype).map_err(in_input)?;
     let tokenizer = tokenizer::read(&gguf.metadata, &architecture).map_err(in_input)?;
 
     let folder = NewFolder::create(output)?;
-    folder.write_json("config.json", &architecture.config(plan.tied, dtype))?;
+    folder.write_json("config.json", &architecture.config(plan.tied, plan.biases, dtype))?;
     folder.write_json("generation_config.json", &architecture.generation_config())?;
     folder.write_json("tokenizer.json", &tokenizer.file())?;
     folder.write_json("tokenizer_config.json", &tokenizer.config())?;

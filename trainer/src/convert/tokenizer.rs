@@ -15,7 +15,9 @@ use serde_json::json;
 use super::architecture::Architecture;
 use super::error::GgufError;
 use super::metadata::Metadata;
+use super::pre_tokenizer::PreTokenizer;
 
+const TEMPLATE: &str = "tokenizer.chat_template";
 /// Code of control tokens in `tokenizer.ggml.token_type`; 1 is an ordinary token.
 const CONTROL: i64 = 3;
 /// Code of tokens that the user defined.
@@ -31,7 +33,12 @@ pub(super) struct Tokenizer<'a> {
     bos: Option<&'a str>,
     eos: &'a str,
     pad: &'a str,
+    adds_bos: bool,
+    adds_eos: bool,
+    /// The template without a name, and those with one.
     chat_template: Option<&'a str>,
+    named_templates: Vec<(&'a str, &'a str)>,
+    pre_tokenizer: PreTokenizer,
     context_tokens: usize,
 }
 
@@ -55,7 +62,14 @@ pub(super) fn read<'a>(
     architecture: &Architecture,
 ) -> Result<Tokenizer<'a>, GgufError> {
     metadata.one_of("tokenizer.ggml.model", &["gpt2"])?;
-    metadata.one_of("tokenizer.ggml.pre", &["smollm"])?;
+    let pre_tokenizer = PreTokenizer::read(metadata)?;
+    let flag = |key: &str| -> Result<bool, GgufError> {
+        Ok(metadata.optional_bool(key)?.unwrap_or(false))
+    };
+    let prefix_key = "tokenizer.ggml.add_space_prefix";
+    if flag(prefix_key)? {
+        return Err(GgufError::metadata(prefix_key, "false", "true"));
+    }
     let tokens = metadata.texts("tokenizer.ggml.tokens")?;
     let text_of = |id: u32| tokens[id as usize];
     let unknown_key = "tokenizer.ggml.unknown_token_id";
@@ -75,11 +89,29 @@ pub(super) fn read<'a>(
         bos: architecture.bos.map(text_of),
         eos,
         pad: architecture.pad.map_or(eos, text_of),
-        chat_template: metadata.optional_text("tokenizer.chat_template")?,
+        adds_bos: architecture.bos.is_some() && flag("tokenizer.ggml.add_bos_token")?,
+        adds_eos: flag("tokenizer.ggml.add_eos_token")?,
+        chat_template: metadata.optional_text(TEMPLATE)?,
+        named_templates: named_templates(metadata)?,
+        pre_tokenizer,
         context_tokens: architecture.context_tokens,
     };
     tokenizer.check_loads()?;
     Ok(tokenizer)
+}
+
+/// Reads the templates with a name: `tokenizer.chat_template.NAME`.
+fn named_templates<'a>(metadata: &Metadata<'a>) -> Result<Vec<(&'a str, &'a str)>, GgufError> {
+    let mut templates = Vec::new();
+    for key in metadata.keys() {
+        let name = key.strip_prefix(TEMPLATE).and_then(|rest| rest.strip_prefix('.'));
+        if let Some(name) = name
+            && let Some(source) = metadata.optional_text(key)?
+        {
+            templates.push((name, source));
+        }
+    }
+    Ok(templates)
 }
 
 /// Splits each merge at its space and checks that both parts and their concatenation are tokens.
@@ -157,9 +189,9 @@ pub(super) struct File<'a> {
     truncation: Option<()>,
     padding: Option<()>,
     added_tokens: &'a [AddedToken<'a>],
-    normalizer: Option<()>,
+    normalizer: Json,
     pre_tokenizer: Json,
-    post_processor: Option<()>,
+    post_processor: Json,
     decoder: Json,
     model: Model<'a>,
 }
@@ -185,7 +217,7 @@ pub(super) struct Config<'a> {
     add_prefix_space: bool,
     added_tokens_decoder: BTreeMap<usize, Json>,
     bos_token: Option<&'a str>,
-    chat_template: Option<&'a str>,
+    chat_template: Json,
     clean_up_tokenization_spaces: bool,
     eos_token: &'a str,
     model_max_length: usize,
@@ -195,31 +227,18 @@ pub(super) struct Config<'a> {
 }
 
 impl Tokenizer<'_> {
-    /// Returns the content of `tokenizer.json`. SmolLM splits off every digit, then splits as GPT-2 does.
+    /// Returns the content of `tokenizer.json`.
     pub(super) fn file(&self) -> File<'_> {
-        let byte_level = |add_prefix_space: bool| {
-            json!({
-                "type": "ByteLevel",
-                "add_prefix_space": add_prefix_space,
-                "trim_offsets": true,
-                "use_regex": true,
-            })
-        };
         File {
             version: "1.0",
             truncation: None,
             padding: None,
             added_tokens: &self.added,
-            normalizer: None,
-            pre_tokenizer: json!({
-                "type": "Sequence",
-                "pretokenizers": [
-                    {"type": "Digits", "individual_digits": true},
-                    byte_level(false),
-                ],
-            }),
-            post_processor: None,
-            decoder: byte_level(true),
+            normalizer: self.pre_tokenizer.normalizer(),
+            pre_tokenizer: self.pre_tokenizer.pre_tokenizer(),
+            post_processor: self.post_processor(),
+            decoder: json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true,
+                            "use_regex": true}),
             model: Model {
                 kind: "BPE",
                 dropout: None,
@@ -228,11 +247,50 @@ impl Tokenizer<'_> {
                 end_of_word_suffix: None,
                 fuse_unk: false,
                 byte_fallback: false,
-                ignore_merges: false,
+                ignore_merges: self.pre_tokenizer.takes_whole_words(),
                 vocab: Vocabulary(self.tokens),
                 merges: &self.merges,
             },
         }
+    }
+
+    /// Returns the template that puts the first and the last token around a text, if the file says so. Prompts are
+    /// encoded without it.
+    fn post_processor(&self) -> Json {
+        let token = |text: &str, kind: u32| json!({"SpecialToken": {"id": text, "type_id": kind}});
+        let sequence = |name: &str, kind: u32| json!({"Sequence": {"id": name, "type_id": kind}});
+        let bos = self.bos.filter(|_| self.adds_bos);
+        let eos = Some(self.eos).filter(|_| self.adds_eos);
+        if bos.is_none() && eos.is_none() {
+            return Json::Null;
+        }
+        let around = |name: &str, kind: u32| -> Vec<Json> {
+            let parts = [
+                bos.map(|text| token(text, kind)),
+                Some(sequence(name, kind)),
+                eos.map(|text| token(text, kind)),
+            ];
+            parts.into_iter().flatten().collect()
+        };
+        let id = |text: &str| self.tokens.iter().position(|token| *token == text);
+        let special: serde_json::Map<String, Json> = [bos, eos]
+            .into_iter()
+            .flatten()
+            .map(|text| (text.to_owned(), json!({"id": text, "ids": [id(text)], "tokens": [text]})))
+            .collect();
+        let pair = [around("A", 0), around("B", 1)].concat();
+        json!({"type": "TemplateProcessing", "single": around("A", 0), "pair": pair,
+               "special_tokens": special})
+    }
+
+    /// Returns `chat_template`: a text, or a list if there are templates with a name.
+    fn chat_template(&self) -> Json {
+        if self.named_templates.is_empty() {
+            return json!(self.chat_template);
+        }
+        let default = self.chat_template.map(|source| ("default", source));
+        let all = default.iter().chain(&self.named_templates);
+        all.map(|(name, source)| json!({"name": name, "template": source})).collect()
     }
 
     /// Returns the content of `tokenizer_config.json`.
@@ -252,7 +310,7 @@ impl Tokenizer<'_> {
             add_prefix_space: false,
             added_tokens_decoder: self.added.iter().map(decoder).collect(),
             bos_token: self.bos,
-            chat_template: self.chat_template,
+            chat_template: self.chat_template(),
             clean_up_tokenization_spaces: false,
             eos_token: self.eos,
             model_max_length: self.context_tokens,

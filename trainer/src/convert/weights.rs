@@ -1,8 +1,8 @@
 //! Maps the tensors of a GGUF file to those of `model.safetensors`, and writes that file with one tensor
 //! in memory at a time.
 //!
-//! Invariant: every tensor of a Llama model is present with the right shape, and no tensor of the file is
-//! left out.
+//! Invariant: every tensor of the model is present with the right shape, and no tensor of the file is left out.
+//! `rope_freqs.weight` becomes part of `config.json`.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -12,12 +12,13 @@ use std::path::Path;
 
 use safetensors::View;
 
-use super::architecture::Architecture;
+use super::architecture::{Architecture, Family};
 use super::dtype::Dtype;
 use super::error::ConvertError;
 use super::error::GgufError;
 use super::gguf::Gguf;
 use super::gguf::Tensor;
+use super::rope;
 
 /// All tensors to write.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(super) struct Plan<'a> {
     pub(super) tensors: Vec<(String, PlannedTensor<'a>)>,
     /// `true` if the embedding is also the output layer.
     pub(super) tied: bool,
+    /// `true` if attention, and if the feed-forward layers have biases.
+    pub(super) biases: (bool, bool),
 }
 
 /// One tensor to write.
@@ -42,7 +45,7 @@ impl Plan<'_> {
     }
 }
 
-/// A tensor of a Llama layer: its names in both layouts, its shape, and the number of heads whose rows the
+/// A tensor of a layer: its names in both layouts, its shape, and the number of heads whose rows the
 /// file interleaves.
 struct LayerTensor {
     gguf_name: &'static str,
@@ -51,26 +54,49 @@ struct LayerTensor {
     interleaved_heads: Option<usize>,
 }
 
-fn layer_tensors(shape: &Architecture) -> Vec<LayerTensor> {
+/// Lists the tensors of a layer. `biases` tells if attention and feed-forward have biases.
+fn layer_tensors(shape: &Architecture, biases: (bool, bool)) -> Vec<LayerTensor> {
     let (hidden, inner) = (shape.hidden, shape.feed_forward);
     let (queries, keys) = (shape.heads * shape.head_size, shape.key_value_heads * shape.head_size);
-    let tensor = |gguf_name, hugging_face_name, shape: &[usize], interleaved_heads| LayerTensor {
-        gguf_name,
-        hugging_face_name,
-        shape: shape.to_vec(),
-        interleaved_heads,
+    let mut tensors = Vec::new();
+    let mut add = |part, name, shape: &[usize], interleaved_heads| {
+        tensors.push(LayerTensor {
+            gguf_name: part,
+            hugging_face_name: name,
+            shape: shape.to_vec(),
+            interleaved_heads,
+        });
     };
-    vec![
-        tensor("attn_norm", "input_layernorm", &[hidden], None),
-        tensor("attn_q", "self_attn.q_proj", &[queries, hidden], Some(shape.heads)),
-        tensor("attn_k", "self_attn.k_proj", &[keys, hidden], Some(shape.key_value_heads)),
-        tensor("attn_v", "self_attn.v_proj", &[keys, hidden], None),
-        tensor("attn_output", "self_attn.o_proj", &[hidden, queries], None),
-        tensor("ffn_norm", "post_attention_layernorm", &[hidden], None),
-        tensor("ffn_gate", "mlp.gate_proj", &[inner, hidden], None),
-        tensor("ffn_up", "mlp.up_proj", &[inner, hidden], None),
-        tensor("ffn_down", "mlp.down_proj", &[hidden, inner], None),
-    ]
+    // Files of Llama models keep the rows of queries and keys in another order, and their biases too.
+    let interleaved = |heads| (shape.family == Family::Llama).then_some(heads);
+    let (query_heads, key_heads) = (interleaved(shape.heads), interleaved(shape.key_value_heads));
+    add("attn_norm.weight", "input_layernorm.weight", &[hidden], None);
+    add("attn_q.weight", "self_attn.q_proj.weight", &[queries, hidden], query_heads);
+    add("attn_k.weight", "self_attn.k_proj.weight", &[keys, hidden], key_heads);
+    add("attn_v.weight", "self_attn.v_proj.weight", &[keys, hidden], None);
+    add("attn_output.weight", "self_attn.o_proj.weight", &[hidden, queries], None);
+    if biases.0 {
+        add("attn_q.bias", "self_attn.q_proj.bias", &[queries], query_heads);
+        add("attn_k.bias", "self_attn.k_proj.bias", &[keys], key_heads);
+        add("attn_v.bias", "self_attn.v_proj.bias", &[keys], None);
+        if shape.family != Family::Qwen2 {
+            add("attn_output.bias", "self_attn.o_proj.bias", &[hidden], None);
+        }
+    }
+    if shape.family == Family::Qwen3 {
+        add("attn_q_norm.weight", "self_attn.q_norm.weight", &[shape.head_size], None);
+        add("attn_k_norm.weight", "self_attn.k_norm.weight", &[shape.head_size], None);
+    }
+    add("ffn_norm.weight", "post_attention_layernorm.weight", &[hidden], None);
+    add("ffn_gate.weight", "mlp.gate_proj.weight", &[inner, hidden], None);
+    add("ffn_up.weight", "mlp.up_proj.weight", &[inner, hidden], None);
+    add("ffn_down.weight", "mlp.down_proj.weight", &[hidden, inner], None);
+    if biases.1 {
+        add("ffn_gate.bias", "mlp.gate_proj.bias", &[inner], None);
+        add("ffn_up.bias", "mlp.up_proj.bias", &[inner], None);
+        add("ffn_down.bias", "mlp.down_proj.bias", &[hidden], None);
+    }
+    tensors
 }
 
 /// Maps every tensor of the file to its name in the output. Checks that none is missing or unknown.
@@ -80,6 +106,10 @@ pub(super) fn plan<'a>(
     dtype: Dtype,
 ) -> Result<Plan<'a>, GgufError> {
     let mut unused: BTreeSet<&str> = gguf.tensors.keys().copied().collect();
+    unused.remove(rope::FACTORS);
+    let has = |name: &str| gguf.tensors.contains_key(name);
+    let attention_bias = shape.family == Family::Qwen2 || has("blk.0.attn_q.bias");
+    let biases = (attention_bias, shape.family == Family::Llama && has("blk.0.ffn_gate.bias"));
     let mut tensors = Vec::with_capacity(gguf.tensors.len());
     let mut add = |from: &str, to: String, shape: &[usize], interleaved_heads| {
         let expected = || format!("shape {shape:?}");
@@ -96,10 +126,10 @@ pub(super) fn plan<'a>(
     let embedding_shape = [shape.vocabulary, shape.hidden];
     add("token_embd.weight", "model.embed_tokens.weight".to_owned(), &embedding_shape, None)?;
     for layer in 0..shape.layers {
-        for tensor in layer_tensors(shape) {
+        for tensor in layer_tensors(shape, biases) {
             add(
-                &format!("blk.{layer}.{}.weight", tensor.gguf_name),
-                format!("model.layers.{layer}.{}.weight", tensor.hugging_face_name),
+                &format!("blk.{layer}.{}", tensor.gguf_name),
+                format!("model.layers.{layer}.{}", tensor.hugging_face_name),
                 &tensor.shape,
                 tensor.interleaved_heads,
             )?;
@@ -111,8 +141,11 @@ pub(super) fn plan<'a>(
         add("output.weight", "lm_head.weight".to_owned(), &embedding_shape, None)?;
     }
     match unused.first() {
-        None => Ok(Plan { tensors, tied }),
-        Some(name) => Err(GgufError::tensor(*name, "only tensors of a Llama model", "another one")),
+        None => Ok(Plan { tensors, tied, biases }),
+        Some(name) => {
+            let expected = format!("only tensors of a {} model", shape.family.name());
+            Err(GgufError::tensor(*name, expected, "another one"))
+        }
     }
 }
 

@@ -5,9 +5,11 @@ use std::path::Path;
 
 use super::config_keys::{Keys, ModelConfigError};
 use super::family;
+use super::known_keys;
 use super::layer_config::{Biases, LayerConfig};
 use super::rotary::Rope;
 use super::rotary_config;
+use super::tied_head;
 
 /// Dimensions and constants of a decoder of any family.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,7 +23,7 @@ pub struct ModelConfig {
     pub rms_norm_epsilon: f64,
     pub rope: Rope,
     pub max_positions: usize,
-    /// `true` if the output head is the embedding matrix.
+    /// `true` if the output head is the embedding matrix: if `config.json` says so, and the weights hold no other.
     pub tied_embeddings: bool,
     pub biases: Biases,
     /// `true` if query and key heads are normed before the rotation.
@@ -41,9 +43,14 @@ impl ModelConfig {
         let path = folder.join("config.json");
         let bytes = std::fs::read(&path)
             .map_err(|source| ModelConfigError::Read { path: path.clone(), source })?;
-        let values: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&bytes)
+        let mut values: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&bytes)
             .map_err(|source| ModelConfigError::Parse { path: path.clone(), source })?;
         let mut config = Self::from_keys(&Keys::new(&path, &values))?;
+        if config.tied_embeddings && tied_head::differs(folder) {
+            config.tied_embeddings = false;
+            // Other programs would tie the weights of a saved checkpoint again.
+            values.insert("tie_word_embeddings".to_owned(), serde_json::Value::Bool(false));
+        }
         config.source = serde_json::Value::Object(values);
         Ok(config)
     }
@@ -51,12 +58,22 @@ impl ModelConfig {
     /// Reads everything except `source`.
     fn from_keys(keys: &Keys<'_>) -> Result<Self, ModelConfigError> {
         let family = family::find(keys)?;
+        known_keys::check(keys, family.read, family.ignored)?;
         check_common(keys)?;
         let hidden_size = keys.count("hidden_size")?;
         let heads = keys.count("num_attention_heads")?;
-        let key_value_heads = keys.optional_count("num_key_value_heads")?.unwrap_or(heads);
+        let key_value_heads = match family.key_value_heads {
+            Some(default) if !keys.contains("num_key_value_heads") => default,
+            _ => keys.optional_count("num_key_value_heads")?.unwrap_or(heads),
+        };
         if heads % key_value_heads != 0 {
             return Err(keys.refuse("num_key_value_heads", "a divisor of num_attention_heads"));
+        }
+        if family.head_dim.is_some()
+            && keys.contains("head_dim")
+            && keys.value("head_dim").is_none()
+        {
+            return Err(keys.refuse("head_dim", "an even number, or no such key"));
         }
         let head_dim = match keys.optional_count("head_dim")?.or(family.head_dim) {
             Some(head_dim) => head_dim,
@@ -90,7 +107,10 @@ impl ModelConfig {
 
 /// Checks settings with the same meaning in every family. The decoder supports one value of each.
 fn check_common(keys: &Keys<'_>) -> Result<(), ModelConfigError> {
-    if keys.optional_text("hidden_act")?.is_some_and(|activation| activation != "silu") {
+    if keys
+        .optional_text("hidden_act")?
+        .is_some_and(|activation| activation != "silu" && activation != "swish")
+    {
         return Err(keys.refuse("hidden_act", "silu"));
     }
     for (key, neutral) in [("attention_dropout", 0.0), ("partial_rotary_factor", 1.0)] {

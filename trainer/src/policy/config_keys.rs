@@ -17,6 +17,11 @@ pub enum ModelConfigError {
     Missing { path: PathBuf, key: String, accepted: String },
     #[error("{path}: {key} = {value} is not supported; accepted: {accepted}")]
     Unsupported { path: PathBuf, key: String, value: String, accepted: String },
+    #[error(
+        "{path}: {key} = {value} is not a known key of this model type, so it may change what the model computes; \
+         accepted: no such key, or null"
+    )]
+    Unknown { path: PathBuf, key: String, value: String },
 }
 
 const COUNT: &str = "a whole number of at least 1";
@@ -35,6 +40,22 @@ impl<'a> Keys<'a> {
     /// Creates the keys at the top level of the file `path`.
     pub(super) fn new(path: &'a Path, values: &'a Map<String, Value>) -> Self {
         Self { path, prefix: "", values }
+    }
+
+    /// Returns the keys whose values are not null.
+    pub(super) fn names(&self) -> impl Iterator<Item = &'a str> {
+        self.values.iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| key.as_str())
+    }
+
+    /// Returns `true` if there are no keys at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// Returns `true` if the key exists, be it with the value null. Where a class of transformers has a default
+    /// that is not null, null and absence differ.
+    pub(super) fn contains(&self, key: &str) -> bool {
+        self.values.contains_key(key)
     }
 
     /// Returns the raw value, unless it is null.
@@ -113,6 +134,12 @@ impl<'a> Keys<'a> {
             value,
             accepted: accepted.to_owned(),
         }
+    }
+
+    /// Creates the error that refuses a key that no list of `known_keys` has.
+    pub(super) fn unknown(&self, key: &str) -> ModelConfigError {
+        let value = self.values.get(key).map_or_else(|| "nothing".to_owned(), shown);
+        ModelConfigError::Unknown { path: self.path.to_owned(), key: key.to_owned(), value }
     }
 
     fn missing(&self, key: &str, accepted: &str) -> ModelConfigError {

@@ -19,10 +19,15 @@ const HEADER_BYTES_MAX: u64 = 100_000_000;
 
 /// One tensor of a header.
 #[derive(Debug, Deserialize)]
-struct StoredTensor {
-    shape: Vec<usize>,
-    /// Offsets of the first byte and of the byte after the last.
-    data_offsets: (u64, u64),
+pub(super) struct StoredTensor {
+    #[serde(default)]
+    pub(super) dtype: String,
+    pub(super) shape: Vec<usize>,
+    /// Offsets of the first byte and of the byte after the last, from the end of the header.
+    pub(super) data_offsets: (u64, u64),
+    /// Offset of the first byte in the file.
+    #[serde(skip)]
+    pub(super) start: u64,
 }
 
 impl ModelConfig {
@@ -105,7 +110,8 @@ pub fn stored_bytes(folder: &Path, config: &ModelConfig) -> Result<u64, WeightsE
     Ok(total)
 }
 
-fn read_header(path: &Path) -> Result<BTreeMap<String, StoredTensor>, WeightsError> {
+/// Reads the tensors of a safetensors file without their bytes.
+pub(super) fn read_header(path: &Path) -> Result<BTreeMap<String, StoredTensor>, WeightsError> {
     let failed = |source| WeightsError::Read { path: path.to_owned(), source };
     let refuse = |source| WeightsError::Format { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(failed)?;
@@ -122,12 +128,13 @@ fn read_header(path: &Path) -> Result<BTreeMap<String, StoredTensor>, WeightsErr
     let data_bytes = file.metadata().map_err(failed)?.len().saturating_sub(8 + length);
     let mut tensors = BTreeMap::new();
     for (name, entry) in entries.into_iter().filter(|(name, _)| name != "__metadata__") {
-        let tensor: StoredTensor = serde_json::from_value(entry).map_err(parse)?;
+        let mut tensor: StoredTensor = serde_json::from_value(entry).map_err(parse)?;
         let (first, end) = tensor.data_offsets;
         // A number takes at least one byte, so the size of the file bounds the claimed shape.
         if end > data_bytes || end.saturating_sub(first) < numbers(&tensor.shape) {
             return Err(refuse(SafeTensorError::InvalidOffset(name)));
         }
+        tensor.start = 8 + length + first;
         tensors.insert(name, tensor);
     }
     Ok(tensors)

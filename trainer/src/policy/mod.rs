@@ -6,6 +6,7 @@
 mod config;
 mod config_keys;
 mod family;
+mod known_keys;
 mod layer_config;
 mod rotary_config;
 
@@ -26,6 +27,7 @@ mod log_prob;
 mod packing;
 mod parameters;
 mod pass;
+mod tied_head;
 #[cfg(test)]
 pub(crate) mod tests;
 

@@ -106,8 +106,8 @@ impl Rope {
 fn bounded_ramp(first: f64, last: f64, truncate: bool, width: f64) -> (f64, f64) {
     let (first, last) = if truncate { (first.floor(), last.ceil()) } else { (first, last) };
     let (first, last) = (first.max(0.0), last.min(width - 1.0));
-    // A ramp of no length would divide by zero.
-    if last > first { (first, last) } else { (first, first + 0.001) }
+    // A ramp of no length would divide by zero. One that falls is computed as it is.
+    if (last - first).abs() < f64::EPSILON { (first, first + 0.001) } else { (first, last) }
 }
 
 /// Cosines and sines of every position, `[positions, head_dim]`, f32 (both halves equal).

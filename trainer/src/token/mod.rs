@@ -3,8 +3,15 @@
 //! Owns the tokenizer of a model folder, its end-of-sequence ids and its chat template. It never
 //! encodes decoded text again: sampled ids stay as they are, and their text is for reading only.
 
+mod known_keys;
+mod tokenizer_class;
+mod added_tokens;
+mod tokenizer_files;
+mod end_ids;
 mod chat_template;
 mod special_tokens;
+#[cfg(test)]
+mod folder_tests;
 #[cfg(test)]
 mod tests;
 mod text_stream;
@@ -26,6 +33,8 @@ pub struct Tokenizer {
     vocabulary: Vocabulary,
     end_ids: Vec<u32>,
     chat_template: Option<ChatTemplate>,
+    /// Number of tokens that the model knows, from its config.json.
+    embeddings: Option<u64>,
 }
 
 /// The mapping between text and ids.
@@ -79,8 +88,8 @@ pub enum TokenError {
 }
 
 impl Tokenizer {
-    /// Reads a Hugging Face model folder: tokenizer.json, the chat template, and the end-of-sequence ids
-    /// in tokenizer_config.json, generation_config.json and config.json.
+    /// Reads a Hugging Face model folder: tokenizer.json and the files that describe it, the chat template, and the
+    /// end-of-sequence ids in generation_config.json or config.json.
     pub fn from_folder(folder: &Path) -> Result<Self, TokenError> {
         Self::from_folders(folder, folder, ChatDate::default())
     }
@@ -88,15 +97,14 @@ impl Tokenizer {
     /// Reads the tokenizer of `folder` for the model of the folder `model`, which may be the same. The
     /// chat template uses `today` as the current day.
     pub fn from_folders(folder: &Path, model: &Path, today: ChatDate) -> Result<Self, TokenError> {
-        let path = folder.join("tokenizer.json");
-        let bytes = std::fs::read(&path).map_err(|error| TokenError::File {
-            path: path.clone(),
-            reason: format!("{error}; a model folder has tokenizer.json next to config.json"),
-        })?;
-        let for_templates = tokenizers::Tokenizer::from_bytes(&bytes)
-            .map_err(|error| TokenError::File { path, reason: error.to_string() })?;
-        let special = special_tokens::read(folder, model, &for_templates, today)?;
-        Ok(Self::new(for_templates, special.end_ids, special.chat_template))
+        let read = tokenizer_files::read(folder, model)?;
+        let chat_template = special_tokens::chat_template(folder, &read, today)?;
+        let eos = read.named.names().remove("eos_token");
+        let eos_id = eos.as_deref().and_then(|text| read.tokenizer.token_to_id(text));
+        let end_ids = end_ids::read(model, eos_id.zip(eos.as_deref()))?;
+        let model_config = tokenizer_files::read_json(model, "config.json")?.unwrap_or_default();
+        let embeddings = model_config.get("vocab_size").and_then(serde_json::Value::as_u64);
+        Ok(Self { embeddings, ..Self::new(read.tokenizer, end_ids, chat_template) })
     }
 
     /// Creates a tokenizer with one token per character, for recorded rollouts and tests of the loop.
@@ -105,6 +113,7 @@ impl Tokenizer {
             vocabulary: Vocabulary::Characters,
             end_ids: vec![CHARACTERS_END_ID],
             chat_template: None,
+            embeddings: None,
         }
     }
 
@@ -116,14 +125,14 @@ impl Tokenizer {
         let mut for_text = for_templates.clone();
         for_text.set_encode_special_tokens(true);
         let vocabulary = Vocabulary::HuggingFace(Box::new(HuggingFace { for_text, for_templates }));
-        Self { vocabulary, end_ids, chat_template }
+        Self { vocabulary, end_ids, chat_template, embeddings: None }
     }
 
     /// Returns the ids of plain text without any added tokens. The name of a special token in the text,
     /// such as `<|im_end|>` in a passage, is encoded as ordinary characters.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenError> {
         match &self.vocabulary {
-            Vocabulary::HuggingFace(both) => Ok(encode(&both.for_text, text)?.get_ids().to_vec()),
+            Vocabulary::HuggingFace(both) => self.known_ids(&encode(&both.for_text, text)?, text),
             Vocabulary::Characters => Ok(text.chars().map(u32::from).collect()),
         }
     }
@@ -132,9 +141,31 @@ impl Tokenizer {
     pub fn encode_template(&self, text: &str) -> Result<Vec<u32>, TokenError> {
         match &self.vocabulary {
             Vocabulary::HuggingFace(both) => {
-                Ok(encode(&both.for_templates, text)?.get_ids().to_vec())
+                self.known_ids(&encode(&both.for_templates, text)?, text)
             }
             Vocabulary::Characters => self.encode(text),
+        }
+    }
+
+    /// Returns the ids of an encoded text, all of which the model must know. A folder may name tokens that its model
+    /// has no embedding for.
+    fn known_ids(
+        &self,
+        encoding: &tokenizers::Encoding,
+        text: &str,
+    ) -> Result<Vec<u32>, TokenError> {
+        let ids = encoding.get_ids();
+        let limit = self.embeddings.unwrap_or(u64::MAX);
+        match ids.iter().position(|id| u64::from(*id) >= limit) {
+            None => Ok(ids.to_vec()),
+            Some(position) => Err(TokenError::Encode {
+                excerpt: text.chars().take(80).collect(),
+                reason: format!(
+                    "token {:?} has the id {}, but the model has {limit} embeddings (vocab_size)",
+                    encoding.get_tokens()[position],
+                    ids[position],
+                ),
+            }),
         }
     }
 

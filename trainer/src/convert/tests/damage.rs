@@ -67,7 +67,7 @@ fn invalid_metadata_is_refused_by_key() {
     let model = Model::default;
     check(
         &model().with_entry("general.architecture", Entry::Text("mamba")),
-        r#"metadata general.architecture: expected llama, found "mamba""#,
+        r#"metadata general.architecture: expected llama or qwen2 or qwen3, found "mamba""#,
     );
     check(
         &model().without("llama.block_count"),
@@ -86,8 +86,28 @@ fn invalid_metadata_is_refused_by_key() {
         "metadata llama.attention.layer_norm_rms_epsilon: expected a finite number above 0, found NaN",
     );
     check(
+        &model().with_entry("llama.rope.scaling.type", Entry::Text("longrope")),
+        "metadata llama.rope.scaling.type: expected none, linear or yarn, found longrope",
+    );
+    check(
         &model().with_entry("llama.rope.scaling.type", Entry::Text("yarn")),
-        "metadata llama.rope.scaling.type: expected none, found yarn",
+        "metadata llama.rope.scaling.factor: expected a finite number above 0, found nothing",
+    );
+    check(
+        &model().with_entry("llama.attention.sliding_window", Entry::Unsigned(512)),
+        "metadata llama.attention.sliding_window: expected no such key (it may change what the model computes), found 512",
+    );
+    check(
+        &model().with_entry("llama.expert_count", Entry::Unsigned(8)),
+        "metadata llama.expert_count: expected no such key (it may change what the model computes), found 8",
+    );
+    check(
+        &model().with_entry("llama.attention.value_length", Entry::Unsigned(8)),
+        "metadata llama.attention.value_length: expected the head size, 16, found 8",
+    );
+    check(
+        &model().with_entry("llama.vocab_size", Entry::Unsigned(7)),
+        "metadata llama.vocab_size: expected the number of tokens, 6, found 7",
     );
     check(
         &model().with_entry("llama.rope.dimension_count", Entry::Unsigned(8)),
@@ -106,11 +126,19 @@ fn invalid_tensors_are_refused_by_name() {
     check(&model, "tensor blk.0.ffn_up.weight: expected shape [64, 32], found nothing");
 
     let mut model = Model::default();
-    model.tensors.push(("rope_freqs.weight", 0, 8));
+    model.tensors.push(("rope_factors_long.weight", 0, 8));
     check(
         &model,
-        "tensor rope_freqs.weight: expected only tensors of a Llama model, found another one",
+        "tensor rope_factors_long.weight: expected only tensors of a llama model, found another one",
     );
+    // All values of the synthetic file are 0 in a vector.
+    let mut model = Model::default();
+    model.tensors.push(("rope_freqs.weight", 0, 8));
+    let text = refusal(&model.bytes());
+    assert!(text.starts_with("tensor rope_freqs.weight: expected divisors of the form"), "{text}");
+    model.tensors.pop();
+    model.tensors.push(("rope_freqs.weight", 0, 16));
+    check(&model, "tensor rope_freqs.weight: expected shape [8], found shape [16]");
 
     let model = Model::default().with_entry("llama.feed_forward_length", Entry::Unsigned(48));
     check(&model, "tensor blk.0.ffn_gate.weight: expected shape [48, 32], found shape [64, 32]");
@@ -141,8 +169,8 @@ fn an_inconsistent_tokenizer_is_refused() {
         "metadata tokenizer.ggml.token_type: expected one entry for each of 6 tokens, found 1",
     );
     check(
-        &model().with_entry("tokenizer.ggml.pre", Entry::Text("llama-bpe")),
-        r#"metadata tokenizer.ggml.pre: expected smollm, found "llama-bpe""#,
+        &model().with_entry("tokenizer.ggml.pre", Entry::Text("viking")),
+        r#"metadata tokenizer.ggml.pre: expected smollm or llama-bpe or llama3 or llama-v3 or falcon3 or falcon-h1 or pixtral or midm-2.0 or lfm2 or smaug-bpe or dbrx or qwen2 or deepseek-r1-qwen or megrez or kormo or tekken or gpt-2, found "viking""#,
     );
     let tokens = vec!["<|endoftext|>", "<|im_start|>", "<|im_end|>", "a", "b", "a"];
     check(

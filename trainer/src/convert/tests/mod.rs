@@ -7,7 +7,7 @@ mod synthetic;
 use std::path::PathBuf;
 
 use safetensors::SafeTensors;
-use synthetic::Model;
+use synthetic::{Entry, Model};
 use tempfile::TempDir;
 
 use super::*;
@@ -101,6 +101,36 @@ fn rows_of_queries_and_keys_get_the_hugging_face_order() {
     assert_eq!(first_column("model.layers.0.self_attn.k_proj.weight"), expected[..16]);
     let unchanged: Vec<f32> = (0..16u8).map(f32::from).collect();
     assert_eq!(first_column("model.layers.0.self_attn.v_proj.weight"), unchanged);
+}
+
+/// A factor without a type is that of linear scaling, as in llama.cpp; the type `none` turns it off.
+#[test]
+fn rotary_scaling_of_metadata_is_written() {
+    let scaling = |entries: &[(&'static str, Entry)]| {
+        let mut model = Model::default();
+        for (key, entry) in entries {
+            model = model.with_entry(*key, entry.clone());
+        }
+        let workspace = Workspace::new(&model.bytes());
+        workspace.convert(Dtype::Bf16).unwrap();
+        let config = fs::read(workspace.output().join("config.json")).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&config).unwrap()["rope_scaling"].clone()
+    };
+    let factor = ("llama.rope.scaling.factor", Entry::Float(2.5));
+    let kind = |name| ("llama.rope.scaling.type", Entry::Text(name));
+    let linear = serde_json::json!({"rope_type": "linear", "factor": 2.5});
+    assert_eq!(scaling(&[]), serde_json::Value::Null);
+    assert_eq!(scaling(&[factor.clone()]), linear);
+    assert_eq!(scaling(&[("llama.rope.scale_linear", Entry::Float(2.5))]), linear);
+    assert_eq!(scaling(&[factor.clone(), kind("linear")]), linear);
+    assert_eq!(scaling(&[factor.clone(), kind("none")]), serde_json::Value::Null);
+    assert_eq!(
+        scaling(&[("llama.rope.scaling.factor", Entry::Float(1.0))]),
+        serde_json::Value::Null
+    );
+    let length = ("llama.rope.scaling.original_context_length", Entry::Unsigned(64));
+    let yarn = serde_json::json!({"rope_type": "yarn", "factor": 2.5, "original_max_position_embeddings": 64});
+    assert_eq!(scaling(&[factor, kind("yarn"), length]), yarn);
 }
 
 #[test]

@@ -7,6 +7,8 @@ mod qwen2;
 mod qwen3;
 mod smollm3;
 
+use serde_json::Value;
+
 use super::config_keys::{Keys, ModelConfigError};
 use super::layer_config::{Biases, LayerConfig};
 
@@ -14,13 +16,19 @@ use super::layer_config::{Biases, LayerConfig};
 pub(super) struct Family {
     pub(super) model_type: &'static str,
     /// The class of transformers that loads such a folder.
-    architecture: &'static str,
+    pub(super) architecture: &'static str,
     /// Default base of the rotary wavelengths.
     pub(super) rope_theta: f64,
     /// `true` if the head is the embedding by default.
     pub(super) tied_embeddings: bool,
     /// Default width of a head. `None` means `hidden_size / num_attention_heads`.
     pub(super) head_dim: Option<i64>,
+    /// Default number of key heads of a file without the key. `None` means as many as query heads, as null does.
+    pub(super) key_value_heads: Option<i64>,
+    /// Keys that `features` reads.
+    pub(super) read: &'static [&'static str],
+    /// Keys that the class of transformers for this family does not read, though others do.
+    pub(super) ignored: &'static [&'static str],
     /// Reads the family's own settings for a number of layers.
     pub(super) features: fn(&Keys<'_>, usize) -> Result<Features, ModelConfigError>,
 }
@@ -32,7 +40,10 @@ pub(super) struct Features {
     pub(super) layers: Vec<LayerConfig>,
 }
 
-const FAMILIES: [&Family; 5] =
+/// Default of `sliding_window` in the classes of Qwen2, Qwen3 and Mistral.
+const WINDOW: i64 = 4096;
+
+pub(super) const FAMILIES: [&Family; 5] =
     [&llama::LLAMA, &qwen2::QWEN2, &qwen3::QWEN3, &mistral::MISTRAL, &smollm3::SMOLLM3];
 
 /// Finds the family of `model_type`.
@@ -59,31 +70,34 @@ fn rotary(windows: Vec<Option<i64>>) -> Vec<LayerConfig> {
     windows.into_iter().map(|window| LayerConfig { rotary: true, window }).collect()
 }
 
-/// Reads the window of each layer from `use_sliding_window`, `sliding_window` and `layer_types`. Without the last,
-/// the layers for which `slides` returns `true` have a window.
-fn windows(
+/// Reads `layer_types`: the window of each layer, which is `window` for `sliding_attention`. Returns `None` without
+/// the key.
+fn listed_windows(
     keys: &Keys<'_>,
     layers: usize,
-    slides: impl Fn(usize) -> bool,
-) -> Result<Vec<Option<i64>>, ModelConfigError> {
-    let is_used = keys.flag("use_sliding_window", false)?;
-    let window = if is_used { keys.optional_count("sliding_window")? } else { None };
-    let Some(types) = keys.optional_list("layer_types")? else {
-        return Ok((0..layers).map(|layer| window.filter(|_| slides(layer))).collect());
-    };
+    window: Option<i64>,
+) -> Result<Option<Vec<Option<i64>>>, ModelConfigError> {
+    let Some(types) = keys.optional_list("layer_types")? else { return Ok(None) };
     let refuse = |accepted| keys.refuse("layer_types", accepted);
-    if types.len() < layers {
+    if types.len() != layers {
         return Err(refuse("full_attention or sliding_attention for each of num_hidden_layers"));
     }
-    types[..layers]
-        .iter()
-        .map(|layer_type| match (layer_type.as_str(), window) {
-            (Some("full_attention"), _) => Ok(None),
-            (Some("sliding_attention"), Some(window)) => Ok(Some(window)),
-            (Some("sliding_attention"), None) => {
-                Err(refuse("full_attention, unless use_sliding_window and sliding_window are set"))
-            }
-            _ => Err(refuse("full_attention or sliding_attention for each layer")),
-        })
-        .collect()
+    let window_of = |layer_type: &Value| match (layer_type.as_str(), window) {
+        (Some("full_attention" | "attention"), _) => Ok(None),
+        (Some("sliding_attention"), Some(window)) => Ok(Some(window)),
+        (Some("sliding_attention"), None) => {
+            Err(refuse("full_attention, unless there is a sliding window"))
+        }
+        _ => Err(refuse("full_attention or sliding_attention for each layer")),
+    };
+    types.iter().map(window_of).collect::<Result<_, _>>().map(Some)
+}
+
+/// Reads `sliding_window`. Null means none, and a file without the key means `default`.
+fn window(keys: &Keys<'_>, default: Option<i64>) -> Result<Option<i64>, ModelConfigError> {
+    if keys.contains("sliding_window") {
+        keys.optional_count("sliding_window")
+    } else {
+        Ok(default)
+    }
 }

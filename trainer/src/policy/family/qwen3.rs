@@ -11,6 +11,15 @@ pub(super) const QWEN3: Family = Family {
     rope_theta: 10_000.0,
     tied_embeddings: false,
     head_dim: Some(128),
+    key_value_heads: Some(32),
+    read: &[
+        "attention_bias",
+        "layer_types",
+        "max_window_layers",
+        "sliding_window",
+        "use_sliding_window",
+    ],
+    ignored: &["mlp_bias"],
     features,
 };
 

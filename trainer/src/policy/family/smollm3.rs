@@ -1,6 +1,6 @@
 //! SmolLM3: every fourth layer sees no positions (NoPE).
 
-use super::{Family, Features, windows};
+use super::{Family, Features, listed_windows, window};
 use crate::policy::config_keys::{Keys, ModelConfigError};
 use crate::policy::layer_config::{Biases, LayerConfig};
 
@@ -10,6 +10,17 @@ pub(super) const SMOLLM3: Family = Family {
     rope_theta: 2_000_000.0,
     tied_embeddings: true,
     head_dim: None,
+    key_value_heads: Some(4),
+    read: &[
+        "attention_bias",
+        "layer_types",
+        "mlp_bias",
+        "no_rope_layer_interval",
+        "no_rope_layers",
+        "sliding_window",
+        "use_sliding_window",
+    ],
+    ignored: &["max_window_layers"],
     features,
 };
 
@@ -19,7 +30,12 @@ const INTERVAL: i64 = 4;
 fn features(keys: &Keys<'_>, layers: usize) -> Result<Features, ModelConfigError> {
     let attention = keys.flag("attention_bias", false)?;
     let rotary = rotary_layers(keys, layers)?;
-    let windows = windows(keys, layers, |layer| !rotary[layer])?;
+    let window = window(keys, None)?;
+    let is_used = keys.flag("use_sliding_window", false)?;
+    // `use_sliding_window` only counts without a list.
+    let windows = listed_windows(keys, layers, window)?.unwrap_or_else(|| {
+        rotary.iter().map(|&rotary| window.filter(|_| is_used && !rotary)).collect()
+    });
     let layers = rotary.iter().zip(windows);
     Ok(Features {
         biases: Biases::new(attention, keys.flag("mlp_bias", false)?),

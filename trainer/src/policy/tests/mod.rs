@@ -3,6 +3,7 @@
 pub(crate) mod adapters;
 mod configurations;
 mod files;
+mod folders;
 mod real_model;
 mod refusals;
 mod vectors;

@@ -125,7 +125,7 @@ fn unsupported_rotary_embeddings_are_refused() {
 #[test]
 fn incomplete_descriptions_of_layers_are_refused() {
     let both = "full_attention or sliding_attention for each";
-    let unset = "unless use_sliding_window and sliding_window are set";
+    let unset = "unless there is a sliding window";
     check_refusals(
         "qwen2-tiny",
         [
