@@ -119,14 +119,14 @@ fn an_impossible_configuration_ends_with_64_and_a_doubtful_one_with_0() {
 fn lint_asks_the_retriever_and_says_what_came_back() {
     let world = TinyWorld::build();
     let retriever = RetrieverHandle::start(&world.index());
-    for end in ["", "/"] {
+    for end in ["", "/", "/retrieve", "/retrieve/"] {
         let url = format!("{}{end}", retriever.url());
         let (code, out, errors) = lint(&world.settings(&url, "run", &[]));
         assert_eq!((code, errors.as_str()), (EXIT_SUCCESS, ""), "{url}");
-        let shown = format!("retriever   {}: 2 passages in ", retriever.url());
+        let shown = format!("retriever   {}/retrieve: 2 passages in ", retriever.url());
         assert!(out.contains(&shown) && out.contains("for the question "), "{out}");
     }
-    let wrong = retriever.url().replace("/retrieve", "/wrong");
+    let wrong = format!("{}/wrong", retriever.url());
     let (code, _, errors) = lint(&world.settings(&wrong, "run", &[]));
     assert_eq!(code, EXIT_USAGE);
     assert!(errors.contains("`retriever.url`") && errors.contains("status 404"), "{errors}");

@@ -31,6 +31,9 @@ pub enum Command {
     Serve(ServeArguments),
     /// Convert a quantised GGUF file to a folder in Hugging Face layout
     Convert(ConvertArguments),
+    /// Prepare question files
+    #[command(subcommand)]
+    Data(DataCommand),
     /// Repeat a failed update and report where its first NaN or infinity arises
     Replay(ReplayArguments),
     /// Write report.html from the measurements of a run
@@ -119,6 +122,23 @@ pub struct ConvertArguments {
     /// Number format of the written weights
     #[arg(long, value_enum, default_value = "bf16")]
     pub dtype: Dtype,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// Convert a question file of another project into JSON Lines of id, question and golden_answers
+    ///
+    /// Reads parquet, JSON Lines, JSON lists and tables, plain or compressed, in the forms of Search-R1, veRL, SkyRL,
+    /// FlashRAG and the published question-answering sets.
+    Convert(DataConvertArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct DataConvertArguments {
+    /// File to read, or a folder with its parts
+    pub input: PathBuf,
+    /// File to write
+    pub output: PathBuf,
 }
 
 #[derive(Debug, Args)]

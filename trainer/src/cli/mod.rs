@@ -28,7 +28,8 @@ pub use tuning::restart_tuned;
 
 pub use arguments::{
     Arguments, ChatArguments, Command, CommonArguments, ConfigArguments, ConvertArguments,
-    EvalArguments, ReplayArguments, ReportArguments, ServeArguments,
+    DataCommand, DataConvertArguments, EvalArguments, ReplayArguments, ReportArguments,
+    ServeArguments,
 };
 
 /// The command succeeded.
@@ -152,6 +153,10 @@ fn execute(command: Command, environment: &Environment, out: &mut dyn Write) -> 
         Command::Convert(arguments) => {
             start_log(environment)?;
             run::convert(&arguments.gguf, &arguments.folder, arguments.dtype, out)
+        }
+        Command::Data(DataCommand::Convert(arguments)) => {
+            start_log(environment)?;
+            run::convert_questions(&arguments.input, &arguments.output, out)
         }
         Command::Replay(arguments) => {
             start_log(environment)?;

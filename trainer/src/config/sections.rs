@@ -93,9 +93,9 @@ section! {
 section! {
     /// Questions, prompts, and the passages of the random control.
     pub struct DataConfig in "data" {
-        /// JSONL file with the training questions.
+        /// File or folder with the training questions: JSON Lines, parquet or a table.
         train: PathBuf = PathBuf::new();
-        /// JSONL file with the held-out questions.
+        /// File or folder with the held-out questions, likewise.
         test: PathBuf = PathBuf::new();
         /// JSONL file with the corpus; read only by evaluations that answer searches with random passages.
         corpus: Option<PathBuf> = None;

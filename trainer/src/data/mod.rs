@@ -1,7 +1,8 @@
 //! Examples from dataset records, with their prompts as token ids.
 //!
-//! Owns the prompt templates. Decides nothing about batches or their order.
+//! Owns the prompt templates and the conversion of question files. Decides nothing about batches or their order.
 
+pub mod conversion;
 mod template;
 
 pub use self::template::{PromptStyle, PromptTemplate, TEMPLATE_NAMES, TemplateError};

@@ -1,4 +1,7 @@
 //! Comparison of an answer with the golden answers: SQuAD normalisation, exact match, containment, F1.
+//!
+//! A golden answer of which normalisation leaves nothing, such as "A", matches no text. The reference lets it match an
+//! empty answer, and every text contains it.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +10,7 @@ pub use shared::contract::answer::normalize;
 /// Returns 1 if `answer` equals one of `golden`, both normalised, else 0.
 pub fn exact_match(answer: &str, golden: &[String]) -> f64 {
     let answer = normalize(answer);
-    indicator(golden.iter().any(|gold| normalize(gold) == answer))
+    indicator(matchable(golden).any(|gold| gold == answer))
 }
 
 /// Returns 1 if `answer` contains one of `golden`, both normalised, else 0.
@@ -18,21 +21,22 @@ pub fn sub_exact_match(answer: &str, golden: &[String]) -> f64 {
 /// Returns `true` if `text` contains one of `golden`, both normalised.
 pub fn contains_any(text: &str, golden: &[String]) -> bool {
     let text = normalize(text);
-    golden.iter().any(|gold| text.contains(&normalize(gold)))
+    matchable(golden).any(|gold| text.contains(&gold))
 }
 
-/// Returns the best F1 between the words of `answer` and those of one of `golden`, all normalised. Two texts without
-/// words match.
+/// Returns the best F1 between the words of `answer` and those of one of `golden`, all normalised.
 pub fn f1(answer: &str, golden: &[String]) -> f64 {
-    golden.iter().map(|gold| f1_of_one(answer, gold)).fold(0.0, f64::max)
+    let answer = normalize(answer);
+    matchable(golden).map(|gold| f1_of_one(&answer, &gold)).fold(0.0, f64::max)
+}
+
+/// Returns the normalised golden answers that something can match.
+fn matchable(golden: &[String]) -> impl Iterator<Item = String> {
+    golden.iter().map(|gold| normalize(gold)).filter(|gold| !gold.is_empty())
 }
 
 fn f1_of_one(answer: &str, gold: &str) -> f64 {
-    let (answer, gold) = (normalize(answer), normalize(gold));
-    let (answer, gold): (Vec<&str>, Vec<&str>) = (words(&answer), words(&gold));
-    if answer.is_empty() || gold.is_empty() {
-        return indicator(answer == gold);
-    }
+    let (answer, gold): (Vec<&str>, Vec<&str>) = (words(answer), words(gold));
     let mut unmatched: BTreeMap<&str, usize> = BTreeMap::new();
     for word in &gold {
         *unmatched.entry(word).or_default() += 1;

@@ -89,15 +89,21 @@ fn normalization_vectors_pass() {
     }
 }
 
+fn is_matchable(golden: &[String]) -> bool {
+    golden.iter().any(|gold| !matching::normalize(gold).is_empty())
+}
+
 #[test]
 fn match_vectors_pass() {
     let cases = recording().matches;
     assert!(!cases.is_empty());
     for case in cases {
         let golden = case.golden.list();
-        check_close(matching::exact_match(&case.prediction, &golden), case.em, &case.prediction);
-        let sub_em = matching::sub_exact_match(&case.prediction, &golden);
-        check_close(sub_em, case.sub_em, &case.prediction);
+        // Deliberately different: an answer of which nothing is left matches nothing.
+        let (em, sub_em) = if is_matchable(&golden) { (case.em, case.sub_em) } else { (0.0, 0.0) };
+        check_close(matching::exact_match(&case.prediction, &golden), em, &case.prediction);
+        let matched = matching::sub_exact_match(&case.prediction, &golden);
+        check_close(matched, sub_em, &case.prediction);
     }
 }
 
@@ -166,8 +172,9 @@ fn squad_em_and_f1_vectors_pass() {
         assert_eq!(matching::normalize(&case.prediction), case.norm_prediction);
         assert_eq!(matching::normalize(&case.gold), case.norm_gold);
         let golden = [case.gold];
-        check_close(matching::exact_match(&case.prediction, &golden), case.em, &case.prediction);
-        check_close(matching::f1(&case.prediction, &golden), case.f1, &case.prediction);
+        let (em, f1) = if is_matchable(&golden) { (case.em, case.f1) } else { (0.0, 0.0) };
+        check_close(matching::exact_match(&case.prediction, &golden), em, &case.prediction);
+        check_close(matching::f1(&case.prediction, &golden), f1, &case.prediction);
     }
 }
 
@@ -293,4 +300,27 @@ fn the_reference_reading_takes_answers_from_passages() {
         1.0,
         "as the reference does",
     );
+}
+
+#[test]
+fn a_gold_answer_of_which_nothing_is_left_is_paid_for_no_answer() {
+    for gold in ["A", "The The", "?!", ""] {
+        let golden = [gold.to_owned()];
+        for answer in ["", "The", "a", "Lima", gold] {
+            let said = trajectory(&[PROMPT, (Sampled, &format!("<answer>{answer}</answer>"))]);
+            let texts = [SEARCH, PASSAGE, (Sampled, "<think>b</think><answer>Rome</answer>")];
+            for kind in [
+                RewardKind::ExactMatch,
+                RewardKind::SubExactMatch,
+                RewardKind::F1,
+                RewardKind::Structured,
+            ] {
+                let config = RewardRules { kind, ..RewardRules::default() };
+                let scored = reward(&said, &golden, &config);
+                let measures = (scored.exact_match, scored.sub_exact_match, scored.f1);
+                assert_eq!(measures, (0.0, 0.0, 0.0), "{gold:?} {answer:?}");
+                assert!(!reward(&trajectory(&texts), &golden, &config).is_answer_retrieved);
+            }
+        }
+    }
 }

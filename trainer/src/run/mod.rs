@@ -5,6 +5,7 @@
 
 mod chat;
 mod convert;
+mod data;
 mod demonstrations;
 mod eval;
 mod failed_batch;
@@ -25,6 +26,7 @@ mod training;
 
 pub use chat::{ChatOptions, chat};
 pub use convert::convert;
+pub use data::convert_questions;
 pub use eval::{EvalOptions, eval, eval_until};
 pub use lint::{LintOptions, lint};
 pub use replay::replay;

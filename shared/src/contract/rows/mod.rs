@@ -30,7 +30,7 @@ use table::TableReader;
 
 pub use fault::{Place, RowFault, RowsError};
 pub use parts::parts;
-pub use table::{Headerless, Layout, passage_columns, question_columns};
+pub use table::{Headerless, Layout, list_in_text, passage_columns, question_columns};
 
 /// An object with keys, and its place.
 #[derive(Clone, Debug, PartialEq)]

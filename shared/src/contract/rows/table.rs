@@ -46,7 +46,7 @@ pub fn passage_columns(fields: &[&str]) -> Option<Layout> {
 /// The tables of questions without names: MS MARCO's and TREC's `id question`, DPR's `question ['answer', …]`.
 pub fn question_columns(fields: &[&str]) -> Option<Layout> {
     match fields {
-        [_, answers] if list(&unquoted(answers)).is_some() => {
+        [_, answers] if list_in_text(&unquoted(answers)).is_some() => {
             Some(Layout::new(&["question", "answers"], true))
         }
         [id, _] if is_id(id) => Some(Layout::new(&["id", "question"], false)),
@@ -215,7 +215,7 @@ impl TableReader {
             return Value::String(field.to_owned());
         }
         let field = unquoted(field);
-        let listed = name.contains("answer").then(|| list(&field)).flatten();
+        let listed = name.contains("answer").then(|| list_in_text(&field)).flatten();
         listed.unwrap_or(Value::String(field))
     }
 }
@@ -250,7 +250,7 @@ fn unquoted(field: &str) -> String {
 }
 
 /// Parses a list of texts or numbers as JSON or Python writes it.
-fn list(text: &str) -> Option<Value> {
+pub fn list_in_text(text: &str) -> Option<Value> {
     let text = text.trim();
     if !(text.starts_with('[') && text.ends_with(']')) {
         return None;
@@ -326,10 +326,10 @@ mod tests {
             (r#"["a, b", "c"]"#, r#"["a, b","c"]"#),
             ("[]", "[]"),
         ] {
-            assert_eq!(list(text).unwrap().to_string(), expected, "{text}");
+            assert_eq!(list_in_text(text).unwrap().to_string(), expected, "{text}");
         }
         for text in ["['a' 'b']", "['a", "a", "[a]", "[", ""] {
-            assert_eq!(list(text), None, "{text}");
+            assert_eq!(list_in_text(text), None, "{text}");
         }
     }
 
