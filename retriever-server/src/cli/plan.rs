@@ -159,7 +159,9 @@ fn model_bytes(folder: &Path) -> anyhow::Result<u64> {
     let size = |path: &Path| fs::metadata(path).map(|metadata| metadata.len());
     let settings =
         EncoderSettings::load(folder).map_err(|error| refused(folder, &error.to_string()))?;
-    let bytes = size(&settings.model).and_then(|model| Ok(model + size(&settings.tokenizer)?));
+    let mut files = vec![settings.model.clone(), settings.tokenizer.path.clone()];
+    files.extend(settings.other_files());
+    let bytes = files.iter().try_fold(0, |sum, path| Ok::<u64, std::io::Error>(sum + size(path)?));
     Ok(bytes.map_err(|error| refused(folder, &error.to_string()))?)
 }
 

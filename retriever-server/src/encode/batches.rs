@@ -1,6 +1,7 @@
 //! Batches of texts for the model. A batch has texts of similar length, which keeps padding small, and
 //! at most a given number of tokens, which bounds memory.
 
+use super::session::GraphShape;
 use crate::device::Provider;
 
 /// The limits of one run of the model.
@@ -10,6 +11,29 @@ pub(super) struct RunLimits {
     pub(super) max_tokens: usize,
     /// The number of tokens of which every row length is a multiple.
     pub(super) multiple_tokens: usize,
+    /// The most texts.
+    pub(super) max_texts: usize,
+    /// The number of tokens of every row, if the graph fixes it.
+    pub(super) row_tokens: Option<usize>,
+}
+
+/// The limits that a graph sets for its runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct GraphLimits {
+    /// The most texts of a run; one if the answer for a text would depend on the others.
+    pub(super) max_texts: usize,
+    /// The number of tokens of every row, if the graph fixes it.
+    pub(super) row_tokens: Option<usize>,
+}
+
+impl GraphLimits {
+    /// Returns the limits of a graph. `is_dynamic` is `true` if it quantises activations while it runs.
+    pub(super) fn new(shape: GraphShape, is_dynamic: bool) -> Self {
+        // Without a mask, padding would count as text.
+        let is_alone = is_dynamic || !shape.has_mask;
+        let max_texts = if is_alone { 1 } else { shape.texts.unwrap_or(usize::MAX) };
+        Self { max_texts, row_tokens: shape.tokens }
+    }
 }
 
 impl RunLimits {
@@ -18,16 +42,24 @@ impl RunLimits {
     /// On a CPU, small runs are faster, because their values stay in its cache, and no session waits
     /// long for the last run of another. A GPU needs large runs and few different shapes, because its
     /// allocator keeps memory for each shape.
-    pub(super) fn new(provider: Provider, sessions: usize, lengths: &[usize]) -> Self {
-        match provider {
+    pub(super) fn new(
+        provider: Provider,
+        sessions: usize,
+        lengths: &[usize],
+        graph: GraphLimits,
+    ) -> Self {
+        let (max_tokens, multiple_tokens) = match provider {
             Provider::Cpu if sessions > 1 => {
                 let share = lengths.iter().sum::<usize>() / (sessions * RUNS_PER_SESSION);
-                let max_tokens = share.clamp(MIN_TOKENS_CPU, MAX_TOKENS_CPU);
-                Self { max_tokens, multiple_tokens: 1 }
+                (share.clamp(MIN_TOKENS_CPU, MAX_TOKENS_CPU), 1)
             }
-            Provider::Cpu => Self { max_tokens: MAX_TOKENS_CPU, multiple_tokens: 1 },
-            Provider::Cuda(_) => Self { max_tokens: 16_384, multiple_tokens: 16 },
-        }
+            Provider::Cpu => (MAX_TOKENS_CPU, 1),
+            Provider::Cuda(_) => (16_384, 16),
+        };
+        let GraphLimits { max_texts, row_tokens } = graph;
+        // A lone text gets no padding, which its answer might depend on.
+        let multiple_tokens = if max_texts == 1 { 1 } else { multiple_tokens };
+        Self { max_tokens, multiple_tokens, max_texts, row_tokens }
     }
 }
 
@@ -55,10 +87,13 @@ pub(super) fn plan(lengths: &[usize], limits: RunLimits) -> Vec<Batch> {
     let mut batches: Vec<Batch> = Vec::new();
     for text in order {
         let row_tokens = lengths[text].next_multiple_of(limits.multiple_tokens);
+        let row_tokens = limits.row_tokens.unwrap_or(row_tokens);
+        let fits = |batch: &Batch| {
+            let texts = batch.texts.len() + 1;
+            texts <= limits.max_texts && texts * batch.row_tokens <= limits.max_tokens
+        };
         match batches.last_mut() {
-            Some(batch) if (batch.texts.len() + 1) * batch.row_tokens <= limits.max_tokens => {
-                batch.texts.push(text);
-            }
+            Some(batch) if fits(batch) => batch.texts.push(text),
             _ => batches.push(Batch { texts: vec![text], row_tokens }),
         }
     }
@@ -71,9 +106,15 @@ mod tests {
 
     use super::*;
 
+    const FREE: GraphLimits = GraphLimits { max_texts: usize::MAX, row_tokens: None };
+
+    fn limits(max_tokens: usize, multiple_tokens: usize) -> RunLimits {
+        RunLimits { max_tokens, multiple_tokens, max_texts: usize::MAX, row_tokens: None }
+    }
+
     #[test]
     fn texts_of_similar_length_go_together() {
-        let limits = RunLimits { max_tokens: 20, multiple_tokens: 1 };
+        let limits = limits(20, 1);
         let batches = plan(&[5, 30, 4, 9, 10], limits);
         let expected = [(vec![1], 30), (vec![4, 3], 10), (vec![0, 2], 5)]
             .map(|(texts, row_tokens)| Batch { texts, row_tokens });
@@ -84,7 +125,7 @@ mod tests {
     #[test]
     fn sessions_share_the_tokens() {
         let max_tokens = |provider, sessions, texts, tokens| {
-            RunLimits::new(provider, sessions, &vec![tokens; texts]).max_tokens
+            RunLimits::new(provider, sessions, &vec![tokens; texts], FREE).max_tokens
         };
         assert_eq!(max_tokens(Provider::Cpu, 1, 8, 50), 256);
         assert_eq!(max_tokens(Provider::Cpu, 2, 0, 50), 64);
@@ -97,11 +138,34 @@ mod tests {
 
     #[test]
     fn rows_are_padded_to_a_multiple() {
-        let limits = RunLimits { max_tokens: 64, multiple_tokens: 16 };
-        let batches = plan(&[17, 16, 3, 2], limits);
+        let batches = plan(&[17, 16, 3, 2], limits(64, 16));
         let expected = [(vec![0, 1], 32), (vec![2, 3], 16)]
             .map(|(texts, row_tokens)| Batch { texts, row_tokens });
         assert_eq!(batches, expected);
+    }
+
+    #[test]
+    fn a_graph_limits_its_runs() {
+        let shape = GraphShape {
+            texts: None,
+            tokens: None,
+            has_mask: true,
+            output: crate::encode::outputs::OutputKind::Pooled,
+        };
+        assert_eq!(GraphLimits::new(shape, false), FREE);
+        let alone = GraphLimits { max_texts: 1, row_tokens: None };
+        assert_eq!(GraphLimits::new(shape, true), alone);
+        assert_eq!(GraphLimits::new(GraphShape { has_mask: false, ..shape }, false), alone);
+        assert_eq!(GraphLimits::new(GraphShape { texts: Some(1), ..shape }, false), alone);
+        let fixed = GraphShape { texts: Some(2), tokens: Some(40), ..shape };
+        let fixed = GraphLimits::new(fixed, false);
+        assert_eq!(fixed, GraphLimits { max_texts: 2, row_tokens: Some(40) });
+        let lengths = [5, 7, 5];
+        let cuda = RunLimits::new(Provider::Cuda(0), 1, &lengths, alone);
+        let batch = |texts: &[usize], row_tokens| Batch { texts: texts.to_vec(), row_tokens };
+        assert_eq!(plan(&lengths, cuda), [batch(&[1], 7), batch(&[0], 5), batch(&[2], 5)]);
+        let cuda = RunLimits::new(Provider::Cuda(0), 1, &lengths, fixed);
+        assert_eq!(plan(&lengths, cuda), [batch(&[1, 0], 40), batch(&[2], 40)]);
     }
 
     proptest! {
@@ -111,8 +175,7 @@ mod tests {
             max_tokens in 1usize..100,
             multiple_tokens in 1usize..9,
         ) {
-            let limits = RunLimits { max_tokens, multiple_tokens };
-            let batches = plan(&lengths, limits);
+            let batches = plan(&lengths, limits(max_tokens, multiple_tokens));
             let mut texts: Vec<usize> = Vec::new();
             for batch in &batches {
                 let tokens = batch.texts.len() * batch.row_tokens;

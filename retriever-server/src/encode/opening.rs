@@ -5,9 +5,12 @@ use std::path::Path;
 use std::thread;
 
 use ort::environment::Environment;
-use tracing::info;
+use tracing::{info, warn};
 
-use super::session::{Goal, Reading, SessionSpec, TokenRows, is_built_with_cuda};
+use super::batches::GraphLimits;
+use super::graph::GraphFacts;
+use super::outputs::Reading;
+use super::session::{Goal, SessionSpec, TokenRows, is_built_with_cuda};
 use super::sessions::Sessions;
 use super::{EncodeError, EncoderOptions, Products, library};
 use crate::device::{Device, Provider};
@@ -19,9 +22,11 @@ pub(super) struct ModelSpec<'a> {
     /// The ONNX file.
     pub(super) path: &'a Path,
     /// The interpretation of its output.
-    pub(super) reading: Reading,
-    /// The most tokens that a text will have.
-    pub(super) max_tokens: usize,
+    pub(super) reading: &'a Reading,
+    /// The number of tokens of the first run, of which a model with fewer positions fails.
+    pub(super) first_tokens: usize,
+    /// The position of the first token.
+    pub(super) first_position: i64,
     /// The token that pads rows.
     pub(super) padding: i64,
 }
@@ -33,6 +38,8 @@ pub(super) struct OpenModel {
     pub(super) provider: Provider,
     /// The count of numbers that it returns for a text.
     pub(super) dimension: usize,
+    /// The limits of its runs.
+    pub(super) limits: GraphLimits,
 }
 
 /// Opens the model and logs the chosen provider with the reason.
@@ -49,8 +56,13 @@ pub(super) fn open(
         .threads
         .or_else(|| thread::available_parallelism().ok())
         .unwrap_or(NonZeroUsize::MIN);
-    let opening =
-        ModelOpening { spec, environment, threads, goal: options.goal, products: options.products };
+    let (goal, products) = (options.goal, options.products);
+    let facts = GraphFacts::read(spec.path);
+    if let Some(missing) = facts.external_files.iter().find(|path| !path.is_file()) {
+        let expected = "a file with weights of the ONNX model";
+        return Err(EncodeError::NoFile { path: missing.clone(), expected });
+    }
+    let opening = ModelOpening { spec, facts, environment, threads, goal, products };
     let (reason, model) = opening.choose(options.device)?;
     let OpenModel { sessions, provider, .. } = &model;
     info!(
@@ -63,12 +75,22 @@ pub(super) fn open(
         "the {} is ready",
         spec.label
     );
+    if let Some(operator) = opening.facts.dynamic_operator {
+        warn!(
+            model = %spec.path.display(),
+            operator,
+            "the {} quantises while it runs, so the texts of a run would change each other's results: \
+             it gets one text at a time, which is slower",
+            spec.label
+        );
+    }
     Ok(model)
 }
 
 /// The parameters of opening a model that do not depend on the provider.
 struct ModelOpening<'a> {
     spec: &'a ModelSpec<'a>,
+    facts: GraphFacts,
     environment: Environment,
     threads: NonZeroUsize,
     goal: Goal,
@@ -102,15 +124,24 @@ impl ModelOpening<'_> {
         if provider != Provider::Cpu && !is_built_with_cuda() {
             return Err("this ONNX Runtime is built without CUDA".to_owned());
         }
-        let &ModelSpec { path, reading, max_tokens: row_tokens, padding, .. } = self.spec;
+        let &ModelSpec { path, reading, first_tokens, first_position, padding, .. } = self.spec;
         let &Self { ref environment, threads, goal, products, .. } = self;
-        let source = SessionSpec { environment, path, reading, threads, goal, products };
+        let source =
+            SessionSpec { environment, path, reading, first_position, threads, goal, products };
         let sessions = Sessions::open(source, provider)?;
-        let ids = vec![padding; row_tokens];
+        let shape = sessions.shape();
+        let row_tokens = shape.tokens.unwrap_or(first_tokens);
+        let rows = TokenRows {
+            ids: vec![padding; row_tokens],
+            lengths: vec![row_tokens],
+            row_tokens,
+            ..TokenRows::default()
+        };
         let vectors = sessions
-            .run(&[TokenRows { ids, lengths: vec![row_tokens], row_tokens, types: None }])
+            .run(&[rows])
             .map_err(|reason| format!("with {row_tokens} tokens: {reason}"))?;
         let dimension = vectors.iter().map(Vec::len).sum();
-        Ok(OpenModel { sessions, provider, dimension })
+        let limits = GraphLimits::new(shape, self.facts.dynamic_operator.is_some());
+        Ok(OpenModel { sessions, provider, dimension, limits })
     }
 }

@@ -1,23 +1,25 @@
 //! A model in ONNX Runtime, which turns the token ids of texts into one vector or one score per text.
 
+use std::borrow::Cow;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use ort::environment::Environment;
 use ort::ep::{CUDA, ExecutionProvider};
 use ort::session::builder::GraphOptimizationLevel;
-use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session, SessionInputValue};
-use ort::value::{DynValue, Outlet, TensorElementType, TensorRef};
+use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session};
+use ort::value::DynValue;
 
+use super::inputs::Inputs;
 use super::library::whole_text;
-use super::pooling::pool;
-use super::settings::Pooling;
+use super::outputs::{Output, OutputKind, Reading};
 use super::split::{Products, SplitModel};
 use crate::device::Provider;
 
 /// Rows of token ids, padded to equal length.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct TokenRows {
     /// The ids, row after row.
     pub(super) ids: Vec<i64>,
@@ -27,6 +29,47 @@ pub(super) struct TokenRows {
     pub(super) row_tokens: usize,
     /// The type of each token: 0 in the first of two texts, 1 in the second. `None` stands for zeros.
     pub(super) types: Option<Vec<i64>>,
+    /// `true` if padding is at the start of a row, `false` if it is at the end.
+    pub(super) pads_left: bool,
+    /// The number of tokens at the start of each text that pooling leaves out.
+    pub(super) skipped: usize,
+}
+
+impl TokenRows {
+    /// Returns the place of a text's tokens in its row.
+    pub(super) fn range(&self, text: usize) -> Range<usize> {
+        let length = self.lengths[text].min(self.row_tokens);
+        let start = if self.pads_left { self.row_tokens - length } else { 0 };
+        start..start + length
+    }
+
+    /// Returns a number for each token, which depends on its position in the text, and 0 for padding.
+    pub(super) fn by_token(&self, number: impl Fn(usize) -> i64) -> Vec<i64> {
+        let mut numbers = vec![0; self.ids.len()];
+        for (text, row) in numbers.chunks_exact_mut(self.row_tokens).enumerate() {
+            for (position, slot) in row[self.range(text)].iter_mut().enumerate() {
+                *slot = number(position);
+            }
+        }
+        numbers
+    }
+
+    /// Returns rows for `texts` texts, with the first text again in place of missing ones.
+    fn filled(&self, texts: usize) -> Cow<'_, Self> {
+        let missing = texts.saturating_sub(self.lengths.len());
+        if missing == 0 {
+            return Cow::Borrowed(self);
+        }
+        let mut filled = self.clone();
+        for _ in 0..missing {
+            filled.ids.extend_from_slice(&self.ids[..self.row_tokens]);
+            filled.lengths.push(self.lengths[0]);
+            if let (Some(filled), Some(types)) = (&mut filled.types, &self.types) {
+                filled.extend_from_slice(&types[..self.row_tokens]);
+            }
+        }
+        Cow::Owned(filled)
+    }
 }
 
 /// The goal for which a model is opened.
@@ -45,50 +88,37 @@ pub enum Goal {
 pub(super) struct SessionSpec<'a> {
     pub(super) environment: &'a Environment,
     pub(super) path: &'a Path,
-    pub(super) reading: Reading,
+    pub(super) reading: &'a Reading,
+    /// The position of the first token.
+    pub(super) first_position: i64,
     pub(super) threads: NonZeroUsize,
     pub(super) goal: Goal,
     pub(super) products: Products,
 }
 
-/// The interpretation of a model's output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reading {
-    /// One vector per text.
-    Vectors(Pooling),
-    /// One number per text: the logit of a single class, or the logit of the second of two classes
-    /// minus that of the first.
-    Scores,
+/// The properties of a graph that limit its runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GraphShape {
+    /// The number of texts of every run, if the graph fixes it.
+    pub(super) texts: Option<usize>,
+    /// The number of tokens of every row, if the graph fixes it.
+    pub(super) tokens: Option<usize>,
+    /// `true` if the graph can tell tokens from padding.
+    pub(super) has_mask: bool,
+    /// The kind of its output.
+    pub(super) output: OutputKind,
 }
-
-/// A kind of input, which has one number per token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Input {
-    Ids,
-    Mask,
-    Types,
-}
-
-impl Input {
-    const ALL: [(&'static str, Self); 3] =
-        [("input_ids", Self::Ids), ("attention_mask", Self::Mask), ("token_type_ids", Self::Types)];
-}
-
-/// The names that exporters give to the output with a vector per token.
-const TOKEN_OUTPUTS: [&str; 2] = ["last_hidden_state", "token_embeddings"];
-const POOLER_OUTPUT: &str = "pooler_output";
-const SCORES_OUTPUT: &str = "logits";
 
 /// An open model. Its errors are texts for [`super::EncodeError`].
 pub(super) struct Model {
     session: Session,
     /// The options that select the one output in use. Others are not computed.
     options: RunOptions<HasSelectedOutputs>,
-    inputs: Vec<(&'static str, Input)>,
+    inputs: Inputs,
     /// The names and values of the inputs that never change.
     tables: Vec<(String, Arc<DynValue>)>,
-    output: String,
-    reading: Reading,
+    output: Output,
+    first_position: i64,
 }
 
 impl Model {
@@ -101,94 +131,34 @@ impl Model {
     ) -> Result<Self, String> {
         let session =
             commit(source, provider, threads, split).map_err(|error| whole_text(&error))?;
-        let reading = source.reading;
         let tables = split.map_or_else(Vec::new, |split| split.tables.clone());
-        let inputs = known_inputs(&session, &tables)?;
-        let output = output_for(&session, reading)?;
-        let selected = OutputSelector::no_default().with(output.clone());
+        let inputs = Inputs::of(&session, &tables)?;
+        let output = Output::of(&session, source.reading)?;
+        let selected = OutputSelector::no_default().with(output.name.clone());
         let options = RunOptions::new().map_err(|error| whole_text(&error))?.with_outputs(selected);
-        Ok(Self { session, options, inputs, tables, output, reading })
+        let first_position = source.first_position;
+        Ok(Self { session, options, inputs, tables, output, first_position })
+    }
+
+    /// Returns the properties of its graph.
+    pub(super) fn shape(&self) -> GraphShape {
+        let Inputs { texts, tokens, has_mask, .. } = self.inputs;
+        GraphShape { texts, tokens, has_mask, output: self.output.kind }
     }
 
     /// Computes the pooled vectors of `rows` one after the other, or their scores.
     pub(super) fn run(&mut self, rows: &TokenRows) -> Result<Vec<f32>, String> {
-        let shape = [rows.lengths.len(), rows.row_tokens];
-        let mut mask = vec![0i64; rows.ids.len()];
-        for (row, &length) in mask.chunks_exact_mut(rows.row_tokens).zip(&rows.lengths) {
-            row[..length].fill(1);
-        }
-        let zeros;
-        let types = if let Some(types) = &rows.types {
-            types
-        } else {
-            zeros = vec![0i64; rows.ids.len()];
-            &zeros
-        };
-        let mut inputs: Vec<(&str, SessionInputValue<'_>)> = Vec::new();
-        for &(name, input) in &self.inputs {
-            let numbers = match input {
-                Input::Ids => &rows.ids,
-                Input::Mask => &mask,
-                Input::Types => types,
-            };
-            let tensor = TensorRef::from_array_view((shape, numbers.as_slice()))
-                .map_err(|error| whole_text(&error))?;
-            inputs.push((name, tensor.into()));
-        }
+        let texts = rows.lengths.len();
+        let rows = rows.filled(self.inputs.texts.unwrap_or(texts));
+        let mut inputs = self.inputs.values(&rows, self.first_position)?;
         inputs.extend(self.tables.iter().map(|(name, table)| (name.as_str(), (&**table).into())));
         let outputs = self
             .session
             .run_with_options(inputs, &self.options)
             .map_err(|error| whole_text(&error))?;
-        let (sizes, values) = outputs[self.output.as_str()]
-            .try_extract_tensor::<f32>()
-            .map_err(|error| whole_text(&error))?;
-        let sizes: Vec<usize> = sizes.iter().map(|&size| size as usize).collect();
-        let read = match self.reading {
-            Reading::Vectors(pooling) => vectors(pooling, rows, &sizes, values),
-            Reading::Scores => scores(rows, &sizes, values),
-        };
-        read.ok_or_else(|| {
-            format!("output {} has shape {sizes:?} for texts {shape:?}", self.output)
-        })
-    }
-}
-
-/// Pools an output of these sizes. Returns `None` if they do not fit `rows`.
-fn vectors(
-    pooling: Pooling,
-    rows: &TokenRows,
-    sizes: &[usize],
-    values: &[f32],
-) -> Option<Vec<f32>> {
-    let shape = [rows.lengths.len(), rows.row_tokens];
-    let (output, [tokens, dimension]) = match (pooling, sizes) {
-        (Pooling::Pooler, &[texts, dimension]) => ([texts, rows.row_tokens], [1, dimension]),
-        (Pooling::Mean | Pooling::Cls, &[texts, tokens, dimension]) => {
-            ([texts, tokens], [tokens, dimension])
-        }
-        _ => return None,
-    };
-    if output != shape || dimension == 0 || values.len() != shape[0] * tokens * dimension {
-        return None;
-    }
-    let mut vectors = vec![0.0; shape[0] * dimension];
-    let texts = values.chunks_exact(tokens * dimension).zip(&rows.lengths);
-    for (pooled, (text, &length)) in vectors.chunks_exact_mut(dimension).zip(texts) {
-        pool(pooling, &text[..length.min(tokens) * dimension], pooled);
-    }
-    Some(vectors)
-}
-
-/// Reads logits of these sizes. Returns `None` if they do not fit `rows`.
-fn scores(rows: &TokenRows, sizes: &[usize], values: &[f32]) -> Option<Vec<f32>> {
-    let texts = rows.lengths.len();
-    match *sizes {
-        [count, 1] if count == texts && values.len() == texts => Some(values.to_vec()),
-        [count, 2] if count == texts && values.len() == 2 * texts => {
-            Some(values.chunks_exact(2).map(|logits| logits[1] - logits[0]).collect())
-        }
-        _ => None,
+        let mut read = self.output.read(&outputs[self.output.name.as_str()], &rows)?;
+        read.truncate(read.len() / rows.lengths.len() * texts);
+        Ok(read)
     }
 }
 
@@ -220,52 +190,5 @@ fn commit(
     match split {
         Some(split) => split.commit(builder, threads),
         None => builder.commit_from_file(source.path),
-    }
-}
-
-/// Returns the session's inputs apart from the tables. An unknown one is an error.
-fn known_inputs(
-    session: &Session,
-    tables: &[(String, Arc<DynValue>)],
-) -> Result<Vec<(&'static str, Input)>, String> {
-    let names = Input::ALL.map(|(name, _)| name);
-    let mut inputs = Vec::new();
-    let is_table = |input: &&Outlet| tables.iter().any(|(name, _)| name == input.name());
-    for input in session.inputs().iter().filter(|input| !is_table(input)) {
-        let known = Input::ALL.into_iter().find(|(name, _)| *name == input.name());
-        let known = known.ok_or_else(|| {
-            format!("input {} is unknown, expected {}", input.name(), names.join(", "))
-        })?;
-        let kind = input.dtype().tensor_type();
-        if kind != Some(TensorElementType::Int64) {
-            return Err(format!("input {} is {}, expected int64", input.name(), input.dtype()));
-        }
-        inputs.push(known);
-    }
-    if inputs.iter().any(|(_, input)| *input == Input::Ids) {
-        Ok(inputs)
-    } else {
-        Err(format!("there is no input {}", names[0]))
-    }
-}
-
-/// Returns the name of the output that `reading` needs.
-fn output_for(session: &Session, reading: Reading) -> Result<String, String> {
-    let accepted: &[&str] = match reading {
-        Reading::Vectors(Pooling::Mean | Pooling::Cls) => &TOKEN_OUTPUTS,
-        Reading::Vectors(Pooling::Pooler) => &[POOLER_OUTPUT],
-        Reading::Scores => &[SCORES_OUTPUT],
-    };
-    let output = accepted
-        .iter()
-        .find_map(|name| session.outputs().iter().find(|output| output.name() == *name))
-        .ok_or_else(|| {
-            let names: Vec<&str> = session.outputs().iter().map(Outlet::name).collect();
-            format!("outputs are {}, expected {}", names.join(", "), accepted.join(" or "))
-        })?;
-    if output.dtype().tensor_type() == Some(TensorElementType::Float32) {
-        Ok(output.name().to_owned())
-    } else {
-        Err(format!("output {} is {}, expected float32", output.name(), output.dtype()))
     }
 }

@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tracing::warn;
 
-use super::session::{Goal, Model, SessionSpec, TokenRows};
+use super::session::{Goal, GraphShape, Model, SessionSpec, TokenRows};
 use super::split::SplitModel;
 use crate::device::Provider;
 use crate::processor::fork_join::fork_join;
@@ -43,6 +43,7 @@ pub(super) struct Sessions {
     single: Option<Mutex<Model>>,
     /// The name of the method that multiplies with the weights.
     products: &'static str,
+    shape: GraphShape,
 }
 
 impl Sessions {
@@ -74,11 +75,18 @@ impl Sessions {
         let share = NonZeroUsize::new(threads.get() / count)
             .expect("there are no more sessions than threads");
         // One after the other, because a session needs more memory while it is opened than later.
-        let open = |threads| Model::open(source, provider, threads, split).map(Mutex::new);
-        let shared = (0..count).map(|_| open(share)).collect::<Result<_, _>>()?;
+        let open = |threads| Model::open(source, provider, threads, split);
+        let shared: Vec<Model> = (0..count).map(|_| open(share)).collect::<Result<_, _>>()?;
         let single = (split.is_some() && count > 1).then(|| open(threads)).transpose()?;
         let products = split.map_or("ONNX Runtime", |split| split.multiplier.name());
-        Ok(Self { shared, single, products })
+        let shape = shared.first().expect("there is at least one session").shape();
+        let shared = shared.into_iter().map(Mutex::new).collect();
+        Ok(Self { shared, single: single.map(Mutex::new), products, shape })
+    }
+
+    /// Returns the properties of the model's graph.
+    pub(super) fn shape(&self) -> GraphShape {
+        self.shape
     }
 
     /// Returns the name of the method that multiplies with the weights.

@@ -150,7 +150,7 @@ fn encoder_faults(encoder: &EncoderConfig) -> Vec<BadValue> {
 fn unusable_reranker(folder: &Path) -> Option<BadValue> {
     let problem = match cross_encoder::CrossEncoderSettings::load(folder) {
         Err(error) => error.to_string(),
-        Ok(settings) => missing([&settings.model, &settings.tokenizer])?,
+        Ok(settings) => missing([&settings.model, &settings.tokenizer.path])?,
     };
     Some(fault(&var::RERANKER, folder.display().to_string(), problem, var::RERANKER.accepts))
 }
@@ -165,14 +165,15 @@ fn missing(files: [&PathBuf; 2]) -> Option<String> {
 fn unusable_model(encoder: &EncoderConfig) -> Option<BadValue> {
     let problem = match EncoderSettings::load(&encoder.model) {
         Err(error) => error.to_string(),
-        Ok(settings) => missing([&settings.model, &settings.tokenizer])?,
+        Ok(settings) => missing([&settings.model, &settings.tokenizer.path])?,
     };
     let value = encoder.model.display().to_string();
     Some(fault(
         &var::MODEL,
         value,
         problem,
-        "a folder with model.onnx, tokenizer.json and retriever.toml",
+        "a folder of sentence-transformers with model.onnx or onnx/model.onnx, or one with model.onnx, \
+         tokenizer.json and retriever.toml",
     ))
 }
 

@@ -9,12 +9,13 @@ mod settings;
 use std::fmt;
 use std::path::Path;
 
-use super::batches::{Batch, RunLimits, plan};
+use super::batches::{Batch, GraphLimits, RunLimits, plan};
 use super::opening::{self, ModelSpec, OpenModel};
-use super::session::{Reading, TokenRows};
+use super::outputs::Reading;
+use super::session::TokenRows;
 use super::sessions::Sessions;
 use super::tokens::{Pair, PairTokens, Tokens};
-use super::{EncodeError, EncoderOptions};
+use super::{EncodeError, EncoderOptions, finishing, first_tokens};
 use crate::device::Provider;
 
 pub use settings::{CrossEncoderSettings, SETTINGS_FILE, ScoreScale};
@@ -30,7 +31,9 @@ pub struct CrossEncoder {
     settings: CrossEncoderSettings,
     tokens: Tokens,
     sessions: Sessions,
+    limits: GraphLimits,
     provider: Provider,
+    max_tokens: usize,
 }
 
 impl fmt::Debug for CrossEncoder {
@@ -51,12 +54,19 @@ impl CrossEncoder {
         let spec = ModelSpec {
             label: "re-ranker",
             path: &settings.model,
-            reading: Reading::Scores,
-            max_tokens: settings.max_tokens,
+            reading: &Reading::Scores,
+            first_tokens: first_tokens(&[settings.max_tokens], settings.positions.is_some()),
+            first_position: settings.positions.map_or(0, |positions| positions.first()),
             padding: tokens.padding(),
         };
-        let OpenModel { sessions, provider, .. } = opening::open(&spec, options)?;
-        Ok(Self { settings, tokens, sessions, provider })
+        let OpenModel { sessions, provider, limits, .. } = opening::open(&spec, options)?;
+        let max_tokens = finishing::fixed_length(
+            "max_tokens",
+            settings.max_tokens,
+            limits.row_tokens,
+            &settings.model,
+        )?;
+        Ok(Self { settings, tokens, sessions, limits, provider, max_tokens })
     }
 
     /// Returns the provider that runs the model.
@@ -103,10 +113,14 @@ impl CrossEncoder {
         }
         let rows = pairs
             .iter()
-            .map(|pair| self.tokens.encode_pair(*pair, self.settings.max_tokens))
+            .map(|pair| {
+                let query = [&self.settings.query_prefix, pair.query].concat();
+                let pair = Pair { query: &query, passage: pair.passage };
+                self.tokens.encode_pair(pair, self.max_tokens)
+            })
             .collect::<Result<Vec<_>, _>>()?;
         let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
-        let limits = RunLimits::new(self.provider, self.sessions.count(), &lengths);
+        let limits = RunLimits::new(self.provider, self.sessions.count(), &lengths, self.limits);
         let batches = plan(&lengths, limits);
         // A time budget may end soon, so each session gets at most one run between two calls of `stop`.
         for batches in batches.chunks(self.sessions.count()) {
@@ -145,5 +159,11 @@ fn rows_of(batch: &Batch, pairs: &[PairTokens], padding: i64) -> TokenRows {
         }
         lengths.push(pair.ids.len());
     }
-    TokenRows { ids, lengths, row_tokens: batch.row_tokens, types: Some(types) }
+    TokenRows {
+        ids,
+        lengths,
+        row_tokens: batch.row_tokens,
+        types: Some(types),
+        ..TokenRows::default()
+    }
 }

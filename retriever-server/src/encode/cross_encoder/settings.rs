@@ -1,9 +1,9 @@
-//! `reranker.toml`, the optional settings next to a cross-encoder.
+//! The settings of a cross-encoder: those of its folder, over which `reranker.toml` wins.
 
 use std::path::{Path, PathBuf};
 
 use crate::encode::EncodeError;
-use crate::encode::settings::{self, SettingsReader};
+use crate::encode::settings::{self, Positions, SettingsReader, TokenLimit, TokenizerSettings};
 
 /// The name of the file.
 pub const SETTINGS_FILE: &str = "reranker.toml";
@@ -37,31 +37,54 @@ impl ScoreScale {
 pub struct CrossEncoderSettings {
     /// The function from logit to score.
     pub scale: ScoreScale,
-    /// The most tokens of a pair, including special tokens. The longer text is cut first.
-    pub max_tokens: usize,
+    /// The limit of a pair. The longer text is cut first.
+    pub max_tokens: TokenLimit,
+    /// The positions of the model, if they are known. The limit is not over them.
+    pub positions: Option<Positions>,
+    /// The text to put before a query.
+    pub query_prefix: String,
     /// The ONNX file.
     pub model: PathBuf,
     /// The tokenizer.
-    pub tokenizer: PathBuf,
+    pub tokenizer: TokenizerSettings,
 }
 
 impl CrossEncoderSettings {
-    /// Reads the file in `folder`, or returns the defaults if it is missing. The error names every
-    /// invalid key.
+    /// Reads the files in `folder`. Each of them may be missing. The error names every invalid key.
     pub fn load(folder: &Path) -> Result<Self, EncodeError> {
         let path = folder.join(SETTINGS_FILE);
-        let text = settings::read(&path)?.unwrap_or_default();
-        Self::parse(&text, folder).map_err(|faults| EncodeError::Settings { path, faults })
+        let text = settings::read(&path)?;
+        let is_refused = |path: &Path| {
+            let path = path.to_owned();
+            move |faults| EncodeError::Settings { path, faults }
+        };
+        let base = settings::PairFolder::read(folder).map_err(is_refused(folder))?;
+        let blamed = if text.is_some() { &path } else { folder };
+        Self::parse(&text.unwrap_or_default(), folder, base).map_err(is_refused(blamed))
     }
 
-    fn parse(text: &str, folder: &Path) -> Result<Self, Vec<String>> {
+    fn parse(text: &str, folder: &Path, base: settings::PairFolder) -> Result<Self, Vec<String>> {
         let table = settings::table(text)?;
         let mut reader = SettingsReader::new(&table, &KEYS);
+        let given = reader.tokens("max_tokens");
+        let (tokens, origin) = match (given, base.max_tokens) {
+            (Some(tokens), _) => (tokens, Some("max_tokens")),
+            (None, Some((tokens, origin))) => (tokens, origin),
+            (None, None) => (DEFAULT_MAX_TOKENS, None),
+        };
+        let limit = settings::limit(&mut reader, tokens, origin, base.positions);
+        let model = reader.text("model").map(|name| folder.join(name));
+        let mut tokenizer = base.tokenizer;
+        if let Some(name) = reader.text("tokenizer") {
+            tokenizer.path = folder.join(name);
+        }
         let settings = Self {
             scale: reader.choice("score", &ScoreScale::NAMES).unwrap_or(ScoreScale::Logit),
-            max_tokens: reader.tokens("max_tokens").unwrap_or(DEFAULT_MAX_TOKENS),
-            model: folder.join(reader.text("model").unwrap_or("model.onnx")),
-            tokenizer: folder.join(reader.text("tokenizer").unwrap_or("tokenizer.json")),
+            max_tokens: TokenLimit { is_stated: given.is_some(), ..limit },
+            positions: base.positions,
+            query_prefix: base.query_prefix,
+            model: model.unwrap_or(base.model),
+            tokenizer,
         };
         reader.finish(settings)
     }
@@ -69,35 +92,77 @@ impl CrossEncoderSettings {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    fn parse(text: &str) -> Result<CrossEncoderSettings, Vec<String>> {
+        let folder = Path::new("m");
+        CrossEncoderSettings::parse(text, folder, settings::PairFolder::read(folder).unwrap())
+    }
+
+    /// Returns the limit of a folder with these files, or the error.
+    fn limit(files: &[(&str, &str)]) -> Result<usize, String> {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        let settings = CrossEncoderSettings::load(folder.path());
+        settings.map(|settings| settings.max_tokens.tokens).map_err(|error| error.to_string())
+    }
 
     #[test]
     fn every_setting_has_a_default() {
         let expected = CrossEncoderSettings {
             scale: ScoreScale::Logit,
-            max_tokens: 512,
+            max_tokens: TokenLimit { tokens: 512, is_stated: false },
+            positions: None,
+            query_prefix: String::new(),
             model: PathBuf::from("m/model.onnx"),
-            tokenizer: PathBuf::from("m/tokenizer.json"),
+            tokenizer: TokenizerSettings {
+                path: PathBuf::from("m/tokenizer.json"),
+                ..TokenizerSettings::default()
+            },
         };
-        assert_eq!(CrossEncoderSettings::parse("", Path::new("m")).unwrap(), expected);
-        assert_eq!(CrossEncoderSettings::load(Path::new("/nowhere")).unwrap().max_tokens, 512);
-        let settings =
-            CrossEncoderSettings::parse("score = 'sigmoid'\nmax_tokens = 64", Path::new("m"));
+        assert_eq!(parse("").unwrap(), expected);
+        assert_eq!(limit(&[]), Ok(512));
+        let max_tokens = TokenLimit { tokens: 64, is_stated: true };
         assert_eq!(
-            settings.unwrap(),
-            CrossEncoderSettings { scale: ScoreScale::Sigmoid, max_tokens: 64, ..expected }
+            parse("score = 'sigmoid'\nmax_tokens = 64").unwrap(),
+            CrossEncoderSettings { scale: ScoreScale::Sigmoid, max_tokens, ..expected }
         );
+    }
+
+    /// The length is that of the model's own folder, as sentence-transformers 6.2 finds it.
+    #[test]
+    fn the_length_comes_from_the_folder() {
+        let config =
+            ("config.json", r#"{"model_type": "xlm-roberta", "max_position_embeddings": 8194}"#);
+        let tokenizer = ("tokenizer_config.json", r#"{"model_max_length": 8192}"#);
+        assert_eq!(limit(&[config, tokenizer]), Ok(8192));
+        assert_eq!(limit(&[config]), Ok(8192));
+        assert_eq!(limit(&[("tokenizer_config.json", r#"{"model_max_length": 1e30}"#)]), Ok(512));
+        let modules = (
+            "modules.json",
+            r#"[{"path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}]"#,
+        );
+        let stated = ("sentence_bert_config.json", r#"{"max_seq_length": 1024}"#);
+        assert_eq!(limit(&[config, tokenizer, modules, stated]), Ok(1024));
+        assert_eq!(limit(&[config, tokenizer, (SETTINGS_FILE, "max_tokens = 77")]), Ok(77));
+        let refused = limit(&[config, (SETTINGS_FILE, "max_tokens = 8193")]).unwrap_err();
+        let expected = "max_tokens = 8193: expected at most 8192, the positions of the model (of 8194 \
+                        in config.json, the first 2 are not for tokens)";
+        assert!(refused.contains(expected), "{refused}");
     }
 
     #[test]
     fn every_fault_names_key_value_and_what_is_accepted() {
-        let faults =
-            CrossEncoderSettings::parse("scor = 1\nscore = 'tanh'\nmax_tokens = 4", Path::new("m"));
+        let faults = parse("scor = 1\nscore = 'tanh'\nmax_tokens = 4");
         let expected = [
             "scor = 1: unknown key, did you mean score? accepted keys are score, max_tokens, \
              model, tokenizer",
+            "max_tokens = 4: expected an integer from 8 to 131072",
             r#"score = "tanh": expected "logit" or "sigmoid""#,
-            "max_tokens = 4: expected an integer from 8 to 8192",
         ];
         assert_eq!(faults.unwrap_err(), expected);
     }

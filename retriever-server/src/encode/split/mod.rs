@@ -11,7 +11,6 @@
 //! packs them once for all sessions, and `operator` is the ONNX operator that replaces the nodes.
 
 mod onnx;
-mod message;
 mod weights;
 mod operator;
 mod columns;

@@ -83,13 +83,14 @@ impl VectorSource {
 /// Returns the digest of everything that determines a passage's vector. Settings for queries do not
 /// count: they may change without new vectors.
 fn encoder_digest(settings: &EncoderSettings) -> Result<Digest, IndexError> {
-    let EncoderSettings { pooling, normalize, passage_prefix, max_passage_tokens, .. } = settings;
     let digest = |path: &Path| Digest::of_file(path).map_err(io_error(path));
-    let (model, tokenizer) = (digest(&settings.model)?, digest(&settings.tokenizer)?);
-    let text = format!(
-        "{model}\n{tokenizer}\n{pooling:?}\n{normalize}\n{max_passage_tokens}\n{passage_prefix}"
-    );
-    Ok(Digest::of_bytes(text.as_bytes()))
+    let (model, tokenizer) = (digest(&settings.model)?, digest(&settings.tokenizer.path)?);
+    let mut parts = vec![model.to_string(), tokenizer.to_string()];
+    parts.extend(settings.passage_parts());
+    for path in settings.other_files() {
+        parts.push(digest(&path)?.to_string());
+    }
+    Ok(Digest::of_bytes(parts.join("\n").as_bytes()))
 }
 
 /// The description of the folder of vectors.

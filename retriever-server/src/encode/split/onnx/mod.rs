@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::message::{Field, Value, bytes_field, fields, number_field, only, take_number};
+use crate::encode::message::{Field, Value, bytes_field, fields, number_field, only, take_number};
 
 /// The domain of the nodes that replace products.
 pub(super) const DOMAIN: &str = "retriever";
