@@ -199,3 +199,75 @@ fn missing_parts_of_the_encoder_are_named_before_any_work() {
     let (code, _, err) = world.run("index", &[("--onnxruntime", "/nowhere/lib.so")]);
     assert!(code == EXIT_FAILURE && err.contains("/nowhere/lib.so"), "{err}");
 }
+
+/// A model that cannot be used ends `index` and a start before the index is built.
+#[test]
+fn the_model_is_opened_before_anything_is_built() {
+    let world = World::new();
+    let broken = world.path("broken");
+    fs::create_dir(&broken).unwrap();
+    for (name, content) in [("model.onnx", "no model"), ("retriever.toml", "preset = 'e5'")] {
+        fs::write(broken.join(name), content).unwrap();
+    }
+    fs::copy(world.model.join("tokenizer.json"), broken.join("tokenizer.json")).unwrap();
+    let (code, out, err) = world.run("index", &[("--model", text(&broken))]);
+    assert_eq!((code, out.as_str()), (EXIT_FAILURE, ""), "{err}");
+    assert!(err.contains("broken/model.onnx on cpu: "), "{err}");
+    let (corpus, index) = (world.path("corpus.jsonl"), world.path("index"));
+    let mut variables = world.variables();
+    variables[1].1 = text(&broken);
+    variables.push(("RETRIEVER_CORPUS", text(&corpus)));
+    let refused = RetrieverHandle::try_start(&index, 0, &variables).err().unwrap().to_string();
+    assert!(refused.contains("broken/model.onnx on cpu: "), "{refused}");
+    assert!(!index.exists());
+}
+
+/// A folder of sentence-transformers needs no `retriever.toml`: scores are the products of the vectors that
+/// the library recorded for the first texts, as passages and as queries.
+#[test]
+fn a_folder_of_sentence_transformers_is_served_as_it_is() {
+    const DIMENSION: usize = 8;
+    let golden = in_golden("sentence-transformers");
+    let texts: Vec<String> =
+        serde_json::from_slice(&fs::read(golden.join("texts.json")).unwrap()).unwrap();
+    let bytes = fs::read(golden.join("qwen3/vectors.f32")).unwrap();
+    let numbers: Vec<f64> = bytes
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|&bytes| f64::from(f32::from_le_bytes(bytes)))
+        .collect();
+    let vectors: Vec<&[f64]> = numbers.chunks(DIMENSION).collect();
+    let (queries, passages) = vectors.split_at(texts.len());
+    let world = World { model: golden.join("qwen3"), ..World::new() };
+    let lines = texts.iter().enumerate().take(passages.len());
+    let lines: Vec<String> = lines
+        .map(|(number, text)| json!({"id": number.to_string(), "contents": text}).to_string())
+        .collect();
+    fs::write(world.path("corpus.jsonl"), lines.join("\n")).unwrap();
+    let (code, out, err) = world.run("index", &[]);
+    assert!(code == EXIT_SUCCESS && out.contains("vectors of 8 numbers"), "{out}{err}");
+    let retriever = world.start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for query in 100..110 {
+        let body = json!({"query": texts[query], "topk": 3, "return_scores": true});
+        let reply = runtime.block_on(post(&retriever.url(), &body));
+        let hits = reply.body["result"][0].as_array().unwrap();
+        assert_eq!(hits.len(), 3, "{}", reply.body);
+        let product = |passage: &[f64]| {
+            passage.iter().zip(queries[query]).map(|(left, right)| left * right).sum::<f64>()
+        };
+        let mut best: Vec<f64> = passages.iter().map(|passage| product(passage)).collect();
+        best.sort_by(|left, right| right.total_cmp(left));
+        for (hit, best) in hits.iter().zip(best) {
+            let number: usize = hit["document"]["id"].as_str().unwrap().parse().unwrap();
+            let score = hit["score"].as_f64().unwrap();
+            assert!((score - product(passages[number])).abs() < 2e-5, "{hit}");
+            assert!((score - best).abs() < 2e-5, "{hit}: the best has {best}");
+        }
+    }
+}
+
+fn in_golden(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(name)
+}

@@ -30,7 +30,7 @@ use crate::config::disk::{CheckedIndex, CheckedServe, IndexPlan};
 use crate::config::source::{self, Layered};
 use crate::config::{ConfigError, EncoderConfig, IndexConfig, LogConfig, shown, variables};
 use crate::corpus::store::PassageStore;
-use crate::encode::Goal;
+use crate::encode::{Encoder, Goal};
 use crate::index::build::{self, BuildOutcome, BuildRequest};
 use crate::index::dense::{self, VectorSource};
 use crate::index::manifest::Manifest;
@@ -201,6 +201,11 @@ fn index(
     start_log(&log)?;
     let IndexConfig { encoder, index, corpus, threads } = index;
     let request = BuildRequest { corpus, index, force, threads, compact };
+    // A model that cannot be used must not show only after hours of building.
+    let opened = encoder
+        .as_ref()
+        .map(|config| loading::open_encoder(config, threads, Goal::Throughput))
+        .transpose()?;
     let started = Instant::now();
     let mut printer = ProgressPrinter::start();
     let outcome = build::build(&request, &mut |progress| printer.report(progress))?;
@@ -224,8 +229,8 @@ fn index(
             writeln!(out, "up to date, {} passages: {folder}", manifest.passage_count)?;
         }
     }
-    if let Some(encoder) = encoder {
-        index_vectors(&encoder, &request, out)?;
+    if let Some((config, encoder)) = encoder.zip(opened) {
+        index_vectors(&config, &encoder, &request, out)?;
     }
     Ok(EXIT_SUCCESS)
 }
@@ -233,14 +238,14 @@ fn index(
 /// Adds the vectors of an encoder to the index of `request`, and the files derived from them.
 fn index_vectors(
     config: &EncoderConfig,
+    encoder: &Encoder,
     request: &BuildRequest,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     let started = Instant::now();
     let manifest = Manifest::load(&request.index)?;
     let passages = PassageStore::open(&request.index)?;
-    let encoder = loading::open_encoder(config, request.threads, Goal::Throughput)?;
-    let source = VectorSource::new(&manifest, &encoder)?;
+    let source = VectorSource::new(&manifest, encoder)?;
     let folder = request.index.display();
     if dense::build::exist(&request.index, &source)? {
         dense::build::remove_leftovers(&request.index)?;
@@ -249,7 +254,7 @@ fn index_vectors(
     }
     let mut printer = ProgressPrinter::start();
     let mut report = |progress| printer.report(progress);
-    dense::build::build(&request.index, &source, &config.model, &passages, &encoder, &mut report)?;
+    dense::build::build(&request.index, &source, &config.model, &passages, encoder, &mut report)?;
     printer.finish();
     writeln!(
         out,

@@ -99,15 +99,9 @@ impl<'a> Opening<'a> {
         encoder.ok_or_else(|| ConfigError::unset(&var::MODEL).into())
     }
 
-    /// Returns the encoder, which is opened once.
-    pub(super) fn encoder(&mut self) -> Result<Arc<Encoder>, ServeError> {
-        if let Some(encoder) = &self.encoder {
-            return Ok(Arc::clone(encoder));
-        }
-        let encoder =
-            Arc::new(open_encoder(self.encoder_config()?, self.config.threads, Goal::Latency)?);
-        self.encoder = Some(Arc::clone(&encoder));
-        Ok(encoder)
+    pub(super) fn encoder(&self) -> Result<Arc<Encoder>, ServeError> {
+        let encoder = self.encoder.as_ref().map(Arc::clone);
+        encoder.ok_or_else(|| ConfigError::unset(&var::MODEL).into())
     }
 
     /// Opens the vectors of the passages in the searched format. Missing ones are made if a corpus is
@@ -195,13 +189,18 @@ fn log_progress() -> impl FnMut(Progress) {
     }
 }
 
-/// Opens the encoder of a configuration.
+/// Opens the encoder of a configuration, and encodes a text in both roles. Callers open it before they build
+/// anything, so that no build ends with a model that cannot be used.
 pub(crate) fn open_encoder(
     config: &EncoderConfig,
     threads: usize,
     goal: Goal,
 ) -> Result<Encoder, EncodeError> {
-    Encoder::open(&config.model, &options(&config.runtime, threads, goal))
+    let encoder = Encoder::open(&config.model, &options(&config.runtime, threads, goal))?;
+    for role in [Role::Query, Role::Passage] {
+        encoder.encode(&["one text"], role, &|| false)?;
+    }
+    Ok(encoder)
 }
 
 /// Returns the options to open a model with.

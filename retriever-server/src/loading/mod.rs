@@ -35,6 +35,12 @@ pub(crate) use dense::open_encoder;
 /// Opens the index and the back ends of a configuration.
 pub(crate) fn open(state: &AppState) -> Result<Loaded, ServeError> {
     let config = &state.config;
+    // Before a build, which may take hours.
+    let encoder = config.encoder.as_ref();
+    let encoder = encoder
+        .map(|encoder| open_encoder(encoder, config.threads, Goal::Latency).map(Arc::new))
+        .transpose()?;
+    let reranker = open_reranker(config, &state.pool)?.map(Arc::new);
     if !config.corpus.is_empty() {
         build_or_compare(config)?;
     }
@@ -47,10 +53,9 @@ pub(crate) fn open(state: &AppState) -> Result<Loaded, ServeError> {
         manifest: &manifest,
         passages: &passages,
         lexical: Arc::new(lexical),
-        encoder: None,
+        encoder,
     };
     let backend = opening.open_backend(config.backend.kind)?;
-    let reranker = open_reranker(config, &state.pool)?.map(Arc::new);
     let max_query_bytes = config.request.max_query_bytes;
     let index = IndexFacts {
         digest: manifest.digest,
@@ -81,7 +86,7 @@ struct Opening<'a> {
     manifest: &'a Manifest,
     passages: &'a PassageStore,
     lexical: Arc<LexicalReader>,
-    /// The encoder, which is opened when the first back end needs it.
+    /// The encoder, if a back end needs one.
     encoder: Option<Arc<Encoder>>,
 }
 
