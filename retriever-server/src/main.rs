@@ -7,5 +7,7 @@ use retriever_server::cli::{self, Streams};
 
 fn main() -> ExitCode {
     let mut streams = Streams { out: &mut io::stdout().lock(), err: &mut io::stderr() };
-    ExitCode::from(cli::run(std::env::args_os(), &mut streams))
+    let code = cli::run(std::env::args_os(), &mut streams);
+    cli::end();
+    ExitCode::from(code)
 }

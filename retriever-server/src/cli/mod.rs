@@ -15,7 +15,7 @@ mod arguments;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use shared::machine::instruction_set;
@@ -30,7 +30,7 @@ use crate::config::disk::{CheckedIndex, CheckedServe, IndexPlan};
 use crate::config::source::{self, Layered};
 use crate::config::{ConfigError, EncoderConfig, IndexConfig, LogConfig, shown, variables};
 use crate::corpus::store::PassageStore;
-use crate::encode::{Encoder, Goal};
+use crate::encode::{Encoder, Goal, calls};
 use crate::index::build::{self, BuildOutcome, BuildRequest};
 use crate::index::dense::{self, VectorSource};
 use crate::index::manifest::Manifest;
@@ -47,6 +47,9 @@ pub const EXIT_USAGE: u8 = 64;
 
 /// The number of async threads, which only move bytes. Searches have threads of their own.
 const ASYNC_THREADS: usize = 2;
+
+/// The longest wait for a library before the process exits. A batch takes seconds on a slow machine.
+const LIBRARY_TIME_LIMIT: Duration = Duration::from_secs(10);
 
 /// The streams that a command writes to. Logs and progress go to standard error directly.
 pub struct Streams<'a> {
@@ -92,6 +95,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, streams: &mut Streams<
         let is_usage = error.is::<ConfigError>() || error.is::<UsageError>();
         if is_usage { EXIT_USAGE } else { EXIT_FAILURE }
     })
+}
+
+/// Makes the process ready to exit: waits for what libraries compute, a short time at most.
+pub fn end() {
+    // What is still running has been given up, so nobody waits for its result.
+    let _ = calls::end(LIBRARY_TIME_LIMIT);
 }
 
 fn execute(command: Command, out: &mut dyn Write) -> anyhow::Result<u8> {

@@ -15,6 +15,7 @@
 
 mod error;
 pub mod settings;
+pub mod calls;
 mod tokens;
 mod batches;
 mod pooling;

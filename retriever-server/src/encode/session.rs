@@ -12,6 +12,7 @@ use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session};
 use ort::value::DynValue;
 
+use super::calls;
 use super::inputs::Inputs;
 use super::library::whole_text;
 use super::outputs::{Output, OutputKind, Reading};
@@ -129,8 +130,10 @@ impl Model {
         threads: NonZeroUsize,
         split: Option<&SplitModel>,
     ) -> Result<Self, String> {
+        let call = calls::begin();
         let session =
             commit(source, provider, threads, split).map_err(|error| whole_text(&error))?;
+        drop(call);
         let tables = split.map_or_else(Vec::new, |split| split.tables.clone());
         let inputs = Inputs::of(&session, &tables)?;
         let output = Output::of(&session, source.reading)?;
@@ -152,6 +155,7 @@ impl Model {
         let rows = rows.filled(self.inputs.texts.unwrap_or(texts));
         let mut inputs = self.inputs.values(&rows, self.first_position)?;
         inputs.extend(self.tables.iter().map(|(name, table)| (name.as_str(), (&**table).into())));
+        let _call = calls::begin();
         let outputs = self
             .session
             .run_with_options(inputs, &self.options)
