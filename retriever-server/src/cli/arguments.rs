@@ -4,7 +4,7 @@ use clap::{Arg, ArgAction, Args, Parser, Subcommand};
 
 use super::bench::BenchArguments;
 use super::evaluate::EvaluateArguments;
-use super::flags::{Every, Flags, Selection, argument};
+use super::flags::{Every, Flags, Selection, argument, help};
 use super::plan::PlanArguments;
 use crate::config::variables::{self as var, Variable};
 
@@ -72,9 +72,17 @@ impl Selection for Indexing {
     }
 
     fn flag(variable: &Variable) -> Arg {
+        let told = |meaning, accepts| argument(variable).help(help(variable, meaning, accepts));
         if variable.name == var::BACKEND.name {
-            let help = "Back ends to index for, one or several with commas between them";
-            argument(variable).action(ArgAction::Append).help(help)
+            let meaning = "Back ends to index for";
+            let accepts = "one or several of bm25, dense, ann and hybrid, with commas between them";
+            told(meaning, accepts).action(ArgAction::Append)
+        } else if variable.name == var::CORPUS.name {
+            let meaning = "Corpus to index. An index that exists needs none: it is kept if it was \
+                           made from the given one, or if none is given";
+            told(meaning, variable.accepts)
+        } else if variable.name == var::INDEX.name {
+            told("Folder of the index to make or complete", variable.accepts)
         } else {
             argument(variable)
         }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, value_parser};
+use clap::Args;
 use reqwest::Url;
 use shared::contract::client::{ClientConfig, RetrieveClient};
 use shared::machine::atomic_file;
@@ -42,7 +42,7 @@ pub(super) struct BenchArguments {
         long,
         value_name = "clients",
         default_value_t = 1,
-        value_parser = count(1..=4096),
+        value_parser = count::<usize>(1..=4096),
         allow_hyphen_values = true
     )]
     clients: usize,
@@ -60,19 +60,25 @@ pub(super) struct BenchArguments {
         long,
         value_name = "requests",
         default_value_t = 4096,
-        value_parser = count(1..=MAX_AT_ONCE),
+        value_parser = count::<usize>(1..=MAX_AT_ONCE),
         allow_hyphen_values = true
     )]
     max_in_flight: usize,
     /// Seed of the arrivals of an open loop
-    #[arg(long, value_name = "N", default_value_t = 0, allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        value_parser = count::<u64>(0..=u64::MAX),
+        allow_hyphen_values = true
+    )]
     seed: u64,
     /// Queries in a request
     #[arg(
         long = "batch",
         value_name = "queries",
         default_value_t = 1,
-        value_parser = count(1..=MAX_AT_ONCE),
+        value_parser = count::<usize>(1..=MAX_AT_ONCE),
         allow_hyphen_values = true
     )]
     batch_queries: usize,
@@ -81,7 +87,7 @@ pub(super) struct BenchArguments {
         long,
         value_name = "passages",
         default_value_t = 3,
-        value_parser = count(1..=1 << 24),
+        value_parser = count::<usize>(1..=1 << 24),
         allow_hyphen_values = true
     )]
     top_k: usize,
@@ -89,7 +95,7 @@ pub(super) struct BenchArguments {
     #[arg(
         long,
         value_name = "N",
-        value_parser = value_parser!(u64).range(1..=MAX_REQUESTS),
+        value_parser = count::<u64>(1..=MAX_REQUESTS),
         allow_hyphen_values = true
     )]
     requests: Option<u64>,
@@ -107,7 +113,7 @@ pub(super) struct BenchArguments {
         long = "warm-up",
         value_name = "requests",
         default_value_t = 100,
-        value_parser = value_parser!(u64).range(0..=MAX_REQUESTS),
+        value_parser = count::<u64>(0..=MAX_REQUESTS),
         allow_hyphen_values = true
     )]
     warm_up_requests: u64,
@@ -116,7 +122,7 @@ pub(super) struct BenchArguments {
         long,
         value_name = "ms",
         default_value_t = 60_000,
-        value_parser = value_parser!(u64).range(1..=86_400_000),
+        value_parser = count::<u64>(1..=86_400_000),
         allow_hyphen_values = true
     )]
     timeout_ms: u64,

@@ -15,10 +15,10 @@ use tracing::info;
 
 use super::flags::{Flags, Selection, argument, count};
 use super::{EXIT_SUCCESS, UsageError, start_log, warn_of_unknown};
-use crate::config::ServeConfig;
 use crate::config::disk::CheckedServe;
 use crate::config::source::Layered;
 use crate::config::variables::{self as var, Variable};
+use crate::config::{BackendKind, ServeConfig};
 use crate::corpus::store::PassageStore;
 use crate::evaluation::coverage::{Coverage, judged_passages};
 use crate::evaluation::judgements::Judgements;
@@ -62,7 +62,7 @@ pub(super) struct EvaluateArguments {
         long,
         value_name = "passages",
         default_value_t = 100,
-        value_parser = count(10..=100_000),
+        value_parser = count::<usize>(10..=100_000),
         allow_hyphen_values = true
     )]
     top_k: usize,
@@ -72,7 +72,7 @@ pub(super) struct EvaluateArguments {
         value_name = "passages",
         default_value = "3,10,100",
         value_delimiter = ',',
-        value_parser = count(1..=100_000),
+        value_parser = count::<usize>(1..=100_000),
         allow_hyphen_values = true
     )]
     cutoffs: Vec<usize>,
@@ -81,7 +81,7 @@ pub(super) struct EvaluateArguments {
         long = "batch",
         value_name = "queries",
         default_value_t = 64,
-        value_parser = count(1..=4096),
+        value_parser = count::<usize>(1..=4096),
         allow_hyphen_values = true
     )]
     batch_queries: usize,
@@ -167,6 +167,11 @@ fn configurations(
     {
         let top_k = arguments.top_k;
         let message = format!("--cutoffs has {cutoff}: expected at most {top_k}, which is --top-k");
+        return Err(UsageError(message).into());
+    }
+    if let Some(name) = arguments.backends.iter().find(|name| BackendKind::parse(name).is_none()) {
+        let accepts = var::BACKEND.accepts;
+        let message = format!("--backends has {name:?}: expected {accepts}, with commas between");
         return Err(UsageError(message).into());
     }
     let source = |name: Option<&String>| {

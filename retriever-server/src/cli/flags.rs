@@ -6,7 +6,6 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::RangeInclusive;
 
-use clap::builder::RangedU64ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use crate::config::variables::{self as var, Variable};
@@ -69,8 +68,7 @@ impl<S> fmt::Debug for Flags<S> {
 /// Returns the flag of a variable. It has no default of its own: values that were not typed come from the
 /// environment or the table.
 pub(super) fn argument(variable: &Variable) -> Arg {
-    let default = variable.default.map_or_else(String::new, |value| format!(" [default: {value}]"));
-    let help = format!("{}{default} [env: {}]", variable.meaning, variable.name);
+    let help = help(variable, variable.meaning, variable.accepts);
     let argument = Arg::new(variable.name)
         .long(variable.flag)
         .value_name(if variable.unit.is_empty() { "VALUE" } else { variable.unit })
@@ -84,6 +82,12 @@ pub(super) fn argument(variable: &Variable) -> Arg {
     }
 }
 
+/// Returns the help of a flag: its meaning, what it accepts, its default and its variable.
+pub(super) fn help(variable: &Variable, meaning: &str, accepts: &str) -> String {
+    let default = variable.default.map_or_else(String::new, |value| format!(" [default: {value}]"));
+    format!("{meaning} [accepts: {accepts}]{default} [env: {}]", variable.name)
+}
+
 /// Returns the typed values of `variables`. Several values of one flag are joined by commas.
 fn values(matches: &ArgMatches, variables: &[Variable]) -> BTreeMap<String, String> {
     let value = |variable: &Variable| {
@@ -94,7 +98,14 @@ fn values(matches: &ArgMatches, variables: &[Variable]) -> BTreeMap<String, Stri
     variables.iter().filter_map(value).collect()
 }
 
-/// Returns the parser of a count within `range`.
-pub(super) fn count(range: RangeInclusive<u64>) -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(range)
+/// Returns the parser of an integer within `range`, whose message names what is accepted.
+pub(super) fn count<T: TryFrom<u64>>(
+    range: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<T, String> + Clone {
+    move |text| {
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        number
+            .and_then(|number| T::try_from(number).ok())
+            .ok_or_else(|| format!("expected an integer from {} to {}", range.start(), range.end()))
+    }
 }

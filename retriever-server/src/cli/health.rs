@@ -6,8 +6,10 @@ use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
+use reqwest::Url;
 use thiserror::Error;
 
+use super::UsageError;
 use crate::config::variables::ADDR;
 
 const TIME_LIMIT: Duration = Duration::from_secs(5);
@@ -17,9 +19,6 @@ const MAX_HEAD_BYTES: u64 = 4096;
 /// The reason why a server is not ready.
 #[derive(Debug, Error)]
 pub(crate) enum HealthError {
-    /// The URL is not one of HTTP.
-    #[error("--url is {0:?}: expected http://host:port")]
-    Url(String),
     /// The server cannot be reached.
     #[error("{url} does not answer: {cause}")]
     NoAnswer {
@@ -42,13 +41,17 @@ pub(crate) enum HealthError {
 pub(crate) fn check(
     url: Option<String>,
     environment: &BTreeMap<String, String>,
-) -> Result<(), HealthError> {
+) -> anyhow::Result<()> {
+    let refused = match &url {
+        Some(url) => format!("--url is {url:?}: expected http://host:port"),
+        None => format!("{} is not {}", ADDR.name, ADDR.accepts),
+    };
     let url = url.unwrap_or_else(|| default_url(environment));
-    let host = host_of(&url)?;
+    let host = host_of(&url).ok_or(UsageError(refused))?;
     match get_status(&host) {
         Ok(status) if status == "200" => Ok(()),
-        Ok(status) => Err(HealthError::NotReady { url, status }),
-        Err(cause) => Err(HealthError::NoAnswer { url, cause }),
+        Ok(status) => Err(HealthError::NotReady { url, status }.into()),
+        Err(cause) => Err(HealthError::NoAnswer { url, cause }.into()),
     }
 }
 
@@ -61,13 +64,9 @@ pub(crate) fn default_url(environment: &BTreeMap<String, String>) -> String {
 }
 
 /// Returns the host and port of an HTTP URL.
-fn host_of(url: &str) -> Result<String, HealthError> {
-    let host = url
-        .strip_prefix("http://")
-        .map(|rest| rest.split_once('/').map_or(rest, |(host, _)| host))
-        .filter(|host| !host.is_empty())
-        .ok_or_else(|| HealthError::Url(url.to_owned()))?;
-    Ok(if host.contains(':') { host.to_owned() } else { format!("{host}:80") })
+fn host_of(url: &str) -> Option<String> {
+    let url = Url::parse(url).ok().filter(|url| url.scheme() == "http")?;
+    Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))
 }
 
 /// Returns the status of `GET /readyz`.
@@ -101,9 +100,17 @@ mod tests {
 
     #[test]
     fn hosts_are_taken_from_urls() {
-        assert_eq!(host_of("http://localhost:8000/").unwrap(), "localhost:8000");
-        assert_eq!(host_of("http://retriever").unwrap(), "retriever:80");
-        assert!(host_of("https://retriever").is_err());
-        assert!(host_of("http:///x").is_err());
+        for (url, host) in [
+            ("http://localhost:8000/", "localhost:8000"),
+            ("http://retriever", "retriever:80"),
+            ("http://[::1]:8000/readyz", "[::1]:8000"),
+        ] {
+            assert_eq!(host_of(url).as_deref(), Some(host), "{url}");
+        }
+        for url in
+            ["https://retriever", "localhost:8000", "127.0.0.1:8000", "http://", "http://a:b"]
+        {
+            assert_eq!(host_of(url), None, "{url}");
+        }
     }
 }

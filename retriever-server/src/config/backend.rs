@@ -47,7 +47,8 @@ impl BackendKind {
         }
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// Returns the back end with this name.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == text)
     }
 }

@@ -156,7 +156,7 @@ mod tests {
             ("1 0 a 1\n1 0 b high", "qrels:2: the grade is \"high\", expected an integer"),
             ("1 0 a 1\n1 0 a 0", "qrels:2: passage \"a\" is judged twice for query \"1\""),
             ("1\t\t1", "qrels:1: query or passage is empty"),
-            ("query-id\tcorpus-id\tscore\n", "qrels:0: there are no judgements"),
+            ("query-id\tcorpus-id\tscore\n", "qrels: there are no judgements"),
         ] {
             let error = read_text(text).unwrap_err();
             assert!(error.starts_with(expected), "{error}");

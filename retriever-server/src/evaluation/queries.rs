@@ -148,7 +148,7 @@ mod tests {
                 "{\"id\":1,\"text\":\"a\"}\n{\"id\":\"1\",\"text\":\"b\"}",
                 ":2: id \"1\" was used before, in line 1",
             ),
-            ("\n", ":0: there are no queries"),
+            ("\n", ": there are no queries"),
         ] {
             let error = read_text(text).unwrap_err();
             let expected = format!("queries.jsonl{expected}");

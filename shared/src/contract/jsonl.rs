@@ -14,11 +14,11 @@ pub const LINE_LIMIT_BYTES: usize = 16 * 1024 * 1024;
 
 /// An unusable line of a file.
 #[derive(Debug, Error)]
-#[error("{}:{line}: {fault}", path.display())]
+#[error("{}{fault}", place(path, *line, fault))]
 pub struct JsonlError {
     /// The file.
     pub path: PathBuf,
-    /// The line, counted from 1; 0 if the file could not be opened.
+    /// The line, counted from 1; 0 for a fault of the whole file.
     pub line: u64,
     /// The fault of the line.
     pub fault: LineFault,
@@ -45,6 +45,16 @@ pub enum LineFault {
     /// The line is JSON but not a record that the caller accepts.
     #[error("{0}")]
     Record(String),
+}
+
+/// Returns the place of a fault, to be followed by the fault.
+fn place(path: &Path, line: u64, fault: &LineFault) -> String {
+    match (fault, line) {
+        // Not a line but the file is at fault, such as one that does not exist.
+        (LineFault::Io(_), _) => format!("{} ", path.display()),
+        (_, 0) => format!("{}: ", path.display()),
+        (_, line) => format!("{}:{line}: ", path.display()),
+    }
 }
 
 /// A line of text and its position in the file.
