@@ -40,6 +40,33 @@ fn compact_compresses_the_passages_of_an_existing_index() {
     assert!(out.starts_with(&format!("up to date, {PASSAGE_COUNT} passages")), "{out}");
 }
 
+/// What is done to an index that is there needs its passages, which it has, and not the corpus.
+#[test]
+fn an_existing_index_needs_no_corpus() {
+    let corpus = IndexedCorpus::build();
+    fs::remove_file(corpus.corpus()).unwrap();
+    let index = corpus.index();
+    let (code, out, err) = run(&["index", "--compact", "--index", text(&index)]);
+    assert_eq!((code, err.as_str()), (EXIT_SUCCESS, ""));
+    assert!(out.starts_with(&format!("compressed {PASSAGE_COUNT} passages in ")), "{out}");
+    let (code, out, _) = run(&["index", "--index", text(&index)]);
+    assert_eq!(code, EXIT_SUCCESS);
+    assert!(out.starts_with(&format!("up to date, {PASSAGE_COUNT} passages")), "{out}");
+    let new = corpus.folder().join("new");
+    for arguments in [
+        vec!["index", "--compact", "--index", text(&new)],
+        vec!["index", "--index", text(&index), "--force"],
+    ] {
+        let (code, out, err) = run(&arguments);
+        assert_eq!((code, out.as_str()), (EXIT_USAGE, ""), "{arguments:?}");
+        assert!(err.contains("RETRIEVER_CORPUS (--corpus) is not set"), "{err}");
+    }
+    assert!(!new.exists());
+    fs::remove_file(index.join("passages.offsets")).unwrap();
+    let (code, _, err) = run(&["index", "--index", text(&index)]);
+    assert!(code == EXIT_FAILURE && err.contains("passages.offsets"), "{err}");
+}
+
 #[test]
 fn bad_corpus_lines_are_named() {
     let folder = tempfile::tempdir().unwrap();
@@ -187,4 +214,32 @@ fn health_without_a_server_is_exit_code_1() {
     let (code, _, err) = run(&["health", "--url", "http://127.0.0.1:9"]);
     assert_eq!(code, EXIT_FAILURE);
     assert!(err.contains("does not answer"), "{err}");
+}
+
+#[test]
+fn an_address_that_is_none_is_exit_code_64() {
+    for url in ["127.0.0.1:8000", "localhost", "https://localhost", "http://localhost:port", ""] {
+        let (code, out, err) = run(&["health", "--url", url]);
+        assert_eq!((code, out.as_str()), (EXIT_USAGE, ""), "{url}");
+        assert_eq!(err, format!("error: --url is {url:?}: expected http://host:port\n"));
+    }
+}
+
+#[test]
+fn the_help_names_the_accepted_values() {
+    let (code, serve, _) = run(&["serve", "--help"]);
+    assert_eq!(code, EXIT_SUCCESS);
+    let words = |help: &str| help.split_whitespace().collect::<Vec<_>>().join(" ");
+    for accepted in [
+        "[accepts: bm25, dense, ann or hybrid] [default: bm25]",
+        "[accepts: rrf or weighted] [default: rrf]",
+        "[accepts: auto, cpu, cuda or cuda:N] [default: auto]",
+        "[accepts: an integer from 1 to 16777216] [default: 3]",
+    ] {
+        assert!(words(&serve).contains(accepted), "{accepted:?} is not in {serve}");
+    }
+    let (code, index, _) = run(&["index", "--help"]);
+    assert_eq!(code, EXIT_SUCCESS);
+    assert!(words(&index).contains("Corpus to index. An index that exists needs none"), "{index}");
+    assert!(!index.contains("Corpus to index first"), "{index}");
 }

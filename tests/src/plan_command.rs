@@ -84,13 +84,39 @@ fn a_collection_can_be_planned_by_its_numbers() {
 }
 
 #[test]
+fn a_corpus_can_be_planned_before_there_is_an_index() {
+    let corpus = IndexedCorpus::build();
+    let input = corpus.corpus();
+    let (planned, out) = plan(corpus.folder(), &["--corpus", text(&input)]);
+    assert_eq!((&planned["passages"], &planned["index"]), (&json!(PASSAGE_COUNT), &Value::Null));
+    assert!(out.contains("disk space needed in the current folder: "), "{out}");
+    let (code, out, err) = run(&["plan"]);
+    assert_eq!((code, out.as_str()), (EXIT_USAGE, ""));
+    assert!(err.contains("expected --passages, --corpus, or --index"), "{err}");
+}
+
+#[test]
+fn the_model_states_the_dimension() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, library) = (model(), onnxruntime());
+    let dense = ["--passages", "1000", "--backends", "dense", "--model", text(&model)];
+    let (planned, _) =
+        plan(folder.path(), &[&dense[..], &["--onnxruntime", text(&library)]].concat());
+    assert_eq!(part(&planned, "vectors")["disk_bytes"], 1000 * 384 * 4);
+    let (code, out, err) = run(&[&["plan"][..], &dense, &["--onnxruntime", "/nowhere"]].concat());
+    assert_eq!((code, out.as_str()), (EXIT_USAGE, ""));
+    assert!(err.contains("/nowhere") && err.contains("unless --dimension is set"), "{err}");
+}
+
+#[test]
 fn missing_inputs_of_a_plan_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let index = folder.path().join("index");
     for (arguments, expected) in [
         (vec![], "but there is no index: expected an existing one, or --corpus or --passages"),
         (vec!["--passages", "9", "--backends", "dense"], "--dimension is not set: expected the"),
-        (vec!["--passages", "0"], "0 is not in 1..=4294967295"),
+        (vec!["--corpus", "/nowhere.jsonl"], "/nowhere.jsonl cannot be read: No such file"),
+        (vec!["--passages", "0"], "expected an integer from 1 to 4294967295"),
         (
             vec!["--passages", "9", "--backends", "best"],
             "RETRIEVER_BACKEND (--backend) is \"best\": exp",

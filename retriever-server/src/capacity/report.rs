@@ -12,8 +12,8 @@ use super::needs::{Need, Needs};
 /// A plan for an index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Plan {
-    /// The folder of the index.
-    pub index: PathBuf,
+    /// The folder of the index; `None` if none is named.
+    pub index: Option<PathBuf>,
     /// The number of passages in it.
     pub passages: u64,
     /// The needs of its parts.
@@ -33,7 +33,12 @@ pub struct Plan {
 
 impl Plan {
     /// Compares the needs with the machine's resources.
-    pub fn new(index: &Path, collection: &Collection, needs: Needs, machine: Machine) -> Self {
+    pub fn new(
+        index: Option<&Path>,
+        collection: &Collection,
+        needs: Needs,
+        machine: Machine,
+    ) -> Self {
         let sum = |bytes: &dyn Fn(&Need) -> u64| needs.serving.iter().map(bytes).sum::<u64>();
         let to_write = sum(&|need| need.disk_bytes - need.disk_there_bytes.min(need.disk_bytes));
         let disk_to_write_bytes = to_write + needs.indexing.disk_bytes;
@@ -41,7 +46,7 @@ impl Plan {
         let mapped_bytes = sum(&|need| need.mapped_bytes);
         let is_within = |need: u64, free: Option<u64>| free.is_none_or(|free| need <= free);
         Self {
-            index: index.to_owned(),
+            index: index.map(Path::to_owned),
             passages: collection.passages,
             disk_to_write_bytes,
             memory_bytes,
@@ -77,10 +82,13 @@ impl Plan {
             let _ = writeln!(table, "GPU memory, if a GPU searches: {}", shown(gpu_bytes));
         }
         let Machine { disk_free_bytes, memory_available_bytes } = self.machine;
-        let index = self.index.display();
+        let place = match &self.index {
+            Some(index) => format!("at {}", index.display()),
+            None => "in the current folder".to_owned(),
+        };
         let disk = verdict(self.disk_to_write_bytes, disk_free_bytes);
         let memory = verdict(self.memory_bytes, memory_available_bytes);
-        let _ = writeln!(table, "disk space needed at {index}: {disk}");
+        let _ = writeln!(table, "disk space needed {place}: {disk}");
         let _ = writeln!(table, "memory needed: {memory}");
         let rest = memory_available_bytes.map(|bytes| bytes.saturating_sub(self.memory_bytes));
         if rest.is_some_and(|rest| self.mapped_bytes > rest) {
@@ -129,7 +137,7 @@ mod tests {
     fn plan(machine: Machine) -> Plan {
         let collection = Collection::stated(1_000_000, 670);
         let request = Request { vectors: None, model_bytes: None, threads: 2, compact: false };
-        Plan::new(Path::new("i"), &collection, Needs::new(&collection, &request), machine)
+        Plan::new(Some(Path::new("i")), &collection, Needs::new(&collection, &request), machine)
     }
 
     #[test]

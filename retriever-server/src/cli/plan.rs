@@ -4,21 +4,24 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use clap::{Arg, ArgAction, Args, value_parser};
+use clap::{Arg, ArgAction, Args};
 use shared::machine::atomic_file;
 
-use super::flags::{Flags, Selection, argument};
+use super::flags::{Flags, Selection, argument, count, help};
 use super::{EXIT_FAILURE, EXIT_SUCCESS, UsageError};
 use crate::capacity::collection::{Collection, USUAL_PASSAGE_BYTES};
 use crate::capacity::machine::Machine;
 use crate::capacity::needs::{Needs, Request, VectorRequest};
 use crate::capacity::report::Plan;
-use crate::config::PlanConfig;
 use crate::config::source::Layered;
 use crate::config::variables::{self as var, Variable};
+use crate::config::{ConfigError, PlanConfig, disk};
+use crate::device::Device;
 use crate::encode::settings::EncoderSettings;
+use crate::encode::{Encoder, EncoderOptions};
 use crate::index::IndexError;
 use crate::vector::DIMENSION_MAX;
 
@@ -28,7 +31,7 @@ pub(super) struct PlanArguments {
     #[arg(
         long,
         value_name = "N",
-        value_parser = value_parser!(u64).range(1..=u64::from(u32::MAX)),
+        value_parser = count::<u64>(1..=u64::from(u32::MAX)),
         allow_hyphen_values = true
     )]
     passages: Option<u64>,
@@ -36,15 +39,15 @@ pub(super) struct PlanArguments {
     #[arg(
         long,
         value_name = "bytes",
-        value_parser = value_parser!(u64).range(1..=1 << 24),
+        value_parser = count::<u64>(1..=1 << 24),
         allow_hyphen_values = true
     )]
     passage_bytes: Option<u64>,
-    /// Dimension of the vectors [default: that of the index]
+    /// Dimension of the vectors [default: that of the index, else of --model]
     #[arg(
         long,
         value_name = "numbers",
-        value_parser = value_parser!(u64).range(1..=DIMENSION_MAX as u64),
+        value_parser = count::<u64>(1..=DIMENSION_MAX as u64),
         allow_hyphen_values = true
     )]
     dimension: Option<u64>,
@@ -71,6 +74,7 @@ impl Selection for Planned {
             var::INDEX,
             var::CORPUS,
             var::MODEL,
+            var::ONNXRUNTIME,
             var::THREADS,
         ]
     }
@@ -81,7 +85,18 @@ impl Selection for Planned {
                 .long("backends")
                 .visible_alias("backend")
                 .action(ArgAction::Append)
-                .help("Back ends to plan for, one or several with commas between them")
+                .help(help(
+                    variable,
+                    "Back ends to plan for",
+                    "one or several of bm25, dense, ann and hybrid, with commas between them",
+                ))
+        } else if variable.name == var::INDEX.name {
+            let meaning = "Folder of the index, which need not exist; disk space is measured there, \
+                           else in the current folder";
+            argument(variable).help(help(variable, meaning, variable.accepts))
+        } else if variable.name == var::CORPUS.name {
+            let meaning = "Corpus to plan for, if there is no index";
+            argument(variable).help(help(variable, meaning, variable.accepts))
         } else {
             argument(variable)
         }
@@ -99,7 +114,8 @@ pub(super) fn run(
     let collection = collection(arguments, &config)?;
     let request = request(arguments, &config, &collection)?;
     let needs = Needs::new(&collection, &request);
-    let plan = Plan::new(&config.index, &collection, needs, Machine::query(&config.index));
+    let folder = config.index.as_deref().unwrap_or(Path::new("."));
+    let plan = Plan::new(config.index.as_deref(), &collection, needs, Machine::query(folder));
     out.write_all(plan.table().as_bytes())?;
     if let Some(path) = &arguments.json {
         atomic_file::write(path, &serde_json::to_vec_pretty(&plan)?)?;
@@ -113,11 +129,26 @@ fn collection(arguments: &PlanArguments, config: &PlanConfig) -> anyhow::Result<
         let bytes = arguments.passage_bytes.unwrap_or(USUAL_PASSAGE_BYTES);
         return Ok(Collection::stated(passages, bytes));
     }
-    match Collection::from_index(&config.index) {
-        Err(IndexError::Missing(_)) if !config.corpus.is_empty() => {
+    match config.index.as_deref().map(Collection::from_index) {
+        None | Some(Err(IndexError::Missing(_))) if !config.corpus.is_empty() => {
+            if let Some(fault) = disk::unreadable(&config.corpus) {
+                return Err(ConfigError { faults: vec![fault] }.into());
+            }
             Ok(Collection::from_corpus(&config.corpus)?)
         }
-        Err(IndexError::Missing(index)) => {
+        Some(Err(IndexError::NotAnIndex(path))) => {
+            let message = format!(
+                "--index is {:?}, which is not an index: expected a folder with one, or a new folder",
+                path.display().to_string()
+            );
+            Err(UsageError(message).into())
+        }
+        None => {
+            let message = "there is nothing to plan for: expected --passages, --corpus, or --index \
+                           with an existing index";
+            Err(UsageError(message.to_owned()).into())
+        }
+        Some(Err(IndexError::Missing(index))) => {
             let message = format!(
                 "--index is {:?}, but there is no index: expected an existing one, or --corpus or \
                  --passages to plan a new one",
@@ -125,7 +156,7 @@ fn collection(arguments: &PlanArguments, config: &PlanConfig) -> anyhow::Result<
             );
             Err(UsageError(message).into())
         }
-        collection => Ok(collection?),
+        Some(collection) => Ok(collection?),
     }
 }
 
@@ -136,11 +167,15 @@ fn request(
 ) -> anyhow::Result<Request> {
     let vectors = if config.needs_vectors {
         let of_index = collection.vectors.as_ref().map(|vectors| vectors.dimension);
-        let dimension = arguments.dimension.or(of_index).ok_or_else(|| {
-            let message = "--dimension is not set: expected the dimension of the vectors, such as \
-                           384 for MiniLM or 768 for e5-base";
-            UsageError(message.to_owned())
-        })?;
+        let dimension = match (arguments.dimension.or(of_index), config.model.as_deref()) {
+            (Some(dimension), _) => dimension,
+            (None, Some(model)) => dimension(model, config)?,
+            (None, None) => {
+                let message = "--dimension is not set: expected the dimension of the vectors, such \
+                               as 384 for MiniLM or 768 for e5-base, or --model, which has one";
+                return Err(UsageError(message.to_owned()).into());
+            }
+        };
         let PlanConfig { vector_format: format, graph, reads_rows, .. } = *config;
         Some(VectorRequest { dimension, format, graph, reads_rows })
     } else {
@@ -152,6 +187,22 @@ fn request(
         threads: config.threads as u64,
         compact: arguments.compact,
     })
+}
+
+/// Returns the dimension of a model's vectors. The model is opened for it, because its files do not state the
+/// dimension in one way.
+fn dimension(folder: &Path, config: &PlanConfig) -> anyhow::Result<u64> {
+    let options = EncoderOptions {
+        device: Device::Cpu,
+        threads: NonZeroUsize::new(config.threads),
+        library: config.onnxruntime.clone(),
+        ..EncoderOptions::default()
+    };
+    let encoder = Encoder::open(folder, &options).map_err(|error| {
+        let unless = ", unless --dimension is set";
+        UsageError(format!("{}{unless}", refused(folder, &error.to_string())))
+    })?;
+    Ok(encoder.dimension() as u64)
 }
 
 /// Returns the size of a model's files.

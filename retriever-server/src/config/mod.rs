@@ -121,7 +121,7 @@ pub struct IndexConfig {
     pub encoder: Option<EncoderConfig>,
     /// Folder of the index.
     pub index: PathBuf,
-    /// The corpus files.
+    /// The corpus files; empty for an existing index if none is named.
     pub corpus: Vec<PathBuf>,
     /// The number of threads that analyse text.
     pub threads: usize,
@@ -138,12 +138,14 @@ pub struct PlanConfig {
     pub vector_format: RowFormat,
     /// `true` if rows in that format are read from the index.
     pub reads_rows: bool,
-    /// Folder of the index, which need not exist.
-    pub index: PathBuf,
+    /// Folder of the index, if one is named. It need not exist.
+    pub index: Option<PathBuf>,
     /// The corpus files; empty if none is named.
     pub corpus: Vec<PathBuf>,
     /// Folder of the encoder's model.
     pub model: Option<PathBuf>,
+    /// The library of ONNX Runtime; `None` to look in the usual folders.
+    pub onnxruntime: Option<PathBuf>,
     /// The number of threads that index.
     pub threads: usize,
 }
@@ -310,7 +312,7 @@ impl IndexConfig {
         let runtime = vars.runtime();
         let encoder = vars.encoder_of_index(backends.as_deref(), runtime.as_ref());
         let index = vars.take(&var::INDEX, path);
-        let corpus = vars.take(&var::CORPUS, paths);
+        let corpus = vars.take_optional(&var::CORPUS, paths);
         let threads = vars.take(&var::THREADS, threads);
         let pointers = Pointers {
             encoder: encoder.clone().ok().flatten(),
@@ -331,9 +333,10 @@ impl PlanConfig {
         let backends = vars.backends();
         let vector_format = vars.take(&var::VECTOR_FORMAT, FormatChoice::parse);
         let graph = vars.take(&var::ANN, GraphKind::parse);
-        let index = vars.take(&var::INDEX, path);
+        let index = vars.take_optional(&var::INDEX, |text| path(text).map(Some));
         let corpus = vars.take_optional(&var::CORPUS, paths);
         let model = vars.take_optional(&var::MODEL, |text| path(text).map(Some));
+        let onnxruntime = vars.take_optional(&var::ONNXRUNTIME, |text| path(text).map(Some));
         let threads = vars.take(&var::THREADS, threads);
         let config = || {
             let backends = backends?;
@@ -347,6 +350,7 @@ impl PlanConfig {
                 index: index?,
                 corpus: corpus?,
                 model: model?,
+                onnxruntime: onnxruntime?,
                 threads: threads?,
             })
         };

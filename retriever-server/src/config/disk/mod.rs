@@ -76,8 +76,15 @@ impl CheckedIndex {
         let (index, pointers) = IndexConfig::read(&mut vars);
         let log = LogConfig::read(&mut vars);
         let mut faults = pointers.encoder.as_ref().map(encoder_faults).unwrap_or_default();
-        faults.extend(pointers.corpus.as_deref().and_then(unreadable));
-        faults.extend(pointers.index.and_then(|index| match Manifest::load(&index) {
+        let corpus = pointers.corpus.as_deref();
+        faults.extend(corpus.and_then(unreadable));
+        let loaded = pointers.index.map(|index| (Manifest::load(&index), index));
+        // An index that is there needs no corpus, unless it is to be built again.
+        let is_there = matches!(&loaded, Some((Ok(_), _)));
+        if corpus.is_some_and(<[_]>::is_empty) && (force || !is_there) {
+            faults.extend(ConfigError::unset(&var::CORPUS).faults);
+        }
+        faults.extend(loaded.and_then(|(manifest, index)| match manifest {
             Ok(_) => None,
             Err(IndexError::Missing(_)) => unbuildable(&index),
             Err(IndexError::Incompatible { .. } | IndexError::Corrupt { .. }) if force => {
@@ -258,7 +265,7 @@ fn probe(folder: &Path) -> io::Result<()> {
 }
 
 /// Returns the fault of a corpus with files that cannot be read, which names each of them.
-fn unreadable(corpus: &[PathBuf]) -> Option<BadValue> {
+pub(crate) fn unreadable(corpus: &[PathBuf]) -> Option<BadValue> {
     let faults: Vec<String> = corpus.iter().filter_map(|path| unreadable_file(path)).collect();
     let accepts = "files that can be read, to build the index from";
     (!faults.is_empty()).then(|| corpus_fault(corpus, faults.join(", "), accepts))

@@ -29,7 +29,7 @@ const PASSAGES_PER_REPORT: u32 = 512;
 /// The inputs and options of a build.
 #[derive(Clone, Debug)]
 pub struct BuildRequest {
-    /// The JSON Lines files, in the order of their passages.
+    /// The JSON Lines files, in the order of their passages. An existing index needs none.
     pub corpus: Vec<PathBuf>,
     /// The folder of the index.
     pub index: PathBuf,
@@ -52,15 +52,12 @@ pub enum BuildOutcome {
     UpToDate(Manifest),
 }
 
-/// Builds an index. An existing index of the same corpus is kept; if requested, its passages are
-/// compressed.
+/// Builds an index. An existing index of the same corpus is kept, or any if no corpus is named; if requested,
+/// its passages are compressed.
 pub fn build(
     request: &BuildRequest,
     report: &mut dyn FnMut(Progress),
 ) -> Result<BuildOutcome, IndexError> {
-    if request.corpus.is_empty() {
-        return Err(IndexError::NoCorpus);
-    }
     if let Some(manifest) = reusable(request)? {
         atomic_file::remove_leftovers(&request.index)?;
         if !request.compact || compaction::is_compact(&manifest) {
@@ -68,6 +65,9 @@ pub fn build(
         }
         return compaction::compress(&request.index, &manifest, report)
             .map(BuildOutcome::Compressed);
+    }
+    if request.corpus.is_empty() {
+        return Err(IndexError::NoCorpus);
     }
     let folder = AtomicDir::create(&request.index)?;
     let corpus = write_passages(request, folder.path(), report)?;
@@ -84,10 +84,15 @@ pub fn build(
     Ok(BuildOutcome::Built(manifest))
 }
 
-/// Returns the manifest of an existing index of the same corpus, or `None` if a new one must be built.
+/// Returns the manifest of an existing index of the same corpus, or of any if no corpus is named; or `None` if a
+/// new one must be built.
 fn reusable(request: &BuildRequest) -> Result<Option<Manifest>, IndexError> {
     match Manifest::load(&request.index) {
         Err(IndexError::Missing(_)) => Ok(None),
+        Ok(manifest) if request.corpus.is_empty() && !request.force => {
+            manifest.check_files(&request.index, Verification::Sizes)?;
+            Ok(Some(manifest))
+        }
         Ok(manifest) => {
             let corpus = request
                 .corpus
