@@ -16,7 +16,7 @@ use std::io;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -35,17 +35,24 @@ pub(crate) async fn serve(
     axum::serve(listener, router(state)).with_graceful_shutdown(shutdown).await
 }
 
-/// Returns all routes.
+/// Returns all routes, each also with a slash at its end: other servers redirect from the one to the other.
 fn router(state: Arc<AppState>) -> Router {
-    let routes = Router::new()
-        .route("/retrieve", post(retrieve::retrieve))
-        .route("/rerank", post(rerank::rerank))
-        .route("/livez", get(admin::livez))
-        .route("/readyz", get(admin::readyz))
-        .route("/health", get(admin::readyz))
-        .route("/healthz", get(admin::readyz))
-        .route("/info", get(admin::info))
-        .route("/stats", get(admin::stats))
+    let routes = [
+        ("/retrieve", post(retrieve::retrieve)),
+        ("/rerank", post(rerank::rerank)),
+        ("/livez", get(admin::livez)),
+        ("/readyz", get(admin::readyz)),
+        ("/health", get(admin::readyz)),
+        ("/healthz", get(admin::readyz)),
+        ("/info", get(admin::info)),
+        ("/stats", get(admin::stats)),
+    ];
+    let add = |router: Router<Arc<AppState>>, (path, answer): (&str, MethodRouter<_>)| {
+        router.route(path, answer.clone()).route(&format!("{path}/"), answer)
+    };
+    let routes = routes
+        .into_iter()
+        .fold(Router::new(), add)
         .fallback(respond::not_found)
         .method_not_allowed_fallback(respond::method_not_allowed)
         .with_state(state);
