@@ -1,5 +1,5 @@
-//! The life of a server: listen, load the index, answer, drain. The port is open from the start, so
-//! that probes are answered while a large index is checked.
+//! The life of a server: listen, load the index, answer, drain. The port is open from the start: probes are
+//! answered while a large index is checked, and requests wait.
 
 use std::io;
 use std::sync::Arc;
@@ -62,13 +62,18 @@ impl Server {
         let mut serving = AbortOnDrop(tokio::spawn(serving));
         tokio::pin!(shutdown);
         let loading = load(Arc::clone(&state));
-        let ended = async {
-            loading.await?;
-            std::future::pending::<Result<(), ServeError>>().await
+        let failed = async {
+            match loading.await {
+                Ok(()) => std::future::pending().await,
+                Err(error) => error,
+            }
         };
         tokio::select! {
             () = &mut shutdown => {}
-            failed = ended => failed?,
+            error = failed => {
+                fail(&state, close, &mut serving.0).await;
+                return Err(error);
+            }
             served = &mut serving.0 => served?.map_err(ServeError::Listener)?,
         }
         Ok(drain(&state, close, &mut serving.0).await)
@@ -104,6 +109,18 @@ async fn drain(
         warn!("the grace period ended before all work was finished");
         Drained::OutOfTime
     }
+}
+
+/// Answers the requests that wait for a start that failed, then closes connections.
+async fn fail(
+    state: &AppState,
+    close: oneshot::Sender<()>,
+    serving: &mut JoinHandle<io::Result<()>>,
+) {
+    state.phase.send_replace(Phase::Failed);
+    let _ = timeout(MIN_CLOSING_TIME, state.admission.drained()).await;
+    let _ = close.send(());
+    let _ = timeout(MIN_CLOSING_TIME, serving).await;
 }
 
 /// Opens the index on a blocking thread and makes the server ready.

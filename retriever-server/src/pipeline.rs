@@ -10,7 +10,7 @@ use tracing::error;
 use crate::backend::Backend;
 use crate::corpus::store::PassageStore;
 use crate::pool::Pool;
-use crate::query::{Answer, Hit, QueryAnswer, QueryBatch, QueryOutcome, SearchFault};
+use crate::query::{Answer, Hit, QueryAnswer, QueryBatch, QueryOutcome, SearchFault, cut};
 use crate::rerank::Reranker;
 use crate::ticket::{AbandonOnDrop, Ticket};
 
@@ -52,14 +52,8 @@ impl Pipeline {
         distinct
             .slots
             .into_iter()
-            .map(|slot| match slot {
-                Slot::Distinct(index) => answers
-                    .get(index)
-                    .cloned()
-                    // A back end that answers too few queries has failed the rest.
-                    .unwrap_or(Err(SearchFault::Internal)),
-                Slot::Refused(fault) => Err(fault),
-            })
+            // A back end that answers too few queries has failed the rest.
+            .map(|slot| answers.get(slot).cloned().unwrap_or(Err(SearchFault::Internal)))
             .collect()
     }
 
@@ -101,20 +95,12 @@ fn read_one(passages: &PassageStore, hit: Hit) -> Result<Answer, SearchFault> {
     }
 }
 
-/// The source of the answer to one query of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Slot {
-    /// The distinct query with this index.
-    Distinct(usize),
-    /// No search, but this fault.
-    Refused(SearchFault),
-}
-
-/// The distinct queries of a request, and a slot for each query. Rollouts of one question often
+/// The distinct queries of a request, each cut to the longest length, and for each query of the request the
+/// position of its own among them. Rollouts of one question often
 /// search for the same words in the same turn.
 struct Distinct {
     queries: Vec<String>,
-    slots: Vec<Slot>,
+    slots: Vec<usize>,
 }
 
 impl Distinct {
@@ -122,16 +108,13 @@ impl Distinct {
         let mut seen: HashMap<&str, usize> = HashMap::new();
         let mut distinct = Self { queries: Vec::new(), slots: Vec::with_capacity(queries.len()) };
         for query in queries {
-            if query.len() > max_query_bytes {
-                distinct.slots.push(Slot::Refused(SearchFault::QueryTooLong));
-                continue;
-            }
+            let query = cut(query, max_query_bytes);
             let next = distinct.queries.len();
             let index = *seen.entry(query).or_insert(next);
             if index == next {
-                distinct.queries.push(query.clone());
+                distinct.queries.push(query.to_owned());
             }
-            distinct.slots.push(Slot::Distinct(index));
+            distinct.slots.push(index);
         }
         distinct
     }
@@ -186,14 +169,8 @@ mod tests {
         let answers = answer(&queries, Duration::from_hours(1)).await;
         let shapes: Vec<Result<usize, SearchFault>> =
             answers.into_iter().map(|answer| answer.map(|list| list.len())).collect();
-        let expected = [
-            Ok(1),
-            Ok(0),
-            Err(SearchFault::Internal),
-            Err(SearchFault::QueryTooLong),
-            Ok(1),
-            Err(SearchFault::Internal),
-        ];
+        let expected =
+            [Ok(1), Ok(0), Err(SearchFault::Internal), Ok(0), Ok(1), Err(SearchFault::Internal)];
         assert_eq!(shapes, expected);
     }
 
@@ -207,13 +184,10 @@ mod tests {
     }
 
     #[test]
-    fn equal_queries_share_a_slot_and_long_ones_have_none() {
-        let queries = ["a", "b", "a", "longer than ten", "b"].map(str::to_owned);
+    fn equal_queries_share_a_slot_and_long_ones_are_cut() {
+        let queries = ["a", "b", "a", "longer than ten", "longer tha", "b"].map(str::to_owned);
         let distinct = Distinct::of(&queries, 10);
-        assert_eq!(distinct.queries, ["a", "b"]);
-        let refused = Slot::Refused(SearchFault::QueryTooLong);
-        let expected =
-            [Slot::Distinct(0), Slot::Distinct(1), Slot::Distinct(0), refused, Slot::Distinct(1)];
-        assert_eq!(distinct.slots, expected);
+        assert_eq!(distinct.queries, ["a", "b", "longer tha"]);
+        assert_eq!(distinct.slots, [0, 1, 0, 2, 2, 1]);
     }
 }

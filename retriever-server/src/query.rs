@@ -15,6 +15,17 @@ pub struct QueryBatch {
     pub top_k: usize,
 }
 
+/// Returns the part of a query that is searched for: if it is longer than `max_bytes`, that much after its leading
+/// white space, up to the end of a character, and at least one character.
+pub fn cut(query: &str, max_bytes: usize) -> &str {
+    if query.len() <= max_bytes {
+        return query;
+    }
+    let query = query.trim_start();
+    let first = query.chars().next().map_or(0, char::len_utf8);
+    &query[..query.floor_char_boundary(max_bytes).max(first)]
+}
+
 /// A row of the corpus with its score.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Hit {
@@ -30,9 +41,6 @@ pub enum SearchFault {
     /// The deadline passed.
     #[error("deadline exceeded")]
     DeadlineExceeded,
-    /// The query is longer than the server accepts.
-    #[error("query too long")]
-    QueryTooLong,
     /// The server failed; the log has the cause.
     #[error("internal fault")]
     Internal,
@@ -43,7 +51,6 @@ impl SearchFault {
     pub fn is_retryable(self) -> bool {
         match self {
             Self::DeadlineExceeded | Self::Internal => true,
-            Self::QueryTooLong => false,
         }
     }
 }
@@ -62,3 +69,25 @@ pub struct Answer {
 
 /// The passages of one query, best first, or the reason why there are none.
 pub type QueryAnswer = Result<Vec<Answer>, SearchFault>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_cut_after_a_character() {
+        for (query, max_bytes, expected) in [
+            ("river", 5, "river"),
+            ("river", 3, "riv"),
+            ("r\u{e9}servoir", 2, "r"),
+            ("\u{1f30a}\u{1f30a}", 7, "\u{1f30a}"),
+            ("\u{1f30a}", 1, "\u{1f30a}"),
+            ("", 1, ""),
+            (" r", 2, " r"),
+            (" \n river", 4, "rive"),
+            ("   ", 2, ""),
+        ] {
+            assert_eq!(cut(query, max_bytes), expected, "{query} {max_bytes}");
+        }
+    }
+}

@@ -8,6 +8,8 @@ use std::time::Instant;
 use serde::Serialize;
 use shared::contract::digest::Digest;
 use tokio::sync::watch;
+use tokio::time::timeout_at;
+use tracing::warn;
 
 use crate::admission::Admission;
 use crate::batcher::BatchCounters;
@@ -17,11 +19,13 @@ use crate::pool::Pool;
 use crate::query::SearchFault;
 use crate::rerank::Reranker;
 
-/// The phase of a server: starting, ready, draining; or draining before it was ready.
+/// The phase of a server: starting, ready, draining; or starting, failed; or draining before it was ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// The port is open, but the index is not.
+    /// The port is open, but the index is not. Requests wait.
     Starting,
+    /// The index could not be opened, and the server is about to end.
+    Failed,
     /// Queries are answered.
     Ready,
     /// Admitted work is being finished, and new work is refused.
@@ -96,6 +100,26 @@ impl AppState {
         }
     }
 
+    /// Returns the phase in which no request is admitted any more, as an error.
+    pub(crate) fn check_admits(&self) -> Result<(), Phase> {
+        match *self.phase.borrow() {
+            Phase::Starting | Phase::Ready => Ok(()),
+            ending @ (Phase::Failed | Phase::Draining) => Err(ending),
+        }
+    }
+
+    /// Returns the loaded parts once they are there, or the phase in which no query is answered, at the latest
+    /// at `deadline`.
+    pub(crate) async fn ready_by(&self, deadline: Instant) -> Result<&Loaded, Phase> {
+        if *self.phase.borrow() == Phase::Starting {
+            let mut phase = self.phase.subscribe();
+            let ended = phase.wait_for(|phase| *phase != Phase::Starting);
+            // Late or not, the phase now decides.
+            let _ = timeout_at(deadline.into(), ended).await;
+        }
+        self.ready()
+    }
+
     pub(crate) fn statistics(&self) -> Statistics {
         let counters = &self.counters;
         let (batches, batched_queries) = self.batches.read();
@@ -105,6 +129,8 @@ impl AppState {
             requests_refused: counters.requests_refused.load(Ordering::Relaxed),
             queries: counters.queries.load(Ordering::Relaxed),
             queries_failed: counters.queries_failed.load(Ordering::Relaxed),
+            queries_cut: counters.queries_cut.load(Ordering::Relaxed),
+            requests_limited: counters.requests_limited.load(Ordering::Relaxed),
             batches,
             mean_batch_queries: batched_queries as f64 / batches.max(1) as f64,
             requests_in_flight: self.admission.requests_in_flight(),
@@ -120,6 +146,8 @@ pub(crate) struct Counters {
     requests_refused: AtomicU64,
     queries: AtomicU64,
     queries_failed: AtomicU64,
+    queries_cut: AtomicU64,
+    requests_limited: AtomicU64,
 }
 
 impl Counters {
@@ -133,6 +161,28 @@ impl Counters {
         self.queries.fetch_add(answers.len() as u64, Ordering::Relaxed);
         self.queries_failed.fetch_add(failed as u64, Ordering::Relaxed);
     }
+
+    /// Counts the queries that are longer than the limit. The log has the first time.
+    pub(crate) fn count_cut(&self, queries: &[String], max_query_bytes: usize) {
+        let cut = queries.iter().filter(|query| query.len() > max_query_bytes).count();
+        if cut > 0 && self.queries_cut.fetch_add(cut as u64, Ordering::Relaxed) == 0 {
+            warn!(
+                max_query_bytes,
+                cut, "queries are cut to the longest length; /stats counts them from now on"
+            );
+        }
+    }
+
+    /// Counts a request for more passages than the limit. The log has the first one.
+    pub(crate) fn count_limited(&self, max_top_k: usize) {
+        if self.requests_limited.fetch_add(1, Ordering::Relaxed) == 0 {
+            warn!(
+                max_top_k,
+                "a request wants more passages than the limit and gets as many as that; /stats \
+                 counts such requests from now on"
+            );
+        }
+    }
 }
 
 /// The body of `GET /stats`.
@@ -143,6 +193,10 @@ pub(crate) struct Statistics {
     requests_refused: u64,
     queries: u64,
     queries_failed: u64,
+    /// The number of queries that were cut to the longest length.
+    queries_cut: u64,
+    /// The number of requests for more passages than the limit.
+    requests_limited: u64,
     /// The number of batches of back ends that answer several requests together.
     batches: u64,
     mean_batch_queries: f64,

@@ -101,6 +101,10 @@ fn passages_are_found_by_meaning() {
     assert_eq!(best(&retriever, &queries), expected);
     // A query of white space finds nothing and does not affect the others.
     assert_eq!(best(&retriever, &[" ", queries[1], ""]), ["", "iron", ""]);
+    // A model that repeats itself writes queries without end.
+    let (endless, word) = (format!("{} ", queries[1]).repeat(20_000), "x".repeat(100_000));
+    let found = best(&retriever, &[&endless, &word]);
+    assert!(found[0] == "iron" && !found[1].is_empty(), "{found:?}");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let info = runtime.block_on(get(&retriever.url(), "/info")).body;
     assert_eq!((&info["backend"], &info["passage_count"]), (&json!("dense"), &json!(4)));

@@ -151,6 +151,11 @@ async fn optional_keys_follow_the_configuration() {
         keys
     };
     assert_eq!(keys(&minimal[0][0]), ["contents", "id", "url"]);
+    // ASearcher reads the key of every passage.
+    let fixture = start(&[("RETRIEVER_PASSAGE_FIELDS", "url")]);
+    let lists = fixture.lists(&json!({"queries": ["town0", "town1"], "topk": 1})).await;
+    assert_eq!(keys(&lists[0][0]), ["contents", "id", "url"]);
+    assert_eq!((keys(&lists[1][0]), &lists[1][0]["url"]), (keys(&lists[0][0]), &json!("")));
     let fixture = start(&[("RETRIEVER_PASSAGE_FIELDS", "full")]);
     let full = fixture.lists(&json!({"queries": ["town0"], "topk": 1})).await;
     assert_eq!(keys(&full[0][0]), ["contents", "id", "text", "title", "url"]);

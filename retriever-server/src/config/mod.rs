@@ -69,7 +69,9 @@ pub struct ServeConfig {
 pub enum PassageFields {
     /// `id`, `contents`, and `url` where the corpus has it.
     Minimal,
-    /// Also `title` and `text` where the corpus has them.
+    /// `id`, `contents` and `url`, which is empty where the corpus has none.
+    Url,
+    /// Like [`Self::Minimal`], but also `title` and `text` where the corpus has them.
     Full,
 }
 
@@ -242,6 +244,7 @@ impl ServeConfig {
         let bm25 = vars.bm25();
         let passage_fields = vars.take(&var::PASSAGE_FIELDS, |text| match text {
             "minimal" => Some(PassageFields::Minimal),
+            "url" => Some(PassageFields::Url),
             "full" => Some(PassageFields::Full),
             _ => None,
         });

@@ -94,19 +94,19 @@ variables! {
     TOP_K = "TOP_K", "top-k", Some("3"), "passages", COUNT,
         "Passages per query if the request names no number.";
     MAX_TOP_K = "MAX_TOP_K", "max-top-k", Some("1000"), "passages", COUNT,
-        "Most passages per query that a request may ask for.";
+        "Most passages per query; a request for more gets as many.";
     BM25_K1 = "BM25_K1", "bm25-k1", Some("0.9"), "", "a number of at least 0",
         "Saturation of the term frequency.";
     BM25_B = "BM25_B", "bm25-b", Some("0.4"), "", "a number from 0 to 1",
         "Strength of the length normalisation.";
-    PASSAGE_FIELDS = "PASSAGE_FIELDS", "passage-fields", Some("minimal"), "", "minimal or full",
-        "Keys of a passage in responses: id, contents and url, or also title and text.";
+    PASSAGE_FIELDS = "PASSAGE_FIELDS", "passage-fields", Some("minimal"), "", "minimal, url or full",
+        "Keys of a passage in responses: id and contents, and url where the corpus has it (minimal); url always, empty where the corpus has none, as ASearcher needs it (url); also title and text where the corpus has them (full).";
     MAX_BODY_BYTES = "MAX_BODY_BYTES", "max-body-bytes", Some("16777216"), "bytes", BYTES,
         "Largest request body.";
     MAX_BATCH_QUERIES = "MAX_BATCH_QUERIES", "max-batch-queries", Some("4096"), "queries", COUNT,
         "Most queries in a request.";
     MAX_QUERY_BYTES = "MAX_QUERY_BYTES", "max-query-bytes", Some("16384"), "bytes", BYTES,
-        "Longest query; a longer one fails alone.";
+        "Longest query; of a longer one, only this much is searched for, up to the end of a character.";
     MAX_QUEUED_QUERIES = "MAX_QUEUED_QUERIES", "max-queued-queries", Some("16384"), "queries", COUNT,
         "Most queries that are answered concurrently; more are refused with 503.";
     MAX_REQUESTS = "MAX_REQUESTS", "max-requests", Some("1024"), "requests", COUNT,
@@ -114,7 +114,7 @@ variables! {
     MAX_CONNECTIONS = "MAX_CONNECTIONS", "max-connections", Some("4096"), "connections", COUNT,
         "Most open connections; more wait to be accepted.";
     DEADLINE_MS = "DEADLINE_MS", "deadline-ms", Some("60000"), "ms", MILLISECONDS,
-        "Longest time for the body of a request to arrive, and again for its answer.";
+        "Longest time for the body of a request to arrive, and again for its answer, which includes the wait for a server that is starting.";
     GRACE_PERIOD_MS = "GRACE_PERIOD_MS", "grace-period-ms", Some("30000"), "ms", MILLISECONDS,
         "Time to finish admitted work after SIGTERM.";
     THREADS = "THREADS", "threads", Some("auto"), "threads", "auto or an integer from 1 to 1024",

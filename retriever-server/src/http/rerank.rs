@@ -18,14 +18,14 @@ use serde_json::{Map, Value};
 use shared::contract::wire::{Location, QueryError, ValidationError};
 
 use super::body;
-use super::dialect::{MAX_FAULTS, fault, object, query_list, return_scores, top_k};
+use super::dialect::{MAX_FAULTS, TopK, fault, is_true, object, query_list, top_k};
 use super::respond::{self, HttpError};
-use super::retrieve::{INLINE_PARSE_BYTES, common_failure, errors};
+use super::retrieve::{INLINE_PARSE_BYTES, errors, failure};
 use crate::admission::Overloaded;
 use crate::config::RequestLimits;
 use crate::json_kind::json_kind;
 use crate::pool::JobLost;
-use crate::query::SearchFault;
+use crate::query::cut;
 use crate::rerank::{Reranker, Scores, order};
 use crate::state::AppState;
 use crate::ticket::{AbandonOnDrop, Ticket};
@@ -39,7 +39,10 @@ struct Call {
     /// The documents of each query, unchanged.
     documents: Vec<Vec<Map<String, Value>>>,
     top_k: usize,
+    is_top_k_limited: bool,
     with_scores: bool,
+    /// `true` if queries may fail alone.
+    is_partial: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -64,8 +67,10 @@ pub(crate) async fn rerank(State(state): State<Arc<AppState>>, request: Request)
 }
 
 async fn answer(state: &Arc<AppState>, request: Request) -> Result<Response, HttpError> {
-    let loaded = state.ready().map_err(HttpError::NotReady)?;
-    let reranker = loaded.reranker.as_ref().ok_or(HttpError::NoReranker)?;
+    state.check_admits().map_err(HttpError::NotReady)?;
+    if state.config.reranker.is_none() {
+        return Err(HttpError::NoReranker);
+    }
     let limits = state.config.request;
     let _permit = state.admission.enter().map_err(|Overloaded| HttpError::Overloaded)?;
     let body = body::read(request, limits.max_body_bytes, limits.deadline).await?;
@@ -80,10 +85,15 @@ async fn answer(state: &Arc<AppState>, request: Request) -> Result<Response, Htt
         .admission
         .admit(call.queries.len(), limits.deadline)
         .map_err(|Overloaded| HttpError::Overloaded)?;
-    let ticket = Arc::new(ticket);
-    let scores = scores(reranker, &call, limits.max_query_bytes, ticket).await;
+    let loaded = state.ready_by(ticket.deadline()).await.map_err(HttpError::NotReady)?;
+    let reranker = loaded.reranker.as_ref().ok_or(HttpError::NoReranker)?;
+    state.counters.count_cut(&call.queries, limits.max_query_bytes);
+    if call.is_top_k_limited {
+        state.counters.count_limited(limits.max_top_k);
+    }
+    let scores = scores(reranker, &call, limits.max_query_bytes, Arc::new(ticket)).await;
     state.counters.count_queries(&scores);
-    if let Some(error) = common_failure(&scores) {
+    if let Some(error) = failure(&scores, call.is_partial) {
         return Err(error);
     }
     let write = move || serde_json::to_vec(&response(call, scores));
@@ -91,7 +101,7 @@ async fn answer(state: &Arc<AppState>, request: Request) -> Result<Response, Htt
     bytes.map(|bytes| respond::json_bytes(StatusCode::OK, bytes)).map_err(|_| HttpError::Internal)
 }
 
-/// Scores the documents of each query. A query that is too long fails alone.
+/// Scores the documents of each query. A query that is too long is cut.
 async fn scores(
     reranker: &Reranker,
     call: &Call,
@@ -99,19 +109,12 @@ async fn scores(
     ticket: Arc<Ticket>,
 ) -> Vec<Scores> {
     let _guard = AbandonOnDrop(Arc::clone(&ticket));
-    let is_long = |query: &String| query.len() > max_query_bytes;
-    let texts = call.queries.iter().zip(&call.documents).map(|(query, documents)| {
-        if is_long(query) {
-            return Vec::new();
-        }
-        documents.iter().map(|document| contents(document).to_owned()).collect()
-    });
-    let texts = texts.collect();
-    let scores = reranker.score_texts(Arc::clone(&call.queries), texts, ticket).await;
-    let checked = call.queries.iter().zip(scores).map(|(query, scores)| {
-        if is_long(query) { Err(SearchFault::QueryTooLong) } else { scores }
-    });
-    checked.collect()
+    let queries = call.queries.iter().map(|query| cut(query, max_query_bytes).to_owned()).collect();
+    let texts = call
+        .documents
+        .iter()
+        .map(|documents| documents.iter().map(|document| contents(document).to_owned()).collect());
+    reranker.score_texts(queries, texts.collect(), ticket).await
 }
 
 /// Sorts the documents of each query by their scores.
@@ -145,20 +148,23 @@ fn parse(body: &[u8], limits: &RequestLimits) -> Result<Call, Vec<ValidationErro
     let mut fields = object(body).map_err(|fault| vec![fault])?;
     let mut faults = Vec::new();
     let queries = if let Some(queries) = fields.get("queries") {
-        query_list(queries, limits, &mut faults)
+        query_list("queries", queries, limits, &mut faults)
     } else {
         let message = "field required: queries, a list of strings";
         faults.push(fault(&["queries"], None, message, "missing"));
         Vec::new()
     };
     let top_k = top_k(&fields, TOP_K_KEY, limits, &mut faults);
-    let with_scores = return_scores(&fields, &mut faults);
+    let with_scores = is_true(&fields, "return_scores", &mut faults);
+    let is_partial = is_true(&fields, "partial", &mut faults);
     let queries_fit = faults.iter().all(|fault| !fault.loc.contains(&key("queries")));
     let count = queries_fit.then_some(queries.len());
     let documents = fields.remove("documents");
     let documents = document_lists(documents, count, limits, &mut faults);
     if faults.is_empty() {
-        Ok(Call { queries: queries.into(), documents, top_k, with_scores })
+        let TopK { passages: top_k, is_limited: is_top_k_limited } = top_k;
+        let queries = queries.into();
+        Ok(Call { queries, documents, top_k, is_top_k_limited, with_scores, is_partial })
     } else {
         faults.truncate(MAX_FAULTS);
         Err(faults)

@@ -9,6 +9,7 @@ use serde::Serialize;
 use shared::contract::wire::{ErrorBody, ValidationError, ValidationErrors};
 use tracing::error;
 
+use crate::query::SearchFault;
 use crate::state::Phase;
 
 /// The reason why a request has no result.
@@ -31,8 +32,15 @@ pub(crate) enum HttpError {
     NotReady(Phase),
     /// There is no re-ranker.
     NoReranker,
-    /// Every query exceeded its deadline.
-    DeadlineExceeded,
+    /// Queries failed.
+    Unanswered {
+        /// The number of queries that failed.
+        failed: usize,
+        /// The number of queries of the request.
+        total: usize,
+        /// The reason, the worst one of several.
+        fault: SearchFault,
+    },
     /// The server failed.
     Internal,
     /// The path does not exist.
@@ -88,8 +96,21 @@ impl HttpError {
             Self::NotReady(Phase::Starting | Phase::Ready) => {
                 unavailable("starting", "the index is being loaded", 2)
             }
-            Self::DeadlineExceeded => {
-                unavailable("deadline_exceeded", "no query was answered in time", 1)
+            Self::NotReady(Phase::Failed) => {
+                unavailable("start_failed", "the server cannot start; its log has the cause", 5)
+            }
+            Self::Unanswered { failed, total, fault } => {
+                let (code, reason) = match fault {
+                    SearchFault::DeadlineExceeded => {
+                        ("deadline_exceeded", "were not answered in time")
+                    }
+                    SearchFault::Internal => ("internal", "failed; the log has the cause"),
+                };
+                let detail = format!(
+                    "{failed} of {total} queries {reason}; with \"partial\": true, a request receives \
+                     the answers to the others"
+                );
+                unavailable(code, &detail, 1)
             }
             Self::NoReranker => row(
                 StatusCode::NOT_IMPLEMENTED,
@@ -163,6 +184,7 @@ mod tests {
 
     #[test]
     fn statuses_and_retry_after() {
+        let unanswered = |fault| HttpError::Unanswered { failed: 1, total: 2, fault };
         let table = [
             (HttpError::Invalid(Vec::new()), 422, None),
             (HttpError::TooLarge { limit_bytes: 1 }, 413, None),
@@ -171,7 +193,9 @@ mod tests {
             (HttpError::Overloaded, 503, Some("1")),
             (HttpError::NotReady(Phase::Starting), 503, Some("2")),
             (HttpError::NotReady(Phase::Draining), 503, Some("5")),
-            (HttpError::DeadlineExceeded, 503, Some("1")),
+            (HttpError::NotReady(Phase::Failed), 503, Some("5")),
+            (unanswered(SearchFault::DeadlineExceeded), 503, Some("1")),
+            (unanswered(SearchFault::Internal), 503, Some("1")),
             (HttpError::NoReranker, 501, None),
             (HttpError::Internal, 500, None),
             (HttpError::NotFound, 404, None),

@@ -32,7 +32,7 @@ pub(crate) async fn retrieve(State(state): State<Arc<AppState>>, request: Reques
 }
 
 async fn answer(state: &Arc<AppState>, request: Request) -> Result<Response, HttpError> {
-    let loaded = state.ready().map_err(HttpError::NotReady)?;
+    state.check_admits().map_err(HttpError::NotReady)?;
     let limits = state.config.request;
     let _permit = state.admission.enter().map_err(|Overloaded| HttpError::Overloaded)?;
     let body = body::read(request, limits.max_body_bytes, limits.deadline).await?;
@@ -42,16 +42,22 @@ async fn answer(state: &Arc<AppState>, request: Request) -> Result<Response, Htt
         let parse = move || dialect::parse(&body, &limits);
         state.pool.run(parse).await.map_err(|JobLost| HttpError::Internal)?
     };
-    let Call { batch, shape } = parsed.map_err(HttpError::Invalid)?;
+    let call = parsed.map_err(HttpError::Invalid)?;
+    let Call { batch, shape, is_partial, is_top_k_limited } = call;
     let count = batch.queries.len();
     let ticket = state
         .admission
         .admit(count, limits.deadline)
         .map_err(|Overloaded| HttpError::Overloaded)?;
+    let loaded = state.ready_by(ticket.deadline()).await.map_err(HttpError::NotReady)?;
+    state.counters.count_cut(&batch.queries, limits.max_query_bytes);
+    if is_top_k_limited {
+        state.counters.count_limited(limits.max_top_k);
+    }
     let queries = Arc::clone(&batch.queries);
     let answers = loaded.pipeline.answer(batch, ticket).await;
     state.counters.count_queries(&answers);
-    if let Some(error) = common_failure(&answers) {
+    if let Some(error) = failure(&answers, is_partial) {
         return Err(error);
     }
     let rendering = Rendering {
@@ -69,18 +75,21 @@ async fn answer(state: &Arc<AppState>, request: Request) -> Result<Response, Htt
     bytes.map(|bytes| respond::json_bytes(StatusCode::OK, bytes)).map_err(|_| HttpError::Internal)
 }
 
-/// Returns the error of the whole request, if no query was answered and a retry may help.
-pub(super) fn common_failure<T>(answers: &[Result<T, SearchFault>]) -> Option<HttpError> {
-    let faults = answers.iter().map(|answer| answer.as_ref().err().copied());
-    let faults: Vec<SearchFault> = faults.collect::<Option<_>>()?;
-    if faults.is_empty() || !faults.iter().all(|fault| fault.is_retryable()) {
+/// Returns the error of the whole request, if one of its queries failed; if they may fail `is_partial`ly, only
+/// if all did. Most clients do not read `errors`, and would take a failed query for one that finds nothing.
+pub(super) fn failure<T>(
+    answers: &[Result<T, SearchFault>],
+    is_partial: bool,
+) -> Option<HttpError> {
+    let faults: Vec<SearchFault> =
+        answers.iter().filter_map(|answer| answer.as_ref().err().copied()).collect();
+    let (failed, total) = (faults.len(), answers.len());
+    if failed == 0 || (is_partial && failed < total) {
         return None;
     }
-    if faults.contains(&SearchFault::Internal) {
-        Some(HttpError::Internal)
-    } else {
-        Some(HttpError::DeadlineExceeded)
-    }
+    let is_internal = faults.contains(&SearchFault::Internal);
+    let fault = if is_internal { SearchFault::Internal } else { SearchFault::DeadlineExceeded };
+    Some(HttpError::Unanswered { failed, total, fault })
 }
 
 /// The serialisation of answers.
@@ -137,6 +146,10 @@ impl Rendering {
         let document = match self.fields {
             PassageFields::Full => answer.passage,
             PassageFields::Minimal => Passage { title: None, text: None, ..answer.passage },
+            PassageFields::Url => {
+                let url = Some(answer.passage.url.unwrap_or_default());
+                Passage { title: None, text: None, url, ..answer.passage }
+            }
         };
         if self.shape == Shape::Scored {
             RankedPassage::Scored { document, score: f64::from(answer.score) }
@@ -157,7 +170,6 @@ pub(super) fn errors<T>(answers: &[Result<T, SearchFault>]) -> Vec<QueryError> {
         let fault = answer.as_ref().err()?;
         let code = match fault {
             SearchFault::DeadlineExceeded => QueryErrorCode::DeadlineExceeded,
-            SearchFault::QueryTooLong => QueryErrorCode::QueryTooLong,
             SearchFault::Internal => QueryErrorCode::Internal,
         };
         Some(QueryError { index, code, retryable: fault.is_retryable() })
@@ -171,15 +183,27 @@ mod tests {
 
     const DEADLINE: QueryAnswer = Err(SearchFault::DeadlineExceeded);
     const INTERNAL: QueryAnswer = Err(SearchFault::Internal);
-    const TOO_LONG: QueryAnswer = Err(SearchFault::QueryTooLong);
 
     #[test]
-    fn a_request_fails_as_a_whole_only_if_every_query_failed_retryably() {
-        assert!(common_failure::<()>(&[]).is_none());
-        assert!(common_failure(&[Ok(Vec::new()), DEADLINE]).is_none());
-        assert!(common_failure(&[DEADLINE, TOO_LONG]).is_none());
-        assert!(matches!(common_failure(&[DEADLINE; 2]), Some(HttpError::DeadlineExceeded)));
-        assert!(matches!(common_failure(&[DEADLINE, INTERNAL]), Some(HttpError::Internal)));
+    fn a_request_fails_with_any_of_its_queries_unless_it_may_be_partial() {
+        use SearchFault::{DeadlineExceeded, Internal};
+        let found = || Ok(Vec::new());
+        for (answers, whole, partial) in [
+            (vec![], None, None),
+            (vec![found(), found()], None, None),
+            (vec![found(), DEADLINE], Some((1, 2, DeadlineExceeded)), None),
+            (vec![INTERNAL, DEADLINE, found()], Some((2, 3, Internal)), None),
+            (vec![DEADLINE; 2], Some((2, 2, DeadlineExceeded)), Some((2, 2, DeadlineExceeded))),
+            (vec![DEADLINE, INTERNAL], Some((2, 2, Internal)), Some((2, 2, Internal))),
+        ] {
+            for (is_partial, expected) in [(false, whole), (true, partial)] {
+                let failed = failure(&answers, is_partial).map(|error| match error {
+                    HttpError::Unanswered { failed, total, fault } => (failed, total, fault),
+                    other => panic!("{other:?}"),
+                });
+                assert_eq!(failed, expected, "{answers:?}, partial {is_partial}");
+            }
+        }
     }
 
     #[test]

@@ -74,11 +74,9 @@ const LIMIT: Duration = Duration::from_hours(1);
 
 #[tokio::test]
 async fn what_the_model_scores_higher_comes_first_with_its_score() {
-    let lists =
-        vec![Ok(answers(&["1", "3", "2"])), Err(SearchFault::QueryTooLong), Ok(answers(&[]))];
+    let lists = vec![Ok(answers(&["1", "3", "2"])), Err(SearchFault::Internal), Ok(answers(&[]))];
     let ranked = rank(&reranker(99, 10), lists, 2, LIMIT).await;
-    let expected =
-        [Ok(shown(&[("3", 3.0), ("2", 2.0)])), Err(SearchFault::QueryTooLong), Ok(vec![])];
+    let expected = [Ok(shown(&[("3", 3.0), ("2", 2.0)])), Err(SearchFault::Internal), Ok(vec![])];
     assert_eq!(ranked, expected);
 }
 

@@ -78,7 +78,7 @@ pub struct QueryError {
 pub enum QueryErrorCode {
     /// The server's time limit passed before the query was answered.
     DeadlineExceeded,
-    /// The query is longer than the server accepts.
+    /// The query is longer than the server accepts. Servers of this version cut it instead.
     QueryTooLong,
     /// A fault of the server; its log has the details.
     Internal,
@@ -162,11 +162,11 @@ pub struct ServerInfo {
 pub struct ServerLimits {
     /// Passages per query if the request has no number.
     pub default_top_k: usize,
-    /// Maximum number of passages per query.
+    /// Maximum number of passages per query; a request for more gets as many.
     pub max_top_k: usize,
     /// Maximum number of queries in a request.
     pub max_batch_queries: usize,
-    /// Maximum length of a query, in bytes.
+    /// Maximum length of a query, in bytes; the rest of a longer one is ignored.
     pub max_query_bytes: usize,
     /// Maximum size of a request body, in bytes.
     pub max_body_bytes: usize,

@@ -47,6 +47,25 @@ impl RetrieverHandle {
         port: u16,
         variables: &[(&str, &str)],
     ) -> Result<Self, ServeError> {
+        let is_ready = |phase: Phase| matches!(phase, Phase::Ready | Phase::Draining);
+        Self::start_until(is_ready, index, port, variables)
+    }
+
+    /// Starts a retriever on a free port and does not wait for it.
+    pub(crate) fn begin(index: &Path, variables: &[(&str, &str)]) -> Self {
+        match Self::start_until(|_| true, index, 0, variables) {
+            Ok(handle) => handle,
+            Err(error) => panic!("the retriever did not listen: {error}"),
+        }
+    }
+
+    /// Starts a retriever and waits for a phase.
+    fn start_until(
+        is_reached: fn(Phase) -> bool,
+        index: &Path,
+        port: u16,
+        variables: &[(&str, &str)],
+    ) -> Result<Self, ServeError> {
         let mut source: BTreeMap<String, String> = variables
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
@@ -57,7 +76,8 @@ impl RetrieverHandle {
         let (drain, drained) = oneshot::channel();
         let (kill, killed) = oneshot::channel();
         let (started, start) = mpsc::sync_channel(1);
-        let thread = std::thread::spawn(move || serve(config, port, &started, drained, killed));
+        let start_of = Start { config, port, is_reached, started };
+        let thread = std::thread::spawn(move || serve(start_of, drained, killed));
         match start.recv_timeout(PATIENCE).unwrap() {
             Some((addr, phase)) => {
                 Ok(Self { addr, phase, drain: Some(drain), kill: Some(kill), thread: Some(thread) })
@@ -95,9 +115,14 @@ impl RetrieverHandle {
     }
 
     /// Waits for the end after [`Self::begin_drain`].
-    pub(crate) fn finish(mut self) -> Drained {
+    pub(crate) fn finish(self) -> Drained {
+        self.ending().unwrap()
+    }
+
+    /// Waits for the end.
+    pub(crate) fn ending(mut self) -> Result<Drained, ServeError> {
         let ending = self.thread.take().unwrap().join().unwrap();
-        ending.expect("killed").unwrap()
+        ending.expect("killed")
     }
 
     /// Shuts down as after SIGTERM and waits for the end.
@@ -120,15 +145,22 @@ impl Drop for RetrieverHandle {
     }
 }
 
-/// Runs the server on this thread. All tasks are in a runtime of this thread: every socket is closed when
-/// this returns.
-fn serve(
+/// The receiver of the address and the phases of a server that has started; `None` if it ended before.
+type Started = mpsc::SyncSender<Option<(SocketAddr, watch::Receiver<Phase>)>>;
+
+/// The start of a server.
+struct Start {
     config: ServeConfig,
     port: u16,
-    started: &mpsc::SyncSender<Option<(SocketAddr, watch::Receiver<Phase>)>>,
-    drained: oneshot::Receiver<()>,
-    killed: oneshot::Receiver<()>,
-) -> Ending {
+    /// Returns `true` for the phases in which it has started.
+    is_reached: fn(Phase) -> bool,
+    started: Started,
+}
+
+/// Runs the server on this thread. All tasks are in a runtime of this thread: every socket is closed when
+/// this returns.
+fn serve(start: Start, drained: oneshot::Receiver<()>, killed: oneshot::Receiver<()>) -> Ending {
+    let Start { config, port, is_reached, started } = start;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let ending = runtime.block_on(async {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
@@ -136,7 +168,7 @@ fn serve(
         let server = Server::new(config).unwrap();
         let mut phase = server.phase();
         let announce = async {
-            if phase.wait_for(|phase| *phase != Phase::Starting).await.is_ok() {
+            if phase.wait_for(|phase| is_reached(*phase)).await.is_ok() {
                 let _ = started.send(Some((addr, phase.clone())));
             }
             std::future::pending::<()>().await;

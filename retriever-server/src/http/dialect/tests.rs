@@ -1,5 +1,7 @@
 //! Every request shape, and every fault with its location.
 
+use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
@@ -19,6 +21,7 @@ fn check(body: &str, queries: &[&str], top_k: usize, shape: Shape) {
     let call = parse(body.as_bytes(), &LIMITS).unwrap();
     assert_eq!(&call.batch.queries[..], queries);
     assert_eq!((call.batch.top_k, call.shape), (top_k, shape), "{body}");
+    assert!(!call.is_partial, "{body}");
 }
 
 #[track_caller]
@@ -59,38 +62,81 @@ fn unknown_keys_are_ignored() {
 }
 
 #[test]
-fn numbers_out_of_range_are_named() {
-    for (topk, shown) in [("-1", "-1"), ("1000000000", "1000000000"), ("101", "101")] {
-        check_fault(
-            format!(r#"{{"queries":["a"],"topk":{topk}}}"#).as_bytes(),
-            &format!(
-                r#"["body","topk"] is {shown}, expected an integer from 0 to 100 [out_of_range]"#
-            ),
-        );
+fn a_list_of_queries_may_have_the_key_of_one() {
+    check(r#"{"query":["a","b"],"topk":2,"return_scores":true}"#, &["a", "b"], 2, Shape::Scored);
+    check(r#"{"query":["a"],"top_k":7}"#, &["a"], 7, Shape::Bare);
+    check(r#"{"query":[]}"#, &[], 3, Shape::Bare);
+    check(r#"{"queries":null,"query":"a"}"#, &["a"], 3, Shape::Bare);
+    check(r#"{"queries":null,"query":"a","k":5}"#, &["a"], 5, Shape::Rllm);
+}
+
+#[test]
+fn a_number_above_the_limit_is_the_limit() {
+    for (topk, expected, is_limited) in [
+        ("100", 100, false),
+        ("101", 100, true),
+        (r#""1_000""#, 100, true),
+        ("1e30", 100, true),
+        ("123456789012345678901234567890", 100, true),
+    ] {
+        let body = format!(r#"{{"queries":["a"],"topk":{topk}}}"#);
+        let call = parse(body.as_bytes(), &LIMITS).unwrap();
+        assert_eq!((call.batch.top_k, call.is_top_k_limited), (expected, is_limited), "{body}");
+    }
+}
+
+#[test]
+fn a_request_may_allow_that_queries_fail_alone() {
+    for (value, expected) in [("true", true), ("1", true), ("\"yes\"", true), ("null", false)] {
+        let body = format!(r#"{{"queries":["a"],"partial":{value}}}"#);
+        assert_eq!(parse(body.as_bytes(), &LIMITS).unwrap().is_partial, expected, "{body}");
     }
     check_fault(
-        br#"{"queries":["a"],"topk":1.5}"#,
-        r#"["body","topk"] is 1.5, expected an integer from 0 to 100 [int_type]"#,
+        br#"{"queries":["a"],"partial":"some"}"#,
+        r#"["body","partial"] is "some", expected true or false [bool_type]"#,
+    );
+}
+
+#[test]
+fn wrong_numbers_are_named() {
+    check_fault(
+        br#"{"queries":["a"],"topk":-1}"#,
+        r#"["body","topk"] is -1, expected an integer of at least 0 [out_of_range]"#,
     );
     check_fault(
-        br#"{"query":"a","k":"3"}"#,
-        r#"["body","k"] is a string, expected an integer from 0 to 100 [int_type]"#,
+        br#"{"queries":["a"],"topk":1.5}"#,
+        r#"["body","topk"] is 1.5, expected an integer of at least 0 [int_type]"#,
     );
+    check_fault(
+        br#"{"query":"a","k":"three"}"#,
+        r#"["body","k"] is "three", expected an integer of at least 0 [int_type]"#,
+    );
+    check_fault(
+        br#"{"query":"a","k":[3]}"#,
+        r#"["body","k"] is a list, expected an integer of at least 0 [int_type]"#,
+    );
+    let long = format!(r#"{{"query":"a","topk":"{}"}}"#, "9x".repeat(1000));
+    let faults = parse(long.as_bytes(), &LIMITS).unwrap_err();
+    assert!(faults[0].msg.len() < 120, "{faults:?}");
 }
 
 #[test]
 fn wrong_types_are_named_all_at_once() {
     check_fault(
-        br#"{"queries":["a",7,null],"return_scores":"yes"}"#,
-        r#"["body","queries",1] is a number, expected a string [string_type]; ["body","queries",2] is null, expected a string [string_type]; ["body","return_scores"] is a string, expected true or false [bool_type]"#,
+        br#"{"queries":["a",7,null],"return_scores":"often"}"#,
+        r#"["body","queries",1] is a number, expected a string [string_type]; ["body","queries",2] is null, expected a string [string_type]; ["body","return_scores"] is "often", expected true or false [bool_type]"#,
     );
     check_fault(
         br#"{"queries":"a"}"#,
         r#"["body","queries"] is a string, expected a list of strings [list_type]"#,
     );
     check_fault(
-        br#"{"query":["a"]}"#,
-        r#"["body","query"] is a list, expected a string [string_type]"#,
+        br#"{"query":{"a":1}}"#,
+        r#"["body","query"] is an object, expected a string or a list of strings [string_type]"#,
+    );
+    check_fault(
+        br#"{"query":["a",1]}"#,
+        r#"["body","query",1] is a number, expected a string [string_type]"#,
     );
     check_fault(
         br#"{"queries":["a","a","a","a","a"]}"#,
@@ -130,4 +176,53 @@ fn the_number_of_passages_after_ranking_again_is_read() {
     let body = br#"{"queries":["a"],"topk_retrieval":9,"topk_rerank":2,"return_scores":true}"#;
     let call = parse(body, &LIMITS).unwrap();
     assert_eq!((call.batch.top_k, call.shape), (2, Shape::Scored));
+}
+
+/// Returns `true` for a body that is served although the recorded application refuses or fails it.
+fn is_served_here_only(body: &str) -> bool {
+    // A number beyond 64 bits that is written as a float is above the limit all the same.
+    let numbers = [r#""topk":1e30}"#];
+    let null = [r#""return_scores":null}"#];
+    numbers.iter().chain(&null).any(|end| body.ends_with(end))
+}
+
+/// Returns `true` for a number below 0, which the recorded application takes, and its search then fails.
+fn is_negative(read: &Value) -> bool {
+    read["topk"].as_i64().is_some_and(|topk| topk < 0)
+}
+
+/// The bodies have one character for each byte.
+#[test]
+fn bodies_are_read_as_the_application_of_the_reference_reads_them() {
+    let file = "pydantic-requests.json";
+    let named = std::env::var_os("VECTORS_DIR").map(|folder| PathBuf::from(folder).join(file));
+    let copy = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(file);
+    let path = named.filter(|path| path.exists()).unwrap_or(copy);
+    let recorded: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let cases = recorded["cases"].as_array().unwrap();
+    assert!(cases.len() > 200);
+    let mut served_here_only = 0;
+    for case in cases {
+        let text = case["body"].as_str().unwrap();
+        let body: Vec<u8> = text.chars().map(|byte| u8::try_from(byte).unwrap()).collect();
+        let parsed = parse(&body, &LIMITS);
+        let read = &case["read"];
+        if case["status"] != 200 || is_negative(read) {
+            assert_eq!(parsed.is_ok(), is_served_here_only(text), "{text}: {parsed:?}");
+            served_here_only += usize::from(parsed.is_ok());
+            continue;
+        }
+        let call = parsed.unwrap_or_else(|faults| panic!("{text}: {faults:?}"));
+        let queries: Vec<&str> =
+            read["queries"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+        assert_eq!(&call.batch.queries[..], queries, "{text}");
+        let top_k = match read["topk"].as_u64() {
+            None | Some(0) => LIMITS.default_top_k as u64,
+            Some(topk) => topk.min(LIMITS.max_top_k as u64),
+        };
+        assert_eq!(call.batch.top_k as u64, top_k, "{text}");
+        let shape = if read["return_scores"] == true { Shape::Scored } else { Shape::Bare };
+        assert_eq!(call.shape, shape, "{text}");
+    }
+    assert_eq!(served_here_only, 2);
 }
