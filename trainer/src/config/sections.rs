@@ -101,8 +101,8 @@ section! {
         corpus: Option<PathBuf> = None;
         /// Template that turns a question into a prompt.
         template: TemplateChoice = TemplateChoice::SearchR1;
-        /// Puts the prompt into the model's chat template, as the user's message. Set it to false for a
-        /// model without a chat template.
+        /// Puts the prompt into the model's chat template, as the user's message. A model without a chat template
+        /// gets the plain text in any case.
         chat: bool = true;
         /// Maximum number of training questions, taken evenly from the file; 0 uses all.
         max_train_questions: usize ["questions"] = 0;
