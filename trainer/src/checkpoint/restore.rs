@@ -23,13 +23,17 @@ pub fn restore_policy(folder: &Path, policy: &mut Policy) -> Result<(), Checkpoi
     };
     match (&mut policy.lora, adapters) {
         (Some(lora), Some(saved)) => {
-            if saved.config != lora.config {
-                let difference =
-                    format!("its adapters have {}, this run's have {}", saved.config, lora.config);
+            let read = saved.read(&policy.config)?;
+            if !read.is_like(lora) {
+                let (read, own) = (read.config(), lora.config());
+                let difference = if read == own {
+                    "its adapters are on other modules than this run's".to_owned()
+                } else {
+                    format!("its adapters have {read}, this run's have {own}")
+                };
                 return Err(other_run(&saved.folder.join(ADAPTER_CONFIG_FILE), difference));
             }
-            let tensors = saved.read(&policy.config)?.parameters;
-            copy_tensors(&saved.folder, tensors, &mut lora.parameters)
+            copy_tensors(&saved.folder, read.parameters, &mut lora.parameters)
         }
         (None, None) => {
             let masters = folder.join(MASTERS_FILE);
@@ -47,7 +51,7 @@ pub fn restore_policy(folder: &Path, policy: &mut Policy) -> Result<(), Checkpoi
             Err(other_run(folder, difference))
         }
         (None, Some(saved)) => {
-            let rank = saved.config.rank;
+            let rank = saved.rank();
             let difference = format!("it has adapters, so the run began with lora.rank = {rank}");
             Err(other_run(folder, difference))
         }

@@ -9,9 +9,11 @@ use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{SaveForm, save};
+use super::{SaveForm, restore_policy, save, save_for_rollouts};
 use crate::golden;
-use crate::policy::tests::{CHECKPOINTS, F32, tiny};
+use crate::policy::tests::adapter_kinds::{KINDS, folder};
+use crate::policy::tests::adapters::{adapted, logits};
+use crate::policy::tests::{CHECKPOINTS, F32, gap, tiny};
 use crate::policy::{ModelPlace, Policy, weight_files};
 
 /// Returns type, shape and bytes of every tensor in a folder.
@@ -82,5 +84,36 @@ fn a_saved_configuration_keeps_its_keys() {
         save(&saved, &policy, &place(source.path()), SaveForm::WHOLE, None).unwrap();
         written[key] = json!("float32");
         assert_eq!(config(&saved), written);
+    }
+}
+
+/// A merged model, also one for servers, computes what the adapters compute over their base. Adapters come back from
+/// the folder next to it.
+#[test]
+fn every_kind_of_adapters_is_saved_merged_and_restored() {
+    for kind in KINDS {
+        let (mut policy, decoder, expected) = adapted(&folder(kind), F32);
+        let recorded = &expected.tensors["logits.0"];
+        let place = place(&golden::path(&folder(kind)));
+        let scratch = TempDir::new().unwrap();
+        let [merged, rollouts] = ["merged", "rollouts"].map(|name| scratch.path().join(name));
+        save(&merged, &policy, &place, SaveForm::WHOLE, None).unwrap();
+        save_for_rollouts(&rollouts, &policy, &place).unwrap();
+        for saved in [&merged, &rollouts] {
+            let loaded = Policy::load(saved, F32).unwrap();
+            let gap = gap(&logits(&loaded, &decoder, &expected)[0], recorded);
+            assert!(gap < 1e-4, "{kind}, {}: {gap}", saved.display());
+        }
+        assert!(tensors(&merged).keys().eq(policy.parameters.keys()), "{kind}");
+        let is_tied = config(&merged)["tie_word_embeddings"] == true;
+        assert_eq!(is_tied, policy.config.tied_embeddings, "{kind}");
+        tch::no_grad(|| {
+            for tensor in policy.trained_mut().values_mut() {
+                let _ = tensor.zero_();
+            }
+        });
+        restore_policy(&merged, &mut policy).unwrap();
+        let gap = gap(&logits(&policy, &decoder, &expected)[0], recorded);
+        assert!(gap < 1e-4, "{kind}, restored: {gap}");
     }
 }

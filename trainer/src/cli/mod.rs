@@ -204,7 +204,8 @@ fn with_model(mut config: Config, environment: &Environment) -> anyhow::Result<C
         config.model.path = hub::fetch(&name, &settings)?;
     }
     if config.model.base.is_none()
-        && let Some(AdapterFolder { base, .. }) = AdapterFolder::find(&config.model.path)?
+        && let Some(AdapterFolder { base: Some(base), .. }) =
+            AdapterFolder::find(&config.model.path)?
     {
         let named =
             base.revision.map_or(base.name.clone(), |revision| format!("{}@{revision}", base.name));

@@ -12,7 +12,7 @@ pub use gradient::{CriticSequence, CriticStatistics, CriticUpdateConfig, critic_
 use shared::contract::splitmix;
 use tch::{Device, Kind, Tensor};
 
-use crate::policy::{Decoder, Lora, MaskedTokens, PackedPass, Policy, Weights};
+use crate::policy::{Decoder, MaskedTokens, PackedPass, Policy, Weights};
 use crate::stop::{StopFlag, Stopped};
 use crate::update::micro_batches;
 
@@ -36,18 +36,23 @@ pub struct Critic {
 
 impl Critic {
     /// Copies `policy` and gives the copy a new value head, drawn by `seed`. If the policy has adapters, the critic
-    /// gets its own adapters of the same sizes and shares the frozen weights without copying them.
+    /// gets its own adapters on the same linear modules of the layers, of the same sizes, and shares the frozen weights
+    /// without copying them.
     pub fn of_policy(policy: &Policy, seed: u64) -> Self {
         let leaf = |tensor: &Tensor| tensor.detach().copy().set_requires_grad(true);
-        let base_weight = |tensor: &Tensor| match policy.lora {
-            Some(_) => tensor.shallow_clone(),
+        let base_weight = |name: &str, tensor: &Tensor| match &policy.lora {
+            // What is trained whole goes on changing in the policy.
+            Some(lora) => match lora.parameters.get(name) {
+                Some(whole) => whole.detach().copy(),
+                None => tensor.shallow_clone(),
+            },
             None => leaf(tensor),
         };
         let parameters: std::collections::BTreeMap<String, Tensor> = policy
             .parameters
             .iter()
             .filter(|(name, _)| name.as_str() != "lm_head.weight")
-            .map(|(name, tensor)| (name.clone(), base_weight(tensor)))
+            .map(|(name, tensor)| (name.clone(), base_weight(name, tensor)))
             .collect();
         let mut config = policy.config.clone();
         // The vocabulary head is never computed. With tied embeddings no weights of it are expected.
@@ -57,9 +62,9 @@ impl Critic {
         let weight = Tensor::from_slice(&weight).unsqueeze(0).to_device(device);
         let bias = Tensor::zeros([1], (Kind::Float, device));
         let mut network = Policy { config, compute: policy.compute, parameters, lora: None };
-        if let Some(Lora { config, base, .. }) = &policy.lora {
+        if let Some(lora) = &policy.lora {
             let adapters_seed = splitmix::finalise(seed ^ ADAPTERS_STREAM);
-            network.adapt(Lora::new(&network.config, *config, base.clone(), adapters_seed));
+            network.adapt(lora.another(&network.config, adapters_seed));
         }
         let trained = network.trained_mut();
         trained.insert(HEAD_WEIGHT.to_owned(), leaf(&weight));

@@ -26,7 +26,7 @@ pub enum HubError {
     #[error(
         "model.path = {name}: the repository has no safetensors weights; accepted: \
          model.safetensors, or model.safetensors.index.json with its files, or adapter_config.json with \
-         adapter_model.safetensors"
+         adapter_model.safetensors (pickled *.bin files are not read, because they can run any code)"
     )]
     NoWeights { name: String },
     #[error(

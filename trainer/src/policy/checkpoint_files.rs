@@ -18,6 +18,15 @@ pub const SHARD_BYTES_MAX: usize = 5_000_000_000;
 
 pub(crate) const SINGLE_FILE: &str = "model.safetensors";
 pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
+/// The command that converts pickled weights. Tensors that share memory are copied, since the format has no aliases.
+pub(super) const PICKLES_HINT: &str = "in its folder, convert it once: python3 -c \"import glob, torch; \
+from safetensors.torch import save_file; w = {}; [w.update(torch.load(f, map_location='cpu', weights_only=True)) for f \
+in sorted(glob.glob('*model*.bin'))]; save_file({k: v.clone().contiguous() for k, v in w.items()}, \
+('adapter_' if glob.glob('adapter_model.bin') else '') + 'model.safetensors', {'format': 'pt'})\"";
+/// Weights as older versions of transformers write them, whole or in several files.
+const PICKLES: [&str; 2] = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
+/// The part of a tensor's name that a model saved without its output head lacks.
+const BASE_PREFIX: &str = "model.";
 /// Files of a model folder that describe generation and the tokenizer. Each is optional.
 pub(crate) const DESCRIBING_FILES: [&str; 9] = [
     "generation_config.json",
@@ -46,6 +55,10 @@ pub enum WeightsError {
     Index { path: PathBuf, reason: String },
     #[error("{path}: {key} is {found}; accepted: {accepted}")]
     Adapter { path: PathBuf, key: String, found: String, accepted: String },
+    #[error(
+        "{path} is a pickle, which can run any code when it is read; accepted: safetensors files; {hint}"
+    )]
+    Pickled { path: PathBuf, hint: &'static str },
     #[error("{path}: tensor {name} is missing")]
     Missing { path: PathBuf, name: String },
     #[error("{path}: tensor {name} has shape {found:?}, config.json requires {expected:?}")]
@@ -54,19 +67,18 @@ pub enum WeightsError {
     Dtype { path: PathBuf, name: String, dtype: Dtype },
 }
 
-/// `model.safetensors.index.json`.
+/// `model.safetensors.index.json`. Its metadata are written for others and never read.
 #[derive(Debug, Serialize, Deserialize)]
 struct Index {
-    #[serde(default)]
+    #[serde(skip_deserializing)]
     metadata: IndexMetadata,
     /// File of each tensor, in the folder of the index.
     weight_map: BTreeMap<String, String>,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize)]
 struct IndexMetadata {
     /// Bytes of all tensors.
-    #[serde(default)]
     total_size: u64,
 }
 
@@ -81,8 +93,16 @@ impl Location {
     fn find(folder: &Path) -> Result<Self, WeightsError> {
         let single = folder.join(SINGLE_FILE);
         let index = folder.join(INDEX_FILE);
-        if single.is_file() || !index.is_file() {
+        if single.is_file() {
             return Ok(Self::Single(single));
+        }
+        if !index.is_file() {
+            let pickle =
+                PICKLES.map(|name| folder.join(name)).into_iter().find(|path| path.is_file());
+            return match pickle {
+                Some(path) => Err(WeightsError::Pickled { path, hint: PICKLES_HINT }),
+                None => Ok(Self::Single(single)),
+            };
         }
         let bytes = std::fs::read(&index)
             .map_err(|source| WeightsError::Read { path: index.clone(), source })?;
@@ -102,19 +122,31 @@ impl Location {
     fn file_of(&self, name: &str) -> Result<PathBuf, WeightsError> {
         match self {
             Self::Single(path) => Ok(path.clone()),
-            Self::Shards { index, weight_map } => match weight_map.get(name) {
-                Some(file) => Ok(index.with_file_name(file)),
-                None => Err(WeightsError::Missing { path: index.clone(), name: name.to_owned() }),
-            },
+            Self::Shards { index, weight_map } => {
+                let stored = stored_name(name, |name| weight_map.contains_key(name));
+                match stored.and_then(|name| weight_map.get(name)) {
+                    Some(file) => Ok(index.with_file_name(file)),
+                    None => {
+                        Err(WeightsError::Missing { path: index.clone(), name: name.to_owned() })
+                    }
+                }
+            }
         }
     }
+}
+
+/// Returns the name under which the tensor `name` is stored, if it is. A model that was saved without its output head
+/// lacks the prefix; transformers adds it to such names.
+pub(super) fn stored_name(name: &str, is_stored: impl Fn(&str) -> bool) -> Option<&str> {
+    let bare = name.strip_prefix(BASE_PREFIX);
+    [Some(name), bare].into_iter().flatten().find(|name| is_stored(name))
 }
 
 /// Returns the safetensors files of a model folder, in order. For a folder without any, returns the path of the
 /// missing one.
 ///
 /// # Errors
-/// Fails if the index cannot be read.
+/// Fails if the index cannot be read, or if the weights are pickled.
 pub fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, WeightsError> {
     Ok(match Location::find(folder)? {
         Location::Single(path) => vec![path],
@@ -147,7 +179,8 @@ pub fn read_weights(
         let file = SafeTensors::deserialize(&bytes)
             .map_err(|source| WeightsError::Format { path: path.clone(), source })?;
         for (name, shape) in tensors {
-            let stored = read_tensor(&file, &path, &name, shape)?;
+            let stored = stored_name(&name, |name| file.tensor(name).is_ok()).unwrap_or(&name);
+            let stored = read_tensor(&file, &path, stored, shape)?;
             weights.insert(name, stored.to_device(device).to_kind(Kind::Float));
         }
     }

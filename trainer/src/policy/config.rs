@@ -55,6 +55,14 @@ impl ModelConfig {
         Ok(config)
     }
 
+    /// Gives the model an output head of its own.
+    pub(super) fn untie(&mut self) {
+        self.tied_embeddings = false;
+        if let Some(keys) = self.source.as_object_mut() {
+            keys.insert("tie_word_embeddings".to_owned(), false.into());
+        }
+    }
+
     /// Reads everything except `source`.
     fn from_keys(keys: &Keys<'_>) -> Result<Self, ModelConfigError> {
         let family = family::find(keys)?;

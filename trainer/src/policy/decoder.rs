@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
 
+use super::adapter::{EmbeddingAdapter, HeadAdapter};
 use super::attention::{Attention, AttentionWeights, LayerSpan};
 use super::config::ModelConfig;
 use super::feed_forward::FeedForward;
 use super::linear::{Adapters, Masters};
+use super::lora::Lora;
 use super::norm::RmsNorm;
 use super::rotary::{RotaryTables, Rotation};
 
@@ -31,8 +33,11 @@ pub struct Weights {
     pub(super) embedding: Tensor,
     pub(crate) layers: Vec<LayerWeights>,
     pub(crate) final_norm: RmsNorm,
+    embedding_adapter: Option<EmbeddingAdapter>,
     /// `[vocab, hidden]`, compute type.
     pub(super) head: Tensor,
+    /// Set only where an adapter of the head is trained. Rollouts use merged weights.
+    head_adapter: Option<HeadAdapter>,
     kind: Kind,
 }
 
@@ -59,12 +64,25 @@ impl Weights {
             .collect();
         let embedding = masters.tensor("model.embed_tokens.weight");
         let head = if config.tied_embeddings {
-            embedding.to_kind(kind)
+            embedding.shallow_clone()
         } else {
-            masters.tensor("lm_head.weight").to_kind(kind)
+            masters.tensor("lm_head.weight")
         };
-        let final_norm = norm("model.norm.weight");
-        Self { embedding, layers, final_norm, head, kind }
+        let lora = match adapters {
+            Adapters::Beside(lora) => Some(lora),
+            Adapters::Off | Adapters::Merged(_) => None,
+        };
+        let of_head = lora.and_then(Lora::of_head);
+        Self {
+            embedding_adapter: lora.and_then(|lora| lora.of_embedding(&embedding)),
+            layers,
+            final_norm: norm("model.norm.weight"),
+            head_adapter: of_head
+                .map(|change| HeadAdapter { change, frozen: head.shallow_clone() }),
+            head: head.to_kind(kind),
+            embedding,
+            kind,
+        }
     }
 
     /// Returns the device of the weights.
@@ -79,12 +97,24 @@ impl Weights {
 
     /// Returns the input of the first layer, `[tokens, hidden]`, f32. `ids` are `[tokens]`, i64.
     pub(crate) fn embed(&self, ids: &Tensor) -> Tensor {
-        Tensor::embedding(&self.embedding, ids, -1, false, false)
+        let rows = Tensor::embedding(&self.embedding, ids, -1, false, false);
+        match &self.embedding_adapter {
+            Some(adapter) => adapter.add_to(&rows, ids),
+            None => rows,
+        }
+    }
+
+    /// Returns the head with its adapter, differentiably, `[vocab, hidden]`, compute type.
+    pub(super) fn whole_head(&self) -> Tensor {
+        match &self.head_adapter {
+            Some(adapter) => adapter.merged().to_kind(self.kind),
+            None => self.head.shallow_clone(),
+        }
     }
 
     /// Computes the logits of `[tokens, hidden]` in the compute type: `[tokens, vocab]`.
     pub(crate) fn head_products(&self, hidden: &Tensor) -> Tensor {
-        hidden.linear(&self.head, None::<&Tensor>)
+        hidden.linear(&self.whole_head(), None::<&Tensor>)
     }
 
     /// Applies the final norm to the last layer's output and casts it to the compute type.
@@ -102,9 +132,11 @@ impl Weights {
         };
         Self {
             embedding: self.embedding.detach().copy(),
+            embedding_adapter: self.embedding_adapter.as_ref().map(EmbeddingAdapter::deep_copy),
             layers: self.layers.iter().map(copy_layer).collect(),
             final_norm: self.final_norm.deep_copy(),
             head: self.head.detach().copy(),
+            head_adapter: self.head_adapter.as_ref().map(HeadAdapter::deep_copy),
             kind: self.kind,
         }
     }

@@ -9,7 +9,7 @@ use safetensors::SafeTensorError;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::checkpoint_files::{WeightsError, weight_files};
+use super::checkpoint_files::{WeightsError, stored_name, weight_files};
 use super::config::ModelConfig;
 use super::lora::LoraTargets;
 use super::parameters::{adaptable_shapes, expected_shapes};
@@ -97,7 +97,8 @@ pub fn stored_bytes(folder: &Path, config: &ModelConfig) -> Result<u64, WeightsE
     let mut total = 0;
     for (name, expected) in expected_shapes(config) {
         let path = files.first().cloned().unwrap_or_else(|| folder.to_owned());
-        let Some(tensor) = stored.get(&name) else {
+        let found = stored_name(&name, |name| stored.contains_key(name));
+        let Some(tensor) = found.and_then(|name| stored.get(name)) else {
             return Err(WeightsError::Missing { path, name });
         };
         if tensor.shape != expected {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use tch::{Kind, Tensor};
 
-use super::lora::{Adapter, Lora};
+use super::adapter::Adapter;
+use super::lora::Lora;
 
 /// The master weights by their Hugging Face name, the adapters on top of them, and the compute type.
 #[derive(Clone, Copy, Debug)]
@@ -26,39 +27,37 @@ pub(super) enum Adapters<'a> {
 }
 
 impl Masters<'_> {
-    /// Returns the master tensor itself, f32.
+    /// Returns a master tensor, f32: the frozen one, or the one that is trained in its place. Merged adapters are in it.
     pub(super) fn tensor(&self, name: &str) -> Tensor {
-        self.parameters[name].shallow_clone()
+        let frozen = &self.parameters[name];
+        match self.adapters {
+            Adapters::Off => frozen.shallow_clone(),
+            Adapters::Beside(lora) => lora.whole(name).unwrap_or(frozen).shallow_clone(),
+            Adapters::Merged(lora) => lora.merged(name, frozen),
+        }
     }
 
     /// Stacks the rows of the maps `MODULE.weight` of `modules` and casts them to the compute type,
     /// differentiably. Includes `MODULE.bias` if `biased`.
     pub(super) fn linear(&self, modules: &[String], biased: bool) -> Linear {
-        let joined = |tensors: Vec<Tensor>| match &tensors[..] {
+        let joined = |tensors: &[Tensor]| match tensors {
             [only] => only.to_kind(self.kind),
             several => Tensor::cat(several, 0).to_kind(self.kind),
         };
-        let weight = |module: &String| {
-            let weight = &self.parameters[&format!("{module}.weight")];
-            match self.adapters {
-                Adapters::Merged(lora) => lora.merged(module, weight),
-                Adapters::Off | Adapters::Beside(_) => weight.shallow_clone(),
-            }
-        };
+        let weights: Vec<Tensor> =
+            modules.iter().map(|module| self.tensor(&format!("{module}.weight"))).collect();
         let bias = |module: &String| self.tensor(&format!("{module}.bias"));
         let adapter = match self.adapters {
             Adapters::Beside(lora) => {
-                let outputs =
-                    |module: &String| self.parameters[&format!("{module}.weight")].size()[0];
-                let blocks: Vec<(&str, i64)> =
-                    modules.iter().map(|module| (module.as_str(), outputs(module))).collect();
+                let blocks: Vec<(&str, &Tensor)> =
+                    modules.iter().map(String::as_str).zip(&weights).collect();
                 lora.beside(&blocks, self.kind)
             }
             Adapters::Off | Adapters::Merged(_) => None,
         };
         Linear {
-            weight: joined(modules.iter().map(weight).collect()),
-            bias: biased.then(|| joined(modules.iter().map(bias).collect())),
+            bias: biased.then(|| joined(&modules.iter().map(bias).collect::<Vec<_>>())),
+            weight: joined(&weights),
             adapter,
         }
     }
@@ -78,9 +77,15 @@ pub(crate) struct Linear {
 impl Linear {
     /// Maps `[tokens, inputs]` to `[tokens, outputs]`.
     pub(crate) fn apply(&self, input: &Tensor) -> Tensor {
-        let output = input.linear(&self.weight, self.bias.as_ref());
-        match &self.adapter {
-            Some(adapter) => output + adapter.apply(input),
+        let apart = self.adapter.as_ref().is_some_and(Adapter::scales_output);
+        let bias = self.bias.as_ref();
+        let output = input.linear(&self.weight, bias.filter(|_| !apart));
+        let output = match &self.adapter {
+            Some(adapter) => adapter.add_to(&output, input),
+            None => output,
+        };
+        match bias.filter(|_| apart) {
+            Some(bias) => output + bias,
             None => output,
         }
     }

@@ -29,7 +29,7 @@ pub fn token_statistics(
     temperature: f64,
 ) -> TokenStatistics {
     let pass = PackedPass::without_gradients(decoder, weights, sequences);
-    tch::no_grad(|| statistics_of(weights, &pass, temperature))
+    tch::no_grad(|| statistics_of(&weights.whole_head(), &pass, temperature))
 }
 
 /// Scored tokens that can propagate gradients into the model.
@@ -38,7 +38,8 @@ pub struct ScoredPass<'m> {
     /// The results of [`token_statistics`], as leaves of the graph that a loss is computed from.
     pub statistics: TokenStatistics,
     pass: PackedPass<'m>,
-    weights: &'m Weights,
+    /// `[vocab, hidden]`, in the graph of its parameters.
+    head: Tensor,
     temperature: f64,
 }
 
@@ -52,12 +53,13 @@ impl<'m> ScoredPass<'m> {
         temperature: f64,
     ) -> Self {
         let pass = PackedPass::with_gradients(decoder, weights, sequences);
-        let scored = tch::no_grad(|| statistics_of(weights, &pass, temperature));
+        let head = weights.whole_head();
+        let scored = tch::no_grad(|| statistics_of(&head, &pass, temperature));
         let statistics = TokenStatistics {
             log_probs: scored.log_probs.set_requires_grad(true),
             entropies: scored.entropies.set_requires_grad(true),
         };
-        Self { statistics, pass, weights, temperature }
+        Self { statistics, pass, head, temperature }
     }
 
     /// Adds the gradient of `loss`, a function of [`Self::statistics`], to the gradients of the parameters.
@@ -66,11 +68,10 @@ impl<'m> ScoredPass<'m> {
             return;
         }
         loss.backward();
-        let head = &self.weights.head;
         let (by_hidden, by_head) = tch::no_grad(|| self.gradients());
         // This frees the head's gradient, as large as the vocabulary's matrix, before the layers run.
         if let Some(by_head) = by_head {
-            flow(head, &by_head);
+            flow(&self.head, &by_head);
         }
         self.pass.backward(&by_hidden);
     }
@@ -81,10 +82,10 @@ impl<'m> ScoredPass<'m> {
     /// Let `p` be the softmax of a token's logits `z`, `l` the log-prob of its target and `H` the entropy. Then
     /// `dl/dz_j` is `[j is the target] - p_j`, and `dH/dz_j` is `-p_j (ln p_j + H)`.
     fn gradients(&self) -> (Tensor, Option<Tensor>) {
-        let Self { statistics, pass, weights, temperature } = self;
+        let Self { statistics, pass, head, temperature } = self;
         let by_hidden = pass.hidden.zeros_like();
-        let is_trained = weights.head.requires_grad();
-        let mut by_head = is_trained.then(|| weights.head.zeros_like().to_kind(Kind::Float));
+        let is_trained = head.requires_grad();
+        let mut by_head = is_trained.then(|| head.zeros_like().to_kind(Kind::Float));
         let by_entropy = statistics.entropies.grad();
         // Each chunk computes its logits again, then their gradient, then its share of both results. Logits of
         // the whole pass never exist.
@@ -92,7 +93,7 @@ impl<'m> ScoredPass<'m> {
             let part = |tensor: &Tensor| tensor.narrow(0, start, count);
             let column = |tensor: &Tensor| part(tensor).unsqueeze(1);
             let hidden = part(&pass.hidden);
-            let logits = scaled_logits(weights, &hidden, *temperature);
+            let logits = scaled_logits(head, &hidden, *temperature);
             let by_log_prob = column(&statistics.log_probs.grad());
             let mut by_logits = if by_entropy.defined() {
                 let log_softmax = logits.log_softmax(-1, Kind::Float);
@@ -106,13 +107,13 @@ impl<'m> ScoredPass<'m> {
             if differs_from_one(*temperature) {
                 let _ = by_logits.g_div_scalar_(*temperature);
             }
-            let by_logits = by_logits.to_kind(weights.kind());
-            part(&by_hidden).copy_(&by_logits.matmul(&weights.head));
+            let by_logits = by_logits.to_kind(head.kind());
+            part(&by_hidden).copy_(&by_logits.matmul(head));
             if let Some(by_head) = &mut by_head {
                 let _ = by_head.g_add_(&by_logits.tr().matmul(&hidden));
             }
         }
-        (by_hidden, by_head.map(|by_head| by_head.to_kind(weights.kind())))
+        (by_hidden, by_head.map(|by_head| by_head.to_kind(head.kind())))
     }
 }
 
@@ -123,13 +124,13 @@ fn chunks(targets: &Tensor) -> impl Iterator<Item = (i64, i64)> {
     start.map(move |start| (start, CHUNK_TARGETS.min(total - start)))
 }
 
-fn statistics_of(weights: &Weights, pass: &PackedPass<'_>, temperature: f64) -> TokenStatistics {
-    let options = (Kind::Float, weights.device());
+fn statistics_of(head: &Tensor, pass: &PackedPass<'_>, temperature: f64) -> TokenStatistics {
+    let options = (Kind::Float, head.device());
     let log_probs = Tensor::zeros([pass.targets.numel() as i64], options);
     let entropies = log_probs.zeros_like();
     for (start, count) in chunks(&pass.targets) {
         let part = |tensor: &Tensor| tensor.narrow(0, start, count);
-        let logits = scaled_logits(weights, &part(&pass.hidden), temperature);
+        let logits = scaled_logits(head, &part(&pass.hidden), temperature);
         let chunk = statistics_of_logits(&logits, &part(&pass.targets));
         part(&log_probs).copy_(&chunk.log_probs);
         part(&entropies).copy_(&chunk.entropies);
@@ -147,8 +148,8 @@ pub(super) fn statistics_of_logits(logits: &Tensor, targets: &Tensor) -> TokenSt
 }
 
 /// Computes the logits divided by the temperature, `[tokens, vocab]`, f32.
-fn scaled_logits(weights: &Weights, hidden: &Tensor, temperature: f64) -> Tensor {
-    let logits = Decoder::logits(weights, hidden);
+fn scaled_logits(head: &Tensor, hidden: &Tensor, temperature: f64) -> Tensor {
+    let logits = hidden.linear(head, None::<&Tensor>).to_kind(Kind::Float);
     if differs_from_one(temperature) { logits / temperature } else { logits }
 }
 

@@ -1,8 +1,8 @@
 //! Low-rank adapters (LoRA, arXiv 2106.09685, section 4.1): a trained `s (x A^T) B^T` of small rank is added to
 //! a frozen map `x W^T`.
 //!
-//! Owns the adapters' parameters, their initialisation, their computation and their merging. The base weights
-//! never change here, and no gradient of their size ever exists: only A and B have gradients.
+//! Owns the adapters' parameters, their initialisation and their merging; `adapter` computes with them. The base
+//! weights never change here. Only A and B, magnitudes, and parameters that are trained whole have gradients.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,6 +10,9 @@ use std::fmt;
 use shared::contract::splitmix;
 use tch::{Kind, Tensor};
 
+use super::adapter::{Adapter, Block, EmbeddingAdapter, MatrixAdapter};
+use super::adapter_keys::AdapterKeys;
+use super::adapter_plan::{AdapterPlan, EMBEDDING, HEAD, weight_of};
 use super::config::ModelConfig;
 use super::parameters::adaptable_shapes;
 
@@ -42,6 +45,11 @@ impl LoraTargets {
     /// Returns the chosen names, in the order of [`LORA_MODULES`].
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         LORA_MODULES.into_iter().zip(self.0).filter_map(|(name, chosen)| chosen.then_some(name))
+    }
+
+    /// Returns `true` if no module is chosen.
+    pub fn is_empty(self) -> bool {
+        self.names().next().is_none()
     }
 
     /// Returns `true` if the module `name` is chosen. The name may include the module's parents.
@@ -103,161 +111,181 @@ pub struct BaseName {
 /// The adapters of a model with frozen weights.
 #[derive(Debug)]
 pub struct Lora {
-    pub config: AdapterConfig,
+    pub(super) keys: AdapterKeys,
+    pub(super) plan: AdapterPlan,
     pub base: BaseName,
     /// Trained parameters, f32 leaves of the autograd graph: `MODULE.lora_A.weight`, `[rank, inputs]`, and
-    /// `MODULE.lora_B.weight`, `[outputs, rank]`, of every adapted module. In a critic also the value head.
+    /// `MODULE.lora_B.weight`, `[outputs, rank]`, of every adapted module (`lora_embedding_A` and `lora_embedding_B`
+    /// of the embedding), with DoRA its `MODULE.lora_magnitude_vector`; and parameters that are trained whole, under
+    /// their own names. In a critic also the value head.
     pub parameters: BTreeMap<String, Tensor>,
+    /// Frozen weights that were saved with the adapters, f32, by their names in the file.
+    pub(super) frozen: BTreeMap<String, Tensor>,
 }
 
 /// Returns the name of a module's A.
 pub(super) fn down_name(module: &str) -> String {
-    format!("{module}.lora_A.weight")
+    let part = if module == EMBEDDING { "lora_embedding_A" } else { "lora_A.weight" };
+    format!("{module}.{part}")
 }
 
 /// Returns the name of a module's B.
 pub(super) fn up_name(module: &str) -> String {
-    format!("{module}.lora_B.weight")
+    let part = if module == EMBEDDING { "lora_embedding_B" } else { "lora_B.weight" };
+    format!("{module}.{part}")
+}
+
+/// Returns the name of a module's magnitudes.
+pub(super) fn magnitude_name(module: &str) -> String {
+    format!("{module}.lora_magnitude_vector")
+}
+
+/// Returns the parameter of `model` that the frozen tensor `stored` of an adapter file replaces.
+pub(super) fn parameter_of(stored: &str, model: &ModelConfig) -> String {
+    let name = stored.replace(".base_layer.", ".");
+    let is_tied = name == weight_of(HEAD) && model.tied_embeddings;
+    if is_tied { weight_of(EMBEDDING) } else { name }
 }
 
 impl Lora {
-    /// Creates adapters that change nothing yet: A is random and B is zero. As in PEFT's
-    /// `reset_lora_parameters`, A is uniform between the bounds of Kaiming's initialisation with a slope of the
-    /// square root of 5, which are plus and minus `1 / sqrt(inputs)`. `seed` decides the draws, separately for
-    /// each module.
+    /// Creates adapters of one size that change nothing yet. `seed` decides the draws, separately for each module.
     pub fn new(model: &ModelConfig, config: AdapterConfig, base: BaseName, seed: u64) -> Self {
+        let keys = AdapterKeys::uniform(config);
+        let plan = keys.plan(model).expect("every family has the modules that can be targets");
+        Self::planned(model, keys, plan, base, seed)
+    }
+
+    /// Creates adapters on the same linear modules of the layers as these, of the same sizes, that change nothing yet.
+    /// Magnitudes, the head, the embedding and parameters that are trained whole are left out.
+    #[must_use]
+    pub fn another(&self, model: &ModelConfig, seed: u64) -> Self {
+        let modules =
+            self.plan.modules.iter().filter(|(name, _)| *name != EMBEDDING && *name != HEAD);
+        let modules = modules.map(|(name, module)| (name.clone(), *module)).collect();
+        let plan = AdapterPlan { modules, ..AdapterPlan::default() };
+        Self::planned(model, self.keys.clone(), plan, self.base.clone(), seed)
+    }
+
+    /// Draws adapters of linear modules. A is random and B is zero. As in PEFT's `reset_lora_parameters`, A is uniform
+    /// between the bounds of Kaiming's initialisation with a slope of the square root of 5, which are plus and minus
+    /// `1 / sqrt(inputs)`.
+    fn planned(
+        model: &ModelConfig,
+        keys: AdapterKeys,
+        plan: AdapterPlan,
+        base: BaseName,
+        seed: u64,
+    ) -> Self {
         let mut parameters = BTreeMap::new();
         for (index, (module, [outputs, inputs])) in adaptable_shapes(model).into_iter().enumerate()
         {
-            if !config.targets.contains(&module) {
-                continue;
-            }
+            let Some(adapted) = plan.modules.get(&module) else { continue };
             let mut state = splitmix::finalise(seed.wrapping_add(splitmix::INCREMENT))
                 .wrapping_add(splitmix::finalise(index as u64));
             let bound = 1.0 / (inputs as f32).sqrt();
-            let draws = splitmix::numbers(config.rank * inputs, &mut state);
+            let draws = splitmix::numbers(adapted.rank * inputs, &mut state);
             let values: Vec<f32> = draws.into_iter().map(|draw| draw * bound).collect();
-            let rank = config.rank as i64;
+            let rank = adapted.rank as i64;
             let down = Tensor::from_slice(&values).view([rank, inputs as i64]);
             let up = Tensor::zeros([outputs as i64, rank], (Kind::Float, tch::Device::Cpu));
             parameters.insert(down_name(&module), down);
             parameters.insert(up_name(&module), up);
         }
-        Self { config, base, parameters }
+        Self { keys, plan, base, parameters, frozen: BTreeMap::new() }
     }
 
-    /// Returns `true` if the adapters change nothing.
+    /// Returns the sizes that the adapters have where no pattern says otherwise, and the kinds of modules that carry
+    /// them in some layer.
+    pub fn config(&self) -> AdapterConfig {
+        AdapterConfig {
+            rank: self.keys.rank,
+            alpha: self.keys.alpha,
+            rank_stabilised: self.keys.rank_stabilised,
+            targets: self.plan.targets(),
+        }
+    }
+
+    /// Returns `true` if both change the same parameters by the same rules.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.plan == other.plan
+    }
+
+    /// Returns `true` if the adapters surely change nothing: every trained parameter is an A, or a B of zeros.
     pub fn is_zero(&self) -> bool {
-        tch::no_grad(|| {
-            let mut ups =
-                self.parameters.iter().filter(|(name, _)| name.ends_with("lora_B.weight"));
-            ups.all(|(_, up)| up.count_nonzero(None::<i64>).int64_value(&[]) == 0)
-        })
+        let is_zero = |(name, tensor): (&String, &Tensor)| {
+            name.ends_with(".lora_A.weight")
+                || (name.ends_with(".lora_B.weight")
+                    && tensor.count_nonzero(None::<i64>).int64_value(&[]) == 0)
+        };
+        tch::no_grad(|| self.parameters.iter().all(is_zero))
     }
 
     /// Copies the adapters into their own storage, outside the graph.
     #[must_use]
     pub fn deep_copy(&self) -> Self {
         let copy = |(name, tensor): (&String, &Tensor)| (name.clone(), tensor.detach().copy());
-        let parameters = self.parameters.iter().map(copy).collect();
-        Self { config: self.config, base: self.base.clone(), parameters }
-    }
-
-    /// Returns A and B of `module`, if it is adapted.
-    fn of_module(&self, module: &str) -> Option<(&Tensor, &Tensor)> {
-        let down = self.parameters.get(&down_name(module))?;
-        Some((down, &self.parameters[&up_name(module)]))
-    }
-
-    /// Returns the merged weight `W + s B A` of `module` in f32, where `W` is `weight`. If the module is not
-    /// adapted, this is `weight` itself.
-    pub(super) fn merged(&self, module: &str, weight: &Tensor) -> Tensor {
-        match self.of_module(module) {
-            Some((down, up)) => {
-                let mut merged = up.matmul(&(down * self.config.scale()));
-                let _ = merged.g_add_(weight);
-                merged
-            }
-            None => weight.shallow_clone(),
-        }
-    }
-
-    /// Joins the adapters of `modules`, each given with its number of outputs, differentiably. Returns `None` if
-    /// no module is adapted.
-    pub(super) fn beside(&self, modules: &[(&str, i64)], kind: Kind) -> Option<Adapter> {
-        let adapted: Vec<Option<(&Tensor, &Tensor)>> =
-            modules.iter().map(|(module, _)| self.of_module(module)).collect();
-        let downs: Vec<&Tensor> = adapted.iter().flatten().map(|(down, _)| *down).collect();
-        let down = match &downs[..] {
-            [] => return None,
-            [only] => only.to_kind(kind),
-            several => Tensor::cat(several, 0).to_kind(kind),
-        };
-        let mut adapted_blocks = 0;
-        let mut blocks = Vec::with_capacity(modules.len());
-        for (adapted, &(_, outputs)) in adapted.into_iter().zip(modules) {
-            blocks.push(match adapted {
-                Some((_, up)) => Block::Adapted { index: adapted_blocks, up: up.to_kind(kind) },
-                None => Block::Plain { outputs },
-            });
-            adapted_blocks += usize::from(adapted.is_some());
-        }
-        Some(Adapter { down, blocks, adapted: adapted_blocks, scale: self.config.scale() })
-    }
-}
-
-/// The adapters of maps with stacked rows.
-#[derive(Debug)]
-pub(super) struct Adapter {
-    /// A of every adapted block, stacked: `[adapted * rank, inputs]`, compute type.
-    down: Tensor,
-    /// One block per map.
-    blocks: Vec<Block>,
-    /// Number of adapted blocks.
-    adapted: usize,
-    scale: f64,
-}
-
-/// One of several joined maps.
-#[derive(Debug)]
-enum Block {
-    /// A map with an adapter: its index among the adapted blocks, and B, `[outputs, rank]`, compute type.
-    Adapted { index: usize, up: Tensor },
-    /// A map without an adapter.
-    Plain { outputs: i64 },
-}
-
-impl Adapter {
-    /// Computes `s (x A^T) B^T`: `[tokens, inputs]` to `[tokens, outputs of all blocks]`.
-    pub(super) fn apply(&self, input: &Tensor) -> Tensor {
-        let inner = input.linear(&self.down, None::<&Tensor>) * self.scale;
-        let inner = inner.chunk(self.adapted as i64, -1);
-        let part = |block: &Block| match block {
-            Block::Adapted { index, up } => inner[*index].linear(up, None::<&Tensor>),
-            Block::Plain { outputs } => {
-                Tensor::zeros([input.size()[0], *outputs], (input.kind(), input.device()))
-            }
-        };
-        let parts: Vec<Tensor> = self.blocks.iter().map(part).collect();
-        match &parts[..] {
-            [only] => only.shallow_clone(),
-            several => Tensor::cat(several, -1),
-        }
-    }
-
-    /// Copies every tensor into its own storage.
-    pub(super) fn deep_copy(&self) -> Self {
-        let copy = |block: &Block| match block {
-            Block::Adapted { index, up } => {
-                Block::Adapted { index: *index, up: up.detach().copy() }
-            }
-            Block::Plain { outputs } => Block::Plain { outputs: *outputs },
-        };
         Self {
-            down: self.down.detach().copy(),
-            blocks: self.blocks.iter().map(copy).collect(),
-            adapted: self.adapted,
-            scale: self.scale,
+            keys: self.keys.clone(),
+            plan: self.plan.clone(),
+            base: self.base.clone(),
+            parameters: self.parameters.iter().map(copy).collect(),
+            frozen: self.frozen.iter().map(copy).collect(),
         }
+    }
+
+    /// Returns the parameter `name` if it is trained whole.
+    pub(super) fn whole(&self, name: &str) -> Option<&Tensor> {
+        self.plan.whole.contains_key(name).then(|| &self.parameters[name])
+    }
+
+    /// Returns the change of the matrix of `module`, if it is adapted.
+    fn matrix(&self, module: &str) -> Option<MatrixAdapter> {
+        let adapted = self.plan.modules.get(module)?;
+        let parameter = |name: String| self.parameters[&name].shallow_clone();
+        Some(MatrixAdapter {
+            down: parameter(down_name(module)),
+            up: parameter(up_name(module)),
+            scale: adapted.scale,
+            magnitude: self.plan.dora.then(|| parameter(magnitude_name(module))),
+        })
+    }
+
+    /// Returns the parameter `name` with its change, f32, differentiably: the one that is trained whole, or `W + s B A`,
+    /// where `W` is `tensor`. If nothing changes it, this is `tensor` itself.
+    pub(super) fn merged(&self, name: &str, tensor: &Tensor) -> Tensor {
+        if let Some(whole) = self.whole(name) {
+            return whole.shallow_clone();
+        }
+        let module = name.strip_suffix(".weight").unwrap_or(name);
+        match self.matrix(module) {
+            // The vocabulary is in the columns of the embedding's A and in the rows of its weight.
+            Some(change) if module == EMBEDDING => change.merged(&tensor.tr()).tr().contiguous(),
+            Some(change) => change.merged(tensor),
+            None => tensor.shallow_clone(),
+        }
+    }
+
+    /// Returns the adapter of the embedding, if it has one. `weight` is the frozen one.
+    pub(super) fn of_embedding(&self, weight: &Tensor) -> Option<EmbeddingAdapter> {
+        Some(EmbeddingAdapter::new(self.matrix(EMBEDDING)?, &weight.tr()))
+    }
+
+    /// Returns the adapter of the head, if it has one. With tied embeddings it may be that of the embedding.
+    pub(super) fn of_head(&self) -> Option<MatrixAdapter> {
+        if self.plan.shares_head {
+            let MatrixAdapter { down, up, scale, magnitude } = self.matrix(EMBEDDING)?;
+            return Some(MatrixAdapter { down: up.tr(), up: down.tr(), scale, magnitude });
+        }
+        self.matrix(HEAD)
+    }
+
+    /// Joins the adapters of `modules`, each given with its frozen weight, differentiably. Returns `None` if no module is
+    /// adapted.
+    pub(super) fn beside(&self, modules: &[(&str, &Tensor)], kind: Kind) -> Option<Adapter> {
+        let blocks = modules.iter().map(|(module, weight)| match self.matrix(module) {
+            Some(change) => Block::adapted(&change, weight, kind),
+            None => Block::Plain { outputs: weight.size()[0] },
+        });
+        Adapter::of_blocks(blocks.collect())
     }
 }

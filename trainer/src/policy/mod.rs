@@ -13,14 +13,18 @@ mod rotary_config;
 mod attention;
 mod decoder;
 mod feed_forward;
+mod adapter;
 mod linear;
 mod lora;
 mod norm;
 mod rotary;
 
 mod adapter_files;
+mod adapter_keys;
+mod adapter_plan;
 mod checkpoint_files;
 mod device;
+mod expression;
 mod headers;
 mod host;
 mod log_prob;
@@ -60,7 +64,9 @@ use std::path::Path;
 
 use tch::Tensor;
 
+use adapter_plan::{EMBEDDING, HEAD, weight_of};
 use linear::Adapters;
+use lora::parameter_of;
 
 /// A trainable model: its configuration, its f32 master weights, and its device and compute type.
 #[derive(Debug)]
@@ -96,6 +102,9 @@ impl Policy {
     /// Fails as [`Self::load`] does.
     pub fn load_base(place: &ModelPlace, compute: Compute) -> Result<Self, WeightsError> {
         let config = ModelConfig::read(&place.base)?;
+        if let Some(adapters) = &place.adapters {
+            adapters.check(&config)?;
+        }
         let parameters = read_weights(&place.base, &config, compute.device)?
             .into_iter()
             .map(|(name, tensor)| (name, tensor.set_requires_grad(true)))
@@ -103,9 +112,19 @@ impl Policy {
         Ok(Self { config, compute, parameters, lora: None })
     }
 
-    /// Freezes the weights and trains `lora` instead.
+    /// Freezes the weights and trains `lora` instead. Takes over the weights that were saved with the adapters. If
+    /// they change only one of two tied matrices, the head becomes one of its own.
     pub fn adapt(&mut self, mut lora: Lora) {
         let device = self.compute.device;
+        for (stored, tensor) in &lora.frozen {
+            let name = parameter_of(stored, &self.config);
+            self.parameters.insert(name, tensor.to_device(device));
+        }
+        if self.config.tied_embeddings && lora.plan.separates_head() {
+            let embedding = self.parameters[&weight_of(EMBEDDING)].shallow_clone();
+            self.parameters.insert(weight_of(HEAD), embedding);
+            self.config.untie();
+        }
         for tensor in self.parameters.values_mut() {
             *tensor = tensor.detach().set_requires_grad(false);
         }
@@ -129,10 +148,9 @@ impl Policy {
     /// share the masters' storage.
     pub fn merged_parameters(&self) -> BTreeMap<String, Tensor> {
         let merged = |(name, tensor): (&String, &Tensor)| {
-            let module = name.strip_suffix(".weight").unwrap_or(name);
             let lora = self.lora.as_ref();
             let merged =
-                lora.map_or_else(|| tensor.shallow_clone(), |lora| lora.merged(module, tensor));
+                lora.map_or_else(|| tensor.shallow_clone(), |lora| lora.merged(name, tensor));
             (name.clone(), merged.detach())
         };
         tch::no_grad(|| self.parameters.iter().map(merged).collect())

@@ -135,15 +135,19 @@ fn model(
         let reason = format!("model.path = {} is not there", folder.display());
         return Ok(ModelSource::Unknown(reason));
     }
-    let named = AdapterFolder::find(folder)?.map(|adapters| PathBuf::from(adapters.base.name));
+    let named = AdapterFolder::find(folder)?.and_then(|adapters| adapters.base);
+    let named = named.map(|base| PathBuf::from(base.name));
     let base = config.model.base.clone().or(named);
     if let Some(name) = base.as_deref().and_then(ModelName::parse) {
         let reason =
             format!("the base of model.path = {}, {name}, is on the hub", folder.display());
         return Ok(ModelSource::Unknown(reason));
     }
-    let ModelPlace { base, .. } = ModelPlace::find(folder, config.model.base.as_deref())?;
+    let ModelPlace { base, adapters } = ModelPlace::find(folder, config.model.base.as_deref())?;
     let model = ModelConfig::read(&base)?;
+    if let Some(adapters) = adapters {
+        adapters.check(&model)?;
+    }
     let stored_bytes = stored_bytes(&base, &model)?;
     Ok(ModelSource::Known(Box::new(ModelFacts {
         config: model,

@@ -11,7 +11,9 @@ use super::settings::rollout::EngineSettings;
 use crate::engine::{
     BuiltinEngine, BuiltinEngineConfig, cache_tokens, cached_number_bytes, runner,
 };
-use crate::policy::{Decoder, Lora, ModelPlace, Policy, base_name, select_compute, set_threads};
+use crate::policy::{
+    AdapterConfig, Decoder, Lora, ModelPlace, Policy, base_name, select_compute, set_threads,
+};
 use crate::token::{ChatDate, Tokenizer};
 
 /// A model that can be rolled out and trained.
@@ -56,13 +58,17 @@ impl LoadedModel {
         Self::open_adapted(settings, folder, |policy, place| {
             let lora = match &place.adapters {
                 Some(saved) => {
+                    let saved = saved.read(&policy.config)?;
+                    let found = saved.config();
+                    // Adapters of the head alone have no targets that the section could name.
+                    let fits = found.targets.is_empty()
+                        && AdapterConfig { targets: found.targets, ..wanted } == found;
                     anyhow::ensure!(
-                        saved.config == wanted,
-                        "its adapters have {}, the section [lora] asks for {wanted}: set the same \
-                         values, or merge them first by lora.rank = 0",
-                        saved.config
+                        found == wanted || fits,
+                        "its adapters have {found}, the section [lora] asks for {wanted}: set the \
+                         same values, or merge them first by lora.rank = 0"
                     );
-                    saved.read(&policy.config)?
+                    saved
                 }
                 None => Lora::new(&policy.config, wanted, base_name(&place.base), settings.seed),
             };

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::{CHECKPOINTS, F32, tiny};
 use crate::golden;
-use crate::policy::{Policy, weight_files, write_weights};
+use crate::policy::{Policy, stored_bytes, weight_files, write_weights};
 
 const SAMPLE: &str = "llama-tiny-tied";
 const INDEX: &str = "model.safetensors.index.json";
@@ -183,4 +183,72 @@ fn a_tensor_that_is_missing_or_misshapen_is_named() {
     check_refusal(&turned, &[name, "has shape [64, 32]", "requires [32, 64]"]);
     let integers = with_tensor(name, Some((Dtype::I64, vec![32, 64])));
     check_refusal(&integers, &[name, "I64", "accepted: F32, F16, BF16"]);
+}
+
+/// Older tools write the size as a float, others no metadata at all. transformers reads the map alone.
+#[test]
+fn the_metadata_of_an_index_do_not_matter() {
+    for metadata in [json!({"total_size": 92_776.0}), json!({}), Value::Null, json!({"x": [1]})] {
+        let folder = with_index(|index| index["metadata"] = metadata.clone());
+        Policy::load(folder.path(), F32).unwrap();
+    }
+    let folder = with_index(|index| {
+        index.as_object_mut().unwrap().remove("metadata").unwrap();
+    });
+    Policy::load(folder.path(), F32).unwrap();
+}
+
+/// Copies the weights of a model without the prefix that a model without a head does not have.
+fn without_prefix(shard_bytes_max: usize) -> TempDir {
+    let (policy, _) = tiny(SAMPLE, F32);
+    let folder = copy();
+    std::fs::remove_file(folder.path().join("model.safetensors")).unwrap();
+    let bare = policy.parameters.iter().map(|(name, tensor)| {
+        (name.strip_prefix("model.").unwrap().to_owned(), tensor.shallow_clone())
+    });
+    write_weights(folder.path(), &bare.collect(), Kind::Float, shard_bytes_max).unwrap();
+    folder
+}
+
+/// `AutoModel` saves `embed_tokens.weight` and `layers.0…`. transformers adds the prefix for a model with a head.
+#[test]
+fn weights_without_the_prefix_of_the_model_are_read() {
+    let (policy, _) = tiny(SAMPLE, F32);
+    for shard_bytes_max in [usize::MAX, 30_000] {
+        let folder = without_prefix(shard_bytes_max);
+        let read = Policy::load(folder.path(), F32).unwrap();
+        assert!(read.parameters == policy.parameters);
+        assert!(stored_bytes(folder.path(), &policy.config).unwrap() > 0);
+    }
+    // The head is not one of the base model's tensors, so an untied model lacks it.
+    let folder = without_prefix(usize::MAX);
+    let path = folder.path().join("config.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(
+        path,
+        text.replace("\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false"),
+    )
+    .unwrap();
+    check_refusal(&folder, &["tensor lm_head.weight is missing"]);
+}
+
+/// A pickle can run code. The message has a command that converts it.
+#[test]
+fn pickled_weights_are_refused_with_a_command() {
+    for pickle in ["pytorch_model.bin", "pytorch_model.bin.index.json"] {
+        let folder = copy();
+        std::fs::remove_file(folder.path().join("model.safetensors")).unwrap();
+        std::fs::write(folder.path().join(pickle), b"\x80\x02}q\x00.").unwrap();
+        let parts =
+            [pickle, "is a pickle", "accepted: safetensors files", "python3 -c", "save_file"];
+        check_refusal(&folder, &parts);
+    }
+    let folder = TempDir::new().unwrap();
+    let recorded = golden::path("lora-tiny-llama");
+    let text = std::fs::read_to_string(recorded.join("adapter_config.json")).unwrap();
+    let base = recorded.join("../llama-tiny-untied").canonicalize().unwrap();
+    let text = text.replace("../llama-tiny-untied", base.to_str().unwrap());
+    std::fs::write(folder.path().join("adapter_config.json"), text).unwrap();
+    std::fs::write(folder.path().join("adapter_model.bin"), b"\x80\x02}q\x00.").unwrap();
+    check_refusal(&folder, &["adapter_model.bin is a pickle", "python3 -c"]);
 }

@@ -1,5 +1,6 @@
 //! Checks of the decoder, its gradients and its files against recordings from `transformers`.
 
+pub(crate) mod adapter_kinds;
 pub(crate) mod adapters;
 mod configurations;
 mod files;
