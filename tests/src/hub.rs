@@ -13,6 +13,7 @@ use trainer::hub::{HubError, HubSettings, ModelName, fetch};
 use trainer::policy::{Policy, select_compute, weight_files, write_weights};
 
 use crate::harness::fake_hub::{COMMIT, FakeHub, Faults, OLD_NAME, REPOSITORY, digest};
+use crate::harness::run_dir::files;
 use crate::harness::tiny_model::write_tiny_model;
 use crate::harness::tiny_world::TinyWorld;
 
@@ -102,6 +103,29 @@ fn a_model_is_downloaded_once_into_the_cache() {
     let retry = RetryPolicy { deadline: Duration::from_millis(5), ..settings.retry };
     let unreachable = HubSettings { retry, ..settings };
     assert_eq!(fetch(&name(REPOSITORY), &unreachable).unwrap(), folder);
+}
+
+/// Templates with names are in a folder of the repository; other folders are left there.
+#[test]
+fn named_templates_are_downloaded() {
+    let workspace = Workspace::new();
+    for (path, text) in [
+        ("additional_chat_templates/tool_use.jinja", "{{ tools }}"),
+        ("additional_chat_templates/notes.txt", "no template"),
+        ("onnx/model.onnx", "another format"),
+    ] {
+        let path = workspace.source().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let hub = FakeHub::start(&workspace.source(), Faults::default());
+    let folder = fetch(&name(REPOSITORY), &workspace.settings(&hub)).unwrap();
+    let template = Path::new("additional_chat_templates/tool_use.jinja");
+    assert_eq!(fs::read_to_string(folder.join(template)).unwrap(), "{{ tools }}");
+    let link = fs::read_link(folder.join(template)).unwrap();
+    assert!(link.starts_with("../../../blobs"), "{}", link.display());
+    let fetched = files(&folder);
+    assert_eq!(fetched.len(), FILES.len() + 1, "{:?}", fetched.keys());
 }
 
 #[test]

@@ -70,8 +70,8 @@ fn training_writes_what_lint_predicts() {
     let predicted: Vec<u64> = predicted.checkpoint.iter().map(|part| part.bytes).collect();
     let folder = checkpoint(&world.run_dir("run"), 2);
     let written = |name: &str| tensor_bytes(&folder.join(format!("{name}.safetensors")));
-    let critic = written("critic") + written("critic_optimizer");
-    assert_eq!(predicted, [written("model"), written("optimizer"), critic]);
+    let critic = written("state/critic") + written("state/critic_optimizer");
+    assert_eq!(predicted, [written("model"), written("state/optimizer"), critic]);
     assert_eq!(stored_bytes, written("model"), "the warm start is also stored in f32");
     let kept = fs::read_dir(world.run_dir("run").join("checkpoints")).unwrap().count();
     assert_eq!(kept as u64, plan(&config).checkpoints);

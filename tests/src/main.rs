@@ -24,6 +24,7 @@ mod retrieve_faults;
 mod retrieve_lifecycle;
 mod retrieve_start;
 mod retriever_corpus;
+mod run_folder;
 mod stopping;
 mod tidy;
 mod tls;

@@ -36,8 +36,8 @@ fn assert_same(run: &Path, other: &Path, steps: u64) {
     assert_eq!(metrics(run).len() as u64, steps);
     let files = [
         "model.safetensors",
-        "optimizer.safetensors",
-        "trainer_state.json",
+        "state/optimizer.safetensors",
+        "state/trainer_state.json",
         "config.json",
         "tokenizer.json",
     ];

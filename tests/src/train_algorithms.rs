@@ -9,7 +9,7 @@ use trainer::policy::{Decoder, Policy, select_compute};
 use trainer::stop::StopFlag;
 use trainer::update::{TrainSequence, sequence_log_probs};
 
-use crate::harness::run_dir::{checkpoint, metrics, trajectories};
+use crate::harness::run_dir::{checkpoint, metrics, state, trajectories};
 use crate::harness::trained::Trained;
 
 const SEVERAL_UPDATES: &str = "training.trajectories_per_update=6";
@@ -68,7 +68,7 @@ fn ppo_trains_critic_and_policy_and_resumes_to_the_bit() {
         let settings: Vec<&str> = gae.iter().chain(settings).copied().collect();
         trained.check(name, &settings);
         let run = trained.world.run_dir(&format!("{name}-halved"));
-        let critic = |step| fs::read(checkpoint(&run, step).join("critic.safetensors")).unwrap();
+        let critic = |step| fs::read(state(&checkpoint(&run, step), "critic.safetensors")).unwrap();
         assert!(critic(1) != critic(2), "{name}: the critic did not change");
         for row in metrics(&run) {
             let figures = row.algorithm;

@@ -13,7 +13,7 @@ use trainer::hub::{HubSettings, ModelName, fetch};
 use trainer::run::sft;
 
 use crate::harness::fake_hub::{FakeHub, Faults, REPOSITORY};
-use crate::harness::run_dir::{checkpoint, comparable_metrics, files, metrics, weights};
+use crate::harness::run_dir::{checkpoint, comparable_metrics, files, metrics, state, weights};
 use crate::harness::trained::Trained;
 use crate::warm_start::loss;
 
@@ -77,7 +77,7 @@ fn adapters_train_and_resume_to_the_bit_merged_or_alone() {
     let base = json(&alone.join("adapter_config.json"))["base_model_name_or_path"].clone();
     assert_eq!(Path::new(base.as_str().unwrap()), trained.world.model().canonicalize().unwrap());
     // The optimizer holds two moments of each adapter and nothing else.
-    let moments = names(&merged.join("optimizer.safetensors"));
+    let moments = names(&state(&merged, "optimizer.safetensors"));
     assert_eq!(moments.len(), 2 * names(&adapters.join(ADAPTERS)).len());
     assert!(moments.iter().all(|name| name.contains(".lora_")), "{moments:?}");
 
@@ -100,7 +100,7 @@ fn a_critic_has_its_own_adapters_and_its_head() {
     let settings: Vec<&str> =
         [RANK, RATE, "lora.targets=q_proj,v_proj"].into_iter().chain(ppo).collect();
     let run = trained.check_resumed("ppo", &settings);
-    let critic = names(&checkpoint(&run, 2).join("critic.safetensors"));
+    let critic = names(&state(&checkpoint(&run, 2), "critic.safetensors"));
     let adapters = names(&checkpoint(&run, 2).join("adapter").join(ADAPTERS));
     assert_eq!(critic.len(), adapters.len() + 2, "{critic:?}");
     assert!(critic.iter().any(|name| name == "value_head.weight"), "{critic:?}");
@@ -182,7 +182,7 @@ fn checkpoints_in_bf16_resume_to_the_bit() {
     let (whole, half) = (weights(&exact), weights(&rounded));
     let (whole, half) =
         (SafeTensors::deserialize(&whole).unwrap(), SafeTensors::deserialize(&half).unwrap());
-    let masters = fs::read(rounded.join("masters.safetensors")).unwrap();
+    let masters = fs::read(state(&rounded, "masters.safetensors")).unwrap();
     let masters = SafeTensors::deserialize(&masters).unwrap();
     for (name, tensor) in whole.tensors() {
         assert_eq!(half.tensor(&name).unwrap().dtype(), Dtype::BF16, "{name}");
@@ -192,7 +192,7 @@ fn checkpoints_in_bf16_resume_to_the_bit() {
     assert_eq!((code, errors.as_str()), (EXIT_SUCCESS, ""));
     // Adapters keep their bits, whatever the type of the merged model.
     let run = trained.check_resumed("lora", &[RANK, RATE, "checkpoint.dtype=bf16"]);
-    assert!(!checkpoint(&run, 2).join("masters.safetensors").exists());
+    assert!(!state(&checkpoint(&run, 2), "masters.safetensors").exists());
 }
 
 #[test]

@@ -53,7 +53,9 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
     assert_eq!(comparable_metrics(&run), comparable_metrics(&whole));
     assert!(weights(&checkpoint(&run, 3)) == weights(&checkpoint(&whole, 3)));
     assert!(weights(&checkpoint(&run, 3)) != weights(&checkpoint(&run, 2)));
-    for file in ["optimizer.safetensors", "trainer_state.json", "config.json", "tokenizer.json"] {
+    for file in
+        ["state/optimizer.safetensors", "state/trainer_state.json", "config.json", "tokenizer.json"]
+    {
         let read = |run: &Path| fs::read(checkpoint(run, 3).join(file)).unwrap();
         assert!(read(&run) == read(&whole), "{file} differs");
     }
@@ -87,7 +89,7 @@ fn an_incomplete_checkpoint_is_ignored() {
 fn damaged_checkpoints_are_refused_by_their_file() {
     let stopped = Stopped::after_two_steps();
     let folder = checkpoint(&stopped.world.run_dir("run"), 2);
-    for file in ["trainer_state.json", "optimizer.safetensors", "model.safetensors"] {
+    for file in ["state/trainer_state.json", "state/optimizer.safetensors", "model.safetensors"] {
         let path = folder.join(file);
         let whole = fs::read(&path).unwrap();
         for damaged in [&whole[..whole.len() / 2], b""] {
@@ -97,7 +99,7 @@ fn damaged_checkpoints_are_refused_by_their_file() {
         }
         fs::write(&path, whole).unwrap();
     }
-    fs::remove_file(folder.join("optimizer.safetensors")).unwrap();
+    fs::remove_file(folder.join("state/optimizer.safetensors")).unwrap();
     let message = stopped.train("run", &[]).unwrap_err();
     assert!(message.contains("optimizer.safetensors"), "{message}");
 }

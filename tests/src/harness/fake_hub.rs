@@ -3,10 +3,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
-use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -15,6 +14,7 @@ use sha1::{Digest as _, Sha1};
 use shared::contract::digest::Digest;
 
 use crate::harness::http::PATIENCE;
+use crate::harness::run_dir;
 
 pub(crate) const REPOSITORY: &str = "tiny/world";
 /// A former name of the repository.
@@ -63,10 +63,9 @@ pub(crate) struct FakeHub {
 impl FakeHub {
     /// Starts a hub with one repository, which holds the files of `folder`.
     pub(crate) fn start(folder: &Path, faults: Faults) -> Self {
-        let read = |entry: fs::DirEntry| {
-            (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())
-        };
-        let files = fs::read_dir(folder).unwrap().map(|entry| read(entry.unwrap())).collect();
+        let name = |path: PathBuf| path.into_os_string().into_string().unwrap();
+        let files = run_dir::files(folder);
+        let files = files.into_iter().map(|(path, bytes)| (name(path), bytes)).collect();
         let state = Arc::new(Mutex::new(State { files, faults, seen: Vec::new() }));
         let ended = Arc::new(AtomicBool::new(false));
         let listen = || TcpListener::bind("127.0.0.1:0").unwrap();

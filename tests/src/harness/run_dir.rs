@@ -1,9 +1,10 @@
 //! The files in the folder of a training run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use safetensors::SafeTensors;
 use serde_json::json;
 use trainer::rollout::trajectory::Trajectory;
 use trainer::track::{StepMetrics, read_metrics};
@@ -49,6 +50,35 @@ pub(crate) fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         }
     }
     contents
+}
+
+/// Checks that a server reads the tensors of `model` from the checkpoint `folder` and no others. Servers read every
+/// safetensors file directly in a folder: `filter_duplicate_safetensors_files` of vLLM 0.32.0 leaves out only files that
+/// an index does not name (`vllm/model_executor/model_loader/weight_utils.py`), and SGLang 0.5.23 has the same rule.
+/// A folder of adapters has one file of them and no other.
+#[track_caller]
+pub(crate) fn assert_servable(folder: &Path, model: &Path) {
+    let tensors = |path: &Path| -> Vec<String> {
+        let bytes = fs::read(path).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        file.names().into_iter().map(str::to_owned).collect()
+    };
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let read: Vec<PathBuf> =
+        entries.filter(|path| path.extension().is_some_and(|end| end == "safetensors")).collect();
+    if folder.join("adapter_config.json").is_file() {
+        assert_eq!(read, [folder.join("adapter_model.safetensors")]);
+        return;
+    }
+    let index = folder.join("model.safetensors.index.json");
+    assert!(read.len() == 1 || index.is_file(), "several files without an index: {read:?}");
+    let names: BTreeSet<String> = read.iter().flat_map(|path| tensors(path)).collect();
+    assert_eq!(names, tensors(&model.join("model.safetensors")).into_iter().collect());
+}
+
+/// Returns the path of a file of a run's state in the checkpoint `folder`.
+pub(crate) fn state(folder: &Path, file: &str) -> PathBuf {
+    folder.join("state").join(file)
 }
 
 /// Reads the weights file of a model folder.

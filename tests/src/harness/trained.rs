@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use trainer::run::train;
 
 use crate::harness::retriever::RetrieverHandle;
-use crate::harness::run_dir::{checkpoint, comparable_metrics, files, metrics, weights};
+use crate::harness::run_dir::{
+    assert_servable, checkpoint, comparable_metrics, files, metrics, weights,
+};
 use crate::harness::tiny_world::TinyWorld;
 
 /// A warm-started world with its retriever.
@@ -56,6 +58,7 @@ impl Trained {
         assert_eq!(comparable_metrics(&whole), comparable_metrics(&halved), "{name}");
         assert_eq!(metrics(&whole).len(), 2, "{name}");
         let [first, second] = [&whole, &halved].map(|run| checkpoint(run, 2));
+        assert_servable(&first, &self.world.model());
         let (first, second) = (files(&first), files(&second));
         assert!(first.keys().eq(second.keys()), "{name}: {:?}", first.keys());
         for (file, bytes) in &first {

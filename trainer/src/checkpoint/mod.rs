@@ -1,6 +1,8 @@
 //! Checkpoints: Hugging Face folders of a model or of adapters, with the state that a run needs to resume.
 //!
 //! Invariant: a folder `step-N` is whole or absent.
+//! Invariant: every safetensors file directly in a folder belongs to the model or the adapters, since servers read all of
+//! them. The state of a run is in a folder of its own.
 //! Invariant: a run resumes from all bits of f32, whatever the format of the saved model.
 
 mod restore;
@@ -8,7 +10,7 @@ mod rollout;
 #[cfg(test)]
 mod tests;
 
-pub use restore::{restore_critic, restore_moments, restore_policy};
+pub use restore::{inputs, latest, restore_critic, restore_moments, restore_policy};
 pub use rollout::save_for_rollouts;
 
 use std::collections::BTreeMap;
@@ -16,17 +18,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use shared::contract::digest::Digest;
 use shared::machine::atomic_file::{AtomicDir, AtomicError};
 use tch::{Kind, Tensor};
 
 use crate::policy::{
-    ADAPTER_CONFIG_FILE, DESCRIBING_FILES, ModelPlace, Policy, SHARD_BYTES_MAX, WeightsError,
-    write_adapters, write_weights,
+    ADAPTER_CONFIG_FILE, DESCRIBING_FILES, ModelPlace, Policy, SHARD_BYTES_MAX, TEMPLATES_FOLDER,
+    WeightsError, write_adapters, write_weights,
 };
 use crate::update::AdamW;
 
 /// Folder of the adapters, inside the folder of the model that they are merged into.
 pub const ADAPTER_FOLDER: &str = "adapter";
+/// Folder of the state of a run. Earlier versions wrote its files next to those of the model.
+pub const STATE_FOLDER: &str = "state";
 /// Weights in f32, written if the model is saved in fewer bits.
 const MASTERS_FILE: &str = "masters.safetensors";
 
@@ -35,6 +40,10 @@ const CRITIC_FILE: &str = "critic.safetensors";
 const CRITIC_OPTIMIZER_FILE: &str = "critic_optimizer.safetensors";
 const CONFIG_FILE: &str = "config.json";
 const STATE_FILE: &str = "trainer_state.json";
+const INPUTS_FILE: &str = "inputs.json";
+
+/// Digests of what a run was made from, by the name of what it is.
+pub type Inputs = BTreeMap<String, Digest>;
 
 /// The position of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +86,7 @@ pub struct ResumeParts<'r> {
     pub optimizer: &'r AdamW,
     pub critic: Option<CriticParts<'r>>,
     pub state: TrainerState,
+    pub inputs: &'r Inputs,
 }
 
 /// The state of a critic.
@@ -102,6 +112,11 @@ pub enum CheckpointError {
         "{path} is from a run with other settings: {difference}; use another run_dir, or training.resume = false"
     )]
     OtherRun { path: PathBuf, difference: String },
+    #[error(
+        "{path} is from a run with other inputs: {difference}; use another run_dir, or training.resume = false to start \
+         anew"
+    )]
+    OtherInputs { path: PathBuf, difference: String },
 }
 
 fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> CheckpointError {
@@ -135,23 +150,46 @@ pub fn save(
         None => write_model(partial, policy, form.kind)?,
     }
     copy_describing(partial, source)?;
-    if let Some(ResumeParts { optimizer, critic, state }) = resume {
-        if policy.lora.is_none() && form.kind != Kind::Float {
-            write_tensors(&partial.join(MASTERS_FILE), &named("", &policy.parameters))?;
-        }
-        write_moments(&partial.join(OPTIMIZER_FILE), optimizer)?;
-        if let Some(CriticParts { parameters, optimizer }) = critic {
-            write_tensors(&partial.join(CRITIC_FILE), &named("", parameters))?;
-            write_moments(&partial.join(CRITIC_OPTIMIZER_FILE), optimizer)?;
-        }
-        let text = serde_json::to_vec_pretty(&state)
-            .map_err(|error| damaged(partial, &error.to_string()))?;
-        let path = partial.join(STATE_FILE);
-        fs::write(&path, text).map_err(io("write", &path))?;
+    if let Some(parts) = resume {
+        write_state(&partial.join(STATE_FOLDER), policy, form, parts)?;
     }
     let has_model = policy.lora.is_none() || form.merged;
-    share_like(&partial.join(if has_model { CONFIG_FILE } else { ADAPTER_CONFIG_FILE }), partial)?;
+    let model = partial.join(if has_model { CONFIG_FILE } else { ADAPTER_CONFIG_FILE });
+    share_like(&model, partial)?;
+    for inner in [STATE_FOLDER, TEMPLATES_FOLDER].map(|name| partial.join(name)) {
+        if inner.is_dir() {
+            share_like(&model, &inner)?;
+        }
+    }
     Ok(new.commit()?)
+}
+
+/// Writes the state that a run needs to resume into the new folder `state`.
+fn write_state(
+    folder: &Path,
+    policy: &Policy,
+    form: SaveForm,
+    parts: ResumeParts<'_>,
+) -> Result<(), CheckpointError> {
+    let ResumeParts { optimizer, critic, state, inputs } = parts;
+    fs::create_dir(folder).map_err(io("create", folder))?;
+    if policy.lora.is_none() && form.kind != Kind::Float {
+        write_tensors(&folder.join(MASTERS_FILE), &named("", &policy.parameters))?;
+    }
+    write_moments(&folder.join(OPTIMIZER_FILE), optimizer)?;
+    if let Some(CriticParts { parameters, optimizer }) = critic {
+        write_tensors(&folder.join(CRITIC_FILE), &named("", parameters))?;
+        write_moments(&folder.join(CRITIC_OPTIMIZER_FILE), optimizer)?;
+    }
+    for (name, text) in [
+        (INPUTS_FILE, serde_json::to_vec_pretty(inputs)),
+        (STATE_FILE, serde_json::to_vec_pretty(&state)),
+    ] {
+        let text = text.map_err(|error| damaged(folder, &error.to_string()))?;
+        let path = folder.join(name);
+        fs::write(&path, text).map_err(io("write", &path))?;
+    }
+    Ok(())
 }
 
 /// Gives every file of `folder` the access rights of `model`. The safetensors writer makes its files readable only
@@ -203,6 +241,15 @@ fn copy_describing(folder: &Path, source: &ModelPlace) -> Result<(), CheckpointE
             fs::copy(&from, folder.join(name)).map_err(io("copy", &from))?;
         }
     }
+    let Some(templates) = source.subfolder(TEMPLATES_FOLDER) else { return Ok(()) };
+    let copies = folder.join(TEMPLATES_FOLDER);
+    fs::create_dir(&copies).map_err(io("create", &copies))?;
+    for entry in fs::read_dir(&templates).map_err(io("list", &templates))? {
+        let from = entry.map_err(io("list", &templates))?.path();
+        if let Some(name) = from.file_name().filter(|_| from.is_file()) {
+            fs::copy(&from, copies.join(name)).map_err(io("copy", &from))?;
+        }
+    }
     Ok(())
 }
 
@@ -226,34 +273,4 @@ fn write_moments(path: &Path, optimizer: &AdamW) -> Result<(), CheckpointError> 
 
 fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<(), CheckpointError> {
     Tensor::write_safetensors(tensors, path).map_err(|error| damaged(path, &error.to_string()))
-}
-
-/// Finds the newest whole checkpoint of `run_dir` that a run can resume from.
-///
-/// # Errors
-/// Fails if a directory cannot be read or a state file is damaged.
-pub fn latest(run_dir: &Path) -> Result<Option<(PathBuf, TrainerState)>, CheckpointError> {
-    let folder = run_dir.join("checkpoints");
-    let entries = match fs::read_dir(&folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io("list", &folder)(error)),
-    };
-    let mut newest: Option<(PathBuf, TrainerState)> = None;
-    for entry in entries {
-        let path = entry.map_err(io("list", &folder))?.path();
-        let is_step =
-            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("step-"));
-        let state_path = path.join(STATE_FILE);
-        if !is_step || !state_path.is_file() {
-            continue;
-        }
-        let bytes = fs::read(&state_path).map_err(io("read", &state_path))?;
-        let state: TrainerState = serde_json::from_slice(&bytes)
-            .map_err(|error| damaged(&state_path, &error.to_string()))?;
-        if newest.as_ref().is_none_or(|(_, newest)| newest.step < state.step) {
-            newest = Some((path, state));
-        }
-    }
-    Ok(newest)
 }

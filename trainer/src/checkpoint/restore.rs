@@ -1,16 +1,66 @@
-//! Restoring a run's policy, optimizers and critic from a checkpoint.
+//! Finding a run's newest checkpoint, and restoring policy, optimizers and critic from it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use tch::Tensor;
 
 use super::{
-    ADAPTER_FOLDER, CRITIC_FILE, CRITIC_OPTIMIZER_FILE, CheckpointError, MASTERS_FILE,
-    OPTIMIZER_FILE, TrainerState, damaged,
+    ADAPTER_FOLDER, CRITIC_FILE, CRITIC_OPTIMIZER_FILE, CheckpointError, INPUTS_FILE, Inputs,
+    MASTERS_FILE, OPTIMIZER_FILE, STATE_FILE, STATE_FOLDER, TrainerState, damaged, io,
 };
 use crate::policy::{ADAPTER_CONFIG_FILE, AdapterFolder, ModelConfig, Policy, read_weights};
 use crate::update::AdamW;
+
+/// Finds the newest whole checkpoint of `run_dir` that a run can resume from.
+///
+/// # Errors
+/// Fails if a directory cannot be read or a state file is damaged.
+pub fn latest(run_dir: &Path) -> Result<Option<(PathBuf, TrainerState)>, CheckpointError> {
+    let folder = run_dir.join("checkpoints");
+    let entries = match fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io("list", &folder)(error)),
+    };
+    let mut newest: Option<(PathBuf, TrainerState)> = None;
+    for entry in entries {
+        let path = entry.map_err(io("list", &folder))?.path();
+        let is_step =
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("step-"));
+        let state_path = state_folder(&path).join(STATE_FILE);
+        if !is_step || !state_path.is_file() {
+            continue;
+        }
+        let bytes = fs::read(&state_path).map_err(io("read", &state_path))?;
+        let state: TrainerState = serde_json::from_slice(&bytes)
+            .map_err(|error| damaged(&state_path, &error.to_string()))?;
+        if newest.as_ref().is_none_or(|(_, newest)| newest.step < state.step) {
+            newest = Some((path, state));
+        }
+    }
+    Ok(newest)
+}
+
+/// Returns the folder with the state of a run in a checkpoint.
+fn state_folder(folder: &Path) -> PathBuf {
+    let state = folder.join(STATE_FOLDER);
+    if state.is_dir() { state } else { folder.to_owned() }
+}
+
+/// Reads the digests of what the run of a checkpoint was made from. Earlier versions did not write them.
+///
+/// # Errors
+/// Fails if the file cannot be read or is damaged.
+pub fn inputs(folder: &Path) -> Result<Option<Inputs>, CheckpointError> {
+    let path = state_folder(folder).join(INPUTS_FILE);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let bytes = fs::read(&path).map_err(io("read", &path))?;
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| damaged(&path, &error.to_string()))
+}
 
 /// Restores the weights or adapters of `policy` from `folder`.
 ///
@@ -36,7 +86,7 @@ pub fn restore_policy(folder: &Path, policy: &mut Policy) -> Result<(), Checkpoi
             copy_tensors(&saved.folder, read.parameters, &mut lora.parameters)
         }
         (None, None) => {
-            let masters = folder.join(MASTERS_FILE);
+            let masters = state_folder(folder).join(MASTERS_FILE);
             let tensors = if masters.is_file() {
                 read_tensors(&masters)?
             } else {
@@ -103,7 +153,7 @@ pub fn restore_moments(
     state: TrainerState,
     optimizer: &mut AdamW,
 ) -> Result<(), CheckpointError> {
-    read_moments(&folder.join(OPTIMIZER_FILE), optimizer)?;
+    read_moments(&state_folder(folder).join(OPTIMIZER_FILE), optimizer)?;
     optimizer.updates = state.updates;
     Ok(())
 }
@@ -118,7 +168,8 @@ pub fn restore_critic(
     parameters: &mut BTreeMap<String, Tensor>,
     optimizer: &mut AdamW,
 ) -> Result<(), CheckpointError> {
-    let path = folder.join(CRITIC_FILE);
+    let state_folder = state_folder(folder);
+    let path = state_folder.join(CRITIC_FILE);
     if !path.is_file() {
         let name = CRITIC_FILE;
         let difference =
@@ -126,7 +177,7 @@ pub fn restore_critic(
         return Err(other_run(folder, difference));
     }
     copy_tensors(&path, read_tensors(&path)?, parameters)?;
-    read_moments(&folder.join(CRITIC_OPTIMIZER_FILE), optimizer)?;
+    read_moments(&state_folder.join(CRITIC_OPTIMIZER_FILE), optimizer)?;
     optimizer.updates = state.critic_updates;
     Ok(())
 }

@@ -62,14 +62,16 @@ impl Cache {
     /// Links a whole file into the folder of `commit`.
     pub(super) fn link(&self, commit: &str, file: &str, digest: &str) -> Result<(), HubError> {
         let path = self.file(commit, file);
-        let folder = self.snapshot(commit);
-        fs::create_dir_all(&folder).map_err(failed("create", &folder))?;
-        match symlink(Path::new("../../blobs").join(digest), &path) {
+        let folder = path.parent().unwrap_or(&path);
+        fs::create_dir_all(folder).map_err(failed("create", folder))?;
+        // A file in a folder of the repository is deeper.
+        let blob = format!("{}../../blobs/{digest}", "../".repeat(file.matches('/').count()));
+        match symlink(&blob, &path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_file() => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 // The link points to a blob that has been deleted.
                 fs::remove_file(&path).map_err(failed("remove", &path))?;
-                symlink(Path::new("../../blobs").join(digest), &path).map_err(failed("link", &path))
+                symlink(&blob, &path).map_err(failed("link", &path))
             }
             linked => linked.map_err(failed("link", &path)),
         }

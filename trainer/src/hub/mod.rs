@@ -20,7 +20,9 @@ use self::cache::Cache;
 use self::client::HubClient;
 pub use self::error::HubError;
 use crate::config::Environment;
-use crate::policy::{ADAPTER_CONFIG_FILE, ADAPTER_FILE, DESCRIBING_FILES, INDEX_FILE, SINGLE_FILE};
+use crate::policy::{
+    ADAPTER_CONFIG_FILE, ADAPTER_FILE, DESCRIBING_FILES, INDEX_FILE, SINGLE_FILE, TEMPLATES_FOLDER,
+};
 
 /// The hub's address unless `HF_ENDPOINT` is set.
 const ENDPOINT: &str = "https://huggingface.co";
@@ -152,6 +154,7 @@ async fn download(
         .filter(|file| has(file))
         .map(str::to_owned)
         .collect();
+    wanted.extend(repository.files.iter().filter(|file| is_named_template(file)).cloned());
     if has(SINGLE_FILE) {
         wanted.push(SINGLE_FILE.to_owned());
     } else if has(INDEX_FILE) {
@@ -169,6 +172,15 @@ async fn download(
     let folder = cache.snapshot(&repository.commit);
     info!(model = %name, commit = repository.commit, folder = %folder.display(), "the model is in the cache");
     Ok(folder)
+}
+
+/// Returns `true` for a chat template with a name: a file directly in the folder of such templates.
+fn is_named_template(file: &str) -> bool {
+    let name = file.strip_prefix(TEMPLATES_FOLDER).and_then(|rest| rest.strip_prefix('/'));
+    name.is_some_and(|name| {
+        let is_template = Path::new(name).extension().is_some_and(|end| end == "jinja");
+        cache::is_plain(name) && is_template
+    })
 }
 
 /// Returns the files that an index of weights names, each once.

@@ -40,6 +40,9 @@ pub(crate) const DESCRIBING_FILES: [&str; 9] = [
     "tokenizer.model",
 ];
 
+/// Folder of a model's chat templates that have names.
+pub(crate) const TEMPLATES_FOLDER: &str = "additional_chat_templates";
+
 /// The reason why a model folder was refused or could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {

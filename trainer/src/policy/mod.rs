@@ -40,7 +40,7 @@ pub use adapter_files::{
 };
 pub use attention::{Attention, LayerSpan, PackedCausalAttention, PromptGroup};
 pub(crate) use attention::{attend_one, repeat_heads};
-pub(crate) use checkpoint_files::{DESCRIBING_FILES, INDEX_FILE, SINGLE_FILE};
+pub(crate) use checkpoint_files::{DESCRIBING_FILES, INDEX_FILE, SINGLE_FILE, TEMPLATES_FOLDER};
 pub use checkpoint_files::{
     SHARD_BYTES_MAX, WeightsError, read_weights, weight_files, write_weights,
 };

@@ -18,6 +18,7 @@ mod optimizer;
 mod question_order;
 mod replay;
 mod rollouts;
+mod run_lock;
 mod serve;
 mod settings;
 mod sft;

@@ -10,6 +10,7 @@ use super::demonstrations::{DemonstrationEngine, Habit, demonstration_turns};
 use super::model::LoadedModel;
 use super::question_order::{episode_jobs, shuffled, step_questions};
 use super::rollouts::EpisodeProgress;
+use super::run_lock::RunLock;
 use super::settings::objective::WarmStart;
 use super::settings::rollout::GREEDY;
 use super::stopping::{end_stopped, is_done, signals};
@@ -60,6 +61,7 @@ fn demonstrate_and_save(
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     let started = Instant::now();
+    let _lock = RunLock::take(&config.run_dir, "sft")?;
     let model_settings = settings::model::model(config);
     let mut model = LoadedModel::open_for_training(&model_settings, &config.model.path)?;
     let questions = settings::questions::training_questions(config).examples(&model.tokenizer)?;

@@ -8,7 +8,6 @@ mod resume;
 pub(crate) mod score;
 mod step;
 
-use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -24,15 +23,16 @@ use self::step::step;
 use super::eval::evaluate;
 use super::is_due;
 use super::learner::Learner;
-use super::manifest::write_manifest;
+use super::manifest::Manifest;
 use super::memory;
 use super::model::LoadedModel;
 use super::rollouts::Rollouts;
+use super::run_lock::RunLock;
 use super::settings;
 use super::settings::objective::StepSettings;
 use super::settings::rollout::EvalSettings;
 use super::stopping::{end_stopped, is_done, signals};
-use crate::checkpoint::{SaveForm, TrainerState};
+use crate::checkpoint::{Inputs, SaveForm, TrainerState};
 use crate::config::Config;
 use crate::eval::Searches;
 use crate::policy::ModelPlace;
@@ -80,6 +80,9 @@ struct TrainingRun {
     record: RunLog,
     evaluation: EvalSettings,
     saved_step: Option<u64>,
+    /// The digests of what the run is made from.
+    inputs: Inputs,
+    _lock: RunLock,
     /// The last step is to be evaluated before the next one begins.
     owes_evaluation: bool,
 }
@@ -98,15 +101,23 @@ struct RunPlan {
 impl TrainingRun {
     fn open(config: &Config) -> anyhow::Result<Self> {
         let run_dir = config.run_dir.clone();
-        fs::create_dir_all(&run_dir).with_context(|| format!("run_dir = {}", run_dir.display()))?;
-        let text = config.to_toml();
-        atomic_file::write(&run_dir.join("config.toml"), text.as_bytes())?;
-        let place = ModelPlace::find(&config.model.path, config.model.base.as_deref())?;
+        let lock = RunLock::take(&run_dir, "train")?;
+        let (path, base) = (&config.model.path, config.model.base.as_deref());
+        let named = || format!("model.path = {}", path.display());
+        let place = ModelPlace::find(path, base).with_context(named)?;
         let questions = [
             ("training questions", config.data.train.as_path()),
             ("held-out questions", config.data.test.as_path()),
         ];
-        write_manifest(&run_dir, &place, questions)?;
+        let manifest = Manifest::of(&place, questions).with_context(named)?;
+        let latest =
+            if config.training.resume { resume::latest(&run_dir, config.seed)? } else { None };
+        if let Some((folder, _)) = &latest {
+            manifest.check_resumed(&run_dir, folder)?;
+        }
+        let text = config.to_toml();
+        atomic_file::write(&run_dir.join("config.toml"), text.as_bytes())?;
+        manifest.write(&run_dir)?;
         info!(objective = config.objective_in_words(), "training");
         let model =
             LoadedModel::open_for_training(&settings::model::model(config), &config.model.path)?;
@@ -115,8 +126,6 @@ impl TrainingRun {
             examples: settings::questions::training_questions(config).examples(&model.tokenizer)?,
         };
         let mut learner = Learner::start(settings::objective::learner(config), model);
-        let latest =
-            if config.training.resume { resume::latest(&run_dir, config.seed)? } else { None };
         let mut state = TrainerState { seed: config.seed, ..TrainerState::default() };
         if let Some((folder, saved)) = &latest {
             resume::restore(&mut learner, folder, *saved)?;
@@ -145,6 +154,8 @@ impl TrainingRun {
             record: RunLog::open(run_dir, text, config.trace_every_steps, state.step)?,
             evaluation: settings::rollout::evaluation(config),
             saved_step,
+            inputs: manifest.inputs(),
+            _lock: lock,
             // A run may have been stopped while it evaluated its last step.
             owes_evaluation: saved_step.is_some_and(|step| {
                 is_due(plan.eval_every_steps, step) && !plan.evaluation_path(step).is_file()
@@ -198,10 +209,10 @@ impl TrainingRun {
         let step = self.position.step;
         let folder = self.plan.run_dir.join("checkpoints").join(format!("step-{step}"));
         if self.saved_step != Some(step) {
-            let Self { plan, questions, position, learner, kl_weight, .. } = self;
+            let Self { plan, questions, position, learner, kl_weight, inputs, .. } = self;
             let per_step = questions.plan.per_step;
             let state = resume::state(plan.seed, per_step, position, learner, kl_weight);
-            resume::save(&folder, plan.save_form, learner, state)?;
+            resume::save(&folder, plan.save_form, learner, state, inputs)?;
             self.saved_step = Some(step);
         }
         Ok(folder)

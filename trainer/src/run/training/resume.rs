@@ -6,7 +6,7 @@ use tracing::info;
 
 use super::divergence::KlWeight;
 use super::questions::Position;
-use crate::checkpoint::{self, CriticParts, ResumeParts, SaveForm, TrainerState};
+use crate::checkpoint::{self, CriticParts, Inputs, ResumeParts, SaveForm, TrainerState};
 use crate::run::learner::Learner;
 
 /// Finds the newest checkpoint of `run_dir`.
@@ -82,6 +82,7 @@ pub(super) fn save(
     form: SaveForm,
     learner: &Learner,
     state: TrainerState,
+    inputs: &Inputs,
 ) -> anyhow::Result<()> {
     let critic = learner.estimator.critic();
     let parts = ResumeParts {
@@ -91,6 +92,7 @@ pub(super) fn save(
             optimizer: &critic.optimizer,
         }),
         state,
+        inputs,
     };
     let (policy, place) = (&learner.model.policy, &learner.model.place);
     Ok(checkpoint::save(folder, policy, place, form, Some(parts))?)
