@@ -153,8 +153,8 @@ impl Found {
 
 #[cfg(test)]
 mod tests {
-    use super::super::message::bytes_field;
     use super::*;
+    use crate::encode::message::bytes_field;
 
     fn facts(model: &[u8]) -> GraphFacts {
         let folder = tempfile::tempdir().unwrap();

@@ -62,7 +62,7 @@ struct Input {
 /// The inputs of a graph, with the sizes that it fixes.
 #[derive(Debug)]
 pub(super) struct Inputs {
-    inputs: Vec<Input>,
+    all: Vec<Input>,
     /// The number of texts of every run, if the graph fixes it.
     pub(super) texts: Option<usize>,
     /// The number of tokens of every row, if the graph fixes it.
@@ -101,7 +101,7 @@ impl Inputs {
                 ids.name, ids.sizes
             ));
         }
-        Ok(Self { texts, tokens, has_mask, inputs })
+        Ok(Self { all: inputs, texts, tokens, has_mask })
     }
 
     /// Returns the values of the inputs for `rows`, whose first position is `first_position`.
@@ -110,8 +110,8 @@ impl Inputs {
         rows: &'a TokenRows,
         first_position: i64,
     ) -> Result<Vec<(&'a str, SessionInputValue<'a>)>, String> {
-        let mut values = Vec::with_capacity(self.inputs.len());
-        for input in &self.inputs {
+        let mut values = Vec::with_capacity(self.all.len());
+        for input in &self.all {
             let value = input.value(rows, first_position).map_err(|error| whole_text(&error))?;
             values.push((input.name.as_str(), value));
         }

@@ -46,7 +46,7 @@ use outputs::{OutputKind, Reading};
 use pooling::normalize;
 use session::TokenRows;
 use sessions::Sessions;
-use settings::{EncoderSettings, Padding, TokenLimit};
+use settings::{EncoderSettings, Padding, Positions, TokenLimit};
 use tokens::Tokens;
 
 pub use error::EncodeError;
@@ -138,7 +138,7 @@ impl Encoder {
                 &[settings.max_query_tokens, settings.max_passage_tokens],
                 settings.positions.is_some(),
             ),
-            first_position: settings.positions.map_or(0, |positions| positions.first()),
+            first_position: settings.positions.map_or(0, Positions::first),
             padding: tokens.padding(),
         };
         let OpenModel { sessions, provider, dimension: pooled, limits } =

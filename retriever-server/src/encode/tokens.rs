@@ -205,6 +205,7 @@ impl Tokens {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is passed to `map_err`")]
 fn failed(error: tokenizers::Error) -> EncodeError {
     EncodeError::Tokenize(error.to_string())
 }

@@ -14,6 +14,7 @@ use super::opening::{self, ModelSpec, OpenModel};
 use super::outputs::Reading;
 use super::session::TokenRows;
 use super::sessions::Sessions;
+use super::settings::Positions;
 use super::tokens::{Pair, PairTokens, Tokens};
 use super::{EncodeError, EncoderOptions, finishing, first_tokens};
 use crate::device::Provider;
@@ -56,7 +57,7 @@ impl CrossEncoder {
             path: &settings.model,
             reading: &Reading::Scores,
             first_tokens: first_tokens(&[settings.max_tokens], settings.positions.is_some()),
-            first_position: settings.positions.map_or(0, |positions| positions.first()),
+            first_position: settings.positions.map_or(0, Positions::first),
             padding: tokens.padding(),
         };
         let OpenModel { sessions, provider, limits, .. } = opening::open(&spec, options)?;

@@ -1,6 +1,6 @@
 //! Writes small ONNX files. The vector of a token is its row in a table, so every vector is known.
 
-use super::super::message::{bytes_field, number_field};
+use crate::encode::message::{bytes_field, number_field};
 
 /// The table's rows: token n has the vector [n, n² / 8]. Halves hold these numbers exactly.
 pub(super) fn token(id: u32) -> [f32; 2] {

@@ -73,7 +73,9 @@ fn check_folder(name: &str, dimension: usize, is_scaled: bool) {
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let mut recorded = recorded(&folder, dimension);
     if is_scaled {
-        recorded.iter_mut().for_each(|vector| normalize(vector));
+        for vector in &mut recorded {
+            normalize(vector);
+        }
     }
     let passages = recorded.split_off(texts.len());
     assert!(passages.len() > 50);
