@@ -121,6 +121,13 @@ def main():
     })
     write(many, FOLDER / "many.parquet", compression="zstd", row_group_size=400, data_page_size=128, store_schema=False)
     veRL_frame().to_parquet(FOLDER / "search-r1.parquet")
+    passages = {
+        "_id": [7, 8],
+        "title": ["Oslo", "Rome"],
+        "text": ["Oslo is the capital of Norway.", "Rome is the capital of Italy."],
+        "metadata": [{"url": ["a"]}, None],
+    }
+    write(pyarrow.table(passages), FOLDER / "corpus.parquet", store_schema=False)
     expected = {}
     for path in sorted(FOLDER.glob("*.parquet")):
         expected[path.name] = plain(pyarrow.parquet.read_table(path).to_pylist())

@@ -96,7 +96,7 @@ fn invalid_arguments_are_refused_with_the_accepted_values() {
     let folder = tempfile::tempdir().unwrap();
     let queries = write_queries(folder.path());
     for (arguments, expected) in [
-        (vec!["--queries", "/nowhere"], "--queries: /nowhere cannot be read"),
+        (vec!["--queries", "/nowhere"], "--queries: /nowhere: cannot be read"),
         (vec!["--queries", &queries, "--batch", "9"], "--batch is 9: expected at most 8, the"),
         (vec!["--queries", &queries, "--url", "ftp://host"], "accepted is http://host:port"),
         (vec!["--queries", &queries, "--clients", "0"], "expected an integer from 1 to 4096"),

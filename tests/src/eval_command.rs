@@ -144,7 +144,7 @@ fn invalid_inputs_are_refused_with_the_accepted_values() {
     world.write("plain.jsonl", "{\"question\": \"zebra\"}");
     let (broken, plain) = (world.text("broken.tsv"), world.text("plain.jsonl"));
     for (arguments, expected) in [
-        (vec!["--qrels", "/nowhere"], "--qrels: /nowhere cannot be read"),
+        (vec!["--qrels", "/nowhere"], "--qrels: /nowhere: cannot be read"),
         (vec!["--qrels", &broken], "broken.tsv:1: has 3 columns, expected `query 0 passage grade`"),
         (vec!["--cutoffs", "3,500"], "--cutoffs has 500: expected at most 100, which is --top-k"),
         (vec!["--top-k", "9"], "expected an integer from 10 to 100000"),
@@ -167,4 +167,40 @@ fn invalid_inputs_are_refused_with_the_accepted_values() {
     }
     // A long query is cut, as a server would.
     assert_eq!(world.eval(&["--max-query-bytes", "4"]).0, EXIT_SUCCESS);
+}
+
+#[test]
+fn files_are_used_in_the_forms_in_which_people_keep_them() {
+    let world = World::new();
+    // Both begin with a byte order mark, as Windows tools save them; no passage has contents of its own.
+    let passages = "\u{feff}{\"id\": \"a\", \"title\": \"Lima\", \"text\": \"Lima is the capital of Peru.\"}\r\n\
+                    {\"_id\": \"b\", \"title\": \"Quito\", \"text\": \"Quito is the capital of Ecuador.\", \
+                    \"metadata\": {\"score\": NaN}}\r\n";
+    world.write("corpus.jsonl", passages);
+    world.write(
+        "queries.jsonl",
+        "\u{feff}{\"id\": \"1\", \"question\": \"capital of Peru\", \"golden_answers\": [\"Lima\"]}\r\n",
+    );
+    let (corpus, index) = (world.text("corpus.jsonl"), world.text("index"));
+    let named = ["--corpus", &*corpus, "--index", &*index];
+    let before = run(&[&["check"], &named[..]].concat());
+    assert_eq!((before.0, before.2.as_str()), (EXIT_SUCCESS, ""), "{before:?}");
+    let planned = run(&[&["plan"], &named[..]].concat());
+    assert!(planned.1.contains("2 passages"), "{planned:?}");
+    let (code, _, err) = world.index(&[]);
+    assert_eq!(code, EXIT_SUCCESS, "{err}");
+    let after = run(&[&["check"], &named[..]].concat());
+    assert_eq!(after.0, EXIT_SUCCESS, "{after:?}");
+    let (code, out, err) = world.eval(&["--cutoffs", "1"]);
+    assert_eq!(code, EXIT_SUCCESS, "{err}");
+    let line = out.lines().find(|line| line.starts_with("answer@1")).unwrap();
+    assert!(line.contains("1.0000"), "{out}");
+    // `check` finds what `index` and `serve` find.
+    world.write("corpus.jsonl", "print(\"no corpus\")\n");
+    let new = world.text("new");
+    for command in ["check", "index"] {
+        let (code, out, err) = run(&[command, "--corpus", &corpus, "--index", &new]);
+        assert_eq!(code, EXIT_USAGE, "{command}: {out}");
+        assert!(err.contains("corpus.jsonl: is a Python script, expected rows"), "{err}");
+    }
 }

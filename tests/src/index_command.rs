@@ -73,7 +73,7 @@ fn bad_corpus_lines_are_named() {
     let index = folder.path().join("index");
     let good = br#"{"id":"1","contents":"fine"}"#;
     let cases: [(&[u8], &str); 5] = [
-        (br#"{"id":"2","text":"no contents"}"#, "corpus.jsonl:2: contents is missing"),
+        (br#"{"id":"2","title":"no contents"}"#, "corpus.jsonl:2: contents is missing"),
         (br#"{"id":"2","contents":5}"#, "corpus.jsonl:2: contents is a number, expected a string"),
         (br#"{"id":"2","contents":"#, "corpus.jsonl:2: is not JSON: EOF"),
         (b"{\"id\":\"2\",\"contents\":\"\xff\"}", "corpus.jsonl:2: invalid UTF-8 at byte 22"),

@@ -4,10 +4,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use shared::contract::jsonl::{self, JsonlError, JsonlReader};
+use shared::contract::jsonl;
+use shared::contract::rows::{self, RowsError};
 
 use crate::corpus::compact::{COMPACT_FILE, DICTIONARY_FILE};
-use crate::corpus::record;
+use crate::corpus::record::Passages;
 use crate::corpus::store::PASSAGES_FILE;
 use crate::index::dense::DenseManifest;
 use crate::index::dense::ann::GraphKind;
@@ -72,11 +73,15 @@ impl Collection {
         Self { passages, stored_bytes, is_counted: true, ..Self::default() }
     }
 
-    /// Reads corpus files: small ones completely, large ones from the beginning.
-    pub fn from_corpus(files: &[PathBuf]) -> Result<Self, JsonlError> {
+    /// Reads corpus files, or folders of parts: small files completely, large ones from the beginning.
+    pub fn from_corpus(files: &[PathBuf]) -> Result<Self, RowsError> {
         let mut total = Self { is_counted: true, is_measured: true, ..Self::default() };
+        let mut parts = Vec::new();
         for path in files {
-            let file = Self::from_file(path)?;
+            parts.extend(rows::parts(path)?);
+        }
+        for path in parts {
+            let file = Self::from_file(&path)?;
             total.passages += file.passages;
             total.stored_bytes += file.stored_bytes;
             total.is_counted &= file.is_counted;
@@ -85,20 +90,19 @@ impl Collection {
         Ok(total)
     }
 
-    fn from_file(path: &Path) -> Result<Self, JsonlError> {
-        let mut lines = JsonlReader::open(path)?;
+    fn from_file(path: &Path) -> Result<Self, RowsError> {
+        let mut passages = Passages::open(path)?;
         // A file that can be opened has a size. If not, only the sample counts.
         let file_bytes = fs::metadata(path).map_or(0, |metadata| metadata.len());
         let mut sample = Self { is_counted: true, is_measured: true, ..Self::default() };
         let mut stored = Vec::new();
         let mut read_bytes = 0;
-        while let Some(line) = lines.next_line()? {
-            let passage = record::passage(&line)?;
+        while let Some((_, passage)) = passages.next_passage()? {
             stored.clear();
             jsonl::write_record(&mut stored, &passage).expect("writing to memory cannot fail");
             sample.passages += 1;
             sample.stored_bytes += stored.len() as u64;
-            read_bytes = lines.bytes_read();
+            read_bytes = passages.bytes_read();
             if read_bytes >= MAX_SAMPLE_BYTES && read_bytes < file_bytes {
                 (sample.is_counted, sample.is_measured) = (false, false);
                 break;

@@ -18,8 +18,8 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Build the index of a corpus of JSON lines {"id", "contents"}: BM25, and what each --backend
-    /// needs besides: vectors for dense, a graph over them for ann
+    /// Build the index of a corpus (JSON Lines, a JSON list, a table or parquet, compressed or not):
+    /// BM25, and what each --backend needs besides: vectors for dense, a graph over them for ann
     Index(IndexArguments),
     /// Serve an index over HTTP
     Serve(Flags<Every>),

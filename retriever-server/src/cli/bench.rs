@@ -34,7 +34,7 @@ pub(super) struct BenchArguments {
     /// Base URL of the server [default: the port of RETRIEVER_ADDR on this machine]
     #[arg(long, value_name = "URL", allow_hyphen_values = true)]
     url: Option<String>,
-    /// JSON Lines of {"question"} (or "text", "query")
+    /// Queries with "question", "text" or "query": JSON Lines, a JSON list, a table or parquet
     #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
     queries: PathBuf,
     /// Closed loop: each client sends a request once it has the answer to its last one

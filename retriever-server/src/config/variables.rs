@@ -59,7 +59,7 @@ variables! {
         "Address to listen on. Port 0 takes any free port.";
     INDEX = "INDEX", "index", None, "", "the path of a folder",
         "Folder of the index.";
-    CORPUS = "CORPUS", "corpus", None, "", "paths of JSON Lines files with commas between them",
+    CORPUS = "CORPUS", "corpus", None, "", "paths of corpus files or folders of parts with commas between them",
         "Corpus to index first if there is no index. An existing index must have been built from it.";
     MODEL = "MODEL", "model", None, "", "the path of a folder with model.onnx and tokenizer.json",
         "Folder of the encoder, which dense and ann need, also as parts of hybrid.";

@@ -1,10 +1,12 @@
 //! Judgements of how well passages answer queries: qrels in the format of TREC
-//! (`query 0 passage grade`) or of BEIR (`query⇥passage⇥grade`, after a line of column names).
+//! (`query 0 passage grade`) or of BEIR (`query⇥passage⇥grade`, after a line of column names). The file may
+//! be compressed with gzip or zstd.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use shared::contract::jsonl::{JsonlError, JsonlReader, LineFault};
+use shared::contract::jsonl::LineFault;
+use shared::contract::rows::{self, RowFault, RowsError};
 
 use super::queries::EvaluationQuery;
 
@@ -67,8 +69,8 @@ impl Judgements {
     }
 
     /// Reads qrels and skips blank lines. A passage that is judged twice is an error.
-    pub fn read(path: &Path) -> Result<Self, JsonlError> {
-        let mut lines = JsonlReader::open(path)?;
+    pub fn read(path: &Path) -> Result<Self, RowsError> {
+        let mut lines = rows::open_lines(path)?;
         let mut queries: BTreeMap<String, Relevance> = BTreeMap::new();
         while let Some(line) = lines.next_line()? {
             if line.number == 1 && is_header(line.text) {
@@ -79,20 +81,19 @@ impl Judgements {
             let grades = &mut queries.entry(query.to_owned()).or_default().grades;
             if grades.insert(passage.to_owned(), grade).is_some() {
                 let reason = format!("passage {passage:?} is judged twice for query {query:?}");
-                return Err(line.fault(LineFault::Record(reason)));
+                return Err(line.fault(LineFault::Record(reason)).into());
             }
         }
         if queries.is_empty() {
             let reason = "there are no judgements, expected lines `query 0 passage grade`";
-            let (path, fault) = (path.to_owned(), LineFault::Record(reason.to_owned()));
-            return Err(JsonlError { path, line: 0, fault });
+            return Err(RowsError::file(path, RowFault::Record(reason.to_owned())));
         }
         Ok(Self { queries })
     }
 }
 
 fn is_header(line: &str) -> bool {
-    line.starts_with("query-id\t")
+    ["query-id\t", "query_id\t", "qid\t", "_id\t"].iter().any(|start| line.starts_with(start))
 }
 
 /// Parses query, passage and grade of a line. If tabs separate the columns, identifiers may contain
@@ -144,6 +145,7 @@ mod tests {
         assert_eq!(read_text("1 0 a 2\n1  Q0  b 0\n\n2 0 c -1\r\n").unwrap(), expected);
         let beir = "query-id\tcorpus-id\tscore\n1\ta\t2\n1\tb\t0\n2\tc\t-1";
         assert_eq!(read_text(beir).unwrap(), expected);
+        assert_eq!(read_text(&format!("\u{feff}{beir}\r\n")).unwrap(), expected);
         let spaces = read_text("q\t0\tvital:Vasco da Gama\t1").unwrap();
         assert!(spaces.queries["q"].is_relevant("vital:Vasco da Gama"));
         assert_eq!(spaces.queries["q"].passages().count(), 1);

@@ -1,16 +1,17 @@
-//! Query files in JSON Lines, with known answers. The accepted field names are those of BEIR (`_id`,
-//! `text`), of FlashRAG and Search-R1 (`id`, `question`, `golden_answers`) and of the project's own
-//! question files (`gold_ids`).
+//! Query files with known answers, in all forms of [`shared::contract::rows`]. The accepted field names are
+//! those of BEIR (`_id`, `text`), of FlashRAG and Search-R1 (`id`, `question`, `golden_answers`) and of the
+//! project's own question files (`gold_ids`). Tables without names are those of MS MARCO (identifier and
+//! question) and of DPR (question and a list of answers).
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use serde_json::{Map, Value};
-use shared::contract::jsonl::{JsonlError, JsonlReader, LineFault};
+use shared::contract::rows::{Place, RowFault, Rows, RowsError, question_columns};
 
 use crate::json_kind::json_kind;
 
-const ID_FIELDS: [&str; 2] = ["id", "_id"];
+const ID_FIELDS: [&str; 5] = ["id", "_id", "qid", "query_id", "query-id"];
 const TEXT_FIELDS: [&str; 3] = ["question", "text", "query"];
 const ANSWER_FIELDS: [&str; 3] = ["golden_answers", "answers", "answer"];
 const GOLD_FIELDS: [&str; 2] = ["gold_ids", "gold_passage_ids"];
@@ -29,34 +30,34 @@ pub struct EvaluationQuery {
 }
 
 /// Reads the queries of a file in order. Blank lines are skipped.
-pub fn read(path: &Path) -> Result<Vec<EvaluationQuery>, JsonlError> {
-    let mut lines = JsonlReader::open(path)?;
-    let mut line_of_id: HashMap<String, u64> = HashMap::new();
+pub fn read(path: &Path) -> Result<Vec<EvaluationQuery>, RowsError> {
+    let mut place_of_id: HashMap<String, Place> = HashMap::new();
     let mut queries = Vec::new();
-    while let Some(line) = lines.next_line()? {
-        let fields: Value = line.parse()?;
-        let query =
-            query(fields, line.number).map_err(|reason| line.fault(LineFault::Record(reason)))?;
-        if let Some(earlier) = line_of_id.insert(query.id.clone(), line.number) {
-            let reason = format!("id {:?} was used before, in line {earlier}", query.id);
-            return Err(line.fault(LineFault::Record(reason)));
+    for row in Rows::open(path, question_columns)? {
+        let mut row = row?;
+        let fields = std::mem::take(&mut row.fields);
+        let query = query(fields, row.number).map_err(|reason| row.fault(reason))?;
+        if let Some(earlier) = place_of_id.insert(query.id.clone(), row.place()) {
+            let earlier = match earlier {
+                Place::Line(line) => format!("line {line}"),
+                Place::Row(row) => format!("row {row}"),
+                Place::File => "the file".to_owned(),
+            };
+            let reason = format!("id {:?} was used before, in {earlier}", query.id);
+            return Err(row.fault(reason));
         }
         queries.push(query);
     }
     if queries.is_empty() {
-        let reason = "there are no queries, expected lines {\"id\": …, \"question\": …}".to_owned();
-        let (path, fault) = (path.to_owned(), LineFault::Record(reason));
-        return Err(JsonlError { path, line: 0, fault });
+        let reason = "there are no queries, expected rows {\"id\": …, \"question\": …}".to_owned();
+        return Err(RowsError::file(path, RowFault::Record(reason)));
     }
     Ok(queries)
 }
 
-fn query(value: Value, line: u64) -> Result<EvaluationQuery, String> {
-    let Value::Object(mut fields) = value else {
-        return Err(format!("is {}, expected an object", json_kind(&value)));
-    };
+fn query(mut fields: Map<String, Value>, row: u64) -> Result<EvaluationQuery, String> {
     let id = match take(&mut fields, &ID_FIELDS) {
-        None => format!("line-{line}"),
+        None => format!("line-{row}"),
         Some((name, value)) => {
             text_or_integer(&value).filter(|id| !id.is_empty()).ok_or_else(|| {
                 format!("{name} is {}, expected a string or an integer", json_kind(&value))
@@ -142,17 +143,49 @@ mod tests {
             ("{\"question\": [\"a\"]}", ":1: question is a list, expected a string"),
             ("{\"id\": true, \"text\": \"a\"}", ":1: id is a boolean, expected a string or an"),
             ("{\"text\": \"a\", \"answers\": {}}", ":1: answers is an object, expected a string"),
-            ("[]", ":1: is a list, expected an object"),
-            ("{\"text\": \"a\"", ":1: EOF while parsing"),
+            ("[]", ": there are no queries"),
+            ("[7]", ", row 1: is a number, expected an object"),
+            ("{\"text\": \"a\"", ":1: is not JSON: EOF while parsing"),
             (
                 "{\"id\":1,\"text\":\"a\"}\n{\"id\":\"1\",\"text\":\"b\"}",
                 ":2: id \"1\" was used before, in line 1",
             ),
             ("\n", ": there are no queries"),
+            ("print(1)\n", ": is a Python script, expected rows"),
         ] {
             let error = read_text(text).unwrap_err();
             let expected = format!("queries.jsonl{expected}");
             assert!(error.starts_with(&expected), "{error} does not start with {expected}");
         }
+    }
+
+    #[test]
+    fn the_forms_of_published_sets_are_read() {
+        let of = |text: &str| -> Vec<(String, String, Vec<String>)> {
+            let queries = read_text(text).unwrap();
+            queries.into_iter().map(|query| (query.id, query.text, query.answers)).collect()
+        };
+        let row = |id: &str, text: &str, answers: &[&str]| {
+            let answers = answers.iter().map(|&answer| answer.to_owned()).collect::<Vec<_>>();
+            (id.to_owned(), text.to_owned(), answers)
+        };
+        // MS MARCO's queries.dev.tsv.
+        let expected = vec![row("1048585", "what is paula deen's brother", &[])];
+        assert_eq!(of("1048585\twhat is paula deen's brother\n"), expected);
+        // DPR's nq-test.qa.csv and trivia-test.qa.csv.
+        let dpr = "who won it\t['Wilhelm Röntgen', \"d'Or\"]\nwhich\t\"[\"\"it's\"\"]\"\n";
+        let expected = vec![
+            row("line-1", "who won it", &["Wilhelm Röntgen", "d'Or"]),
+            row("line-2", "which", &["it's"]),
+        ];
+        assert_eq!(of(dpr), expected);
+        // BEIR's queries.jsonl, as a Windows tool saves it.
+        let beir = "\u{feff}{\"_id\": \"PLAIN-2\", \"text\": \"statins\", \"metadata\": {\"url\": NaN}}\r\n";
+        assert_eq!(of(beir), [row("PLAIN-2", "statins", &[])]);
+        // One list.
+        let list = "[{\"id\": 1, \"question\": \"a\"},\n {\"id\": 2, \"question\": \"b\"}]";
+        assert_eq!(of(list), [row("1", "a", &[]), row("2", "b", &[])]);
+        let error = read_text("[{\"id\":1,\"text\":\"a\"},{\"id\":1,\"text\":\"a\"}]").unwrap_err();
+        assert_eq!(error, "queries.jsonl, row 2: id \"1\" was used before, in row 1");
     }
 }

@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use shared::contract::digest::Digest;
+use shared::contract::rows;
 
 use super::manifest::{FileEntry, Manifest, Verification};
 
@@ -22,9 +23,17 @@ pub enum CorpusMatch {
     Other(String),
 }
 
-/// Compares corpus files, in order, with those that the index was built from.
+/// Compares corpus files, in order, with those that the index was built from. A folder stands for its parts.
 /// [`Verification::Digests`] reads every file once.
 pub fn compare(manifest: &Manifest, corpus: &[PathBuf], verification: Verification) -> CorpusMatch {
+    let mut files = Vec::new();
+    for path in corpus {
+        match rows::parts(path) {
+            Ok(parts) => files.extend(parts),
+            Err(error) => return CorpusMatch::Other(error.to_string()),
+        }
+    }
+    let corpus = files;
     if corpus.len() != manifest.corpus.len() {
         let (now, then) = (corpus.len(), manifest.corpus.len());
         return CorpusMatch::Other(format!("number of files: {then} then, {now} now"));

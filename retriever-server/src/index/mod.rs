@@ -21,7 +21,7 @@ pub mod dense;
 
 use std::path::{Path, PathBuf};
 
-use shared::contract::jsonl::JsonlError;
+use shared::contract::rows::RowsError;
 use shared::machine::atomic_file::AtomicError;
 use thiserror::Error;
 
@@ -140,9 +140,9 @@ pub enum IndexError {
         /// The first line.
         first_line: u64,
     },
-    /// A line of the corpus is invalid.
+    /// A row of the corpus is invalid, or the corpus cannot be read.
     #[error(transparent)]
-    Line(#[from] JsonlError),
+    Row(#[from] RowsError),
     /// The passages could not be read back.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -97,7 +97,7 @@ section! {
         train: PathBuf = PathBuf::new();
         /// File or folder with the held-out questions, likewise.
         test: PathBuf = PathBuf::new();
-        /// JSONL file with the corpus; read only by evaluations that answer searches with random passages.
+        /// The corpus, in any form that the retriever reads; read only by evaluations that answer searches with random passages.
         corpus: Option<PathBuf> = None;
         /// Template that turns a question into a prompt.
         template: TemplateChoice = TemplateChoice::SearchR1;

@@ -6,8 +6,8 @@ use crate::stop::StopFlag;
 use std::path::Path;
 use std::time::Duration;
 
-use shared::contract::jsonl;
 use shared::contract::passage::Passage;
+use shared::contract::rows::{Rows, RowsError, passage_columns};
 use shared::contract::splitmix;
 
 use super::{SearchOutcome, SearchRequest, Searcher, SearcherError};
@@ -37,13 +37,14 @@ impl RandomPassages {
         Self { corpus: Vec::new(), seed: 0, ready: Vec::new() }
     }
 
-    /// Reads the corpus from a file of JSON Lines `{"id","contents"}`.
+    /// Reads the corpus from a file or a folder of parts, in all forms that the retriever reads.
     ///
     /// # Errors
     /// A file that cannot be read, a bad line, or an empty corpus.
     pub fn from_corpus(path: &Path, seed: u64) -> Result<Self, SearcherError> {
-        let corpus = jsonl::read_all(path).map_err(|error| SearcherError(error.to_string()))?;
-        Self::new(corpus, seed)
+        let corpus: Result<Vec<Passage>, RowsError> = Rows::open(path, passage_columns)
+            .and_then(|rows| rows.map(|row| Passage::from_row(&row?)).collect());
+        Self::new(corpus.map_err(|error| SearcherError(error.to_string()))?, seed)
     }
 
     fn draw(&self, query: &str, top_k: usize) -> Vec<Passage> {

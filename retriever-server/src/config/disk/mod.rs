@@ -1,8 +1,8 @@
 //! Checks the files that a configuration points to: if there is an index, if one can be built, and
-//! from which corpus. Only manifests, names and sizes are looked at, and nothing is left behind, so a
+//! from which corpus. Only manifests, names, sizes and first passages are looked at, and nothing is left behind, so a
 //! start and a mere check cost and report the same.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use super::reader::{FaultNoted, Reader};
 use super::source::Source;
 use super::variables::{self as var, Variable};
 use super::{BadValue, ConfigError, EncoderConfig, IndexConfig, LogConfig, ServeConfig, shown};
+use crate::corpus::record;
 use crate::device::Device;
 use crate::encode::cross_encoder;
 use crate::encode::settings::EncoderSettings;
@@ -271,13 +272,12 @@ pub(crate) fn unreadable(corpus: &[PathBuf]) -> Option<BadValue> {
     (!faults.is_empty()).then(|| corpus_fault(corpus, faults.join(", "), accepts))
 }
 
+/// Reads the first passage of a corpus file or of a folder of parts.
 fn unreadable_file(path: &Path) -> Option<String> {
-    let readable = fs::metadata(path).and_then(|metadata| {
+    match fs::metadata(path) {
         // A pipe is not opened, as that would wait for its writer.
-        if metadata.is_file() { File::open(path).map(|_| metadata) } else { Ok(metadata) }
-    });
-    match readable {
-        Ok(metadata) => metadata.is_dir().then(|| format!("{} is a folder", path.display())),
+        Ok(metadata) if !metadata.is_file() && !metadata.is_dir() => None,
+        Ok(_) => record::check_head(path).err().map(|error| error.to_string()),
         Err(error) => Some(format!("{} cannot be read: {error}", path.display())),
     }
 }

@@ -173,7 +173,7 @@ fn corpus_files_must_be_readable_where_an_index_is_built_from_them() {
     let list = [&corpus, &absent, &inside].map(|path| name_of(path)).join(",");
     let values = [("INDEX", &*new), ("CORPUS", Path::new(&list))];
     let reported = faults(&values);
-    let parts = ["absent cannot be read: No such file", "index is a folder", "files that can"];
+    let parts = ["absent cannot be read: No such file", "index: is a folder", "files that can"];
     assert_eq!(reported.len(), 1, "{reported:?}");
     assert_fault(&reported, "RETRIEVER_CORPUS", &parts);
     // `index` reads them whether or not there is an index.
@@ -194,7 +194,7 @@ fn a_corpus_whose_value_is_bad_is_reported_once() {
     let folder = tempfile::tempdir().unwrap();
     let reported = faults(&[("INDEX", &folder.path().join("new")), ("CORPUS", Path::new("a,,b"))]);
     assert_eq!(reported.len(), 1, "{reported:?}");
-    assert_fault(&reported, "RETRIEVER_CORPUS", &["expected paths of JSON Lines files"]);
+    assert_fault(&reported, "RETRIEVER_CORPUS", &["expected paths of corpus files"]);
 }
 
 #[test]

@@ -1,20 +1,20 @@
 //! Builds an index from corpus files. The index appears under its name only after everything is
 //! written, checked and synced. A build that fails or is killed leaves the old state unchanged.
 
-use std::fs::{self, File};
-use std::io::BufReader;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use shared::contract::digest::{Digest, DigestReader};
-use shared::contract::jsonl::{JsonlError, JsonlReader};
+use shared::contract::digest::Digest;
+use shared::contract::rows::{self, RowsError};
 use shared::machine::atomic_file::{self, AtomicDir};
 
 use super::duplicates::Identifiers;
 use super::manifest::{FORMAT, FileEntry, Manifest, Verification, content_digest};
 use super::progress::Progress;
 use super::{IndexError, LEXICAL_FOLDER, compaction, io_error};
+use crate::corpus::compact;
+use crate::corpus::record::Passages;
 use crate::corpus::store::{PASSAGES_FILE, PassageStore, PassageWriter};
-use crate::corpus::{compact, record};
 use crate::lexical::analyzer::ANALYZER;
 use crate::lexical::bm25::{Bm25Parameters, CollectionStatistics};
 use crate::lexical::reader::LexicalReader;
@@ -29,7 +29,7 @@ const PASSAGES_PER_REPORT: u32 = 512;
 /// The inputs and options of a build.
 #[derive(Clone, Debug)]
 pub struct BuildRequest {
-    /// The JSON Lines files, in the order of their passages. An existing index needs none.
+    /// The corpus files, in the order of their passages. A folder stands for its parts. An existing index needs none.
     pub corpus: Vec<PathBuf>,
     /// The folder of the index.
     pub index: PathBuf,
@@ -58,7 +58,8 @@ pub fn build(
     request: &BuildRequest,
     report: &mut dyn FnMut(Progress),
 ) -> Result<BuildOutcome, IndexError> {
-    if let Some(manifest) = reusable(request)? {
+    let corpus = files(&request.corpus)?;
+    if let Some(manifest) = reusable(request, &corpus)? {
         atomic_file::remove_leftovers(&request.index)?;
         if !request.compact || compaction::is_compact(&manifest) {
             return Ok(BuildOutcome::UpToDate(manifest));
@@ -70,7 +71,7 @@ pub fn build(
         return Err(IndexError::NoCorpus);
     }
     let folder = AtomicDir::create(&request.index)?;
-    let corpus = write_passages(request, folder.path(), report)?;
+    let corpus = write_passages(&corpus, request.threads, folder.path(), report)?;
     // The digest is over the passages' lines, so it does not depend on compression.
     let path = folder.path().join(PASSAGES_FILE);
     let passages = Digest::of_file(&path).map_err(io_error(&path))?;
@@ -84,9 +85,18 @@ pub fn build(
     Ok(BuildOutcome::Built(manifest))
 }
 
+/// Returns the files of a corpus, with the parts of a folder in its place.
+fn files(corpus: &[PathBuf]) -> Result<Vec<PathBuf>, IndexError> {
+    let mut files = Vec::new();
+    for path in corpus {
+        files.extend(rows::parts(path)?);
+    }
+    Ok(files)
+}
+
 /// Returns the manifest of an existing index of the same corpus, or of any if no corpus is named; or `None` if a
 /// new one must be built.
-fn reusable(request: &BuildRequest) -> Result<Option<Manifest>, IndexError> {
+fn reusable(request: &BuildRequest, corpus: &[PathBuf]) -> Result<Option<Manifest>, IndexError> {
     match Manifest::load(&request.index) {
         Err(IndexError::Missing(_)) => Ok(None),
         Ok(manifest) if request.corpus.is_empty() && !request.force => {
@@ -94,8 +104,7 @@ fn reusable(request: &BuildRequest) -> Result<Option<Manifest>, IndexError> {
             Ok(Some(manifest))
         }
         Ok(manifest) => {
-            let corpus = request
-                .corpus
+            let corpus = corpus
                 .iter()
                 .map(|path| FileEntry::of_file(path).map_err(io_error(path)))
                 .collect::<Result<Vec<_>, _>>()?;
@@ -118,44 +127,39 @@ fn reusable(request: &BuildRequest) -> Result<Option<Manifest>, IndexError> {
 
 /// Writes the passages and the postings, and returns the entries of the corpus files it read.
 fn write_passages(
-    request: &BuildRequest,
+    files: &[PathBuf],
+    threads: usize,
     folder: &Path,
     report: &mut dyn FnMut(Progress),
 ) -> Result<Vec<FileEntry>, IndexError> {
     let lexical_folder = folder.join(LEXICAL_FOLDER);
     fs::create_dir(&lexical_folder).map_err(io_error(&lexical_folder))?;
-    let bytes_total = total_bytes(&request.corpus)?;
+    let sizes = sizes(files)?;
+    let bytes_total = sizes.iter().sum();
     let mut passages = PassageWriter::create(folder).map_err(io_error(folder))?;
-    let mut lexical = LexicalWriter::create(&lexical_folder, request.threads)?;
+    let mut lexical = LexicalWriter::create(&lexical_folder, threads)?;
     let mut identifiers = Identifiers::default();
     let mut corpus = Vec::new();
     let mut row: u32 = 0;
     let mut bytes_before = 0;
-    for path in &request.corpus {
+    for (path, bytes) in files.iter().zip(sizes) {
         identifiers.start_file(path.clone());
-        let file = File::open(path).map_err(io_error(path))?;
-        let reader = BufReader::with_capacity(1 << 18, DigestReader::new(file));
-        let mut lines = JsonlReader::new(reader, path);
-        while let Some(line) = lines.next_line()? {
+        let mut reader = Passages::open(path)?;
+        while let Some((number, passage)) = reader.next_passage()? {
             if row == MAX_PASSAGES {
                 return Err(IndexError::TooLarge(MAX_PASSAGES));
             }
-            let passage = record::passage(&line)?;
-            identifiers.add(&passage.id, line.number);
+            identifiers.add(&passage.id, number);
             passages.add(&passage).map_err(io_error(folder))?;
             lexical.add(row, &passage.contents)?;
             row += 1;
             if row.is_multiple_of(PASSAGES_PER_REPORT) {
-                let bytes_read = bytes_before + lines.bytes_read();
+                let bytes_read = bytes_before + reader.bytes_read();
                 report(Progress::Reading { bytes_read, bytes_total, passages: u64::from(row) });
             }
         }
-        bytes_before += lines.bytes_read();
-        corpus.push(FileEntry {
-            path: path.clone(),
-            bytes: lines.bytes_read(),
-            sha256: lines.into_inner().into_inner().digest(),
-        });
+        bytes_before += bytes;
+        corpus.push(FileEntry { path: path.clone(), bytes, sha256: reader.into_digest()? });
     }
     if row == 0 {
         return Err(IndexError::Empty);
@@ -168,19 +172,18 @@ fn write_passages(
     Ok(corpus)
 }
 
-/// Returns the size of all corpus files together.
-fn total_bytes(corpus: &[PathBuf]) -> Result<u64, IndexError> {
-    let mut total = 0;
-    for path in corpus {
-        // Each file is opened here too, which reports a missing one before any work is done.
-        let file = File::open(path).map_err(|error| JsonlError {
-            path: path.clone(),
-            line: 0,
-            fault: error.into(),
-        })?;
-        total += file.metadata().map_err(io_error(path))?.len();
+/// Returns the size of each file.
+fn sizes(files: &[PathBuf]) -> Result<Vec<u64>, IndexError> {
+    let mut sizes = Vec::new();
+    for path in files {
+        let metadata = fs::metadata(path).map_err(|error| RowsError::io(path, error))?;
+        // Each file is opened here too, which reports a bad one before any work is done. A pipe can be opened once.
+        if metadata.is_file() {
+            Passages::open(path)?;
+        }
+        sizes.push(metadata.len());
     }
-    Ok(total)
+    Ok(sizes)
 }
 
 /// Writes the manifest, which lists all files of the folder.

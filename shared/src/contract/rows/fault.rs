@@ -75,7 +75,8 @@ impl RowsError {
         Self { path: path.to_owned(), place: Place::File, fault }
     }
 
-    pub(super) fn io(path: &Path, error: io::Error) -> Self {
+    /// Makes an error about a file that cannot be opened or read.
+    pub fn io(path: &Path, error: io::Error) -> Self {
         Self::file(path, LineFault::Io(error).into())
     }
 

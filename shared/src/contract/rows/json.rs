@@ -16,7 +16,7 @@ pub(super) fn next_line(lines: &mut JsonlReader<TextReader>) -> Result<NumberedR
     let number = line.number;
     match object(line.text) {
         Ok(fields) => Ok(Some((number, fields))),
-        Err(fault) if is_spread(line.text, &fault) => {
+        Err(_) if is_spread(line.text) => {
             let reason = "an object ends on another line, expected one object on each line, or one \
                           list of all objects";
             Err(line.fault(LineFault::Record(reason.to_owned())).into())
@@ -26,9 +26,9 @@ pub(super) fn next_line(lines: &mut JsonlReader<TextReader>) -> Result<NumberedR
 }
 
 /// Returns `true` if the line is the beginning of an object that was written over several lines.
-fn is_spread(line: &str, fault: &LineFault) -> bool {
+fn is_spread(line: &str) -> bool {
     let is_open = matches!(line.trim_end().as_bytes().last(), Some(b'{' | b'[' | b','));
-    is_open && matches!(fault, LineFault::Json(error) if error.is_eof())
+    is_open && serde_json::from_str::<Value>(line).is_err_and(|error| error.is_eof())
 }
 
 /// Parses an object.
@@ -37,16 +37,17 @@ pub(super) fn object(text: &str) -> Result<Map<String, Value>, LineFault> {
         Ok(value) => value,
         Err(error) => match mended(text).map(|text| serde_json::from_str(&text)) {
             Some(Ok(value)) => value,
-            _ => return Err(error.into()),
+            _ => return Err(LineFault::Record(format!("is not JSON: {error}"))),
         },
     };
     match value {
         Value::Object(fields) => Ok(fields),
-        other => Err(LineFault::Record(format!("is {}, expected an object", kind(&other)))),
+        other => Err(LineFault::Record(format!("is {}, expected an object", kind_of(&other)))),
     }
 }
 
-fn kind(value: &Value) -> &'static str {
+/// Returns the kind of a value, worded to follow "is".
+pub fn kind_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

@@ -29,6 +29,7 @@ use source::{Content, Meter, TextReader};
 use table::TableReader;
 
 pub use fault::{Place, RowFault, RowsError};
+pub use json::kind_of;
 pub use parts::parts;
 pub use table::{Headerless, Layout, list_in_text, passage_columns, question_columns};
 
@@ -70,7 +71,7 @@ type NumberedRow = Option<(u64, Map<String, Value>)>;
 pub struct Rows {
     waiting: VecDeque<PathBuf>,
     headerless: Headerless,
-    part: Option<Part>,
+    part: Part,
     bytes_before: u64,
     has_failed: bool,
 }
@@ -95,42 +96,34 @@ impl Rows {
     /// Opens a file or a folder. `headerless` names the columns of a table without a line of names, by its first line.
     pub fn open(path: &Path, headerless: Headerless) -> Result<Self, RowsError> {
         let mut waiting: VecDeque<PathBuf> = parts(path)?.into();
-        let first = waiting.pop_front();
-        let part = first.map(|first| Part::open(&first, headerless)).transpose()?;
+        let first = waiting.pop_front().expect("a path has at least one part");
+        let part = Part::open(&first, headerless)?;
         Ok(Self { waiting, headerless, part, bytes_before: 0, has_failed: false })
     }
 
     /// Returns the number of bytes that were read from the files, before decompression.
     pub fn bytes_read(&self) -> u64 {
-        self.bytes_before + self.part.as_ref().map_or(0, Part::bytes_read)
-    }
-
-    /// Returns `true` if every line of the file is one row of JSON Lines that is not compressed.
-    pub fn is_plain_jsonl(&self) -> bool {
-        self.part
-            .as_ref()
-            .is_some_and(|part| matches!(part.form, Form::Lines(_)) && part.meter.is_plain())
+        self.bytes_before + self.part.bytes_read()
     }
 
     /// Reads what is left of the last file and returns the digest of its bytes.
-    pub fn into_digest(self) -> Result<Option<Digest>, RowsError> {
-        let Some(part) = self.part else { return Ok(None) };
+    pub fn into_digest(self) -> Result<Digest, RowsError> {
+        let part = self.part;
         let path = part.path.clone();
         // The readers release the file before its rest is read.
         drop(part.form);
-        part.meter.finish().map(Some).map_err(|error| RowsError::io(&path, error))
+        part.meter.finish().map_err(|error| RowsError::io(&path, error))
     }
 
     fn next_row(&mut self) -> Result<Option<Row>, RowsError> {
-        while let Some(part) = &mut self.part {
-            if let Some(row) = part.next_row()? {
+        loop {
+            if let Some(row) = self.part.next_row()? {
                 return Ok(Some(row));
             }
             let Some(next) = self.waiting.pop_front() else { return Ok(None) };
-            self.bytes_before += part.bytes_read();
-            self.part = Some(Part::open(&next, self.headerless)?);
+            self.bytes_before += self.part.bytes_read();
+            self.part = Part::open(&next, self.headerless)?;
         }
-        Ok(None)
     }
 }
 

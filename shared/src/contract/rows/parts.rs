@@ -29,6 +29,14 @@ pub fn parts(path: &Path) -> Result<Vec<PathBuf>, RowsError> {
         // A link to a file counts as the file.
         let is_file = fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_file());
         match entry.file_name().into_string() {
+            Ok(name)
+                if is_file && Path::new(&name).extension().is_some_and(|end| end == "arrow") =>
+            {
+                return Err(folder(format!(
+                    "is a folder of Arrow files ({name:?}), as the library datasets saves them: write the \
+                     rows with its to_parquet or to_json"
+                )));
+            }
             Ok(name) if is_file && is_part(&name) => names.push(name),
             _ => {}
         }
@@ -149,5 +157,7 @@ mod tests {
         assert!(error.starts_with(expected), "{error}");
         let error = names(&["README.md", "model.safetensors"]).unwrap_err();
         assert!(error.starts_with("F: is a folder without a file of rows"), "{error}");
+        let error = names(&["data-00000-of-00001.arrow", "state.json"]).unwrap_err();
+        assert!(error.starts_with("F: is a folder of Arrow files"), "{error}");
     }
 }

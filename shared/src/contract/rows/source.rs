@@ -67,7 +67,6 @@ impl BufRead for TextReader {
 #[derive(Debug)]
 pub(super) struct Meter {
     state: Arc<Mutex<MeterState>>,
-    is_plain: bool,
 }
 
 #[derive(Debug)]
@@ -93,11 +92,6 @@ impl Meter {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).bytes
     }
 
-    /// Returns `true` if the file is not compressed and has no byte order mark.
-    pub(super) fn is_plain(&self) -> bool {
-        self.is_plain
-    }
-
     /// Reads the rest of the file and returns the digest of all of it. The readers must be gone.
     pub(super) fn finish(self) -> io::Result<Digest> {
         io::copy(&mut Metered(self.state.clone()), &mut io::sink())?;
@@ -118,7 +112,7 @@ pub(super) fn open(path: &Path) -> Result<(Content, Meter), RowsError> {
         Container::Parquet => {
             // Columns are read by position, so they get a file of their own.
             let file = File::open(path).map_err(io)?;
-            return Ok((Content::Parquet(file), Meter { state, is_plain: false }));
+            return Ok((Content::Parquet(file), Meter { state }));
         }
         Container::Plain => Box::new(raw),
         Container::Gzip => unpacked("gzip", MultiGzDecoder::new(raw)),
@@ -142,12 +136,10 @@ pub(super) fn open(path: &Path) -> Result<(Content, Meter), RowsError> {
             _ => format!("{name} within {}", container.name()),
         }));
     }
-    let has_mark = head.starts_with(BYTE_ORDER_MARK);
-    if has_mark {
+    if head.starts_with(BYTE_ORDER_MARK) {
         text.consume(BYTE_ORDER_MARK.len());
     }
-    let is_plain = container == Container::Plain && !has_mark;
-    Ok((Content::Text(TextReader { reader: text }), Meter { state, is_plain }))
+    Ok((Content::Text(TextReader { reader: text }), Meter { state }))
 }
 
 /// Wraps a decompressor, so that its errors name the format.
