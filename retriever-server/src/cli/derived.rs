@@ -7,7 +7,7 @@ use super::progress::ProgressPrinter;
 use crate::config::EncoderConfig;
 use crate::index::build::BuildRequest;
 use crate::index::dense::ann::BuildEffort;
-use crate::index::dense::{VectorSource, ann, formats};
+use crate::index::dense::{GraphEntry, VectorSource, ann, formats};
 
 /// Adds the derived files that the configuration needs and the index lacks.
 pub(super) fn index(
@@ -28,9 +28,14 @@ pub(super) fn index(
     }
     let Some(kind) = config.graph else { return Ok(()) };
     let name = kind.name();
-    if ann::exists(index, source, kind, format)? {
+    let warn = |entry: &GraphEntry, out: &mut dyn Write| match entry.warning(count, config.hnsw_ef)
+    {
+        Some(warning) => writeln!(out, "warning: {warning}"),
+        None => Ok(()),
+    };
+    if let Some(entry) = ann::current(index, source, kind, format, config.hnsw_ef)? {
         writeln!(out, "up to date, {name} graph over {count} vectors: {folder}")?;
-        return Ok(());
+        return Ok(warn(&entry, out)?);
     }
     let started = Instant::now();
     let mut printer = ProgressPrinter::start();
@@ -39,10 +44,10 @@ pub(super) fn index(
     let entry = ann::build_kind(index, source, kind, format, effort, &mut report)?;
     printer.finish();
     let seconds = started.elapsed().as_secs_f64();
-    writeln!(
-        out,
-        "linked {count} vectors in {seconds:.1} s, {name} graph, recall@10 {}: {folder}",
-        entry.recalls()
-    )?;
-    Ok(())
+    let recalls = match entry.recalls() {
+        recalls if recalls.is_empty() => String::new(),
+        recalls => format!(", recall@10 {recalls}"),
+    };
+    writeln!(out, "linked {count} vectors in {seconds:.1} s, {name} graph{recalls}: {folder}")?;
+    Ok(warn(&entry, out)?)
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{Opening, ServeError};
 use crate::backend::Backend;
@@ -91,6 +91,9 @@ impl<'a> Opening<'a> {
             }
         };
         info!(kind = kind.name(), ef, recall_at_10 = entry.recalls(), "the graph is ready");
+        if let Some(warning) = entry.warning(source.passage_count, ef) {
+            warn!("{warning}");
+        }
         Ok(vectors)
     }
 

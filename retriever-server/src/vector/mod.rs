@@ -11,9 +11,10 @@
 //! 4. The hits in the heap are scored again in double precision, so that scores and their order
 //!    depend neither on the processor nor on the other queries of a batch.
 //!
-//! [`hnsw`] searches along a graph instead, and compares single rows with `gather`. Three modules
-//! read files, and two of them also write: [`faiss_file`] reads the index files of faiss, [`hnsw`]
-//! keeps its graphs in a format of its own, and [`usearch`] uses the library's format.
+//! [`hnsw`] searches along a graph instead, and compares single rows with `gather`. `copies` finds the
+//! rows that share a place in a graph. Three modules read files, and two of them also write:
+//! [`faiss_file`] reads the index files of faiss and arrays of numpy, [`hnsw`] keeps its graphs in a
+//! format of its own, and [`usearch`] uses the library's format.
 
 mod rows;
 mod kernel;
@@ -31,6 +32,7 @@ mod best;
 mod scan;
 mod distances;
 mod gather;
+mod copies;
 pub mod hnsw;
 pub mod usearch;
 pub mod faiss_file;

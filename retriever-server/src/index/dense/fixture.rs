@@ -37,7 +37,12 @@ pub(in crate::index) struct DenseWorld {
 
 impl DenseWorld {
     pub(in crate::index) fn new(count: usize) -> Self {
-        let world = IndexWorld::new(count, |row| format!("passage {row}"), false);
+        Self::with_texts(count, |row| format!("passage {row}"))
+    }
+
+    /// Makes an index of passages with these texts.
+    pub(in crate::index) fn with_texts(count: usize, text: impl Fn(usize) -> String) -> Self {
+        let world = IndexWorld::new(count, text, false);
         let index = world.index.clone();
         let source =
             VectorSource::from_parts(&world.manifest, Digest::of_bytes(b"encoder"), DIMENSION);

@@ -7,6 +7,8 @@
 //!
 //! The rows of a batch do not see each other. Therefore a batch is small compared with the graph, and
 //! the rows come in a spread order, because neighbours in the corpus are often neighbours in space.
+//!
+//! Copies of a row ([`Copies`]) have no links: a search that finds the row has found them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,6 +16,7 @@ use super::growing::GrowingGraph;
 use super::search::{Compared, GraphSearch, Workspace, Workspaces};
 use super::{Entry, Links};
 use crate::processor::fork_join::fork_join;
+use crate::vector::copies::{Copies, Flags};
 use crate::vector::gather::Scorer;
 
 /// The most rows of a batch.
@@ -45,6 +48,8 @@ pub struct Builder<'a> {
     scorer: Scorer<'a>,
     settings: BuildSettings,
     graph: GrowingGraph,
+    copies: Copies,
+    is_copy: Flags,
     inserted: u32,
     workspaces: Workspaces,
     threads: usize,
@@ -69,22 +74,30 @@ impl<'a> Builder<'a> {
     /// Begins a graph without rows.
     pub fn new(scorer: Scorer<'a>, settings: BuildSettings, threads: usize) -> Self {
         let rows = scorer.rows().count();
+        let copies = Copies::find(scorer.rows(), threads);
         let graph = GrowingGraph::new(rows as u32, settings.links, settings.seed);
-        Self::resume(scorer, settings, threads, graph, 0)
+        Self::resume(scorer, settings, threads, graph, copies)
     }
 
+    /// Resumes at the graph's first rows.
     pub(super) fn resume(
         scorer: Scorer<'a>,
         settings: BuildSettings,
         threads: usize,
         graph: GrowingGraph,
-        inserted: u32,
+        copies: Copies,
     ) -> Self {
         let workspaces = Workspaces::new(graph.rows() as usize);
-        Self { scorer, settings, graph, inserted, workspaces, threads }
+        let is_copy = copies.flags(graph.rows());
+        Self { scorer, settings, graph, copies, is_copy, inserted: 0, workspaces, threads }
     }
 
-    /// Returns the number of rows in the graph.
+    /// Skips the first `inserted` rows, which the graph holds already.
+    pub(super) fn after(self, inserted: u32) -> Self {
+        Self { inserted, ..self }
+    }
+
+    /// Returns the number of rows in the graph, linked or among the copies.
     pub fn inserted(&self) -> u32 {
         self.inserted
     }
@@ -103,12 +116,39 @@ impl<'a> Builder<'a> {
         &self.graph
     }
 
-    /// Inserts the next rows. Returns `false` if all rows are in the graph.
+    pub(super) fn copies(&self) -> &Copies {
+        &self.copies
+    }
+
+    pub(super) fn scorer(&self) -> &Scorer<'a> {
+        &self.scorer
+    }
+
+    /// Returns `true` if the row has links of its own once it is inserted.
+    pub(super) fn is_linked(&self, row: u32) -> bool {
+        !self.is_copy.has(row)
+    }
+
+    /// Replaces the links of a row on the lowest level.
+    pub(super) fn set_links(&mut self, row: u32, links: &[u32]) {
+        self.graph.set_links(row, 0, links);
+    }
+
+    /// Lends a workspace to `work`.
+    pub(super) fn lend<T>(&self, work: impl FnOnce(&mut Workspace) -> T) -> T {
+        self.workspaces.lend(work)
+    }
+
+    /// Inserts the next rows. If all rows are in the graph, it makes sure that each can be reached, and
+    /// returns `false`.
     pub fn insert_batch(&mut self) -> bool {
-        let batch = self.next_batch();
+        let mut batch = self.next_batch();
         if batch.is_empty() {
+            self.connect();
             return false;
         }
+        self.inserted += batch.len() as u32;
+        batch.retain(|&row| !self.is_copy.has(row));
         let new_links =
             self.in_parallel(batch.len(), |item, workspace| self.plan(batch[item], workspace));
         let mut reverse = Vec::new();
@@ -134,7 +174,6 @@ impl<'a> Builder<'a> {
         for &row in &batch {
             self.graph.offer_entry(row);
         }
-        self.inserted += batch.len() as u32;
         true
     }
 
@@ -143,7 +182,9 @@ impl<'a> Builder<'a> {
     fn next_batch(&self) -> Vec<u32> {
         let rows = self.graph.rows();
         let highest = self.graph.entry().map(|entry| entry.level);
-        let is_higher = |row: u32| highest.is_none_or(|highest| self.graph.level(row) > highest);
+        let is_higher = |row: u32| {
+            !self.is_copy.has(row) && highest.is_none_or(|highest| self.graph.level(row) > highest)
+        };
         let size = (self.inserted / ROWS_PER_BATCH_ROW).clamp(1, BATCH_ROWS_MAX);
         let order = SpreadOrder::new(rows);
         let last = rows.min(self.inserted + size);

@@ -5,7 +5,10 @@
 //! "RSnw", format, M, efConstruction: 32 bits each     seed: 64 bits
 //! rows, rows inserted: 32 bits each                   padding: a count of 64 bits and zeros
 //! the graph in the layout of faiss, with its slots aligned to a cache line
+//! the copies: a count of 64 bits, then a leader and its copy, 32 bits each
 //! ```
+//!
+//! Format 1 ends before the copies: every row has links of its own.
 //!
 //! All numbers are little endian. No content of a file makes this module panic. A file must not change
 //! while it is open.
@@ -18,13 +21,16 @@ use super::growing::GrowingGraph;
 use super::{Check, Graph, GraphSearchSize, Links, NONE, SLOT_BYTES, Workspaces, nearest};
 use crate::processor::mapped::map;
 use crate::query::Hit;
+use crate::vector::copies::{COPIES_MAX, Copies, PAIR_BYTES, with_copies};
 use crate::vector::faiss_file::cursor::FieldReader;
 use crate::vector::faiss_file::{FaissError, FormatFault};
 use crate::vector::gather::Scorer;
 
 const CODE: [u8; 4] = *b"RSnw";
 /// The version of the format. Raise it with every change that old readers would misread.
-const FORMAT: i32 = 1;
+const FORMAT: i32 = 2;
+/// The first version, without copies. Such a graph can be searched, but no build resumes from it.
+const FORMAT_WITHOUT_COPIES: i32 = 1;
 /// The bytes of a cache line: 16 links.
 const LINE_BYTES: usize = 64;
 /// The bytes before the items of the padding.
@@ -37,6 +43,8 @@ const EF_MAX: i32 = 1 << 24;
 #[derive(Debug)]
 pub struct GraphFile {
     graph: Graph,
+    /// `None` in the first format.
+    copies: Option<Copies>,
     settings: BuildSettings,
     rows: u32,
     inserted: u32,
@@ -59,7 +67,7 @@ impl GraphFile {
             let expected = format!("{} (a graph)", u32::from_le_bytes(CODE));
             return Err(FormatFault::value("kind of file", 0, code, expected));
         }
-        ranged(cursor, "format", FORMAT..=FORMAT)?;
+        let format = ranged(cursor, "format", FORMAT_WITHOUT_COPIES..=FORMAT)?;
         let links = ranged(cursor, "links of a row", 1..=LINKS_MAX)? as usize;
         let ef = ranged(cursor, "efConstruction", 1..=EF_MAX)? as usize;
         let seed = u64::from_le_bytes(cursor.array("seed")?);
@@ -68,9 +76,10 @@ impl GraphFile {
         let rows = rows as u32;
         cursor.items("padding", 1)?;
         let graph = Graph::read(cursor, rows, check)?;
+        let copies = if format == FORMAT { Some(read_copies(cursor, rows, check)?) } else { None };
         let settings = BuildSettings { links, ef, seed };
         let workspaces = Workspaces::new(rows as usize);
-        Ok(Self { graph, settings, rows, inserted, workspaces })
+        Ok(Self { graph, copies, settings, rows, inserted, workspaces })
     }
 
     /// Returns the number of rows that have links.
@@ -88,9 +97,9 @@ impl GraphFile {
         self.settings
     }
 
-    /// Returns the `top_k` of the scorer's rows nearest to the query, best first; `None` once `stop`
-    /// returns `true`. `ef` is raised to `top_k`. There are fewer hits if the graph leads to fewer
-    /// rows.
+    /// Returns the `top_k` linked rows nearest to the query, with the copies of each, best first; `None`
+    /// once `stop` returns `true`. `ef` is raised to `top_k`. There are fewer hits if the graph leads to
+    /// fewer rows.
     pub fn search(
         &self,
         scorer: &Scorer<'_>,
@@ -99,7 +108,33 @@ impl GraphFile {
         stop: &dyn Fn() -> bool,
     ) -> Option<Vec<Hit>> {
         let size = GraphSearchSize { ef: size.ef.max(size.top_k), ..size };
-        nearest(&self.graph, scorer, &self.workspaces, query, size, stop)
+        let hits = nearest(&self.graph, scorer, &self.workspaces, query, size, stop)?;
+        Some(match &self.copies {
+            Some(copies) if copies.count() > 0 => {
+                let copies_max = COPIES_MAX.max(size.top_k);
+                let rows = scorer.rows().count() as u32;
+                with_copies(hits, copies, copies_max, rows, |rows, scores| {
+                    let mut prepared = Vec::new();
+                    scorer.prepare(query, &mut prepared);
+                    scorer.score(&prepared, rows, scores);
+                })
+            }
+            _ => hits,
+        })
+    }
+}
+
+fn read_copies(cursor: &mut FieldReader, rows: u32, check: Check) -> Result<Copies, FormatFault> {
+    let items = cursor.items("copies", PAIR_BYTES)?;
+    match check {
+        Check::Sizes => Ok(Copies::unchecked(items.bytes)),
+        Check::Links => {
+            let (count, offset_bytes) = (items.bytes.len() / PAIR_BYTES, items.offset_bytes);
+            Copies::from_bytes(items.bytes, rows).ok_or_else(|| {
+                let expected = format!("pairs of rows below {rows} in order");
+                FormatFault::value("a list of copies", offset_bytes, count as i128, expected)
+            })
+        }
     }
 }
 
@@ -128,8 +163,9 @@ impl<'a> Builder<'a> {
         if file.settings != settings || file.rows as usize != scorer.rows().count() {
             return None;
         }
+        let copies = file.copies.clone()?;
         let graph = GrowingGraph::from_file(&file.graph, file.rows, settings.links, settings.seed)?;
-        Some(Self::resume(scorer, settings, threads, graph, file.inserted))
+        Some(Self::resume(scorer, settings, threads, graph, copies).after(file.inserted))
     }
 
     /// Writes the graph in its current state.
@@ -159,7 +195,8 @@ impl<'a> Builder<'a> {
         for number in [row, level, ef as i32, 0, 0] {
             out.write_all(&number.to_le_bytes())?;
         }
-        Ok(())
+        write_count(out, self.copies().count())?;
+        out.write_all(self.copies().bytes())
     }
 }
 

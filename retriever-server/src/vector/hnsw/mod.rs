@@ -5,6 +5,7 @@
 //! A graph consists of links alone. The rows belong to the caller, and may be in any format.
 
 mod build;
+mod connect;
 mod file;
 mod graph;
 mod growing;

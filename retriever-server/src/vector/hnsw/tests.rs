@@ -123,14 +123,82 @@ fn every_row_is_inserted_once() {
     }
 }
 
+/// Returns rows of length 1 in clusters of `size` around random centres, at a distance of about `noise`.
+fn clusters(count: usize, size: usize, noise: f32, seed: u64) -> Vec<u8> {
+    let centres = rows(count, seed);
+    let (mut bytes, mut state) = (Vec::new(), seed);
+    let mut centre = vec![0.0; DIMENSION];
+    for row in 0..count * size {
+        table(&centres).read_row(row / size, &mut centre);
+        let shift = splitmix::numbers(DIMENSION, &mut state);
+        let near = centre.iter().zip(&shift).map(|(number, shift)| number + noise * shift);
+        let near: Vec<f32> = near.collect();
+        let length = near.iter().map(|number| number * number).sum::<f32>().sqrt();
+        let near: Vec<f32> = near.iter().map(|number| number / length).collect();
+        RowFormat::F32.append_row(&near, &mut bytes);
+    }
+    bytes
+}
+
+/// Asserts that a search which follows every link finds every row.
+#[track_caller]
+fn assert_connected(file: &GraphFile, bytes: &[u8], context: &str) {
+    let count = table(bytes).count();
+    let size = GraphSearchSize { top_k: count, ef: count };
+    for query in [[0.1; DIMENSION], std::array::from_fn(|position| (position as f32).sin())] {
+        let hits = file.search(&scorer(bytes), &query, size, &|| false).unwrap();
+        let mut rows: Vec<u32> = hits.iter().map(|hit| hit.row).collect();
+        rows.sort_unstable();
+        rows.dedup();
+        assert_eq!((rows.len(), hits.len()), (count, count), "{context}");
+    }
+}
+
 #[test]
-fn equal_rows_are_all_reached_while_they_are_few() {
+fn equal_rows_do_not_tear_the_graph() {
     let row = rows(1, 4);
-    let bytes = row.repeat(12);
-    let file = read(&built(&bytes, 1), Check::Links).unwrap();
-    let size = GraphSearchSize { top_k: 20, ef: 20 };
-    let hits = file.search(&scorer(&bytes), &[0.3; DIMENSION], size, &|| false).unwrap();
-    assert_eq!(hits.len(), 12);
+    let others = rows(300, 6);
+    for (copies, base) in [(12, 0), (5_000, 0), (200, 300), (2_000, 300)] {
+        let half = base / 2 * DIMENSION * size_of::<f32>();
+        let base = &others[..2 * half];
+        let bytes = [&base[..half], &row.repeat(copies), &base[half..]].concat();
+        let file = read(&built(&bytes, 2), Check::Links).unwrap();
+        let context = format!("{copies} copies");
+        assert_connected(&file, &bytes, &context);
+        assert!(recall(&file, &bytes, 60) > 0.97, "{context}");
+        // Of equal rows, the first are the best.
+        let mut query = vec![0.0; DIMENSION];
+        table(&row).read_row(0, &mut query);
+        let size = GraphSearchSize { top_k: 10, ef: 60 };
+        let mut hits = [file.search(&scorer(&bytes), &query, size, &|| false).unwrap()];
+        vector::rescore(&table(&bytes), &query, &mut hits, 10, 1);
+        let nearest = vector::top_k(&table(&bytes), &query, 10, 1, &|| false).unwrap();
+        assert_eq!(hits[..], nearest[..], "{context}");
+    }
+}
+
+#[test]
+fn clusters_of_nearly_equal_rows_do_not_tear_the_graph() {
+    for (size, noise) in [(40, 1e-7), (200, 1e-4), (40, 1e-2), (200, 1e-2), (200, 0.1)] {
+        let bytes = clusters(2_000 / size, size, noise, 8);
+        let file = read(&built(&bytes, 2), Check::Links).unwrap();
+        let context = format!("clusters of {size} rows at {noise}");
+        assert_connected(&file, &bytes, &context);
+        let recall = recall(&file, &bytes, 120);
+        assert!(recall > 0.9, "{context}: {recall}");
+    }
+}
+
+/// A file of the first format, which has no copies.
+#[test]
+fn a_graph_without_copies_is_searched_but_not_resumed() {
+    let bytes = rows(300, 9);
+    let mut file = built(&bytes, 1);
+    assert_eq!(file.split_off(file.len() - 8), [0; 8], "the count of copies");
+    file[4] = 1;
+    let file = read(&file, Check::Links).unwrap();
+    assert!(recall(&file, &bytes, 120) > 0.9);
+    assert!(Builder::from_file(scorer(&bytes), SETTINGS, 1, &file).is_none());
 }
 
 #[test]
@@ -147,6 +215,42 @@ fn a_file_cut_or_lengthened_anywhere_is_refused() {
     let mut longer = file.clone();
     longer.push(0);
     assert!(matches!(read(&longer, Check::Links), Err(FormatFault::Trailing { .. })));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Every row of copies, clusters and distinct rows in any mixture is reached, also after an
+    /// interruption, and an exhaustive search gives the list of the exact scan.
+    #[test]
+    fn every_row_can_be_reached(
+        groups in proptest::collection::vec((1..60usize, 0..4usize), 1..8),
+        few_links in any::<bool>(),
+        seed in 0..1_000u64,
+    ) {
+        let noise = [0.0, 1e-6, 1e-2, 0.5];
+        let groups = groups.iter().enumerate();
+        let groups = groups.map(|(number, &(size, kind))| {
+            clusters(1, size, noise[kind], seed + number as u64 % 3)
+        });
+        let bytes = groups.collect::<Vec<_>>().concat();
+        let links = if few_links { 2 } else { 8 };
+        let settings = BuildSettings { links, ef: 16, seed };
+        let mut builder = Builder::new(scorer(&bytes), settings, 1);
+        builder.insert_batch();
+        let partial = read(&written(&builder), Check::Links).unwrap();
+        let mut builder = Builder::from_file(scorer(&bytes), settings, 2, &partial).unwrap();
+        while builder.insert_batch() {}
+        let file = read(&written(&builder), Check::Links).unwrap();
+        assert_connected(&file, &bytes, "a mixture");
+        let count = table(&bytes).count();
+        let query = [0.2; DIMENSION];
+        let size = GraphSearchSize { top_k: count, ef: count };
+        let mut hits = [file.search(&scorer(&bytes), &query, size, &|| false).unwrap()];
+        vector::rescore(&table(&bytes), &query, &mut hits, count, 1);
+        let nearest = vector::top_k(&table(&bytes), &query, count, 1, &|| false).unwrap();
+        prop_assert_eq!(&hits[..], &nearest[..]);
+    }
 }
 
 proptest! {

@@ -2,9 +2,11 @@
 //!
 //! The threads take the rows of a batch one by one, so the links depend on which thread is first: the
 //! same rows give an equally good graph, but not the same file. Between batches the graph holds every
-//! row up to some number, so it can be written, and the build can resume from there.
+//! row up to some number, so it can be written, and the build can resume from there. Copies of a row
+//! ([`Copies`]) are not in the graph: their list stands behind it in the file.
 
 use std::fmt;
+use std::fs::OpenOptions;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,6 +14,7 @@ use ::usearch::Index;
 
 use super::{GraphShape, UsearchError, largest, refused, round, utf8};
 use crate::processor::fork_join::fork_join;
+use crate::vector::copies::Copies;
 use crate::vector::hnsw::BuildSettings;
 use crate::vector::{RowFormat, Rows};
 
@@ -23,6 +26,9 @@ pub struct UsearchBuilder<'a> {
     rows: Rows<'a>,
     index: Index,
     shape: GraphShape,
+    copies: Copies,
+    /// The rows of the graph: all but the copies.
+    linked: Vec<u32>,
     /// The largest magnitude in all rows, for `i8`.
     largest: f32,
     threads: usize,
@@ -60,12 +66,14 @@ impl<'a> UsearchBuilder<'a> {
         let index = shape.empty()?;
         index.load(utf8(path)?).map_err(refused)?;
         shape.check(&index)?;
-        let last = index.size().checked_sub(1);
-        if index.size() > shape.rows || last.is_some_and(|last| !index.contains(last as u64)) {
-            let (found, expected) = (index.size().to_string(), format!("up to {}", shape.rows));
+        let builder = Self::over(rows, shape, index, threads)?;
+        let (size, most) = (builder.index.size(), builder.linked.len());
+        let last = size.checked_sub(1).and_then(|last| builder.linked.get(last));
+        if size > most || last.is_some_and(|&last| !builder.index.contains(u64::from(last))) {
+            let (found, expected) = (size.to_string(), format!("up to {most}"));
             return Err(UsearchError::Other { property: "number of rows", found, expected });
         }
-        Self::over(rows, shape, index, threads)
+        Ok(builder)
     }
 
     fn over(
@@ -75,9 +83,12 @@ impl<'a> UsearchBuilder<'a> {
         threads: usize,
     ) -> Result<Self, UsearchError> {
         let threads = threads.max(1);
-        index.reserve_capacity_and_threads(shape.rows, threads).map_err(refused)?;
+        let copies = Copies::find(&rows, threads);
+        let is_copy = copies.flags(shape.rows as u32);
+        let linked: Vec<u32> = (0..shape.rows as u32).filter(|&row| !is_copy.has(row)).collect();
+        index.reserve_capacity_and_threads(linked.len(), threads).map_err(refused)?;
         index.change_expansion_add(shape.settings.ef);
-        let mut builder = Self { rows, index, shape, largest: 0.0, threads };
+        let mut builder = Self { rows, index, shape, copies, linked, largest: 0.0, threads };
         if shape.format == RowFormat::I8 {
             let mut numbers = vec![0.0; shape.dimension];
             for row in 0..shape.rows {
@@ -93,9 +104,9 @@ impl<'a> UsearchBuilder<'a> {
         self.shape
     }
 
-    /// Returns the number of rows in the graph: all rows below it are inserted.
+    /// Returns the number of rows in the graph or among the copies: all rows below it are.
     pub fn inserted(&self) -> usize {
-        self.index.size()
+        self.linked.get(self.index.size()).map_or(self.shape.rows, |&row| row as usize)
     }
 
     /// Inserts the next rows. Returns `false` if all rows are in the graph.
@@ -103,25 +114,26 @@ impl<'a> UsearchBuilder<'a> {
     /// # Errors
     /// If the library refuses a row, for lack of memory.
     pub fn insert_batch(&mut self) -> Result<bool, UsearchError> {
-        let first = self.inserted();
-        let end = self.shape.rows.min(first + BATCH_ROWS);
-        if first == end {
+        let first = self.index.size();
+        let end = self.linked.len().min(first + BATCH_ROWS);
+        if first >= end {
             return Ok(false);
         }
         let next = AtomicUsize::new(first);
         let work = || -> Result<(), UsearchError> {
             let (mut numbers, mut rounded) = (vec![0.0; self.shape.dimension], Vec::new());
             loop {
-                let row = next.fetch_add(1, Ordering::Relaxed);
-                if row >= end {
+                let position = next.fetch_add(1, Ordering::Relaxed);
+                if position >= end {
                     return Ok(());
                 }
-                self.rows.read_row(row, &mut numbers);
+                let row = self.linked[position];
+                self.rows.read_row(row as usize, &mut numbers);
                 if self.shape.format == RowFormat::I8 {
                     round(&numbers, self.largest, &mut rounded);
-                    self.index.add(row as u64, &rounded).map_err(refused)?;
+                    self.index.add(u64::from(row), &rounded).map_err(refused)?;
                 } else {
-                    self.index.add(row as u64, &numbers).map_err(refused)?;
+                    self.index.add(u64::from(row), &numbers).map_err(refused)?;
                 }
             }
         };
@@ -134,7 +146,10 @@ impl<'a> UsearchBuilder<'a> {
     /// # Errors
     /// If the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), UsearchError> {
-        self.index.save(utf8(path)?).map_err(refused)
+        self.index.save(utf8(path)?).map_err(refused)?;
+        // The library ignores bytes behind its own end.
+        let mut file = OpenOptions::new().append(true).open(path).map_err(refused)?;
+        self.copies.write_behind(&mut file).map_err(refused)
     }
 
     /// Returns the bytes of memory of the graph, including its rows.

@@ -1,5 +1,6 @@
 //! Graphs of the library usearch, which keep a copy of the rows: one file holds rows and links, and is
-//! searched in place. The key of a row is its number.
+//! searched in place. The key of a row is its number. The list of the rows that are equal to others, or
+//! nearly so, stands behind the graph.
 //!
 //! The library casts to `f32` and `f16` itself. Its cast to `i8` scales every row separately and
 //! truncates. So this module rounds rows to `i8` instead, with one scale for all, which keeps the order
@@ -23,6 +24,7 @@ use thiserror::Error;
 pub use build::UsearchBuilder;
 
 use super::RowFormat;
+use super::copies::{COPIES_MAX, Copies};
 use super::hnsw::BuildSettings;
 use crate::processor::mapped;
 use crate::query::Hit;
@@ -119,6 +121,8 @@ pub struct UsearchFile {
     index: Index,
     _bytes: OwnedBytes,
     shape: GraphShape,
+    /// The rows that are not in the graph, because they are copies of others.
+    copies: Copies,
     /// A limit on concurrent searches: the library refuses more than it has reserved memory for.
     gate: Gate,
 }
@@ -143,14 +147,17 @@ impl UsearchFile {
         // SAFETY: the mapped bytes keep their addresses and do not change until the index is dropped.
         unsafe { index.view_from_buffer(&bytes) }.map_err(refused)?;
         shape.check(&index)?;
-        if index.size() != shape.rows {
-            let (found, expected) = (index.size().to_string(), shape.rows.to_string());
+        let copies = Copies::read_behind(&bytes, shape.rows as u32);
+        let copies = copies.ok_or_else(|| UsearchError::Library("a bad list of copies".into()))?;
+        let rows = index.size() + copies.count();
+        if rows != shape.rows {
+            let (found, expected) = (rows.to_string(), shape.rows.to_string());
             return Err(UsearchError::Other { property: "number of rows", found, expected });
         }
         let threads = threads.max(1);
-        index.reserve_capacity_and_threads(shape.rows, threads).map_err(refused)?;
+        index.reserve_capacity_and_threads(index.size(), threads).map_err(refused)?;
         index.change_expansion_search(ef);
-        Ok(Self { index, _bytes: bytes, shape, gate: Gate::new(threads) })
+        Ok(Self { index, _bytes: bytes, shape, copies, gate: Gate::new(threads) })
     }
 
     /// Returns the format of the graph's rows.
@@ -168,8 +175,9 @@ impl UsearchFile {
         self.index.change_expansion_search(ef);
     }
 
-    /// Returns the `count` rows nearest to the query, best first, with scores from the graph's own rows;
-    /// `None` if `stop` returns `true` before the search begins.
+    /// Returns the `count` rows of the graph nearest to the query, with the copies of each, best first;
+    /// `None` if `stop` returns `true` before the search begins. The scores come from the graph's own
+    /// rows, and a copy has the score of the row that it is a copy of.
     ///
     /// # Errors
     /// If the library reports an error, or returns a row that does not exist.
@@ -180,7 +188,7 @@ impl UsearchFile {
         stop: &dyn Fn() -> bool,
     ) -> Result<Option<Vec<Hit>>, UsearchError> {
         let Some(_permit) = self.gate.enter(stop) else { return Ok(None) };
-        let count = count.min(self.shape.rows);
+        let count = count.min(self.index.size());
         let matches = if self.shape.format == RowFormat::I8 {
             let mut numbers = Vec::new();
             round(query, largest(query), &mut numbers);
@@ -199,7 +207,16 @@ impl UsearchFile {
             // The library's distance is 1 minus the inner product.
             Ok(Hit { row, score: 1.0 - distance })
         });
-        hits.collect::<Result<Vec<_>, _>>().map(Some)
+        let hits = hits.collect::<Result<Vec<_>, _>>()?;
+        if self.copies.count() == 0 {
+            return Ok(Some(hits));
+        }
+        let copies_max = COPIES_MAX.max(count);
+        let with_copies = hits.into_iter().flat_map(|Hit { row, score }| {
+            let copies = self.copies.of(row).take(copies_max);
+            std::iter::once(row).chain(copies).map(move |row| Hit { row, score })
+        });
+        Ok(Some(with_copies.collect()))
     }
 }
 

@@ -4,7 +4,7 @@
 //! This program's graph has no rows of its own, so one graph serves the vectors in every format.
 //! While it is built it takes about 145 bytes per row in addition to the mapped vectors. A search
 //! needs as much of the page cache, and one bit per row for each concurrent search. A graph of the
-//! library usearch (`usearch`) has rows of its own instead.
+//! library usearch (`usearch`) has rows of its own instead. Neither links rows that are copies of others.
 
 pub mod usearch;
 
@@ -61,6 +61,12 @@ const SAMPLE_ROWS: usize = 200;
 const SAMPLE_TOP_K: usize = 10;
 /// The candidate list sizes (ef) at which a graph is measured.
 const SAMPLE_EFS: [usize; 5] = [16, 32, 64, 128, 256];
+/// The fewest rows for which the recall of a sample tells anything about searches.
+const TELLING_ROWS: u64 = 200;
+/// The recall below which a graph is no good.
+const LOW_RECALL: f64 = 0.9;
+/// The largest relative difference of scores that count as equal.
+const EQUAL_SCORES: f32 = 1e-6;
 
 /// A graph over the vectors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -76,8 +82,12 @@ pub struct GraphEntry {
     /// The file of the graph.
     pub file: FileEntry,
     /// The recall of searches whose queries are rows of the index: the share of the ten nearest other
-    /// rows that they find.
+    /// rows that they find. It is empty if no row has others.
     pub recall_at_10: Vec<MeasuredRecall>,
+    /// `true` if rows that are equal, or nearly so, share one place in the graph. Graphs of older versions
+    /// link each, and many of them tear such a graph apart.
+    #[serde(default)]
+    pub joins_copies: bool,
 }
 
 impl GraphEntry {
@@ -86,6 +96,36 @@ impl GraphEntry {
         let text =
             |measured: &MeasuredRecall| format!("{:.4} at ef {}", measured.recall, measured.ef);
         self.recall_at_10.iter().map(text).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Returns a warning if searches with this size of the candidate list find too few of the nearest of
+    /// `rows` rows. It names the remedy.
+    pub fn warning(&self, rows: u64, ef: usize) -> Option<String> {
+        let known = self.recall_at_10.iter().rev().find(|measured| measured.ef <= ef);
+        let known = known.or(self.recall_at_10.first())?;
+        if rows < TELLING_ROWS || known.recall >= LOW_RECALL {
+            return None;
+        }
+        let better = self.recall_at_10.iter().find(|measured| measured.recall >= LOW_RECALL);
+        let remedy = match better.filter(|better| better.ef > ef) {
+            _ if !self.joins_copies => "`index` with the same flags builds it anew".to_owned(),
+            Some(better) => format!(
+                "--hnsw-ef {} finds {:.4}, and --backend dense compares all",
+                better.ef, better.recall
+            ),
+            None => "--backend dense compares all of them".to_owned(),
+        };
+        let recall = known.recall;
+        Some(format!(
+            "searches along the {} graph find {recall:.4} of the 10 nearest vectors at ef {}: {remedy}",
+            self.kind.name(),
+            known.ef
+        ))
+    }
+
+    /// Returns `true` if the graph is torn and a new build may mend it.
+    fn is_outdated(&self, rows: u64, ef: usize) -> bool {
+        !self.joins_copies && self.warning(rows, ef).is_some()
     }
 }
 
@@ -142,6 +182,20 @@ pub fn exists(
 ) -> Result<bool, IndexError> {
     let manifest = DenseManifest::load_for(index, source)?;
     Ok(find(&manifest, kind, format).is_some())
+}
+
+/// Returns the graph of this kind over the vectors of `source`, for searches in `format`, unless a new build
+/// would find more of the nearest rows with `ef` candidates.
+pub fn current(
+    index: &Path,
+    source: &VectorSource,
+    kind: GraphKind,
+    format: RowFormat,
+    ef: usize,
+) -> Result<Option<GraphEntry>, IndexError> {
+    let manifest = DenseManifest::load_for(index, source)?;
+    let entry = find(&manifest, kind, format);
+    Ok(entry.filter(|entry| !entry.is_outdated(source.passage_count, ef)).cloned())
 }
 
 fn find(manifest: &DenseManifest, kind: GraphKind, searched: RowFormat) -> Option<&GraphEntry> {
@@ -262,6 +316,7 @@ pub fn build(
             let hits = graph.search(&scorer, query, size, &|| false);
             Ok(hits.expect("nothing stops this search"))
         })?,
+        joins_copies: true,
     };
     record(index, source, &entry)?;
     let partial = folder.join(PARTIAL_FILE);
@@ -303,7 +358,7 @@ fn replace_file(
 }
 
 /// Measures recall with queries that are rows spread over the index. Each query finds its own row,
-/// which does not count. `search` gets the query and ef.
+/// which does not count. Of rows with equal scores, any counts. `search` gets the query and ef.
 fn measure(
     rows: &Rows<'_>,
     threads: usize,
@@ -317,21 +372,27 @@ fn measure(
     }
     let exact = vector::top_k(rows, &queries, SAMPLE_TOP_K + 1, threads, &|| false)
         .expect("nothing stops this search");
-    let measure = |ef| {
+    // Returns the scores of the nearest other rows, best first.
+    let others = |hits: &[Hit], row: usize| -> Vec<f32> {
+        let others = hits.iter().filter(|hit| hit.row as usize != row);
+        others.map(|hit| hit.score).take(SAMPLE_TOP_K).collect()
+    };
+    let mut measure = |ef| {
         let (mut matches, mut expected) = (0usize, 0usize);
         for ((query, nearest), &row) in queries.chunks(rows.dimension()).zip(&exact).zip(&sample) {
-            let hits = search(query, ef)?;
-            let others = nearest.iter().filter(|hit| hit.row as usize != row);
-            for other in others.take(SAMPLE_TOP_K) {
-                expected += 1;
-                matches += usize::from(hits.iter().any(|hit| hit.row == other.row));
-            }
+            let mut hits = [search(query, ef)?];
+            vector::rescore(rows, query, &mut hits, SAMPLE_TOP_K + 1, 1);
+            let nearest = others(nearest, row);
+            let Some(&least) = nearest.last() else { continue };
+            expected += nearest.len();
+            let least = least - EQUAL_SCORES * least.abs();
+            matches += others(&hits[0], row).iter().filter(|&&score| score >= least).count();
         }
         // The sample does not support more digits.
         let recall = (1e4 * matches as f64 / expected.max(1) as f64).round() / 1e4;
-        Ok(MeasuredRecall { ef, recall })
+        Ok((expected > 0).then_some(MeasuredRecall { ef, recall }))
     };
-    SAMPLE_EFS.into_iter().map(measure).collect()
+    SAMPLE_EFS.into_iter().filter_map(|ef| measure(ef).transpose()).collect()
 }
 
 #[cfg(test)]

@@ -46,6 +46,53 @@ fn a_graph_is_built_measured_and_searched() {
     assert_eq!(hits[0].row, 345);
 }
 
+/// Half of the passages, or all of them, have the same text.
+#[test]
+fn equal_passages_are_found_like_distinct_ones() {
+    for (count, distinct) in [(700, 350), (400, 0), (3, 0), (1, 1)] {
+        let text = |row: usize| format!("passage {}", if row < distinct { row } else { distinct });
+        for kind in [GraphKind::Hnsw, GraphKind::Usearch] {
+            let world = DenseWorld::with_texts(count, text);
+            let effort = BuildEffort { threads: 2, saving: OFTEN };
+            let entry =
+                build_kind(&world.index, &world.source, kind, RowFormat::F32, effort, &mut |_| {});
+            let entry = entry.unwrap();
+            let known = entry.recall_at_10.iter().find(|measured| measured.ef == 128);
+            assert_eq!(known.is_some(), count > 1);
+            assert!(known.is_none_or(|known| known.recall > 0.97), "{count} {kind:?} {known:?}");
+            assert_eq!(entry.warning(count as u64, 128), None);
+        }
+    }
+}
+
+#[test]
+fn low_recall_is_told_with_a_remedy() {
+    let world = DenseWorld::new(300);
+    let (entry, _) = build_all(&world, 1);
+    assert_eq!(entry.warning(300, 128), None);
+    let with = |recalls: [f64; 5], joins_copies| {
+        let recalls = SAMPLE_EFS.into_iter().zip(recalls);
+        let recall_at_10 = recalls.map(|(ef, recall)| MeasuredRecall { ef, recall }).collect();
+        GraphEntry { recall_at_10, joins_copies, ..entry.clone() }
+    };
+    let low = with([0.5, 0.6, 0.7, 0.8, 0.95], true);
+    let warning = low.warning(300, 128).unwrap();
+    assert!(warning.contains("find 0.8000") && warning.contains("--hnsw-ef 256"), "{warning}");
+    assert_eq!(low.warning(300, 300), None);
+    // Too few rows to tell.
+    assert_eq!(low.warning(199, 128), None);
+    let torn = with([0.5; 5], true).warning(300, 100).unwrap();
+    assert!(torn.contains("at ef 64") && torn.contains("--backend dense"), "{torn}");
+    // Only a graph of an older version is built anew.
+    let old = with([0.5; 5], false);
+    assert!(old.is_outdated(300, 128) && !low.is_outdated(300, 128));
+    record(&world.index, &world.source, &old).unwrap();
+    let current = || current(&world.index, &world.source, KIND, RowFormat::F32, 128).unwrap();
+    assert_eq!(current(), None);
+    assert_eq!(build_all(&world, 1).0, entry);
+    assert_eq!(current(), Some(entry));
+}
+
 #[test]
 fn a_killed_build_resumes_and_ends_with_the_same_graph() {
     let whole = DenseWorld::new(700);

@@ -22,10 +22,10 @@ use crate::index::manifest::Verification;
 use crate::index::progress::Progress;
 use crate::index::{IndexError, io_error};
 use crate::vector::usearch::{GraphShape, UsearchBuilder, UsearchError, UsearchFile};
-use crate::vector::{self, RowFormat, Rows};
+use crate::vector::{RowFormat, Rows};
 
-/// The length of a digest in hexadecimal digits. One ends the file of an incomplete graph, because the
-/// library trusts any file that it reads.
+/// The length of a seal: a digest in hexadecimal digits. One ends the file of an incomplete graph, because
+/// the library trusts any file that it reads.
 const SEAL_BYTES: u64 = 64;
 
 /// The number of hits that a measured search scores again, the same as in the server.
@@ -115,14 +115,13 @@ pub fn build(
     let recall_at_10 = measure(&rows, threads, |query, ef| {
         graph.set_ef(ef);
         let hits = graph.search(query, CANDIDATES.min(ef), &|| false).map_err(failed(&path))?;
-        let mut hits = [hits.expect("nothing stops this search")];
-        vector::rescore(&rows, query, &mut hits, SAMPLE_TOP_K + 1, 1);
-        let [hits] = hits;
-        Ok(hits)
+        Ok(hits.expect("nothing stops this search"))
     })?;
     let (links, ef_construction) = (SETTINGS.links, SETTINGS.ef);
     let kind = GraphKind::Usearch;
-    let entry = GraphEntry { kind, links, ef_construction, format, file, recall_at_10 };
+    let joins_copies = true;
+    let entry =
+        GraphEntry { kind, links, ef_construction, format, file, recall_at_10, joins_copies };
     record(index, source, &entry)?;
     ignore_missing(fs::remove_file(&partial)).map_err(io_error(&partial))?;
     Ok(entry)
@@ -144,13 +143,19 @@ fn start<'a>(
     UsearchBuilder::new(rows, format, SETTINGS, threads)
 }
 
-/// Appends a file's digest to the file. The library ignores bytes behind its own end.
+/// Appends a file's seal to the file. The library ignores bytes behind its own end.
 fn seal(path: &Path) -> std::io::Result<()> {
-    let digest = Digest::of_file(path)?;
-    OpenOptions::new().append(true).open(path)?.write_all(digest.to_string().as_bytes())
+    let seal = seal_of(Digest::of_file(path)?);
+    OpenOptions::new().append(true).open(path)?.write_all(seal.as_bytes())
 }
 
-/// Returns `true` if a file ends with the digest of the bytes before.
+/// Returns the seal of a file with this digest. It tells incomplete graphs of the present form from those
+/// of older versions, which also linked copies of rows.
+fn seal_of(digest: Digest) -> String {
+    Digest::of_bytes(format!("{digest} without copies").as_bytes()).to_string()
+}
+
+/// Returns `true` if a file ends with the seal of the bytes before.
 fn is_sealed(path: &Path) -> std::io::Result<bool> {
     let mut file = File::open(path)?;
     let Some(bytes) = file.metadata()?.len().checked_sub(SEAL_BYTES) else { return Ok(false) };
@@ -161,7 +166,7 @@ fn is_sealed(path: &Path) -> std::io::Result<bool> {
     let mut reader = DigestReader::new(file.take(bytes));
     let mut piece = vec![0; 1 << 20];
     while reader.read(&mut piece)? > 0 {}
-    Ok(reader.digest().to_string() == seal)
+    Ok(seal_of(reader.digest()) == seal)
 }
 
 fn corrupt(path: &Path) -> impl FnOnce(UsearchError) -> IndexError {
