@@ -198,7 +198,7 @@ fn files_of_faiss_are_served_by_either_metric() {
     }
     let mut graph = variables.clone();
     graph[0].1 = "ann";
-    assert!(refusal(&world, &graph).contains("expected IndexHNSWFlat for the ann back end"));
+    assert!(refusal(&world, &graph).contains("expected IndexHNSW for the ann back end"));
 
     write_flat(&file, Metric::L2, &vectors[..vectors.len() - DIMENSION * size_of::<f32>()]);
     assert!(

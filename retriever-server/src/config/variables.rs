@@ -67,7 +67,7 @@ variables! {
         "Device of the encoder, of the re-ranker and of exact search over vectors. cuda uses every GPU for the search, cuda:N one of them; auto uses CUDA if it is available, else the CPU.";
     ONNXRUNTIME = "ONNXRUNTIME", "onnxruntime", None, "", "the path of a file",
         "Library of ONNX Runtime. If it is not set: ORT_DYLIB_PATH, then ../lib next to the program, then .cache/onnxruntime/lib.";
-    VECTORS = "VECTORS", "vectors", None, "", "the path of a file that faiss wrote (IndexFlatIP, IndexFlatL2 or IndexHNSWFlat), or of its first part if `split` divided it",
+    VECTORS = "VECTORS", "vectors", None, "", "the path of a file of faiss (IndexFlat, IndexScalarQuantizer, IndexIVFFlat, or IndexHNSW over flat or scalar-quantised vectors, alone or in an IndexIDMap), of an array of numpy (.npy) or of its raw rows (.memmap), or of its first part if `split` divided it",
         "Vectors of the passages for dense and ann, in the order of the corpus. If it is not set, those in the index.";
     VECTOR_FORMAT = "VECTOR_FORMAT", "vector-format", Some("auto"), "", "auto, f32, f16 or i8",
         "Format of the searched vectors in the index: f16 takes half the memory of f32, i8 a quarter; auto is f16 along a graph and f32 without one. Hits are scored again in f32, so the exact vectors must be on disk, but few of them are read into memory.";

@@ -18,7 +18,7 @@ use crate::index::dense::ann::{self, BuildEffort, GraphKind};
 use crate::index::dense::build::PassageEncoder;
 use crate::index::dense::{self, DenseRows, VectorSource, formats};
 use crate::index::progress::Progress;
-use crate::vector::faiss_file::FaissIndex;
+use crate::vector::faiss_file::{Expected, FaissIndex};
 
 /// The time between two log lines of a build.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -49,8 +49,8 @@ impl<'a> Opening<'a> {
                     return Err(ServeError::OtherVectors {
                         path: path.to_owned(),
                         property: "kind",
-                        value: "IndexFlat".to_owned(),
-                        expected: "IndexHNSWFlat for the ann back end".to_owned(),
+                        value: "vectors without a graph".to_owned(),
+                        expected: "IndexHNSW for the ann back end".to_owned(),
                     });
                 }
                 vectors => vectors,
@@ -146,13 +146,13 @@ impl<'a> Opening<'a> {
         Ok(())
     }
 
-    /// Opens the vectors in a file of faiss. Their number and dimension must fit passages and encoder; the
+    /// Opens the vectors in a file of faiss or numpy. Their number and dimension must fit passages and encoder; the
     /// file does not record which encoder made them.
     fn open_faiss(&mut self, path: &Path) -> Result<Vectors, ServeError> {
         let ef = self.encoder_config()?.hnsw_ef;
-        let file = FaissIndex::open(path)?;
-        let encoder = self.encoder()?;
-        let index = self.manifest;
+        let (encoder, index) = (self.encoder()?, self.manifest);
+        let (dimension, passage_count) = (encoder.dimension(), Some(index.passage_count));
+        let file = FaissIndex::open_expecting(path, Expected { dimension, passage_count })?;
         let (count, dimension) = (file.vectors().count(), file.vectors().dimension());
         let misfit = |property: &'static str, value: String, expected: String| {
             Err(ServeError::OtherVectors { path: path.to_owned(), property, value, expected })
@@ -168,7 +168,11 @@ impl<'a> Opening<'a> {
             let expected = format!("{}, the dimension of the encoder", encoder.dimension());
             return misfit("dimension", dimension.to_string(), expected);
         }
-        info!(path = %path.display(), vectors = count, "using the vectors of a faiss file");
+        let format = file.vectors().format().name();
+        info!(path = %path.display(), vectors = count, format, "using the vectors of a file");
+        for note in file.notes() {
+            info!(path = %path.display(), "{note}");
+        }
         Ok(match file {
             FaissIndex::Hnsw(file) => Vectors::FaissHnsw { file, ef },
             FaissIndex::Flat(file) => Vectors::FaissFlat(file),

@@ -54,6 +54,18 @@ impl FieldReader {
         self.array(field).map(i32::from_le_bytes)
     }
 
+    /// Reads a 64-bit number that must be `expected`.
+    pub(in crate::vector) fn number(
+        &mut self,
+        field: &'static str,
+        expected: u64,
+    ) -> Result<(), FormatFault> {
+        let offset_bytes = self.offset_bytes;
+        let found = u64::from_le_bytes(self.array(field)?);
+        let fault = || FormatFault::value(field, offset_bytes, found, expected.to_string());
+        if found == expected { Ok(()) } else { Err(fault()) }
+    }
+
     /// Reads a vector of items of `item_bytes` each.
     pub(in crate::vector) fn items(
         &mut self,
@@ -135,7 +147,12 @@ impl FieldReader {
         }
     }
 
-    fn take(&mut self, field: &'static str, needed_bytes: u128) -> Result<OwnedBytes, FormatFault> {
+    /// Reads bytes.
+    pub(in crate::vector) fn take(
+        &mut self,
+        field: &'static str,
+        needed_bytes: u128,
+    ) -> Result<OwnedBytes, FormatFault> {
         let (offset_bytes, size_bytes) = (self.offset_bytes, self.bytes.len());
         let end =
             usize::try_from(needed_bytes).ok().and_then(|bytes| bytes.checked_add(offset_bytes));

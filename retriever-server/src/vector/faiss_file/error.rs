@@ -46,8 +46,9 @@ pub enum FaissError {
 pub enum FormatFault {
     /// An index of faiss of a kind that is not supported.
     #[error(
-        "holds {found} ({meaning}), which is not supported; accepted are IndexFlatIP, IndexFlatL2 \
-         and IndexHNSWFlat"
+        "holds {found} ({meaning}), which is not supported; accepted are IndexFlat, IndexIVFFlat, \
+         IndexScalarQuantizer and IndexHNSW over flat or scalar-quantised vectors, alone or in an \
+         IndexIDMap, and arrays of numpy"
     )]
     Kind {
         /// The code of four characters that faiss gives the kind.
@@ -58,11 +59,23 @@ pub enum FormatFault {
     /// No file of faiss starts with these bytes.
     #[error(
         "starts with \"{found}\", which is not a kind of faiss index; the later parts of a split file \
-         must be in the folder of the first"
+         must be in the folder of the first{raw}"
     )]
     Foreign {
         /// The first four bytes, escaped.
         found: String,
+        /// The sizes of files of raw rows, as an addition to the sentence; may be empty.
+        raw: String,
+    },
+    /// The header of an array of numpy has another value than those that can be read.
+    #[error("the array's {field} is {found}, expected {expected}")]
+    Array {
+        /// The key.
+        field: &'static str,
+        /// Its value.
+        found: String,
+        /// The accepted values.
+        expected: &'static str,
     },
     /// The file ends too early.
     #[error(
@@ -117,7 +130,7 @@ impl FormatFault {
         let start = code.escape_ascii().to_string();
         match meaning(code) {
             Some(meaning) => Self::Kind { found: start, meaning },
-            None => Self::Foreign { found: start },
+            None => Self::Foreign { found: start, raw: String::new() },
         }
     }
 }
@@ -127,16 +140,17 @@ impl FormatFault {
 fn meaning(code: [u8; 4]) -> Option<&'static str> {
     Some(match &code {
         b"null" => "no vectors: the index was written without its storage",
-        b"IxMp" | b"IxM2" => "IndexIDMap: identifiers of its own in place of row numbers",
+        b"IxMp" | b"IxM2" => "IndexIDMap within another index",
         b"IxPT" => "IndexPreTransform: vectors transformed before they are stored",
         b"IxRF" => "IndexRefine: one index over another",
-        b"IxSQ" => "IndexScalarQuantizer: vectors in fewer bits",
+        b"ilod" | b"ilar" | b"il00" => "inverted lists that are stored in another way",
         b"IxPQ" | b"IxPo" | b"IxPq" | b"IPfs" => "IndexPQ: product quantisation",
         b"IxHE" | b"IxHe" => "IndexLSH: hashes of vectors",
         b"IxFP" | b"IxFp" => "IndexFlatPanorama: vectors in another layout",
-        b"IHNf" => "IndexHNSWFlat within another index",
+        b"IHNf" | b"IHNs" => "IndexHNSW within another index",
+        b"IwFl" => "IndexIVFFlat within another index",
         [b'I', b'v' | b'w', ..] | b"IVLf" | b"IVRf" | b"NPLf" | b"NPRf" => {
-            "IndexIVF: inverted lists"
+            "IndexIVF: inverted lists of vectors that are not flat"
         }
         [b'I', b'H', ..] => "IndexHNSW: a graph over vectors that are not flat",
         [b'I', b'N', ..] => "IndexNSG or IndexNNDescent: a graph of another kind",

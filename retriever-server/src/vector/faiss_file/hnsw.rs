@@ -1,6 +1,6 @@
-use super::FormatFault;
 use super::cursor::FieldReader;
 use super::flat::FlatFile;
+use super::{FormatFault, identified};
 use crate::query::Hit;
 use crate::vector::hnsw::{self, Check, Graph, GraphSearchSize, Workspaces};
 
@@ -9,6 +9,8 @@ use crate::vector::hnsw::{self, Check, Graph, GraphSearchSize, Workspaces};
 pub struct HnswFile {
     graph: Graph,
     vectors: FlatFile,
+    /// The passage row of each vector, if they differ.
+    rows: Option<Vec<u32>>,
     workspaces: Workspaces,
 }
 
@@ -29,10 +31,16 @@ impl HnswFile {
                 return Err(FormatFault::value(field, start, stored as i128, expected));
             }
         }
-        Ok(Self { graph, workspaces: Workspaces::new(vectors.count()), vectors })
+        Ok(Self { graph, workspaces: Workspaces::new(vectors.count()), vectors, rows: None })
     }
 
-    /// Returns the vectors.
+    /// Gives every vector the passage row that `rows` names.
+    pub(super) fn in_order_of(self, rows: Vec<u32>) -> Self {
+        let rows = (!identified::is_in_order(&rows)).then_some(rows);
+        Self { rows, ..self }
+    }
+
+    /// Returns the vectors. If the file has identifiers, they are in the order of the file.
     pub fn vectors(&self) -> &FlatFile {
         &self.vectors
     }
@@ -51,6 +59,15 @@ impl HnswFile {
     ) -> Option<Vec<Hit>> {
         assert_eq!(query.len(), self.vectors.dimension(), "numbers in the query");
         let scorer = self.vectors.scorer();
-        hnsw::nearest(&self.graph, &scorer, &self.workspaces, query, size, stop)
+        let mut hits = hnsw::nearest(&self.graph, &scorer, &self.workspaces, query, size, stop)?;
+        if let Some(rows) = &self.rows {
+            for hit in &mut hits {
+                hit.row = rows[hit.row as usize];
+            }
+            hits.sort_by(|one, other| {
+                other.score.total_cmp(&one.score).then(one.row.cmp(&other.row))
+            });
+        }
+        Some(hits)
     }
 }

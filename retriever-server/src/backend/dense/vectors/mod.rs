@@ -103,7 +103,8 @@ impl Vectors {
     pub fn searched_format(&self) -> RowFormat {
         match self {
             Self::Index(rows) | Self::Graph { rows, .. } => rows.searched_format(),
-            Self::FaissFlat(_) | Self::FaissHnsw { .. } => RowFormat::F32,
+            Self::FaissFlat(file) => file.format(),
+            Self::FaissHnsw { file, .. } => file.vectors().format(),
             Self::Usearch { graph, .. } => graph.format(),
             Self::Gpu { host, .. } => host.searched_format(),
         }

@@ -11,6 +11,13 @@ use super::{FaissError, MapError, joined};
 /// The number of letters at the end of a part's name.
 const SUFFIX_LETTERS: usize = 2;
 
+/// The most digits at the end of a part's name, as `split --numeric-suffixes` writes them. The fewest are
+/// as many as letters.
+const SUFFIX_DIGITS_MAX: usize = 6;
+
+/// The start of a part's name if no other was given to `split`.
+const DEFAULT_STEM: &str = "x";
+
 /// All parts of a file, in order.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Parts(Vec<PathBuf>);
@@ -18,12 +25,12 @@ pub(super) struct Parts(Vec<PathBuf>);
 impl Parts {
     /// Lists all parts of the file that `path` is a part of; `None` if there are no other parts.
     pub(super) fn list(path: &Path) -> Option<Self> {
-        let (stem, _) = stem(path)?;
+        let stem = stem(path)?;
         let folder = path.parent()?;
         let listed = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         let entries = fs::read_dir(listed).ok()?.flatten();
         let entries = entries.map(|entry| folder.join(entry.file_name()));
-        let is_part = |other: &PathBuf| self::stem(other).is_some_and(|(other, _)| other == stem);
+        let is_part = |other: &PathBuf| self::stem(other).is_some_and(|other| other.fits(&stem));
         let mut parts: Vec<PathBuf> = entries.filter(is_part).collect();
         parts.sort();
         (parts.len() > 1).then_some(Self(parts))
@@ -34,9 +41,9 @@ impl Parts {
         self.0[0].clone()
     }
 
-    /// Returns the name of the parts without their letters.
-    fn stem(&self) -> &str {
-        stem(&self.0[0]).expect("only names with a stem are listed").0
+    /// Returns the name of the first part in its pieces.
+    fn stem(&self) -> Stem<'_> {
+        stem(&self.0[0]).expect("only names with a stem are listed")
     }
 
     /// Maps all parts, one behind the other.
@@ -59,16 +66,22 @@ impl Parts {
 
     /// Returns the first missing part: a name that `split` must have used.
     fn missing(&self) -> Option<PathBuf> {
-        let number = |path: &PathBuf| stem(path).map(|(_, number)| number);
+        let number = |path: &PathBuf| stem(path).map(|stem| stem.number);
         let missing = (0..self.0.len()).find(|&index| number(&self.0[index]) != Some(index))?;
-        Some(self.0[0].with_file_name(format!("{}{}", self.stem(), letters(missing))))
+        let Stem { text, digits, .. } = self.stem();
+        let suffix = if digits == 0 { letters(missing) } else { format!("{missing:0digits$}") };
+        Some(self.0[0].with_file_name(format!("{text}{suffix}")))
     }
 
     /// Returns the command that joins the parts.
     fn join_command(&self) -> String {
-        let whole = self.stem().trim_end_matches(['_', '-', '.']);
+        let whole = self.stem().text.trim_end_matches(['_', '-', '.']);
         let whole = whole.strip_suffix("part").unwrap_or(whole).trim_end_matches(['_', '-', '.']);
-        let whole = self.0[0].with_file_name(if whole.is_empty() { "whole.index" } else { whole });
+        let whole = self.0[0].with_file_name(if whole.is_empty() || whole == DEFAULT_STEM {
+            "whole.index"
+        } else {
+            whole
+        });
         let parts: Vec<String> = self.0.iter().map(|part| part.display().to_string()).collect();
         format!("cat {} > {}", parts.join(" "), whole.display())
     }
@@ -86,13 +99,36 @@ fn open(path: &Path) -> Result<(File, usize), FaissError> {
     Ok((file, usize::try_from(bytes).unwrap_or(usize::MAX)))
 }
 
-/// Splits the name of a part into its stem and the number that its letters encode.
-fn stem(path: &Path) -> Option<(&str, usize)> {
+/// The name of a part in its pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stem<'a> {
+    /// The name without the end that numbers the part.
+    text: &'a str,
+    /// The number of digits at the end; 0 if letters number the part.
+    digits: usize,
+    number: usize,
+}
+
+impl Stem<'_> {
+    /// Returns `true` if both are names of parts of one file.
+    fn fits(&self, other: &Stem<'_>) -> bool {
+        (self.text, self.digits) == (other.text, other.digits)
+    }
+}
+
+/// Splits the name of a part into its pieces.
+fn stem(path: &Path) -> Option<Stem<'_>> {
     let name = path.file_name()?.to_str()?;
-    let (stem, letters) = name.split_at_checked(name.len().checked_sub(SUFFIX_LETTERS)?)?;
+    let is_stem = |text: &str| text.ends_with(['_', '.', '-']) || text == DEFAULT_STEM;
+    let digits = name.len() - name.trim_end_matches(|letter: char| letter.is_ascii_digit()).len();
+    if (SUFFIX_LETTERS..=SUFFIX_DIGITS_MAX).contains(&digits) {
+        let (text, number) = name.split_at(name.len() - digits);
+        return is_stem(text).then_some(Stem { text, digits, number: number.parse().ok()? });
+    }
+    let (text, letters) = name.split_at_checked(name.len().checked_sub(SUFFIX_LETTERS)?)?;
     let digit = |letter: u8| letter.is_ascii_lowercase().then(|| usize::from(letter - b'a'));
     let number = letters.bytes().try_fold(0, |sum, letter| Some(26 * sum + digit(letter)?))?;
-    stem.ends_with(['_', '.', '-']).then_some((stem, number))
+    is_stem(text).then_some(Stem { text, digits: 0, number })
 }
 
 /// Returns the letters of a part's number.

@@ -49,6 +49,30 @@ fn parts_of_whole_pages_are_read_as_one_file() {
     }
 }
 
+/// `split -d`, `split -d -a 3`, and `split` without a prefix.
+#[test]
+fn parts_may_be_numbered_by_digits_and_have_no_prefix() {
+    let page_bytes = joined::page_bytes().unwrap();
+    let whole = FaissIndex::open(&golden("flat-ip.index")).unwrap();
+    let names: [&dyn Fn(usize) -> String; 4] = [
+        &|number| format!("part_{number:02}"),
+        &|number| format!("e5_Flat.index.{number:03}"),
+        &|number| format!("x{number:02}"),
+        &|number| format!("x{}", letters(number)),
+    ];
+    for name in names {
+        let (folder, paths) = split("flat-ip.index", page_bytes);
+        for (number, path) in paths.iter().enumerate() {
+            fs::rename(path, folder.path().join(name(number))).unwrap();
+        }
+        let first = folder.path().join(name(0));
+        assert_eq!(FaissIndex::open(&first).unwrap().vectors().rows(), whole.vectors().rows());
+        fs::remove_file(folder.path().join(name(1))).unwrap();
+        let message = refusal(&first);
+        assert!(message.contains(&format!("{} is missing", name(1))), "{message}");
+    }
+}
+
 #[test]
 fn a_graph_in_parts_leads_to_the_same_rows() {
     let whole = hnsw(FaissIndex::open(&golden("hnsw-ip.index")).unwrap());

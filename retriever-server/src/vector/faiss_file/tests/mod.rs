@@ -1,3 +1,5 @@
+mod other_kinds;
+
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fs;
@@ -50,7 +52,7 @@ fn recording() -> Recording {
 }
 
 fn read(bytes: &[u8]) -> Result<FaissIndex, FormatFault> {
-    FaissIndex::read(OwnedBytes::new(bytes.to_vec()))
+    FaissIndex::read(OwnedBytes::new(bytes.to_vec()), None)
 }
 
 /// Compares all rows with a query.
@@ -196,7 +198,7 @@ fn scores_are_finite() {
 fn ask(bytes: &[u8], query: &[f32]) -> Result<(), FormatFault> {
     match read(bytes)? {
         FaissIndex::Flat(flat) => {
-            let row_bytes = flat.dimension() * size_of::<f32>();
+            let row_bytes = flat.format().row_bytes(flat.dimension());
             assert_eq!(flat.rows().len(), flat.count() * row_bytes);
         }
         FaissIndex::Hnsw(hnsw) => {
@@ -273,7 +275,9 @@ proptest! {
 
     #[test]
     fn a_file_of_random_bytes_does_no_harm(
-        code in prop::sample::select(vec!["IxFI", "IxF2", "IxFl", "IHNf", "IxMp", ""]),
+        code in prop::sample::select(vec![
+            "IxFI", "IxF2", "IxFl", "IHNf", "IxMp", "IxM2", "IxSQ", "IHNs", "IwFl", "",
+        ]),
         // Small numbers are more likely to pass as a count.
         body in proptest::collection::vec(prop_oneof![Just(0u8), 0u8..4, any::<u8>()], 0..400),
     ) {
@@ -377,7 +381,11 @@ fn a_wrong_graph_is_reported_with_its_offset() {
     }
     for (code, expected) in [
         (b"null", "holds null (no vectors: the index was written without its storage), which is"),
-        (b"IxSQ", "holds IxSQ (IndexScalarQuantizer: vectors in fewer bits), which is not supp"),
+        (
+            b"IxPQ",
+            "holds IxPQ (IndexPQ: product quantisation), which is not supported; accepted are ",
+        ),
+        (b"IxMp", "holds IxMp (IndexIDMap within another index), which is not supported; accepted"),
     ] {
         let message = message(file, storage, code);
         assert!(message.starts_with(expected), "{message}");
@@ -405,10 +413,10 @@ fn a_link_to_a_row_that_is_not_on_its_level_is_refused() {
 #[test]
 fn other_files_are_refused_by_their_kind() {
     for (start, expected) in [
-        (b"IxMp", "holds IxMp (IndexIDMap: identifiers of its own in place of row numbers), which"),
-        (b"IwFl", "holds IwFl (IndexIVF: inverted lists), which is not supported; accepted are"),
-        (b"IxSQ", "holds IxSQ (IndexScalarQuantizer: vectors in fewer bits), which is not supp"),
-        (b"IHNs", "holds IHNs (IndexHNSW: a graph over vectors that are not flat), which is not"),
+        (b"IxPT", "holds IxPT (IndexPreTransform: vectors transformed before they are stored), wh"),
+        (b"IwPQ", "holds IwPQ (IndexIVF: inverted lists of vectors that are not flat), which is n"),
+        (b"IxRF", "holds IxRF (IndexRefine: one index over another), which is not supported; acce"),
+        (b"IHNp", "holds IHNp (IndexHNSW: a graph over vectors that are not flat), which is not"),
         (b"{\"id", "starts with \"{\\\"id\", which is not a kind of faiss index; the later parts"),
         (b"\0\x01\xff\n", "starts with \"\\x00\\x01\\xff\\n\", which is not a kind of faiss index"),
     ] {
