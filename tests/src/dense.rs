@@ -200,8 +200,102 @@ fn missing_parts_of_the_encoder_are_named_before_any_work() {
     assert!(code == EXIT_USAGE && err.contains("RETRIEVER_MODEL (--model) is not set"), "{err}");
     let (code, _, err) = world.run("check", &[("--device", "tpu")]);
     assert!(code == EXIT_USAGE && err.contains("auto, cpu, cuda or cuda:N"), "{err}");
-    let (code, _, err) = world.run("index", &[("--onnxruntime", "/nowhere/lib.so")]);
-    assert!(code == EXIT_FAILURE && err.contains("/nowhere/lib.so"), "{err}");
+    for command in ["check", "index"] {
+        let (code, _, err) = world.run(command, &[("--onnxruntime", "/nowhere/lib.so")]);
+        assert!(code == EXIT_FAILURE && err.contains("/nowhere/lib.so"), "{err}");
+    }
+}
+
+/// `check` ends as `serve` ends, with the same message.
+#[test]
+fn check_finds_what_serve_finds() {
+    let world = World::new();
+    let corpus = world.path("corpus.jsonl");
+    let (code, out, err) = world.run("check", &[]);
+    assert_eq!(code, EXIT_SUCCESS, "{err}");
+    assert!(out.ends_with("serve builds first, before it answers: the vectors of the passages\n"));
+    let (index, new) = (world.path("index"), world.path("no-such-index"));
+    assert!(!index.try_exists().unwrap(), "a check leaves nothing behind");
+    assert_eq!(run(&["index", "--corpus", text(&corpus), "--index", text(&index)]).0, EXIT_SUCCESS);
+    let (code, out, _) = world.run("check", &[]);
+    assert_eq!(code, EXIT_SUCCESS);
+    assert!(out.contains("has 4 passages\nserve builds first"), "{out}");
+
+    let script = world.path("not_vectors.py");
+    fs::write(&script, "print(\"no vectors\")\n").unwrap();
+    let broken_corpus = world.path("broken.jsonl");
+    fs::write(&broken_corpus, "{\"id\": \"a\", \"contents\": 5}\n").unwrap();
+    let tokenizer = world.path("bad_tokenizer");
+    fs::create_dir(&tokenizer).unwrap();
+    for name in ["model.onnx", "retriever.toml"] {
+        fs::copy(world.model.join(name), tokenizer.join(name)).unwrap();
+    }
+    fs::write(tokenizer.join("tokenizer.json"), "{}").unwrap();
+    let narrow = world.path("narrow.npy");
+    let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (4, 2), }\n";
+    let mut array = b"\x93NUMPY\x01\x00".to_vec();
+    array.extend((header.len() as u16).to_le_bytes());
+    array.extend(header.as_bytes());
+    array.extend([0; 32]);
+    fs::write(&narrow, array).unwrap();
+    let reranker = world.path("reranker");
+    fs::create_dir(&reranker).unwrap();
+    fs::write(reranker.join("model.onnx"), "no model").unwrap();
+    fs::copy(world.model.join("tokenizer.json"), reranker.join("tokenizer.json")).unwrap();
+
+    for (changed, expected) in [
+        (vec![("--vectors", text(&script))], "not_vectors.py: starts with \"prin\""),
+        (vec![("--vectors", text(&narrow))], "has dimension 2, expected 384"),
+        (vec![("--model", text(&tokenizer))], "tokenizer"),
+        (vec![("--reranker", text(&reranker))], "reranker"),
+        (
+            vec![
+                ("--backend", "bm25"),
+                ("--corpus", text(&broken_corpus)),
+                ("--index", text(&new)),
+            ],
+            "broken.jsonl:1: ",
+        ),
+    ] {
+        let serve: Vec<_> = changed.iter().copied().chain([("--addr", "127.0.0.1:0")]).collect();
+        let (check, serve) = (world.run("check", &changed), world.run("serve", &serve));
+        assert!(check.2.contains(expected) && check.1.is_empty(), "{check:?}");
+        assert_eq!(check, serve);
+        assert!([EXIT_FAILURE, EXIT_USAGE].contains(&check.0), "{check:?}");
+    }
+    assert!(!new.try_exists().unwrap());
+
+    // Without a corpus nothing can be built. A graph that is damaged is found too.
+    let without = |command: &str, backend: &str| {
+        let (index, model) = (text(&index), text(&world.model));
+        run(&[
+            command,
+            "--backend",
+            backend,
+            "--index",
+            index,
+            "--model",
+            model,
+            "--onnxruntime",
+            text(&world.library),
+            "--device",
+            "cpu",
+            "--addr",
+            "127.0.0.1:0",
+        ])
+    };
+    let (code, _, err) = without("check", "dense");
+    assert!(code == EXIT_FAILURE && err.contains("has no vectors: add them with"), "{err}");
+    assert_eq!(world.run("index", &[("--backend", "ann")]).0, EXIT_SUCCESS);
+    assert_eq!(without("check", "ann").0, EXIT_SUCCESS);
+    let graph = index.join("dense/vectors.hnsw");
+    let mut bytes = fs::read(&graph).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&graph, bytes).unwrap();
+    let check = without("check", "ann");
+    assert!(check.0 == EXIT_FAILURE && check.2.contains("vectors.hnsw is corrupt"), "{check:?}");
+    assert_eq!(check, without("serve", "ann"));
 }
 
 /// A model that cannot be used ends `index` and a start before the index is built.

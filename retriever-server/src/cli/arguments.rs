@@ -23,7 +23,7 @@ pub(super) enum Command {
     Index(IndexArguments),
     /// Serve an index over HTTP
     Serve(Flags<Every>),
-    /// Check the configuration as serve does, without serving; exits with 64 if it is invalid
+    /// Open what serve opens, without building or serving; ends with serve's message and exit code
     Check(Flags<Every>),
     /// Exit with 0 if a server is ready, with 1 if it is not
     Health(HealthArguments),

@@ -35,6 +35,7 @@ use crate::index::build::{self, BuildOutcome, BuildRequest};
 use crate::index::dense::{self, VectorSource};
 use crate::index::manifest::Manifest;
 use crate::loading::{self, ServeError};
+use crate::state::AppState;
 use arguments::{Arguments, Command, IndexArguments};
 use progress::ProgressPrinter;
 
@@ -159,11 +160,7 @@ fn serve(source: &Layered) -> anyhow::Result<u8> {
             let signal = shutdown.await;
             info!(?signal, "asked to end");
         };
-        server.run(listener, shutdown).await.map_err(|error| match error {
-            // Unwrapped, a bad configuration exits with 64 even if loading found it.
-            ServeError::Config(error) => anyhow::Error::from(error),
-            error => error.into(),
-        })
+        server.run(listener, shutdown).await.map_err(unwrapped)
     })?;
     // Work that outlasted the grace period is not waited for again.
     runtime.shutdown_background();
@@ -173,19 +170,33 @@ fn serve(source: &Layered) -> anyhow::Result<u8> {
     })
 }
 
+/// Opens what `serve` opens, and says what it would build first.
 fn check(source: &Layered, out: &mut dyn Write) -> anyhow::Result<u8> {
     let CheckedServe { serve: config, plan, .. } = configure(source)?;
-    let (backend, index) = (config.backend.kind.name(), config.index.display());
+    let (backend, index) = (config.backend.kind.name(), config.index.clone());
+    let (index, corpus) = (index.display(), shown(&config.corpus));
+    let state = AppState::new(config)?;
+    let unbuilt = loading::check(&state).map_err(unwrapped)?;
     match plan {
         IndexPlan::Open { passage_count } => {
             writeln!(out, "ok: {backend}, the index {index} has {passage_count} passages")?;
         }
         IndexPlan::Build => {
-            let corpus = shown(&config.corpus);
             writeln!(out, "ok: {backend}, the index {index} will be built from {corpus}")?;
         }
     }
+    if !unbuilt.is_empty() {
+        writeln!(out, "serve builds first, before it answers: {}", unbuilt.join(", "))?;
+    }
     Ok(EXIT_SUCCESS)
+}
+
+/// Returns the error of a start. A bad configuration exits with 64 even if loading found it.
+fn unwrapped(error: ServeError) -> anyhow::Error {
+    match error {
+        ServeError::Config(error) => error.into(),
+        error => error.into(),
+    }
 }
 
 /// Warns of misspelt variables, which have no effect. They cannot be errors, because a Kubernetes

@@ -20,6 +20,9 @@ use crate::index::dense::{self, DenseRows, VectorSource, formats};
 use crate::index::progress::Progress;
 use crate::vector::faiss_file::{Expected, FaissIndex};
 
+/// The vectors of the passages, as a part that may have to be built.
+pub(super) const VECTORS: &str = "the vectors of the passages";
+
 /// The time between two log lines of a build.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -28,7 +31,7 @@ impl<'a> Opening<'a> {
     pub(super) fn open_dense(&mut self) -> Result<Box<dyn Backend>, ServeError> {
         let vectors = self.encoder_config()?.vectors.as_deref();
         let vectors = match vectors {
-            Some(path) => self.open_faiss(path)?,
+            Some(path) => self.open_named(path)?,
             None => Vectors::Index(self.open_vectors()?),
         };
         let (device, threads) = (self.encoder_config()?.runtime.device, self.config.threads);
@@ -44,7 +47,7 @@ impl<'a> Opening<'a> {
     pub(super) fn open_ann(&mut self) -> Result<Box<dyn Backend>, ServeError> {
         let config = self.encoder_config()?;
         let vectors = match config.vectors.as_deref() {
-            Some(path) => match self.open_faiss(path)? {
+            Some(path) => match self.open_named(path)? {
                 Vectors::FaissFlat(_) => {
                     return Err(ServeError::OtherVectors {
                         path: path.to_owned(),
@@ -71,6 +74,7 @@ impl<'a> Opening<'a> {
         let ServeConfig { index, corpus, threads, verification, .. } = self.config;
         let source = VectorSource::new(self.manifest, &*self.encoder()?)?;
         if !corpus.is_empty() && !ann::exists(index, &source, kind, format)? {
+            self.may_build("the graph over the vectors")?;
             info!(index = %index.display(), kind = kind.name(), "there is no graph, building one");
             let effort = BuildEffort { threads: *threads, saving: ann::SAVING };
             ann::build_kind(index, &source, kind, format, effort, &mut log_progress())?;
@@ -120,6 +124,7 @@ impl<'a> Opening<'a> {
         let source = VectorSource::new(self.manifest, &*self.encoder()?)?;
         let format = self.encoder_config()?.vector_format;
         if !config.corpus.is_empty() && !formats::exist(&config.index, &source, format)? {
+            self.may_build(&format!("the vectors in {}", format.name()))?;
             info!(format = format.name(), "there are no vectors in this format, converting them");
             formats::build(&config.index, &source, format, &mut log_progress())?;
         }
@@ -132,6 +137,7 @@ impl<'a> Opening<'a> {
         let config = self.config;
         let source = VectorSource::new(self.manifest, &encoder)?;
         if !config.corpus.is_empty() && !dense::build::exist(&config.index, &source)? {
+            self.may_build(VECTORS)?;
             self.make_vectors(&source, &encoder)?;
         }
         Ok(DenseRows::open(&config.index, &source, config.verification)?)
@@ -146,29 +152,11 @@ impl<'a> Opening<'a> {
         Ok(())
     }
 
-    /// Opens the vectors in a file of faiss or numpy. Their number and dimension must fit passages and encoder; the
-    /// file does not record which encoder made them.
-    fn open_faiss(&mut self, path: &Path) -> Result<Vectors, ServeError> {
+    /// Opens the vectors in a file.
+    fn open_named(&mut self, path: &Path) -> Result<Vectors, ServeError> {
         let ef = self.encoder_config()?.hnsw_ef;
-        let (encoder, index) = (self.encoder()?, self.manifest);
-        let (dimension, passage_count) = (encoder.dimension(), Some(index.passage_count));
-        let file = FaissIndex::open_expecting(path, Expected { dimension, passage_count })?;
-        let (count, dimension) = (file.vectors().count(), file.vectors().dimension());
-        let misfit = |property: &'static str, value: String, expected: String| {
-            Err(ServeError::OtherVectors { path: path.to_owned(), property, value, expected })
-        };
-        if count as u64 != index.passage_count {
-            return misfit(
-                "vectors",
-                count.to_string(),
-                format!("{}, the number of passages", index.passage_count),
-            );
-        }
-        if dimension != encoder.dimension() {
-            let expected = format!("{}, the dimension of the encoder", encoder.dimension());
-            return misfit("dimension", dimension.to_string(), expected);
-        }
-        let format = file.vectors().format().name();
+        let file = open_file(path, Some(self.manifest.passage_count), &*self.encoder()?)?;
+        let (count, format) = (file.vectors().count(), file.vectors().format().name());
         info!(path = %path.display(), vectors = count, format, "using the vectors of a file");
         for note in file.notes() {
             info!(path = %path.display(), "{note}");
@@ -177,6 +165,32 @@ impl<'a> Opening<'a> {
             FaissIndex::Hnsw(file) => Vectors::FaissHnsw { file, ef },
             FaissIndex::Flat(file) => Vectors::FaissFlat(file),
         })
+    }
+}
+
+/// Opens the vectors in a file of faiss or numpy. Their number, unless it is not known yet, and their
+/// dimension must fit passages and encoder; the file does not record which encoder made them.
+pub(super) fn open_file(
+    path: &Path,
+    passage_count: Option<u64>,
+    encoder: &Encoder,
+) -> Result<FaissIndex, ServeError> {
+    let expected = Expected { dimension: encoder.dimension(), passage_count };
+    let file = FaissIndex::open_expecting(path, expected)?;
+    let (count, dimension) = (file.vectors().count(), file.vectors().dimension());
+    let misfit = |property: &'static str, value: String, expected: String| {
+        Err(ServeError::OtherVectors { path: path.to_owned(), property, value, expected })
+    };
+    if dimension != encoder.dimension() {
+        let expected = format!("{}, the dimension of the encoder", encoder.dimension());
+        return misfit("dimension", dimension.to_string(), expected);
+    }
+    match passage_count {
+        Some(expected) if count as u64 != expected => {
+            let expected = format!("{expected}, the number of passages");
+            misfit("vectors", count.to_string(), expected)
+        }
+        _ => Ok(file),
     }
 }
 

@@ -42,6 +42,9 @@ pub enum ServeError {
     /// The vectors could not be loaded to CUDA devices.
     #[error(transparent)]
     Vectors(#[from] VectorsError),
+    /// A part is missing that a start would build, and this is only a check.
+    #[error("{0} are not built yet")]
+    Unbuilt(String),
     /// The threads could not be started.
     #[error("cannot start threads: {0}")]
     Threads(io::Error),

@@ -36,25 +36,14 @@ pub(crate) use dense::open_encoder;
 pub(crate) fn open(state: &AppState) -> Result<Loaded, ServeError> {
     let config = &state.config;
     // Before a build, which may take hours.
-    let encoder = config.encoder.as_ref();
-    let encoder = encoder
-        .map(|encoder| open_encoder(encoder, config.threads, Goal::Latency).map(Arc::new))
-        .transpose()?;
+    let encoder = open_query_encoder(config)?;
     let reranker = open_reranker(config, &state.pool)?.map(Arc::new);
     if !config.corpus.is_empty() {
         build_or_compare(config)?;
     }
     let open = index::open(&config.index, config.bm25, config.verification)?;
     let OpenIndex { manifest, passages, lexical } = open;
-    let mut opening = Opening {
-        config,
-        pool: &state.pool,
-        batches: &state.batches,
-        manifest: &manifest,
-        passages: &passages,
-        lexical: Arc::new(lexical),
-        encoder,
-    };
+    let mut opening = Opening::new(state, (&manifest, &passages, lexical), encoder, true);
     let backend = opening.open_backend(config.backend.kind)?;
     let max_query_bytes = config.request.max_query_bytes;
     let index = IndexFacts {
@@ -66,6 +55,53 @@ pub(crate) fn open(state: &AppState) -> Result<Loaded, ServeError> {
     let pipeline =
         Pipeline::new(backend, passages, pool, max_query_bytes).with_reranker(reranker.clone());
     Ok(Loaded { pipeline, reranker, index })
+}
+
+/// Opens what [`open`] opens, without building anything. Returns the names of the parts that a start would
+/// build first.
+pub(crate) fn check(state: &AppState) -> Result<Vec<String>, ServeError> {
+    let config = &state.config;
+    match Manifest::load(&config.index) {
+        Ok(manifest) => compare(config, &manifest)?,
+        Err(IndexError::Missing(_)) if !config.corpus.is_empty() => return check_unbuilt(state),
+        Err(error) => return Err(error.into()),
+    }
+    let encoder = open_query_encoder(config)?;
+    let open = index::open(&config.index, config.bm25, config.verification)?;
+    let OpenIndex { manifest, passages, lexical } = open;
+    let mut opening = Opening::new(state, (&manifest, &passages, lexical), encoder, false);
+    let mut unbuilt = Vec::new();
+    for kind in config.backend.components() {
+        match opening.open_backend(kind) {
+            Err(ServeError::Unbuilt(part)) if unbuilt.contains(&part) => {}
+            Err(ServeError::Unbuilt(part)) => unbuilt.push(part),
+            opened => drop(opened?),
+        }
+    }
+    open_reranker(config, &state.pool)?;
+    Ok(unbuilt)
+}
+
+/// Opens what does not need an index, and reads the first passages of the corpus that the index will be
+/// built from.
+fn check_unbuilt(state: &AppState) -> Result<Vec<String>, ServeError> {
+    let config = &state.config;
+    build::read_head(&config.corpus)?;
+    let mut unbuilt = Vec::new();
+    if let (Some(encoder), Some(opened)) = (&config.encoder, open_query_encoder(config)?) {
+        match &encoder.vectors {
+            Some(path) => drop(dense::open_file(path, None, &opened)?),
+            None => unbuilt.push(dense::VECTORS.to_owned()),
+        }
+    }
+    open_reranker(config, &state.pool)?;
+    Ok(unbuilt)
+}
+
+/// Opens the encoder, if the configuration has one.
+fn open_query_encoder(config: &ServeConfig) -> Result<Option<Arc<Encoder>>, ServeError> {
+    let Some(encoder) = &config.encoder else { return Ok(None) };
+    Ok(Some(Arc::new(open_encoder(encoder, config.threads, Goal::Latency)?)))
 }
 
 /// Opens the re-ranker, if the configuration has one.
@@ -88,9 +124,27 @@ struct Opening<'a> {
     lexical: Arc<LexicalReader>,
     /// The encoder, if a back end needs one.
     encoder: Option<Arc<Encoder>>,
+    /// `true` if missing parts are built, and `false` if they are errors.
+    builds: bool,
 }
 
-impl Opening<'_> {
+impl<'a> Opening<'a> {
+    fn new(
+        state: &'a AppState,
+        (manifest, passages, lexical): (&'a Manifest, &'a PassageStore, LexicalReader),
+        encoder: Option<Arc<Encoder>>,
+        builds: bool,
+    ) -> Self {
+        let (config, pool, batches) = (&state.config, &state.pool, &state.batches);
+        let lexical = Arc::new(lexical);
+        Self { config, pool, batches, manifest, passages, lexical, encoder, builds }
+    }
+
+    /// Returns an error that names a missing part, unless it is to be built.
+    fn may_build(&self, part: &str) -> Result<(), ServeError> {
+        if self.builds { Ok(()) } else { Err(ServeError::Unbuilt(part.to_owned())) }
+    }
+
     /// Opens a back end over this index. A process may have several.
     fn open_backend(&mut self, kind: BackendKind) -> Result<Box<dyn Backend>, ServeError> {
         match kind {
@@ -132,6 +186,9 @@ fn build_or_compare(config: &ServeConfig) -> Result<(), ServeError> {
 
 /// Refuses an index of another corpus.
 fn compare(config: &ServeConfig, manifest: &Manifest) -> Result<(), ServeError> {
+    if config.corpus.is_empty() {
+        return Ok(());
+    }
     let unread = disk::compare(&config.corpus, &config.index, manifest, config.verification)
         .map_err(|fault| ConfigError { faults: vec![fault] })?;
     for (path, error) in unread {

@@ -26,6 +26,9 @@ const MAX_PASSAGES: u32 = i32::MAX as u32 - 1;
 /// The number of passages between two progress reports.
 const PASSAGES_PER_REPORT: u32 = 512;
 
+/// The number of passages of a corpus file that a check reads.
+const HEAD_PASSAGES: usize = 100;
+
 /// The inputs and options of a build.
 #[derive(Clone, Debug)]
 pub struct BuildRequest {
@@ -92,6 +95,19 @@ fn files(corpus: &[PathBuf]) -> Result<Vec<PathBuf>, IndexError> {
         files.extend(rows::parts(path)?);
     }
     Ok(files)
+}
+
+/// Reads the first passages of each corpus file, as a build reads them.
+pub fn read_head(corpus: &[PathBuf]) -> Result<(), IndexError> {
+    for path in files(corpus)? {
+        let mut passages = Passages::open(&path)?;
+        for _ in 0..HEAD_PASSAGES {
+            if passages.next_passage()?.is_none() {
+                break;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Returns the manifest of an existing index of the same corpus, or of any if no corpus is named; or `None` if a
