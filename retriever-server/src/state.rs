@@ -108,16 +108,18 @@ impl AppState {
         }
     }
 
-    /// Returns the loaded parts once they are there, or the phase in which no query is answered, at the latest
-    /// at `deadline`.
+    /// Returns the loaded parts once they are there, for a request that was admitted. Without them, returns the
+    /// phase of the server, at the latest at `deadline`.
     pub(crate) async fn ready_by(&self, deadline: Instant) -> Result<&Loaded, Phase> {
         if *self.phase.borrow() == Phase::Starting {
             let mut phase = self.phase.subscribe();
             let ended = phase.wait_for(|phase| *phase != Phase::Starting);
-            // Late or not, the phase now decides.
+            // Late or not, the parts are there or not.
             let _ = timeout_at(deadline.into(), ended).await;
         }
-        self.ready()
+        // A server that drains answers what it has admitted.
+        let phase = *self.phase.borrow();
+        self.loaded.get().ok_or(phase)
     }
 
     pub(crate) fn statistics(&self) -> Statistics {

@@ -74,15 +74,15 @@ impl Selection for Indexing {
     fn flag(variable: &Variable) -> Arg {
         let told = |meaning, accepts| argument(variable).help(help(variable, meaning, accepts));
         if variable.name == var::BACKEND.name {
-            let meaning = "Back ends to index for";
+            let meaning = "Back ends to index for.";
             let accepts = "one or several of bm25, dense, ann and hybrid, with commas between them";
             told(meaning, accepts).action(ArgAction::Append)
         } else if variable.name == var::CORPUS.name {
             let meaning = "Corpus to index. An index that exists needs none: it is kept if it was \
-                           made from the given one, or if none is given";
+                           made from the given one, or if none is given.";
             told(meaning, variable.accepts)
         } else if variable.name == var::INDEX.name {
-            told("Folder of the index to make or complete", variable.accepts)
+            told("Folder of the index to make or complete.", variable.accepts)
         } else {
             argument(variable)
         }

@@ -171,7 +171,8 @@ fn configurations(
     }
     if let Some(name) = arguments.backends.iter().find(|name| BackendKind::parse(name).is_none()) {
         let accepts = var::BACKEND.accepts;
-        let message = format!("--backends has {name:?}: expected {accepts}, with commas between");
+        let message =
+            format!("--backends has {name:?}: expected {accepts}, with commas between them");
         return Err(UsageError(message).into());
     }
     let source = |name: Option<&String>| {

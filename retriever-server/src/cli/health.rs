@@ -42,9 +42,11 @@ pub(crate) fn check(
     url: Option<String>,
     environment: &BTreeMap<String, String>,
 ) -> anyhow::Result<()> {
-    let refused = match &url {
-        Some(url) => format!("--url is {url:?}: expected http://host:port"),
-        None => format!("{} is not {}", ADDR.name, ADDR.accepts),
+    let refused = if let Some(url) = &url {
+        format!("--url is {url:?}: expected http://host:port")
+    } else {
+        let addr = environment.get(ADDR.name).map_or("", String::as_str);
+        format!("{} is {addr:?}: expected {}", ADDR.name, ADDR.accepts)
     };
     let url = url.unwrap_or_else(|| default_url(environment));
     let host = host_of(&url).ok_or(UsageError(refused))?;

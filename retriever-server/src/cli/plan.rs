@@ -87,15 +87,15 @@ impl Selection for Planned {
                 .action(ArgAction::Append)
                 .help(help(
                     variable,
-                    "Back ends to plan for",
+                    "Back ends to plan for.",
                     "one or several of bm25, dense, ann and hybrid, with commas between them",
                 ))
         } else if variable.name == var::INDEX.name {
             let meaning = "Folder of the index, which need not exist; disk space is measured there, \
-                           else in the current folder";
+                           else in the current folder.";
             argument(variable).help(help(variable, meaning, variable.accepts))
         } else if variable.name == var::CORPUS.name {
-            let meaning = "Corpus to plan for, if there is no index";
+            let meaning = "Corpus to plan for, if there is no index.";
             argument(variable).help(help(variable, meaning, variable.accepts))
         } else {
             argument(variable)

@@ -115,8 +115,8 @@ fn truth(value: &Value) -> Option<bool> {
         },
         Value::String(text) => {
             let is = |word: &&str| text.eq_ignore_ascii_case(word);
-            let is_true = TRUE.iter().any(|word| is(word));
-            (is_true || FALSE.iter().any(|word| is(word))).then_some(is_true)
+            let is_true = TRUE.iter().any(is);
+            (is_true || FALSE.iter().any(is)).then_some(is_true)
         }
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
