@@ -2,7 +2,7 @@
 //! meaning, vectors are built once, and vectors of another encoder are refused.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use retriever_server::cli::{EXIT_FAILURE, EXIT_SUCCESS, EXIT_USAGE};
 use serde_json::{Value, json};
@@ -206,6 +206,17 @@ fn missing_parts_of_the_encoder_are_named_before_any_work() {
     }
 }
 
+/// Writes zeros as numpy saves them.
+fn write_array(path: &Path, rows: usize, columns: usize) {
+    let header =
+        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {columns}), }}\n");
+    let mut array = b"\x93NUMPY\x01\x00".to_vec();
+    array.extend((header.len() as u16).to_le_bytes());
+    array.extend(header.as_bytes());
+    array.extend(vec![0; rows * columns * size_of::<f32>()]);
+    fs::write(path, array).unwrap();
+}
+
 /// `check` ends as `serve` ends, with the same message.
 #[test]
 fn check_finds_what_serve_finds() {
@@ -232,12 +243,7 @@ fn check_finds_what_serve_finds() {
     }
     fs::write(tokenizer.join("tokenizer.json"), "{}").unwrap();
     let narrow = world.path("narrow.npy");
-    let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (4, 2), }\n";
-    let mut array = b"\x93NUMPY\x01\x00".to_vec();
-    array.extend((header.len() as u16).to_le_bytes());
-    array.extend(header.as_bytes());
-    array.extend([0; 32]);
-    fs::write(&narrow, array).unwrap();
+    write_array(&narrow, 4, 2);
     let reranker = world.path("reranker");
     fs::create_dir(&reranker).unwrap();
     fs::write(reranker.join("model.onnx"), "no model").unwrap();

@@ -178,6 +178,7 @@ fn a_server_that_is_encoding_passages_ends_without_an_error() {
         ]);
         assert_eq!(err, "");
         cli::end();
+        #[expect(clippy::exit, reason = "the test is about the exit of a process")]
         std::process::exit(i32::from(code));
     }
     let folder = tempfile::tempdir().unwrap();

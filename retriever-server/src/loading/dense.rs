@@ -162,7 +162,7 @@ impl<'a> Opening<'a> {
             info!(path = %path.display(), "{note}");
         }
         Ok(match file {
-            FaissIndex::Hnsw(file) => Vectors::FaissHnsw { file, ef },
+            FaissIndex::Hnsw(file) => Vectors::FaissHnsw { file: *file, ef },
             FaissIndex::Flat(file) => Vectors::FaissFlat(file),
         })
     }

@@ -154,7 +154,7 @@ impl Copies {
     /// Returns the copies of a leader in their order.
     pub(super) fn of(&self, leader: u32) -> impl Iterator<Item = u32> {
         let pairs = self.pairs.as_chunks::<PAIR_BYTES>().0;
-        let first = pairs.partition_point(|pair| decoded(pair)[0] < leader);
+        let first = pairs.partition_point(|&pair| decoded(pair)[0] < leader);
         let copies = pairs[first..].iter().map(decoded);
         copies.take_while(move |[other, _]| *other == leader).map(|[_, copy]| copy)
     }
@@ -169,12 +169,12 @@ impl Copies {
     }
 
     fn iter(&self) -> impl Iterator<Item = [u32; 2]> {
-        self.pairs.as_chunks::<PAIR_BYTES>().0.iter().map(decoded)
+        self.pairs.as_chunks::<PAIR_BYTES>().0.iter().copied().map(decoded)
     }
 }
 
-fn decoded(pair: &[u8; PAIR_BYTES]) -> [u32; 2] {
-    let pair = u64::from_le_bytes(*pair);
+fn decoded(pair: [u8; PAIR_BYTES]) -> [u32; 2] {
+    let pair = u64::from_le_bytes(pair);
     [pair as u32, (pair >> u32::BITS) as u32]
 }
 

@@ -80,9 +80,9 @@ pub(super) fn read_lists(
     let mut taken = vec![false; header.count as usize];
     let (mut stored, mut rows) = (Vec::new(), Vec::new());
     for size in sizes {
-        stored.push(cursor.take("codes of a list", size as u128 * row_bytes as u128)?);
+        stored.push(cursor.take("codes of a list", u128::from(size) * row_bytes as u128)?);
         let offset_bytes = cursor.offset_bytes();
-        let bytes = cursor.take("identifiers of a list", size as u128 * ID_BYTES as u128)?;
+        let bytes = cursor.take("identifiers of a list", u128::from(size) * ID_BYTES as u128)?;
         append(&Items { bytes, offset_bytes }, &mut rows, &mut taken)?;
     }
     if rows.len() != taken.len() {

@@ -46,7 +46,7 @@ pub enum FaissIndex {
     /// Vectors alone.
     Flat(FlatFile),
     /// Vectors with a graph that leads to the nearest ones.
-    Hnsw(HnswFile),
+    Hnsw(Box<HnswFile>),
 }
 
 impl FaissIndex {
@@ -63,11 +63,11 @@ impl FaissIndex {
 
     fn open_as(path: &Path, expected: Option<Expected>) -> Result<Self, FaissError> {
         let bytes = mapped::map(path)?;
-        Self::read(bytes, expected).or_else(|fault| {
+        Self::read(&bytes, expected).or_else(|fault| {
             let is_partial =
                 matches!(fault, FormatFault::Truncated { .. } | FormatFault::Foreign { .. });
             match is_partial.then(|| Parts::list(path)).flatten() {
-                Some(parts) => Self::read(parts.map()?, expected)
+                Some(parts) => Self::read(&parts.map()?, expected)
                     .map_err(|fault| FaissError::Format { path: parts.first(), fault }),
                 None => Err(FaissError::Format { path: path.to_owned(), fault }),
             }
@@ -87,9 +87,9 @@ impl FaissIndex {
         self.vectors().notes()
     }
 
-    fn read(bytes: OwnedBytes, expected: Option<Expected>) -> Result<Self, FormatFault> {
-        if numpy::is_array(&bytes) {
-            return numpy::read_array(&bytes).map(Self::Flat);
+    fn read(bytes: &OwnedBytes, expected: Option<Expected>) -> Result<Self, FormatFault> {
+        if numpy::is_array(bytes) {
+            return numpy::read_array(bytes).map(Self::Flat);
         }
         let mut cursor = FieldReader::new(bytes.clone());
         let index = Self::read_index(&mut cursor).and_then(|index| {
@@ -98,7 +98,7 @@ impl FaissIndex {
         });
         match (index, expected) {
             (Err(FormatFault::Foreign { found, .. }), Some(expected)) => {
-                numpy::read_raw(&bytes, expected).map_or_else(
+                numpy::read_raw(bytes, expected).map_or_else(
                     || {
                         let (size, sizes) = (bytes.len(), numpy::sizes(expected));
                         let raw = format!("; a file of raw rows has {sizes}, not {size}");
@@ -126,7 +126,7 @@ impl FaissIndex {
                 let rows = identified::read(cursor, header.count)?;
                 Ok(match inner {
                     Self::Flat(flat) => Self::Flat(flat.in_order_of(&rows)),
-                    Self::Hnsw(hnsw) => Self::Hnsw(hnsw.in_order_of(rows)),
+                    Self::Hnsw(hnsw) => Self::Hnsw(Box::new(hnsw.in_order_of(rows))),
                 })
             }
             _ => Self::read_plain(code, cursor),
@@ -136,7 +136,7 @@ impl FaissIndex {
     /// Reads an index without identifiers around it.
     fn read_plain(code: [u8; 4], cursor: &mut FieldReader) -> Result<Self, FormatFault> {
         Ok(match &code {
-            b"IHNf" | b"IHNs" => Self::Hnsw(HnswFile::read(cursor)?),
+            b"IHNf" | b"IHNs" => Self::Hnsw(Box::new(HnswFile::read(cursor)?)),
             b"IwFl" => {
                 let header = cursor.header(None)?;
                 Self::Flat(identified::read_lists(cursor, header, |cursor| {

@@ -24,7 +24,7 @@ fn refusal(path: &Path) -> String {
 
 fn hnsw(index: FaissIndex) -> HnswFile {
     match index {
-        FaissIndex::Hnsw(hnsw) => hnsw,
+        FaissIndex::Hnsw(hnsw) => *hnsw,
         FaissIndex::Flat(_) => panic!("not an HNSW file"),
     }
 }

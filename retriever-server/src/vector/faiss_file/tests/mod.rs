@@ -52,7 +52,7 @@ fn recording() -> Recording {
 }
 
 fn read(bytes: &[u8]) -> Result<FaissIndex, FormatFault> {
-    FaissIndex::read(OwnedBytes::new(bytes.to_vec()), None)
+    FaissIndex::read(&OwnedBytes::new(bytes.to_vec()), None)
 }
 
 /// Compares all rows with a query.
