@@ -222,16 +222,27 @@ impl TableReader {
 
 /// Returns the names in a first line, or `None` if it is a row.
 fn header(fields: &[&str]) -> Option<Vec<String>> {
-    let names: Vec<String> = fields.iter().map(|field| unquoted(field).trim().to_owned()).collect();
-    let known =
-        names.iter().filter(|name| KNOWN_NAMES.contains(&name.to_ascii_lowercase().as_str()));
+    let mut count = 0;
+    let names: Vec<String> = fields
+        .iter()
+        .map(|field| {
+            let name = unquoted(field).trim().to_owned();
+            let lower = name.to_ascii_lowercase();
+            let is_known = KNOWN_NAMES.contains(&lower.as_str());
+            count += usize::from(is_known);
+            if is_known { lower } else { name }
+        })
+        .collect();
+    // pandas calls the column of its index "Unnamed: 0", or leaves the name empty.
     let is_name = |name: &String| {
-        name.chars().all(|letter| letter.is_ascii_alphanumeric() || "_-. :#".contains(letter))
+        let is_word = |text: &str| {
+            text.chars().all(|letter| letter.is_ascii_alphanumeric() || "_-.#".contains(letter))
+        };
+        let is_number = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
+        (is_word(name) && !is_number) || name.starts_with("Unnamed:")
     };
-    let count = known.count();
-    let is_header =
-        names.len() > 1 && names.iter().all(is_name) && count > 0 && count * 2 >= names.len();
-    is_header.then_some(names)
+    let is_header = names.len() > 1 && (count > 1 || (count == 1 && names.len() == 2));
+    (is_header && names.iter().all(is_name)).then_some(names)
 }
 
 /// Returns `true` if a field begins with a quote that does not end in it.
@@ -344,6 +355,29 @@ mod tests {
             ("\"\"", ""),
         ] {
             assert_eq!(unquoted(field), expected);
+        }
+    }
+
+    #[test]
+    fn a_line_of_names_is_known_by_them() {
+        let names = |line: &str| {
+            let fields: Vec<&str> = line.split(['\t', ',']).collect();
+            header(&fields).map(|names| names.join(" "))
+        };
+        for (line, expected) in [
+            ("id\ttext\ttitle", "id text title"),
+            (
+                "Unnamed: 0,ID,Title,Text,date,author,section",
+                "Unnamed: 0 id title text date author section",
+            ),
+            ("\"question\"\t\"gold\"", "question gold"),
+        ] {
+            assert_eq!(names(line).as_deref(), Some(expected));
+        }
+        for line in
+            ["7\tpassage", "1\tx\ttitle", "import title, text", "id", "a\tb", "id\tWhat is it?"]
+        {
+            assert_eq!(names(line), None, "{line}");
         }
     }
 }
