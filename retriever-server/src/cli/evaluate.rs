@@ -48,7 +48,7 @@ const BATCH_DEADLINE: Duration = Duration::from_hours(24);
 
 #[derive(Debug, Args)]
 pub(super) struct EvaluateArguments {
-    /// Queries with id, question, golden_answers, gold_ids: JSON Lines, a JSON list, a table or parquet
+    /// Questions with id, golden_answers and gold_ids: JSON Lines, a JSON list, a table or parquet
     #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
     queries: PathBuf,
     /// Judged passages in the format of TREC or BEIR [default: gold_ids]

@@ -1,25 +1,24 @@
-//! Query files with known answers, in all forms of [`shared::contract::rows`]. The accepted field names are
-//! those of BEIR (`_id`, `text`), of FlashRAG and Search-R1 (`id`, `question`, `golden_answers`) and of the
-//! project's own question files (`gold_ids`). Tables without names are those of MS MARCO (identifier and
-//! question) and of DPR (question and a list of answers).
+//! Query files, with known answers. Rows, questions and answers are read as the trainer reads them; the field names
+//! are also those of BEIR (`_id`, `text`) and of the project's own question files (`gold_ids`).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use serde_json::{Map, Value};
-use shared::contract::rows::{Place, RowFault, Rows, RowsError, question_columns};
+use shared::contract::gold;
+use shared::contract::question;
+use shared::contract::rows::{Place, Row, RowFault, Rows, RowsError, question_columns};
+use tracing::warn;
 
 use crate::json_kind::json_kind;
 
 const ID_FIELDS: [&str; 5] = ["id", "_id", "qid", "query_id", "query-id"];
-const TEXT_FIELDS: [&str; 3] = ["question", "text", "query"];
-const ANSWER_FIELDS: [&str; 3] = ["golden_answers", "answers", "answer"];
 const GOLD_FIELDS: [&str; 2] = ["gold_ids", "gold_passage_ids"];
 
 /// A query with its known answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EvaluationQuery {
-    /// The identifier, unique in its file; `line-N` if the record has none.
+    /// The identifier, unique in its file; `line-N` or `row-N` if the record has none.
     pub id: String,
     /// The text of the query.
     pub text: String,
@@ -29,22 +28,18 @@ pub struct EvaluationQuery {
     pub gold_ids: Vec<String>,
 }
 
-/// Reads the queries of a file in order. Blank lines are skipped.
+/// Reads the queries of a file in order. Logs fields that look like answers and are not read.
 pub fn read(path: &Path) -> Result<Vec<EvaluationQuery>, RowsError> {
     let mut place_of_id: HashMap<String, Place> = HashMap::new();
+    let mut unread: BTreeMap<String, u64> = BTreeMap::new();
     let mut queries = Vec::new();
     for row in Rows::open(path, question_columns)? {
         let mut row = row?;
-        let fields = std::mem::take(&mut row.fields);
-        let query = query(fields, row.number).map_err(|reason| row.fault(reason))?;
+        let mut fields = std::mem::take(&mut row.fields);
+        let query = query(&mut fields, &row, &mut unread).map_err(|reason| row.fault(reason))?;
         if let Some(earlier) = place_of_id.insert(query.id.clone(), row.place()) {
-            let earlier = match earlier {
-                Place::Line(line) => format!("line {line}"),
-                Place::Row(row) => format!("row {row}"),
-                Place::File => "the file".to_owned(),
-            };
-            let reason = format!("id {:?} was used before, in {earlier}", query.id);
-            return Err(row.fault(reason));
+            let earlier = in_words(earlier);
+            return Err(row.fault(format!("id {:?} was used before, in {earlier}", query.id)));
         }
         queries.push(query);
     }
@@ -52,28 +47,43 @@ pub fn read(path: &Path) -> Result<Vec<EvaluationQuery>, RowsError> {
         let reason = "there are no queries, expected rows {\"id\": …, \"question\": …}".to_owned();
         return Err(RowsError::file(path, RowFault::Record(reason)));
     }
+    for (field, number) in unread {
+        let path = path.display();
+        warn!(
+            "{path}: the field {field:?} looks like answers and is not read, first in row {number}"
+        );
+    }
     Ok(queries)
 }
 
-fn query(mut fields: Map<String, Value>, row: u64) -> Result<EvaluationQuery, String> {
-    let id = match take(&mut fields, &ID_FIELDS) {
-        None => format!("line-{row}"),
+fn query(
+    fields: &mut Map<String, Value>,
+    row: &Row,
+    unread: &mut BTreeMap<String, u64>,
+) -> Result<EvaluationQuery, String> {
+    let id = match take(fields, &ID_FIELDS) {
+        None => in_words(row.place()).replace(' ', "-"),
         Some((name, value)) => {
             text_or_integer(&value).filter(|id| !id.is_empty()).ok_or_else(|| {
                 format!("{name} is {}, expected a string or an integer", json_kind(&value))
             })?
         }
     };
-    let text = match take(&mut fields, &TEXT_FIELDS) {
-        Some((_, Value::String(text))) => text,
-        Some((name, other)) => {
-            return Err(format!("{name} is {}, expected a string", json_kind(&other)));
-        }
-        None => return Err("the query is missing, expected question, text or query".to_owned()),
-    };
-    let answers = texts(take(&mut fields, &ANSWER_FIELDS))?;
-    let gold_ids = texts(take(&mut fields, &GOLD_FIELDS))?;
-    Ok(EvaluationQuery { id, text, answers, gold_ids })
+    let text = question::find(fields)?.text;
+    let gold_ids = texts(take(fields, &GOLD_FIELDS))?;
+    let gold = gold::take(fields)?;
+    for field in gold.unread {
+        unread.entry(field).or_insert(row.number);
+    }
+    Ok(EvaluationQuery { id, text, answers: gold.answers, gold_ids })
+}
+
+fn in_words(place: Place) -> String {
+    match place {
+        Place::File => "the file".to_owned(),
+        Place::Line(line) => format!("line {line}"),
+        Place::Row(row) => format!("row {row}"),
+    }
 }
 
 /// Removes the fields called `names` up to the first that is not null, and returns that one.
@@ -137,14 +147,27 @@ mod tests {
     }
 
     #[test]
+    fn answers_count_in_every_form_that_the_trainer_reads() {
+        let text = "{\"question\": \"q\", \"answer\": {\"value\": \"x\", \"aliases\": [\"y\"]}}\n\
+                    {\"question\": \"q\", \"answer\": \"x\", \"answer_aliases\": [\"y\"]}\n\
+                    {\"query\": \"q\", \"reward_model\": {\"ground_truth\": {\"target\": [\"x\", \"y\"]}}}\n\
+                    {\"question\": \"q\", \"choices\": [\"z\", \"x\"], \"answer\": 1, \"aliases\": \"y\"}";
+        let queries = read_text(text).unwrap();
+        assert_eq!(queries.len(), 4);
+        for query in queries {
+            assert_eq!(query.answers, ["x", "y"], "{}", query.id);
+        }
+    }
+
+    #[test]
     fn every_fault_is_named_with_its_line() {
         for (text, expected) in [
-            ("{\"id\": \"1\"}", ":1: the query is missing, expected question, text or query"),
-            ("{\"question\": [\"a\"]}", ":1: question is a list, expected a string"),
+            ("{\"id\": \"1\"}", ":1: \"question\" is missing; accepted is a text"),
+            ("{\"question\": [\"a\"]}", ":1: \"question\" is [\"a\"]; accepted is a text"),
             ("{\"id\": true, \"text\": \"a\"}", ":1: id is a boolean, expected a string or an"),
-            ("{\"text\": \"a\", \"answers\": {}}", ":1: answers is an object, expected a string"),
+            ("{\"text\": \"a\", \"answers\": {}}", ":1: \"answers\" is {}; accepted is a text"),
             ("[]", ": there are no queries"),
-            ("[7]", ", row 1: is a number, expected an object"),
+            ("[1]", ", row 1: is a number, expected an object"),
             ("{\"text\": \"a\"", ":1: is not JSON: EOF while parsing"),
             (
                 "{\"id\":1,\"text\":\"a\"}\n{\"id\":\"1\",\"text\":\"b\"}",

@@ -155,7 +155,7 @@ impl Copies {
     pub(super) fn of(&self, leader: u32) -> impl Iterator<Item = u32> {
         let pairs = self.pairs.as_chunks::<PAIR_BYTES>().0;
         let first = pairs.partition_point(|&pair| decoded(pair)[0] < leader);
-        let copies = pairs[first..].iter().map(decoded);
+        let copies = pairs[first..].iter().copied().map(decoded);
         copies.take_while(move |[other, _]| *other == leader).map(|[_, copy]| copy)
     }
 
