@@ -83,8 +83,8 @@ impl Writer {
     fn dict(&mut self, dict: &Dict, depth: usize) -> Result<()> {
         let mut pairs = dict.pairs().to_vec();
         if self.sort_keys {
-            let keys = pairs.iter().map(|(key, _)| key.clone()).collect();
-            let order = super::filters::sorted_order(keys)?;
+            let keys: Vec<Value> = pairs.iter().map(|(key, _)| key.clone()).collect();
+            let order = super::filters::sorted_order(&keys)?;
             pairs = order.into_iter().map(|index| pairs[index].clone()).collect();
         }
         self.out.push('{');

@@ -224,7 +224,7 @@ impl Specification {
             return unsupported("zeros before a number with separators");
         }
         let mut digits = if magnitude.is_finite() {
-            self.grouped(&digits[..end].to_owned(), 3, &digits[end..])
+            self.grouped(&digits[..end], 3, &digits[end..])
         } else {
             digits
         };

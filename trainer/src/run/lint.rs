@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use tch::{Device, Kind};
 use tokio::runtime::Builder;
 
+use super::model::read_tokenizer;
 use super::settings;
 use shared::contract::client::SearchError;
 
-use crate::config::{ComputeDtype, Config, ConfigError, EngineKind};
+use crate::config::{ComputeDtype, Config, ConfigError, EngineKind, Origin, Problem, ProblemKind};
 use crate::engine::WeightFormat;
 use crate::eval::Searches;
 use crate::hub::ModelName;
@@ -47,7 +48,10 @@ pub struct LintOptions {
 pub fn lint(config: &Config, options: LintOptions, out: &mut dyn Write) -> anyhow::Result<()> {
     let LintOptions { as_json, searches } = options;
     let facts = facts(config, searches)?;
-    let problems = problems(config, &facts);
+    let mut problems = problems(config, &facts);
+    if facts.model.known().is_some() {
+        problems.extend(prompt_problem(config)?);
+    }
     if !problems.is_empty() {
         return Err(ConfigError::Invalid(problems).into());
     }
@@ -158,6 +162,28 @@ fn model(
     })))
 }
 
+/// Returns the problem of making a prompt, as a rollout makes it: chat templates can fail for a conversation.
+fn prompt_problem(config: &Config) -> anyhow::Result<Option<Problem>> {
+    let place = ModelPlace::find(&config.model.path, config.model.base.as_deref())?;
+    if !place.folder_with("tokenizer.json").join("tokenizer.json").is_file() {
+        return Ok(None);
+    }
+    let chat_date = settings::model::model(config).chat_date;
+    let tokenizer = read_tokenizer(&place, chat_date);
+    let prompt =
+        tokenizer.and_then(|tokenizer| settings::questions::prompts(config).template(&tokenizer));
+    let Err(error) = prompt else { return Ok(None) };
+    Ok(Some(Problem {
+        origin: Origin::Default,
+        kind: ProblemKind::Conflict {
+            key: "model.path".to_owned(),
+            value: format!("{:?}", config.model.path.display().to_string()),
+            reason: format!("gives no prompt with `data.chat` = {}: {error:#}", config.data.chat),
+            nearest: None,
+        },
+    }))
+}
+
 fn measured(config: &Config) -> anyhow::Result<Option<Measured>> {
     let path = config.run_dir.join("metrics.jsonl");
     if !path.is_file() {
@@ -168,4 +194,67 @@ fn measured(config: &Config) -> anyhow::Result<Option<Measured>> {
     let seconds = latest.iter().map(|row| row.seconds.total).sum::<f64>() / latest.len() as f64;
     let peak_mib = latest.iter().map(|row| row.peak_memory_mib).max().unwrap_or_default();
     Ok(rows.last().map(|row| Measured { steps: row.step, step_seconds: seconds, peak_mib }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Environment;
+    use crate::golden;
+
+    /// Returns a folder with a recorded model, a tokenizer and these files.
+    fn model(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let recorded = golden::path("llama-tiny-tied");
+        for name in ["config.json", "model.safetensors"] {
+            std::fs::copy(recorded.join(name), folder.path().join(name)).unwrap();
+        }
+        let tokenizer = r#"{"version": "1.0", "added_tokens": [], "model":
+            {"type": "WordLevel", "vocab": {"<unk>": 0, "</s>": 1}, "unk_token": "<unk>"}}"#;
+        let config = r#"{"eos_token": "</s>"}"#;
+        let own = [("tokenizer.json", tokenizer), ("tokenizer_config.json", config)];
+        for (name, text) in own.iter().chain(files) {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        folder
+    }
+
+    /// Returns the refusal of `lint` for a model with these files, or an empty text.
+    fn refusal(files: &[(&str, &str)], more: &[&str]) -> String {
+        let folder = model(files);
+        let path = format!("model.path={}", folder.path().display());
+        let mut settings = vec![path, "rollout.max_prompt_tokens=64".to_owned()];
+        settings.extend(more.iter().map(|setting| (*setting).to_owned()));
+        let config = Config::load(None, &Environment::new(), &settings).unwrap();
+        let options = LintOptions { as_json: false, searches: Searches::None };
+        let linted = lint(&config, options, &mut Vec::new());
+        linted.err().map_or_else(String::new, |error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn a_chat_template_that_fails_is_refused_before_training() {
+        let named = r#"{"eos_token": "</s>", "chat_template": [{"name": "rag", "template": "x"}]}"#;
+        let raises =
+            "{% if messages[0].role != 'system' %}{{ raise_exception('no system') }}{% endif %}";
+        for (file, text, part) in [
+            ("chat_template.jinja", raises, "no system"),
+            (
+                "chat_template.jinja",
+                "{{ messages | random }}",
+                "not supported: the filter 'random'",
+            ),
+            ("chat_template.jinja", "{{ messages[0].content + 1 }}", "can only concatenate str"),
+            ("chat_template.jinja", "{% if %}", "syntax error"),
+            ("tokenizer_config.json", named, "none named \"default\": rag"),
+        ] {
+            let message = refusal(&[(file, text)], &[]);
+            assert!(message.contains("`model.path` = "), "{message}");
+            assert!(message.contains(part), "{part:?} is not in {message}");
+        }
+        assert_eq!(refusal(&[("chat_template.jinja", "{{ messages[0].content }}")], &[]), "");
+        assert_eq!(refusal(&[], &[]), "", "a base model");
+        // Without the template nothing fails.
+        assert_eq!(refusal(&[("chat_template.jinja", raises)], &["data.chat=false"]), "");
+        assert_eq!(refusal(&[("tokenizer_config.json", named)], &["data.chat=false"]), "");
+    }
 }

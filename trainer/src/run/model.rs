@@ -93,7 +93,7 @@ impl LoadedModel {
         let context_tokens = settings.max_context_tokens.min(policy.config.max_positions);
         let mut decoder = Decoder::new(&policy.config, context_tokens, compute.device);
         decoder.recomputes_layers = settings.recomputes_layers;
-        if settings.chat && !tokenizer.has_chat_template() {
+        if settings.chat && !tokenizer.has_chat_template().with_context(named)? {
             info!(
                 "the model has no chat template: prompts are plain text, as with data.chat = false"
             );
@@ -150,7 +150,7 @@ impl LoadedModel {
     }
 }
 
-fn read_tokenizer(place: &ModelPlace, chat_date: ChatDate) -> anyhow::Result<Tokenizer> {
+pub(super) fn read_tokenizer(place: &ModelPlace, chat_date: ChatDate) -> anyhow::Result<Tokenizer> {
     let folder = place.folder_with("tokenizer.json");
     Ok(Tokenizer::from_folders(folder, &place.base, chat_date)?)
 }

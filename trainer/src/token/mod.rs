@@ -9,7 +9,7 @@ mod added_tokens;
 mod tokenizer_files;
 mod end_ids;
 mod chat_template;
-mod special_tokens;
+mod template_files;
 #[cfg(test)]
 mod folder_tests;
 #[cfg(test)]
@@ -17,6 +17,8 @@ mod tests;
 mod text_stream;
 
 use std::path::{Path, PathBuf};
+
+use crate::jinja::JinjaError;
 
 pub use self::chat_template::{ChatDate, ChatMessage, ChatTemplate, NotADate};
 pub use self::text_stream::TextStream;
@@ -35,6 +37,8 @@ pub struct Tokenizer {
     chat_template: Option<ChatTemplate>,
     /// Number of tokens that the model knows, from its config.json.
     embeddings: Option<u64>,
+    /// Names of templates that are not the default.
+    further_templates: Vec<String>,
 }
 
 /// The mapping between text and ids.
@@ -82,9 +86,15 @@ pub enum TokenError {
          chat_template.jinja); use the plain prompt style"
     )]
     NoChatTemplate,
+    /// A chat prompt was requested from a model whose templates all have other names.
+    #[error(
+        "the model folder has several chat templates, but none named \"default\": {names}; copy the one to use to \
+         chat_template.jinja, or set data.chat = false"
+    )]
+    NoDefaultTemplate { names: String },
     /// The template is invalid or rejected the conversation.
     #[error("chat template: {0}")]
-    ChatTemplate(String),
+    ChatTemplate(#[from] JinjaError),
 }
 
 impl Tokenizer {
@@ -98,13 +108,18 @@ impl Tokenizer {
     /// chat template uses `today` as the current day.
     pub fn from_folders(folder: &Path, model: &Path, today: ChatDate) -> Result<Self, TokenError> {
         let read = tokenizer_files::read(folder, model)?;
-        let chat_template = special_tokens::chat_template(folder, &read, today)?;
+        let (chat_template, further_templates) =
+            template_files::chat_template(folder, &read, today)?;
         let eos = read.named.names().remove("eos_token");
         let eos_id = eos.as_deref().and_then(|text| read.tokenizer.token_to_id(text));
         let end_ids = end_ids::read(model, eos_id.zip(eos.as_deref()))?;
         let model_config = tokenizer_files::read_json(model, "config.json")?.unwrap_or_default();
         let embeddings = model_config.get("vocab_size").and_then(serde_json::Value::as_u64);
-        Ok(Self { embeddings, ..Self::new(read.tokenizer, end_ids, chat_template) })
+        Ok(Self {
+            embeddings,
+            further_templates,
+            ..Self::new(read.tokenizer, end_ids, chat_template)
+        })
     }
 
     /// Creates a tokenizer with one token per character, for recorded rollouts and tests of the loop.
@@ -114,6 +129,7 @@ impl Tokenizer {
             end_ids: vec![CHARACTERS_END_ID],
             chat_template: None,
             embeddings: None,
+            further_templates: Vec::new(),
         }
     }
 
@@ -125,7 +141,7 @@ impl Tokenizer {
         let mut for_text = for_templates.clone();
         for_text.set_encode_special_tokens(true);
         let vocabulary = Vocabulary::HuggingFace(Box::new(HuggingFace { for_text, for_templates }));
-        Self { vocabulary, end_ids, chat_template, embeddings: None }
+        Self { vocabulary, end_ids, chat_template, embeddings: None, further_templates: Vec::new() }
     }
 
     /// Returns the ids of plain text without any added tokens. The name of a special token in the text,
@@ -213,8 +229,14 @@ impl Tokenizer {
     }
 
     /// Returns `true` if the model has a chat template; base models have none.
-    pub fn has_chat_template(&self) -> bool {
-        self.chat_template.is_some()
+    ///
+    /// # Errors
+    /// Several templates without a default: nothing says which one to use.
+    pub fn has_chat_template(&self) -> Result<bool, TokenError> {
+        if self.chat_template.is_none() && !self.further_templates.is_empty() {
+            return Err(TokenError::NoDefaultTemplate { names: self.further_templates.join(", ") });
+        }
+        Ok(self.chat_template.is_some())
     }
 
     /// Renders `messages` in the model's chat template, up to the beginning of the assistant's turn.

@@ -268,6 +268,94 @@ fn named_templates_and_template_files_are_found() {
     assert_eq!(tokenizer.render_chat(&messages).unwrap(), "file");
 }
 
+/// Recorded from transformers 5.24.0: files win over tokenizer_config.json, and a file `default.jinja` over
+/// chat_template.jinja.
+#[test]
+fn the_default_template_is_found_as_in_transformers() {
+    let rendered = |files: &[(&str, &str)], written: Value| {
+        let mut config = json!({"eos_token": "<|im_end|>"});
+        config["chat_template"] = written;
+        let folder = folder(&[("tokenizer_config.json", config)]);
+        std::fs::create_dir(folder.path().join("additional_chat_templates")).unwrap();
+        for (name, source) in files {
+            std::fs::write(folder.path().join(name), source).unwrap();
+        }
+        let tokenizer = Tokenizer::from_folder(folder.path()).unwrap();
+        match tokenizer.has_chat_template() {
+            Ok(true) => tokenizer.render_chat(&[ChatMessage::new("user", "x")]).unwrap(),
+            Ok(false) => "none".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    };
+    let file = ("chat_template.jinja", "file");
+    let further = ("additional_chat_templates/rag.jinja", "rag");
+    let default = ("additional_chat_templates/default.jinja", "further");
+    assert_eq!(rendered(&[], json!("key")), "key");
+    assert_eq!(rendered(&[file], json!("key")), "file");
+    assert_eq!(rendered(&[file, further], json!("key")), "file");
+    assert_eq!(rendered(&[default, further], json!("key")), "further");
+    assert_eq!(rendered(&[default, file], json!(null)), "further");
+    assert_eq!(rendered(&[], json!({"default": "object", "rag": "r"})), "object");
+    assert_eq!(rendered(&[], json!(null)), "none");
+    assert_eq!(
+        rendered(&[("chat_template.json", "{\"chat_template\": \"x\"}")], json!(null)),
+        "none"
+    );
+    assert_eq!(rendered(&[], json!([])), "none");
+    // Named templates alone: nothing says which one to use, and the key does not count beside a file.
+    for (files, written, names) in [
+        (
+            &[][..],
+            json!([{"name": "rag", "template": "r"}, {"name": "b", "template": "b"}]),
+            "b, rag",
+        ),
+        (&[further][..], json!("key"), "rag"),
+    ] {
+        let error = rendered(files, written);
+        let expected =
+            format!("none named \"default\": {names}; copy the one to use to chat_template.jinja");
+        assert!(error.contains(&expected), "{error}");
+    }
+    for written in [json!(1), json!([{"name": "rag"}]), json!({"default": 1})] {
+        let config = json!({"eos_token": "<|im_end|>", "chat_template": written});
+        let folder = folder(&[("tokenizer_config.json", config)]);
+        check_error(
+            folder.path(),
+            &["tokenizer_config.json", "chat_template has", "accepted: a text"],
+        );
+    }
+}
+
+/// Recorded from transformers 5.24.0: `special_tokens_map` of a tokenizer with these files.
+#[test]
+fn templates_see_the_special_tokens_by_name() {
+    let source = "{{ bos_token is defined }} {{ pad_token is defined }} {{ tool_token }} {{ image_token }} \
+                  {{ eos_token }} {{ extra_special_tokens is defined }} {{ odd_token is defined }}";
+    let config = json!({
+        "eos_token": {"content": "<|im_end|>"},
+        "pad_token": null,
+        "tool_token": "<|tool|>",
+        "odd_token": 3,
+        "extra_special_tokens": {"image_token": "<|image|>"},
+        "chat_template": source,
+    });
+    let folder = folder(&[("tokenizer_config.json", config.clone())]);
+    let rendered = || {
+        let tokenizer = Tokenizer::from_folder(folder.path()).unwrap();
+        tokenizer.render_chat(&[ChatMessage::new("user", "x")]).unwrap()
+    };
+    assert_eq!(rendered(), "False False <|tool|> <|image|> <|im_end|> False False");
+    let map =
+        json!({"bos_token": "<s>", "pad_token": {"content": "<pad>"}, "eos_token": "<|im_end|>"});
+    std::fs::write(folder.path().join("special_tokens_map.json"), map.to_string()).unwrap();
+    assert_eq!(rendered(), "True True <|tool|> <|image|> <|im_end|> False False");
+    let mut newer = config;
+    newer["added_tokens_decoder"] = json!({});
+    newer["extra_special_tokens"] = json!(["<|image|>"]);
+    std::fs::write(folder.path().join("tokenizer_config.json"), newer.to_string()).unwrap();
+    assert_eq!(rendered(), "False False <|tool|>  <|im_end|> False False");
+}
+
 #[test]
 fn the_longest_prefix_is_within_its_limit_and_whole_characters() {
     for tokenizer in [with_template(), Tokenizer::characters()] {

@@ -36,9 +36,9 @@ impl LoopState {
         item.unwrap_or_else(|| Value::undefined(reason))
     }
 
-    pub(in crate::jinja) fn attribute(&self, name: &str) -> Result<Option<Value>> {
+    pub(in crate::jinja) fn attribute(&self, name: &str) -> Option<Value> {
         let index = self.index.get();
-        Ok(Some(match name {
+        Some(match name {
             "index0" => Value::int(index),
             "index" => Value::int(index + 1),
             "revindex0" => Value::int(self.length() - 1 - index),
@@ -50,8 +50,8 @@ impl LoopState {
             "depth" => Value::int(self.depth + 1),
             "previtem" => self.neighbour(index.checked_sub(1), "there is no previous item"),
             "nextitem" => self.neighbour(Some(index + 1), "there is no next item"),
-            _ => return Ok(None),
-        }))
+            _ => return None,
+        })
     }
 
     pub(in crate::jinja) fn call(&self, name: &str, given: Given) -> Result<Value> {
@@ -81,8 +81,8 @@ impl LoopState {
         Ok(Value::Bool(true))
     }
 
-    pub(in crate::jinja) fn description(&self) -> Result<String> {
-        Ok(format!("<LoopContext {}/{}>", self.index.get() + 1, self.length()))
+    pub(in crate::jinja) fn description(&self) -> String {
+        format!("<LoopContext {}/{}>", self.index.get() + 1, self.length())
     }
 }
 

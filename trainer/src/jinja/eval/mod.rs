@@ -25,7 +25,7 @@ pub type Clock<'c> = &'c dyn Fn(&str) -> std::result::Result<String, String>;
 /// Most levels of statements, expressions and calls within each other.
 const DEPTH_MAX: usize = 400;
 /// Most statements and expressions that one rendering computes.
-const STEPS_MAX: u64 = 20_000_000;
+const STEPS_MAX: u64 = 5_000_000;
 
 /// Where a statement leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -145,8 +145,8 @@ fn round(value: &Value, given: Given) -> Result<Value> {
         }
         let precision = arguments::int(&precision)?;
         return match (value, value.as_int()) {
-            (Value::Float(number), _) => Ok(Value::Float(rounded(*number, precision)?)),
-            (_, Some(number)) => Ok(Value::Int(rounded_int(number, precision)?)),
+            (Value::Float(number), _) => Ok(Value::Float(rounded(*number, precision))),
+            (_, Some(number)) => Ok(Value::Int(rounded_int(number, precision))),
             _ => failed(format!("type {} doesn't define __round__ method", value.type_name())),
         };
     }
@@ -165,16 +165,16 @@ fn round(value: &Value, given: Given) -> Result<Value> {
 }
 
 /// Rounds half to even on the exact value, as Python does.
-fn rounded(number: f64, precision: i128) -> Result<f64> {
+fn rounded(number: f64, precision: i128) -> f64 {
     if !number.is_finite() || precision > 330 {
-        return Ok(number);
+        return number;
     }
     if precision < -310 {
-        return Ok(0.0_f64.copysign(number));
+        return 0.0_f64.copysign(number);
     }
     if let Ok(decimals) = usize::try_from(precision) {
         let text = format!("{number:.decimals$}");
-        return Ok(text.parse().unwrap_or(number));
+        return text.parse().unwrap_or(number);
     }
     // Digits of the scientific form that stay in front of the rounded place.
     let text = format!("{:e}", number.abs());
@@ -187,16 +187,16 @@ fn rounded(number: f64, precision: i128) -> Result<f64> {
         let unit = 10_f64.powi(-precision as i32);
         if digits == -1 && number.abs() > unit / 2.0 { unit } else { 0.0 }
     };
-    Ok(f64::copysign(magnitude, number))
+    f64::copysign(magnitude, number)
 }
 
-fn rounded_int(number: i128, precision: i128) -> Result<i128> {
+fn rounded_int(number: i128, precision: i128) -> i128 {
     if precision >= 0 {
-        return Ok(number);
+        return number;
     }
     let Some(unit) = u32::try_from(-precision).ok().and_then(|power| 10_i128.checked_pow(power))
     else {
-        return Ok(0);
+        return 0;
     };
     let rest = number.rem_euclid(unit);
     let floor = number - rest;
@@ -205,7 +205,7 @@ fn rounded_int(number: i128, precision: i128) -> Result<i128> {
         std::cmp::Ordering::Greater => true,
         std::cmp::Ordering::Equal => (floor / unit) % 2 != 0,
     };
-    Ok(if is_up { floor + unit } else { floor })
+    if is_up { floor + unit } else { floor }
 }
 
 fn file_size(value: &Value, given: Given) -> Result<Value> {

@@ -10,13 +10,13 @@ pub(super) fn apply(name: &str, value: &Value, given: Given) -> Result<Value> {
         "sort" => sort(value, given),
         "dictsort" => dict_sort(value, given),
         "groupby" => group(value, given),
-        "unique" => Ok(unique(value, given)?),
+        "unique" => unique(value, given),
         _ => extreme(value, name == "max", given),
     }
 }
 
 /// Returns the positions of keys in ascending order. Equal keys keep their order.
-pub(in crate::jinja) fn sorted_order(keys: Vec<Value>) -> Result<Vec<usize>> {
+pub(in crate::jinja) fn sorted_order(keys: &[Value]) -> Result<Vec<usize>> {
     let mut order: Vec<usize> = Vec::with_capacity(keys.len());
     for index in 0..keys.len() {
         let (mut low, mut high) = (0, order.len());
@@ -41,7 +41,7 @@ fn sorted(items: Vec<Value>, keys: Vec<Value>, is_reversed: bool) -> Result<Vec<
         keys.reverse();
     }
     let mut sorted: Vec<Value> =
-        sorted_order(keys)?.into_iter().map(|index| items[index].clone()).collect();
+        sorted_order(&keys)?.into_iter().map(|index| items[index].clone()).collect();
     if is_reversed {
         sorted.reverse();
     }
@@ -106,7 +106,7 @@ fn group(value: &Value, given: Given) -> Result<Value> {
         keys.push(if is_case_sensitive { key } else { without_case(key) });
     }
     let mut groups: Vec<(Value, Vec<Value>)> = Vec::new();
-    for index in sorted_order(keys.clone())? {
+    for index in sorted_order(&keys)? {
         match groups.last_mut() {
             Some((key, members)) if value::equal(key, &keys[index]) => {
                 members.push(items[index].clone());

@@ -130,7 +130,7 @@ fn plain_attribute(value: &Value, name: &str) -> Result<Option<Value>> {
         (Value::Range(range), "step") => Some(Value::Int(range.step)),
         (Value::Cycler(cycler), "current") => cycler.items.get(cycler.position.get()).cloned(),
         (Value::Macro(definition), "name") => Some(Value::from(definition.name())),
-        (Value::Loop(state), _) => state.attribute(name)?,
+        (Value::Loop(state), _) => state.attribute(name),
         (Value::Function("dict"), "fromkeys") => return unsupported("dict.fromkeys"),
         _ => None,
     })

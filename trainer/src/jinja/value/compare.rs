@@ -7,6 +7,7 @@ use crate::jinja::error::{Result, failed};
 use crate::jinja::syntax::Comparison;
 
 /// Returns `true` for equal values. Values of different kinds are unequal, except for numbers.
+#[expect(clippy::float_cmp, reason = "Python's equality of floats is exact")]
 pub(in crate::jinja) fn equal(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::Undefined(_), Value::Undefined(_)) | (Value::None, Value::None) => true,
@@ -17,9 +18,10 @@ pub(in crate::jinja) fn equal(left: &Value, right: &Value) -> bool {
         }
         (Value::Dict(left), Value::Dict(right)) => {
             left.len() == right.len()
-                && left.pairs().iter().all(|(key, value)| {
-                    right.get(key).is_some_and(|other| same_or_equal(value, other))
-                })
+                && left
+                    .pairs()
+                    .iter()
+                    .all(|(key, value)| right.get(key).is_some_and(|other| equal(value, other)))
         }
         (Value::Range(left), Value::Range(right)) => {
             let length = left.length();
@@ -43,13 +45,7 @@ pub(in crate::jinja) fn equal(left: &Value, right: &Value) -> bool {
 }
 
 fn all_equal(left: &[Value], right: &[Value]) -> bool {
-    left.len() == right.len()
-        && left.iter().zip(right).all(|(left, right)| same_or_equal(left, right))
-}
-
-/// Compares items of a container, for which an object equals itself even if it is NaN.
-fn same_or_equal(left: &Value, right: &Value) -> bool {
-    equal(left, right)
+    left.len() == right.len() && left.iter().zip(right).all(|(left, right)| equal(left, right))
 }
 
 /// Returns `true` for one and the same object, for the kinds that have an identity.

@@ -66,7 +66,7 @@ fn write_repr(out: &mut String, value: &Value, depth: usize) -> Result<()> {
         Value::Macro(definition) => {
             out.push_str(&format!("<Macro {}>", quoted(definition.name())));
         }
-        Value::Loop(state) => out.push_str(&state.description()?),
+        Value::Loop(state) => out.push_str(&state.description()),
         Value::Iterator(_)
         | Value::Function(_)
         | Value::Method(_)

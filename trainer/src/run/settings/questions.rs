@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use shared::contract::dataset::{QaRecord, read_qa_records};
 
 use crate::config::{Config, TemplateChoice};
@@ -74,14 +75,19 @@ impl PromptSettings {
     /// text.
     ///
     /// # Errors
-    /// A template without one `{question}`.
+    /// A template without one `{question}`; a chat template that rejects the conversation.
     pub(crate) fn template(&self, tokenizer: &Tokenizer) -> anyhow::Result<PromptTemplate> {
-        let style = if self.chat && tokenizer.has_chat_template() {
+        let style = if self.chat && tokenizer.has_chat_template()? {
             PromptStyle::Chat
         } else {
             PromptStyle::Plain
         };
-        Ok(PromptTemplate::new(self.template.as_str(), style)?)
+        let template = PromptTemplate::new(self.template.as_str(), style)?;
+        // A template fails here rather than at some question later.
+        template
+            .render("Who wrote Hamlet?", tokenizer)
+            .context("the chat template fails for a question; data.chat = false does without it")?;
+        Ok(template)
     }
 }
 

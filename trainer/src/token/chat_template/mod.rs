@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::date::{ChatDate, NotADate};
 use super::TokenError;
-use crate::jinja::{Dict, JinjaError, Template, Value};
+use crate::jinja::{Dict, Template, Value};
 
 /// One message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,8 +48,7 @@ impl ChatTemplate {
         tokens: BTreeMap<String, String>,
         today: ChatDate,
     ) -> Result<Self, TokenError> {
-        let template = Template::new(source).map_err(refused)?;
-        Ok(Self { template, tokens, today })
+        Ok(Self { template: Template::new(source)?, tokens, today })
     }
 
     /// Renders the conversation up to the beginning of the assistant's turn.
@@ -73,13 +72,6 @@ impl ChatTemplate {
         ];
         let given = given.map(|(name, value)| (name.to_owned(), value));
         let clock = |format: &str| self.today.format(format).map_err(|error| error.to_string());
-        self.template
-            .render(Dict::from_texts(given.into_iter().chain(tokens)), &clock)
-            .map_err(refused)
+        Ok(self.template.render(Dict::from_texts(given.into_iter().chain(tokens)), &clock)?)
     }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "the form of map_err")]
-fn refused(error: JinjaError) -> TokenError {
-    TokenError::ChatTemplate(error.to_string())
 }
