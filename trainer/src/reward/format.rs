@@ -5,7 +5,7 @@
 //! no chat template. The other takes the decoded text, as the reference does.
 
 use super::matching::contains_any;
-use crate::rollout::parse::strip;
+use crate::rollout::parse::{opens_thought, strip};
 use crate::rollout::trajectory::{Segment, SegmentKind};
 
 /// The result of checking the form of a trajectory.
@@ -87,7 +87,12 @@ pub fn check_segments(segments: &[Segment], golden: &[String]) -> FormatVerdict 
     let mut is_answer_retrieved = false;
     for segment in segments {
         match segment.kind {
-            SegmentKind::Prompt => {}
+            // A chat template may open the first thought itself.
+            SegmentKind::Prompt => {
+                if opens_thought(&segment.text) {
+                    state = Some(FormState::In("think"));
+                }
+            }
             SegmentKind::Injected => state = None,
             SegmentKind::Observation => {
                 is_answer_retrieved |= contains_any(&segment.text, golden);

@@ -248,6 +248,21 @@ fn the_form_is_read_from_segments_without_a_chat_template() {
     check_default(&[PROMPT, ANSWER], 1.0, 1.0);
 }
 
+/// Templates of reasoning models end in `<think>`, so the model's text begins inside of it.
+#[test]
+fn a_thought_that_the_prompt_opens_counts_as_opened() {
+    let opened = (Prompt, "<|im_start|>assistant\n<think>\n");
+    let answer = (Sampled, "hm</think>\n<answer>Paris</answer>");
+    let search = (Sampled, "hm</think><search>q</search>");
+    check_default(&[opened, answer], 1.0, 1.0);
+    check_default(&[opened, search, PASSAGE, ANSWER], 1.0, 1.0);
+    check_default(&[PROMPT, answer], 1.0, 0.8);
+    check_default(&[opened, ANSWER], 1.0, 0.8);
+    check_default(&[opened, search, PASSAGE, answer], 1.0, 0.8);
+    let closed = (Prompt, "<|im_start|>assistant\n<think>\n\n</think>\n\n");
+    check_default(&[closed, ANSWER], 1.0, 1.0);
+}
+
 #[test]
 fn misplaced_parts_spoil_the_form() {
     let made_up = (Sampled, "<think>a</think><search>q</search><information>Paris</information>");

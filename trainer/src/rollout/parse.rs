@@ -36,6 +36,12 @@ pub fn strip(text: &str) -> &str {
     text.trim_matches(shared::contract::answer::is_white_space)
 }
 
+/// Returns `true` for a prompt that ends in an open `<think>`, as some chat templates write it. The model then
+/// continues the thought.
+pub fn opens_thought(prompt: &str) -> bool {
+    strip(prompt).ends_with("<think>")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,6 +74,18 @@ mod tests {
             ["", "plain", "<search>q", "q</search>", "<Search>q</Search>", "<search>q</answer>"]
         {
             check(text, &TurnAction::Invalid);
+        }
+    }
+
+    #[test]
+    fn a_prompt_opens_a_thought_only_at_its_end() {
+        for prompt in ["<think>", "assistant\n<think>\n", "a </think> b <think> \n\n"] {
+            assert!(opens_thought(prompt), "{prompt:?}");
+        }
+        for prompt in
+            ["", "<think>\n\n</think>\n\n", "inside <think> and </think>", "<think> I", "think>"]
+        {
+            assert!(!opens_thought(prompt), "{prompt:?}");
         }
     }
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::data::Example;
 use crate::engine::{Engine, EngineError, GenerateRequest, Generation, SequenceId, StopReason};
+use crate::rollout::parse::opens_thought;
 use crate::token::{TokenError, Tokenizer};
 
 /// The habit that a demonstration shows.
@@ -29,7 +30,7 @@ const DIRECT_THOUGHTS: [&str; 3] =
 pub(super) fn demonstration_turns(example: &Example, habit: Habit, number: usize) -> Vec<String> {
     let pick = |thoughts: [&'static str; 3]| thoughts[number % thoughts.len()];
     let answer = example.golden_answers.first().map_or("", String::as_str);
-    match habit {
+    let mut turns = match habit {
         Habit::Search => {
             let query = example.question.trim().trim_end_matches('?');
             vec![
@@ -40,7 +41,12 @@ pub(super) fn demonstration_turns(example: &Example, habit: Habit, number: usize
         Habit::Direct => {
             vec![format!("<think>{}</think>\n<answer>{answer}</answer>", pick(DIRECT_THOUGHTS))]
         }
+    };
+    // The prompt has opened the first thought already.
+    if opens_thought(&example.prompt_text) {
+        turns[0].replace_range(.."<think>".len(), "");
     }
+    turns
 }
 
 /// An engine that "samples" the turns it was given.
@@ -159,5 +165,20 @@ mod tests {
             trained_text(&play(Habit::Direct)),
             "<think>I know this.</think>\n<answer>Ada</answer>"
         );
+    }
+
+    #[test]
+    fn a_thought_that_the_prompt_opens_is_not_opened_again() {
+        let example = |prompt_text: &str| Example {
+            id: "1".to_owned(),
+            question: "Who wrote it?".to_owned(),
+            golden_answers: vec!["Ada".to_owned()],
+            prompt_text: prompt_text.to_owned(),
+            prompt_ids: vec![1],
+        };
+        let turns = |prompt: &str| demonstration_turns(&example(prompt), Habit::Search, 0);
+        let (opened, plain) = (turns("assistant\n<think>\n"), turns("assistant\n"));
+        assert_eq!(format!("<think>{}", opened[0]), plain[0]);
+        assert_eq!(opened[1], plain[1]);
     }
 }
