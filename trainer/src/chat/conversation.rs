@@ -6,7 +6,8 @@ use std::io::{self, Write};
 use shared::contract::client::Passage;
 
 use super::paint::Paint;
-use super::tags::{TagSplitter, Voice};
+use super::tags::{Piece, TagSplitter, Voice};
+use crate::rollout::parse::opens_thought;
 use crate::rollout::{EndReason, RolloutEvent, RolloutObserver, SegmentKind, Trajectory};
 
 /// Width of the column of labels.
@@ -27,6 +28,11 @@ pub struct Conversation<W> {
     held_space: String,
     /// The part of the current turn that has been shown.
     streamed: String,
+    /// The search or answer that is being written. It is shown when its tag is closed: without the tag nothing is
+    /// searched or answered.
+    action: String,
+    /// A whole search that has not been sent yet.
+    unsent: Option<String>,
     error: Option<io::Error>,
 }
 
@@ -39,6 +45,8 @@ impl<W: Write> Conversation<W> {
             open: None,
             held_space: String::new(),
             streamed: String::new(),
+            action: String::new(),
+            unsent: None,
             error: None,
         }
     }
@@ -53,11 +61,18 @@ impl<W: Write> Conversation<W> {
         &mut self.out
     }
 
+    /// Takes note of the prompt: a chat template may open the first thought itself.
+    pub fn began(&mut self, prompt: &str) {
+        if opens_thought(prompt) {
+            self.tags.open_thought();
+        }
+    }
+
     /// Shows more text of the current turn.
     pub fn sampled(&mut self, text: &str) {
         self.streamed.push_str(text);
-        let stretches = self.tags.push(text);
-        self.show_all(stretches);
+        let pieces = self.tags.push(text);
+        self.show_all(pieces);
     }
 
     /// Ends the turn, whose whole text is `text`, and shows the part that has not been shown yet.
@@ -65,12 +80,18 @@ impl<W: Write> Conversation<W> {
         let streamed = std::mem::take(&mut self.streamed);
         // A turn that was cut at its end may be shorter than the text already shown.
         if let Some(rest) = text.strip_prefix(streamed.as_str()) {
-            let stretches = self.tags.push(rest);
-            self.show_all(stretches);
+            let pieces = self.tags.push(rest);
+            self.show_all(pieces);
         }
-        let stretches = self.tags.finish();
-        self.show_all(stretches);
+        let pieces = self.tags.finish();
+        self.show_all(pieces);
         self.end_line();
+    }
+
+    /// Shows a search that is sent.
+    pub fn searching(&mut self, query: &str) {
+        self.unsent = None;
+        self.whole(Voice::Search, query.trim());
     }
 
     /// Shows the passages of a search, shortened.
@@ -100,6 +121,11 @@ impl<W: Write> Conversation<W> {
 
     /// Shows a summary of the episode.
     pub fn finished(&mut self, trajectory: &Trajectory) {
+        if let Some(query) = self.unsent.take() {
+            let reason = self.paint.warning("the episode ended, so nothing was searched");
+            let query = shortened(&query, PASSAGE_CHARACTERS);
+            self.line("unsent", &format!("<search> {query}: {reason}"));
+        }
         match trajectory.end {
             EndReason::Answered => {}
             EndReason::TurnLimit => self.no_answer("out of turns"),
@@ -118,12 +144,47 @@ impl<W: Write> Conversation<W> {
         self.line("stops", &format!("without an answer: {reason}"));
     }
 
-    fn show_all(&mut self, stretches: Vec<(Voice, String)>) {
-        for (voice, text) in stretches {
-            self.show(voice, &text);
+    fn show_all(&mut self, pieces: Vec<Piece>) {
+        for piece in pieces {
+            match piece {
+                Piece::Text(Voice::Thought, text) => self.show(Voice::Thought, &text),
+                Piece::Text(_, text) => self.action.push_str(&text),
+                Piece::Ended { voice, is_closed } => self.ended(voice, is_closed),
+            }
         }
         let flushed = self.out.flush();
         self.keep(flushed);
+    }
+
+    /// Shows a search or an answer that has ended, or says that it, or a thought, was not closed.
+    fn ended(&mut self, voice: Voice, is_closed: bool) {
+        let written = std::mem::take(&mut self.action);
+        let text = written.trim();
+        if !is_closed {
+            let (tag, consequence) = match voice {
+                Voice::Thought => ("think", ""),
+                Voice::Search => ("search", ", so nothing was searched"),
+                Voice::Answer => ("answer", ", so it does not count as an answer"),
+            };
+            let missing = self.paint.warning(format!("</{tag}> is missing{consequence}"));
+            let text = shortened(text, PASSAGE_CHARACTERS);
+            let gap = if text.is_empty() { "" } else { " " };
+            self.line("unclosed", &format!("<{tag}>{gap}{text}: {missing}"));
+        } else if voice == Voice::Search {
+            self.unsent = Some(text.to_owned());
+        } else {
+            self.whole(voice, text);
+        }
+    }
+
+    /// Shows a whole search or answer.
+    fn whole(&mut self, voice: Voice, text: &str) {
+        if text.is_empty() {
+            self.line(label(voice), &self.paint.warning("(empty)"));
+            return;
+        }
+        self.show(voice, text);
+        self.end_line();
     }
 
     fn show(&mut self, voice: Voice, text: &str) {
@@ -134,12 +195,7 @@ impl<W: Write> Conversation<W> {
                 return;
             }
             self.end_line();
-            let label = match voice {
-                Voice::Thought => "thinks",
-                Voice::Search => "searches",
-                Voice::Answer => "answers",
-            };
-            let label = self.label(label);
+            let label = self.label(label(voice));
             self.write(&label);
             self.open = Some(voice);
         }
@@ -209,6 +265,15 @@ impl<W: Write> Conversation<W> {
     }
 }
 
+/// Returns the label of a voice.
+fn label(voice: Voice) -> &'static str {
+    match voice {
+        Voice::Thought => "thinks",
+        Voice::Search => "searches",
+        Voice::Answer => "answers",
+    }
+}
+
 /// Shows the events of a rollout of one episode. The conversation is shared with
 /// [`super::StreamingEngine`], which shows each turn while it is written.
 #[derive(Debug)]
@@ -221,12 +286,13 @@ impl<W: Write> RolloutObserver for ChatObserver<'_, W> {
             RolloutEvent::Appended { segment, .. } => match segment.kind {
                 SegmentKind::Sampled => conversation.turn_ended(&segment.text),
                 SegmentKind::Injected => conversation.injected(&segment.text),
-                // The user typed the question, and `Found` has shown the passages.
-                SegmentKind::Prompt | SegmentKind::Observation => {}
+                // The user typed the question.
+                SegmentKind::Prompt => conversation.began(&segment.text),
+                // `Found` has shown the passages.
+                SegmentKind::Observation => {}
             },
-            // The query has been shown as part of the turn.
-            RolloutEvent::Searching { .. }
-            | RolloutEvent::Sampling { .. }
+            RolloutEvent::Searching { query, .. } => conversation.searching(query),
+            RolloutEvent::Sampling { .. }
             | RolloutEvent::Stepped { .. }
             | RolloutEvent::Waited { .. } => {}
             RolloutEvent::Found { passages, .. } => conversation.found(passages),

@@ -14,7 +14,7 @@ use std::io::{self, BufRead, Read, Write};
 pub use conversation::{ChatObserver, Conversation};
 pub use paint::Paint;
 pub use stream::StreamingEngine;
-pub(crate) use tags::{TagSplitter, Voice};
+pub(crate) use tags::{Piece, TagSplitter, Voice};
 
 /// Longest question, in bytes. A longer line is refused as a whole.
 pub const QUESTION_LIMIT_BYTES: u64 = 64 * 1024;

@@ -3,12 +3,13 @@ use std::io::Cursor;
 
 use shared::contract::client::Passage;
 
-use super::tags::{TagSplitter, Voice};
+use super::tags::{Piece, TagSplitter, Voice};
 use super::*;
 use crate::engine::{
     Engine, EngineError, GenerateRequest, Generation, Sampling, SamplingKey, SequenceId,
     StopReason, StopRule,
 };
+use crate::rollout::parse::{TurnAction, parse_action};
 use crate::rollout::{
     EndReason, RolloutEvent, RolloutObserver, SearchRecord, Segment, SegmentKind, Trajectory,
 };
@@ -167,21 +168,97 @@ fn nothing_is_written_after_a_broken_pipe() {
     assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
 }
 
+fn text(voice: Voice, text: &str) -> Piece {
+    Piece::Text(voice, text.to_owned())
+}
+
+fn ended(voice: Voice, is_closed: bool) -> Piece {
+    Piece::Ended { voice, is_closed }
+}
+
 #[test]
 fn tags_in_pieces_are_distinguished_from_text_that_resembles_tags() {
     let mut tags = TagSplitter::default();
-    assert_eq!(tags.push("a <sea"), [(Voice::Thought, "a ".to_owned())]);
-    assert_eq!(tags.push("rch>b"), [(Voice::Search, "b".to_owned())]);
+    assert_eq!(tags.push("a <sea"), [text(Voice::Thought, "a ")]);
+    assert_eq!(tags.push("rch>b"), [text(Voice::Search, "b")]);
     assert_eq!(tags.push("</search"), []);
-    assert_eq!(tags.push("> x <b>y</b> 1 < 2"), [(Voice::Thought, " x <b>y</b> 1 ".to_owned())]);
     assert_eq!(
-        tags.push("<<answer>z"),
-        [(Voice::Thought, "< 2<".to_owned()), (Voice::Answer, "z".to_owned()),]
+        tags.push("> x <b>y</b> 1 < 2"),
+        [ended(Voice::Search, true), text(Voice::Thought, " x <b>y</b> 1 ")]
     );
+    assert_eq!(tags.push("<<answer>z"), [text(Voice::Thought, "< 2<"), text(Voice::Answer, "z")]);
+    assert_eq!(tags.push("<answer>"), [text(Voice::Answer, "<answer>")]);
     assert_eq!(tags.push("</ans"), []);
-    assert_eq!(tags.finish(), [(Voice::Answer, "</ans".to_owned())]);
+    assert_eq!(tags.finish(), [text(Voice::Answer, "</ans"), ended(Voice::Answer, false)]);
+    assert_eq!(
+        tags.push("<search>q<answer>"),
+        [text(Voice::Search, "q"), ended(Voice::Search, false)]
+    );
+    assert_eq!(tags.push("<think>"), [ended(Voice::Answer, false)]);
+    assert_eq!(tags.finish(), [ended(Voice::Thought, false)]);
+    tags.open_thought();
+    assert_eq!(tags.push("so</think>"), [text(Voice::Thought, "so")]);
+    assert_eq!(tags.finish(), []);
     let long = format!("<{}", "x".repeat(40));
-    assert_eq!(tags.push(&long), [(Voice::Thought, long.clone())]);
+    assert_eq!(tags.push(&long), [text(Voice::Thought, &long)]);
+}
+
+/// Returns what is shown for one turn after a prompt, with its search if that is sent.
+fn shown_turn(prompt: &str, turn: &str) -> String {
+    let conversation = RefCell::new(Conversation::new(Vec::new(), Paint::Plain));
+    let mut observer = ChatObserver(&conversation);
+    for segment in [segment(SegmentKind::Prompt, prompt), segment(SegmentKind::Sampled, turn)] {
+        observer.observe(RolloutEvent::Appended { job: 0, segment: &segment });
+    }
+    if let TurnAction::Search(query) = parse_action(turn) {
+        observer.observe(RolloutEvent::Searching { job: 0, query: &query });
+    }
+    String::from_utf8(conversation.borrow_mut().out().clone()).unwrap()
+}
+
+#[test]
+fn a_search_that_is_not_sent_is_not_shown_as_one() {
+    let mut conversation = Conversation::new(Vec::new(), Paint::Plain);
+    conversation.turn_ended("So: <search> capital of Peru </search>");
+    conversation.finished(&trajectory(EndReason::TurnLimit, Vec::new()));
+    let text = String::from_utf8(conversation.out().clone()).unwrap();
+    let expected = "thinks    So:\n\
+                    unsent    <search> capital of Peru: the episode ended, so nothing was searched\n\
+                    stops     without an answer: out of turns\n";
+    assert!(text.starts_with(expected), "{text}");
+}
+
+#[test]
+fn what_is_not_closed_or_empty_is_said() {
+    let unclosed_search =
+        "unclosed  <search> capital of Peru: </search> is missing, so nothing was searched\n";
+    let unclosed_answer =
+        "unclosed  <answer> Lima: </answer> is missing, so it does not count as an answer\n";
+    let opened = "<|im_start|>assistant\n<think>\n";
+    for (prompt, turn, expected) in [
+        ("Q", "<search> capital of Peru", unclosed_search.to_owned()),
+        ("Q", "<search> capital of Peru <|im_end|>", unclosed_search.to_owned()),
+        ("Q", "<answer> Lima", unclosed_answer.to_owned()),
+        ("Q", "<answer>", unclosed_answer.replace(" Lima", "")),
+        (
+            "Q",
+            "<search> capital of Peru <answer>Lima</answer>",
+            format!("{unclosed_search}answers   Lima\n"),
+        ),
+        ("Q", "<answer></answer>", "answers   (empty)\n".to_owned()),
+        ("Q", "<answer> \n </answer>", "answers   (empty)\n".to_owned()),
+        ("Q", "<search></search>", "searches  (empty)\n".to_owned()),
+        ("Q", "<think>hm", "thinks    hm\nunclosed  <think>: </think> is missing\n".to_owned()),
+        ("Q", "hm</think><answer>x</answer>", "thinks    hm\nanswers   x\n".to_owned()),
+        (
+            opened,
+            "hm</think>\n<answer> Lima </answer>",
+            "thinks    hm\nanswers   Lima\n".to_owned(),
+        ),
+        (opened, "hm", "thinks    hm\nunclosed  <think>: </think> is missing\n".to_owned()),
+    ] {
+        assert_eq!(shown_turn(prompt, turn), expected, "{prompt:?} {turn:?}");
+    }
 }
 
 #[test]
@@ -267,9 +344,9 @@ fn text_is_shown_while_it_is_written() {
     let mut speaker = Speaker::default();
     let mut engine = StreamingEngine::new(&mut speaker, &conversation);
     let tokenizer = Tokenizer::characters();
-    for (says, shown) in [
-        ("So: <search>Ada</search>", "thinks    So:\nsearches  Ada"),
-        ("<answer>Paris</answer>", "answers   Paris"),
+    for (says, shown, whole) in [
+        ("So it is: <answer>Ada</answer>", "thinks    So it is:", "\nanswers   Ada\n"),
+        ("It is Paris.<answer>Paris</answer>", "thinks    It is Paris.", "\nanswers   Paris\n"),
     ] {
         conversation.borrow_mut().out().clear();
         engine.submit(request(says)).unwrap();
@@ -278,12 +355,12 @@ fn text_is_shown_while_it_is_written() {
             lengths.push(conversation.borrow_mut().out().len());
         }
         let text = String::from_utf8(conversation.borrow_mut().out().clone()).unwrap();
-        assert_eq!(text, shown);
+        assert_eq!(text, format!("{shown}{whole}"));
         lengths.dedup();
         // The label, then letter by letter.
         assert!(lengths.len() > 5, "{lengths:?}");
         conversation.borrow_mut().turn_ended(says);
         let text = String::from_utf8(conversation.borrow_mut().out().clone()).unwrap();
-        assert_eq!(text, format!("{shown}\n"), "nothing is shown twice");
+        assert_eq!(text, format!("{shown}{whole}"), "nothing is shown twice");
     }
 }

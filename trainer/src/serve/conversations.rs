@@ -9,7 +9,7 @@ use shared::contract::passage::Passage;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::Sender;
 
-use crate::chat::{TagSplitter, Voice};
+use crate::chat::{Piece, TagSplitter, Voice};
 use crate::engine::{Sampling, SamplingKey};
 use crate::rollout::{
     Arrival, Arrivals, EndReason, EpisodeJob, RolloutEvent, RolloutObserver, SegmentKind,
@@ -81,13 +81,13 @@ impl Client {
         self.sender.as_ref().is_none_or(Sender::is_closed)
     }
 
-    fn send_all(&mut self, stretches: Vec<(Voice, String)>) {
-        for (voice, text) in stretches {
-            match voice {
-                Voice::Thought => self.send(AgentEvent::Thought(text)),
-                Voice::Answer => self.send(AgentEvent::Answer(text)),
+    fn send_all(&mut self, pieces: Vec<Piece>) {
+        for piece in pieces {
+            match piece {
+                Piece::Text(Voice::Thought, text) => self.send(AgentEvent::Thought(text)),
+                Piece::Text(Voice::Answer, text) => self.send(AgentEvent::Answer(text)),
                 // The whole query follows as one event.
-                Voice::Search => {}
+                Piece::Text(Voice::Search, _) | Piece::Ended { .. } => {}
             }
         }
     }
