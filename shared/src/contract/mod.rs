@@ -8,6 +8,7 @@ pub mod env_example;
 pub mod gold;
 pub mod jsonl;
 pub mod passage;
+pub mod python_json;
 pub mod question;
 pub mod retry;
 pub mod rows;

@@ -5,7 +5,6 @@
 //! would learn that searches find nothing.
 
 mod address;
-mod lenient;
 mod pause;
 mod reply;
 #[cfg(test)]

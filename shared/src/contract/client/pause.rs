@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use reqwest::header::{self, HeaderMap};
 
 /// Longest pause that is read; the deadline of a search is far shorter.
-const MAX_PAUSE: Duration = Duration::from_secs(365 * 24 * 3600);
+const MAX_PAUSE: Duration = Duration::from_hours(365 * 24);
 
 /// Returns the requested pause: a number of seconds or a date (RFC 9110, 10.2.3). A date counts from the server's own
 /// `Date`, if it sends one, because the clocks of two machines may differ. Other texts request nothing.

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::{Passage, lenient};
+use super::Passage;
+use crate::contract::python_json::{self, NotFinite};
 
 /// Most characters of a wrong value that a message shows.
 const SHOWN_CHARS: usize = 60;
@@ -21,7 +22,10 @@ pub(super) enum Answer {
 /// Returns one answer for each query, or the fault of the body. A fault within the list of a query is that query's
 /// answer.
 pub(super) fn parse(bytes: &[u8], queries: usize) -> Result<Vec<Answer>, String> {
-    let body = lenient::parse(bytes).map_err(|error| format!("it is not JSON: {error}"))?;
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let text = str::from_utf8(bytes).map_err(|error| format!("it is not UTF-8: {error}"))?;
+    let body = python_json::parse(text, NotFinite::Text)
+        .map_err(|error| format!("it is not JSON: {error}"))?;
     let result = body["result"].as_array().ok_or("it has no list \"result\"")?;
     if result.len() != queries {
         return Err(format!("\"result\" has {} entries for {queries} queries", result.len()));

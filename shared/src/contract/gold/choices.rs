@@ -79,25 +79,22 @@ impl Choices {
         let mut named: Option<(usize, &str)> = None;
         let mut unresolved = None;
         for leaf in leaves {
-            match self.resolve(leaf)? {
-                Some(choice) => {
-                    let (first, field) = *named.get_or_insert((choice, &leaf.field));
-                    if first != choice && field != leaf.field {
-                        return Err(format!(
-                            "\"{field}\" names the choice {:?}, but \"{}\" names {:?}",
-                            self.texts[first], leaf.field, self.texts[choice]
-                        ));
-                    }
-                    answers.push(self.texts[choice].trim().to_owned());
+            if let Some(choice) = self.resolve(leaf)? {
+                let (first, field) = *named.get_or_insert((choice, &leaf.field));
+                if first != choice && field != leaf.field {
+                    return Err(format!(
+                        "\"{field}\" names the choice {:?}, but \"{}\" names {:?}",
+                        self.texts[first], leaf.field, self.texts[choice]
+                    ));
                 }
-                None => {
-                    if leaf.role != Role::Alias {
-                        unresolved = unresolved.or(Some(leaf));
-                    }
-                    if leaf.role != Role::Key {
-                        answers.extend(leaf.texts());
-                    }
-                }
+                answers.push(self.texts[choice].trim().to_owned());
+                continue;
+            }
+            if leaf.role != Role::Alias {
+                unresolved = unresolved.or(Some(leaf));
+            }
+            if leaf.role != Role::Key {
+                answers.extend(leaf.texts());
             }
         }
         match (named, unresolved) {

@@ -57,7 +57,7 @@ pub fn take(fields: &mut Map<String, Value>) -> Result<Gold, String> {
                 read.push(name.clone());
             }
             None if REWARD_FIELDS.contains(&canonical.as_str()) => {
-                found.nested(name, value, false)?
+                found.nested(name, value, false)?;
             }
             None if canonical == "annotations" => found.annotations(name, value)?,
             None if canonical == "output" => found.kilt(name, value)?,

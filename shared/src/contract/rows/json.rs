@@ -9,6 +9,7 @@ use super::NumberedRow;
 use super::fault::{Place, RowFault, RowsError};
 use super::source::TextReader;
 use crate::contract::jsonl::{JsonlReader, LINE_LIMIT_BYTES, LineFault};
+use crate::contract::python_json::{self, NotFinite};
 
 /// Reads the object on the next line.
 pub(super) fn next_line(lines: &mut JsonlReader<TextReader>) -> Result<NumberedRow, RowsError> {
@@ -33,13 +34,8 @@ fn is_spread(line: &str) -> bool {
 
 /// Parses an object.
 pub(super) fn object(text: &str) -> Result<Map<String, Value>, LineFault> {
-    let value = match serde_json::from_str(text) {
-        Ok(value) => value,
-        Err(error) => match mended(text).map(|text| serde_json::from_str(&text)) {
-            Some(Ok(value)) => value,
-            _ => return Err(LineFault::Record(format!("is not JSON: {error}"))),
-        },
-    };
+    let value = python_json::parse(text, NotFinite::Null)
+        .map_err(|error| LineFault::Record(format!("is not JSON: {error}")))?;
     match value {
         Value::Object(fields) => Ok(fields),
         other => Err(LineFault::Record(format!("is {}, expected an object", kind_of(&other)))),
@@ -56,84 +52,6 @@ pub fn kind_of(value: &Value) -> &'static str {
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
     }
-}
-
-/// Replaces what Python writes and strict JSON lacks: `NaN`, `Infinity` and numbers beyond a double by null, lone
-/// surrogates by U+FFFD. Returns `None` if there is nothing of it.
-fn mended(text: &str) -> Option<String> {
-    let mut mended = String::with_capacity(text.len());
-    let mut has_changed = false;
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        let (kept, length, replacement) = match first {
-            '"' => {
-                let end = string_end(rest);
-                let (string, is_changed) = without_lone_surrogates(&rest[..end]);
-                has_changed |= is_changed;
-                mended.push_str(&string);
-                rest = &rest[end..];
-                continue;
-            }
-            '-' | '0'..='9' | 'N' | 'I' => {
-                let is_part =
-                    |letter: char| letter.is_ascii_alphanumeric() || "+-.".contains(letter);
-                let end = rest.find(|letter| !is_part(letter)).unwrap_or(rest.len());
-                let word = &rest[..end];
-                let is_infinite = || word.parse::<f64>().is_ok_and(|number| !number.is_finite());
-                (word, end, is_infinite().then_some("null"))
-            }
-            other => (&rest[..other.len_utf8()], other.len_utf8(), None),
-        };
-        has_changed |= replacement.is_some();
-        mended.push_str(replacement.unwrap_or(kept));
-        rest = &rest[length..];
-    }
-    has_changed.then_some(mended)
-}
-
-/// Returns the length of the string at the start of `text`, with both quotes.
-fn string_end(text: &str) -> usize {
-    let mut is_escaped = false;
-    for (index, byte) in text.bytes().enumerate().skip(1) {
-        match byte {
-            _ if is_escaped => is_escaped = false,
-            b'\\' => is_escaped = true,
-            b'"' => return index + 1,
-            _ => {}
-        }
-    }
-    text.len()
-}
-
-fn without_lone_surrogates(string: &str) -> (String, bool) {
-    let mut kept = String::with_capacity(string.len());
-    let (mut rest, mut has_changed) = (string, false);
-    while let Some(start) = rest.find('\\') {
-        kept.push_str(&rest[..start]);
-        rest = &rest[start..];
-        let length = match (escape(rest), escape(rest.get(6..).unwrap_or_default())) {
-            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
-            (Some(0xd800..=0xdfff), _) => {
-                kept.push_str("\\ufffd");
-                has_changed = true;
-                rest = &rest[6..];
-                continue;
-            }
-            (Some(_), _) => 6,
-            // The letter after the backslash may be a quote or another backslash.
-            (None, _) => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
-        };
-        kept.push_str(&rest[..length]);
-        rest = &rest[length..];
-    }
-    kept.push_str(rest);
-    (kept, has_changed)
-}
-
-/// Returns the value of an escape `\uXXXX` at the start of `text`.
-fn escape(text: &str) -> Option<u32> {
-    let digits = text.strip_prefix("\\u")?.get(..4)?;
-    u32::from_str_radix(digits, 16).ok()
 }
 
 /// Reads the objects of one JSON list, one at a time.
