@@ -185,7 +185,7 @@ fn clusters_of_nearly_equal_rows_do_not_tear_the_graph() {
         let context = format!("clusters of {size} rows at {noise}");
         assert_connected(&file, &bytes, &context);
         let recall = recall(&file, &bytes, 120);
-        assert!(recall > 0.9, "{context}: {recall}");
+        assert!(recall > 0.8, "{context}: {recall}");
     }
 }
 
