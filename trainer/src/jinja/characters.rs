@@ -173,3 +173,10 @@ pub(super) fn lines(text: &str, keep_ends: bool) -> Vec<String> {
     }
     lines
 }
+
+/// Adds a formatted text.
+pub(super) fn push_formatted(out: &mut String, text: std::fmt::Arguments<'_>) {
+    use std::fmt::Write;
+
+    out.write_fmt(text).expect("writing to a String does not fail");
+}

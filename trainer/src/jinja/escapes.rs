@@ -1,5 +1,7 @@
 //! Escapes in text literals.
 
+use super::characters::push_formatted;
+
 /// A text literal that cannot be read.
 pub(super) enum Escape {
     Invalid(String),
@@ -15,9 +17,9 @@ pub(super) fn unescaped(text: &str) -> std::result::Result<String, Escape> {
     for letter in text.chars() {
         match u32::from(letter) {
             0..=0x7f => ascii.push(letter),
-            code @ ..=0xff => ascii.push_str(&format!("\\x{code:02x}")),
-            code @ ..=0xffff => ascii.push_str(&format!("\\u{code:04x}")),
-            code => ascii.push_str(&format!("\\U{code:08x}")),
+            code @ ..=0xff => push_formatted(&mut ascii, format_args!("\\x{code:02x}")),
+            code @ ..=0xffff => push_formatted(&mut ascii, format_args!("\\u{code:04x}")),
+            code => push_formatted(&mut ascii, format_args!("\\U{code:08x}")),
         }
     }
     let mut text = String::with_capacity(ascii.len());

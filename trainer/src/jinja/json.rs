@@ -1,6 +1,7 @@
 //! The filter `tojson` of chat templates: Python's `json.dumps`.
 
 use super::arguments::Given;
+use super::characters::push_formatted;
 use super::error::{Result, failed, unsupported};
 use super::value::{self, Dict, Value, float_text};
 
@@ -23,13 +24,12 @@ pub(super) fn to_json(value: &Value, given: Given) -> Result<Value> {
     let ensure_ascii = bound.flag(0);
     let indent = match bound.unless_none(1) {
         None => None,
-        Some(indent) => Some(match indent.as_text() {
-            Some(text) => text.to_owned(),
-            None => {
-                let width = super::arguments::int(&indent)?.max(0);
-                value::check_size(usize::try_from(width).unwrap_or(usize::MAX))?;
-                " ".repeat(width as usize)
-            }
+        Some(indent) => Some(if let Some(text) = indent.as_text() {
+            text.to_owned()
+        } else {
+            let width = super::arguments::int(&indent)?.max(0);
+            value::check_size(usize::try_from(width).unwrap_or(usize::MAX))?;
+            " ".repeat(width as usize)
         }),
     };
     let (item, key) = match bound.unless_none(2) {
@@ -143,10 +143,12 @@ impl Writer {
                 '\t' => self.out.push_str("\\t"),
                 '\u{8}' => self.out.push_str("\\b"),
                 '\u{c}' => self.out.push_str("\\f"),
-                '\0'..='\u{1f}' => self.out.push_str(&format!("\\u{:04x}", u32::from(letter))),
+                '\0'..='\u{1f}' => {
+                    push_formatted(&mut self.out, format_args!("\\u{:04x}", u32::from(letter)))
+                }
                 _ if self.ensure_ascii && letter > '~' => {
                     for unit in letter.encode_utf16(&mut [0; 2]) {
-                        self.out.push_str(&format!("\\u{unit:04x}"));
+                        push_formatted(&mut self.out, format_args!("\\u{unit:04x}"));
                     }
                 }
                 _ => self.out.push(letter),

@@ -198,14 +198,15 @@ fn whole(kind: char, value: &Value, mut specification: Specification) -> Result<
             }
             number.trunc() as i128
         }
-        _ => match value.as_int() {
-            Some(number) => number,
-            None => {
+        _ => {
+            if let Some(number) = value.as_int() {
+                number
+            } else {
                 value.check_defined()?;
                 let name = value.type_name();
                 return failed(format!("%{kind} format: a real number is required, not {name}"));
             }
-        },
+        }
     };
     specification.kind = Some(if "iu".contains(kind) { 'd' } else { kind });
     if let Some(precision) = specification.precision.take() {

@@ -1,6 +1,7 @@
 //! Filters that escape texts.
 
 use crate::jinja::arguments::Given;
+use crate::jinja::characters::push_formatted;
 use crate::jinja::error::{Result, failed};
 use crate::jinja::value::{self, Value};
 
@@ -77,7 +78,7 @@ fn quoted(text: &str, is_query: bool) -> String {
             }
             b'/' if !is_query => out.push('/'),
             b' ' if is_query => out.push('+'),
-            _ => out.push_str(&format!("%{byte:02X}")),
+            _ => push_formatted(&mut out, format_args!("%{byte:02X}")),
         }
     }
     out

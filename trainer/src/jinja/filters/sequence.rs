@@ -145,8 +145,9 @@ fn slices(value: &Value, given: Given) -> Result<Value> {
         }
         let count = usize::try_from(count).unwrap_or(0);
         value::check_size(count)?;
-        let (each, extra) =
-            if count == 0 { (0, 0) } else { (items.len() / count, items.len() % count) };
+        // A negative count gives no rows.
+        let each = items.len().checked_div(count).unwrap_or(0);
+        let extra = items.len().checked_rem(count).unwrap_or(0);
         let mut rows = Vec::new();
         let mut start = 0;
         for index in 0..count {

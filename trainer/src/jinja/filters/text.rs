@@ -72,14 +72,15 @@ fn indent(value: &Value, given: Given) -> Result<Value> {
     let mut bound = given.bind("indent", "/ width? first? blank?")?;
     let indentation = match bound.optional(0) {
         None => " ".repeat(4),
-        Some(width) => match width.as_text() {
-            Some(text) => text.to_owned(),
-            None => {
+        Some(width) => {
+            if let Some(text) = width.as_text() {
+                text.to_owned()
+            } else {
                 let width = usize::try_from(crate::jinja::arguments::int(&width)?).unwrap_or(0);
                 value::check_size(width)?;
                 " ".repeat(width)
             }
-        },
+        }
     };
     let (first, blank) = (bound.flag(1), bound.flag(2));
     value.check_defined()?;

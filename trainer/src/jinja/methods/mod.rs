@@ -51,13 +51,11 @@ pub(super) fn item_or_attribute(value: &Value, key: &Value) -> Result<Value> {
     if let Some(found) = value::item(value, key)? {
         return Ok(found);
     }
-    match key.as_text() {
-        Some(name) => Ok(attribute(value, name)?.unwrap_or_else(|| missing(value, name))),
-        None => {
-            let key = value::repr(key).unwrap_or_else(|_| key.type_name().to_owned());
-            Ok(Value::undefined(format!("{} object has no element {key}", value.type_name())))
-        }
+    if let Some(name) = key.as_text() {
+        return Ok(attribute(value, name)?.unwrap_or_else(|| missing(value, name)));
     }
+    let key = value::repr(key).unwrap_or_else(|_| key.type_name().to_owned());
+    Ok(Value::undefined(format!("{} object has no element {key}", value.type_name())))
 }
 
 /// Returns the attribute `name` alone, as the filter `attr` does.

@@ -83,9 +83,8 @@ impl Parser {
         for placed in &self.tokens[self.position..] {
             match &placed.token {
                 Token::Operator("(" | "[" | "{") => level += 1,
-                Token::Operator(")" | "]" | "}") if level == 0 => return false,
+                Token::Operator(")" | "]" | "}" | ",") if level == 0 => return false,
                 Token::Operator(")" | "]" | "}") => level -= 1,
-                Token::Operator(",") if level == 0 => return false,
                 Token::Name(name) if name == "if" && level == 0 => return true,
                 Token::BlockEnd | Token::VariableEnd | Token::End => return false,
                 _ => {}

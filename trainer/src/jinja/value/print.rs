@@ -1,6 +1,7 @@
 //! Values as Python's `str` and `repr` write them.
 
 use super::{Value, View};
+use crate::jinja::characters::push_formatted;
 use crate::jinja::error::{Result, unsupported};
 
 /// Most levels of nested containers that are printed.
@@ -36,7 +37,7 @@ fn write_repr(out: &mut String, value: &Value, depth: usize) -> Result<()> {
         Value::Int(number) => out.push_str(&number.to_string()),
         Value::Float(number) => out.push_str(&float_text(*number)),
         Value::Text(text) => out.push_str(&quoted(text)),
-        Value::Markup(text) => out.push_str(&format!("Markup({})", quoted(text))),
+        Value::Markup(text) => push_formatted(out, format_args!("Markup({})", quoted(text))),
         Value::List(items) => write_items(out, "[", "]", items, depth)?,
         Value::Tuple(items) | Value::Group(items) => {
             let close = if items.len() == 1 { ",)" } else { ")" };
@@ -52,9 +53,9 @@ fn write_repr(out: &mut String, value: &Value, depth: usize) -> Result<()> {
             write_items(out, name, "])", &super::iterated(value)?, depth)?;
         }
         Value::Range(range) => {
-            out.push_str(&format!("range({}, {}", range.start, range.stop));
+            push_formatted(out, format_args!("range({}, {}", range.start, range.stop));
             if range.step != 1 {
-                out.push_str(&format!(", {}", range.step));
+                push_formatted(out, format_args!(", {}", range.step));
             }
             out.push(')');
         }
@@ -64,7 +65,7 @@ fn write_repr(out: &mut String, value: &Value, depth: usize) -> Result<()> {
             out.push('>');
         }
         Value::Macro(definition) => {
-            out.push_str(&format!("<Macro {}>", quoted(definition.name())));
+            push_formatted(out, format_args!("<Macro {}>", quoted(definition.name())));
         }
         Value::Loop(state) => out.push_str(&state.description()),
         Value::Iterator(_)
@@ -143,9 +144,9 @@ fn quoted(text: &str) -> String {
             _ if letter == quote => out.extend(['\\', letter]),
             _ if is_printable(letter) => out.push(letter),
             _ => match u32::from(letter) {
-                code @ ..=0xff => out.push_str(&format!("\\x{code:02x}")),
-                code @ ..=0xffff => out.push_str(&format!("\\u{code:04x}")),
-                code => out.push_str(&format!("\\U{code:08x}")),
+                code @ ..=0xff => push_formatted(&mut out, format_args!("\\x{code:02x}")),
+                code @ ..=0xffff => push_formatted(&mut out, format_args!("\\u{code:04x}")),
+                code => push_formatted(&mut out, format_args!("\\U{code:08x}")),
             },
         }
     }
