@@ -162,7 +162,7 @@ impl Architecture {
         same("rope.dimension_count", self.head_size, "an even number equal to the head size")?;
         same("attention.value_length", self.head_size, "the head size")?;
         same("vocab_size", self.vocabulary, "the number of tokens")?;
-        if self.head_size % 2 != 0 {
+        if !self.head_size.is_multiple_of(2) {
             let found = self.head_size.to_string();
             return Err(GgufError::metadata(key("attention.key_length"), "an even number", found));
         }

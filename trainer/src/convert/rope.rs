@@ -39,17 +39,19 @@ pub(super) fn scaling(
     }
     let factors: Vec<f64> =
         tensor.block_type.dequantize(tensor.data).into_iter().map(f64::from).collect();
-    let parameters = Llama3::of_factors(&factors, base).ok_or_else(|| {
-        GgufError::tensor(FACTORS, "divisors of the form that Llama 3 has", format!("{factors:?}"))
-    })?;
-    match parameters {
-        None => Ok(described),
+    if factors.iter().all(|factor| is_one(*factor)) {
+        return Ok(described);
+    }
+    match Llama3::of_factors(&factors, base) {
+        None => {
+            let expected = "divisors of the form that Llama 3 has";
+            Err(GgufError::tensor(FACTORS, expected, format!("{factors:?}")))
+        }
         Some(parameters) if described.is_null() => Ok(parameters.json()),
-        Some(_) => Err(GgufError::metadata(
-            key("type"),
-            "none beside rope_freqs.weight",
-            described.to_string(),
-        )),
+        Some(_) => {
+            let expected = "none beside rope_freqs.weight";
+            Err(GgufError::metadata(key("type"), expected, described.to_string()))
+        }
     }
 }
 
@@ -117,14 +119,11 @@ struct Llama3 {
 }
 
 impl Llama3 {
-    /// Finds parameters that reproduce the divisors: `None` if there are none, `Some(None)` if all divisors are 1.
-    fn of_factors(factors: &[f64], base: f64) -> Option<Option<Self>> {
+    /// Finds parameters that reproduce the divisors.
+    fn of_factors(factors: &[f64], base: f64) -> Option<Self> {
         let width = 2.0 * factors.len() as f64;
         let wavelengths: Vec<f64> =
             (0..factors.len()).map(|pair| TAU * base.powf(2.0 * pair as f64 / width)).collect();
-        if factors.iter().all(|factor| is_one(*factor)) {
-            return Some(None);
-        }
         let factor = factors.iter().copied().fold(1.0, f64::max);
         // The divisor between both ends is 1 / ((1 - s) / factor + s) with s = (original / wavelength - low) /
         // (high - low), so each such pair gives one linear equation in `original`.
@@ -162,7 +161,7 @@ impl Llama3 {
                     (parameters.divisor(*wavelength) / divisor - 1.0).abs() < TOLERANCE
                 })
         };
-        candidates.into_iter().map(rounded).find(reproduces).map(Some)
+        candidates.into_iter().map(rounded).find(reproduces)
     }
 
     /// Computes the divisor of a frequency.
@@ -209,7 +208,7 @@ mod tests {
         ] {
             let parameters = Llama3 { factor, low: 1.0, high, original };
             let divisors = divisors(parameters, base, pairs);
-            let found = Llama3::of_factors(&divisors, base).unwrap().unwrap();
+            let found = Llama3::of_factors(&divisors, base).unwrap();
             for (pair, divisor) in divisors.iter().enumerate() {
                 let wavelength = TAU * base.powf(pair as f64 / pairs as f64);
                 assert!(
@@ -221,7 +220,6 @@ mod tests {
                 assert_eq!(found, parameters);
             }
         }
-        assert_eq!(Llama3::of_factors(&[1.0; 16], 1e4), Some(None));
         // LongRoPE's divisors grow in another way.
         assert_eq!(Llama3::of_factors(&[1.0, 1.1, 5.0, 1.2, 30.0], 1e4), None);
     }

@@ -38,7 +38,7 @@ pub(super) struct Tokenizer<'a> {
     /// The template without a name, and those with one.
     chat_template: Option<&'a str>,
     named_templates: Vec<(&'a str, &'a str)>,
-    pre_tokenizer: PreTokenizer,
+    split: PreTokenizer,
     context_tokens: usize,
 }
 
@@ -62,7 +62,7 @@ pub(super) fn read<'a>(
     architecture: &Architecture,
 ) -> Result<Tokenizer<'a>, GgufError> {
     metadata.one_of("tokenizer.ggml.model", &["gpt2"])?;
-    let pre_tokenizer = PreTokenizer::read(metadata)?;
+    let split = PreTokenizer::read(metadata)?;
     let flag = |key: &str| -> Result<bool, GgufError> {
         Ok(metadata.optional_bool(key)?.unwrap_or(false))
     };
@@ -93,7 +93,7 @@ pub(super) fn read<'a>(
         adds_eos: flag("tokenizer.ggml.add_eos_token")?,
         chat_template: metadata.optional_text(TEMPLATE)?,
         named_templates: named_templates(metadata)?,
-        pre_tokenizer,
+        split,
         context_tokens: architecture.context_tokens,
     };
     tokenizer.check_loads()?;
@@ -234,8 +234,8 @@ impl Tokenizer<'_> {
             truncation: None,
             padding: None,
             added_tokens: &self.added,
-            normalizer: self.pre_tokenizer.normalizer(),
-            pre_tokenizer: self.pre_tokenizer.pre_tokenizer(),
+            normalizer: self.split.normalizer(),
+            pre_tokenizer: self.split.pre_tokenizer(),
             post_processor: self.post_processor(),
             decoder: json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true,
                             "use_regex": true}),
@@ -247,7 +247,7 @@ impl Tokenizer<'_> {
                 end_of_word_suffix: None,
                 fuse_unk: false,
                 byte_fallback: false,
-                ignore_merges: self.pre_tokenizer.takes_whole_words(),
+                ignore_merges: self.split.takes_whole_words(),
                 vocab: Vocabulary(self.tokens),
                 merges: &self.merges,
             },

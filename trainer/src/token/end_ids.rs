@@ -37,14 +37,15 @@ pub(super) fn read(
         return Err(TokenError::File { path: model.join(file), reason: reason.to_owned() });
     }
     if let Some((id, text)) = tokenizer_eos {
-        match ids.iter().position(|end| *end == id) {
-            Some(position) => ids[..=position].rotate_right(1),
-            None => tracing::warn!(
+        if let Some(position) = ids.iter().position(|end| *end == id) {
+            ids[..=position].rotate_right(1);
+        } else {
+            tracing::warn!(
                 eos_token = text,
                 file,
                 ?ids,
                 "the tokenizer's eos_token does not end a generation, because the file names other ids"
-            ),
+            );
         }
     }
     Ok(ids)

@@ -52,12 +52,11 @@ pub(super) fn read(folder: &Path, model: &Path) -> Result<ReadTokenizer, TokenEr
     let is_byte_level = bytes.windows(11).any(|window| window == b"\"ByteLevel\"");
     let class = TokenizerClass::find(&config_path, model_type, named_class, is_byte_level)?;
 
-    let built = match class {
-        TokenizerClass::File => tokenizers::Tokenizer::from_bytes(&bytes),
-        _ => {
-            let rebuilt = class.rebuild(&path, &files.tokenizer, &files.config)?;
-            tokenizers::Tokenizer::from_bytes(rebuilt.to_string().as_bytes())
-        }
+    let built = if class == TokenizerClass::File {
+        tokenizers::Tokenizer::from_bytes(&bytes)
+    } else {
+        let rebuilt = class.rebuild(&path, &files.tokenizer, &files.config)?;
+        tokenizers::Tokenizer::from_bytes(rebuilt.to_string().as_bytes())
     };
     let mut tokenizer = built.map_err(|error| wrong(error.to_string()))?;
     tokenizer.with_truncation(None).map_err(|error| wrong(error.to_string()))?;

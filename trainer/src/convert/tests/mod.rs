@@ -109,7 +109,7 @@ fn rotary_scaling_of_metadata_is_written() {
     let scaling = |entries: &[(&'static str, Entry)]| {
         let mut model = Model::default();
         for (key, entry) in entries {
-            model = model.with_entry(*key, entry.clone());
+            model = model.with_entry(key, entry.clone());
         }
         let workspace = Workspace::new(&model.bytes());
         workspace.convert(Dtype::Bf16).unwrap();
@@ -120,7 +120,7 @@ fn rotary_scaling_of_metadata_is_written() {
     let kind = |name| ("llama.rope.scaling.type", Entry::Text(name));
     let linear = serde_json::json!({"rope_type": "linear", "factor": 2.5});
     assert_eq!(scaling(&[]), serde_json::Value::Null);
-    assert_eq!(scaling(&[factor.clone()]), linear);
+    assert_eq!(scaling(std::slice::from_ref(&factor)), linear);
     assert_eq!(scaling(&[("llama.rope.scale_linear", Entry::Float(2.5))]), linear);
     assert_eq!(scaling(&[factor.clone(), kind("linear")]), linear);
     assert_eq!(scaling(&[factor.clone(), kind("none")]), serde_json::Value::Null);
