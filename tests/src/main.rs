@@ -5,6 +5,7 @@ mod harness;
 
 mod ann;
 mod bench_command;
+mod compatibility_page;
 mod configuration_page;
 mod dense;
 mod encoder;
