@@ -24,7 +24,8 @@ fn each_row_names_tests_that_exist() {
     let mut rows = 0;
     let mut offences = Vec::new();
     for (index, line) in page.lines().enumerate() {
-        let Some(row) = line.strip_prefix("| ").filter(|row| !row.starts_with("what is held")) else {
+        let Some(row) = line.strip_prefix("| ").filter(|row| !row.starts_with("what is held"))
+        else {
             continue;
         };
         rows += 1;

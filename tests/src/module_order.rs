@@ -48,13 +48,14 @@ const TRAINER: [&str; 25] = [
     // The bottom: values and functions of values.
     "stop",
     "search",
-    "convert",
     "jinja",
     "token",
     "data",
     "algo",
     // The model, and the engines that sample from it.
     "policy",
+    // Other formats of models.
+    "convert",
     "engine",
     // From questions to trajectories.
     "rollout",

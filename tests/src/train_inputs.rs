@@ -81,12 +81,13 @@ fn a_question_that_cannot_be_scored_is_named_by_file_line_and_field() {
         ] {
             fs::write(&path, format!("{good}\n{bad}\n")).unwrap();
             let file = path.file_name().unwrap().to_str().unwrap().to_owned();
-            let parts = [&[file.as_str(), "line 2"], parts].concat();
+            let place = format!("{file}:2: ");
+            let parts = [&[place.as_str()], parts].concat();
             check(&world, command, &[], EXIT_FAILURE, &parts);
         }
     }
     fs::write(world.train_questions(), b"{\"question\":\"\xff\",\"answer\":\"x\"}").unwrap();
-    check(&world, "train", &[], EXIT_FAILURE, &["train.jsonl", "line 1", "invalid UTF-8"]);
+    check(&world, "train", &[], EXIT_FAILURE, &["train.jsonl:1: ", "invalid UTF-8"]);
     fs::write(world.train_questions(), "\n").unwrap();
     check(&world, "train", &[], EXIT_FAILURE, &["train.jsonl", "no records"]);
     fs::remove_file(world.train_questions()).unwrap();

@@ -144,7 +144,7 @@ fn fields_that_look_like_answers_are_named_once() {
 #[test]
 fn other_bad_lines_are_refused_with_a_reason() {
     check_error(b"{}\n{\"question\":", &["\"question\" is missing"]);
-    check_error(b"{\"question\":", &["qa.jsonl:1: EOF"]);
+    check_error(b"{\"question\":", &["qa.jsonl:1: is not JSON: EOF"]);
     check_error(
         b"{\"question\":\"q\",\"answer\":1}\n[1]\n",
         &[":2: ", "a list, expected an object"],
