@@ -69,8 +69,11 @@ fn a_question_that_cannot_be_scored_is_named_by_file_line_and_field() {
     let good = fs::read_to_string(world.train_questions()).unwrap();
     let good = good.lines().next().unwrap();
     for (bad, parts) in [
-        ("{\"question\":\"Who?\"}", &["\"golden_answers\" is missing"][..]),
-        ("{\"question\":\"Who?\",\"golden_answers\":[]}", &["\"golden_answers\" is []"]),
+        ("{\"question\":\"Who?\"}", &["there is no answer; accepted are \"golden_answers\""][..]),
+        (
+            "{\"question\":\"Who?\",\"golden_answers\":[]}",
+            &["there is no answer; accepted are \"golden_answers\""],
+        ),
         ("{\"golden_answers\":[\"x\"]}", &["\"question\" is missing"]),
         ("{\"question\":", &["JSON"]),
     ] {
