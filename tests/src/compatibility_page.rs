@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::tidy::{expect_none, sources};
+use super::tidy::{expect_none, has_extension, sources};
 
 const PAGE: &str = "docs/compatibility.md";
 /// Fewer rows mean that the table was not recognised.
@@ -13,7 +13,7 @@ fn each_row_names_tests_that_exist() {
     let sources = sources();
     let functions: HashSet<&str> = sources
         .iter()
-        .filter(|(path, _)| path.ends_with(".rs"))
+        .filter(|(path, _)| has_extension(path, "rs"))
         .flat_map(|(_, text)| text.lines())
         .filter_map(|line| line.trim_start().trim_start_matches("async ").strip_prefix("fn "))
         .filter_map(|rest| rest.split(['(', '<']).next())

@@ -229,6 +229,7 @@ fn shell_scripts_are_well_formed() {
     assert!(checked >= 3, "only {checked} scripts were found");
 }
 
-fn has_extension(path: &str, extension: &str) -> bool {
+/// Returns `true` if a path ends with this extension.
+pub(crate) fn has_extension(path: &str, extension: &str) -> bool {
     std::path::Path::new(path).extension().is_some_and(|other| other == extension)
 }

@@ -144,7 +144,7 @@ impl Writer {
                 '\u{8}' => self.out.push_str("\\b"),
                 '\u{c}' => self.out.push_str("\\f"),
                 '\0'..='\u{1f}' => {
-                    push_formatted(&mut self.out, format_args!("\\u{:04x}", u32::from(letter)))
+                    push_formatted(&mut self.out, format_args!("\\u{:04x}", u32::from(letter)));
                 }
                 _ if self.ensure_ascii && letter > '~' => {
                     for unit in letter.encode_utf16(&mut [0; 2]) {

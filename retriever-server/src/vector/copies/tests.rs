@@ -73,7 +73,7 @@ fn rows_without_length_or_with_unequal_lengths_are_compared_too() {
     let (zero, odd) = (vec![0.0; DIMENSION], vec![f32::NAN; DIMENSION]);
     let huge = vec![f32::MAX; DIMENSION];
     let all = [&zero, &row, &longer, &odd, &zero, &odd, &longer, &row, &huge, &huge];
-    let stored = bytes(&all.map(|row| row.as_slice()).concat());
+    let stored = bytes(&all.map(Vec::as_slice).concat());
     let copies = Copies::find(&table(&stored, DIMENSION), 1);
     assert_eq!(pairs(&copies), [[0, 4], [1, 7], [2, 6]]);
     assert_eq!(Copies::find(&table(&[], 3), 1).count(), 0);
@@ -93,7 +93,7 @@ proptest! {
         let noise = [0.0, 1e-6, 0.3];
         let rows: Vec<Vec<f32>> = choices.iter().enumerate().map(|(row, &(centre, kind))| {
             let shift = |position: usize| {
-                noise[kind] * if (row + position) % 2 == 0 { 1.0 } else { -1.0 }
+                noise[kind] * if (row + position).is_multiple_of(2) { 1.0 } else { -1.0 }
             };
             let centre = centres[centre].iter().enumerate();
             centre.map(|(position, number)| number + shift(position)).collect()
