@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use crate::config::ServeConfig;
 use crate::http;
 use crate::loading::{self, ServeError};
-use crate::state::{AppState, Phase};
+use crate::state::{AppState, IndexFacts, Phase};
 
 /// The least time that connections have to send their last response, even if draining took the whole
 /// grace period.
@@ -127,12 +127,13 @@ async fn fail(
 async fn load(state: Arc<AppState>) -> Result<(), ServeError> {
     let state_of_load = Arc::clone(&state);
     let loaded = tokio::task::spawn_blocking(move || loading::open(&state_of_load)).await??;
-    info!(
-        backend = state.config.backend.kind.name(),
-        passages = loaded.index.passage_count,
-        index_digest = %loaded.index.digest,
-        "ready"
-    );
+    let backend = state.config.backend.kind.name();
+    match &loaded.index {
+        Some(IndexFacts { passage_count, digest, .. }) => {
+            info!(backend, passages = passage_count, index_digest = %digest, "ready");
+        }
+        None => info!(backend, "ready"),
+    }
     state.set_loaded(loaded);
     Ok(())
 }

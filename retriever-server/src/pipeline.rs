@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tracing::error;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, PassageSource};
 use crate::corpus::store::PassageStore;
 use crate::pool::Pool;
 use crate::query::{Answer, Hit, QueryAnswer, QueryBatch, QueryOutcome, SearchFault, cut};
@@ -17,11 +17,18 @@ use crate::ticket::{AbandonOnDrop, Ticket};
 /// The stages with the threads that run them.
 #[derive(Debug)]
 pub struct Pipeline {
-    backend: Box<dyn Backend>,
-    passages: Arc<PassageStore>,
-    pool: Arc<Pool>,
+    ranking: Ranking,
     max_query_bytes: usize,
     reranker: Option<Arc<Reranker>>,
+}
+
+/// The first stage, up to ranked passages.
+#[derive(Debug)]
+enum Ranking {
+    /// Rows of an index of ours, with the store of their passages and the threads that read it.
+    Rows { backend: Box<dyn Backend>, passages: Arc<PassageStore>, pool: Arc<Pool> },
+    /// Passages of another service.
+    Passages(Box<dyn PassageSource>),
 }
 
 impl Pipeline {
@@ -32,8 +39,13 @@ impl Pipeline {
         pool: Arc<Pool>,
         max_query_bytes: usize,
     ) -> Self {
-        let passages = Arc::new(passages);
-        Self { backend, passages, pool, max_query_bytes, reranker: None }
+        let ranking = Ranking::Rows { backend, passages: Arc::new(passages), pool };
+        Self { ranking, max_query_bytes, reranker: None }
+    }
+
+    /// Creates a pipeline over the passages of another service, without a re-ranker.
+    pub fn over_passages(source: Box<dyn PassageSource>, max_query_bytes: usize) -> Self {
+        Self { ranking: Ranking::Passages(source), max_query_bytes, reranker: None }
     }
 
     /// Adds a re-ranker as the last stage.
@@ -60,29 +72,43 @@ impl Pipeline {
     /// Passes distinct queries through all stages.
     async fn rank(&self, batch: QueryBatch, ticket: Arc<Ticket>) -> Vec<QueryAnswer> {
         let Some(reranker) = &self.reranker else {
-            let outcomes = self.backend.search(batch, Arc::clone(&ticket)).await;
-            return self.read(outcomes, ticket).await;
+            return self.ranking.answer(batch, ticket).await;
         };
         let deep = QueryBatch { top_k: batch.top_k.max(reranker.depth()), ..batch.clone() };
-        let outcomes = self.backend.search(deep, Arc::clone(&ticket)).await;
-        let answers = self.read(outcomes, Arc::clone(&ticket)).await;
+        let answers = self.ranking.answer(deep, Arc::clone(&ticket)).await;
         reranker.rank_answers(batch, answers, ticket).await
     }
+}
 
-    /// Replaces rows by passages. This runs on the pool, because a passage may be read from the disk.
-    async fn read(&self, outcomes: Vec<QueryOutcome>, ticket: Arc<Ticket>) -> Vec<QueryAnswer> {
-        let passages = Arc::clone(&self.passages);
-        let count = outcomes.len();
-        let read = move |index: usize| -> QueryAnswer {
-            let hits = outcomes[index].as_ref().map_err(|fault| *fault)?;
-            if ticket.is_over() {
-                return Err(SearchFault::DeadlineExceeded);
+impl Ranking {
+    async fn answer(&self, batch: QueryBatch, ticket: Arc<Ticket>) -> Vec<QueryAnswer> {
+        match self {
+            Self::Rows { backend, passages, pool } => {
+                let outcomes = backend.search(batch, Arc::clone(&ticket)).await;
+                read(Arc::clone(passages), pool, outcomes, ticket).await
             }
-            hits.iter().map(|hit| read_one(&passages, *hit)).collect()
-        };
-        let answers = self.pool.map(count, read).await.into_iter();
-        answers.map(|answer| answer.unwrap_or(Err(SearchFault::Internal))).collect()
+            Self::Passages(source) => source.search(batch, ticket).await,
+        }
     }
+}
+
+/// Replaces rows by passages. This runs on the pool, because a passage may be read from the disk.
+async fn read(
+    passages: Arc<PassageStore>,
+    pool: &Pool,
+    outcomes: Vec<QueryOutcome>,
+    ticket: Arc<Ticket>,
+) -> Vec<QueryAnswer> {
+    let count = outcomes.len();
+    let read = move |index: usize| -> QueryAnswer {
+        let hits = outcomes[index].as_ref().map_err(|fault| *fault)?;
+        if ticket.is_over() {
+            return Err(SearchFault::DeadlineExceeded);
+        }
+        hits.iter().map(|hit| read_one(&passages, *hit)).collect()
+    };
+    let answers = pool.map(count, read).await.into_iter();
+    answers.map(|answer| answer.unwrap_or(Err(SearchFault::Internal))).collect()
 }
 
 fn read_one(passages: &PassageStore, hit: Hit) -> Result<Answer, SearchFault> {
@@ -127,7 +153,7 @@ mod tests {
     use shared::contract::passage::Passage;
 
     use super::*;
-    use crate::backend::SearchFuture;
+    use crate::backend::{PassageFuture, SearchFuture};
     use crate::corpus::store::PassageWriter;
 
     /// A back end that returns row 0 for `first`, a row that does not exist for `beyond`, and no row for
@@ -181,6 +207,33 @@ mod tests {
             answers,
             [Err(SearchFault::DeadlineExceeded), Err(SearchFault::DeadlineExceeded)]
         );
+    }
+
+    /// A service that finds one passage for `first`, refuses `second`, and nothing else.
+    #[derive(Debug)]
+    struct Service;
+
+    impl PassageSource for Service {
+        fn search(&self, batch: QueryBatch, _ticket: Arc<Ticket>) -> PassageFuture<'_> {
+            let outcome = |query: &String| match query.as_str() {
+                "first" => Ok(vec![Answer { passage: Passage::default(), score: 1.0 }]),
+                "second" => Err(SearchFault::Refused),
+                _ => Ok(Vec::new()),
+            };
+            let outcomes = batch.queries.iter().map(outcome).collect();
+            Box::pin(async move { outcomes })
+        }
+    }
+
+    #[tokio::test]
+    async fn passages_of_a_service_need_no_store() {
+        let pipeline = Pipeline::over_passages(Box::new(Service), 100);
+        let queries = ["second", "first", "third", "second"].map(str::to_owned).into();
+        let ticket = Ticket::new(Duration::from_hours(1), None);
+        let answers = pipeline.answer(QueryBatch { queries, top_k: 3 }, ticket).await;
+        let shapes: Vec<_> = answers.iter().map(|answer| answer.as_ref().map(Vec::len)).collect();
+        let refused = Err(&SearchFault::Refused);
+        assert_eq!(shapes, [refused, Ok(1), Ok(0), refused]);
     }
 
     #[test]

@@ -41,6 +41,13 @@ pub enum SearchFault {
     /// The deadline passed.
     #[error("deadline exceeded")]
     DeadlineExceeded,
+    /// A service behind this server failed or was too busy; the log has the cause.
+    #[error("a service behind this server failed")]
+    Upstream,
+    /// A service behind this server refused the query, as its key or its budget does not allow more; the log has
+    /// the cause.
+    #[error("a service behind this server refused the query")]
+    Refused,
     /// The server failed; the log has the cause.
     #[error("internal fault")]
     Internal,
@@ -50,7 +57,8 @@ impl SearchFault {
     /// Returns `true` if the same query may succeed later.
     pub fn is_retryable(self) -> bool {
         match self {
-            Self::DeadlineExceeded | Self::Internal => true,
+            Self::DeadlineExceeded | Self::Upstream | Self::Internal => true,
+            Self::Refused => false,
         }
     }
 }

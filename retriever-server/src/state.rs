@@ -37,7 +37,8 @@ pub enum Phase {
 pub(crate) struct Loaded {
     pub(crate) pipeline: Pipeline,
     pub(crate) reranker: Option<Arc<Reranker>>,
-    pub(crate) index: IndexFacts,
+    /// `None` if another service holds the passages.
+    pub(crate) index: Option<IndexFacts>,
 }
 
 /// The facts about the loaded index, for `/info` and the log.

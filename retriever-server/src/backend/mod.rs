@@ -1,5 +1,5 @@
-//! Back ends, which turn a batch of queries into ranked rows. They know nothing of requests, of
-//! dialects or of the text of passages.
+//! Back ends, which turn a batch of queries into ranked rows, or, where another service holds them, into ranked
+//! passages. They know nothing of requests or of dialects.
 //!
 //! In reading order: lexical search ([`lexical`]), search over vectors ([`dense`]), and two back ends
 //! as one ([`hybrid`]) with the fusion of their lists ([`fuse`]).
@@ -13,14 +13,24 @@ use std::fmt::Debug;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::query::{QueryBatch, QueryOutcome};
+use crate::query::{QueryAnswer, QueryBatch, QueryOutcome};
 use crate::ticket::Ticket;
 
 /// The outcomes of a batch as a future, so that a back end that asks another service needs no thread.
 pub type SearchFuture<'a> = Pin<Box<dyn Future<Output = Vec<QueryOutcome>> + Send + 'a>>;
 
-/// A ranking of passages.
+/// The passages of a batch as a future.
+pub type PassageFuture<'a> = Pin<Box<dyn Future<Output = Vec<QueryAnswer>> + Send + 'a>>;
+
+/// A ranking of the passages of an index of ours.
 pub trait Backend: Debug + Send + Sync {
     /// Answers every query of the batch, in order. Work stops early when the ticket is over.
     fn search(&self, batch: QueryBatch, ticket: Arc<Ticket>) -> SearchFuture<'_>;
+}
+
+/// A ranking of passages that another service holds.
+pub trait PassageSource: Debug + Send + Sync {
+    /// Returns at most `top_k` passages for every query of the batch, in order. Each has an id of its own, and a
+    /// query that failed has a fault, never an empty list. Work stops early when the ticket is over.
+    fn search(&self, batch: QueryBatch, ticket: Arc<Ticket>) -> PassageFuture<'_>;
 }

@@ -133,7 +133,7 @@ pub(super) fn run(
         let index = config.index.clone();
         let mut tally = Tally::new(&judgements, &cutoffs);
         let elapsed = answer(config, &queries, arguments, &mut tally)?;
-        if coverage.is_none() {
+        if let Some(index) = index.filter(|_| coverage.is_none()) {
             // The first back end has made the index where there was none.
             coverage = Some(cover(&index, &queries, &judgements)?);
         }

@@ -173,8 +173,9 @@ fn serve(source: &Layered) -> anyhow::Result<u8> {
 /// Opens what `serve` opens, and says what it would build first.
 fn check(source: &Layered, out: &mut dyn Write) -> anyhow::Result<u8> {
     let CheckedServe { serve: config, plan, .. } = configure(source)?;
-    let (backend, index) = (config.backend.kind.name(), config.index.clone());
-    let (index, corpus) = (index.display(), shown(&config.corpus));
+    let backend = config.backend.kind.name();
+    let index = shown(config.index.as_slice());
+    let corpus = shown(&config.corpus);
     let state = AppState::new(config)?;
     let unbuilt = loading::check(&state).map_err(unwrapped)?;
     match plan {
@@ -184,6 +185,7 @@ fn check(source: &Layered, out: &mut dyn Write) -> anyhow::Result<u8> {
         IndexPlan::Build => {
             writeln!(out, "ok: {backend}, the index {index} will be built from {corpus}")?;
         }
+        IndexPlan::Remote => writeln!(out, "ok: {backend}")?,
     }
     if !unbuilt.is_empty() {
         writeln!(out, "serve builds first, before it answers: {}", unbuilt.join(", "))?;

@@ -47,6 +47,13 @@ impl BackendKind {
         }
     }
 
+    /// Returns `true` if another service holds the passages, so that there is no index.
+    pub fn is_remote(self) -> bool {
+        match self {
+            Self::Bm25 | Self::Dense | Self::Ann | Self::Hybrid => false,
+        }
+    }
+
     /// Returns the back end with this name.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == text)

@@ -44,8 +44,8 @@ pub struct ServeConfig {
     pub reranker: Option<RerankerConfig>,
     /// The address to listen on.
     pub addr: SocketAddr,
-    /// Folder of the index.
-    pub index: PathBuf,
+    /// Folder of the index; `None` only if another service holds the passages.
+    pub index: Option<PathBuf>,
     /// The corpus to index first if there is no index. Often empty.
     pub corpus: Vec<PathBuf>,
     /// The thoroughness of the check when the index is opened.
@@ -234,7 +234,12 @@ impl ServeConfig {
         let reranker_model = vars.take_optional(&var::RERANKER, |text| path(text).map(Some));
         let reranker = vars.reranker(reranker_model.as_ref(), runtime.as_ref());
         let addr = vars.take(&var::ADDR, |text| text.parse().ok());
-        let index = vars.take(&var::INDEX, path);
+        let is_remote = backend.as_ref().is_ok_and(|backend| backend.kind.is_remote());
+        let index = if is_remote {
+            vars.take_optional(&var::INDEX, |text| path(text).map(Some))
+        } else {
+            vars.take(&var::INDEX, path).map(Some)
+        };
         let corpus = vars.take_optional(&var::CORPUS, paths);
         let verification = vars.take(&var::VERIFY_INDEX, |text| match text {
             "true" => Some(Verification::Digests),
@@ -257,7 +262,7 @@ impl ServeConfig {
         let pointers = Pointers {
             encoder: encoder.clone().ok().flatten(),
             reranker: reranker_model.ok().flatten(),
-            index: index.clone().ok(),
+            index: index.clone().ok().flatten(),
             corpus: corpus.clone().ok(),
         };
         let config = || {

@@ -14,7 +14,7 @@ fn source(values: &[(&str, &str)]) -> BTreeMap<String, String> {
 fn only_the_index_must_be_named() {
     let config = ServeConfig::resolve(&source(&[("RETRIEVER_INDEX", "/data/index")])).unwrap();
     assert_eq!(config.addr.to_string(), "0.0.0.0:8000");
-    assert_eq!(config.index, PathBuf::from("/data/index"));
+    assert_eq!(config.index, Some(PathBuf::from("/data/index")));
     assert!(config.corpus.is_empty());
     assert_eq!((config.bm25.k1(), config.bm25.b()), (0.9, 0.4));
     assert_eq!(config.request.default_top_k, 3);
@@ -132,7 +132,7 @@ fn flags_win_over_the_environment() {
     };
     let config = ServeConfig::resolve(&layered).unwrap();
     assert_eq!(config.request.default_top_k, 5);
-    assert_eq!(config.index, PathBuf::from("i"));
+    assert_eq!(config.index, Some(PathBuf::from("i")));
 }
 
 #[test]

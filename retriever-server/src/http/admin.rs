@@ -34,7 +34,9 @@ pub(crate) async fn readyz(State(state): State<Arc<AppState>>) -> Response {
 /// Answers with back end, index and limits.
 pub(crate) async fn info(State(state): State<Arc<AppState>>) -> Response {
     match state.ready() {
-        Ok(loaded) => respond::json(StatusCode::OK, &server_info(&state.config, &loaded.index)),
+        Ok(loaded) => {
+            respond::json(StatusCode::OK, &server_info(&state.config, loaded.index.as_ref()))
+        }
         Err(phase) => respond::error(HttpError::NotReady(phase)),
     }
 }
@@ -45,7 +47,7 @@ pub(crate) async fn stats(State(state): State<Arc<AppState>>) -> Response {
 }
 
 /// Describes the server for its clients.
-fn server_info(config: &ServeConfig, index: &IndexFacts) -> ServerInfo {
+fn server_info(config: &ServeConfig, index: Option<&IndexFacts>) -> ServerInfo {
     let (request, components) = (config.request, config.backend.components());
     ServerInfo {
         name: env!("CARGO_PKG_NAME").to_owned(),
@@ -53,9 +55,9 @@ fn server_info(config: &ServeConfig, index: &IndexFacts) -> ServerInfo {
         backend: config.backend.kind.name().to_owned(),
         components: components.iter().map(|kind| kind.name().to_owned()).collect(),
         has_reranker: config.reranker.is_some(),
-        index_digest: index.digest.to_string(),
-        passage_count: index.passage_count,
-        analyzer: index.analyzer.clone(),
+        index_digest: index.map(|index| index.digest.to_string()),
+        passage_count: index.map(|index| index.passage_count),
+        analyzer: index.map(|index| index.analyzer.clone()),
         k1: config.bm25.k1(),
         b: config.bm25.b(),
         limits: ServerLimits {

@@ -104,13 +104,26 @@ impl HttpError {
                     SearchFault::DeadlineExceeded => {
                         ("deadline_exceeded", "were not answered in time")
                     }
+                    SearchFault::Upstream => (
+                        "upstream_failed",
+                        "failed at a service behind this server; the log has the cause",
+                    ),
+                    SearchFault::Refused => (
+                        "upstream_refused",
+                        "were refused by a service behind this server; the log has the cause",
+                    ),
                     SearchFault::Internal => ("internal", "failed; the log has the cause"),
                 };
                 let detail = format!(
                     "{failed} of {total} queries {reason}; with \"partial\": true, a request receives \
                      the answers to the others"
                 );
-                unavailable(code, &detail, 1)
+                if *fault == SearchFault::Refused {
+                    // 502 would be retried by clients that know nothing of the code.
+                    row(StatusCode::FAILED_DEPENDENCY, code, &detail)
+                } else {
+                    unavailable(code, &detail, 1)
+                }
             }
             Self::NoReranker => row(
                 StatusCode::NOT_IMPLEMENTED,
@@ -196,6 +209,8 @@ mod tests {
             (HttpError::NotReady(Phase::Failed), 503, Some("5")),
             (unanswered(SearchFault::DeadlineExceeded), 503, Some("1")),
             (unanswered(SearchFault::Internal), 503, Some("1")),
+            (unanswered(SearchFault::Upstream), 503, Some("1")),
+            (unanswered(SearchFault::Refused), 424, None),
             (HttpError::NoReranker, 501, None),
             (HttpError::Internal, 500, None),
             (HttpError::NotFound, 404, None),

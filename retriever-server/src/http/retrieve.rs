@@ -87,8 +87,10 @@ pub(super) fn failure<T>(
     if failed == 0 || (is_partial && failed < total) {
         return None;
     }
-    let is_internal = faults.contains(&SearchFault::Internal);
-    let fault = if is_internal { SearchFault::Internal } else { SearchFault::DeadlineExceeded };
+    // Another attempt may help the request if it may help any of its queries.
+    let worst = [SearchFault::Internal, SearchFault::Upstream, SearchFault::DeadlineExceeded];
+    let retryable = worst.into_iter().find(|fault| faults.contains(fault));
+    let fault = retryable.unwrap_or(SearchFault::Refused);
     Some(HttpError::Unanswered { failed, total, fault })
 }
 
@@ -170,6 +172,8 @@ pub(super) fn errors<T>(answers: &[Result<T, SearchFault>]) -> Vec<QueryError> {
         let fault = answer.as_ref().err()?;
         let code = match fault {
             SearchFault::DeadlineExceeded => QueryErrorCode::DeadlineExceeded,
+            SearchFault::Upstream => QueryErrorCode::UpstreamFailed,
+            SearchFault::Refused => QueryErrorCode::UpstreamRefused,
             SearchFault::Internal => QueryErrorCode::Internal,
         };
         Some(QueryError { index, code, retryable: fault.is_retryable() })

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use super::{Opening, ServeError};
+use super::{Opening, ServeError, index_folder};
 use crate::backend::Backend;
 use crate::backend::dense::{DenseBackend, Vectors};
 use crate::config::{ConfigError, EncoderConfig, RuntimeConfig, ServeConfig, variables as var};
@@ -71,7 +71,8 @@ impl<'a> Opening<'a> {
         let (kind, format) =
             (encoder.graph.ok_or_else(|| ConfigError::unset(&var::ANN))?, encoder.vector_format);
         let rows = self.open_exact_vectors()?;
-        let ServeConfig { index, corpus, threads, verification, .. } = self.config;
+        let ServeConfig { corpus, threads, verification, .. } = self.config;
+        let index = index_folder(self.config)?;
         let source = VectorSource::new(self.manifest, &*self.encoder()?)?;
         if !corpus.is_empty() && !ann::exists(index, &source, kind, format)? {
             self.may_build("the graph over the vectors")?;
@@ -121,30 +122,32 @@ impl<'a> Opening<'a> {
     /// Adds rows in the searched format. Missing ones are made if a corpus is named.
     fn in_searched_format(&mut self, rows: DenseRows) -> Result<DenseRows, ServeError> {
         let config = self.config;
+        let index = index_folder(config)?;
         let source = VectorSource::new(self.manifest, &*self.encoder()?)?;
         let format = self.encoder_config()?.vector_format;
-        if !config.corpus.is_empty() && !formats::exist(&config.index, &source, format)? {
+        if !config.corpus.is_empty() && !formats::exist(index, &source, format)? {
             self.may_build(&format!("the vectors in {}", format.name()))?;
             info!(format = format.name(), "there are no vectors in this format, converting them");
-            formats::build(&config.index, &source, format, &mut log_progress())?;
+            formats::build(index, &source, format, &mut log_progress())?;
         }
-        Ok(rows.with_format(&config.index, &source, format, config.verification)?)
+        Ok(rows.with_format(index, &source, format, config.verification)?)
     }
 
     /// Opens the vectors as the encoder made them. Missing ones are made if a corpus is named.
     fn open_exact_vectors(&mut self) -> Result<DenseRows, ServeError> {
         let encoder = self.encoder()?;
         let config = self.config;
+        let index = index_folder(config)?;
         let source = VectorSource::new(self.manifest, &encoder)?;
-        if !config.corpus.is_empty() && !dense::build::exist(&config.index, &source)? {
+        if !config.corpus.is_empty() && !dense::build::exist(index, &source)? {
             self.may_build(VECTORS)?;
             self.make_vectors(&source, &encoder)?;
         }
-        Ok(DenseRows::open(&config.index, &source, config.verification)?)
+        Ok(DenseRows::open(index, &source, config.verification)?)
     }
 
     fn make_vectors(&self, source: &VectorSource, encoder: &Encoder) -> Result<(), ServeError> {
-        let index = &self.config.index;
+        let index = index_folder(self.config)?;
         let model = &self.encoder_config()?.model;
         info!(index = %index.display(), "there are no vectors of this encoder, making them");
         let mut report = log_progress();

@@ -5,6 +5,7 @@
 mod error;
 mod dense;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use tracing::info;
@@ -41,7 +42,7 @@ pub(crate) fn open(state: &AppState) -> Result<Loaded, ServeError> {
     if !config.corpus.is_empty() {
         build_or_compare(config)?;
     }
-    let open = index::open(&config.index, config.bm25, config.verification)?;
+    let open = index::open(index_folder(config)?, config.bm25, config.verification)?;
     let OpenIndex { manifest, passages, lexical } = open;
     let mut opening = Opening::new(state, (&manifest, &passages, lexical), encoder, true);
     let backend = opening.open_backend(config.backend.kind)?;
@@ -54,20 +55,25 @@ pub(crate) fn open(state: &AppState) -> Result<Loaded, ServeError> {
     let pool = Arc::clone(&state.pool);
     let pipeline =
         Pipeline::new(backend, passages, pool, max_query_bytes).with_reranker(reranker.clone());
-    Ok(Loaded { pipeline, reranker, index })
+    Ok(Loaded { pipeline, reranker, index: Some(index) })
+}
+
+/// Returns the folder of the index, which a back end over an index of ours has.
+fn index_folder(config: &ServeConfig) -> Result<&Path, ConfigError> {
+    config.index.as_deref().ok_or_else(|| ConfigError::unset(&var::INDEX))
 }
 
 /// Opens what [`open`] opens, without building anything. Returns the names of the parts that a start would
 /// build first.
 pub(crate) fn check(state: &AppState) -> Result<Vec<String>, ServeError> {
     let config = &state.config;
-    match Manifest::load(&config.index) {
+    match Manifest::load(index_folder(config)?) {
         Ok(manifest) => compare(config, &manifest)?,
         Err(IndexError::Missing(_)) if !config.corpus.is_empty() => return check_unbuilt(state),
         Err(error) => return Err(error.into()),
     }
     let encoder = open_query_encoder(config)?;
-    let open = index::open(&config.index, config.bm25, config.verification)?;
+    let open = index::open(index_folder(config)?, config.bm25, config.verification)?;
     let OpenIndex { manifest, passages, lexical } = open;
     let mut opening = Opening::new(state, (&manifest, &passages, lexical), encoder, false);
     let mut unbuilt = Vec::new();
@@ -177,9 +183,10 @@ impl<'a> Opening<'a> {
 
 /// Builds the index of the corpus if there is none, else compares the corpus with the index.
 fn build_or_compare(config: &ServeConfig) -> Result<(), ServeError> {
-    match Manifest::load(&config.index) {
+    let index = index_folder(config)?;
+    match Manifest::load(index) {
         Ok(manifest) => compare(config, &manifest),
-        Err(IndexError::Missing(_)) => Ok(build_index(config)?),
+        Err(IndexError::Missing(_)) => Ok(build_index(config, index)?),
         Err(error) => Err(error.into()),
     }
 }
@@ -189,7 +196,8 @@ fn compare(config: &ServeConfig, manifest: &Manifest) -> Result<(), ServeError> 
     if config.corpus.is_empty() {
         return Ok(());
     }
-    let unread = disk::compare(&config.corpus, &config.index, manifest, config.verification)
+    let index = index_folder(config)?;
+    let unread = disk::compare(&config.corpus, index, manifest, config.verification)
         .map_err(|fault| ConfigError { faults: vec![fault] })?;
     for (path, error) in unread {
         info!(path = %path.display(), %error, "the index is served without a look at this corpus file, which cannot be read");
@@ -198,11 +206,11 @@ fn compare(config: &ServeConfig, manifest: &Manifest) -> Result<(), ServeError> 
 }
 
 /// Builds the index of the corpus.
-fn build_index(config: &ServeConfig) -> Result<(), IndexError> {
-    info!(index = %config.index.display(), "there is no index, building one");
+fn build_index(config: &ServeConfig, index: &Path) -> Result<(), IndexError> {
+    info!(index = %index.display(), "there is no index, building one");
     let request = BuildRequest {
         corpus: config.corpus.clone(),
-        index: config.index.clone(),
+        index: index.to_owned(),
         force: false,
         threads: config.threads,
         compact: false,

@@ -80,6 +80,10 @@ pub enum QueryErrorCode {
     DeadlineExceeded,
     /// The query is longer than the server accepts. Servers of this version cut it instead.
     QueryTooLong,
+    /// A service behind the server failed.
+    UpstreamFailed,
+    /// A service behind the server refused the query. Another attempt does not help.
+    UpstreamRefused,
     /// A fault of the server; its log has the details.
     Internal,
     /// A code that this version does not know.
@@ -143,12 +147,16 @@ pub struct ServerInfo {
     /// `true` if a re-ranker follows the back end; scores are then the re-ranker's.
     #[serde(default)]
     pub has_reranker: bool,
-    /// SHA-256 of the index manifest, which holds the digest of every index file.
-    pub index_digest: String,
+    /// SHA-256 of the index manifest, which holds the digest of every index file. Absent, like the next two, if
+    /// another service holds the passages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index_digest: Option<String>,
     /// Passages in the index.
-    pub passage_count: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passage_count: Option<u64>,
     /// Analysis of queries and passages.
-    pub analyzer: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub analyzer: Option<String>,
     /// BM25 term-frequency saturation.
     pub k1: f32,
     /// BM25 length normalisation.

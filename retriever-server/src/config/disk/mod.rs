@@ -50,6 +50,8 @@ pub enum IndexPlan {
     },
     /// The index is built from the corpus.
     Build,
+    /// Another service holds the passages.
+    Remote,
 }
 
 impl CheckedServe {
@@ -61,8 +63,13 @@ impl CheckedServe {
         let mut faults = Vec::new();
         faults.extend(pointers.encoder.as_ref().map(encoder_faults).unwrap_or_default());
         faults.extend(pointers.reranker.as_deref().and_then(unusable_reranker));
-        let index = pointers.index.ok_or(FaultNoted);
-        let plan = index.map(|index| plan(&index, pointers.corpus.as_deref(), &mut faults));
+        let is_remote = serve.as_ref().is_ok_and(|serve| serve.backend.kind.is_remote());
+        let plan = if is_remote {
+            Ok(IndexPlan::Remote)
+        } else {
+            let index = pointers.index.ok_or(FaultNoted);
+            index.map(|index| plan(&index, pointers.corpus.as_deref(), &mut faults))
+        };
         vars.add_faults(faults);
         let checked = || Ok(Self { serve: serve?, log: log?, plan: plan? });
         vars.finish(checked())
