@@ -15,6 +15,7 @@ mod json_kind;
 pub mod query;
 pub mod ticket;
 pub mod pool;
+pub mod upstream;
 // Passages, and what finds them.
 pub mod corpus;
 pub mod lexical;

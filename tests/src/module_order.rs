@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use crate::tidy::{expect_none, sources};
 
-const RETRIEVER: [&str; 26] = [
+const RETRIEVER: [&str; 27] = [
     // The bottom: the machine, and values without behaviour.
     "processor",
     "device",
@@ -17,6 +17,7 @@ const RETRIEVER: [&str; 26] = [
     "query",
     "ticket",
     "pool",
+    "upstream",
     // Passages, and the searches for them.
     "corpus",
     "lexical",

@@ -5,7 +5,7 @@
 //! would learn that searches find nothing.
 
 mod address;
-mod pause;
+pub mod pause;
 mod reply;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ const MAX_PAUSE: Duration = Duration::from_hours(365 * 24);
 
 /// Returns the requested pause: a number of seconds or a date (RFC 9110, 10.2.3). A date counts from the server's own
 /// `Date`, if it sends one, because the clocks of two machines may differ. Other texts request nothing.
-pub(super) fn requested(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+pub fn requested(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = |name: header::HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
     let value = text(header::RETRY_AFTER)?;
     let pause = match value.parse::<f64>() {
