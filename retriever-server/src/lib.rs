@@ -23,6 +23,7 @@ pub mod vector;
 pub mod encode;
 pub mod gpu;
 pub mod index;
+pub mod web;
 // From queries to answers.
 pub mod backend;
 pub mod batcher;

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use crate::tidy::{expect_none, sources};
 
-const RETRIEVER: [&str; 27] = [
+const RETRIEVER: [&str; 28] = [
     // The bottom: the machine, and values without behaviour.
     "processor",
     "device",
@@ -25,6 +25,7 @@ const RETRIEVER: [&str; 27] = [
     "encode",
     "gpu",
     "index",
+    "web",
     // From queries to answers.
     "backend",
     "batcher",
