@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 use reqwest::Url;
-use shared::contract::client::{ClientConfig, RetrieveClient};
+use shared::contract::client;
 use shared::machine::atomic_file;
 use tokio::runtime::Runtime;
 
@@ -189,9 +189,7 @@ pub(super) fn run(
 fn endpoint(url: Option<String>, environment: &BTreeMap<String, String>) -> anyhow::Result<Url> {
     let url = url.unwrap_or_else(|| health::default_url(environment));
     // The trainer's client decides which addresses a retriever can have.
-    let client = RetrieveClient::new(ClientConfig::new(&url))
-        .map_err(|error| UsageError(format!("--url: {error}")))?;
-    Ok(client.endpoint().clone())
+    Ok(client::endpoint(&url).map_err(|error| UsageError(format!("--url: {error}")))?)
 }
 
 /// Returns the distinct texts of a file. There must be as many as a request has queries, because a

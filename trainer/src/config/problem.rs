@@ -38,6 +38,14 @@ pub struct Problem {
     pub kind: ProblemKind,
 }
 
+impl Problem {
+    /// Returns the problem of a value that does not fit what it refers to, such as a model or a server.
+    pub fn of_value(key: &str, value: String, reason: String) -> Self {
+        let kind = ProblemKind::Conflict { key: key.to_owned(), value, reason, nearest: None };
+        Self { origin: Origin::Default, kind }
+    }
+}
+
 /// A problem with a key or its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProblemKind {

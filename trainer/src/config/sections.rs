@@ -76,17 +76,21 @@ section! {
 section! {
     /// The retriever that answers searches.
     pub struct RetrieverConfig in "retriever" {
-        /// Address of the retriever: `http://host:port`, with or without `/retrieve`.
+        /// Address of the retriever: `http://host:port`, with or without `/retrieve`. Several are separated by commas;
+        /// with the prefix `dns+`, each address of the host is a retriever. All must serve the same index.
         url: String = "http://127.0.0.1:8000/retrieve".to_owned();
         /// Passages to request for each search.
         top_k: usize ["passages"] = 3, Range::between(1.0, 1000.0);
         /// Time limit for one attempt at a search, after which the retriever is asked anew. 0: a slow retriever is
-        /// waited for until the deadline.
+        /// waited for until the deadline, one of several for half the time before it.
         attempt_timeout_ms: u64 ["ms"] = 0;
         /// Time limit for a search, all attempts included.
         deadline_ms: u64 ["ms"] = 300_000, Range::at_least(1.0);
         /// Maximum number of concurrent requests.
         max_in_flight: usize ["requests"] = 16, Range::between(1.0, 4096.0);
+        /// Of several retrievers, a second one is asked if the first is later than 95 % of the latest answers. Maximum
+        /// number of such requests, in percent of all; 0 asks no second one.
+        hedge_percent: usize ["%"] = 5, Range::between(0.0, 100.0);
     }
 }
 

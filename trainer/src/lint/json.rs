@@ -56,7 +56,7 @@ pub fn report_json(config: &Config, facts: &Facts) -> Value {
         "memory_bytes": memory,
         "work": work,
         "model_unknown": unknown,
-        "retriever": retriever_json(&facts.retriever),
+        "retrievers": facts.retrievers.iter().map(retriever_json).collect::<Vec<_>>(),
         "measured": measured,
         "warnings": warnings(config, facts),
     })
@@ -64,10 +64,9 @@ pub fn report_json(config: &Config, facts: &Facts) -> Value {
 
 fn retriever_json(reply: &RetrieverReply) -> Value {
     match reply {
-        RetrieverReply::NotAsked => Value::Null,
-        RetrieverReply::Silent(reason) | RetrieverReply::Unusable(reason) => {
-            json!({"error": reason})
-        }
+        RetrieverReply::Silent(reason)
+        | RetrieverReply::Unusable(reason)
+        | RetrieverReply::Mixed(reason) => json!({"error": reason}),
         RetrieverReply::Passages { url, question, passages, milliseconds } => json!({
             "url": url,
             "question": question,

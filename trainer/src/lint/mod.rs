@@ -26,19 +26,17 @@ pub struct Facts {
     pub model: ModelSource,
     /// Number of training questions; `None` if the file `data.train` does not exist.
     pub questions: Option<usize>,
-    /// The retriever's answer to one question.
-    pub retriever: RetrieverReply,
+    /// The answer of each retriever to one question; empty if nobody asked.
+    pub retrievers: Vec<RetrieverReply>,
     /// Measurements of finished steps in the run folder.
     pub measured: Option<Measured>,
     /// Warnings from outside this module.
     pub warnings: Vec<String>,
 }
 
-/// The retriever's answer to one question.
+/// A retriever's answer to one question.
 #[derive(Clone, Debug)]
 pub enum RetrieverReply {
-    /// Nobody asked.
-    NotAsked,
     /// It answered.
     Passages {
         /// The address, without secrets.
@@ -52,6 +50,8 @@ pub enum RetrieverReply {
     Silent(String),
     /// It gave an answer that no search can use.
     Unusable(String),
+    /// It serves something else than another one.
+    Mixed(String),
 }
 
 /// The model, or the reason why it is unknown.

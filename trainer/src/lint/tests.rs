@@ -32,8 +32,8 @@ fn model(name: &str, compute_bytes: u64) -> ModelFacts {
 
 fn facts(model: ModelFacts) -> Facts {
     let model = ModelSource::Known(Box::new(model));
-    let retriever = RetrieverReply::NotAsked;
-    Facts { model, questions: Some(100), retriever, measured: None, warnings: Vec::new() }
+    let retrievers = Vec::new();
+    Facts { model, questions: Some(100), retrievers, measured: None, warnings: Vec::new() }
 }
 
 fn bytes(parts: &[Part]) -> Vec<(&'static str, u64)> {
@@ -276,8 +276,8 @@ fn warnings_name_key_value_and_remedy() {
 #[test]
 fn the_report_says_what_is_not_known() {
     let model = ModelSource::Unknown("model.path is not set".to_owned());
-    let retriever = RetrieverReply::NotAsked;
-    let facts = Facts { model, questions: None, retriever, measured: None, warnings: Vec::new() };
+    let retrievers = Vec::new();
+    let facts = Facts { model, questions: None, retrievers, measured: None, warnings: Vec::new() };
     let text = report(&config(&[]), &facts);
     for part in [
         "memory      not known: model.path is not set\n",
@@ -300,48 +300,64 @@ fn the_report_says_what_is_not_known() {
 
 #[test]
 fn the_report_says_what_the_retriever_answered() {
-    let reply = |count: usize| RetrieverReply::Passages {
-        url: "http://host/retrieve".to_owned(),
+    let reply_of = |host: &str, count: usize| RetrieverReply::Passages {
+        url: format!("http://{host}/retrieve"),
         question: "capital of\nPeru?".to_owned(),
         passages: vec![Passage::new("7", format!("\"Lima\"\n{}", "Peru ".repeat(30))); count],
         milliseconds: 12,
     };
-    let said = |retriever: RetrieverReply| {
+    let said = |retrievers: Vec<RetrieverReply>| {
         let model = ModelSource::Unknown("no".to_owned());
         let facts =
-            Facts { model, questions: None, retriever, measured: None, warnings: Vec::new() };
+            Facts { model, questions: None, retrievers, measured: None, warnings: Vec::new() };
         let config = config(&[]);
         assert_eq!(problems(&config, &facts).len(), 0);
-        let json = report_json(&config, &facts)["retriever"].clone();
+        let json = report_json(&config, &facts)["retrievers"].clone();
         (report(&config, &facts), warnings(&config, &facts).join("\n"), json)
     };
-    let (text, warned, json) = said(reply(3));
+    let (text, warned, json) = said(vec![reply_of("host", 3)]);
     let lines = "retriever   http://host/retrieve: 3 passages in 12 ms\n            \
                  for the question capital of Peru?\n              1 \"Lima\" Peru Peru";
     assert!(text.contains(lines), "{text}");
     assert!(!warned.contains("retriever"), "{warned}");
-    assert_eq!(json["passages"][2]["id"], "7");
-    let (text, warned, _) = said(reply(0));
+    assert_eq!(json[0]["passages"][2]["id"], "7");
+    let (text, warned, _) = said(vec![reply_of("host", 0)]);
     assert!(text.contains(": 0 passages in"), "{text}");
     assert!(warned.contains("finds nothing for the question \"capital of\\nPeru?\""), "{warned}");
-    let (_, warned, _) = said(reply(5));
+    let (_, warned, _) = said(vec![reply_of("host", 5)]);
     assert!(
         warned.contains("`retriever.top_k` = 3 has no effect") && warned.contains("5 passages")
     );
-    let (text, warned, json) = said(RetrieverReply::Silent("nobody there".to_owned()));
+    let (text, warned, json) = said(vec![RetrieverReply::Silent("nobody there".to_owned())]);
     assert!(text.contains("retriever   nobody there\n"), "{text}");
     assert!(warned.contains("was not checked: nobody there; start the retriever"), "{warned}");
-    assert_eq!(json["error"], "nobody there");
+    assert_eq!(json[0]["error"], "nobody there");
+    let silent = RetrieverReply::Silent("nobody there".to_owned());
+    let (text, warned, json) = said(vec![reply_of("a", 2), silent, reply_of("b", 2)]);
+    let lines = "retriever   http://a/retrieve: 2 passages in 12 ms\n            nobody there\n            \
+                 http://b/retrieve: 2 passages in 12 ms\n            for the question capital of";
+    assert!(text.contains(lines) && text.matches("for the question").count() == 1, "{text}");
+    assert_eq!(warned.matches("retriever.url").count(), 1, "{warned}");
+    assert_eq!(json.as_array().unwrap().len(), 3);
 }
 
 #[test]
 fn a_retriever_whose_answer_is_of_no_use_is_refused_with_its_address() {
-    let model = ModelSource::Unknown("no".to_owned());
-    let retriever = RetrieverReply::Unusable("status 404: Not Found".to_owned());
-    let facts = Facts { model, questions: None, retriever, measured: None, warnings: Vec::new() };
-    let problems = problems(&config(&["retriever.url=http://host/wrong"]), &facts);
-    let [problem] = &problems[..] else { panic!("{problems:?}") };
-    let expected =
-        "`retriever.url` = \"http://host/wrong\" does not answer searches: status 404: Not Found";
-    assert!(problem.to_string().contains(expected), "{problem}");
+    for (reply, expected) in [
+        (
+            RetrieverReply::Unusable("status 404: Not Found".to_owned()),
+            "`retriever.url` = \"http://host/wrong\" does not answer searches: status 404: Not Found",
+        ),
+        (
+            RetrieverReply::Mixed("b differs from a".to_owned()),
+            "`retriever.url` = \"http://host/wrong\" is a mix: b differs from a",
+        ),
+    ] {
+        let (model, retrievers) = (ModelSource::Unknown("no".to_owned()), vec![reply]);
+        let facts =
+            Facts { model, questions: None, retrievers, measured: None, warnings: Vec::new() };
+        let problems = problems(&config(&["retriever.url=http://host/wrong"]), &facts);
+        let [problem] = &problems[..] else { panic!("{problems:?}") };
+        assert!(problem.to_string().contains(expected), "{problem}");
+    }
 }

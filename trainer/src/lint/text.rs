@@ -6,6 +6,7 @@ use super::{
     Facts, Memory, ModelFacts, ModelSource, Part, RetrieverReply, memory, plan, tokens, warnings,
 };
 use crate::config::{Config, counted};
+use crate::search::Passage;
 
 /// Width of the column of headings.
 const HEADING_CHARS: usize = 12;
@@ -32,7 +33,7 @@ pub fn report(config: &Config, facts: &Facts) -> String {
             push_part(&mut text, "memory", &[format!("not known: {reason}")]);
         }
     }
-    push_part(&mut text, "retriever", &retriever_lines(&facts.retriever));
+    push_part(&mut text, "retriever", &retriever_lines(&facts.retrievers));
     push_part(&mut text, "time", &[time_line(config, facts)]);
     let warnings = warnings(config, facts);
     let lines = if warnings.is_empty() { vec!["none".to_owned()] } else { warnings };
@@ -212,21 +213,32 @@ fn work_lines(config: &Config, model: &ModelFacts) -> Vec<String> {
     ]
 }
 
-fn retriever_lines(reply: &RetrieverReply) -> Vec<String> {
-    let (url, question, passages, milliseconds) = match reply {
-        RetrieverReply::NotAsked => return vec!["not asked".to_owned()],
-        RetrieverReply::Silent(reason) | RetrieverReply::Unusable(reason) => {
-            return vec![reason.clone()];
+fn retriever_lines(replies: &[RetrieverReply]) -> Vec<String> {
+    if replies.is_empty() {
+        return vec!["not asked".to_owned()];
+    }
+    let (mut lines, mut shown) = (Vec::new(), Vec::new());
+    for reply in replies {
+        match reply {
+            RetrieverReply::Silent(reason)
+            | RetrieverReply::Unusable(reason)
+            | RetrieverReply::Mixed(reason) => lines.push(reason.clone()),
+            RetrieverReply::Passages { url, question, passages, milliseconds } => {
+                let found = counted(passages.len() as u64, "passage");
+                lines.push(format!("{url}: {found} in {milliseconds} ms"));
+                // All retrievers serve the same: the passages of one are enough.
+                if shown.is_empty() {
+                    shown = passage_lines(question, passages);
+                }
+            }
         }
-        RetrieverReply::Passages { url, question, passages, milliseconds } => {
-            (url, question, passages, milliseconds)
-        }
-    };
-    let found = counted(passages.len() as u64, "passage");
-    let mut lines = vec![
-        format!("{url}: {found} in {milliseconds} ms"),
-        format!("for the question {}", shortened(question)),
-    ];
+    }
+    lines.extend(shown);
+    lines
+}
+
+fn passage_lines(question: &str, passages: &[Passage]) -> Vec<String> {
+    let mut lines = vec![format!("for the question {}", shortened(question))];
     lines.extend(passages.iter().take(SHOWN_PASSAGES).enumerate().map(|(rank, passage)| {
         let (title, text) = passage.title_and_text();
         format!("  {} {title:.40} {}", rank + 1, shortened(text))

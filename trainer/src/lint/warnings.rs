@@ -6,16 +6,14 @@ use crate::config::{Config, Origin, Problem, ProblemKind, counted};
 /// Returns the settings that cannot work with this model, or with this retriever.
 pub fn problems(config: &Config, facts: &Facts) -> Vec<Problem> {
     let mut problems = Vec::new();
-    if let RetrieverReply::Unusable(reason) = &facts.retriever {
-        problems.push(Problem {
-            origin: Origin::Default,
-            kind: ProblemKind::Conflict {
-                key: "retriever.url".to_owned(),
-                value: format!("{:?}", config.retriever.url),
-                reason: format!("does not answer searches: {reason}"),
-                nearest: None,
-            },
-        });
+    for reply in &facts.retrievers {
+        let reason = match reply {
+            RetrieverReply::Unusable(reason) => format!("does not answer searches: {reason}"),
+            RetrieverReply::Mixed(reason) => format!("is a mix: {reason}"),
+            RetrieverReply::Passages { .. } | RetrieverReply::Silent(_) => continue,
+        };
+        let value = format!("{:?}", config.retriever.url);
+        problems.push(Problem::of_value("retriever.url", value, reason));
     }
     let Some(model) = facts.model.known() else { return problems };
     let positions = model.config.max_positions;
@@ -46,7 +44,7 @@ pub fn problems(config: &Config, facts: &Facts) -> Vec<Problem> {
 pub fn warnings(config: &Config, facts: &Facts) -> Vec<String> {
     let mut warnings = facts.warnings.clone();
     warmups(config, &mut warnings);
-    retriever(config, facts, &mut warnings);
+    retrievers(config, facts, &mut warnings);
     if config.optimizer.offload && facts.model.known().is_some_and(|model| model.on_host) {
         warnings.push(
             "`optimizer.offload` = true has no effect: the model is in host memory; remove it"
@@ -98,30 +96,29 @@ pub fn warnings(config: &Config, facts: &Facts) -> Vec<String> {
     warnings
 }
 
-fn retriever(config: &Config, facts: &Facts, warnings: &mut Vec<String>) {
-    let top_k = config.retriever.top_k;
-    match &facts.retriever {
-        RetrieverReply::Silent(reason) => warnings.push(format!(
-            "`retriever.url` = {:?} was not checked: {reason}; start the retriever, or skip this with \
-             `--searches none`",
-            config.retriever.url
-        )),
-        RetrieverReply::Passages { passages, question, .. } if passages.is_empty() => {
-            warnings.push(format!(
-                "`retriever.url` = {:?} finds nothing for the question {question:?}: does it have the right \
-                 corpus?",
-                config.retriever.url
-            ));
-        }
-        RetrieverReply::Passages { passages, .. } if passages.len() > top_k => {
-            warnings.push(format!(
+fn retrievers(config: &Config, facts: &Facts, warnings: &mut Vec<String>) {
+    let (url, top_k) = (&config.retriever.url, config.retriever.top_k);
+    for reply in &facts.retrievers {
+        let warning = match reply {
+            RetrieverReply::Silent(reason) => format!(
+                "`retriever.url` = {url:?} was not checked: {reason}; start the retriever, or skip this with \
+                 `--searches none`"
+            ),
+            RetrieverReply::Passages { passages, question, .. } if passages.is_empty() => format!(
+                "`retriever.url` = {url:?} finds nothing for the question {question:?}: does it have the right \
+                 corpus?"
+            ),
+            RetrieverReply::Passages { passages, .. } if passages.len() > top_k => format!(
                 "`retriever.top_k` = {top_k} has no effect: the retriever sent {}",
                 counted(passages.len() as u64, "passage")
-            ));
+            ),
+            RetrieverReply::Passages { .. }
+            | RetrieverReply::Unusable(_)
+            | RetrieverReply::Mixed(_) => continue,
+        };
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
         }
-        RetrieverReply::Passages { .. }
-        | RetrieverReply::NotAsked
-        | RetrieverReply::Unusable(_) => {}
     }
 }
 

@@ -1,18 +1,18 @@
 //! `trainer lint`: reads headers, counts and earlier steps, and prints what the configuration means. Loads no
-//! tensor. Asks the retriever one question.
+//! tensor. Asks each retriever one question.
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tch::{Device, Kind};
 use tokio::runtime::Builder;
 
 use super::model::read_tokenizer;
 use super::settings;
-use shared::contract::client::SearchError;
+use shared::contract::client::{SearchError, ServerReply};
 
-use crate::config::{ComputeDtype, Config, ConfigError, EngineKind, Origin, Problem, ProblemKind};
+use crate::config::{ComputeDtype, Config, ConfigError, EngineKind, Problem};
 use crate::engine::WeightFormat;
 use crate::eval::Searches;
 use crate::hub::ModelName;
@@ -68,11 +68,11 @@ fn facts(config: &Config, searches: Searches) -> anyhow::Result<Facts> {
         None
     };
     let question = records.as_ref().and_then(|records| records.first());
-    let retriever = match searches {
+    let retrievers = match searches {
         Searches::Retriever => {
-            retriever(config, question.map_or(QUESTION, |record| &record.question))?
+            retrievers(config, question.map_or(QUESTION, |record| &record.question))?
         }
-        Searches::Random | Searches::None => RetrieverReply::NotAsked,
+        Searches::Random | Searches::None => Vec::new(),
     };
     let mut warnings = config.warnings();
     let selected = select_compute(&config.model.device.to_string(), config.model.dtype.as_str());
@@ -93,25 +93,27 @@ fn facts(config: &Config, searches: Searches) -> anyhow::Result<Facts> {
     Ok(Facts {
         model: model(config, compute, packed)?,
         questions: records.map(|records| records.len()),
-        retriever,
+        retrievers,
         measured: measured(config)?,
         warnings,
     })
 }
 
-/// Asks the retriever one question, once.
-fn retriever(config: &Config, question: &str) -> anyhow::Result<RetrieverReply> {
+/// Asks each retriever one question, once, and compares what they serve.
+fn retrievers(config: &Config, question: &str) -> anyhow::Result<Vec<RetrieverReply>> {
     let client = settings::rollout::searcher(config).client()?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let limit = RETRIEVER_LIMIT.min(Duration::from_millis(config.retriever.deadline_ms));
-    let started = Instant::now();
-    let reply = runtime.block_on(client.ask_once(question, config.retriever.top_k, limit));
-    Ok(match reply {
+    let (replies, compared) = runtime.block_on(async {
+        let replies = client.ask_each_once(question, config.retriever.top_k, limit).await;
+        (replies, client.compare_servers().await)
+    });
+    let told = |reply: ServerReply| match reply.result {
         Ok(passages) => RetrieverReply::Passages {
-            url: client.shown_address(),
+            url: reply.url,
             question: question.to_owned(),
             passages,
-            milliseconds: started.elapsed().as_millis(),
+            milliseconds: reply.milliseconds,
         },
         Err(error @ (SearchError::Unavailable { .. } | SearchError::Failed { .. })) => {
             RetrieverReply::Silent(error.to_string())
@@ -119,7 +121,10 @@ fn retriever(config: &Config, question: &str) -> anyhow::Result<RetrieverReply> 
         Err(error @ (SearchError::Refused { .. } | SearchError::Malformed { .. })) => {
             RetrieverReply::Unusable(error.to_string())
         }
-    })
+    };
+    let mut told: Vec<RetrieverReply> = replies.into_iter().map(told).collect();
+    told.extend(compared.err().map(|mixed| RetrieverReply::Mixed(mixed.to_string())));
+    Ok(told)
 }
 
 fn model(
@@ -173,15 +178,11 @@ fn prompt_problem(config: &Config) -> anyhow::Result<Option<Problem>> {
     let prompt =
         tokenizer.and_then(|tokenizer| settings::questions::prompts(config).template(&tokenizer));
     let Err(error) = prompt else { return Ok(None) };
-    Ok(Some(Problem {
-        origin: Origin::Default,
-        kind: ProblemKind::Conflict {
-            key: "model.path".to_owned(),
-            value: format!("{:?}", config.model.path.display().to_string()),
-            reason: format!("gives no prompt with `data.chat` = {}: {error:#}", config.data.chat),
-            nearest: None,
-        },
-    }))
+    Ok(Some(Problem::of_value(
+        "model.path",
+        format!("{:?}", config.model.path.display().to_string()),
+        format!("gives no prompt with `data.chat` = {}: {error:#}", config.data.chat),
+    )))
 }
 
 fn measured(config: &Config) -> anyhow::Result<Option<Measured>> {

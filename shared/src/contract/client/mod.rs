@@ -1,41 +1,61 @@
-//! The client of `POST /retrieve`.
+//! The client of `POST /retrieve`, for one server or several that serve the same index.
 //!
-//! Owns the request, its retries under a deadline, and all checks of the response. Each query gets its own answer:
-//! passages, or an error. A failure never looks like an empty list, because a model that trains on the answers
-//! would learn that searches find nothing.
+//! Owns the request, the choice of the server, retries under a deadline, and all checks of the response. Each query gets
+//! its own answer: passages, or an error that names the server. A failure never looks like an empty list, because a model
+//! that trains on the answers would learn that searches find nothing.
 
 mod address;
 pub mod pause;
 mod reply;
+mod serving;
+mod health;
+mod hedge;
+mod server;
+mod discovery;
+mod fleet;
+mod slots;
 #[cfg(test)]
 mod tests;
 
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
-use reqwest::{Client, Response, StatusCode, Url, header};
-use serde_json::json;
+use reqwest::header::HeaderMap;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+pub use self::address::{NAME_PREFIX, endpoint, listed};
+pub use self::server::TIMEOUT_HEADER;
+pub use self::serving::MixedServers;
 pub use crate::contract::passage::Passage;
 use crate::contract::retry::{Backoff, RetryPolicy};
-use crate::machine::http;
+use discovery::Resolver;
+use fleet::{Fleet, Outcome};
+use server::{Fault, Request, Server};
+use slots::Slots;
 
-/// The address of a retriever, and limits of its requests.
+/// The addresses of retrievers, and limits of requests.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// Address: `http://host:port`, with or without `/retrieve`, with or without a slash at its end.
+    /// Addresses, separated by commas: `http://host:port`, with or without `/retrieve`, with or without a slash at its
+    /// end. With the prefix `dns+`, the host is a name, and each of its addresses is a server.
     pub url: String,
     /// Time limit for opening a connection.
     pub connect_timeout: Duration,
-    /// Time limit for one attempt, from connecting to the last byte of the answer. Without it, the deadline of all
-    /// attempts is the only limit: a slow server would otherwise compute the same answer again and again.
+    /// Time limit for one attempt, from connecting to the last byte of the answer. Without it, one server may take all
+    /// the time before the deadline: a slow server would otherwise compute the same answer again and again. Of several
+    /// servers, one may take half of it.
     pub attempt_timeout: Option<Duration>,
     /// Pauses between attempts, and the deadline of all attempts together.
     pub retry: RetryPolicy,
+    /// Most requests, in percent of all, that ask a second server because the first is late; 0 asks none.
+    pub hedge_percent: u32,
     /// Maximum number of queries in a request; a longer list is sent in several requests.
     pub max_request_queries: usize,
     /// Maximum size of an answer; a longer one is refused.
     pub max_response_bytes: usize,
+    /// Makes headers that each request gets in addition, such as those of a trace. Called in the task that searches.
+    pub request_headers: fn() -> HeaderMap,
 }
 
 impl ClientConfig {
@@ -46,8 +66,10 @@ impl ClientConfig {
             connect_timeout: Duration::from_secs(5),
             attempt_timeout: None,
             retry: RetryPolicy::default(),
+            hedge_percent: 5,
             max_request_queries: 512,
             max_response_bytes: 64 * 1024 * 1024,
+            request_headers: HeaderMap::new,
         }
     }
 }
@@ -83,39 +105,28 @@ pub enum SearchError {
     Failed { url: String, code: String },
 }
 
-/// The answer to a query: passages, best first, or an error. An empty list is a success.
-pub type SearchResult = Result<Vec<Passage>, SearchError>;
-
-/// A client of one retriever. Clones share its connections.
-#[derive(Clone, Debug)]
-pub struct RetrieveClient {
-    http: Client,
-    endpoint: Url,
-    config: ClientConfig,
-}
-
 fn attempts_in_words(attempts: u32) -> String {
     if attempts == 1 { "1 attempt".to_owned() } else { format!("{attempts} attempts") }
 }
 
-/// The failure of one attempt.
-enum Attempt {
-    /// Another attempt may succeed, after the pause that the server requested, if it did.
-    Retry {
-        reason: String,
-        requested_pause: Option<Duration>,
-    },
-    Final(SearchError),
+/// The answer to a query: passages, best first, or an error. An empty list is a success.
+pub type SearchResult = Result<Vec<Passage>, SearchError>;
+
+/// The answer of one server to a question that was asked once.
+#[derive(Clone, Debug)]
+pub struct ServerReply {
+    /// The address of the server, without secrets.
+    pub url: String,
+    pub result: SearchResult,
+    pub milliseconds: u128,
 }
 
-/// Maximum length of the excerpt of an error body that messages show.
-const ERROR_BODY_CHARS: usize = 300;
-/// Time after which a silent connection is probed, and pause between its probes.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Unanswered probes after which a connection is dead.
-const KEEP_ALIVE_PROBES: u32 = 4;
-/// Time after which sent bytes without a confirmation from the other machine mean a dead connection.
-const UNCONFIRMED_TIMEOUT: Duration = Duration::from_mins(2);
+/// A client of one retriever, or of several. Clones share its connections and what it knows about the servers.
+#[derive(Clone, Debug)]
+pub struct RetrieveClient {
+    fleet: Arc<Fleet>,
+    config: ClientConfig,
+}
 
 impl RetrieveClient {
     /// Makes a client. Does not connect yet.
@@ -123,31 +134,23 @@ impl RetrieveClient {
     /// # Errors
     /// An invalid address, or an HTTP client that cannot be set up.
     pub fn new(config: ClientConfig) -> Result<Self, ConfigError> {
-        let endpoint = address::endpoint(&config.url)?;
-        let http = http::client_builder()
-            .connect_timeout(config.connect_timeout)
-            // An attempt may wait for minutes; a machine that is gone is noticed all the same.
-            .tcp_keepalive(KEEP_ALIVE)
-            .tcp_keepalive_interval(KEEP_ALIVE)
-            .tcp_keepalive_retries(KEEP_ALIVE_PROBES)
-            .tcp_user_timeout(UNCONFIRMED_TIMEOUT)
-            // Retrievers are contacted directly: a proxy for downloads does not apply to them.
-            .no_proxy()
-            .redirect(http::redirects_within_server())
-            .build()
-            .map_err(|error| ConfigError::Http(error.to_string()))?;
-        Ok(Self { http, endpoint, config })
+        Self::with_resolver(config, Resolver::of_system())
     }
 
-    /// Returns the address that queries are sent to.
-    pub fn endpoint(&self) -> &Url {
-        &self.endpoint
+    fn with_resolver(config: ClientConfig, resolver: Resolver) -> Result<Self, ConfigError> {
+        Ok(Self { fleet: Arc::new(Fleet::new(config.clone(), resolver)?), config })
+    }
+
+    /// Returns the configured addresses for messages, without secrets.
+    pub fn shown_addresses(&self) -> &str {
+        &self.fleet.shown
     }
 
     /// Returns at most `top_k` passages for each of `queries`, in their order.
     ///
     /// Retries until the deadline after failed connections, timeouts, status 408, 429, 500, 502, 503 and 504, and for
-    /// queries that the server marks as retryable. Cancel safe: dropping the future drops the request.
+    /// queries that the server marks as retryable: at once if another server can be asked, else after a pause. Cancel
+    /// safe: dropping the future drops the requests.
     pub async fn retrieve(&self, queries: &[String], top_k: usize) -> Vec<SearchResult> {
         let mut results = Vec::with_capacity(queries.len());
         for batch in queries.chunks(self.config.max_request_queries.max(1)) {
@@ -156,177 +159,138 @@ impl RetrieveClient {
         results
     }
 
-    /// Sends one query once, without a retry, and waits at most `limit` for the answer.
-    pub async fn ask_once(&self, query: &str, top_k: usize, limit: Duration) -> SearchResult {
+    /// Sends one query to each server once, without a retry, and waits at most `limit` for the answers. Returns at least
+    /// one reply, in the order of the servers.
+    pub async fn ask_each_once(
+        &self,
+        query: &str,
+        top_k: usize,
+        limit: Duration,
+    ) -> Vec<ServerReply> {
         let started = Instant::now();
-        let unavailable = |last| {
-            let (url, elapsed_ms) = (self.shown_address(), started.elapsed().as_millis());
-            SearchError::Unavailable { url, attempts: 1, elapsed_ms, last }
-        };
-        match self.attempt(&[query], top_k, limit).await {
-            Ok(answers) => {
-                let mut results = [None];
-                let open = self.fill(&mut results, &[0], answers);
-                let [result] = results;
-                let unanswered = || Err(unavailable(open.unwrap_or_default()));
-                result.unwrap_or_else(unanswered)
-            }
-            Err(Attempt::Retry { reason, .. }) => Err(unavailable(reason)),
-            Err(Attempt::Final(error)) => Err(error),
+        self.fleet.look_up().await;
+        let mut pending = JoinSet::new();
+        for (index, server) in self.fleet.servers().iter().cloned().enumerate() {
+            let query = query.to_owned();
+            pending.spawn(async move { (index, ask_once(&server, &query, top_k, limit).await) });
         }
+        let mut replies = pending.join_all().await;
+        replies.sort_unstable_by_key(|(index, _)| *index);
+        if let Some(last) = self.fleet.lookup_fault() {
+            let (url, milliseconds) = (self.fleet.shown.clone(), started.elapsed().as_millis());
+            let result = Err(self.unavailable(0, milliseconds, last));
+            replies.push((replies.len(), ServerReply { url, result, milliseconds }));
+        }
+        replies.into_iter().map(|(_, reply)| reply).collect()
     }
 
-    /// Returns the address for messages, without secrets.
-    pub fn shown_address(&self) -> String {
-        address::shown(&self.endpoint)
+    /// Compares what the servers serve, if there are several: index, back end and settings. Returns the addresses of those
+    /// that did not answer, with the reason. Each server is compared again before its first query and after a failure.
+    ///
+    /// # Errors
+    /// Two servers that differ.
+    pub async fn compare_servers(&self) -> Result<Vec<String>, MixedServers> {
+        self.fleet.compare().await
+    }
+
+    fn unavailable(&self, attempts: u32, elapsed_ms: u128, last: String) -> SearchError {
+        SearchError::Unavailable { url: self.fleet.shown.clone(), attempts, elapsed_ms, last }
     }
 
     async fn retrieve_batch(&self, queries: &[String], top_k: usize) -> Vec<SearchResult> {
-        let started = Instant::now();
+        let (started, deadline) = (Instant::now(), self.config.retry.deadline);
         let mut backoff = Backoff::new(self.config.retry);
-        let mut results: Vec<Option<SearchResult>> = vec![None; queries.len()];
+        let mut slots = Slots::new(queries.len());
+        let mut round = Round::default();
         let mut attempts = 0;
         loop {
-            let open: Vec<usize> = (0..queries.len()).filter(|&i| results[i].is_none()).collect();
+            let open = slots.open();
             if open.is_empty() {
-                break;
+                return slots.into_results();
             }
-            attempts += 1;
-            let open_queries: Vec<&str> = open.iter().map(|&i| queries[i].as_str()).collect();
-            let remaining = self.config.retry.deadline.saturating_sub(started.elapsed());
-            let limit = self.config.attempt_timeout.map_or(remaining, |limit| limit.min(remaining));
-            let (reason, requested_pause) = match self.attempt(&open_queries, top_k, limit).await {
-                Ok(answers) => match self.fill(&mut results, &open, answers) {
-                    Some(code) => (code, None),
-                    None => break,
-                },
-                Err(Attempt::Retry { reason, requested_pause }) => (reason, requested_pause),
-                Err(Attempt::Final(error)) => {
-                    close(&mut results, &error);
-                    break;
+            let open_queries: Vec<&str> = open.iter().map(|&slot| queries[slot].as_str()).collect();
+            let request = Request { queries: &open_queries, top_k };
+            let remaining = deadline.saturating_sub(started.elapsed());
+            let (sent, outcome) = self.fleet.ask(request, &round.tried, remaining).await;
+            attempts += sent;
+            match outcome {
+                Outcome::Answered(server, answers) => {
+                    let Some(code) = slots.fill(&server, &open, answers) else { continue };
+                    round.note(server.clone(), self.fleet.named(&server, &code), None);
                 }
-            };
+                Outcome::Failed(faults) => {
+                    for (server, fault) in faults {
+                        match fault {
+                            Fault::Retry { reason, requested_pause } => {
+                                let reason = self.fleet.named(&server, &reason);
+                                round.note(server, reason, requested_pause);
+                            }
+                            Fault::Final(error) => slots.close(&error),
+                        }
+                    }
+                }
+                Outcome::NoServer(reason) => round.last = reason,
+            }
             let elapsed = started.elapsed();
-            let Some(pause) = backoff.next_pause(elapsed, requested_pause) else {
-                let (url, elapsed_ms) = (self.shown_address(), elapsed.as_millis());
-                let error = SearchError::Unavailable { url, attempts, elapsed_ms, last: reason };
-                close(&mut results, &error);
-                break;
+            let has_time = elapsed < deadline;
+            if slots.open().is_empty() || (has_time && self.fleet.has_other(&round.tried)) {
+                continue;
+            }
+            let Some(pause) = backoff.next_pause(elapsed, round.requested_pause()) else {
+                slots.close(&self.unavailable(attempts, elapsed.as_millis(), round.last));
+                return slots.into_results();
             };
-            let pause_ms = pause.as_millis();
-            let url = self.shown_address();
+            let (url, pause_ms, reason) = (&self.fleet.shown, pause.as_millis(), &round.last);
             tracing::warn!(url, attempts, pause_ms, reason, "search failed, retrying");
             tokio::time::sleep(pause).await;
+            round = Round::default();
         }
-        let ended = "the loop ends once every query has a result";
-        results.into_iter().map(|result| result.expect(ended)).collect()
-    }
-
-    /// Sends one request, waits at most `limit` for its answer, and checks the answer.
-    async fn attempt(
-        &self,
-        queries: &[&str],
-        top_k: usize,
-        limit: Duration,
-    ) -> Result<Vec<reply::Answer>, Attempt> {
-        // With "partial", the project's server reports each failed query alone. Without it, it fails the request for
-        // clients that take the empty list of a failed query for an answer. Other servers ignore the key.
-        let body =
-            json!({"queries": queries, "topk": top_k, "return_scores": true, "partial": true});
-        let response = self
-            .http
-            .post(self.endpoint.clone())
-            .timeout(limit)
-            .json(&body)
-            .send()
-            .await
-            .map_err(transport)?;
-        let status = response.status();
-        let requested_pause = pause::requested(response.headers(), SystemTime::now());
-        let target = response.headers().get(header::LOCATION).cloned();
-        let bytes = self.read_body(response).await;
-        if status.is_success() {
-            let answers = reply::parse(&bytes?, queries.len());
-            return answers.map_err(|reason| Attempt::Final(self.malformed(reason)));
-        }
-        let body = match (bytes, target) {
-            (_, Some(target)) if status.is_redirection() => {
-                format!("it redirects to {}", excerpt(target.as_bytes()))
-            }
-            (Ok(bytes), _) => excerpt(&bytes),
-            (Err(_), _) => "(no body)".to_owned(),
-        };
-        Err(match status {
-            StatusCode::REQUEST_TIMEOUT
-            | StatusCode::TOO_MANY_REQUESTS
-            | StatusCode::INTERNAL_SERVER_ERROR
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT => {
-                let reason = format!("status {}: {body}", status.as_u16());
-                Attempt::Retry { reason, requested_pause }
-            }
-            _ => {
-                let (url, status) = (self.shown_address(), status.as_u16());
-                Attempt::Final(SearchError::Refused { url, status, body })
-            }
-        })
-    }
-
-    fn malformed(&self, reason: String) -> SearchError {
-        SearchError::Malformed { url: self.shown_address(), reason }
-    }
-
-    async fn read_body(&self, mut response: Response) -> Result<Vec<u8>, Attempt> {
-        let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(transport)? {
-            if bytes.len() + chunk.len() > self.config.max_response_bytes {
-                let limit = self.config.max_response_bytes;
-                let reason = format!("it is longer than the limit of {limit} bytes");
-                return Err(Attempt::Final(self.malformed(reason)));
-            }
-            bytes.extend_from_slice(&chunk);
-        }
-        Ok(bytes)
-    }
-
-    /// Puts the answers into their slots. Returns the error code of a query that may be retried, if there is one.
-    fn fill(
-        &self,
-        results: &mut [Option<SearchResult>],
-        open: &[usize],
-        answers: Vec<reply::Answer>,
-    ) -> Option<String> {
-        let mut retryable = None;
-        for (&slot, answer) in open.iter().zip(answers) {
-            match answer {
-                reply::Answer::Passages(passages) => results[slot] = Some(Ok(passages)),
-                reply::Answer::Failed { code, retryable: true } => retryable = Some(code),
-                reply::Answer::Failed { code, retryable: false } => {
-                    let url = self.shown_address();
-                    results[slot] = Some(Err(SearchError::Failed { url, code }));
-                }
-                reply::Answer::Malformed(reason) => {
-                    results[slot] = Some(Err(self.malformed(reason)));
-                }
-            }
-        }
-        retryable
     }
 }
 
-/// Gives every query without an answer the same error.
-fn close(results: &mut [Option<SearchResult>], error: &SearchError) {
-    for open in results.iter_mut().filter(|result| result.is_none()) {
-        *open = Some(Err(error.clone()));
+/// Sends one query to a server once.
+async fn ask_once(server: &Server, query: &str, top_k: usize, limit: Duration) -> ServerReply {
+    let started = Instant::now();
+    let mut slots = Slots::new(1);
+    let asked = server.ask(Request { queries: &[query], top_k }, limit).await;
+    let milliseconds = started.elapsed().as_millis();
+    let last = match asked {
+        Ok(answers) => slots.fill(server, &[0], answers),
+        Err(Fault::Retry { reason, .. }) => Some(reason),
+        Err(Fault::Final(error)) => {
+            slots.close(&error);
+            None
+        }
+    };
+    let url = server.shown.clone();
+    slots.close(&SearchError::Unavailable {
+        url: url.clone(),
+        attempts: 1,
+        elapsed_ms: milliseconds,
+        last: last.unwrap_or_default(),
+    });
+    let result = slots.into_results().pop().expect("one query has one result");
+    ServerReply { url, result, milliseconds }
+}
+
+/// The attempts since the last pause.
+#[derive(Debug, Default)]
+struct Round {
+    tried: Vec<Arc<Server>>,
+    requested_pauses: Vec<Option<Duration>>,
+    /// The last failure.
+    last: String,
+}
+
+impl Round {
+    fn note(&mut self, server: Arc<Server>, reason: String, requested_pause: Option<Duration>) {
+        self.last = reason;
+        self.requested_pauses.push(requested_pause);
+        self.tried.push(server);
     }
-}
 
-/// Makes a failed or slow connection retryable. The address is left out: it is in the message anyway, without secrets.
-fn transport(error: reqwest::Error) -> Attempt {
-    Attempt::Retry { reason: http::with_causes(&error.without_url()), requested_pause: None }
-}
-
-fn excerpt(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).chars().take(ERROR_BODY_CHARS).collect()
+    /// Returns the shortest pause, if every server requested one.
+    fn requested_pause(&self) -> Option<Duration> {
+        self.requested_pauses.iter().copied().min().flatten()
+    }
 }

@@ -9,6 +9,7 @@ use crate::contract::python_json::{self, NotFinite};
 const SHOWN_CHARS: usize = 60;
 
 /// The server's answer to one query.
+#[derive(Debug)]
 pub(super) enum Answer {
     Passages(Vec<Passage>),
     Failed {

@@ -173,7 +173,7 @@ async fn a_retry_after_beyond_the_deadline_neither_ends_the_search_nor_outlasts_
                 panic!("{result:?}");
             };
             assert!(last == "status 429: full" || last.contains("time"), "{last}");
-            assert_eq!(url, client.endpoint().as_str());
+            assert_eq!(url, client.shown_addresses());
         }
     }
 }
@@ -183,7 +183,7 @@ async fn a_refused_request_is_not_retried() {
     for status in [400, 401, 404, 413, 422, 501] {
         let (script, client) = scripted(vec![plain(status, "{\"detail\":\"no\"}")]).await;
         let results = client.retrieve(&queries(&["q"]), 1).await;
-        let (url, body) = (client.shown_address(), "{\"detail\":\"no\"}".to_owned());
+        let (url, body) = (client.shown_addresses().to_owned(), "{\"detail\":\"no\"}".to_owned());
         let refused = SearchError::Refused { url, status, body };
         assert_eq!(results, [Err(refused)]);
         assert_eq!(script.requests().len(), 1);
@@ -282,15 +282,19 @@ async fn a_redirect_within_the_server_is_followed_and_another_is_named() {
 
 #[tokio::test]
 async fn one_question_is_asked_once() {
-    let limit = Duration::from_secs(20);
+    let ask_once = async |client: &RetrieveClient| {
+        let mut replies = client.ask_each_once("q", 1, Duration::from_secs(20)).await;
+        assert_eq!((replies.len(), replies[0].url.as_str()), (1, client.shown_addresses()));
+        replies.remove(0).result
+    };
     let failed = json!({"result": [[]], "errors": [{"index": 0, "code": "x", "retryable": true}]});
     let replies = vec![passages(&[&["a"]]), plain(429, "later"), plain(200, &failed.to_string())];
     let (script, client) = scripted(replies).await;
-    assert_eq!(ids(&client.ask_once("q", 1, limit).await), ["a"]);
+    assert_eq!(ids(&ask_once(&client).await), ["a"]);
     for last in ["status 429: later", "x"] {
-        let message = client.ask_once("q", 1, limit).await.unwrap_err().to_string();
+        let message = ask_once(&client).await.unwrap_err().to_string();
         let expected =
-            format!("no answer from the retriever at {} after 1 attempt", client.endpoint());
+            format!("no answer from the retriever at {} after 1 attempt", client.shown_addresses());
         assert!(message.starts_with(&expected) && message.ends_with(last), "{message}");
     }
     assert_eq!(script.requests().len(), 3);
@@ -305,7 +309,7 @@ async fn a_failed_query_is_an_error_in_its_own_slot() {
     let (_, client) = scripted(vec![plain(200, &body.to_string())]).await;
     let results = client.retrieve(&queries(&["p", "q", "r"]), 1).await;
     assert_eq!(ids(&results[0]), ["a"]);
-    let (url, code) = (client.shown_address(), "too_long".to_owned());
+    let (url, code) = (client.shown_addresses().to_owned(), "too_long".to_owned());
     assert_eq!(results[1], Err(SearchError::Failed { url, code }));
     assert_eq!(results[2], Ok(Vec::new()));
 }

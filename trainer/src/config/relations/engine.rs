@@ -1,5 +1,7 @@
 //! Checks of the keys for servers that sample.
 
+use shared::contract::client::listed;
+
 use super::{KeyConflict, conflict, has_http_scheme};
 use crate::config::value::quoted;
 use crate::config::{Config, EngineConfig, EngineKind};
@@ -7,8 +9,7 @@ use crate::config::{Config, EngineConfig, EngineKind};
 impl EngineConfig {
     /// Returns the addresses of the servers, in order.
     pub fn addresses(&self) -> Vec<String> {
-        let parts = self.urls.split(',').map(str::trim);
-        parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()
+        listed(&self.urls).map(str::to_owned).collect()
     }
 }
 

@@ -3,6 +3,8 @@
 mod algorithm;
 mod engine;
 
+use shared::contract::client::{NAME_PREFIX, listed};
+
 use super::problem::ProblemKind;
 use super::sections::{Config, LoraConfig};
 use super::value::{ConfigValue, quoted};
@@ -82,16 +84,24 @@ pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
     conflicts.extend(algorithm::conflicts(config));
     adapters(config, &mut conflicts);
     conflicts.extend(engine::conflicts(config));
-    if !has_http_scheme(&retriever.url) {
-        let host = retriever.url.rsplit_once("//").map_or(retriever.url.as_str(), |(_, host)| host);
-        conflicts.push(conflict(
-            "retriever.url",
-            &quoted(&retriever.url),
-            "does not begin with http:// or https://".to_owned(),
-            (!host.is_empty()).then(|| quoted(&format!("http://{host}"))),
-        ));
-    }
+    conflicts.extend(retriever_url(&retriever.url));
     conflicts
+}
+
+fn retriever_url(url: &str) -> Option<KeyConflict> {
+    let has_scheme = |part: &str| has_http_scheme(part.strip_prefix(NAME_PREFIX).unwrap_or(part));
+    let parts: Vec<&str> = listed(url).collect();
+    let (reason, nearest) = if parts.len() > 1 {
+        let wrong = parts.iter().find(|part| !has_scheme(part))?;
+        (format!("has {}, which does not begin with http:// or https://", quoted(wrong)), None)
+    } else if has_scheme(parts.first().unwrap_or(&"")) {
+        return None;
+    } else {
+        let host = url.rsplit_once("//").map_or(url, |(_, host)| host);
+        let nearest = (!host.is_empty()).then(|| quoted(&format!("http://{host}")));
+        ("does not begin with http:// or https://".to_owned(), nearest)
+    };
+    Some(conflict("retriever.url", &quoted(url), reason, nearest))
 }
 
 /// Refuses settings of adapters in a configuration without adapters.

@@ -264,6 +264,18 @@ fn conflicting_keys_are_refused_where_they_were_set() {
     );
     check(
         "",
+        &["retriever.url=http://a, b:1"],
+        &[
+            "`retriever.url` = \"http://a, b:1\" has \"b:1\", which does not begin with http:// or https://",
+        ],
+    );
+    check(
+        "",
+        &["retriever.url=dns+b:1"],
+        &["`retriever.url` = \"dns+b:1\" does not begin with http://"],
+    );
+    check(
+        "",
         &["rollout.max_passage_tokens=501"],
         &["--set rollout.max_passage_tokens=501: `rollout.max_passage_tokens` = 501 exceeds \
          `rollout.max_observation_tokens` = 500; did you mean 500?"],

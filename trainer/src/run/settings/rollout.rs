@@ -6,7 +6,7 @@ use std::time::Duration;
 use shared::contract::client::{ClientConfig, RetrieveClient};
 use shared::contract::retry::RetryPolicy;
 
-use crate::config::{Compat, Config, EngineKind};
+use crate::config::{Compat, Config, ConfigError, EngineKind, Problem};
 use crate::engine::{Dialect, RunnerChoice, Sampling};
 use crate::reward::RewardRules;
 use crate::rollout::observation::ObservationBudget;
@@ -95,12 +95,17 @@ pub(crate) struct SearcherSettings {
 }
 
 impl SearcherSettings {
-    /// Starts a searcher.
+    /// Starts a searcher. Of several retrievers, those that answer now are compared.
     ///
     /// # Errors
-    /// An invalid address, or no thread for the requests.
+    /// An invalid address, no thread for the requests, or retrievers that do not serve the same.
     pub(crate) fn open(&self) -> anyhow::Result<HttpSearcher> {
-        Ok(HttpSearcher::new(self.client.clone(), self.max_in_flight)?)
+        let searcher = HttpSearcher::new(self.client.clone(), self.max_in_flight)?;
+        searcher.compare_retrievers().map_err(|mixed| {
+            let (value, reason) = (format!("{:?}", self.client.url), format!("is a mix: {mixed}"));
+            ConfigError::Invalid(vec![Problem::of_value("retriever.url", value, reason)])
+        })?;
+        Ok(searcher)
     }
 
     /// Returns a client for single queries.
@@ -119,6 +124,7 @@ pub(crate) fn searcher(config: &Config) -> SearcherSettings {
     client.attempt_timeout = (retriever.attempt_timeout_ms > 0)
         .then_some(Duration::from_millis(retriever.attempt_timeout_ms));
     client.retry.deadline = Duration::from_millis(retriever.deadline_ms);
+    client.hedge_percent = retriever.hedge_percent as u32;
     SearcherSettings { client, max_in_flight: retriever.max_in_flight }
 }
 

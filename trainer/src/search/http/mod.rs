@@ -9,11 +9,12 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::contract::client::{ClientConfig, RetrieveClient};
+use shared::contract::client::{ClientConfig, MixedServers, RetrieveClient};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tracing::warn;
 
 use super::{SearchOutcome, SearchRequest, Searcher, SearcherError};
 use crate::stop::StopFlag;
@@ -52,6 +53,18 @@ impl HttpSearcher {
         let in_flight = Arc::new(Semaphore::new(max_in_flight));
         let (runtime, tasks) = (Some(runtime), JoinSet::new());
         Ok(Self { client, runtime, in_flight, tasks, sender, outcomes })
+    }
+
+    /// Compares what the retrievers serve, if there are several. One that does not answer now is only reported: it is
+    /// compared before its first query.
+    ///
+    /// # Errors
+    /// Two retrievers that differ.
+    pub fn compare_retrievers(&self) -> Result<(), MixedServers> {
+        for reason in self.runtime().block_on(self.client.compare_servers())? {
+            warn!(reason, "a retriever does not answer yet");
+        }
+        Ok(())
     }
 
     fn runtime(&self) -> &Runtime {
