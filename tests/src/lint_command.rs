@@ -9,6 +9,7 @@ use trainer::lint::{ModelFacts, memory, plan};
 use trainer::policy::{ModelConfig, stored_bytes};
 use trainer::run::train;
 
+use crate::harness::corpus::IndexedCorpus;
 use crate::harness::retriever::RetrieverHandle;
 use crate::harness::run_dir::{checkpoint, metrics};
 use crate::harness::tiny_world::TinyWorld;
@@ -133,4 +134,38 @@ fn lint_asks_the_retriever_and_says_what_came_back() {
     let (code, out, _) = lint(&world.settings("http://127.0.0.1:9/retrieve", "run", &[]));
     assert_eq!(code, EXIT_SUCCESS);
     assert!(out.contains("no answer from the retriever at http://127.0.0.1:9/retrieve"), "{out}");
+}
+
+#[test]
+fn retrievers_of_one_index_are_accepted_and_a_mix_is_refused() {
+    let world = TinyWorld::build();
+    let corpus = IndexedCorpus::build();
+    let [first, second] = [0, 0].map(|_| RetrieverHandle::start(&world.index()));
+    world.warm_start(&first);
+    let list = format!("{},{}/", first.url(), second.url());
+    let (code, out, errors) = lint(&world.settings(&list, "run", &[]));
+    assert_eq!((code, errors.as_str()), (EXIT_SUCCESS, ""));
+    for retriever in [&first, &second] {
+        assert!(out.contains(&format!("{}/retrieve: 2 passages in ", retriever.url())), "{out}");
+    }
+
+    let other_index = RetrieverHandle::start(&corpus.index());
+    let other_k1 = RetrieverHandle::start_with(&world.index(), 0, &[("RETRIEVER_BM25_K1", "1.2")]);
+    for (other, key) in [(&other_index, "index_digest"), (&other_k1, "k1")] {
+        let list = format!("{}, {}", first.url(), other.url());
+        let parts = [
+            "`retriever.url` = ".to_owned(),
+            format!("is a mix: {}/retrieve has the {key} ", other.url()),
+            format!(", but {}/retrieve has ", first.url()),
+        ];
+        let settings = world.settings(&list, "run", &[]);
+        let (code, _, errors) = lint(&settings);
+        assert_eq!(code, EXIT_USAGE);
+        let config = Config::load(None, &Environment::new(), &settings).unwrap();
+        let refused = format!("{:#}", train(&config, &mut Vec::new()).unwrap_err());
+        for part in &parts {
+            assert!(errors.contains(part), "{part:?} is not in {errors}");
+            assert!(refused.contains(part), "{part:?} is not in {refused}");
+        }
+    }
 }

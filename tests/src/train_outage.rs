@@ -53,6 +53,33 @@ fn training_continues_when_a_killed_retriever_restarts() {
     }
 }
 
+/// The relay in front of the first retriever holds its second search, during which that retriever is killed for good.
+#[test]
+fn training_continues_with_the_other_retriever_when_one_is_killed() {
+    let world = TinyWorld::build();
+    let [killed, other] = [0, 0].map(|_| RetrieverHandle::start(&world.index()));
+    world.warm_start(&other);
+    // The first request compares what the retrievers serve.
+    let relay = Relay::start(killed.addr(), Rule::Hold(3));
+    let urls = format!("{}, {}", relay.url(), other.url());
+    let config = world.config(&urls, "run", &["deterministic=false"]);
+    let training = Training::start(config);
+
+    relay.wait_for(RelayEvent::Held);
+    killed.stop();
+    relay.let_go();
+    relay.wait_for(RelayEvent::Lost);
+    training.finish().unwrap();
+
+    let run = world.run_dir("run");
+    let rows = metrics(&run);
+    assert_eq!(rows.iter().map(|row| row.step).collect::<Vec<_>>(), [1, 2, 3]);
+    for row in rows {
+        assert_eq!((row.trajectories, row.dropped_trajectories), (16, 0));
+        assert!(check_searches(&trajectories(&run, row.step), &other.url(), 2) > 0);
+    }
+}
+
 /// The default deadline is longer than a restart: an outage of twenty seconds, then the longest pause.
 #[test]
 fn by_default_searches_wait_for_a_restart() {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::discovery::{Discovery, Resolver};
 use super::hedge::{self, Hedging, Sent};
@@ -140,7 +140,8 @@ impl Fleet {
         remaining: Duration,
     ) -> (u32, Outcome) {
         let started = Instant::now();
-        self.look_up_if_due().await;
+        // A look-up that takes too long leaves no server, which is an outcome too.
+        let _ = timeout(remaining, self.look_up_if_due()).await;
         let Some(first) = self.choose(tried) else {
             return (0, Outcome::NoServer(self.lookup_fault().unwrap_or_default()));
         };
@@ -283,7 +284,7 @@ impl Fleet {
             }
             Err(Fault::Retry { reason, requested_pause }) => {
                 // It may have been restarted, with another index.
-                *server.vouched() = false;
+                server.set_vouched(false);
                 if server.ip.is_some() {
                     self.discovery.doubt();
                 }
@@ -304,7 +305,7 @@ impl Fleet {
 
     /// Checks that a server serves what the others serve, before it gets its first query and after each failure.
     async fn vouch(&self, server: &Server, limit: Duration) -> Result<(), Fault> {
-        if !self.has_several() || *server.vouched() {
+        if !self.has_several() || server.is_vouched() {
             return Ok(());
         }
         let reply = server.serving(limit.min(INFO_LIMIT)).await;
@@ -324,7 +325,7 @@ impl Fleet {
                 reference.get_or_insert_with(|| (server.shown.clone(), serving.clone()));
             serving.compare(&server.shown, (address, expected)).map_err(Doubt::Mixed)?;
         }
-        *server.vouched() = true;
+        server.set_vouched(true);
         Ok(())
     }
 

@@ -8,6 +8,7 @@ mod address;
 pub mod pause;
 mod reply;
 mod serving;
+mod headers;
 mod health;
 mod hedge;
 mod server;
@@ -20,12 +21,11 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::HeaderMap;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 pub use self::address::{NAME_PREFIX, endpoint, listed};
-pub use self::server::TIMEOUT_HEADER;
+pub use self::headers::{RequestHeaders, TIMEOUT_HEADER};
 pub use self::serving::MixedServers;
 pub use crate::contract::passage::Passage;
 use crate::contract::retry::{Backoff, RetryPolicy};
@@ -54,8 +54,8 @@ pub struct ClientConfig {
     pub max_request_queries: usize,
     /// Maximum size of an answer; a longer one is refused.
     pub max_response_bytes: usize,
-    /// Makes headers that each request gets in addition, such as those of a trace. Called in the task that searches.
-    pub request_headers: fn() -> HeaderMap,
+    /// Headers that each request gets in addition.
+    pub request_headers: RequestHeaders,
 }
 
 impl ClientConfig {
@@ -69,7 +69,7 @@ impl ClientConfig {
             hedge_percent: 5,
             max_request_queries: 512,
             max_response_bytes: 64 * 1024 * 1024,
-            request_headers: HeaderMap::new,
+            request_headers: RequestHeaders::default(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One server: its connections, its health, and single requests to it.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -9,13 +9,12 @@ use reqwest::{Client, Response, StatusCode, Url, header};
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::headers::{self, TIMEOUT_HEADER};
 use super::health::Health;
 use super::serving::Serving;
 use super::{ClientConfig, ConfigError, SearchError, address, pause, reply};
 use crate::machine::http;
 
-/// Header with the time that the client waits for an answer, in milliseconds.
-pub const TIMEOUT_HEADER: &str = "x-request-timeout-ms";
 /// Maximum length of the excerpt of an error body that messages show.
 const ERROR_BODY_CHARS: usize = 300;
 /// Time after which a silent connection is probed, and pause between its probes.
@@ -55,8 +54,7 @@ pub(super) struct Server {
     config: ClientConfig,
     health: Mutex<Health>,
     in_flight: AtomicUsize,
-    /// `true` once the server is known to serve what the others serve.
-    is_vouched: Mutex<bool>,
+    is_vouched: AtomicBool,
 }
 
 /// A pending request; counted until it is dropped.
@@ -104,7 +102,7 @@ impl Server {
             config: config.clone(),
             health: Mutex::default(),
             in_flight: AtomicUsize::new(0),
-            is_vouched: Mutex::new(false),
+            is_vouched: AtomicBool::new(false),
         })
     }
 
@@ -112,8 +110,13 @@ impl Server {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn vouched(&self) -> MutexGuard<'_, bool> {
-        self.is_vouched.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns `true` if the server is known to serve what the others serve.
+    pub(super) fn is_vouched(&self) -> bool {
+        self.is_vouched.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_vouched(&self, is_vouched: bool) {
+        self.is_vouched.store(is_vouched, Ordering::Release);
     }
 
     /// Returns the number of pending requests.
@@ -142,8 +145,8 @@ impl Server {
         let response = self
             .http
             .post(self.endpoint.clone())
-            .headers((self.config.request_headers)())
-            .header(TIMEOUT_HEADER, limit.as_millis().max(1).to_string())
+            .headers(self.config.request_headers.make())
+            .header(TIMEOUT_HEADER, headers::timeout_ms(limit))
             .timeout(limit)
             .json(&body)
             .send()
@@ -180,7 +183,7 @@ impl Server {
     pub(super) async fn serving(&self, limit: Duration) -> Result<Option<Serving>, String> {
         let mut url = self.endpoint.clone();
         url.path_segments_mut().expect("an endpoint has a host").pop().push("info");
-        let request = self.http.get(url).headers((self.config.request_headers)()).timeout(limit);
+        let request = self.http.get(url).headers(self.config.request_headers.make()).timeout(limit);
         let without_url = |error: reqwest::Error| http::with_causes(&error.without_url());
         let response = request.send().await.map_err(without_url)?;
         let status = response.status();

@@ -1,5 +1,7 @@
 //! Tests of the client with a small scripted server.
 
+mod several;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
