@@ -24,6 +24,7 @@ pub mod encode;
 pub mod gpu;
 pub mod index;
 pub mod web;
+pub mod engine;
 // From queries to answers.
 pub mod backend;
 pub mod batcher;

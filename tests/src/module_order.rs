@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use crate::tidy::{expect_none, sources};
 
-const RETRIEVER: [&str; 28] = [
+const RETRIEVER: [&str; 29] = [
     // The bottom: the machine, and values without behaviour.
     "processor",
     "device",
@@ -26,6 +26,7 @@ const RETRIEVER: [&str; 28] = [
     "gpu",
     "index",
     "web",
+    "engine",
     // From queries to answers.
     "backend",
     "batcher",

@@ -7,6 +7,7 @@ use super::evaluate::EvaluateArguments;
 use super::flags::{Every, Flags, Selection, argument, help};
 use super::plan::PlanArguments;
 use crate::config::variables::{self as var, Variable};
+use crate::engine::EngineKind;
 
 /// Answers POST /retrieve with passages of a corpus
 #[derive(Debug, Parser)]
@@ -42,12 +43,22 @@ pub(super) enum Command {
 pub(super) struct IndexArguments {
     #[command(flatten)]
     pub(super) flags: Flags<Indexing>,
-    /// Replace an index of another corpus
+    /// Replace an index of another corpus; with --to, also a collection of other passages or vectors
     #[arg(long)]
     pub(super) force: bool,
+    /// Then load the passages, with their vectors where it searches vectors, into an engine at
+    /// --engine-url; goes on where an interrupted load was
+    #[arg(long, value_name = "ENGINE", value_parser = engine)]
+    pub(super) to: Option<EngineKind>,
     /// Compress the passages to about half their size, also those of an existing index
     #[arg(long)]
     pub(super) compact: bool,
+}
+
+/// Parses the name of an engine.
+fn engine(name: &str) -> Result<EngineKind, String> {
+    let names = || EngineKind::ALL.map(EngineKind::name).join(", ");
+    EngineKind::parse(name).ok_or_else(|| format!("expected one of {}", names()))
 }
 
 /// The variables that `index` shares with `serve`.
@@ -61,6 +72,11 @@ impl Selection for Indexing {
             var::CORPUS,
             var::INDEX,
             var::MODEL,
+            var::ENGINE_URL,
+            var::ENGINE_COLLECTION,
+            var::ENGINE_KEY,
+            var::ENGINE_KEY_FILE,
+            var::HNSW_EF,
             var::DEVICE,
             var::ONNXRUNTIME,
             var::VECTOR_FORMAT,

@@ -6,6 +6,7 @@
 mod flags;
 mod progress;
 mod derived;
+mod loaded;
 mod health;
 mod plan;
 mod evaluate;
@@ -217,11 +218,11 @@ fn index(
     environment: BTreeMap<String, String>,
     out: &mut dyn Write,
 ) -> anyhow::Result<u8> {
-    let IndexArguments { flags, force, compact } = arguments;
+    let IndexArguments { flags, force, to, compact } = arguments;
     let source = Layered { flags: flags.values, environment };
-    let CheckedIndex { index, log } = CheckedIndex::resolve(&source, force)?;
+    let CheckedIndex { index, log } = CheckedIndex::resolve(&source, force, to)?;
     start_log(&log)?;
-    let IndexConfig { encoder, index, corpus, threads } = index;
+    let IndexConfig { engine, encoder, index, corpus, threads } = index;
     let request = BuildRequest { corpus, index, force, threads, compact };
     // A model that cannot be used must not show only after hours of building.
     let opened = encoder
@@ -251,8 +252,11 @@ fn index(
             writeln!(out, "up to date, {} passages: {folder}", manifest.passage_count)?;
         }
     }
-    if let Some((config, encoder)) = encoder.zip(opened) {
-        index_vectors(&config, &encoder, &request, out)?;
+    if let Some((config, encoder)) = encoder.as_ref().zip(opened.as_ref()) {
+        index_vectors(config, encoder, &request, out)?;
+    }
+    if let Some(engine) = engine {
+        loaded::load(&engine, &request, opened.as_ref(), out)?;
     }
     Ok(EXIT_SUCCESS)
 }

@@ -41,12 +41,16 @@ impl ProgressPrinter {
             Progress::Encoding { passages, .. } => format!("{passages} passages encoded"),
             Progress::Rows { action, rows, .. } => format!("{rows} vectors {action}"),
             Progress::Sealing => "syncing".to_owned(),
+            Progress::Settling => "waiting for the engine to index".to_owned(),
         };
         let position = match progress {
             Progress::Reading { bytes_read, bytes_total, .. } => Some((bytes_read, bytes_total)),
             Progress::Encoding { passages, total, .. } => Some((passages, total)),
             Progress::Rows { rows, total, .. } => Some((rows, total)),
-            Progress::Merging | Progress::Compressing | Progress::Sealing => None,
+            Progress::Merging
+            | Progress::Compressing
+            | Progress::Sealing
+            | Progress::Settling => None,
         };
         if let (Progress::Encoding { done_before, .. } | Progress::Rows { done_before, .. }, None) =
             (progress, self.done_before)

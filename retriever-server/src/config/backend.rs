@@ -7,6 +7,7 @@ use super::reader::{FaultNoted, Reader, path};
 use super::variables as var;
 use crate::backend::fuse::{Fusion, FusionConfig};
 use crate::device::Device;
+use crate::engine::EngineKind;
 use crate::index::dense::ann::GraphKind;
 use crate::vector::RowFormat;
 
@@ -159,12 +160,18 @@ impl Reader<'_> {
     }
 
     /// Reads the back ends that an index is made for, with commas between their names.
-    pub(super) fn backends(&mut self) -> Result<Vec<BackendConfig>, FaultNoted> {
+    /// An engine that is loaded from it is one of them.
+    pub(super) fn backends(
+        &mut self,
+        to: Option<EngineKind>,
+    ) -> Result<Vec<BackendConfig>, FaultNoted> {
         let kinds = self.take(&var::BACKEND, |text| {
             text.split(',').map(BackendKind::parse).collect::<Option<Vec<_>>>()
         });
         let (hybrid, kinds) = (self.hybrid()?, kinds?);
-        Ok(kinds.into_iter().map(|kind| BackendConfig::new(kind, hybrid)).collect())
+        let vectors = to.filter(|engine| engine.searches_vectors()).map(|_| BackendKind::Dense);
+        let kinds = kinds.into_iter().chain(vectors);
+        Ok(kinds.map(|kind| BackendConfig::new(kind, hybrid)).collect())
     }
 
     fn hybrid(&mut self) -> Result<HybridConfig, FaultNoted> {

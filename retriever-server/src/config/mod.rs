@@ -2,13 +2,14 @@
 //! the table of defaults.
 //!
 //! In reading order: the table ([`variables`]), flags over the environment ([`source`]), values that
-//! are parsed and checked (`reader`, `backend`), and the files that the values point to ([`disk`]).
+//! are parsed and checked (`reader`, `backend`, `engine`), and the files that the values point to ([`disk`]).
 //! Every value is read once, all bad ones are reported together, and nothing below asks again.
 
 pub mod variables;
 pub mod source;
 mod reader;
 mod backend;
+mod engine;
 pub mod disk;
 
 use std::fmt;
@@ -20,6 +21,7 @@ use shared::machine::telemetry::{self, LogFormat};
 use thiserror::Error;
 
 use crate::batcher::BatchLimits;
+use crate::engine::{EngineConfig, EngineKind};
 use crate::index::dense::ann::GraphKind;
 use crate::index::manifest::Verification;
 use crate::lexical::bm25::Bm25Parameters;
@@ -119,6 +121,8 @@ pub struct LogConfig {
 /// The variables of the `index` command.
 #[derive(Clone, Debug)]
 pub struct IndexConfig {
+    /// The engine to load the index into, if there is one.
+    pub engine: Option<EngineConfig>,
     /// The encoder of the vectors, if the index gets any.
     pub encoder: Option<EncoderConfig>,
     /// Folder of the index.
@@ -310,13 +314,18 @@ impl IndexConfig {
     /// Reads and checks the variables that `index` shares with `serve`.
     pub fn resolve(source: &dyn Source) -> Result<Self, ConfigError> {
         let mut vars = Reader::new(source);
-        let (config, _) = Self::read(&mut vars);
+        let (config, _) = Self::read(&mut vars, None);
         vars.finish(config)
     }
 
-    /// Reads the variables as [`ServeConfig::read`] does.
-    fn read(vars: &mut Reader<'_>) -> (Result<Self, FaultNoted>, Pointers) {
-        let backends = vars.backends();
+    /// Reads the variables as [`ServeConfig::read`] does. The index is loaded into the engine `to`, if one is
+    /// named, and gets what that needs.
+    fn read(
+        vars: &mut Reader<'_>,
+        to: Option<EngineKind>,
+    ) -> (Result<Self, FaultNoted>, Pointers) {
+        let backends = vars.backends(to);
+        let engine = to.map(|kind| vars.engine(kind)).transpose();
         let runtime = vars.runtime();
         let encoder = vars.encoder_of_index(backends.as_deref(), runtime.as_ref());
         let index = vars.take(&var::INDEX, path);
@@ -329,7 +338,15 @@ impl IndexConfig {
             corpus: corpus.clone().ok(),
         };
         let config =
-            || Ok(Self { encoder: encoder?, index: index?, corpus: corpus?, threads: threads? });
+            || {
+            Ok(Self {
+                engine: engine?,
+                encoder: encoder?,
+                index: index?,
+                corpus: corpus?,
+                threads: threads?,
+            })
+        };
         (config(), pointers)
     }
 }
@@ -338,7 +355,7 @@ impl PlanConfig {
     /// Reads and checks the variables that `plan` shares with `index`.
     pub fn resolve(source: &dyn Source) -> Result<Self, ConfigError> {
         let mut vars = Reader::new(source);
-        let backends = vars.backends();
+        let backends = vars.backends(None);
         let vector_format = vars.take(&var::VECTOR_FORMAT, FormatChoice::parse);
         let graph = vars.take(&var::ANN, GraphKind::parse);
         let index = vars.take_optional(&var::INDEX, |text| path(text).map(Some));

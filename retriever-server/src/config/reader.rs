@@ -65,6 +65,25 @@ impl<'a> Reader<'a> {
         FaultNoted
     }
 
+    /// Notes a value that is bad for a reason of its own.
+    pub(super) fn note_problem(
+        &mut self,
+        variable: &Variable,
+        value: String,
+        problem: String,
+        accepts: String,
+    ) -> FaultNoted {
+        let (variable, flag) = (variable.name, variable.flag);
+        let (value, problem) = (Some(value), Some(problem));
+        self.faults.push(BadValue { variable, flag, value, problem, accepts });
+        FaultNoted
+    }
+
+    /// Returns a value as it is, if one is set.
+    pub(super) fn get(&self, variable: &Variable) -> Option<String> {
+        self.source.get(variable.name)
+    }
+
     pub(super) fn count(&mut self, variable: &Variable) -> Result<usize, FaultNoted> {
         self.take(variable, count)
     }

@@ -63,6 +63,14 @@ variables! {
         "Corpus to index first if there is no index. An existing index must have been built from it.";
     MODEL = "MODEL", "model", None, "", "the path of a folder with model.onnx and tokenizer.json",
         "Folder of the encoder, which dense and ann need, also as parts of hybrid.";
+    ENGINE_URL = "ENGINE_URL", "engine-url", None, "", "an address of the engine, such as http://host:6333 or postgres://user@host/database",
+        "Address of the engine of another machine to search, or to load with `index --to`.";
+    ENGINE_COLLECTION = "ENGINE_COLLECTION", "engine-collection", Some("passages"), "", "a name of up to 60 letters, digits, `_`, `-` and `.` that begins with a letter; for milvus without `-` and `.`",
+        "Collection, table or index of the engine that holds the passages.";
+    ENGINE_KEY = "ENGINE_KEY", "engine-key", None, "", "the engine's API key, token or password, or user:password",
+        "Key for the engine. No log or message shows it; on a command line, other users of the machine see it.";
+    ENGINE_KEY_FILE = "ENGINE_KEY_FILE", "engine-key-file", None, "", "the path of a file",
+        "File with the key for the engine, instead of RETRIEVER_ENGINE_KEY.";
     DEVICE = "DEVICE", "device", Some("auto"), "", "auto, cpu, cuda or cuda:N",
         "Device of the encoder, of the re-ranker and of exact search over vectors. cuda uses every GPU for the search, cuda:N one of them; auto uses CUDA if it is available, else the CPU.";
     ONNXRUNTIME = "ONNXRUNTIME", "onnxruntime", None, "", "the path of a file",

@@ -166,7 +166,7 @@ pub enum IndexError {
 }
 
 /// Attaches a path to an I/O error.
-fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> IndexError {
+pub(crate) fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> IndexError {
     let path = path.to_owned();
     move |source| IndexError::Io { path, source }
 }

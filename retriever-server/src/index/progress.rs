@@ -38,4 +38,6 @@ pub enum Progress {
     },
     /// Files are digested and synced.
     Sealing,
+    /// An engine makes what it has stored searchable.
+    Settling,
 }

@@ -15,6 +15,7 @@ use crate::corpus::record;
 use crate::device::Device;
 use crate::encode::cross_encoder;
 use crate::encode::settings::EncoderSettings;
+use crate::engine::EngineKind;
 use crate::gpu;
 use crate::index::IndexError;
 use crate::index::corpus_match::{self, CorpusMatch};
@@ -78,10 +79,14 @@ impl CheckedServe {
 
 impl CheckedIndex {
     /// Checks the configuration as [`CheckedServe::resolve`] does. With `force`, an unfit index is
-    /// accepted, because it will be replaced.
-    pub fn resolve(source: &dyn Source, force: bool) -> Result<Self, ConfigError> {
+    /// accepted, because it will be replaced. `to` is the engine to load.
+    pub fn resolve(
+        source: &dyn Source,
+        force: bool,
+        to: Option<EngineKind>,
+    ) -> Result<Self, ConfigError> {
         let mut vars = Reader::new(source);
-        let (index, pointers) = IndexConfig::read(&mut vars);
+        let (index, pointers) = IndexConfig::read(&mut vars, to);
         let log = LogConfig::read(&mut vars);
         let mut faults = pointers.encoder.as_ref().map(encoder_faults).unwrap_or_default();
         let corpus = pointers.corpus.as_deref();

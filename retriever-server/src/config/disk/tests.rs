@@ -113,9 +113,9 @@ fn an_index_of_another_version_is_refused_unless_it_is_to_be_replaced() {
     let values = [("INDEX", &*index), ("CORPUS", &*corpus)];
     let parts = ["the index there has format 99", "expected an index with format 1"];
     assert_fault(&faults(&values), "RETRIEVER_INDEX", &parts);
-    let error = CheckedIndex::resolve(&source(&values), false).unwrap_err().to_string();
+    let error = CheckedIndex::resolve(&source(&values), false, None).unwrap_err().to_string();
     assert!(error.contains(parts[0]), "{error}");
-    CheckedIndex::resolve(&source(&values), true).unwrap();
+    CheckedIndex::resolve(&source(&values), true, None).unwrap();
     fs::write(&path, "{").unwrap();
     assert_fault(&faults(&values), "RETRIEVER_INDEX", &["manifest.json is corrupt"]);
 }
@@ -129,7 +129,7 @@ fn a_place_where_nothing_can_be_created_is_named_with_the_reason() {
     assert_eq!(reported.len(), 1, "{reported:?}");
     assert_fault(&reported, "RETRIEVER_INDEX", &["cannot be created: Not a directory"]);
     let values = source(&[("INDEX", &below_a_file), ("CORPUS", &corpus)]);
-    let error = CheckedIndex::resolve(&values, false).unwrap_err().to_string();
+    let error = CheckedIndex::resolve(&values, false, None).unwrap_err().to_string();
     assert!(error.contains("cannot be created: Not a directory"), "{error}");
     let reported = faults(&[("INDEX", &folder.path().join("none/..")), ("CORPUS", &corpus)]);
     assert_fault(&reported, "RETRIEVER_INDEX", &["ends without a name"]);
@@ -179,7 +179,7 @@ fn corpus_files_must_be_readable_where_an_index_is_built_from_them() {
     // `index` reads them whether or not there is an index.
     for index in [&new, &index] {
         let values = source(&[("INDEX", index), ("CORPUS", Path::new(&list))]);
-        let error = CheckedIndex::resolve(&values, false).unwrap_err();
+        let error = CheckedIndex::resolve(&values, false, None).unwrap_err();
         assert_eq!(error.faults.len(), 1, "{error}");
         assert_fault(&[error.faults[0].to_string()], "RETRIEVER_CORPUS", &parts);
     }

@@ -82,7 +82,7 @@ impl VectorSource {
 
 /// Returns the digest of everything that determines a passage's vector. Settings for queries do not
 /// count: they may change without new vectors.
-fn encoder_digest(settings: &EncoderSettings) -> Result<Digest, IndexError> {
+pub(crate) fn encoder_digest(settings: &EncoderSettings) -> Result<Digest, IndexError> {
     let digest = |path: &Path| Digest::of_file(path).map_err(io_error(path));
     let (model, tokenizer) = (digest(&settings.model)?, digest(&settings.tokenizer.path)?);
     let mut parts = vec![model.to_string(), tokenizer.to_string()];
