@@ -13,6 +13,7 @@ mod processor;
 pub mod device;
 mod json_kind;
 pub mod query;
+pub mod turns;
 pub mod ticket;
 pub mod pool;
 pub mod upstream;

@@ -1,13 +1,15 @@
-//! The stages of an admitted batch: equal queries are searched once, the back end ranks, rows become
-//! passages, and a re-ranker, if there is one, ranks those again. Each query ends with its passages or
-//! with its own fault.
+//! The stages of an admitted batch: equal queries are searched once, slices of them wait for their turn, the back
+//! end ranks, rows become passages, and a re-ranker, if there is one, ranks those again. Each query ends with its
+//! passages or with its own fault.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use tracing::error;
 
 use crate::backend::{Backend, PassageSource};
+use crate::corpus::pages::Pages;
 use crate::corpus::store::PassageStore;
 use crate::pool::Pool;
 use crate::query::{Answer, Hit, QueryAnswer, QueryBatch, QueryOutcome, SearchFault, cut};
@@ -18,6 +20,8 @@ use crate::ticket::{AbandonOnDrop, Ticket};
 #[derive(Debug)]
 pub struct Pipeline {
     ranking: Ranking,
+    /// The passages by their addresses, if they are here.
+    pages: Option<Arc<Pages>>,
     max_query_bytes: usize,
     reranker: Option<Arc<Reranker>>,
 }
@@ -39,13 +43,16 @@ impl Pipeline {
         pool: Arc<Pool>,
         max_query_bytes: usize,
     ) -> Self {
-        let ranking = Ranking::Rows { backend, passages: Arc::new(passages), pool };
-        Self { ranking, max_query_bytes, reranker: None }
+        let passages = Arc::new(passages);
+        let pages = Some(Arc::new(Pages::new(Arc::clone(&passages))));
+        let ranking = Ranking::Rows { backend, passages, pool };
+        Self { ranking, pages, max_query_bytes, reranker: None }
     }
 
     /// Creates a pipeline over the passages of another service, without a re-ranker.
     pub fn over_passages(source: Box<dyn PassageSource>, max_query_bytes: usize) -> Self {
-        Self { ranking: Ranking::Passages(source), max_query_bytes, reranker: None }
+        let ranking = Ranking::Passages(source);
+        Self { ranking, pages: None, max_query_bytes, reranker: None }
     }
 
     /// Adds a re-ranker as the last stage.
@@ -54,19 +61,51 @@ impl Pipeline {
         Self { reranker, ..self }
     }
 
+    /// Returns the passages by their addresses, unless another service has them.
+    pub fn pages(&self) -> Option<&Arc<Pages>> {
+        self.pages.as_ref()
+    }
+
     /// Answers every query of the batch, in order.
     pub async fn answer(&self, batch: QueryBatch, ticket: Ticket) -> Vec<QueryAnswer> {
         let ticket = Arc::new(ticket);
         let _guard = AbandonOnDrop(Arc::clone(&ticket));
         let distinct = Distinct::of(&batch.queries, self.max_query_bytes);
-        let unique = QueryBatch { queries: distinct.queries.into(), top_k: batch.top_k };
-        let answers = self.rank(unique, ticket).await;
-        distinct
-            .slots
-            .into_iter()
-            // A back end that answers too few queries has failed the rest.
-            .map(|slot| answers.get(slot).cloned().unwrap_or(Err(SearchFault::Internal)))
-            .collect()
+        let answers = self.rank_in_turns(distinct.queries, batch.top_k, &ticket).await;
+        distinct.slots.into_iter().map(|slot| answers[slot].clone()).collect()
+    }
+
+    /// Passes distinct queries through all stages, each slice of them in its turn. Slices that have their turn are
+    /// worked on together.
+    async fn rank_in_turns(
+        &self,
+        queries: Vec<String>,
+        top_k: usize,
+        ticket: &Arc<Ticket>,
+    ) -> Vec<QueryAnswer> {
+        let max_slice = ticket.max_slice().max(1);
+        let mut slices = Vec::with_capacity(queries.len().div_ceil(max_slice).min(queries.len()));
+        let mut rest = queries.into_iter();
+        while rest.len() > 0 {
+            let queries: Arc<[String]> = rest.by_ref().take(max_slice).collect();
+            let is_first = slices.is_empty();
+            slices.push(async move {
+                let count = queries.len();
+                match ticket.turn(count, is_first).await {
+                    Ok(turn) => {
+                        let mut answers = self.rank(QueryBatch { queries, top_k }, turn).await;
+                        // A back end that answers too few queries has failed the rest.
+                        answers.resize(count, Err(SearchFault::Internal));
+                        answers
+                    }
+                    Err(fault) => vec![Err(fault); count],
+                }
+            });
+        }
+        if slices.len() == 1 {
+            return slices.swap_remove(0).await;
+        }
+        join_all(slices).await.into_iter().flatten().collect()
     }
 
     /// Passes distinct queries through all stages.

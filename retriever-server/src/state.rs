@@ -13,11 +13,15 @@ use tracing::warn;
 
 use crate::admission::Admission;
 use crate::batcher::BatchCounters;
-use crate::config::ServeConfig;
+use crate::config::{BackendKind, ServeConfig};
 use crate::pipeline::Pipeline;
 use crate::pool::Pool;
 use crate::query::SearchFault;
 use crate::rerank::Reranker;
+use crate::turns::{TurnLimits, Turns};
+
+/// The queries in flight for each thread of a lexical back end.
+const QUERIES_PER_THREAD: usize = 16;
 
 /// The phase of a server: starting, ready, draining; or starting, failed; or draining before it was ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +72,9 @@ impl AppState {
         let load = config.load;
         // Every job belongs to an admitted query, or to a request whose body is parsed or written.
         let capacity_jobs = load.max_queued_queries + load.max_requests;
+        let turns = Arc::new(Turns::new(turn_limits(&config)));
         Ok(Self {
-            admission: Admission::new(load.max_requests, load.max_queued_queries),
+            admission: Admission::new(load.max_requests, load.max_queued_queries, turns),
             pool: Arc::new(Pool::start(config.threads, capacity_jobs)?),
             phase: watch::Sender::new(Phase::Starting),
             counters: Counters::default(),
@@ -138,8 +143,26 @@ impl AppState {
             mean_batch_queries: batched_queries as f64 / batches.max(1) as f64,
             requests_in_flight: self.admission.requests_in_flight(),
             queries_in_flight: self.admission.queries_in_flight(),
+            queries_waiting: self.admission.turns().counts().1,
+            queries_per_s: self.admission.turns().queries_per_s(),
         }
     }
+}
+
+/// Returns the limits of queries in flight: what keeps the back end busy, and little more, since queries that wait
+/// for their turn are fair to other callers, and queries in flight are not.
+fn turn_limits(config: &ServeConfig) -> TurnLimits {
+    let components = config.backend.components();
+    let is_lexical = components.iter().all(|kind| *kind == BackendKind::Bm25);
+    let (max_in_flight, max_slice) = if is_lexical {
+        (QUERIES_PER_THREAD * config.threads, QUERIES_PER_THREAD * config.threads / 2)
+    } else {
+        // One batch is encoded, one is searched, and one waits for them.
+        (3 * config.batch.max_queries, config.batch.max_queries)
+    };
+    let max_in_flight = config.load.max_in_flight_queries.unwrap_or(max_in_flight);
+    let max_slice = max_slice.min(max_in_flight.div_ceil(2));
+    TurnLimits { max_in_flight, max_slice, max_wait: config.load.max_wait }
 }
 
 /// Counts since the start of the server.
@@ -204,5 +227,9 @@ pub(crate) struct Statistics {
     batches: u64,
     mean_batch_queries: f64,
     requests_in_flight: usize,
+    /// The number of admitted queries, with those that wait for their turn.
     queries_in_flight: usize,
+    queries_waiting: usize,
+    /// The observed rate; `null` before there is one.
+    queries_per_s: Option<f64>,
 }

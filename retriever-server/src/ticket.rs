@@ -1,32 +1,72 @@
-//! The ticket of an admitted request: its permit for queued queries, its deadline, and a mark if its
-//! client has gone. Work that holds the ticket holds the permit, so abandoned work counts until it
-//! has really ended.
+//! The ticket of an admitted request: its permit for queued queries, its deadline, its place among the callers,
+//! and a mark if its client has gone. Work that holds the ticket holds the permit, so abandoned work counts until
+//! it has really ended.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::OwnedSemaphorePermit;
+use crate::query::SearchFault;
+use crate::turns::{Caller, Turn, Turns};
+
+/// The permit of a request, which counts until it is dropped.
+pub type Permit = Box<dyn Debug + Send + Sync>;
 
 /// The ticket of one admitted request, or of several that share work.
 #[derive(Debug)]
 pub struct Ticket {
     deadline: Instant,
     abandoned: AtomicBool,
-    _permit: Option<OwnedSemaphorePermit>,
+    _permit: Option<Permit>,
+    /// The lines in which the request waits, as this caller. Without, it never waits.
+    turns: Option<(Arc<Turns>, Caller)>,
+    /// The turn of the work, if it has one.
+    _turn: Option<Turn>,
     /// The tickets of requests that share work; empty for a single request.
     members: Vec<Arc<Ticket>>,
 }
 
 impl Ticket {
     /// Creates a ticket that runs out after `limit`.
-    pub fn new(limit: Duration, permit: Option<OwnedSemaphorePermit>) -> Self {
+    pub fn new(limit: Duration, permit: Option<Permit>) -> Self {
         Self {
             deadline: Instant::now() + limit,
             abandoned: AtomicBool::new(false),
             _permit: permit,
+            turns: None,
+            _turn: None,
             members: Vec::new(),
         }
+    }
+
+    /// Makes work wait for its turn among that of other callers.
+    #[must_use]
+    pub fn with_turns(self, turns: Arc<Turns>, caller: Caller) -> Self {
+        Self { turns: Some((turns, caller)), ..self }
+    }
+
+    /// Returns the most queries that have a turn together.
+    pub fn max_slice(&self) -> usize {
+        self.turns.as_ref().map_or(usize::MAX, |(turns, _)| turns.limits().max_slice)
+    }
+
+    /// Waits for the turn of `queries`, and returns the ticket of the work on them. The first turn of a request
+    /// must come soon; a request that has begun goes on until its deadline.
+    pub async fn turn(
+        self: &Arc<Self>,
+        queries: usize,
+        is_first: bool,
+    ) -> Result<Arc<Self>, SearchFault> {
+        let Some((turns, caller)) = &self.turns else { return Ok(Arc::clone(self)) };
+        let mut until = self.deadline;
+        if is_first {
+            until = until.min(Instant::now() + turns.limits().max_wait);
+        }
+        let turn = turns.take(*caller, queries, until.into()).await;
+        let turn = turn.ok_or(SearchFault::DeadlineExceeded)?;
+        let ticket = Self::joint(vec![Arc::clone(self)]);
+        Ok(Arc::new(Self { _turn: Some(turn), ..ticket }))
     }
 
     /// Creates the ticket of work for several requests, at least one. It is over when all of theirs are over.
@@ -36,6 +76,8 @@ impl Ticket {
             deadline: deadline.expect("shared work belongs to at least one request"),
             abandoned: AtomicBool::new(false),
             _permit: None,
+            turns: None,
+            _turn: None,
             members,
         }
     }

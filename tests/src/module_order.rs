@@ -9,12 +9,13 @@ use std::collections::BTreeSet;
 
 use crate::tidy::{expect_none, sources};
 
-const RETRIEVER: [&str; 29] = [
+const RETRIEVER: [&str; 30] = [
     // The bottom: the machine, and values without behaviour.
     "processor",
     "device",
     "json_kind",
     "query",
+    "turns",
     "ticket",
     "pool",
     "upstream",

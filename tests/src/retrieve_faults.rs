@@ -141,7 +141,7 @@ async fn overload_is_503_and_passes() {
 
 #[tokio::test]
 async fn a_body_that_does_not_arrive_ends_the_wait() {
-    let (retriever, _corpus) = start(&[("RETRIEVER_DEADLINE_MS", "20")]);
+    let (retriever, _corpus) = start(&[("RETRIEVER_BODY_TIMEOUT_MS", "20")]);
     let held = HeldRequest::open(retriever.addr(), &json!({"queries": []}));
     let response = held.response();
     assert!(response.starts_with("HTTP/1.1 408 "), "{response}");
@@ -151,7 +151,7 @@ async fn a_body_that_does_not_arrive_ends_the_wait() {
 async fn unknown_paths_and_methods_are_errors_in_json() {
     let (retriever, _corpus) = start(&[]);
     let url = retriever.url();
-    let reply = get(&url, "/search").await;
+    let reply = get(&url, "/nowhere").await;
     assert_eq!((reply.status, &reply.body["code"]), (404, &json!("not_found")));
     let reply = get(&url, "/retrieve").await;
     assert_eq!((reply.status, &reply.body["code"]), (405, &json!("method_not_allowed")));

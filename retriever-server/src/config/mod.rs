@@ -56,6 +56,8 @@ pub struct ServeConfig {
     pub bm25: Bm25Parameters,
     /// The keys of a passage in responses.
     pub passage_fields: PassageFields,
+    /// The client that a request means which several clients send.
+    pub profile: Profile,
     /// Limits of a request.
     pub request: RequestLimits,
     /// Limits of the work that is accepted concurrently.
@@ -77,6 +79,17 @@ pub enum PassageFields {
     Full,
 }
 
+/// The client that a request means which several clients send, and expect different responses to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// rLLM, for `query` with `top_k` or `k`; Search-R1's own server, for `queries` alone.
+    Rllm,
+    /// ZeroSearch, for `query` with `top_k` or `k`.
+    Zerosearch,
+    /// Search-R1's web search servers, for `queries` without `return_scores`.
+    Proxy,
+}
+
 /// Limits of one request.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestLimits {
@@ -92,19 +105,29 @@ pub struct RequestLimits {
     pub max_query_bytes: usize,
     /// The most documents to rank again.
     pub max_rerank_documents: usize,
-    /// The longest time for the body to arrive, and again for the answer.
+    /// The longest time for the answer, once the body has arrived.
     pub deadline: Duration,
 }
 
 /// Limits of the work that is accepted concurrently.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadLimits {
-    /// The most queries that are answered concurrently.
+    /// The most queries that are admitted: in flight, or waiting for their turn.
     pub max_queued_queries: usize,
+    /// The most queries in flight; `None` for as many as keep the back end busy.
+    pub max_in_flight_queries: Option<usize>,
+    /// The longest wait for the first turn of a request.
+    pub max_wait: Duration,
     /// The most requests that are read or answered concurrently.
     pub max_requests: usize,
     /// The most open connections.
     pub max_connections: usize,
+    /// The longest time for the head of a request to arrive.
+    pub header_timeout: Duration,
+    /// The longest time for the body of a request to arrive, or without a byte of the answer being taken.
+    pub body_timeout: Duration,
+    /// The longest time between two requests of a connection.
+    pub idle_timeout: Duration,
     /// The time to finish admitted work after a signal.
     pub grace_period: Duration,
 }
@@ -257,11 +280,18 @@ impl ServeConfig {
             "full" => Some(PassageFields::Full),
             _ => None,
         });
+        let profile = vars.take(&var::PROFILE, |text| match text {
+            "rllm" => Some(Profile::Rllm),
+            "zerosearch" => Some(Profile::Zerosearch),
+            "proxy" => Some(Profile::Proxy),
+            _ => None,
+        });
         let request = vars.request_limits();
         let load = vars.load_limits();
         let batch = vars.batch_limits(load.as_ref());
         let threads = vars.take(&var::THREADS, threads);
         vars.check_order(&var::TOP_K, &var::MAX_TOP_K);
+        vars.check_order(&var::MAX_IN_FLIGHT_QUERIES, &var::MAX_QUEUED_QUERIES);
         vars.check_order(&var::MAX_BATCH_QUERIES, &var::MAX_QUEUED_QUERIES);
         let pointers = Pointers {
             encoder: encoder.clone().ok().flatten(),
@@ -280,6 +310,7 @@ impl ServeConfig {
                 verification: verification?,
                 bm25: bm25?,
                 passage_fields: passage_fields?,
+                profile: profile?,
                 request: request?,
                 load: load?,
                 batch: batch?,

@@ -135,11 +135,24 @@ impl<'a> Reader<'a> {
 
     pub(super) fn load_limits(&mut self) -> Result<LoadLimits, FaultNoted> {
         let max_queued_queries = self.count(&var::MAX_QUEUED_QUERIES);
+        let max_in_flight_queries = self.take(&var::MAX_IN_FLIGHT_QUERIES, |text| match text {
+            "auto" => Some(None),
+            _ => count(text).map(Some),
+        });
+        let max_wait = self.milliseconds(&var::MAX_WAIT_MS);
         let max_requests = self.count(&var::MAX_REQUESTS);
         let max_connections = self.count(&var::MAX_CONNECTIONS);
+        let header_timeout = self.milliseconds(&var::HEADER_TIMEOUT_MS);
+        let body_timeout = self.milliseconds(&var::BODY_TIMEOUT_MS);
+        let idle_timeout = self.milliseconds(&var::IDLE_TIMEOUT_MS);
         let grace_period = self.milliseconds(&var::GRACE_PERIOD_MS);
         Ok(LoadLimits {
             max_queued_queries: max_queued_queries?,
+            max_in_flight_queries: max_in_flight_queries?,
+            max_wait: max_wait?,
+            header_timeout: header_timeout?,
+            body_timeout: body_timeout?,
+            idle_timeout: idle_timeout?,
             max_requests: max_requests?,
             max_connections: max_connections?,
             grace_period: grace_period?,

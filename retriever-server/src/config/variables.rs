@@ -109,6 +109,8 @@ variables! {
         "Strength of the length normalisation.";
     PASSAGE_FIELDS = "PASSAGE_FIELDS", "passage-fields", Some("minimal"), "", "minimal, url or full",
         "Keys of a passage in responses: id and contents, and url where the corpus has it (minimal); url always, empty where the corpus has none, as ASearcher needs it (url); also title and text where the corpus has them (full).";
+    PROFILE = "PROFILE", "profile", Some("rllm"), "", "rllm, zerosearch or proxy",
+        "Client that a request to /retrieve means which several clients send: query with top_k or k is answered as rLLM's server does, or with ZeroSearch's list of texts (zerosearch); queries without return_scores get passages, or each in a document (proxy), as from Search-R1's web search servers.";
     MAX_BODY_BYTES = "MAX_BODY_BYTES", "max-body-bytes", Some("16777216"), "bytes", BYTES,
         "Largest request body.";
     MAX_BATCH_QUERIES = "MAX_BATCH_QUERIES", "max-batch-queries", Some("4096"), "queries", COUNT,
@@ -116,13 +118,23 @@ variables! {
     MAX_QUERY_BYTES = "MAX_QUERY_BYTES", "max-query-bytes", Some("16384"), "bytes", BYTES,
         "Longest query; of a longer one, only this much is searched for, up to the end of a character.";
     MAX_QUEUED_QUERIES = "MAX_QUEUED_QUERIES", "max-queued-queries", Some("16384"), "queries", COUNT,
-        "Most queries that are answered concurrently; more are refused with 503.";
-    MAX_REQUESTS = "MAX_REQUESTS", "max-requests", Some("1024"), "requests", COUNT,
-        "Most requests that are read or answered concurrently; more are refused with 503.";
+        "Most queries that are admitted, in flight and waiting; more are refused with 503. A client takes at most eight ninths of them.";
+    MAX_IN_FLIGHT_QUERIES = "MAX_IN_FLIGHT_QUERIES", "max-in-flight-queries", Some("auto"), "queries", "auto or an integer from 1 to 16777216",
+        "Most queries in flight; the others wait, and clients take turns. auto is 16 per thread for bm25, else three batches. Fewer make an overloaded server answer sooner, and refuse more.";
+    MAX_WAIT_MS = "MAX_WAIT_MS", "max-wait-ms", Some("60000"), "ms", MILLISECONDS,
+        "Longest time that a request waits for its turn. A request whose wait is expected to be longer, from the observed rate, is refused with 503 at once.";
+    MAX_REQUESTS = "MAX_REQUESTS", "max-requests", Some("4096"), "requests", COUNT,
+        "Most requests that are read or answered concurrently; more are refused with 503. A client takes at most eight ninths of them.";
     MAX_CONNECTIONS = "MAX_CONNECTIONS", "max-connections", Some("4096"), "connections", COUNT,
         "Most open connections; more wait to be accepted.";
     DEADLINE_MS = "DEADLINE_MS", "deadline-ms", Some("60000"), "ms", MILLISECONDS,
-        "Longest time for the body of a request to arrive, and again for its answer, which includes the wait for a server that is starting.";
+        "Longest time for the answer to a request once its body is there, which includes the wait for a server that is starting. A request may set a shorter one in its header X-Request-Timeout-Ms or grpc-timeout.";
+    HEADER_TIMEOUT_MS = "HEADER_TIMEOUT_MS", "header-timeout-ms", Some("20000"), "ms", MILLISECONDS,
+        "Longest time for the header of a request to arrive; then the connection is closed.";
+    BODY_TIMEOUT_MS = "BODY_TIMEOUT_MS", "body-timeout-ms", Some("60000"), "ms", MILLISECONDS,
+        "Longest time for the body of a request to arrive, and for a client to take no byte of its answer.";
+    IDLE_TIMEOUT_MS = "IDLE_TIMEOUT_MS", "idle-timeout-ms", Some("600000"), "ms", MILLISECONDS,
+        "Longest time that a connection stays open without a request.";
     GRACE_PERIOD_MS = "GRACE_PERIOD_MS", "grace-period-ms", Some("30000"), "ms", MILLISECONDS,
         "Time to finish admitted work after SIGTERM.";
     THREADS = "THREADS", "threads", Some("auto"), "threads", "auto or an integer from 1 to 1024",

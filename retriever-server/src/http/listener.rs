@@ -1,91 +1,121 @@
-//! Accepts connections up to a limit. Beyond it, clients wait in the queue of the operating system until
-//! a connection closes.
+//! Accepts connections up to a limit, and serves each until it is idle for too long, breaks or is asked to
+//! close. Beyond the limit, clients wait in the queue of the operating system until a connection closes.
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::time::Duration;
 
-use axum::serve::Listener;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use axum::Router;
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
+use tower::Service;
+use tracing::{debug, error};
 
-/// A listener with a limit on open connections.
-#[derive(Debug)]
-pub(crate) struct BoundedListener {
+use super::stream::{Patience, PatientStream, PhaseCell};
+use crate::config::LoadLimits;
+use crate::turns::Caller;
+
+/// The most bytes of a head, and of the buffer that a connection reads into.
+const MAX_BUFFER_BYTES: usize = 64 * 1024;
+/// The pause after a connection could not be accepted, for instance because there are too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts connections until `shutdown` ends, then closes each as soon as it is idle. Returns when all are
+/// closed.
+pub(super) async fn serve(
     listener: TcpListener,
-    permits: Arc<Semaphore>,
-}
-
-/// A connection that holds its permit until it is closed.
-#[derive(Debug)]
-pub(crate) struct BoundedStream {
-    stream: TcpStream,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl BoundedListener {
-    pub(crate) fn new(listener: TcpListener, max_connections: usize) -> Self {
-        Self { listener, permits: Arc::new(Semaphore::new(max_connections)) }
-    }
-}
-
-impl Listener for BoundedListener {
-    type Io = BoundedStream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (BoundedStream, SocketAddr) {
-        let permits = Arc::clone(&self.permits);
-        let permit = permits.acquire_owned().await.expect("the semaphore is never closed");
-        let (stream, addr) = Listener::accept(&mut self.listener).await;
+    limits: LoadLimits,
+    routes: Router,
+    shutdown: impl Future<Output = ()>,
+) {
+    let permits = Arc::new(Semaphore::new(limits.max_connections));
+    let graceful = GracefulShutdown::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let next = async {
+            let permit = Arc::clone(&permits).acquire_owned().await;
+            (permit.expect("the semaphore is never closed"), accept(&listener).await)
+        };
+        let (permit, (stream, peer)) = tokio::select! {
+            next = next => next,
+            () = &mut shutdown => break,
+        };
         // Small responses must not wait for more bytes to send. If this fails, they only come late.
         let _ = stream.set_nodelay(true);
-        (BoundedStream { stream, _permit: permit }, addr)
+        let caller = Caller::of(peer.ip());
+        let connection = serve_one(stream, caller, limits, routes.clone(), graceful.watcher());
+        tokio::spawn(async move {
+            connection.await;
+            drop(permit);
+        });
     }
+    drop(listener);
+    graceful.shutdown().await;
+}
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+/// Accepts the next connection. A connection that breaks before it is accepted is none.
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        let fault = match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(fault) => fault,
+        };
+        let is_the_clients = matches!(
+            fault.kind(),
+            io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::ConnectionReset
+        );
+        if !is_the_clients {
+            error!(%fault, "no connection can be accepted");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
     }
 }
 
-impl AsyncRead for BoundedStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for BoundedStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, buffer)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+/// Serves one connection to its end. The requests of `caller` share the capacity with those of others.
+pub(super) async fn serve_one<S>(
+    stream: S,
+    caller: Caller,
+    limits: LoadLimits,
+    routes: Router,
+    watcher: Watcher,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let patience = Patience {
+        head: limits.header_timeout,
+        idle: limits.idle_timeout,
+        send: limits.body_timeout,
+    };
+    let phase = Arc::<PhaseCell>::default();
+    let stream = PatientStream::new(stream, patience, Arc::clone(&phase));
+    let answer = move |mut request: Request<Incoming>| {
+        phase.begin();
+        request.extensions_mut().insert(caller);
+        let answer = routes.clone().call(request);
+        let phase = Arc::clone(&phase);
+        async move {
+            let answer = answer.await;
+            phase.end();
+            answer
+        }
+    };
+    let connection = http1::Builder::new()
+        // The stream has the limit, which hyper would apply to the pause between requests too.
+        .header_read_timeout(None)
+        .max_buf_size(MAX_BUFFER_BYTES)
+        .serve_connection(TokioIo::new(stream), service_fn(answer));
+    if let Err(fault) = watcher.watch(connection).await {
+        debug!(%fault, "a connection broke");
     }
 }

@@ -2,14 +2,19 @@
 //! bytes, and one table maps errors to statuses.
 //!
 //! In reading order: errors and responses (`respond`), bodies (`body`), the request shapes of clients
-//! (`dialect`), the routes (`retrieve`, `rerank`, `admin`), and connections (`listener`).
+//! (`dialect`), the time that a client gives (`deadline`), responses (`render`), the routes
+//! (`retrieve`, `rerank`, `access`, `admin`), and connections (`stream`, `listener`).
 
 mod respond;
 mod body;
 mod dialect;
+mod deadline;
+mod render;
 mod retrieve;
 mod rerank;
+mod access;
 mod admin;
+mod stream;
 mod listener;
 
 use std::io;
@@ -22,7 +27,6 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::state::AppState;
-use listener::BoundedListener;
 use respond::HttpError;
 
 /// Serves all routes on `listener` until `shutdown` ends, then closes connections as they become idle.
@@ -31,14 +35,19 @@ pub(crate) async fn serve(
     state: Arc<AppState>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let listener = BoundedListener::new(listener, state.config.load.max_connections);
-    axum::serve(listener, router(state)).with_graceful_shutdown(shutdown).await
+    let limits = state.config.load;
+    listener::serve(listener, limits, router(state), shutdown).await;
+    Ok(())
 }
 
 /// Returns all routes, each also with a slash at its end: other servers redirect from the one to the other.
 fn router(state: Arc<AppState>) -> Router {
     let routes = [
         ("/retrieve", post(retrieve::retrieve)),
+        ("/search", post(retrieve::search)),
+        ("/batch_search", post(retrieve::batch_search)),
+        ("/queries", post(retrieve::queries)),
+        ("/access", post(access::access)),
         ("/rerank", post(rerank::rerank)),
         ("/livez", get(admin::livez)),
         ("/readyz", get(admin::readyz)),

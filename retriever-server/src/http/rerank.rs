@@ -11,17 +11,16 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use shared::contract::wire::{Location, QueryError, ValidationError};
 
 use super::body;
-use super::dialect::{MAX_FAULTS, TopK, fault, is_true, object, query_list, top_k};
+use super::deadline::Deadline;
+use super::dialect::{Encoding, MAX_FAULTS, TopK, fault, is_true, object, query_list, top_k};
 use super::respond::{self, HttpError};
-use super::retrieve::{INLINE_PARSE_BYTES, errors, failure};
-use crate::admission::Overloaded;
+use super::retrieve::{INLINE_PARSE_BYTES, caller, errors, failure};
 use crate::config::RequestLimits;
 use crate::json_kind::json_kind;
 use crate::pool::JobLost;
@@ -72,8 +71,12 @@ async fn answer(state: &Arc<AppState>, request: Request) -> Result<Response, Htt
         return Err(HttpError::NoReranker);
     }
     let limits = state.config.request;
-    let _permit = state.admission.enter().map_err(|Overloaded| HttpError::Overloaded)?;
-    let body = body::read(request, limits.max_body_bytes, limits.deadline).await?;
+    let caller = caller(&request);
+    let _permit = state.admission.enter(caller).map_err(HttpError::Overloaded)?;
+    let deadline = Deadline::of(request.headers(), limits.deadline).map_err(HttpError::Invalid)?;
+    let body_timeout = deadline.left(state.config.load.body_timeout)?;
+    let body = body::read(request, limits.max_body_bytes, body_timeout).await?;
+    let encoding = Encoding::of(&body);
     let parsed = if body.len() <= INLINE_PARSE_BYTES {
         parse(&body, &limits)
     } else {
@@ -83,8 +86,8 @@ async fn answer(state: &Arc<AppState>, request: Request) -> Result<Response, Htt
     let call = parsed.map_err(HttpError::Invalid)?;
     let ticket = state
         .admission
-        .admit(call.queries.len(), limits.deadline)
-        .map_err(|Overloaded| HttpError::Overloaded)?;
+        .admit(caller, call.queries.len(), deadline.left(limits.deadline)?)
+        .map_err(HttpError::Overloaded)?;
     let loaded = state.ready_by(ticket.deadline()).await.map_err(HttpError::NotReady)?;
     let reranker = loaded.reranker.as_ref().ok_or(HttpError::NoReranker)?;
     state.counters.count_cut(&call.queries, limits.max_query_bytes);
@@ -96,9 +99,9 @@ async fn answer(state: &Arc<AppState>, request: Request) -> Result<Response, Htt
     if let Some(error) = failure(&scores, call.is_partial) {
         return Err(error);
     }
-    let write = move || serde_json::to_vec(&response(call, scores));
+    let write = move || respond::encode(encoding, &response(call, scores));
     let bytes = state.pool.run(write).await.map_err(|JobLost| HttpError::Internal)?;
-    bytes.map(|bytes| respond::json_bytes(StatusCode::OK, bytes)).map_err(|_| HttpError::Internal)
+    bytes.map(|bytes| respond::encoded(encoding, bytes)).ok_or(HttpError::Internal)
 }
 
 /// Scores the documents of each query. A query that is too long is cut.
@@ -109,12 +112,16 @@ async fn scores(
     ticket: Arc<Ticket>,
 ) -> Vec<Scores> {
     let _guard = AbandonOnDrop(Arc::clone(&ticket));
+    let turn = match ticket.turn(call.queries.len(), true).await {
+        Ok(turn) => turn,
+        Err(fault) => return call.queries.iter().map(|_| Err(fault)).collect(),
+    };
     let queries = call.queries.iter().map(|query| cut(query, max_query_bytes).to_owned()).collect();
     let texts = call
         .documents
         .iter()
         .map(|documents| documents.iter().map(|document| contents(document).to_owned()).collect());
-    reranker.score_texts(queries, texts.collect(), ticket).await
+    reranker.score_texts(queries, texts.collect(), turn).await
 }
 
 /// Sorts the documents of each query by their scores.

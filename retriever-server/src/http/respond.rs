@@ -9,6 +9,8 @@ use serde::Serialize;
 use shared::contract::wire::{ErrorBody, ValidationError, ValidationErrors};
 use tracing::error;
 
+use super::dialect::{EMPTY_QUERY, Encoding};
+use crate::admission::Overloaded;
 use crate::query::SearchFault;
 use crate::state::Phase;
 
@@ -17,6 +19,8 @@ use crate::state::Phase;
 pub(crate) enum HttpError {
     /// The body is not a request.
     Invalid(Vec<ValidationError>),
+    /// The query is empty, and the client's own server refuses that.
+    EmptyQuery,
     /// The body is too large.
     TooLarge {
         /// The largest accepted body.
@@ -27,11 +31,15 @@ pub(crate) enum HttpError {
     /// The client went away or broke the protocol while it sent the body.
     BodyBroken,
     /// The limits of admission are reached.
-    Overloaded,
+    Overloaded(Overloaded),
+    /// The time that the client gives has passed before the request was read.
+    Late,
     /// The server is starting or draining.
     NotReady(Phase),
     /// There is no re-ranker.
     NoReranker,
+    /// The passages are with another service.
+    NoPages,
     /// Queries failed.
     Unanswered {
         /// The number of queries that failed.
@@ -62,6 +70,12 @@ fn row(status: StatusCode, code: &'static str, detail: &str) -> Row {
 }
 
 impl HttpError {
+    /// Returns the error of a request with faults.
+    pub(super) fn invalid(faults: Vec<ValidationError>) -> Self {
+        let is_empty = faults.iter().all(|fault| fault.kind == EMPTY_QUERY);
+        if is_empty { Self::EmptyQuery } else { Self::Invalid(faults) }
+    }
+
     /// Returns the row of the table of errors. Overload is 503 and never 429, which clients do not retry.
     fn row(&self) -> Row {
         let unavailable = |code, detail: &str, seconds| Row {
@@ -71,6 +85,9 @@ impl HttpError {
         match self {
             Self::Invalid(_) => {
                 row(StatusCode::UNPROCESSABLE_ENTITY, "invalid_request", "the request is invalid")
+            }
+            Self::EmptyQuery => {
+                row(StatusCode::BAD_REQUEST, EMPTY_QUERY, "the query is empty, expected a text")
             }
             Self::TooLarge { limit_bytes } => row(
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -85,9 +102,14 @@ impl HttpError {
             Self::BodyBroken => {
                 row(StatusCode::BAD_REQUEST, "body_broken", "the request body ended early")
             }
-            Self::Overloaded => unavailable(
+            Self::Overloaded(Overloaded { retry_after_s }) => unavailable(
                 "overloaded",
                 "the server has reached its limit of requests or queries",
+                *retry_after_s,
+            ),
+            Self::Late => unavailable(
+                "deadline_exceeded",
+                "the time that the request gives in its header has passed before it was read",
                 1,
             ),
             Self::NotReady(Phase::Draining) => {
@@ -129,6 +151,11 @@ impl HttpError {
                 StatusCode::NOT_IMPLEMENTED,
                 "no_reranker",
                 "this server has no re-ranker: RETRIEVER_RERANKER is not set",
+            ),
+            Self::NoPages => row(
+                StatusCode::NOT_IMPLEMENTED,
+                "no_pages",
+                "this server has no corpus to read pages from: its back end asks another service",
             ),
             Self::Internal => row(
                 StatusCode::INTERNAL_SERVER_ERROR,
@@ -181,6 +208,25 @@ pub(crate) fn json_bytes(status: StatusCode, bytes: Vec<u8>) -> Response {
     response
 }
 
+/// Returns a body in the encoding of its request, or nothing if it cannot be written, which is logged.
+pub(super) fn encode(encoding: Encoding, body: &impl Serialize) -> Option<Vec<u8>> {
+    let written = match encoding {
+        Encoding::Json => serde_json::to_vec(body).map_err(|fault| fault.to_string()),
+        Encoding::MessagePack => rmp_serde::to_vec_named(body).map_err(|fault| fault.to_string()),
+    };
+    written.map_err(|fault| error!(%fault, "a response could not be serialised")).ok()
+}
+
+/// Returns a successful response of an encoded body.
+pub(super) fn encoded(encoding: Encoding, bytes: Vec<u8>) -> Response {
+    let mut response = json_bytes(StatusCode::OK, bytes);
+    if encoding == Encoding::MessagePack {
+        let name = HeaderValue::from_static("application/msgpack");
+        response.headers_mut().insert(CONTENT_TYPE, name);
+    }
+    response
+}
+
 /// Answers requests for unknown paths.
 pub(crate) async fn not_found() -> Response {
     error(HttpError::NotFound)
@@ -200,10 +246,12 @@ mod tests {
         let unanswered = |fault| HttpError::Unanswered { failed: 1, total: 2, fault };
         let table = [
             (HttpError::Invalid(Vec::new()), 422, None),
+            (HttpError::EmptyQuery, 400, None),
             (HttpError::TooLarge { limit_bytes: 1 }, 413, None),
             (HttpError::BodyTimeout, 408, None),
             (HttpError::BodyBroken, 400, None),
-            (HttpError::Overloaded, 503, Some("1")),
+            (HttpError::Overloaded(Overloaded { retry_after_s: 7 }), 503, Some("7")),
+            (HttpError::Late, 503, Some("1")),
             (HttpError::NotReady(Phase::Starting), 503, Some("2")),
             (HttpError::NotReady(Phase::Draining), 503, Some("5")),
             (HttpError::NotReady(Phase::Failed), 503, Some("5")),
@@ -212,6 +260,7 @@ mod tests {
             (unanswered(SearchFault::Upstream), 503, Some("1")),
             (unanswered(SearchFault::Refused), 424, None),
             (HttpError::NoReranker, 501, None),
+            (HttpError::NoPages, 501, None),
             (HttpError::Internal, 500, None),
             (HttpError::NotFound, 404, None),
             (HttpError::MethodNotAllowed, 405, None),

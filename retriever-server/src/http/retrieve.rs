@@ -1,22 +1,21 @@
-//! `POST /retrieve`: a request from bytes to bytes.
+//! `POST /retrieve`, and the same for `/search`, `/batch_search` and `/queries`: a request from bytes to bytes.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
 use axum::response::Response;
-use serde::Serialize;
-use shared::contract::passage::Passage;
-use shared::contract::wire::{QueryError, QueryErrorCode, RankedPassage, RetrieveResponse};
+use shared::contract::wire::{QueryError, QueryErrorCode};
 
 use super::body;
-use super::dialect::{self, Call, Shape};
+use super::deadline::Deadline;
+use super::dialect::{self, Call, Route};
+use super::render::Rendering;
 use super::respond::{self, HttpError};
-use crate::admission::Overloaded;
-use crate::config::PassageFields;
 use crate::pool::JobLost;
-use crate::query::{Answer, QueryAnswer, SearchFault};
+use crate::query::SearchFault;
 use crate::state::AppState;
+use crate::turns::Caller;
 
 /// The largest body that is parsed on an async thread. Larger ones are parsed on the pool, because they
 /// would block the thread: parsing runs at some hundred megabytes per second.
@@ -24,31 +23,57 @@ pub(super) const INLINE_PARSE_BYTES: usize = 64 * 1024;
 /// The most queries whose results are serialised on an async thread; more are serialised on the pool.
 const INLINE_RENDER_QUERIES: usize = 16;
 
-/// Answers a request.
-pub(crate) async fn retrieve(State(state): State<Arc<AppState>>, request: Request) -> Response {
-    let outcome = answer(&state, request).await;
+/// Answers a request to `/retrieve`.
+pub(crate) async fn retrieve(state: State<Arc<AppState>>, request: Request) -> Response {
+    respond(state, Route::Retrieve, request).await
+}
+
+/// Answers a request to `/search`.
+pub(crate) async fn search(state: State<Arc<AppState>>, request: Request) -> Response {
+    respond(state, Route::Search, request).await
+}
+
+/// Answers a request to `/batch_search`.
+pub(crate) async fn batch_search(state: State<Arc<AppState>>, request: Request) -> Response {
+    respond(state, Route::BatchSearch, request).await
+}
+
+/// Answers a request to `/queries`.
+pub(crate) async fn queries(state: State<Arc<AppState>>, request: Request) -> Response {
+    respond(state, Route::Queries, request).await
+}
+
+async fn respond(State(state): State<Arc<AppState>>, route: Route, request: Request) -> Response {
+    let outcome = answer(&state, route, request).await;
     state.counters.count_request(&outcome);
     outcome.unwrap_or_else(respond::error)
 }
 
-async fn answer(state: &Arc<AppState>, request: Request) -> Result<Response, HttpError> {
+async fn answer(
+    state: &Arc<AppState>,
+    route: Route,
+    request: Request,
+) -> Result<Response, HttpError> {
     state.check_admits().map_err(HttpError::NotReady)?;
-    let limits = state.config.request;
-    let _permit = state.admission.enter().map_err(|Overloaded| HttpError::Overloaded)?;
-    let body = body::read(request, limits.max_body_bytes, limits.deadline).await?;
+    let (limits, profile) = (state.config.request, state.config.profile);
+    let caller = caller(&request);
+    let _permit = state.admission.enter(caller).map_err(HttpError::Overloaded)?;
+    let deadline = Deadline::of(request.headers(), limits.deadline).map_err(HttpError::Invalid)?;
+    let body_timeout = deadline.left(state.config.load.body_timeout)?;
+    let body = body::read(request, limits.max_body_bytes, body_timeout).await?;
     let parsed = if body.len() <= INLINE_PARSE_BYTES {
-        dialect::parse(&body, &limits)
+        dialect::parse(&body, &limits, route, profile)
     } else {
-        let parse = move || dialect::parse(&body, &limits);
+        let parse = move || dialect::parse(&body, &limits, route, profile);
         state.pool.run(parse).await.map_err(|JobLost| HttpError::Internal)?
     };
-    let call = parsed.map_err(HttpError::Invalid)?;
-    let Call { batch, shape, is_partial, is_top_k_limited } = call;
+    let call = parsed.map_err(HttpError::invalid)?;
+    let Call { batch, shape, encoding, is_partial, is_top_k_limited } = call;
     let count = batch.queries.len();
     let ticket = state
         .admission
-        .admit(count, limits.deadline)
-        .map_err(|Overloaded| HttpError::Overloaded)?;
+        .admit(caller, count, deadline.left(limits.deadline)?)
+        .map_err(HttpError::Overloaded)?;
     let loaded = state.ready_by(ticket.deadline()).await.map_err(HttpError::NotReady)?;
     state.counters.count_cut(&batch.queries, limits.max_query_bytes);
     if is_top_k_limited {
@@ -62,6 +87,7 @@ async fn answer(state: &Arc<AppState>, request: Request) -> Result<Response, Htt
     }
     let rendering = Rendering {
         shape,
+        encoding,
         fields: state.config.passage_fields,
         method: state.config.backend.kind.name(),
         queries,
@@ -72,7 +98,13 @@ async fn answer(state: &Arc<AppState>, request: Request) -> Result<Response, Htt
         let write = move || rendering.write(answers);
         state.pool.run(write).await.map_err(|JobLost| HttpError::Internal)?
     };
-    bytes.map(|bytes| respond::json_bytes(StatusCode::OK, bytes)).map_err(|_| HttpError::Internal)
+    bytes.map(|bytes| respond::encoded(encoding, bytes)).ok_or(HttpError::Internal)
+}
+
+/// Returns the one who sends a request. A request that came over no connection is the machine's own.
+pub(super) fn caller(request: &Request) -> Caller {
+    let own = || Caller::of(Ipv4Addr::LOCALHOST.into());
+    request.extensions().get().copied().unwrap_or_else(own)
 }
 
 /// Returns the error of the whole request, if one of its queries failed; if they may fail `is_partial`ly, only
@@ -94,78 +126,6 @@ pub(super) fn failure<T>(
     Some(HttpError::Unanswered { failed, total, fault })
 }
 
-/// The serialisation of answers.
-struct Rendering {
-    shape: Shape,
-    fields: PassageFields,
-    method: &'static str,
-    queries: Arc<[String]>,
-}
-
-/// The response that rLLM's client reads.
-#[derive(Debug, Serialize)]
-struct RllmResponse<'a> {
-    query: &'a str,
-    method: &'static str,
-    results: Vec<RllmResult>,
-    num_results: usize,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    errors: Vec<QueryError>,
-}
-
-#[derive(Debug, Serialize)]
-struct RllmResult {
-    id: String,
-    content: String,
-    score: f64,
-}
-
-impl Rendering {
-    fn write(&self, answers: Vec<QueryAnswer>) -> serde_json::Result<Vec<u8>> {
-        let errors = errors(&answers);
-        let lists = answers.into_iter().map(Result::unwrap_or_default);
-        match self.shape {
-            Shape::Rllm => {
-                let results: Vec<RllmResult> = lists.flatten().map(rllm_result).collect();
-                serde_json::to_vec(&RllmResponse {
-                    query: self.queries.first().map_or("", String::as_str),
-                    method: self.method,
-                    num_results: results.len(),
-                    results,
-                    errors,
-                })
-            }
-            Shape::Scored | Shape::Bare => {
-                let result = lists
-                    .map(|list| list.into_iter().map(|answer| self.ranked(answer)).collect())
-                    .collect();
-                serde_json::to_vec(&RetrieveResponse { result, errors })
-            }
-        }
-    }
-
-    fn ranked(&self, answer: Answer) -> RankedPassage {
-        let document = match self.fields {
-            PassageFields::Full => answer.passage,
-            PassageFields::Minimal => Passage { title: None, text: None, ..answer.passage },
-            PassageFields::Url => {
-                let url = Some(answer.passage.url.unwrap_or_default());
-                Passage { title: None, text: None, url, ..answer.passage }
-            }
-        };
-        if self.shape == Shape::Scored {
-            RankedPassage::Scored { document, score: f64::from(answer.score) }
-        } else {
-            RankedPassage::Bare(document)
-        }
-    }
-}
-
-fn rllm_result(answer: Answer) -> RllmResult {
-    let Answer { passage, score } = answer;
-    RllmResult { id: passage.id, content: passage.contents, score: f64::from(score) }
-}
-
 /// Returns the errors of the queries that failed.
 pub(super) fn errors<T>(answers: &[Result<T, SearchFault>]) -> Vec<QueryError> {
     let error = |(index, answer): (usize, &Result<T, SearchFault>)| {
@@ -184,6 +144,7 @@ pub(super) fn errors<T>(answers: &[Result<T, SearchFault>]) -> Vec<QueryError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::query::QueryAnswer;
 
     const DEADLINE: QueryAnswer = Err(SearchFault::DeadlineExceeded);
     const INTERNAL: QueryAnswer = Err(SearchFault::Internal);
@@ -208,28 +169,5 @@ mod tests {
                 assert_eq!(failed, expected, "{answers:?}, partial {is_partial}");
             }
         }
-    }
-
-    #[test]
-    fn a_failed_query_is_marked_in_its_slot() {
-        let rendering = Rendering {
-            shape: Shape::Bare,
-            fields: PassageFields::Minimal,
-            method: "bm25",
-            queries: ["a".to_owned(), "b".to_owned()].into(),
-        };
-        let passage = Passage {
-            id: "1".to_owned(),
-            contents: "x".to_owned(),
-            title: Some("t".to_owned()),
-            url: Some("u".to_owned()),
-            ..Passage::default()
-        };
-        let answers = vec![Ok(vec![Answer { passage, score: 1.5 }]), DEADLINE];
-        let text = String::from_utf8(rendering.write(answers).unwrap()).unwrap();
-        assert_eq!(
-            text,
-            r#"{"result":[[{"id":"1","contents":"x","url":"u"}],[]],"errors":[{"index":1,"code":"deadline_exceeded","retryable":true}]}"#
-        );
     }
 }

@@ -16,6 +16,11 @@ const LIMITS: RequestLimits = RequestLimits {
     deadline: Duration::from_mins(1),
 };
 
+/// Parses a body of `/retrieve`.
+fn parse(body: &[u8], limits: &RequestLimits) -> Result<Call, Vec<ValidationError>> {
+    super::parse(body, limits, Route::Retrieve, Profile::Rllm)
+}
+
 #[track_caller]
 fn check(body: &str, queries: &[&str], top_k: usize, shape: Shape) {
     let call = parse(body.as_bytes(), &LIMITS).unwrap();
@@ -46,6 +51,85 @@ fn shapes_of_the_known_clients() {
     check(r#"{"query":"a","top_k":7}"#, &["a"], 7, Shape::Rllm);
     check(r#"{"query":"a","k":7}"#, &["a"], 7, Shape::Rllm);
     check(r#"{"queries":[]}"#, &[], 3, Shape::Bare);
+}
+
+/// Parses a body of another route or profile, and returns its queries, number of passages and shape.
+fn parsed(body: &str, route: Route, profile: Profile) -> (Vec<String>, usize, Shape) {
+    let call = super::parse(body.as_bytes(), &LIMITS, route, profile).unwrap();
+    (call.batch.queries.to_vec(), call.batch.top_k, call.shape)
+}
+
+#[test]
+fn shapes_of_other_routes() {
+    let queries = |queries: &[&str]| -> Vec<String> {
+        queries.iter().map(|query| (*query).to_owned()).collect()
+    };
+    let documents = |is_single, with_scores| Shape::Documents { is_single, with_scores };
+    for (route, body, expected) in [
+        (
+            Route::Search,
+            r#"{"query":"a","top_n":2,"return_score":true}"#,
+            (queries(&["a"]), 2, documents(true, true)),
+        ),
+        (Route::Search, r#"{"query":"a"}"#, (queries(&["a"]), 3, documents(true, false))),
+        (
+            Route::BatchSearch,
+            r#"{"query":["a","b"],"top_n":4}"#,
+            (queries(&["a", "b"]), 4, documents(false, false)),
+        ),
+        (Route::BatchSearch, r#"{"query":[]}"#, (queries(&[]), 3, documents(false, false))),
+        (Route::Queries, r#"{"queries":["a"],"k":5}"#, (queries(&["a"]), 5, Shape::Answers)),
+    ] {
+        assert_eq!(parsed(body, route, Profile::Rllm), expected, "{body}");
+    }
+    for (route, body, expected) in [
+        (Route::Search, r#"{"query":" "}"#, "is empty, expected a text"),
+        (Route::Search, r#"{"query":["a"]}"#, "is a list, expected a string"),
+        (Route::Search, r#"{"queries":["a"]}"#, "field required: query, a string"),
+        (Route::BatchSearch, r#"{"query":"a"}"#, "is a string, expected a list of strings"),
+        (Route::BatchSearch, "{}", "field required: query, a list of strings"),
+        (Route::Queries, r#"{"query":"a"}"#, "field required: queries, a list of strings"),
+        (Route::Queries, r#"{"queries":["a"],"k":-1}"#, "is -1, expected an integer"),
+    ] {
+        let faults = super::parse(body.as_bytes(), &LIMITS, route, Profile::Rllm).unwrap_err();
+        assert!(faults[0].msg.contains(expected), "{body}: {faults:?}");
+    }
+}
+
+#[test]
+fn profiles_decide_on_requests_that_several_clients_send() {
+    let top_k = r#"{"query":"a","top_k":2}"#;
+    let bare = r#"{"queries":["a"]}"#;
+    let with_scores = r#"{"queries":["a"],"return_scores":true}"#;
+    let without_scores = r#"{"queries":["a"],"return_scores":false}"#;
+    for (profile, shapes) in [
+        (Profile::Rllm, [Shape::Rllm, Shape::Bare, Shape::Scored, Shape::Bare]),
+        (Profile::Zerosearch, [Shape::Texts, Shape::Bare, Shape::Scored, Shape::Bare]),
+        (Profile::Proxy, [Shape::Rllm, Shape::Wrapped, Shape::Scored, Shape::Bare]),
+    ] {
+        let read = [top_k, bare, with_scores, without_scores]
+            .map(|body| parsed(body, Route::Retrieve, profile).2);
+        assert_eq!(read, shapes, "{profile:?}");
+    }
+}
+
+#[test]
+fn message_pack_is_known_by_its_first_byte() {
+    for (fields, shape) in [
+        (r#"{"queries":["a"],"topk":2,"return_scores":true}"#, Shape::Scored),
+        (r#"{"query":"a","topk":2,"return_scores":true}"#, Shape::Single),
+        (r#"{"query":"a","topk":2}"#, Shape::Bare),
+    ] {
+        let value: Value = serde_json::from_str(fields).unwrap();
+        let body = rmp_serde::to_vec(&value).unwrap();
+        let call = parse(&body, &LIMITS).unwrap();
+        assert_eq!((call.shape, call.encoding), (shape, Encoding::MessagePack), "{fields}");
+        assert_eq!((&call.batch.queries[..], call.batch.top_k), (&["a".to_owned()][..], 2));
+    }
+    let faults = parse(b"\x81\xa7queries\x01", &LIMITS).unwrap_err();
+    assert_eq!(faults[0].msg, "is a number, expected a list of strings");
+    let faults = parse(b"\x81\xa7quer", &LIMITS).unwrap_err();
+    assert_eq!(faults[0].kind, "msgpack_invalid");
 }
 
 #[test]

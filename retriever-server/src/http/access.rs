@@ -1,0 +1,84 @@
+//! `POST /access`: the passages of pages by their addresses, for clients of ASearcher's server.
+//!
+//! ```text
+//! {"urls": [..]} → {"result": [{"url": .., "contents": ..} or null]}
+//! ```
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use serde::Serialize;
+use shared::contract::wire::ValidationError;
+
+use super::body;
+use super::deadline::Deadline;
+use super::dialect::{Encoding, fault, object, query_list};
+use super::respond::{self, HttpError};
+use super::retrieve::caller;
+use crate::config::RequestLimits;
+use crate::corpus::pages::Page;
+use crate::pool::JobLost;
+use crate::state::AppState;
+
+#[derive(Debug, Serialize)]
+struct AccessResponse {
+    result: Vec<Option<PageResponse>>,
+}
+
+#[derive(Debug, Serialize)]
+struct PageResponse {
+    url: String,
+    contents: String,
+}
+
+/// Answers a request.
+pub(crate) async fn access(State(state): State<Arc<AppState>>, request: Request) -> Response {
+    let outcome = answer(&state, request).await;
+    state.counters.count_request(&outcome);
+    outcome.unwrap_or_else(respond::error)
+}
+
+async fn answer(state: &Arc<AppState>, request: Request) -> Result<Response, HttpError> {
+    state.check_admits().map_err(HttpError::NotReady)?;
+    let limits = state.config.request;
+    let caller = caller(&request);
+    let _permit = state.admission.enter(caller).map_err(HttpError::Overloaded)?;
+    let deadline = Deadline::of(request.headers(), limits.deadline).map_err(HttpError::Invalid)?;
+    let body_timeout = deadline.left(state.config.load.body_timeout)?;
+    let body = body::read(request, limits.max_body_bytes, body_timeout).await?;
+    let encoding = Encoding::of(&body);
+    let urls = parse(&body, &limits).map_err(HttpError::Invalid)?;
+    let ticket = state
+        .admission
+        .admit(caller, urls.len(), deadline.left(limits.deadline)?)
+        .map_err(HttpError::Overloaded)?;
+    let loaded = state.ready_by(ticket.deadline()).await.map_err(HttpError::NotReady)?;
+    let pages = loaded.pipeline.pages().map(Arc::clone).ok_or(HttpError::NoPages)?;
+    let read = move || {
+        let read = |url: String| match pages.get(&url, &|| ticket.is_over())? {
+            Some(Page { contents }) => Ok(Some(PageResponse { url, contents })),
+            None => Ok(None),
+        };
+        urls.into_iter().map(read).collect::<Result<_, _>>()
+    };
+    let result = state.pool.run(read).await.map_err(|JobLost| HttpError::Internal)?;
+    let result = result.map_err(|fault| HttpError::Unanswered { failed: 1, total: 1, fault })?;
+    let bytes = respond::encode(encoding, &AccessResponse { result });
+    bytes.map(|bytes| respond::encoded(encoding, bytes)).ok_or(HttpError::Internal)
+}
+
+fn parse(body: &[u8], limits: &RequestLimits) -> Result<Vec<String>, Vec<ValidationError>> {
+    let fields = object(body).map_err(|fault| vec![fault])?;
+    let Some(urls) = fields.get("urls") else {
+        return Err(vec![fault(
+            &["urls"],
+            None,
+            "field required: urls, a list of strings",
+            "missing",
+        )]);
+    };
+    let mut faults = Vec::new();
+    let urls = query_list("urls", urls, limits, &mut faults);
+    if faults.is_empty() { Ok(urls) } else { Err(faults) }
+}
