@@ -50,7 +50,12 @@ fn is_same_server(from: &Url, to: &Url) -> bool {
 
 /// Returns a builder of clients.
 pub fn client_builder() -> ClientBuilder {
+    prepare_tls();
+    Client::builder()
+}
+
+/// Makes ring the cryptography of TLS in this process.
+pub fn prepare_tls() {
     // An error means that a provider is already installed, by an earlier call of this function.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder()
 }

@@ -1,4 +1,4 @@
-//! Files, signals, the log, HTTP clients, processors and CUDA compilers, as the machine offers them.
+//! Files, signals, the log, traces, HTTP clients, processors and CUDA compilers, as the machine offers them.
 
 pub mod atomic_file;
 pub mod cuda;
@@ -6,5 +6,6 @@ pub mod http;
 pub mod instruction_set;
 pub mod shutdown;
 pub mod telemetry;
+pub mod traces;
 #[cfg(target_arch = "x86_64")]
 pub mod tiles_x86;

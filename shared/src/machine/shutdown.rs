@@ -1,8 +1,8 @@
-//! Signals that request the end of the process. The caller decides what to finish first.
+//! Signals that request the end of the process, or that it reads its files again. The caller decides what to do first.
 
 use std::io;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The signal that arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,4 +25,20 @@ pub fn listen() -> io::Result<impl Future<Output = Shutdown> + Send + 'static> {
             _ = interrupt.recv() => Shutdown::Interrupt,
         }
     })
+}
+
+/// The signals SIGHUP, which ask a service to read its files again.
+#[derive(Debug)]
+pub struct Hangups(Signal);
+
+impl Hangups {
+    /// Waits for the next signal. Those that arrive while nobody waits are one. Returns `false` if there is never another.
+    pub async fn next(&mut self) -> bool {
+        self.0.recv().await.is_some()
+    }
+}
+
+/// Starts to listen for SIGHUP, which from now on does not end the process. Must be called inside a tokio runtime.
+pub fn hangups() -> io::Result<Hangups> {
+    signal(SignalKind::hangup()).map(Hangups)
 }

@@ -4,6 +4,7 @@
 use std::io::IsTerminal;
 
 use thiserror::Error;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -36,6 +37,27 @@ pub enum TelemetryError {
 /// Checks a filter such as `info` or `info,retriever_server=debug` without installing it.
 pub fn check_filter(filter: &str) -> Result<(), TelemetryError> {
     parse(filter).map(|_| ())
+}
+
+/// Most lines that wait to be written.
+const MAX_WAITING_LINES: usize = 65_536;
+
+/// The thread that writes the log of a server. Dropping it writes what still waits.
+#[derive(Debug)]
+pub struct LogThread {
+    _guard: WorkerGuard,
+}
+
+/// Installs the logger of a server, as [`init`] does, with a thread that writes to standard error. Whoever logs never
+/// waits for the terminal, the pipe or the disk behind it; lines are lost if more than 65,536 of them wait.
+pub fn init_threaded(filter: &str, format: LogFormat) -> Result<LogThread, TelemetryError> {
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(MAX_WAITING_LINES)
+        .thread_name("log")
+        .finish(std::io::stderr());
+    init(filter, format, writer)?;
+    Ok(LogThread { _guard: guard })
 }
 
 /// Installs the logger of the process; call it once. `writer` writes to standard error, directly or around other
