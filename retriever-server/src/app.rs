@@ -5,20 +5,26 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use shared::machine::traces::Traces;
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 
+use crate::access::Access;
 use crate::config::ServeConfig;
-use crate::http;
+use crate::http::{self, Door};
 use crate::loading::{self, ServeError};
+use crate::reload::{self, ReloadError, Reloaded};
 use crate::state::{AppState, IndexFacts, Phase};
 
 /// The least time that connections have to send their last response, even if draining took the whole
 /// grace period.
 const MIN_CLOSING_TIME: Duration = Duration::from_secs(1);
+
+/// The time between two looks at the files of keys and certificates.
+const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The ending of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +44,18 @@ pub struct Server {
 impl Server {
     /// Creates a server and starts its search threads.
     pub fn new(config: ServeConfig) -> Result<Self, ServeError> {
-        let state = AppState::new(config).map_err(ServeError::Threads)?;
+        let access = Access::load(&config.service.files)?;
+        let traces = match &config.service.traces {
+            Some(traces) => Traces::start(env!("CARGO_PKG_NAME"), traces)?,
+            None => Traces::off(),
+        };
+        let state = AppState::new(config, access, traces).map_err(ServeError::Threads)?;
         Ok(Self { state: Arc::new(state) })
+    }
+
+    /// Returns the handle that loads the index again while the server runs.
+    pub fn reloader(&self) -> Reloader {
+        Reloader { state: Arc::clone(&self.state) }
     }
 
     /// Returns the phase of the server and its later changes.
@@ -50,15 +66,28 @@ impl Server {
     /// Serves until `shutdown` ends, then finishes admitted work within the grace period.
     pub async fn run(
         self,
-        listener: TcpListener,
+        listeners: impl Into<Listeners>,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<Drained, ServeError> {
-        let state = self.state;
-        let (close, closed) = oneshot::channel::<()>();
-        let serving = http::serve(listener, Arc::clone(&state), async move {
-            // A dropped sender means that `run` was cancelled; close then too.
-            let _ = closed.await;
-        });
+        let (state, listeners) = (self.state, listeners.into());
+        let _followed = AbortOnDrop(tokio::spawn(follow_files(Arc::clone(&state))));
+        // Operators see the end of the server too: their door closes with the clients'.
+        let (close, _) = watch::channel(());
+        let serve = |listener, door| {
+            let mut closed = close.subscribe();
+            http::serve(listener, door, Arc::clone(&state), async move {
+                // A dropped sender means that `run` was cancelled; close then too.
+                let _ = closed.changed().await;
+            })
+        };
+        let clients = serve(listeners.clients, Door::Clients);
+        let operators = listeners.operators.map(|listener| serve(listener, Door::Operators));
+        let serving = async move {
+            match operators {
+                Some(operators) => tokio::try_join!(clients, operators).map(|_| ()),
+                None => clients.await,
+            }
+        };
         let mut serving = AbortOnDrop(tokio::spawn(serving));
         tokio::pin!(shutdown);
         let loading = load(Arc::clone(&state));
@@ -76,7 +105,55 @@ impl Server {
             }
             served = &mut serving.0 => served?.map_err(ServeError::Listener)?,
         }
-        Ok(drain(&state, close, &mut serving.0).await)
+        let drained = drain(&state, close, &mut serving.0).await;
+        let traces = state.traces.clone();
+        // A collector that is gone delays the end by some seconds at most.
+        let _ = tokio::task::spawn_blocking(move || traces.end()).await;
+        Ok(drained)
+    }
+}
+
+/// The sockets of a server.
+#[derive(Debug)]
+pub struct Listeners {
+    /// The socket of clients.
+    pub clients: TcpListener,
+    /// The socket of operators, if they have their own.
+    pub operators: Option<TcpListener>,
+}
+
+impl From<TcpListener> for Listeners {
+    fn from(clients: TcpListener) -> Self {
+        Self { clients, operators: None }
+    }
+}
+
+/// A handle that loads the index of a running server again.
+#[derive(Clone, Debug)]
+pub struct Reloader {
+    state: Arc<AppState>,
+}
+
+impl Reloader {
+    /// Reads keys and certificate again, opens the index, and puts it in place of the one in use.
+    ///
+    /// # Errors
+    /// A file that cannot be used: everything stays as it was. Or a server that is starting or ending.
+    pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
+        reload::reload(Arc::clone(&self.state)).await
+    }
+}
+
+/// Reads keys and certificates again whenever their files change.
+async fn follow_files(state: Arc<AppState>) -> io::Result<()> {
+    if !state.access.has_files() {
+        return Ok(());
+    }
+    let mut ticks = tokio::time::interval(FOLLOW_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let state = Arc::clone(&state);
+        tokio::task::spawn_blocking(move || state.access.follow()).await?;
     }
 }
 
@@ -92,7 +169,7 @@ impl Drop for AbortOnDrop {
 /// Refuses new work, waits for admitted work, then closes connections.
 async fn drain(
     state: &AppState,
-    close: oneshot::Sender<()>,
+    close: watch::Sender<()>,
     serving: &mut JoinHandle<io::Result<()>>,
 ) -> Drained {
     let deadline = Instant::now() + state.config.load.grace_period;
@@ -114,7 +191,7 @@ async fn drain(
 /// Answers the requests that wait for a start that failed, then closes connections.
 async fn fail(
     state: &AppState,
-    close: oneshot::Sender<()>,
+    close: watch::Sender<()>,
     serving: &mut JoinHandle<io::Result<()>>,
 ) {
     state.phase.send_replace(Phase::Failed);

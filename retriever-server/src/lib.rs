@@ -13,6 +13,7 @@ mod processor;
 pub mod device;
 mod json_kind;
 pub mod query;
+pub mod metrics;
 pub mod turns;
 pub mod ticket;
 pub mod pool;
@@ -32,10 +33,12 @@ pub mod batcher;
 pub mod rerank;
 pub mod pipeline;
 // The server.
+pub mod access;
 pub mod config;
 pub mod admission;
 mod state;
 mod loading;
+pub mod reload;
 mod http;
 pub mod app;
 // The other commands.
@@ -44,6 +47,6 @@ pub mod capacity;
 pub mod bench;
 pub mod cli;
 
-pub use app::{Drained, Server};
+pub use app::{Drained, Listeners, Reloader, Server};
 pub use loading::ServeError;
 pub use state::Phase;

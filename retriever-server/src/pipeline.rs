@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::future::join_all;
 use tracing::error;
@@ -11,6 +12,7 @@ use tracing::error;
 use crate::backend::{Backend, PassageSource};
 use crate::corpus::pages::Pages;
 use crate::corpus::store::PassageStore;
+use crate::metrics::Stage;
 use crate::pool::Pool;
 use crate::query::{Answer, Hit, QueryAnswer, QueryBatch, QueryOutcome, SearchFault, cut};
 use crate::rerank::Reranker;
@@ -115,18 +117,29 @@ impl Pipeline {
         };
         let deep = QueryBatch { top_k: batch.top_k.max(reranker.depth()), ..batch.clone() };
         let answers = self.ranking.answer(deep, Arc::clone(&ticket)).await;
-        reranker.rank_answers(batch, answers, ticket).await
+        let began = Instant::now();
+        let ranked = reranker.rank_answers(batch, answers, Arc::clone(&ticket)).await;
+        ticket.stage(Stage::Rerank, began);
+        ranked
     }
 }
 
 impl Ranking {
     async fn answer(&self, batch: QueryBatch, ticket: Arc<Ticket>) -> Vec<QueryAnswer> {
+        let began = Instant::now();
         match self {
             Self::Rows { backend, passages, pool } => {
                 let outcomes = backend.search(batch, Arc::clone(&ticket)).await;
-                read(Arc::clone(passages), pool, outcomes, ticket).await
+                let began = ticket.stage(Stage::Search, began);
+                let answers = read(Arc::clone(passages), pool, outcomes, Arc::clone(&ticket)).await;
+                ticket.stage(Stage::Passages, began);
+                answers
             }
-            Self::Passages(source) => source.search(batch, ticket).await,
+            Self::Passages(source) => {
+                let answers = source.search(batch, Arc::clone(&ticket)).await;
+                ticket.stage(Stage::Search, began);
+                answers
+            }
         }
     }
 }

@@ -63,6 +63,11 @@ impl Pool {
         Ok(pool)
     }
 
+    /// Returns the number of jobs that wait for a thread.
+    pub fn waiting(&self) -> usize {
+        self.shared.lock().jobs.len()
+    }
+
     /// Runs one job and returns its result.
     pub async fn run<T: Send + 'static>(
         &self,

@@ -1,19 +1,26 @@
 //! The state that all requests share: configuration, admission, threads, the loaded index and counts.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::Instant;
 
+use arc_swap::ArcSwapOption;
 use serde::Serialize;
 use shared::contract::digest::Digest;
-use tokio::sync::watch;
+use shared::contract::splitmix;
+use shared::machine::traces::Traces;
+use tokio::sync::{Mutex, watch};
 use tokio::time::timeout_at;
 use tracing::warn;
 
+use crate::access::Access;
 use crate::admission::Admission;
-use crate::batcher::BatchCounters;
 use crate::config::{BackendKind, ServeConfig};
+use crate::metrics::{Metrics, Moment};
 use crate::pipeline::Pipeline;
 use crate::pool::Pool;
 use crate::query::SearchFault;
@@ -45,6 +52,18 @@ pub(crate) struct Loaded {
     pub(crate) index: Option<IndexFacts>,
 }
 
+impl Loaded {
+    /// Returns the digest of the index.
+    pub(crate) fn index_digest(&self) -> Option<Digest> {
+        self.index.as_ref().map(|index| index.digest)
+    }
+
+    /// Returns the number of passages in the index.
+    pub(crate) fn passage_count(&self) -> Option<u64> {
+        self.index.as_ref().map(|index| index.passage_count)
+    }
+}
+
 /// The facts about the loaded index, for `/info` and the log.
 #[derive(Debug)]
 pub(crate) struct IndexFacts {
@@ -61,14 +80,61 @@ pub(crate) struct AppState {
     pub(crate) admission: Admission,
     pub(crate) pool: Arc<Pool>,
     pub(crate) phase: watch::Sender<Phase>,
-    pub(crate) counters: Counters,
-    pub(crate) batches: Arc<BatchCounters>,
-    loaded: OnceLock<Loaded>,
-    started: Instant,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) traces: Traces,
+    pub(crate) access: Access,
+    pub(crate) request_ids: RequestIds,
+    /// Held while the index is loaded again.
+    pub(crate) reloading: Mutex<()>,
+    loaded: ArcSwapOption<Loaded>,
+}
+
+/// The source of the ids of requests: a random start and a count.
+#[derive(Debug)]
+pub(crate) struct RequestIds {
+    start: u64,
+    count: AtomicU64,
+}
+
+impl Default for RequestIds {
+    fn default() -> Self {
+        let start = RandomState::new().hash_one(std::process::id());
+        Self { start, count: AtomicU64::new(0) }
+    }
+}
+
+impl RequestIds {
+    /// Returns a new id of 16 hexadecimal digits.
+    pub(crate) fn next(&self) -> String {
+        let mut state = self.start.wrapping_add(self.count.fetch_add(1, Ordering::Relaxed));
+        format!("{:016x}", splitmix::next(&mut state))
+    }
+}
+
+/// The loaded parts, which a request holds until its response. The last holder of parts that were replaced leaves them to
+/// a thread of their own: unmapping a large index takes long.
+#[derive(Debug)]
+pub(crate) struct Lease(Option<Arc<Loaded>>);
+
+impl Deref for Lease {
+    type Target = Loaded;
+
+    fn deref(&self) -> &Loaded {
+        self.0.as_ref().expect("only the drop takes the parts")
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(loaded) = self.0.take().and_then(Arc::into_inner) {
+            // Without a thread, the parts are dropped here.
+            let _ = thread::Builder::new().name("unload".to_owned()).spawn(move || drop(loaded));
+        }
+    }
 }
 
 impl AppState {
-    pub(crate) fn new(config: ServeConfig) -> io::Result<Self> {
+    pub(crate) fn new(config: ServeConfig, access: Access, traces: Traces) -> io::Result<Self> {
         let load = config.load;
         // Every job belongs to an admitted query, or to a request whose body is parsed or written.
         let capacity_jobs = load.max_queued_queries + load.max_requests;
@@ -77,17 +143,19 @@ impl AppState {
             admission: Admission::new(load.max_requests, load.max_queued_queries, turns),
             pool: Arc::new(Pool::start(config.threads, capacity_jobs)?),
             phase: watch::Sender::new(Phase::Starting),
-            counters: Counters::default(),
-            batches: Arc::default(),
-            loaded: OnceLock::new(),
-            started: Instant::now(),
+            metrics: Arc::default(),
+            traces,
+            access,
+            request_ids: RequestIds::default(),
+            reloading: Mutex::default(),
+            loaded: ArcSwapOption::empty(),
             config,
         })
     }
 
     /// Makes the server ready, unless it is draining already. Called once.
     pub(crate) fn set_loaded(&self, loaded: Loaded) {
-        assert!(self.loaded.set(loaded).is_ok(), "the index is loaded once");
+        self.replace(loaded);
         self.phase.send_if_modified(|phase| {
             let starting = *phase == Phase::Starting;
             if starting {
@@ -97,13 +165,22 @@ impl AppState {
         });
     }
 
+    /// Puts other parts in place of the loaded ones. Requests in flight keep those that they hold.
+    pub(crate) fn replace(&self, loaded: Loaded) {
+        drop(Lease(self.loaded.swap(Some(Arc::new(loaded)))));
+    }
+
     /// Returns the loaded parts, or the phase in which no query is answered.
-    pub(crate) fn ready(&self) -> Result<&Loaded, Phase> {
+    pub(crate) fn ready(&self) -> Result<Lease, Phase> {
         let phase = *self.phase.borrow();
-        match (phase, self.loaded.get()) {
-            (Phase::Ready, Some(loaded)) => Ok(loaded),
+        match phase {
+            Phase::Ready => self.lease().ok_or(phase),
             _ => Err(phase),
         }
+    }
+
+    fn lease(&self) -> Option<Lease> {
+        self.loaded.load_full().map(|loaded| Lease(Some(loaded)))
     }
 
     /// Returns the phase in which no request is admitted any more, as an error.
@@ -116,7 +193,7 @@ impl AppState {
 
     /// Returns the loaded parts once they are there, for a request that was admitted. Without them, returns the
     /// phase of the server, at the latest at `deadline`.
-    pub(crate) async fn ready_by(&self, deadline: Instant) -> Result<&Loaded, Phase> {
+    pub(crate) async fn ready_by(&self, deadline: Instant) -> Result<Lease, Phase> {
         if *self.phase.borrow() == Phase::Starting {
             let mut phase = self.phase.subscribe();
             let ended = phase.wait_for(|phase| *phase != Phase::Starting);
@@ -125,26 +202,69 @@ impl AppState {
         }
         // A server that drains answers what it has admitted.
         let phase = *self.phase.borrow();
-        self.loaded.get().ok_or(phase)
+        self.lease().ok_or(phase)
+    }
+
+    /// Returns the numbers of this moment.
+    pub(crate) fn moment(&self) -> Moment {
+        let loaded = self.lease();
+        let index = loaded.as_ref().and_then(|loaded| loaded.index.as_ref());
+        Moment {
+            requests_in_flight: self.admission.requests_in_flight(),
+            queries_in_flight: self.admission.queries_in_flight(),
+            jobs_waiting: self.pool.waiting(),
+            is_ready: *self.phase.borrow() == Phase::Ready,
+            backend: self.config.backend.kind.name(),
+            index: index.map(|index| (index.digest.to_string(), index.passage_count)),
+        }
     }
 
     pub(crate) fn statistics(&self) -> Statistics {
-        let counters = &self.counters;
-        let (batches, batched_queries) = self.batches.read();
+        let metrics = &self.metrics;
+        let (batches, batched_queries) = metrics.batch_queries.read();
         Statistics {
-            uptime_s: self.started.elapsed().as_secs(),
-            requests: counters.requests.load(Ordering::Relaxed),
-            requests_refused: counters.requests_refused.load(Ordering::Relaxed),
-            queries: counters.queries.load(Ordering::Relaxed),
-            queries_failed: counters.queries_failed.load(Ordering::Relaxed),
-            queries_cut: counters.queries_cut.load(Ordering::Relaxed),
-            requests_limited: counters.requests_limited.load(Ordering::Relaxed),
+            uptime_s: metrics.uptime().as_secs(),
+            requests: metrics.request_count(),
+            requests_refused: metrics.requests_refused.get(),
+            queries: metrics.queries.get(),
+            queries_failed: metrics.queries_failed.get(),
+            queries_cut: metrics.queries_cut.get(),
+            requests_limited: metrics.requests_limited.get(),
             batches,
             mean_batch_queries: batched_queries as f64 / batches.max(1) as f64,
             requests_in_flight: self.admission.requests_in_flight(),
             queries_in_flight: self.admission.queries_in_flight(),
             queries_waiting: self.admission.turns().counts().1,
             queries_per_s: self.admission.turns().queries_per_s(),
+        }
+    }
+
+    pub(crate) fn count_queries<T>(&self, answers: &[Result<T, SearchFault>]) {
+        let failed = answers.iter().filter(|answer| answer.is_err()).count();
+        self.metrics.queries.inc_by(answers.len() as u64);
+        self.metrics.queries_failed.inc_by(failed as u64);
+    }
+
+    /// Counts the queries that are longer than the limit. The log has the first time.
+    pub(crate) fn count_cut(&self, queries: &[String]) {
+        let max_query_bytes = self.config.request.max_query_bytes;
+        let cut = queries.iter().filter(|query| query.len() > max_query_bytes).count();
+        if cut > 0 && self.metrics.queries_cut.inc_by(cut as u64) == 0 {
+            warn!(
+                max_query_bytes,
+                cut, "queries are cut to the longest length; /stats counts them from now on"
+            );
+        }
+    }
+
+    /// Counts a request for more passages than the limit. The log has the first one.
+    pub(crate) fn count_limited(&self) {
+        if self.metrics.requests_limited.inc() == 0 {
+            warn!(
+                max_top_k = self.config.request.max_top_k,
+                "a request wants more passages than the limit and gets as many as that; /stats \
+                 counts such requests from now on"
+            );
         }
     }
 }
@@ -163,52 +283,6 @@ fn turn_limits(config: &ServeConfig) -> TurnLimits {
     let max_in_flight = config.load.max_in_flight_queries.unwrap_or(max_in_flight);
     let max_slice = max_slice.min(max_in_flight.div_ceil(2));
     TurnLimits { max_in_flight, max_slice, max_wait: config.load.max_wait }
-}
-
-/// Counts since the start of the server.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    requests: AtomicU64,
-    requests_refused: AtomicU64,
-    queries: AtomicU64,
-    queries_failed: AtomicU64,
-    queries_cut: AtomicU64,
-    requests_limited: AtomicU64,
-}
-
-impl Counters {
-    pub(crate) fn count_request<T, E>(&self, outcome: &Result<T, E>) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        self.requests_refused.fetch_add(u64::from(outcome.is_err()), Ordering::Relaxed);
-    }
-
-    pub(crate) fn count_queries<T>(&self, answers: &[Result<T, SearchFault>]) {
-        let failed = answers.iter().filter(|answer| answer.is_err()).count();
-        self.queries.fetch_add(answers.len() as u64, Ordering::Relaxed);
-        self.queries_failed.fetch_add(failed as u64, Ordering::Relaxed);
-    }
-
-    /// Counts the queries that are longer than the limit. The log has the first time.
-    pub(crate) fn count_cut(&self, queries: &[String], max_query_bytes: usize) {
-        let cut = queries.iter().filter(|query| query.len() > max_query_bytes).count();
-        if cut > 0 && self.queries_cut.fetch_add(cut as u64, Ordering::Relaxed) == 0 {
-            warn!(
-                max_query_bytes,
-                cut, "queries are cut to the longest length; /stats counts them from now on"
-            );
-        }
-    }
-
-    /// Counts a request for more passages than the limit. The log has the first one.
-    pub(crate) fn count_limited(&self, max_top_k: usize) {
-        if self.requests_limited.fetch_add(1, Ordering::Relaxed) == 0 {
-            warn!(
-                max_top_k,
-                "a request wants more passages than the limit and gets as many as that; /stats \
-                 counts such requests from now on"
-            );
-        }
-    }
 }
 
 /// The body of `GET /stats`.

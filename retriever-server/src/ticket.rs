@@ -1,12 +1,15 @@
-//! The ticket of an admitted request: its permit for queued queries, its deadline, its place among the callers,
-//! and a mark if its client has gone. Work that holds the ticket holds the permit, so abandoned work counts until
-//! it has really ended.
+//! The ticket of an admitted request: its permit for queued queries, its deadline, its place among the callers, a
+//! mark if its client has gone, and the observation of its stages. Work that holds the ticket holds the permit, so
+//! abandoned work counts until it has really ended.
 
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use shared::machine::traces::Span;
+
+use crate::metrics::{Observation, Stage};
 use crate::query::SearchFault;
 use crate::turns::{Caller, Turn, Turns};
 
@@ -23,6 +26,7 @@ pub struct Ticket {
     turns: Option<(Arc<Turns>, Caller)>,
     /// The turn of the work, if it has one.
     _turn: Option<Turn>,
+    observation: Option<Observation>,
     /// The tickets of requests that share work; empty for a single request.
     members: Vec<Arc<Ticket>>,
 }
@@ -36,6 +40,7 @@ impl Ticket {
             _permit: permit,
             turns: None,
             _turn: None,
+            observation: None,
             members: Vec::new(),
         }
     }
@@ -66,18 +71,27 @@ impl Ticket {
         let turn = turns.take(*caller, queries, until.into()).await;
         let turn = turn.ok_or(SearchFault::DeadlineExceeded)?;
         let ticket = Self::joint(vec![Arc::clone(self)]);
-        Ok(Arc::new(Self { _turn: Some(turn), ..ticket }))
+        let observation = self.observation.clone();
+        Ok(Arc::new(Self { _turn: Some(turn), observation, ..ticket }))
+    }
+
+    /// Adds the counts and the trace that the stages of the work go to.
+    #[must_use]
+    pub fn observed(self, observation: Observation) -> Self {
+        Self { observation: Some(observation), ..self }
     }
 
     /// Creates the ticket of work for several requests, at least one. It is over when all of theirs are over.
     pub fn joint(members: Vec<Arc<Self>>) -> Self {
         let deadline = members.iter().map(|member| member.deadline).max();
+        let observation = None;
         Self {
             deadline: deadline.expect("shared work belongs to at least one request"),
             abandoned: AtomicBool::new(false),
             _permit: None,
             turns: None,
             _turn: None,
+            observation,
             members,
         }
     }
@@ -85,6 +99,25 @@ impl Ticket {
     /// Returns the time at which the work has to end.
     pub fn deadline(&self) -> Instant {
         self.deadline
+    }
+
+    /// Records that a stage that began at `began` ends now, and returns the time now. Shared work counts once, and is in
+    /// every trace.
+    pub fn stage(&self, stage: Stage, began: Instant) -> Instant {
+        match (&self.observation, &self.members[..]) {
+            (Some(observation), _) => observation.stage(stage, began),
+            (None, [first, others @ ..]) => {
+                others.iter().for_each(|member| member.span().record(stage.name(), began));
+                first.stage(stage, began)
+            }
+            (None, []) => Instant::now(),
+        }
+    }
+
+    /// Returns the span of the request, for requests to other services. It is not recorded if the work belongs to no
+    /// request, or to several.
+    pub fn span(&self) -> Span {
+        self.observation.as_ref().map(|observation| observation.span.clone()).unwrap_or_default()
     }
 
     /// Returns `true` if work for this request should stop.

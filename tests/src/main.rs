@@ -18,6 +18,7 @@ mod index_killed;
 mod lint_command;
 mod module_order;
 mod plan_command;
+mod reload;
 mod rerank;
 mod retrieve;
 mod retrieve_clients;

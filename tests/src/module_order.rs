@@ -9,13 +9,14 @@ use std::collections::BTreeSet;
 
 use crate::tidy::{expect_none, sources};
 
-const RETRIEVER: [&str; 30] = [
+const RETRIEVER: [&str; 33] = [
     // The bottom: the machine, and values without behaviour.
     "processor",
     "device",
     "json_kind",
     "query",
     "turns",
+    "metrics",
     "ticket",
     "pool",
     "upstream",
@@ -34,10 +35,12 @@ const RETRIEVER: [&str; 30] = [
     "rerank",
     "pipeline",
     // The server.
+    "access",
     "config",
     "admission",
     "state",
     "loading",
+    "reload",
     "http",
     "app",
     // The other commands.

@@ -11,7 +11,6 @@
 mod queue;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::error;
 
 use crate::backend::{Backend, SearchFuture};
+use crate::metrics::{Metrics, Stage};
 use crate::query::{QueryBatch, QueryOutcome, SearchFault};
 use crate::ticket::Ticket;
 use queue::{Chunk, Queue, Step};
@@ -40,25 +40,6 @@ pub struct BatchLimits {
     pub steady_top_k: usize,
 }
 
-/// Counts of batches since the start.
-#[derive(Debug, Default)]
-pub struct BatchCounters {
-    batches: AtomicU64,
-    queries: AtomicU64,
-}
-
-impl BatchCounters {
-    /// Returns the number of batches that have begun, and of the queries in them.
-    pub fn read(&self) -> (u64, u64) {
-        (self.batches.load(Ordering::Relaxed), self.queries.load(Ordering::Relaxed))
-    }
-
-    fn count(&self, queries: usize) {
-        self.batches.fetch_add(1, Ordering::Relaxed);
-        self.queries.fetch_add(queries as u64, Ordering::Relaxed);
-    }
-}
-
 /// A back end that joins the queries of several requests into batches.
 #[derive(Debug)]
 pub struct Batcher {
@@ -68,7 +49,7 @@ pub struct Batcher {
 struct Shared {
     backend: Box<dyn Backend>,
     limits: BatchLimits,
-    counters: Arc<BatchCounters>,
+    metrics: Arc<Metrics>,
     queue: Mutex<Queue>,
 }
 
@@ -84,13 +65,9 @@ impl fmt::Debug for Shared {
 
 impl Batcher {
     /// Joins queries for `backend`. Its answer to a query must not depend on the rest of the batch.
-    pub fn new(
-        backend: Box<dyn Backend>,
-        limits: BatchLimits,
-        counters: Arc<BatchCounters>,
-    ) -> Self {
+    pub fn new(backend: Box<dyn Backend>, limits: BatchLimits, metrics: Arc<Metrics>) -> Self {
         let queue = Mutex::new(Queue::new(limits));
-        Self { shared: Arc::new(Shared { backend, limits, counters, queue }) }
+        Self { shared: Arc::new(Shared { backend, limits, metrics, queue }) }
     }
 }
 
@@ -135,13 +112,19 @@ impl Shared {
                 error!(capacity_queries = self.limits.capacity_queries, "query queue is full");
             }
         }
+        self.metrics.set_waiting(queue.waiting_queries());
         pending
     }
 
     /// Begins every batch that can begin, and sets an alarm for the next one that may.
     fn advance(self: &Arc<Self>) {
         loop {
-            let step = self.lock().next(Instant::now());
+            let step = {
+                let mut queue = self.lock();
+                let step = queue.next(Instant::now());
+                self.metrics.set_waiting(queue.waiting_queries());
+                step
+            };
             match step {
                 Step::Begin(chunks) => {
                     tokio::spawn(Arc::clone(self).run(chunks));
@@ -166,7 +149,10 @@ impl Shared {
         let top_k = chunks.iter().map(|chunk| chunk.top_k).max().expect("a batch has a chunk");
         let tickets = chunks.iter().map(|chunk| Arc::clone(&chunk.ticket)).collect();
         let ticket = Arc::new(Ticket::joint(tickets));
-        self.counters.count(queries.len());
+        self.metrics.batch_queries.observe(queries.len() as u64);
+        for chunk in &chunks {
+            chunk.ticket.stage(Stage::Wait, chunk.since.into_std());
+        }
         let shared = Arc::clone(&self);
         let batch = QueryBatch { queries, top_k };
         let search = async move { shared.backend.search(batch, ticket).await };

@@ -82,7 +82,7 @@ struct Asked {
 struct World {
     held: Held,
     batcher: Arc<Batcher>,
-    counters: Arc<BatchCounters>,
+    metrics: Arc<Metrics>,
     asked: Vec<Asked>,
     submitted: usize,
     /// Queries whose batch has panicked.
@@ -99,10 +99,10 @@ impl World {
             capacity_queries: QUERIES,
             steady_top_k: usize::MAX,
         };
-        let (held, counters) = (Held::default(), Arc::<BatchCounters>::default());
-        let batcher = Batcher::new(Box::new(held.clone()), limits, Arc::clone(&counters));
+        let (held, metrics) = (Held::default(), Arc::<Metrics>::default());
+        let batcher = Batcher::new(Box::new(held.clone()), limits, Arc::clone(&metrics));
         let (asked, lost) = (Vec::new(), HashSet::new());
-        Self { held, batcher: Arc::new(batcher), counters, asked, submitted: 0, lost, state: seed }
+        Self { held, batcher: Arc::new(batcher), metrics, asked, submitted: 0, lost, state: seed }
     }
 
     fn draw(&mut self, below: usize) -> usize {
@@ -153,12 +153,12 @@ impl World {
     }
 
     async fn check(self) -> usize {
-        let Self { held, batcher, asked, lost, counters, .. } = self;
+        let Self { held, batcher, asked, lost, metrics, .. } = self;
         let Batches { running, searched, most_running } =
             std::mem::take(&mut *held.0.lock().unwrap());
         assert!(running.is_empty() && most_running == 2, "{most_running}");
         let total: usize = searched.values().sum();
-        assert_eq!(counters.read().1, total as u64);
+        assert_eq!(metrics.batch_queries.read().1, total as u64);
         let mut answered = 0;
         for one in asked {
             let Asked { task, queries, top_k, is_late, is_cancelled } = one;
@@ -209,7 +209,7 @@ async fn run(seed: u64, wait: Duration) {
         world.end_one();
         settle().await;
     }
-    let (batches, _) = world.counters.read();
+    let (batches, _) = world.metrics.batch_queries.read();
     let answered = world.check().await;
     assert!(answered > QUERIES / 2 && batches > 0, "{answered} answered in {batches} batches");
 }

@@ -11,10 +11,12 @@ use clap::{Arg, Args};
 use serde_json::json;
 use shared::contract::passage::Passage;
 use shared::machine::atomic_file;
+use shared::machine::traces::Traces;
 use tracing::info;
 
 use super::flags::{Flags, Selection, argument, count};
 use super::{EXIT_SUCCESS, UsageError, start_log, warn_of_unknown};
+use crate::access::Access;
 use crate::config::disk::CheckedServe;
 use crate::config::source::Layered;
 use crate::config::variables::{self as var, Variable};
@@ -227,7 +229,7 @@ fn answer(
     arguments: &EvaluateArguments,
     tally: &mut Tally<'_>,
 ) -> anyhow::Result<Duration> {
-    let state = AppState::new(config)?;
+    let state = AppState::new(config, Access::default(), Traces::off())?;
     let loaded = loading::open(&state)?;
     info!(backend = state.config.backend.kind.name(), queries = queries.len(), "evaluating");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -36,18 +36,16 @@ pub(super) fn load(
         Some((rows, encoder)) => Some((rows.rows()?, *encoder)),
         None => None,
     };
-    let source = LoadSource {
-        index: &request.index,
-        digest: manifest.digest,
-        passages: &passages,
-        vectors,
-    };
+    let source =
+        LoadSource { index: &request.index, digest: manifest.digest, passages: &passages, vectors };
     let engine = engine::open(config)?;
     let mut printer = ProgressPrinter::start();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let loaded = runtime.block_on(load::load(&*engine, config, source, request.force, &mut |progress| {
-        printer.report(progress);
-    }))?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let loaded =
+        runtime.block_on(load::load(&*engine, config, source, request.force, &mut |progress| {
+            printer.report(progress);
+        }))?;
     printer.finish();
     let (name, url, collection) = (config.kind.name(), &config.url, &config.collection);
     let place = format!("collection {collection:?} of {name} at {url}");

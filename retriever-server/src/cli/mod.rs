@@ -16,17 +16,20 @@ mod arguments;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use shared::machine::instruction_set;
-use shared::machine::shutdown;
+use shared::machine::shutdown::{self, Hangups};
 use shared::machine::telemetry::{self, TelemetryError};
+use shared::machine::traces::Traces;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
-use crate::app::{Drained, Server};
+use crate::access::Access;
+use crate::app::{Drained, Listeners, Reloader, Server};
 use crate::config::disk::{CheckedIndex, CheckedServe, IndexPlan};
 use crate::config::source::{self, Layered};
 use crate::config::{ConfigError, EncoderConfig, IndexConfig, LogConfig, shown, variables};
@@ -128,7 +131,10 @@ fn execute(command: Command, out: &mut dyn Write) -> anyhow::Result<u8> {
 }
 
 /// Checks the configuration for `serve` and `check`, so that both report the same.
-fn configure(source: &Layered) -> anyhow::Result<CheckedServe> {
+fn configure(
+    source: &Layered,
+    start_log: impl FnOnce(&LogConfig) -> anyhow::Result<()>,
+) -> anyhow::Result<CheckedServe> {
     let checked = CheckedServe::resolve(source)?;
     start_log(&checked.log)?;
     warn_of_unknown(source);
@@ -144,7 +150,17 @@ fn start_log(log: &LogConfig) -> anyhow::Result<()> {
 }
 
 fn serve(source: &Layered) -> anyhow::Result<u8> {
-    let config = configure(source)?.serve;
+    // It writes the last lines when this function ends.
+    let mut log_thread = None;
+    let start_log = |log: &LogConfig| match telemetry::init_threaded(&log.filter, log.format) {
+        Ok(thread) => {
+            log_thread = Some(thread);
+            Ok(())
+        }
+        Err(TelemetryError::AlreadySet) => Ok(()),
+        Err(error) => Err(error.into()),
+    };
+    let config = configure(source, start_log)?.serve;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(ASYNC_THREADS)
         .enable_all()
@@ -152,16 +168,22 @@ fn serve(source: &Layered) -> anyhow::Result<u8> {
     let drained = runtime.block_on(async {
         let shutdown = shutdown::listen()?;
         let addr = config.addr;
-        let listener = TcpListener::bind(addr)
-            .await
-            .map_err(|error| anyhow::anyhow!("cannot listen on {addr}: {error}"))?;
+        let listener = bind(addr).await?;
         info!(addr = %listener.local_addr()?, "listening");
+        let operators = match config.service.admin_addr {
+            Some(addr) => Some(bind(addr).await?),
+            None => None,
+        };
+        if let Some(operators) = &operators {
+            info!(addr = %operators.local_addr()?, "listening for operators");
+        }
         let server = Server::new(config)?;
+        tokio::spawn(reload_on_signal(server.reloader(), shutdown::hangups()?));
         let shutdown = async move {
             let signal = shutdown.await;
             info!(?signal, "asked to end");
         };
-        server.run(listener, shutdown).await.map_err(unwrapped)
+        server.run(Listeners { clients: listener, operators }, shutdown).await.map_err(unwrapped)
     })?;
     // Work that outlasted the grace period is not waited for again.
     runtime.shutdown_background();
@@ -171,13 +193,27 @@ fn serve(source: &Layered) -> anyhow::Result<u8> {
     })
 }
 
+async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(addr).await;
+    listener.map_err(|error| anyhow::anyhow!("cannot listen on {addr}: {error}"))
+}
+
+/// Loads the index again at each SIGHUP. Signals that come meanwhile are one.
+async fn reload_on_signal(reloader: Reloader, mut hangups: Hangups) {
+    while hangups.next().await {
+        // The outcome is logged.
+        let _ = reloader.reload().await;
+    }
+}
+
 /// Opens what `serve` opens, and says what it would build first.
 fn check(source: &Layered, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let CheckedServe { serve: config, plan, .. } = configure(source)?;
+    let CheckedServe { serve: config, plan, .. } = configure(source, start_log)?;
     let backend = config.backend.kind.name();
     let index = shown(config.index.as_slice());
     let corpus = shown(&config.corpus);
-    let state = AppState::new(config)?;
+    let access = Access::load(&config.service.files)?;
+    let state = AppState::new(config, access, Traces::off())?;
     let unbuilt = loading::check(&state).map_err(unwrapped)?;
     match plan {
         IndexPlan::Open { passage_count } => {

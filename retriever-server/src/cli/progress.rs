@@ -47,10 +47,9 @@ impl ProgressPrinter {
             Progress::Reading { bytes_read, bytes_total, .. } => Some((bytes_read, bytes_total)),
             Progress::Encoding { passages, total, .. } => Some((passages, total)),
             Progress::Rows { rows, total, .. } => Some((rows, total)),
-            Progress::Merging
-            | Progress::Compressing
-            | Progress::Sealing
-            | Progress::Settling => None,
+            Progress::Merging | Progress::Compressing | Progress::Sealing | Progress::Settling => {
+                None
+            }
         };
         if let (Progress::Encoding { done_before, .. } | Progress::Rows { done_before, .. }, None) =
             (progress, self.done_before)

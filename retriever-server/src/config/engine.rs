@@ -43,7 +43,8 @@ impl Reader<'_> {
             }
             (Some(key), None) => Ok(Some(Secret::new(key.trim()))),
             (None, Some(file)) => read_key(&file).map(Some).map_err(|problem| {
-                let (shown, accepts) = (file.display().to_string(), "a file with one key".to_owned());
+                let (shown, accepts) =
+                    (file.display().to_string(), "a file with one key".to_owned());
                 self.note_problem(&var::ENGINE_KEY_FILE, shown, problem, accepts)
             }),
             (None, None) => Ok(None),
@@ -62,7 +63,9 @@ fn read_key(file: &Path) -> Result<Secret, String> {
 /// Accepts names that every engine of the kind accepts.
 fn collection(kind: EngineKind, name: &str) -> Option<String> {
     let fits = |letter: char| {
-        letter.is_ascii_alphanumeric() || letter == '_' || (kind.has_dashes() && "-.".contains(letter))
+        letter.is_ascii_alphanumeric()
+            || letter == '_'
+            || (kind.has_dashes() && "-.".contains(letter))
     };
     let is_named = name.starts_with(|first: char| first.is_ascii_alphabetic())
         && name.len() <= MAX_NAME_CHARS
@@ -91,7 +94,10 @@ mod tests {
         assert_eq!(config.collection, "passages");
         assert!(!format!("{config:?}").contains("hunter"));
         for (values, expected) in [
-            (vec![], "RETRIEVER_ENGINE_URL (--engine-url) is not set: expected an address of pgvector"),
+            (
+                vec![],
+                "RETRIEVER_ENGINE_URL (--engine-url) is not set: expected an address of pgvector",
+            ),
             (
                 vec![("RETRIEVER_ENGINE_URL", "http://u:hunter2@host")],
                 "RETRIEVER_ENGINE_URL (--engine-url) is \"(hidden)\", but its scheme is \"http\"",

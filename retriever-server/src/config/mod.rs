@@ -2,7 +2,8 @@
 //! the table of defaults.
 //!
 //! In reading order: the table ([`variables`]), flags over the environment ([`source`]), values that
-//! are parsed and checked (`reader`, `backend`, `engine`), and the files that the values point to ([`disk`]).
+//! are parsed and checked (`reader`, `backend`, `engine`, `service`), and the files that the values point to
+//! ([`disk`]).
 //! Every value is read once, all bad ones are reported together, and nothing below asks again.
 
 pub mod variables;
@@ -10,6 +11,7 @@ pub mod source;
 mod reader;
 mod backend;
 mod engine;
+mod service;
 pub mod disk;
 
 use std::fmt;
@@ -20,6 +22,7 @@ use std::time::Duration;
 use shared::machine::telemetry::{self, LogFormat};
 use thiserror::Error;
 
+use crate::access::AccessFiles;
 use crate::batcher::BatchLimits;
 use crate::engine::{EngineConfig, EngineKind};
 use crate::index::dense::ann::GraphKind;
@@ -30,6 +33,8 @@ use backend::FormatChoice;
 use reader::{FaultNoted, Reader, path, paths, threads};
 use source::Source;
 use variables::{self as var, Variable};
+
+pub use service::ServiceConfig;
 
 pub use backend::{
     BackendConfig, BackendKind, EncoderConfig, HybridConfig, RerankerConfig, RuntimeConfig,
@@ -66,6 +71,8 @@ pub struct ServeConfig {
     pub batch: BatchLimits,
     /// The number of threads that search.
     pub threads: usize,
+    /// Keys, certificates, browsers, the admin endpoints and traces.
+    pub service: ServiceConfig,
 }
 
 /// The keys of a passage in responses.
@@ -242,6 +249,8 @@ struct Pointers {
     reranker: Option<PathBuf>,
     index: Option<PathBuf>,
     corpus: Option<Vec<PathBuf>>,
+    /// The files of keys and certificates.
+    files: Option<AccessFiles>,
 }
 
 impl ServeConfig {
@@ -290,6 +299,7 @@ impl ServeConfig {
         let load = vars.load_limits();
         let batch = vars.batch_limits(load.as_ref());
         let threads = vars.take(&var::THREADS, threads);
+        let service = vars.service();
         vars.check_order(&var::TOP_K, &var::MAX_TOP_K);
         vars.check_order(&var::MAX_IN_FLIGHT_QUERIES, &var::MAX_QUEUED_QUERIES);
         vars.check_order(&var::MAX_BATCH_QUERIES, &var::MAX_QUEUED_QUERIES);
@@ -298,6 +308,7 @@ impl ServeConfig {
             reranker: reranker_model.ok().flatten(),
             index: index.clone().ok().flatten(),
             corpus: corpus.clone().ok(),
+            files: service.as_ref().ok().map(|service| service.files.clone()),
         };
         let config = || {
             Ok(Self {
@@ -315,6 +326,7 @@ impl ServeConfig {
                 load: load?,
                 batch: batch?,
                 threads: threads?,
+                service: service?,
             })
         };
         (config(), pointers)
@@ -351,10 +363,7 @@ impl IndexConfig {
 
     /// Reads the variables as [`ServeConfig::read`] does. The index is loaded into the engine `to`, if one is
     /// named, and gets what that needs.
-    fn read(
-        vars: &mut Reader<'_>,
-        to: Option<EngineKind>,
-    ) -> (Result<Self, FaultNoted>, Pointers) {
+    fn read(vars: &mut Reader<'_>, to: Option<EngineKind>) -> (Result<Self, FaultNoted>, Pointers) {
         let backends = vars.backends(to);
         let engine = to.map(|kind| vars.engine(kind)).transpose();
         let runtime = vars.runtime();
@@ -367,9 +376,9 @@ impl IndexConfig {
             reranker: None,
             index: index.clone().ok(),
             corpus: corpus.clone().ok(),
+            files: None,
         };
-        let config =
-            || {
+        let config = || {
             Ok(Self {
                 engine: engine?,
                 encoder: encoder?,

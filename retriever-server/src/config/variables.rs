@@ -139,6 +139,22 @@ variables! {
         "Time to finish admitted work after SIGTERM.";
     THREADS = "THREADS", "threads", Some("auto"), "threads", "auto or an integer from 1 to 1024",
         "Threads that search and index; auto is one per core.";
+    ADMIN_ADDR = "ADMIN_ADDR", "admin-addr", None, "", "an address and port such as 127.0.0.1:8001",
+        "Address of the admin endpoints: /admin/reload, /metrics, /stats, /info and the probes. If it is not set, there is no /admin/reload, and /metrics is on RETRIEVER_ADDR.";
+    API_KEYS_FILE = "API_KEYS_FILE", "api-keys-file", None, "", "the path of a file with one key a line, of 16 to 512 visible ASCII characters, with a name and a space before it if it has one",
+        "Keys of which a request on RETRIEVER_ADDR needs one, as Authorization: Bearer KEY or X-Api-Key: KEY; probes need none. The file is read again when it changes. If it is not set, everybody may ask.";
+    ADMIN_KEYS_FILE = "ADMIN_KEYS_FILE", "admin-keys-file", None, "", "the path of a file with one key a line, of 16 to 512 visible ASCII characters, with a name and a space before it if it has one",
+        "Keys of which a request on RETRIEVER_ADMIN_ADDR needs one. If it is not set, everybody who reaches that address may ask.";
+    TLS_CERT = "TLS_CERT", "tls-cert", None, "", "the path of a file of PEM with a certificate",
+        "Certificate of the server, followed by those that vouch for it. With it, both addresses speak TLS 1.2 or 1.3 only. The file is read again when it changes.";
+    TLS_KEY = "TLS_KEY", "tls-key", None, "", "the path of a file of PEM with an unencrypted private key",
+        "Private key of RETRIEVER_TLS_CERT.";
+    CORS_ORIGINS = "CORS_ORIGINS", "cors-origins", None, "", "* or origins such as https://example.org with commas between them",
+        "Web sites whose pages may send requests from a browser. If it is not set, none may.";
+    OTLP_ENDPOINT = "OTLP_ENDPOINT", "otlp-endpoint", None, "", "a URL such as http://localhost:4318",
+        "Collector that receives traces over OTLP (HTTP, protobuf). If it is not set, none are recorded; a traceparent of a client is still passed on.";
+    TRACE_RATIO = "TRACE_RATIO", "trace-ratio", Some("1"), "", "a number from 0 to 1",
+        "Share of requests that are traced. A request whose traceparent has the decision of its client keeps it.";
     LOG = "LOG", "log", Some("info"), "", "a filter such as info or info,retriever_server=debug",
         "Filter of the log.";
     LOG_FORMAT = "LOG_FORMAT", "log-format", Some("text"), "", "text or json",

@@ -37,9 +37,10 @@ pub(super) struct Chroma {
 
 impl Chroma {
     pub(super) fn open(config: &EngineConfig) -> Result<Self, EngineError> {
-        let key = config.key.as_ref().map(|key| {
-            (HeaderName::from_static("x-chroma-token"), key.expose().to_owned())
-        });
+        let key = config
+            .key
+            .as_ref()
+            .map(|key| (HeaderName::from_static("x-chroma-token"), key.expose().to_owned()));
         let is_named = config.url.expose().path().contains("/databases/");
         let database = if is_named { Vec::new() } else { DEFAULT_DATABASE.to_vec() };
         let http = Http::new(config, key)?;
@@ -75,12 +76,7 @@ impl Chroma {
     }
 
     /// Sends a request about the collection. One that was made again has another identifier.
-    async fn ask(
-        &self,
-        method: Method,
-        action: &[&str],
-        body: Body,
-    ) -> Result<Value, EngineError> {
+    async fn ask(&self, method: Method, action: &[&str], body: Body) -> Result<Value, EngineError> {
         let id = self.id().await?;
         let path = self.path(&[&[id], action].concat());
         let reply = self.http.send(Call { method, path: &path, parameters: &[], body }).await?;
@@ -94,7 +90,9 @@ impl Chroma {
         let lists = |name: &str| {
             let lists = reply[name].as_array().filter(|lists| lists.len() == count);
             lists.ok_or_else(|| {
-                self.http.malformed(format!("no list {name:?} with an entry for each of {count} queries"))
+                self.http.malformed(format!(
+                    "no list {name:?} with an entry for each of {count} queries"
+                ))
             })
         };
         let read = || -> Result<EngineAnswers, EngineError> {

@@ -30,8 +30,9 @@ pub(super) fn of(passage: &Passage) -> Map<String, Value> {
 /// Reads a passage from its fields. `id` is the identifier, where the engine has a place of its own for it.
 pub(super) fn passage(id: Option<&str>, fields: &Value) -> Result<Passage, String> {
     let field = |name: &str| fields[name].as_str().map(str::to_owned);
-    let contents = field(CONTENTS)
-        .ok_or_else(|| format!("a hit has no text {CONTENTS:?}; its fields are {}", names(fields)))?;
+    let contents = field(CONTENTS).ok_or_else(|| {
+        format!("a hit has no text {CONTENTS:?}; its fields are {}", names(fields))
+    })?;
     // Collections of other programs name their records in many ways; `/retrieve` does without a name.
     let id = id.map(str::to_owned).or_else(|| field(ID)).unwrap_or_default();
     Ok(Passage { id, contents, title: field(TITLE), text: field(TEXT), url: field(URL) })

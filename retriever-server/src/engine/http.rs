@@ -98,7 +98,9 @@ impl Http {
             // Engines are contacted directly: a proxy for downloads does not apply to them.
             .no_proxy()
             .build()
-            .map_err(|error| EngineError::Unfit(format!("cannot set up an HTTP client: {error}")))?;
+            .map_err(|error| {
+                EngineError::Unfit(format!("cannot set up an HTTP client: {error}"))
+            })?;
         Ok(Self { client, config: config.clone() })
     }
 

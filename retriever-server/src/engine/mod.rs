@@ -154,11 +154,7 @@ pub trait Engine: Debug + Send + Sync {
     fn annotate<'a>(&'a self, note: &'a Note) -> EngineFuture<'a, ()>;
 
     /// Answers every query, in order.
-    fn search<'a>(
-        &'a self,
-        queries: Queries<'a>,
-        search: Search,
-    ) -> AnswersFuture<'a>;
+    fn search<'a>(&'a self, queries: Queries<'a>, search: Search) -> AnswersFuture<'a>;
 }
 
 /// Opens the engine of a configuration. It is not asked anything yet.

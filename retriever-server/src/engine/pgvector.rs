@@ -150,8 +150,11 @@ impl Pgvector {
     }
 
     async fn connect(&self) -> Result<Session, EngineError> {
-        let (client, connection) =
-            self.connecting.connect(self.tls.0.clone()).await.map_err(|error| self.error(&error))?;
+        let (client, connection) = self
+            .connecting
+            .connect(self.tls.0.clone())
+            .await
+            .map_err(|error| self.error(&error))?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 debug!(%error, "a connection to PostgreSQL ended");
@@ -203,7 +206,8 @@ impl Pgvector {
         let state = fault.code();
         let class = state.code().get(..2).unwrap_or_default();
         // Connections, rollbacks, resources, interventions of an operator: the next attempt may succeed.
-        if matches!(class, "08" | "40" | "53" | "57" | "58") || *state == SqlState::LOCK_NOT_AVAILABLE
+        if matches!(class, "08" | "40" | "53" | "57" | "58")
+            || *state == SqlState::LOCK_NOT_AVAILABLE
         {
             return EngineError::Unavailable { engine, url, reason, pause: None };
         }
@@ -220,7 +224,8 @@ impl Pgvector {
     }
 
     async fn find_note(&self, session: &Session) -> Result<Found, EngineError> {
-        let asked = "SELECT obj_description(to_regclass($1)::oid, 'pg_class'), to_regclass($1) IS NULL";
+        let asked =
+            "SELECT obj_description(to_regclass($1)::oid, 'pg_class'), to_regclass($1) IS NULL";
         let row = session.client.query_one(asked, &[&self.table()]).await;
         let row = row.map_err(|error| self.error(&error))?;
         let (comment, is_missing): (Option<String>, bool) = (row.get(0), row.get(1));
@@ -253,7 +258,8 @@ impl Pgvector {
     async fn store(&self, session: &mut Session, records: &[Record]) -> Result<(), EngineError> {
         if let Some(record) = records.iter().find(|record| has_nul(&record.passage)) {
             let id = &record.passage.id;
-            let reason = format!("the passage {id:?} has a NUL character, which PostgreSQL cannot store");
+            let reason =
+                format!("the passage {id:?} has a NUL character, which PostgreSQL cannot store");
             return Err(EngineError::Unfit(reason));
         }
         let table = self.table();
@@ -275,7 +281,8 @@ impl Pgvector {
     ) -> Result<(), tokio_postgres::Error> {
         let transaction = session.client.transaction().await?;
         let columns = "id, contents, title, \"text\", url, vector";
-        let shape = transaction.prepare(&format!("SELECT {columns} FROM retriever_staging")).await?;
+        let shape =
+            transaction.prepare(&format!("SELECT {columns} FROM retriever_staging")).await?;
         let types: Vec<Type> =
             shape.columns().iter().map(|column| column.type_().clone()).collect();
         let copy = format!("COPY retriever_staging ({columns}) FROM STDIN (FORMAT binary)");
@@ -301,7 +308,10 @@ impl Pgvector {
         let column = match graph_column(version, dimension) {
             Some(column) => column,
             None => {
-                warn!(dimension, "the vectors are too long for an index, so every search reads all");
+                warn!(
+                    dimension,
+                    "the vectors are too long for an index, so every search reads all"
+                );
                 return Ok(());
             }
         };

@@ -34,8 +34,7 @@ pub(super) struct Qdrant {
 impl Qdrant {
     pub(super) fn open(config: &EngineConfig) -> Result<Self, EngineError> {
         let key = config.key.as_ref();
-        let key =
-            key.map(|key| (HeaderName::from_static("api-key"), key.expose().to_owned()));
+        let key = key.map(|key| (HeaderName::from_static("api-key"), key.expose().to_owned()));
         Ok(Self { http: Http::new(config, key)?, config: config.clone() })
     }
 
@@ -71,7 +70,8 @@ impl Qdrant {
 
     fn read(&self, result: &Value, count: usize) -> EngineAnswers {
         let Some(lists) = result.as_array().filter(|lists| lists.len() == count) else {
-            let error = self.http.malformed(format!("no list of points for each of {count} queries"));
+            let error =
+                self.http.malformed(format!("no list of points for each of {count} queries"));
             return vec![Err(error); count];
         };
         let read = |list: &Value| {
@@ -132,7 +132,8 @@ impl Engine for Qdrant {
                 Found::Ours(_) => Ok(()),
                 _ => {
                     self.remove().await?;
-                    let reason = "it keeps no metadata of a collection: Qdrant 1.16 or later is needed";
+                    let reason =
+                        "it keeps no metadata of a collection: Qdrant 1.16 or later is needed";
                     Err(self.http.refused(reason.to_owned()))
                 }
             }
@@ -172,10 +173,9 @@ impl Engine for Qdrant {
             let state = self.ask(Method::GET, &[], &[], Body::Nothing).await?;
             // Grey waits for the first update after a restart; both mean that the index is not whole.
             if let Some(colour @ ("yellow" | "grey")) = state["status"].as_str() {
-                return Err(self.http.unavailable(
-                    format!("it still builds its index (status {colour})"),
-                    None,
-                ));
+                return Err(self
+                    .http
+                    .unavailable(format!("it still builds its index (status {colour})"), None));
             }
             if state["status"] != "green" {
                 return Err(self.http.refused(format!(
@@ -214,7 +214,8 @@ impl Engine for Qdrant {
                     .collect();
                 // Seconds, at least one; Qdrant then ends the search itself.
                 let limit = search.limit.as_secs().max(1).to_string();
-                let (action, parameters) = (["points", "query", "batch"], [("timeout", limit.as_str())]);
+                let (action, parameters) =
+                    (["points", "query", "batch"], [("timeout", limit.as_str())]);
                 let body = Body::Json(json!({"searches": searches}));
                 self.ask(Method::POST, &action, &parameters, body).await
             };

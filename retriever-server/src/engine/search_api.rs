@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 
 use super::http::{Body, Call, Http, shown};
 use super::{
-    AnswersFuture, Engine, EngineConfig, EngineError, EngineFuture, EngineKind,
-    Found, Note, Queries, Record, Search, fields,
+    AnswersFuture, Engine, EngineConfig, EngineError, EngineFuture, EngineKind, Found, Note,
+    Queries, Record, Search, fields,
 };
 use crate::lexical::bm25::Bm25Parameters;
 use crate::query::Answer;
@@ -75,7 +75,9 @@ impl SearchApi {
         }
         let (shards, failed) = (&response["_shards"], response["_shards"]["failed"].as_u64());
         if response["timed_out"] == true {
-            return Err(self.http.unavailable("the search timed out in the engine".to_owned(), None));
+            return Err(self
+                .http
+                .unavailable("the search timed out in the engine".to_owned(), None));
         }
         if failed.unwrap_or(0) > 0 {
             let (total, reason) = (&shards["total"], &shards["failures"][0]["reason"]);
@@ -214,9 +216,13 @@ impl Engine for SearchApi {
         Box::pin(async move {
             let body = Body::Lines(bulk(records)?);
             let answer = self.ask(Method::POST, &["_bulk"], body).await?;
-            let Some(items) = answer["items"].as_array().filter(|items| items.len() == records.len())
+            let Some(items) =
+                answer["items"].as_array().filter(|items| items.len() == records.len())
             else {
-                let reason = format!("no list \"items\" with an entry for each of {} records", records.len());
+                let reason = format!(
+                    "no list \"items\" with an entry for each of {} records",
+                    records.len()
+                );
                 return Err(self.http.malformed(reason));
             };
             let status = |item: &Value| item["index"]["status"].as_u64().unwrap_or(0);
@@ -233,7 +239,11 @@ impl Engine for SearchApi {
                 stored: records.len() - failed.len(),
                 sent: records.len(),
                 id: records[first].passage.id.clone(),
-                reason: format!("status {}: {}", status(&items[first]), reason(&items[first]["index"]["error"])),
+                reason: format!(
+                    "status {}: {}",
+                    status(&items[first]),
+                    reason(&items[first]["index"]["error"])
+                ),
                 retryable: failed.iter().all(is_passing),
             })
         })
@@ -280,7 +290,8 @@ impl Engine for SearchApi {
             match reply["responses"].as_array().filter(|responses| responses.len() == count) {
                 Some(responses) => responses.iter().map(|one| self.outcome(one)).collect(),
                 None => {
-                    let reason = format!("no list \"responses\" with an entry for each of {count} queries");
+                    let reason =
+                        format!("no list \"responses\" with an entry for each of {count} queries");
                     vec![Err(self.http.malformed(reason)); count]
                 }
             }

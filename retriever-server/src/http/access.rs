@@ -10,14 +10,17 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Serialize;
 use shared::contract::wire::ValidationError;
+use tracing::Instrument;
 
 use super::body;
 use super::deadline::Deadline;
 use super::dialect::{Encoding, fault, object, query_list};
 use super::respond::{self, HttpError};
 use super::retrieve::caller;
+use super::scope::Scope;
 use crate::config::RequestLimits;
 use crate::corpus::pages::Page;
+use crate::metrics::Route;
 use crate::pool::JobLost;
 use crate::state::AppState;
 
@@ -34,12 +37,16 @@ struct PageResponse {
 
 /// Answers a request.
 pub(crate) async fn access(State(state): State<Arc<AppState>>, request: Request) -> Response {
-    let outcome = answer(&state, request).await;
-    state.counters.count_request(&outcome);
-    outcome.unwrap_or_else(respond::error)
+    let scope = Scope::begin(&state, Route::Access, request.headers());
+    let outcome = answer(&state, request, &scope).instrument(scope.log_span()).await;
+    scope.end(outcome)
 }
 
-async fn answer(state: &Arc<AppState>, request: Request) -> Result<Response, HttpError> {
+async fn answer(
+    state: &Arc<AppState>,
+    request: Request,
+    scope: &Scope,
+) -> Result<Response, HttpError> {
     state.check_admits().map_err(HttpError::NotReady)?;
     let limits = state.config.request;
     let caller = caller(&request);
@@ -52,7 +59,8 @@ async fn answer(state: &Arc<AppState>, request: Request) -> Result<Response, Htt
     let ticket = state
         .admission
         .admit(caller, urls.len(), deadline.left(limits.deadline)?)
-        .map_err(HttpError::Overloaded)?;
+        .map_err(HttpError::Overloaded)?
+        .observed(scope.observation());
     let loaded = state.ready_by(ticket.deadline()).await.map_err(HttpError::NotReady)?;
     let pages = loaded.pipeline.pages().map(Arc::clone).ok_or(HttpError::NoPages)?;
     let read = move || {

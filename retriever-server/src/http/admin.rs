@@ -1,16 +1,20 @@
-//! The routes for operators and load balancers: liveness, readiness, the parts of the server and its
-//! counts.
+//! The routes for operators and load balancers: liveness, readiness, the parts of the server, its counts, and loading
+//! the index again.
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
 use shared::contract::wire::{ServerInfo, ServerLimits};
 
 use super::respond::{self, HttpError};
 use crate::config::ServeConfig;
+use crate::metrics::Format;
+use crate::reload::{self, ReloadError};
 use crate::state::{AppState, IndexFacts};
 
 #[derive(Debug, Serialize)]
@@ -44,6 +48,53 @@ pub(crate) async fn info(State(state): State<Arc<AppState>>) -> Response {
 /// Answers with the counts since the start.
 pub(crate) async fn stats(State(state): State<Arc<AppState>>) -> Response {
     respond::json(StatusCode::OK, &state.statistics())
+}
+
+/// Answers with the counts since the start for Prometheus.
+pub(crate) async fn metrics(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Response {
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let format = Format::accepted(accept);
+    let mut response = Response::new(Body::from(state.metrics.page(state.moment(), format)));
+    let content_type = HeaderValue::from_static(format.content_type());
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
+}
+
+/// The body of the answer to `POST /admin/reload`.
+#[derive(Debug, Serialize)]
+struct ReloadResponse {
+    /// The digest of the index that answered before; absent if there is no index.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    previous_index_digest: Option<String>,
+    /// The digest of the index that answers now; absent if there is no index.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index_digest: Option<String>,
+    /// The number of its passages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    passage_count: Option<u64>,
+    /// The time that loading took.
+    duration_ms: u64,
+}
+
+/// Loads the index again and answers when it is in place. It is loaded to the end even if the client goes away.
+pub(crate) async fn reload_index(State(state): State<Arc<AppState>>) -> Response {
+    let outcome = match tokio::spawn(reload::reload(state)).await {
+        Ok(outcome) => outcome,
+        Err(_) => return respond::error(HttpError::Internal),
+    };
+    match outcome {
+        Ok(reloaded) => respond::json(
+            StatusCode::OK,
+            &ReloadResponse {
+                previous_index_digest: reloaded.previous_index_digest.map(|it| it.to_string()),
+                index_digest: reloaded.index_digest.map(|it| it.to_string()),
+                passage_count: reloaded.passage_count,
+                duration_ms: reloaded.duration.as_millis() as u64,
+            },
+        ),
+        Err(ReloadError::NotReady(phase)) => respond::error(HttpError::NotReady(phase)),
+        Err(fault) => respond::error(HttpError::ReloadFailed(fault.to_string())),
+    }
 }
 
 /// Describes the server for its clients.

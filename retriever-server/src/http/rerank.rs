@@ -9,20 +9,24 @@
 //! paired with its own documents, which are returned as objects, unchanged.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use shared::contract::wire::{Location, QueryError, ValidationError};
+use tracing::Instrument;
 
 use super::body;
 use super::deadline::Deadline;
 use super::dialect::{Encoding, MAX_FAULTS, TopK, fault, is_true, object, query_list, top_k};
 use super::respond::{self, HttpError};
 use super::retrieve::{INLINE_PARSE_BYTES, caller, errors, failure};
+use super::scope::Scope;
 use crate::config::RequestLimits;
 use crate::json_kind::json_kind;
+use crate::metrics::{Route, Stage};
 use crate::pool::JobLost;
 use crate::query::cut;
 use crate::rerank::{Reranker, Scores, order};
@@ -60,12 +64,16 @@ enum Ranked {
 
 /// Answers a request.
 pub(crate) async fn rerank(State(state): State<Arc<AppState>>, request: Request) -> Response {
-    let outcome = answer(&state, request).await;
-    state.counters.count_request(&outcome);
-    outcome.unwrap_or_else(respond::error)
+    let scope = Scope::begin(&state, Route::Rerank, request.headers());
+    let outcome = answer(&state, request, &scope).instrument(scope.log_span()).await;
+    scope.end(outcome)
 }
 
-async fn answer(state: &Arc<AppState>, request: Request) -> Result<Response, HttpError> {
+async fn answer(
+    state: &Arc<AppState>,
+    request: Request,
+    scope: &Scope,
+) -> Result<Response, HttpError> {
     state.check_admits().map_err(HttpError::NotReady)?;
     if state.config.reranker.is_none() {
         return Err(HttpError::NoReranker);
@@ -75,32 +83,40 @@ async fn answer(state: &Arc<AppState>, request: Request) -> Result<Response, Htt
     let _permit = state.admission.enter(caller).map_err(HttpError::Overloaded)?;
     let deadline = Deadline::of(request.headers(), limits.deadline).map_err(HttpError::Invalid)?;
     let body_timeout = deadline.left(state.config.load.body_timeout)?;
+    let observation = scope.observation();
+    let began = Instant::now();
     let body = body::read(request, limits.max_body_bytes, body_timeout).await?;
     let encoding = Encoding::of(&body);
+    let began = observation.stage(Stage::Body, began);
     let parsed = if body.len() <= INLINE_PARSE_BYTES {
         parse(&body, &limits)
     } else {
         let parse = move || parse(&body, &limits);
         state.pool.run(parse).await.map_err(|JobLost| HttpError::Internal)?
     };
+    observation.stage(Stage::Parse, began);
     let call = parsed.map_err(HttpError::Invalid)?;
     let ticket = state
         .admission
         .admit(caller, call.queries.len(), deadline.left(limits.deadline)?)
-        .map_err(HttpError::Overloaded)?;
+        .map_err(HttpError::Overloaded)?
+        .observed(scope.observation());
     let loaded = state.ready_by(ticket.deadline()).await.map_err(HttpError::NotReady)?;
     let reranker = loaded.reranker.as_ref().ok_or(HttpError::NoReranker)?;
-    state.counters.count_cut(&call.queries, limits.max_query_bytes);
+    state.count_cut(&call.queries);
     if call.is_top_k_limited {
-        state.counters.count_limited(limits.max_top_k);
+        state.count_limited();
     }
+    let began = Instant::now();
     let scores = scores(reranker, &call, limits.max_query_bytes, Arc::new(ticket)).await;
-    state.counters.count_queries(&scores);
+    let began = observation.stage(Stage::Rerank, began);
+    state.count_queries(&scores);
     if let Some(error) = failure(&scores, call.is_partial) {
         return Err(error);
     }
     let write = move || respond::encode(encoding, &response(call, scores));
     let bytes = state.pool.run(write).await.map_err(|JobLost| HttpError::Internal)?;
+    observation.stage(Stage::Render, began);
     bytes.map(|bytes| respond::encoded(encoding, bytes)).ok_or(HttpError::Internal)
 }
 

@@ -2,7 +2,7 @@
 //! clients parse it before they look at the status.
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
@@ -36,6 +36,10 @@ pub(crate) enum HttpError {
     Late,
     /// The server is starting or draining.
     NotReady(Phase),
+    /// The request has no accepted API key.
+    Unauthorized,
+    /// The index could not be loaded again.
+    ReloadFailed(String),
     /// There is no re-ranker.
     NoReranker,
     /// The passages are with another service.
@@ -74,6 +78,11 @@ impl HttpError {
     pub(super) fn invalid(faults: Vec<ValidationError>) -> Self {
         let is_empty = faults.iter().all(|fault| fault.kind == EMPTY_QUERY);
         if is_empty { Self::EmptyQuery } else { Self::Invalid(faults) }
+    }
+
+    /// Returns the name of the error for programs.
+    pub(crate) fn code(&self) -> &'static str {
+        self.row().code
     }
 
     /// Returns the row of the table of errors. Overload is 503 and never 429, which clients do not retry.
@@ -147,6 +156,14 @@ impl HttpError {
                     unavailable(code, &detail, 1)
                 }
             }
+            Self::Unauthorized => row(
+                StatusCode::UNAUTHORIZED,
+                "unauthorized",
+                "this server needs an API key, as Authorization: Bearer KEY or X-Api-Key: KEY",
+            ),
+            Self::ReloadFailed(reason) => {
+                row(StatusCode::INTERNAL_SERVER_ERROR, "reload_failed", reason)
+            }
             Self::NoReranker => row(
                 StatusCode::NOT_IMPLEMENTED,
                 "no_reranker",
@@ -179,12 +196,16 @@ pub(crate) fn error(error: HttpError) -> Response {
         HttpError::TooLarge { limit_bytes } => Some(*limit_bytes),
         _ => None,
     };
+    let needs_key = matches!(error, HttpError::Unauthorized);
     let mut response = match error {
         HttpError::Invalid(detail) => json(status, &ValidationErrors { detail }),
         _ => json(status, &ErrorBody { detail, code: code.to_owned(), limit_bytes }),
     };
     if let Some(seconds) = retry_after_s {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if needs_key {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     response
 }
@@ -259,6 +280,8 @@ mod tests {
             (unanswered(SearchFault::Internal), 503, Some("1")),
             (unanswered(SearchFault::Upstream), 503, Some("1")),
             (unanswered(SearchFault::Refused), 424, None),
+            (HttpError::Unauthorized, 401, None),
+            (HttpError::ReloadFailed("it is corrupt".to_owned()), 500, None),
             (HttpError::NoReranker, 501, None),
             (HttpError::NoPages, 501, None),
             (HttpError::Internal, 500, None),

@@ -2,16 +2,20 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
 use shared::contract::wire::{QueryError, QueryErrorCode};
+use tracing::Instrument;
 
 use super::body;
 use super::deadline::Deadline;
 use super::dialect::{self, Call, Route};
 use super::render::Rendering;
 use super::respond::{self, HttpError};
+use super::scope::Scope;
+use crate::metrics::{Route as Counted, Stage};
 use crate::pool::JobLost;
 use crate::query::SearchFault;
 use crate::state::AppState;
@@ -44,15 +48,16 @@ pub(crate) async fn queries(state: State<Arc<AppState>>, request: Request) -> Re
 }
 
 async fn respond(State(state): State<Arc<AppState>>, route: Route, request: Request) -> Response {
-    let outcome = answer(&state, route, request).await;
-    state.counters.count_request(&outcome);
-    outcome.unwrap_or_else(respond::error)
+    let scope = Scope::begin(&state, Counted::Retrieve, request.headers());
+    let outcome = answer(&state, route, request, &scope).instrument(scope.log_span()).await;
+    scope.end(outcome)
 }
 
 async fn answer(
     state: &Arc<AppState>,
     route: Route,
     request: Request,
+    scope: &Scope,
 ) -> Result<Response, HttpError> {
     state.check_admits().map_err(HttpError::NotReady)?;
     let (limits, profile) = (state.config.request, state.config.profile);
@@ -60,28 +65,33 @@ async fn answer(
     let _permit = state.admission.enter(caller).map_err(HttpError::Overloaded)?;
     let deadline = Deadline::of(request.headers(), limits.deadline).map_err(HttpError::Invalid)?;
     let body_timeout = deadline.left(state.config.load.body_timeout)?;
+    let observation = scope.observation();
+    let began = Instant::now();
     let body = body::read(request, limits.max_body_bytes, body_timeout).await?;
+    let began = observation.stage(Stage::Body, began);
     let parsed = if body.len() <= INLINE_PARSE_BYTES {
         dialect::parse(&body, &limits, route, profile)
     } else {
         let parse = move || dialect::parse(&body, &limits, route, profile);
         state.pool.run(parse).await.map_err(|JobLost| HttpError::Internal)?
     };
+    observation.stage(Stage::Parse, began);
     let call = parsed.map_err(HttpError::invalid)?;
     let Call { batch, shape, encoding, is_partial, is_top_k_limited } = call;
     let count = batch.queries.len();
     let ticket = state
         .admission
         .admit(caller, count, deadline.left(limits.deadline)?)
-        .map_err(HttpError::Overloaded)?;
+        .map_err(HttpError::Overloaded)?
+        .observed(scope.observation());
     let loaded = state.ready_by(ticket.deadline()).await.map_err(HttpError::NotReady)?;
-    state.counters.count_cut(&batch.queries, limits.max_query_bytes);
+    state.count_cut(&batch.queries);
     if is_top_k_limited {
-        state.counters.count_limited(limits.max_top_k);
+        state.count_limited();
     }
     let queries = Arc::clone(&batch.queries);
     let answers = loaded.pipeline.answer(batch, ticket).await;
-    state.counters.count_queries(&answers);
+    state.count_queries(&answers);
     if let Some(error) = failure(&answers, is_partial) {
         return Err(error);
     }
@@ -92,12 +102,14 @@ async fn answer(
         method: state.config.backend.kind.name(),
         queries,
     };
+    let began = Instant::now();
     let bytes = if count <= INLINE_RENDER_QUERIES {
         rendering.write(answers)
     } else {
         let write = move || rendering.write(answers);
         state.pool.run(write).await.map_err(|JobLost| HttpError::Internal)?
     };
+    observation.stage(Stage::Render, began);
     bytes.map(|bytes| respond::encoded(encoding, bytes)).ok_or(HttpError::Internal)
 }
 

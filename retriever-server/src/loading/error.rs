@@ -3,9 +3,11 @@
 use std::io;
 use std::path::PathBuf;
 
+use shared::machine::traces::TracesError;
 use thiserror::Error;
 use tokio::task::JoinError;
 
+use crate::access::AccessError;
 use crate::backend::dense::VectorsError;
 use crate::config::ConfigError;
 use crate::encode::EncodeError;
@@ -45,6 +47,12 @@ pub enum ServeError {
     /// A part is missing that a start would build, and this is only a check.
     #[error("{0} are not built yet")]
     Unbuilt(String),
+    /// A file of keys or a certificate could not be read.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// Traces cannot be exported.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// The threads could not be started.
     #[error("cannot start threads: {0}")]
     Threads(io::Error),

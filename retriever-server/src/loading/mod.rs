@@ -5,6 +5,7 @@
 mod error;
 mod dense;
 
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use tracing::info;
 use crate::backend::Backend;
 use crate::backend::hybrid::HybridBackend;
 use crate::backend::lexical::LexicalBackend;
-use crate::batcher::{BatchCounters, BatchLimits, Batcher};
+use crate::batcher::{BatchLimits, Batcher};
 use crate::config::{
     BackendKind, ConfigError, RerankerConfig, ServeConfig, disk, variables as var,
 };
@@ -24,6 +25,7 @@ use crate::index::build::{self, BuildRequest};
 use crate::index::manifest::Manifest;
 use crate::index::{self, IndexError, OpenIndex};
 use crate::lexical::reader::LexicalReader;
+use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
 use crate::pool::Pool;
 use crate::rerank::Reranker;
@@ -33,18 +35,33 @@ pub use error::ServeError;
 
 pub(crate) use dense::open_encoder;
 
-/// Opens the index and the back ends of a configuration.
+/// Opens the index and the back ends of a configuration. Missing parts are built first if a corpus is named.
 pub(crate) fn open(state: &AppState) -> Result<Loaded, ServeError> {
-    let config = &state.config;
+    open_as(state, &state.config, true)
+}
+
+/// Opens for a server that answers already what may be new. Nothing is built: a missing part is an error.
+pub(crate) fn open_again(state: &AppState) -> Result<Loaded, ServeError> {
+    let mut config = state.config.clone();
+    // A symbolic link may be turned to another folder meanwhile; all files must come from one.
+    config.index = config.index.map(|index| fs::canonicalize(&index).unwrap_or(index));
+    open_as(state, &config, false)
+}
+
+fn open_as(state: &AppState, config: &ServeConfig, builds: bool) -> Result<Loaded, ServeError> {
     // Before a build, which may take hours.
     let encoder = open_query_encoder(config)?;
     let reranker = open_reranker(config, &state.pool)?.map(Arc::new);
-    if !config.corpus.is_empty() {
+    if builds && !config.corpus.is_empty() {
         build_or_compare(config)?;
     }
     let open = index::open(index_folder(config)?, config.bm25, config.verification)?;
     let OpenIndex { manifest, passages, lexical } = open;
-    let mut opening = Opening::new(state, (&manifest, &passages, lexical), encoder, true);
+    if !builds {
+        compare(config, &manifest)?;
+    }
+    let mut opening = Opening::new(state, config, (&manifest, &passages, lexical), encoder);
+    opening.builds = builds;
     let backend = opening.open_backend(config.backend.kind)?;
     let max_query_bytes = config.request.max_query_bytes;
     let index = IndexFacts {
@@ -75,7 +92,7 @@ pub(crate) fn check(state: &AppState) -> Result<Vec<String>, ServeError> {
     let encoder = open_query_encoder(config)?;
     let open = index::open(index_folder(config)?, config.bm25, config.verification)?;
     let OpenIndex { manifest, passages, lexical } = open;
-    let mut opening = Opening::new(state, (&manifest, &passages, lexical), encoder, false);
+    let mut opening = Opening::new(state, config, (&manifest, &passages, lexical), encoder);
     let mut unbuilt = Vec::new();
     for kind in config.backend.components() {
         match opening.open_backend(kind) {
@@ -124,7 +141,7 @@ fn open_reranker(config: &ServeConfig, pool: &Arc<Pool>) -> Result<Option<Rerank
 struct Opening<'a> {
     config: &'a ServeConfig,
     pool: &'a Arc<Pool>,
-    batches: &'a Arc<BatchCounters>,
+    metrics: &'a Arc<Metrics>,
     manifest: &'a Manifest,
     passages: &'a PassageStore,
     lexical: Arc<LexicalReader>,
@@ -137,13 +154,13 @@ struct Opening<'a> {
 impl<'a> Opening<'a> {
     fn new(
         state: &'a AppState,
+        config: &'a ServeConfig,
         (manifest, passages, lexical): (&'a Manifest, &'a PassageStore, LexicalReader),
         encoder: Option<Arc<Encoder>>,
-        builds: bool,
     ) -> Self {
-        let (config, pool, batches) = (&state.config, &state.pool, &state.batches);
+        let (pool, metrics) = (&state.pool, &state.metrics);
         let lexical = Arc::new(lexical);
-        Self { config, pool, batches, manifest, passages, lexical, encoder, builds }
+        Self { config, pool, metrics, manifest, passages, lexical, encoder, builds: false }
     }
 
     /// Returns an error that names a missing part, unless it is to be built.
@@ -168,7 +185,7 @@ impl<'a> Opening<'a> {
     /// one. Its list of up to `steady_top_k` hits must be the start of any longer one.
     fn batched(&self, backend: Box<dyn Backend>, steady_top_k: usize) -> Box<dyn Backend> {
         let limits = BatchLimits { steady_top_k, ..self.config.batch };
-        Box::new(Batcher::new(backend, limits, Arc::clone(self.batches)))
+        Box::new(Batcher::new(backend, limits, Arc::clone(self.metrics)))
     }
 
     /// Opens both parts of the hybrid back end.

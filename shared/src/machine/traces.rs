@@ -193,7 +193,8 @@ impl Span {
     /// Records work for this span that began at `began` and ends now.
     pub fn record(&self, name: &'static str, began: Instant) {
         if let (Some(tracer), Some(context)) = (&self.tracer, &self.context) {
-            let start = SystemTime::now().checked_sub(began.elapsed()).unwrap_or_else(SystemTime::now);
+            let start =
+                SystemTime::now().checked_sub(began.elapsed()).unwrap_or_else(SystemTime::now);
             let builder = tracer.span_builder(name).with_kind(SpanKind::Internal);
             drop(builder.with_start_time(start).start_with_context(tracer, context));
         }

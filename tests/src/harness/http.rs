@@ -46,6 +46,13 @@ pub(crate) async fn get(url: &str, path: &str) -> Reply {
     reply(client().get(format!("{url}{path}")).timeout(PATIENCE)).await
 }
 
+/// Requests a path whose body is not JSON.
+pub(crate) async fn text_of(url: &str, path: &str) -> String {
+    let response = client().get(format!("{url}{path}")).timeout(PATIENCE).send().await.unwrap();
+    assert_eq!(response.status(), 200, "{path}");
+    response.text().await.unwrap()
+}
+
 async fn reply(request: reqwest::RequestBuilder) -> Reply {
     let response = request.send().await.unwrap();
     let header =

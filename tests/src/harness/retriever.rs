@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use retriever_server::config::ServeConfig;
-use retriever_server::{Drained, Phase, ServeError, Server};
+use retriever_server::{Drained, Listeners, Phase, ServeError, Server};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
@@ -20,6 +20,7 @@ type Ending = Option<Result<Drained, ServeError>>;
 /// A running retriever, which is killed when this value is dropped.
 pub(crate) struct RetrieverHandle {
     addr: SocketAddr,
+    operators: SocketAddr,
     phase: watch::Receiver<Phase>,
     drain: Option<oneshot::Sender<()>>,
     kill: Option<oneshot::Sender<()>>,
@@ -79,8 +80,9 @@ impl RetrieverHandle {
         let start_of = Start { config, port, is_reached, started };
         let thread = std::thread::spawn(move || serve(start_of, drained, killed));
         match start.recv_timeout(PATIENCE).unwrap() {
-            Some((addr, phase)) => {
-                Ok(Self { addr, phase, drain: Some(drain), kill: Some(kill), thread: Some(thread) })
+            Some((addr, operators, phase)) => {
+                let (drain, kill, thread) = (Some(drain), Some(kill), Some(thread));
+                Ok(Self { addr, operators, phase, drain, kill, thread })
             }
             None => match thread.join().unwrap() {
                 Some(Err(error)) => Err(error),
@@ -92,6 +94,11 @@ impl RetrieverHandle {
     /// Returns the base URL.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.addr)
+    }
+
+    /// Returns the base URL of the admin endpoints.
+    pub(crate) fn operators_url(&self) -> String {
+        format!("http://{}", self.operators)
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
@@ -145,8 +152,9 @@ impl Drop for RetrieverHandle {
     }
 }
 
-/// The receiver of the address and the phases of a server that has started; `None` if it ended before.
-type Started = mpsc::SyncSender<Option<(SocketAddr, watch::Receiver<Phase>)>>;
+/// The receiver of the addresses, of clients and operators, and the phases of a server that has started; `None` if it
+/// ended before.
+type Started = mpsc::SyncSender<Option<(SocketAddr, SocketAddr, watch::Receiver<Phase>)>>;
 
 /// The start of a server.
 struct Start {
@@ -164,12 +172,14 @@ fn serve(start: Start, drained: oneshot::Receiver<()>, killed: oneshot::Receiver
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let ending = runtime.block_on(async {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
-        let addr = listener.local_addr().unwrap();
+        let operators = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let (addr, admin_addr) = (listener.local_addr().unwrap(), operators.local_addr().unwrap());
+        let listeners = Listeners { clients: listener, operators: Some(operators) };
         let server = Server::new(config).unwrap();
         let mut phase = server.phase();
         let announce = async {
             if phase.wait_for(|phase| is_reached(*phase)).await.is_ok() {
-                let _ = started.send(Some((addr, phase.clone())));
+                let _ = started.send(Some((addr, admin_addr, phase.clone())));
             }
             std::future::pending::<()>().await;
         };
@@ -180,7 +190,7 @@ fn serve(start: Start, drained: oneshot::Receiver<()>, killed: oneshot::Receiver
             }
         };
         tokio::select! {
-            ending = server.run(listener, asked) => Some(ending),
+            ending = server.run(listeners, asked) => Some(ending),
             () = announce => None,
             _ = killed => None,
         }

@@ -4,11 +4,13 @@
 mod vectors;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use tracing::error;
 
 use super::{Backend, SearchFuture};
 use crate::encode::{EncodeError, Encoder, Role};
+use crate::metrics::Stage;
 use crate::pool::Pool;
 use crate::query::{Hit, QueryBatch, QueryOutcome, SearchFault};
 use crate::ticket::Ticket;
@@ -81,6 +83,7 @@ impl Shared {
         let stop = || ticket.is_over();
         let texts: Vec<&str> =
             with_text.iter().map(|&query| batch.queries[query].as_str()).collect();
+        let began = Instant::now();
         let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let queries = self.encoder.encode(&texts, Role::Query, &stop).map_err(|fault| {
             if matches!(fault, EncodeError::Stopped) {
@@ -90,6 +93,7 @@ impl Shared {
             SearchFault::Internal
         })?;
         drop(turn);
+        ticket.stage(Stage::Encode, began);
         let size = SearchSize { top_k: batch.top_k, threads: self.threads };
         let lists = self.vectors.search(&queries, size, &stop);
         lists

@@ -109,6 +109,11 @@ impl Queue {
         Step::WakeAt(due)
     }
 
+    /// Returns the number of waiting queries.
+    pub(super) fn waiting_queries(&self) -> usize {
+        self.size().0
+    }
+
     /// Returns the numbers of waiting queries and tokens.
     fn size(&self) -> (usize, usize) {
         let add = |(queries, tokens), chunk: &Chunk| {

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use super::reader::{FaultNoted, Reader};
 use super::source::Source;
 use super::variables::{self as var, Variable};
-use super::{BadValue, ConfigError, EncoderConfig, IndexConfig, LogConfig, ServeConfig, shown};
+use super::{
+    BadValue, ConfigError, EncoderConfig, IndexConfig, LogConfig, ServeConfig, service, shown,
+};
 use crate::corpus::record;
 use crate::device::Device;
 use crate::encode::cross_encoder;
@@ -64,6 +66,7 @@ impl CheckedServe {
         let mut faults = Vec::new();
         faults.extend(pointers.encoder.as_ref().map(encoder_faults).unwrap_or_default());
         faults.extend(pointers.reranker.as_deref().and_then(unusable_reranker));
+        faults.extend(pointers.files.as_ref().map(service::file_faults).unwrap_or_default());
         let is_remote = serve.as_ref().is_ok_and(|serve| serve.backend.kind.is_remote());
         let plan = if is_remote {
             Ok(IndexPlan::Remote)

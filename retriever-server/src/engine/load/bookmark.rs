@@ -60,7 +60,8 @@ impl Bookmark {
     pub(super) fn advance(&mut self, count: u64) -> Result<(), IndexError> {
         self.stored += count;
         let content = Content { load: self.load, stored: self.stored };
-        let text = serde_json::to_vec(&content).map_err(|error| io_error(&self.path)(error.into()))?;
+        let text =
+            serde_json::to_vec(&content).map_err(|error| io_error(&self.path)(error.into()))?;
         Ok(atomic_file::write(&self.path, &text)?)
     }
 

@@ -41,7 +41,9 @@ const BATCH_BYTES: usize = 4 << 20;
 #[derive(Debug, Error)]
 pub enum LoadError {
     /// The engine failed. What was stored before is noted.
-    #[error("{error}; {stored} of {total} passages are stored, and the same command goes on from there")]
+    #[error(
+        "{error}; {stored} of {total} passages are stored, and the same command goes on from there"
+    )]
     Engine {
         /// The reason.
         error: EngineError,

@@ -162,7 +162,10 @@ async fn every_passage_arrives_with_its_own_vector() {
     engine.state(|state| {
         assert_eq!(state.records.len(), TOTAL);
         let record = &state.records["p412"];
-        assert_eq!((record.passage.contents.as_str(), &record.vector[..]), ("passage 412", &[412.0, 1.0][..]));
+        assert_eq!(
+            (record.passage.contents.as_str(), &record.vector[..]),
+            ("passage 412", &[412.0, 1.0][..])
+        );
         assert!(state.note.as_ref().unwrap().complete);
     });
     // A second load sends nothing.
@@ -211,7 +214,10 @@ async fn a_collection_of_another_origin_is_replaced_on_request_only() {
     let (world, engine) = (World::new(), Memory::default());
     world.load(&engine, "e", false).await.unwrap();
     let error = world.load(&engine, "other", false).await.unwrap_err().to_string();
-    assert!(error.contains("has vectors of another encoder: set RETRIEVER_ENGINE_COLLECTION"), "{error}");
+    assert!(
+        error.contains("has vectors of another encoder: set RETRIEVER_ENGINE_COLLECTION"),
+        "{error}"
+    );
     engine.state(|state| state.is_foreign = true);
     let error = world.load(&engine, "e", false).await.unwrap_err().to_string();
     assert!(error.contains("\"passages\" exists and was not made by this program"), "{error}");

@@ -1,0 +1,81 @@
+//! The layers in front of the routes: API keys, and the web sites whose pages may ask.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
+use axum::response::Response;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::validate_request::ValidateRequestHeaderLayer;
+
+use super::respond::{self, HttpError};
+use crate::access::Guard;
+
+/// The header of a key, beside `Authorization`.
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+/// The scheme of `Authorization`.
+const BEARER: &str = "bearer ";
+/// The time for which a browser remembers the answer to its question.
+const PREFLIGHT_AGE: Duration = Duration::from_mins(10);
+
+/// Refuses requests to `routes` without an accepted key.
+pub(super) fn guarded(routes: Router, guard: Option<Arc<Guard>>) -> Router {
+    let Some(guard) = guard else { return routes };
+    let validate = move |request: &mut Request<_>| -> Result<(), Response> {
+        match key(request.headers()) {
+            Some(key) if guard.admits(key) => Ok(()),
+            _ => Err(respond::error(HttpError::Unauthorized)),
+        }
+    };
+    routes.layer(ValidateRequestHeaderLayer::custom(validate))
+}
+
+/// Returns the key that a request presents.
+fn key(headers: &HeaderMap) -> Option<&[u8]> {
+    if let Some(value) = headers.get(AUTHORIZATION) {
+        let (scheme, key) = value.as_bytes().split_at_checked(BEARER.len())?;
+        return scheme.eq_ignore_ascii_case(BEARER.as_bytes()).then(|| key.trim_ascii());
+    }
+    headers.get(API_KEY).map(HeaderValue::as_bytes)
+}
+
+/// Lets pages of the web sites `origins` send requests. Without any, browsers let none.
+pub(super) fn shared_with(routes: Router, origins: &[String]) -> Router {
+    if origins.is_empty() {
+        return routes;
+    }
+    let allowed = if origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
+    };
+    let layer = CorsLayer::new()
+        .allow_origin(allowed)
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers([CONTENT_TYPE, AUTHORIZATION, API_KEY])
+        .max_age(PREFLIGHT_AGE);
+    routes.layer(layer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_read_from_either_header() {
+        let other = HeaderName::from_static("x-other");
+        for (name, value, expected) in [
+            (AUTHORIZATION, "Bearer abc", Some("abc")),
+            (AUTHORIZATION, "bearer  abc ", Some("abc")),
+            (AUTHORIZATION, "Basic abc", None),
+            (AUTHORIZATION, "abc", None),
+            (API_KEY, "abc", Some("abc")),
+            (other, "abc", None),
+        ] {
+            let headers = HeaderMap::from_iter([(name, HeaderValue::from_static(value))]);
+            assert_eq!(key(&headers), expected.map(str::as_bytes), "{value}");
+        }
+    }
+}
