@@ -3,11 +3,12 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use crate::harness::corpus::IndexedCorpus;
-use crate::harness::http::{Reply, get, post, post_bytes, post_bytes_to};
+use crate::harness::http::{PATIENCE, Reply, client, get, post, post_bytes, post_bytes_to};
 use crate::harness::retriever::RetrieverHandle;
 
 /// The passage that the server cannot read.
@@ -201,4 +202,102 @@ async fn a_path_may_end_with_a_slash() {
     for path in ["/", "/retrieve//", "/retrieve/x"] {
         assert_eq!(get(&url, path).await.status, 404, "{path}");
     }
+}
+
+/// Reads the requests that the clients' own libraries sent (`tests/golden/retrieve-clients.json`).
+fn recorded() -> Vec<Value> {
+    let file = "retrieve-clients.json";
+    let named = std::env::var_os("VECTORS_DIR").map(|folder| PathBuf::from(folder).join(file));
+    let copy = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(file);
+    let path = named.filter(|path| path.exists()).unwrap_or(copy);
+    let recorded: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    recorded["requests"].as_array().unwrap().clone()
+}
+
+/// Follows a recorded path of keys and positions.
+fn follow<'a>(value: &'a Value, path: &Value) -> &'a Value {
+    path.as_array().unwrap().iter().fold(value, |value, step| match step {
+        Value::String(key) => &value[key],
+        position => &value[position.as_u64().unwrap() as usize],
+    })
+}
+
+/// Sends a recorded request and returns its status and its answer, by the encoding that the answer names.
+async fn send(url: &str, request: &Value) -> (u16, Value) {
+    let text = request["body"].as_str().unwrap();
+    let body: Vec<u8> = text.chars().map(|byte| u8::try_from(byte).unwrap()).collect();
+    let path = request["path"].as_str().unwrap();
+    let mut sent = client().post(format!("{url}{path}")).timeout(PATIENCE).body(body);
+    for (name, value) in request["headers"].as_object().unwrap() {
+        if name != "content-length" {
+            sent = sent.header(name, value.as_str().unwrap());
+        }
+    }
+    let answer = sent.send().await.unwrap();
+    let status = answer.status().as_u16();
+    let encoding = answer.headers()["content-type"].to_str().unwrap().to_owned();
+    let bytes = answer.bytes().await.unwrap();
+    let value = match encoding.as_str() {
+        "application/json" => serde_json::from_slice(&bytes).unwrap(),
+        "application/msgpack" => rmp_serde::from_slice(&bytes).unwrap(),
+        other => panic!("{other}"),
+    };
+    (status, value)
+}
+
+#[tokio::test]
+async fn recorded_requests_get_what_their_clients_read() {
+    let corpus = IndexedCorpus::build();
+    let requests = recorded();
+    assert!(requests.len() >= 23, "{}", requests.len());
+    let mut checked = 0;
+    for profile in ["rllm", "zerosearch", "proxy"] {
+        let variables = [("RETRIEVER_PROFILE", profile)];
+        let retriever = RetrieverHandle::start_with(&corpus.index(), 0, &variables);
+        for request in requests.iter().filter(|request| request["profile"] == profile) {
+            let (status, answer) = send(&retriever.url(), request).await;
+            let name = &request["client"];
+            assert_eq!(status, 200, "{name}: {answer}");
+            let read = follow(&answer, &request["reads"]).as_str();
+            let is_page = request["path"] == "/access";
+            let (town, passages) = if is_page { (0, 2) } else { (1, 1) };
+            let expected =
+                format!("\"Town {town}\"\nThe town{town} lies in land{town} by the river.");
+            // R1-Searcher cuts a number and white space off.
+            let cut = |text: &str| match request["path"] == "/queries" {
+                true => {
+                    text.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start().to_owned()
+                }
+                false => text.to_owned(),
+            };
+            assert_eq!(read.map(cut), Some(expected), "{name}: {answer}");
+            let list = follow(&answer, &request["lists"]).as_array().unwrap();
+            assert_eq!(list.len(), passages, "{name}: {answer}");
+            assert!(!is_page || list[1].is_null(), "{answer}");
+            checked += 1;
+        }
+    }
+    assert_eq!(checked, requests.len(), "a request of another profile");
+}
+
+/// A failed search is an error in every shape.
+#[tokio::test]
+async fn no_other_shape_has_room_for_a_failed_query() {
+    let (retriever, _corpus) = start();
+    let url = retriever.url();
+    for (path, body) in [
+        ("/search", json!({"query": LOST})),
+        ("/batch_search", json!({"query": ["town1", LOST], "partial": true})),
+        ("/queries", json!({"queries": ["town1", LOST], "partial": true})),
+    ] {
+        let reply = post_bytes_to(&url, path, body.to_string().into_bytes()).await;
+        assert_eq!((reply.status, &reply.body["code"]), (503, &json!("internal")), "{path}");
+    }
+    let body = rmp_serde::to_vec(&json!({"query": LOST, "return_scores": true})).unwrap();
+    assert_eq!(post_bytes(&url, body).await.status, 503);
+    let body = br#"{"query": ""}"#.to_vec();
+    let reply = post_bytes_to(&url, "/search", body).await;
+    assert_eq!((reply.status, &reply.body["code"]), (400, &json!("empty_query")));
+    let reply = post_bytes_to(&url, "/access", b"{}".to_vec()).await;
+    assert_eq!((reply.status, &reply.body["detail"][0]["loc"]), (422, &json!(["body", "urls"])));
 }

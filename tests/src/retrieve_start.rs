@@ -128,6 +128,16 @@ async fn a_request_waits_no_longer_than_its_deadline() {
 }
 
 #[tokio::test]
+async fn a_request_may_set_a_shorter_deadline() {
+    let held = start(&[]);
+    let client = crate::harness::http::client();
+    let sent = client.post(format!("{}/retrieve", held.url)).header("X-Request-Timeout-Ms", "50");
+    let answer = sent.json(&request()).timeout(PATIENCE).send().await.unwrap();
+    assert_eq!(answer.status().as_u16(), 503);
+    assert_eq!(answer.json::<Value>().await.unwrap()["code"], "starting");
+}
+
+#[tokio::test]
 async fn a_start_that_fails_answers_the_waiting_requests() {
     let mut held = start(&[]);
     let waiting = held.ask();

@@ -12,11 +12,9 @@ use serde::Serialize;
 use shared::contract::wire::ValidationError;
 use tracing::Instrument;
 
-use super::body;
-use super::deadline::Deadline;
 use super::dialect::{Encoding, fault, object, query_list};
+use super::entry::Entered;
 use super::respond::{self, HttpError};
-use super::retrieve::caller;
 use super::scope::Scope;
 use crate::config::RequestLimits;
 use crate::corpus::pages::Page;
@@ -47,20 +45,11 @@ async fn answer(
     request: Request,
     scope: &Scope,
 ) -> Result<Response, HttpError> {
-    state.check_admits().map_err(HttpError::NotReady)?;
-    let limits = state.config.request;
-    let caller = caller(&request);
-    let _permit = state.admission.enter(caller).map_err(HttpError::Overloaded)?;
-    let deadline = Deadline::of(request.headers(), limits.deadline).map_err(HttpError::Invalid)?;
-    let body_timeout = deadline.left(state.config.load.body_timeout)?;
-    let body = body::read(request, limits.max_body_bytes, body_timeout).await?;
-    let encoding = Encoding::of(&body);
-    let urls = parse(&body, &limits).map_err(HttpError::Invalid)?;
-    let ticket = state
-        .admission
-        .admit(caller, urls.len(), deadline.left(limits.deadline)?)
-        .map_err(HttpError::Overloaded)?
-        .observed(scope.observation());
+    let entered = Entered::read(state, request, scope).await?;
+    let body = &entered.body;
+    let encoding = Encoding::of(body);
+    let urls = parse(body, &state.config.request).map_err(HttpError::Invalid)?;
+    let ticket = entered.admit(state, urls.len())?;
     let loaded = state.ready_by(ticket.deadline()).await.map_err(HttpError::NotReady)?;
     let pages = loaded.pipeline.pages().map(Arc::clone).ok_or(HttpError::NoPages)?;
     let read = move || {

@@ -33,6 +33,15 @@ pub(crate) async fn read(
         .unwrap_or(Err(HttpError::BodyTimeout))
 }
 
+/// Reads and discards a body that arrives within `time_limit`, up to a limit of bytes. A client that asks before it
+/// sends is left to ask.
+pub(crate) async fn discard(request: Request, time_limit: Duration) {
+    if !request.headers().contains_key(EXPECT) {
+        // However it ends, nothing is done with it.
+        let _ = tokio::time::timeout(time_limit, collect(request.into_body(), 0, 0)).await;
+    }
+}
+
 /// Collects the frames of a body.
 async fn collect(
     mut body: Body,

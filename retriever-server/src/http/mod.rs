@@ -3,7 +3,8 @@
 //!
 //! In reading order: errors and responses (`respond`), bodies (`body`), keys and browsers (`guard`), the id, time and
 //! trace of a request (`scope`), the request shapes of clients (`dialect`), the time that a client gives (`deadline`),
-//! responses (`render`), the routes (`retrieve`, `rerank`, `access`, `admin`), and connections (`stream`, `listener`).
+//! the way in (`entry`), responses (`render`), the routes (`retrieve`, `rerank`, `access`, `admin`), and connections
+//! (`stream`, `listener`).
 
 mod respond;
 mod body;
@@ -11,6 +12,7 @@ mod guard;
 mod scope;
 mod dialect;
 mod deadline;
+mod entry;
 mod render;
 mod retrieve;
 mod rerank;

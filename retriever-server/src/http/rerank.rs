@@ -8,6 +8,7 @@
 //! A document may also be wrapped as `{"document": {..}}`, as in answers of `/retrieve`. Each query is
 //! paired with its own documents, which are returned as objects, unchanged.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,11 +19,10 @@ use serde_json::{Map, Value};
 use shared::contract::wire::{Location, QueryError, ValidationError};
 use tracing::Instrument;
 
-use super::body;
-use super::deadline::Deadline;
 use super::dialect::{Encoding, MAX_FAULTS, TopK, fault, is_true, object, query_list, top_k};
+use super::entry::Entered;
 use super::respond::{self, HttpError};
-use super::retrieve::{INLINE_PARSE_BYTES, caller, errors, failure};
+use super::retrieve::{INLINE_PARSE_BYTES, errors, failure};
 use super::scope::Scope;
 use crate::config::RequestLimits;
 use crate::json_kind::json_kind;
@@ -74,20 +74,15 @@ async fn answer(
     request: Request,
     scope: &Scope,
 ) -> Result<Response, HttpError> {
-    state.check_admits().map_err(HttpError::NotReady)?;
+    let limits = state.config.request;
+    let mut entered = Entered::read(state, request, scope).await?;
     if state.config.reranker.is_none() {
         return Err(HttpError::NoReranker);
     }
-    let limits = state.config.request;
-    let caller = caller(&request);
-    let _permit = state.admission.enter(caller).map_err(HttpError::Overloaded)?;
-    let deadline = Deadline::of(request.headers(), limits.deadline).map_err(HttpError::Invalid)?;
-    let body_timeout = deadline.left(state.config.load.body_timeout)?;
     let observation = scope.observation();
     let began = Instant::now();
-    let body = body::read(request, limits.max_body_bytes, body_timeout).await?;
+    let body = mem::take(&mut entered.body);
     let encoding = Encoding::of(&body);
-    let began = observation.stage(Stage::Body, began);
     let parsed = if body.len() <= INLINE_PARSE_BYTES {
         parse(&body, &limits)
     } else {
@@ -96,11 +91,7 @@ async fn answer(
     };
     observation.stage(Stage::Parse, began);
     let call = parsed.map_err(HttpError::Invalid)?;
-    let ticket = state
-        .admission
-        .admit(caller, call.queries.len(), deadline.left(limits.deadline)?)
-        .map_err(HttpError::Overloaded)?
-        .observed(scope.observation());
+    let ticket = entered.admit(state, call.queries.len())?;
     let loaded = state.ready_by(ticket.deadline()).await.map_err(HttpError::NotReady)?;
     let reranker = loaded.reranker.as_ref().ok_or(HttpError::NoReranker)?;
     state.count_cut(&call.queries);

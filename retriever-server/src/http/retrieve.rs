@@ -1,6 +1,6 @@
 //! `POST /retrieve`, and the same for `/search`, `/batch_search` and `/queries`: a request from bytes to bytes.
 
-use std::net::Ipv4Addr;
+use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,9 +9,8 @@ use axum::response::Response;
 use shared::contract::wire::{QueryError, QueryErrorCode};
 use tracing::Instrument;
 
-use super::body;
-use super::deadline::Deadline;
 use super::dialect::{self, Call, Route};
+use super::entry::Entered;
 use super::render::Rendering;
 use super::respond::{self, HttpError};
 use super::scope::Scope;
@@ -19,7 +18,6 @@ use crate::metrics::{Route as Counted, Stage};
 use crate::pool::JobLost;
 use crate::query::SearchFault;
 use crate::state::AppState;
-use crate::turns::Caller;
 
 /// The largest body that is parsed on an async thread. Larger ones are parsed on the pool, because they
 /// would block the thread: parsing runs at some hundred megabytes per second.
@@ -59,16 +57,11 @@ async fn answer(
     request: Request,
     scope: &Scope,
 ) -> Result<Response, HttpError> {
-    state.check_admits().map_err(HttpError::NotReady)?;
     let (limits, profile) = (state.config.request, state.config.profile);
-    let caller = caller(&request);
-    let _permit = state.admission.enter(caller).map_err(HttpError::Overloaded)?;
-    let deadline = Deadline::of(request.headers(), limits.deadline).map_err(HttpError::Invalid)?;
-    let body_timeout = deadline.left(state.config.load.body_timeout)?;
+    let mut entered = Entered::read(state, request, scope).await?;
     let observation = scope.observation();
     let began = Instant::now();
-    let body = body::read(request, limits.max_body_bytes, body_timeout).await?;
-    let began = observation.stage(Stage::Body, began);
+    let body = mem::take(&mut entered.body);
     let parsed = if body.len() <= INLINE_PARSE_BYTES {
         dialect::parse(&body, &limits, route, profile)
     } else {
@@ -79,11 +72,7 @@ async fn answer(
     let call = parsed.map_err(HttpError::invalid)?;
     let Call { batch, shape, encoding, is_partial, is_top_k_limited } = call;
     let count = batch.queries.len();
-    let ticket = state
-        .admission
-        .admit(caller, count, deadline.left(limits.deadline)?)
-        .map_err(HttpError::Overloaded)?
-        .observed(scope.observation());
+    let ticket = entered.admit(state, count)?;
     let loaded = state.ready_by(ticket.deadline()).await.map_err(HttpError::NotReady)?;
     state.count_cut(&batch.queries);
     if is_top_k_limited {
@@ -111,12 +100,6 @@ async fn answer(
     };
     observation.stage(Stage::Render, began);
     bytes.map(|bytes| respond::encoded(encoding, bytes)).ok_or(HttpError::Internal)
-}
-
-/// Returns the one who sends a request. A request that came over no connection is the machine's own.
-pub(super) fn caller(request: &Request) -> Caller {
-    let own = || Caller::of(Ipv4Addr::LOCALHOST.into());
-    request.extensions().get().copied().unwrap_or_else(own)
 }
 
 /// Returns the error of the whole request, if one of its queries failed; if they may fail `is_partial`ly, only

@@ -149,13 +149,15 @@ impl Turns {
         turn.ok()?.ok()
     }
 
-    /// Returns the expected wait of a request for its first turn, or `None` if nothing is known yet.
+    /// Returns the expected wait of a request for its first turn: until as many queries have ended as are ahead, and
+    /// as it needs room for. Returns `None` if nothing is known yet.
     pub fn expected_wait(&self, caller: Caller, queries: usize) -> Option<Duration> {
         let state = self.lock();
-        if state.waiting == 0 && self.fits(&state, queries.min(self.limits.max_slice)) {
+        let slice = queries.min(self.limits.max_slice);
+        if state.waiting == 0 && self.fits(&state, slice) {
             return Some(Duration::ZERO);
         }
-        let ahead = state.ahead(caller, self.limits.max_slice);
+        let ahead = state.ahead(caller, self.limits.max_slice) + slice;
         let per_s = state.rate.per_s()?;
         Some(Duration::from_secs_f64((ahead as f64 / per_s).min(1e6)))
     }

@@ -31,8 +31,9 @@ struct Windows {
 }
 
 impl Windows {
-    /// Counts queries that end now. The window goes on only if the state that is measured does.
-    fn count(&mut self, queries: usize, goes_on: bool, now: Instant) {
+    /// Counts queries that end now, in windows of at least `least`. A window goes on only if the state that is
+    /// measured does.
+    fn count(&mut self, queries: usize, goes_on: bool, least: Duration, now: Instant) {
         let Some(start) = self.start else {
             self.start = goes_on.then_some(now);
             self.queries = 0;
@@ -40,7 +41,7 @@ impl Windows {
         };
         self.queries += queries;
         let time = now.saturating_duration_since(start);
-        if time >= WINDOW || (!goes_on && self.per_s.is_none() && !time.is_zero()) {
+        if time >= least && !time.is_zero() {
             let newest = self.queries as f64 / time.as_secs_f64();
             self.per_s = Some(match self.per_s {
                 Some(before) => before + NEWEST * (newest - before),
@@ -63,8 +64,10 @@ impl Rate {
 
     /// Counts queries that end. Others wait if it `is_full`; others are in flight or wait if it `is_busy`.
     pub(super) fn end(&mut self, queries: usize, is_full: bool, is_busy: bool, now: Instant) {
-        self.full.count(queries, is_full, now);
-        self.busy.count(queries, is_busy, now);
+        self.full.count(queries, is_full, WINDOW, now);
+        // The first estimate must come soon: without one, nobody is refused for a long wait.
+        let least = if self.busy.per_s.is_none() { Duration::ZERO } else { WINDOW };
+        self.busy.count(queries, is_busy, least, now);
     }
 
     /// Returns the queries per second of a full server, or an estimate of it from one that was not full.
