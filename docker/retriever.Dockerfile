@@ -13,14 +13,8 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 # A mirror of the Python package index, for machines that cannot reach the default one.
 ARG PIP_INDEX_URL
-COPY scripts/setup scripts/setup.lock.json scripts/
-COPY scripts/provision scripts/provision
-RUN scripts/setup --only embedder
-ARG DEVICE=cpu
-RUN scripts/setup --device "${DEVICE}" --only onnxruntime
-COPY data data
-RUN scripts/setup --only data
-# The dependencies are built around empty crates, in a layer of their own that changes only with the lock file.
+# The dependencies are built around empty crates, in a layer of their own that changes only with the lock file. Both
+# images have the same lines up to here, and name both programs, so that what they share is compiled once.
 COPY Cargo.toml Cargo.lock ./
 COPY shared/Cargo.toml shared/
 COPY retriever-server/Cargo.toml retriever-server/
@@ -28,13 +22,20 @@ COPY trainer/Cargo.toml trainer/
 COPY tests/Cargo.toml tests/
 RUN mkdir shared/src retriever-server/src trainer/src tests/src \
  && touch shared/src/lib.rs retriever-server/src/lib.rs trainer/src/lib.rs tests/src/lib.rs \
- && echo 'fn main() {}' | tee retriever-server/src/main.rs >tests/src/main.rs \
- && cargo build --release --locked --package retriever-server
+ && echo 'fn main() {}' | tee retriever-server/src/main.rs trainer/src/main.rs >tests/src/main.rs \
+ && cargo build --release --locked --package retriever-server --package trainer --bin retriever-server
+COPY scripts/setup scripts/setup.lock.json scripts/
+COPY scripts/provision scripts/provision
+RUN scripts/setup --only embedder
+ARG DEVICE=cpu
+RUN scripts/setup --device "${DEVICE}" --only onnxruntime
+COPY data data
+RUN scripts/setup --only data
 COPY shared shared
 COPY retriever-server retriever-server
 # Copied files are older than the build of the empty crates, and cargo compares modification times.
 RUN find shared retriever-server -name '*.rs' -exec touch {} + \
- && cargo build --release --locked --package retriever-server
+ && cargo build --release --locked --package retriever-server --package trainer --bin retriever-server
 
 FROM ${RUNTIME_IMAGE}
 ARG DEVICE=cpu

@@ -13,15 +13,8 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 # A mirror of the Python package index, for machines that cannot reach the default one.
 ARG PIP_INDEX_URL
-ARG DEVICE=cpu
-COPY scripts/setup scripts/setup.lock.json scripts/
-COPY scripts/provision scripts/provision
-RUN scripts/setup --device "${DEVICE}" --only libtorch
-RUN scripts/setup --only model
-COPY data data
-RUN scripts/setup --only data
-# The dependencies are built around empty crates, in a layer of their own that changes only with the lock file.
-ENV LIBTORCH=/src/.cache/libtorch
+# The dependencies are built around empty crates, in a layer of their own that changes only with the lock file. Both
+# images have the same lines up to here, and name both programs, so that what they share is compiled once.
 COPY Cargo.toml Cargo.lock ./
 COPY shared/Cargo.toml shared/
 COPY retriever-server/Cargo.toml retriever-server/
@@ -29,13 +22,23 @@ COPY trainer/Cargo.toml trainer/
 COPY tests/Cargo.toml tests/
 RUN mkdir shared/src retriever-server/src trainer/src tests/src \
  && touch shared/src/lib.rs retriever-server/src/lib.rs trainer/src/lib.rs tests/src/lib.rs \
- && echo 'fn main() {}' | tee trainer/src/main.rs >tests/src/main.rs \
- && cargo build --release --locked --package trainer
+ && echo 'fn main() {}' | tee retriever-server/src/main.rs trainer/src/main.rs >tests/src/main.rs \
+ && cargo build --release --locked --package retriever-server --package trainer --bin retriever-server
+ARG DEVICE=cpu
+COPY scripts/setup scripts/setup.lock.json scripts/
+COPY scripts/provision scripts/provision
+RUN scripts/setup --device "${DEVICE}" --only libtorch
+RUN scripts/setup --only model
+COPY data data
+RUN scripts/setup --only data
+ENV LIBTORCH=/src/.cache/libtorch
+# The rest of the trainer's dependencies.
+RUN cargo build --release --locked --package retriever-server --package trainer --bin trainer
 COPY shared shared
 COPY trainer trainer
 # Copied files are older than the build of the empty crates, and cargo compares modification times.
 RUN find shared trainer -name '*.rs' -exec touch {} + \
- && cargo build --release --locked --package trainer
+ && cargo build --release --locked --package retriever-server --package trainer --bin trainer
 
 FROM ${RUNTIME_IMAGE}
 ARG DEVICE=cpu
