@@ -143,24 +143,16 @@ def main():
             else:
                 exact = answers(index, queries)
                 files.append({"file": file, "metric": metric, "count": count, "exact": exact})
-    write_json(GOLDEN / "other-kinds.json", {
-        "faiss": faiss.__version__,
-        "numpy": numpy.__version__,
-        "seed": SEED,
-        "dimension": DIMENSION,
-        "top_k": TOP_K,
-        "queries": queries.tolist(),
-        "files": other_kinds(vectors, queries),
-    })
-    write_json(GOLDEN / "answers.json", {
-        "faiss": faiss.__version__,
-        "numpy": numpy.__version__,
-        "seed": SEED,
-        "dimension": DIMENSION,
-        "top_k": TOP_K,
-        "queries": queries.tolist(),
-        "files": files,
-    })
+    for name, recorded in [("other-kinds", other_kinds(vectors, queries)), ("answers", files)]:
+        write_json(GOLDEN / f"{name}.json", {
+            "faiss": faiss.__version__,
+            "numpy": numpy.__version__,
+            "seed": SEED,
+            "dimension": DIMENSION,
+            "top_k": TOP_K,
+            "queries": queries.tolist(),
+            "files": recorded,
+        })
 
 
 def write_json(path, value):

@@ -6,9 +6,9 @@ the root of the checkout, with OMP_NUM_THREADS=1 and without a network:
 
     record_gguf.py      makes tests/golden/gguf/
 
-The models are random, with a fixed seed; the tokenizers are trained on the sentences below. Query and key rows of Llama
-are reordered as llama.cpp's converter does. transformers skips `rope_freqs.weight`, so the log-probs of Llama 3 are
-those of its reading of the weights with the scaling from which the tensor was computed.
+The models are random, with a fixed seed; the tokenizers are trained on the sentences of record_tokenizer_folders.py.
+Query and key rows of Llama are reordered as llama.cpp's converter does. transformers skips `rope_freqs.weight`, so the
+log-probs of Llama 3 are those of its reading of the weights with the scaling from which the tensor was computed.
 """
 
 import hashlib
@@ -26,6 +26,9 @@ import transformers  # noqa: E402
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers  # noqa: E402
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
+from record_policy import randomise  # noqa: E402
+from record_tokenizer_folders import CORPUS  # noqa: E402
+
 FOLDER = Path("tests/golden/gguf")
 SPLITS = {
     "llama-bpe": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -33,12 +36,6 @@ SPLITS = {
     "qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
              r"|\s*[\r\n]+|\s+(?!\S)|\s+",
 }
-CORPUS = [
-    "The capital of France is Paris, and the river in Paris is the Seine.",
-    "Who wrote the play? In 1601 the author wrote it; 1601 and 2024 are years.",
-    "We'll see the sea, she sells it, they've 12345 shells and 67890 more of them.",
-    "  two  spaces\n\nand lines\n and \ttabs, don't they?  the the the  ",
-]
 TEXTS = [
     "The capital of France is",
     " leading and  double   spaces \n\n\nlines\t1",
@@ -171,15 +168,7 @@ def write_file(path, name, seed, architecture, split, kind, arguments):
     config = AutoConfig.for_model(architecture, vocab_size=len(vocabulary["vocab"]) + len(USER), **arguments)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float()
     generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter_name, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            if parameter_name.endswith(".bias"):
-                parameter.copy_(0.5 * noise)
-            elif parameter.dim() == 1:
-                parameter.copy_(1.0 + 0.2 * noise)
-            else:
-                parameter.copy_(noise * (0.8 / parameter.shape[1] ** 0.5 + 0.1))
+    randomise(model, generator)
     writer = gguf.GGUFWriter(path, architecture)
     write_metadata(writer, name, config, split, vocabulary)
     for parameter_name, parameter in model.named_parameters():

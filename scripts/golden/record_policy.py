@@ -115,15 +115,8 @@ def mean_nll(model, sequences):
     return torch.cat(terms).mean()
 
 
-def record_tiny(name):
-    seed, model_type, arguments = TINY[name]
-    torch.manual_seed(seed)
-    config = AutoConfig.for_model(
-        model_type, bos_token_id=1, eos_token_id=2, pad_token_id=None, **copy.deepcopy(arguments)
-    )
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float()
-    # The default initialisation gives nearly uniform logits, which hide errors. Use larger weights.
-    generator = torch.Generator().manual_seed(seed)
+def randomise(model, generator):
+    """Draws all weights. The default initialisation gives nearly uniform logits, which hide errors."""
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
@@ -133,6 +126,17 @@ def record_tiny(name):
                 parameter.copy_(1.0 + 0.2 * noise)
             else:
                 parameter.copy_(noise * (0.8 / parameter.shape[1] ** 0.5 + 0.1))
+
+
+def record_tiny(name):
+    seed, model_type, arguments = TINY[name]
+    torch.manual_seed(seed)
+    config = AutoConfig.for_model(
+        model_type, bos_token_id=1, eos_token_id=2, pad_token_id=None, **copy.deepcopy(arguments)
+    )
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float()
+    generator = torch.Generator().manual_seed(seed)
+    randomise(model, generator)
     model.eval()
     folder = GOLDEN / name
     model.save_pretrained(folder, safe_serialization=True)

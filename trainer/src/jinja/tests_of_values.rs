@@ -101,17 +101,7 @@ pub(super) fn apply(name: &str, value: &Value, given: Given) -> Result<bool> {
         "string" => value.as_text().is_some(),
         "mapping" => matches!(value, Value::Dict(_)),
         "number" => value.as_float().is_some(),
-        "sequence" => matches!(
-            value,
-            Value::Undefined(_)
-                | Value::Text(_)
-                | Value::Markup(_)
-                | Value::List(_)
-                | Value::Tuple(_)
-                | Value::Group(_)
-                | Value::Dict(_)
-                | Value::Range(_)
-        ),
+        "sequence" => is_sequence(value),
         "iterable" => is_iterable(value),
         "callable" => matches!(
             value,
@@ -139,7 +129,8 @@ fn comparison(name: &str) -> Option<Comparison> {
     })
 }
 
-fn is_iterable(value: &Value) -> bool {
+/// Returns `true` for values with a length and items by key.
+fn is_sequence(value: &Value) -> bool {
     matches!(
         value,
         Value::Undefined(_)
@@ -149,11 +140,12 @@ fn is_iterable(value: &Value) -> bool {
             | Value::Tuple(_)
             | Value::Group(_)
             | Value::Dict(_)
-            | Value::View(..)
             | Value::Range(_)
-            | Value::Iterator(_)
-            | Value::Loop(_)
     )
+}
+
+fn is_iterable(value: &Value) -> bool {
+    is_sequence(value) || matches!(value, Value::View(..) | Value::Iterator(_) | Value::Loop(_))
 }
 
 /// Returns `true` for the same object. Python shares objects for none, true, false and small numbers; for other

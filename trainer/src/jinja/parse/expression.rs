@@ -7,6 +7,12 @@ use crate::jinja::lexer::Token;
 use crate::jinja::syntax::{Arguments, Comparison, Constant, Expr, Operator};
 use crate::jinja::tests_of_values;
 
+/// Items separated by commas. A comma behind a single item makes it a list of one.
+pub(super) enum Listed<T> {
+    One(T),
+    Several(Vec<T>),
+}
+
 impl Parser {
     /// Reads an expression, or several separated by commas, which are a tuple.
     pub(super) fn tuple(&mut self, with_condition: bool) -> Result<Expr> {
@@ -18,29 +24,36 @@ impl Parser {
     }
 
     fn tuple_items(&mut self, with_condition: bool, ends: &[&str], closed: bool) -> Result<Expr> {
+        match self.one_or_several(ends, |parser| parser.expression(with_condition))? {
+            Listed::One(item) => Ok(item),
+            Listed::Several(items) if closed || !items.is_empty() => Ok(Expr::Tuple(items)),
+            Listed::Several(_) => self.fail_unexpected("an expression"),
+        }
+    }
+
+    /// Reads items separated by commas, up to the end of the tag, a closing bracket or one of the names `ends`.
+    pub(super) fn one_or_several<T>(
+        &mut self,
+        ends: &[&str],
+        item: impl Fn(&mut Self) -> Result<T>,
+    ) -> Result<Listed<T>> {
         let mut items = Vec::new();
-        let mut is_tuple = false;
         loop {
             let is_end = matches!(self.token(), Token::BlockEnd | Token::VariableEnd)
                 || self.is_operator(")")
                 || matches!(self.token(), Token::Name(name) if ends.contains(&name.as_str()));
             if is_end {
-                break;
+                return Ok(Listed::Several(items));
             }
-            items.push(self.expression(with_condition)?);
+            let item = item(self)?;
             if !self.skip_operator(",") {
-                break;
-            }
-            is_tuple = true;
-        }
-        match items.pop() {
-            Some(item) if !is_tuple => Ok(item),
-            Some(item) => {
+                if items.is_empty() {
+                    return Ok(Listed::One(item));
+                }
                 items.push(item);
-                Ok(Expr::Tuple(items))
+                return Ok(Listed::Several(items));
             }
-            None if closed => Ok(Expr::Tuple(items)),
-            None => self.fail_unexpected("an expression"),
+            items.push(item);
         }
     }
 

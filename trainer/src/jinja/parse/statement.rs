@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Parser;
+use super::expression::Listed;
 use crate::jinja::error::{JinjaError, Result};
 use crate::jinja::lexer::Token;
 use crate::jinja::syntax::{Expr, For, MacroDefinition, Node, SpecialNames, Target};
@@ -242,28 +243,10 @@ impl Parser {
 
     /// Reads one target, or several separated by commas.
     fn target(&mut self, with_attributes: bool, ends: &[&str]) -> Result<Target> {
-        let mut targets = Vec::new();
-        let mut is_tuple = false;
-        loop {
-            let is_end = matches!(self.token(), Token::BlockEnd | Token::VariableEnd)
-                || self.is_operator(")")
-                || matches!(self.token(), Token::Name(name) if ends.contains(&name.as_str()));
-            if is_end {
-                break;
-            }
-            targets.push(self.single_target(with_attributes)?);
-            if !self.skip_operator(",") {
-                break;
-            }
-            is_tuple = true;
-        }
-        match targets.pop() {
-            Some(target) if !is_tuple => Ok(target),
-            Some(target) => {
-                targets.push(target);
-                Ok(Target::Tuple(targets))
-            }
-            None => self.fail_unexpected("a name"),
+        match self.one_or_several(ends, |parser| parser.single_target(with_attributes))? {
+            Listed::One(target) => Ok(target),
+            Listed::Several(targets) if !targets.is_empty() => Ok(Target::Tuple(targets)),
+            Listed::Several(_) => self.fail_unexpected("a name"),
         }
     }
 
