@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::discovery::{Discovery, Resolver};
@@ -192,29 +193,41 @@ impl Fleet {
         candidates(&servers, tried, Instant::now()).next().is_some()
     }
 
+    /// Asks all servers at once: one that is gone does not delay the others. Returns them in their order.
+    pub(super) async fn of_each<T, F>(
+        &self,
+        ask: impl Fn(Arc<Server>) -> F,
+    ) -> Vec<(Arc<Server>, T)>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let mut pending = JoinSet::new();
+        for (index, server) in self.servers().iter().cloned().enumerate() {
+            let asked = ask(Arc::clone(&server));
+            pending.spawn(async move { (index, (server, asked.await)) });
+        }
+        let mut answers = pending.join_all().await;
+        answers.sort_unstable_by_key(|(index, _)| *index);
+        answers.into_iter().map(|(_, answer)| answer).collect()
+    }
+
     /// Asks all servers what they serve, and compares it.
     ///
     /// # Errors
     /// Two servers that differ.
-    pub(super) async fn compare(self: &Arc<Self>) -> Result<Vec<String>, MixedServers> {
+    pub(super) async fn compare(&self) -> Result<Vec<String>, MixedServers> {
         self.look_up().await;
-        let servers = self.servers();
-        if servers.len() < 2 {
+        if !self.has_several() {
             return Ok(Vec::new());
         }
-        // All at once: a server that is gone must not delay the others. The comparison has their order.
-        let mut pending = tokio::task::JoinSet::new();
-        for (index, server) in servers.iter().cloned().enumerate() {
-            pending.spawn(async move { (index, server.serving(INFO_LIMIT).await) });
-        }
-        let mut replies = pending.join_all().await;
-        replies.sort_unstable_by_key(|(index, _)| *index);
+        let asked = self.of_each(|server| async move { server.serving(INFO_LIMIT).await });
         let mut silent = Vec::new();
-        for (index, reply) in replies {
-            match self.judge(&servers[index], reply) {
+        for (server, reply) in asked.await {
+            match self.judge(&server, reply) {
                 Ok(()) => {}
                 Err(Doubt::Silent(reason)) => {
-                    silent.push(format!("{}: {reason}", servers[index].shown));
+                    silent.push(format!("{}: {reason}", server.shown));
                 }
                 Err(Doubt::Mixed(mixed)) => return Err(mixed),
             }

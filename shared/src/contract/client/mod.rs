@@ -21,7 +21,6 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 pub use self::address::{NAME_PREFIX, endpoint, listed};
@@ -169,19 +168,18 @@ impl RetrieveClient {
     ) -> Vec<ServerReply> {
         let started = Instant::now();
         self.fleet.look_up().await;
-        let mut pending = JoinSet::new();
-        for (index, server) in self.fleet.servers().iter().cloned().enumerate() {
+        let asked = self.fleet.of_each(|server| {
             let query = query.to_owned();
-            pending.spawn(async move { (index, ask_once(&server, &query, top_k, limit).await) });
-        }
-        let mut replies = pending.join_all().await;
-        replies.sort_unstable_by_key(|(index, _)| *index);
+            async move { ask_once(&server, &query, top_k, limit).await }
+        });
+        let mut replies: Vec<ServerReply> =
+            asked.await.into_iter().map(|(_, reply)| reply).collect();
         if let Some(last) = self.fleet.lookup_fault() {
             let (url, milliseconds) = (self.fleet.shown.clone(), started.elapsed().as_millis());
             let result = Err(self.unavailable(0, milliseconds, last));
-            replies.push((replies.len(), ServerReply { url, result, milliseconds }));
+            replies.push(ServerReply { url, result, milliseconds });
         }
-        replies.into_iter().map(|(_, reply)| reply).collect()
+        replies
     }
 
     /// Compares what the servers serve, if there are several: index, back end and settings. Returns the addresses of those

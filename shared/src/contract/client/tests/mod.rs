@@ -1,5 +1,7 @@
 //! Tests of the client with a small scripted server.
 
+mod fake;
+mod names;
 mod several;
 
 use std::collections::VecDeque;
