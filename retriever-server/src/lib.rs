@@ -11,7 +11,6 @@
 // The ground: the machine, and values without behaviour.
 mod processor;
 pub mod device;
-mod json_kind;
 pub mod query;
 pub mod metrics;
 pub mod turns;

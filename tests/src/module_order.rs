@@ -13,7 +13,6 @@ const RETRIEVER: [&str; 33] = [
     // The bottom: the machine, and values without behaviour.
     "processor",
     "device",
-    "json_kind",
     "query",
     "turns",
     "metrics",

@@ -7,10 +7,8 @@ use std::path::Path;
 use serde_json::{Map, Value};
 use shared::contract::gold;
 use shared::contract::question;
-use shared::contract::rows::{Place, Row, RowFault, Rows, RowsError, question_columns};
+use shared::contract::rows::{Place, Row, RowFault, Rows, RowsError, kind_of, question_columns};
 use tracing::warn;
-
-use crate::json_kind::json_kind;
 
 const ID_FIELDS: [&str; 5] = ["id", "_id", "qid", "query_id", "query-id"];
 const GOLD_FIELDS: [&str; 2] = ["gold_ids", "gold_passage_ids"];
@@ -65,7 +63,7 @@ fn query(
         None => in_words(row.place()).replace(' ', "-"),
         Some((name, value)) => {
             text_or_integer(&value).filter(|id| !id.is_empty()).ok_or_else(|| {
-                format!("{name} is {}, expected a string or an integer", json_kind(&value))
+                format!("{name} is {}, expected a string or an integer", kind_of(&value))
             })?
         }
     };
@@ -102,11 +100,12 @@ fn texts(field: Option<(&'static str, Value)>) -> Result<Vec<String>, String> {
         other => text_or_integer(other).map(|text| vec![text]),
     };
     texts.ok_or_else(|| {
-        format!("{name} is {}, expected a string or a list of strings", json_kind(&value))
+        format!("{name} is {}, expected a string or a list of strings", kind_of(&value))
     })
 }
 
-fn text_or_integer(value: &Value) -> Option<String> {
+/// Returns a string or an integer as text.
+pub(super) fn text_or_integer(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
@@ -205,6 +204,15 @@ mod tests {
         // BEIR's queries.jsonl, as a Windows tool saves it.
         let beir = "\u{feff}{\"_id\": \"PLAIN-2\", \"text\": \"statins\", \"metadata\": {\"url\": NaN}}\r\n";
         assert_eq!(of(beir), [row("PLAIN-2", "statins", &[])]);
+        // KILT's nq-dev-kilt.jsonl: answers, some with the article that they stand in, and one of the latter alone.
+        let kilt = "{\"id\": \"-29\", \"input\": \"who won it\", \"output\": [{\"answer\": \"A B\", \
+                    \"provenance\": [{\"wikipedia_id\": \"290\", \"title\": \"T\", \"bleu_score\": 1.0}]}, \
+                    {\"answer\": \"C\"}, {\"provenance\": [{\"wikipedia_id\": \"291\"}]}], \"meta\": {}}\n";
+        assert_eq!(of(kilt), [row("-29", "who won it", &["A B", "C"])]);
+        // KILT's test files have no answers.
+        let open =
+            "{\"id\": \"a\", \"input\": \"who won it\", \"meta\": {\"left_context\": \"\"}}\n";
+        assert_eq!(of(open), [row("a", "who won it", &[])]);
         // One list.
         let list = "[{\"id\": 1, \"question\": \"a\"},\n {\"id\": 2, \"question\": \"b\"}]";
         assert_eq!(of(list), [row("1", "a", &[]), row("2", "b", &[])]);

@@ -16,6 +16,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use shared::contract::rows::kind_of;
 use shared::contract::wire::{Location, QueryError, ValidationError};
 use tracing::Instrument;
 
@@ -25,7 +26,6 @@ use super::respond::{self, HttpError};
 use super::retrieve::{INLINE_PARSE_BYTES, errors, failure};
 use super::scope::Scope;
 use crate::config::RequestLimits;
-use crate::json_kind::json_kind;
 use crate::metrics::{Route, Stage};
 use crate::pool::JobLost;
 use crate::query::cut;
@@ -203,7 +203,7 @@ fn document_lists(
         }
         Some(Value::Array(lists)) => lists,
         Some(other) => {
-            let message = format!("is {}, expected a list of lists", json_kind(&other));
+            let message = format!("is {}, expected a list of lists", kind_of(&other));
             return note(message, "list_type");
         }
     };
@@ -225,7 +225,7 @@ fn document_lists(
             })
             .collect(),
         other => {
-            let message = format!("is {}, expected a list of documents", json_kind(&other));
+            let message = format!("is {}, expected a list of documents", kind_of(&other));
             faults.push(fault(&["documents"], Some(query), &message, "list_type"));
             Vec::new()
         }
@@ -248,7 +248,7 @@ fn document(
     let (mut fields, mut keys) = match value {
         Value::Object(fields) => (fields, vec![]),
         other => {
-            let message = format!("is {}, expected an object", json_kind(&other));
+            let message = format!("is {}, expected an object", kind_of(&other));
             return refuse(&[], message, "object_type");
         }
     };
@@ -258,7 +258,7 @@ fn document(
             keys.push("document");
         }
         Some(other) => {
-            let message = format!("is {}, expected an object", json_kind(&other));
+            let message = format!("is {}, expected an object", kind_of(&other));
             return refuse(&["document"], message, "object_type");
         }
         None => {}
@@ -267,7 +267,7 @@ fn document(
     match fields.get("contents") {
         Some(Value::String(_)) => Ok(fields),
         Some(other) => {
-            let message = format!("is {}, expected a string", json_kind(other));
+            let message = format!("is {}, expected a string", kind_of(other));
             refuse(&keys, message, "string_type")
         }
         None => refuse(&keys, "field required: contents, a string".to_owned(), "missing"),

@@ -76,9 +76,20 @@ impl Passage {
 }
 
 /// Keys that may hold the identifier, the title and the text, in order of precedence.
-const ID_KEYS: [&str; 6] = ["id", "_id", "docid", "doc_id", "docno", "pid"];
+const ID_KEYS: [&str; 10] = [
+    "id",
+    "_id",
+    "docid",
+    "doc_id",
+    "doc-id",
+    "docno",
+    "pid",
+    "passage_id",
+    "document_id",
+    "corpus_id",
+];
 const TITLE_KEYS: [&str; 2] = ["title", "wikipedia_title"];
-const TEXT_KEYS: [&str; 5] = ["text", "passage", "content", "body", "segment"];
+const TEXT_KEYS: [&str; 6] = ["text", "passage", "passage_text", "content", "body", "segment"];
 
 /// Returns the first of the keys that is there and not null.
 fn first<'a>(
@@ -96,7 +107,11 @@ fn id(fields: &Map<String, Value>) -> Result<String, String> {
         Some((_, id @ (Value::Number(_) | Value::Bool(_)))) => Ok(id.to_string()),
         Some((key, Value::String(_))) => Err(format!("{key} is empty")),
         Some((key, other)) => Err(format!("{key} is {}, expected a string", kind_of(other))),
-        None => Err("id is missing, expected id, _id or docid".to_owned()),
+        // A key with null is there, but holds nothing.
+        None => Err(match ID_KEYS.iter().find(|key| fields.contains_key(**key)) {
+            Some(key) => format!("{key} is null, expected a string"),
+            None => format!("id is missing, expected one of {}", ID_KEYS.join(", ")),
+        }),
     }
 }
 
@@ -219,6 +234,8 @@ mod tests {
                 expected("290", "\"A\"\nA is a letter.\nSection::::History."),
             ),
             (json!({"docid": "d", "passage": "x", "id": null}), expected("d", "x")),
+            (json!({"passage_id": 3, "passage_text": "x"}), expected("3", "x")),
+            (json!({"corpus_id": "c", "text": "x"}), expected("c", "x")),
             (json!({"id": "1", "contents": null, "text": "x"}), expected("1", "x")),
         ] {
             assert_eq!(contents(row.clone()), passage, "{row}");
@@ -249,7 +266,7 @@ mod tests {
             ),
             (json!({"id": "1", "contents": null}), "contents is null, expected a string"),
             (json!({"id": "1", "contents": ["x"]}), "contents is a list, expected a string"),
-            (json!({"contents": "x"}), "id is missing, expected id, _id or docid"),
+            (json!({"contents": "x"}), "id is missing, expected one of id, _id, docid, doc_id"),
             (json!({"id": "", "contents": "x"}), "id is empty"),
             (json!({"_id": ["1"], "text": "x"}), "_id is a list, expected a string"),
             (json!({"id": "1", "text": 7}), "text is a number, expected a string"),

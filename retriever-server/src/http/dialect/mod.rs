@@ -23,10 +23,10 @@ mod message_pack;
 mod values;
 
 use serde_json::{Map, Value};
+use shared::contract::rows::kind_of;
 use shared::contract::wire::{Location, ValidationError};
 
 use crate::config::{Profile, RequestLimits};
-use crate::json_kind::json_kind;
 use crate::query::QueryBatch;
 
 pub(super) use values::{TopK, is_true, top_k};
@@ -220,7 +220,7 @@ pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, ValidationError>
     match parsed {
         Ok(Value::Object(fields)) => Ok(fields),
         Ok(other) => {
-            let message = format!("the body is {}, expected an object", json_kind(&other));
+            let message = format!("the body is {}, expected an object", kind_of(&other));
             Err(fault(&[], None, &message, "object_type"))
         }
         Err(message) => {
@@ -241,7 +241,7 @@ pub(super) fn query_list(
     faults: &mut Vec<ValidationError>,
 ) -> Vec<String> {
     let Value::Array(values) = value else {
-        let message = format!("is {}, expected a list of strings", json_kind(value));
+        let message = format!("is {}, expected a list of strings", kind_of(value));
         faults.push(fault(&[key], None, &message, "list_type"));
         return Vec::new();
     };
@@ -256,7 +256,7 @@ pub(super) fn query_list(
         match value {
             Value::String(query) => queries.push(query.clone()),
             other => {
-                let message = format!("is {}, expected a string", json_kind(other));
+                let message = format!("is {}, expected a string", kind_of(other));
                 faults.push(fault(&[key], Some(index), &message, "string_type"));
             }
         }
@@ -268,7 +268,7 @@ fn single_query(value: &Value, accepted: &str, faults: &mut Vec<ValidationError>
     if let Value::String(query) = value {
         return vec![query.clone()];
     }
-    let message = format!("is {}, expected {accepted}", json_kind(value));
+    let message = format!("is {}, expected {accepted}", kind_of(value));
     faults.push(fault(&["query"], None, &message, "string_type"));
     Vec::new()
 }

@@ -2,11 +2,11 @@
 //! server reads them: text that is a whole number is one, and 1, "yes" and "on" are true.
 
 use serde_json::{Map, Value};
+use shared::contract::rows::kind_of;
 use shared::contract::wire::ValidationError;
 
 use super::fault;
 use crate::config::RequestLimits;
-use crate::json_kind::json_kind;
 
 /// The most characters of a wrong text that a message repeats.
 const SHOWN_CHARS: usize = 40;
@@ -130,6 +130,6 @@ fn shown(value: &Value) -> String {
         Value::String(text) => {
             format!("{:?} and more", text.chars().take(SHOWN_CHARS).collect::<String>())
         }
-        other => json_kind(other).to_owned(),
+        other => kind_of(other).to_owned(),
     }
 }

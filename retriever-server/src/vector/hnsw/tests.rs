@@ -179,13 +179,20 @@ fn equal_rows_do_not_tear_the_graph() {
 
 #[test]
 fn clusters_of_nearly_equal_rows_do_not_tear_the_graph() {
-    for (size, noise) in [(40, 1e-7), (200, 1e-4), (40, 1e-2), (200, 1e-2), (200, 0.1)] {
-        let bytes = clusters(2_000 / size, size, noise, 8);
-        let file = read(&built(&bytes, 2), Check::Links).unwrap();
+    // One set of clusters may suit a graph better than another, so three are counted together.
+    const SEEDS: [u64; 3] = [8, 9, 10];
+    for (size, noise, least) in
+        [(40, 1e-7, 0.99), (200, 1e-4, 0.99), (40, 1e-2, 0.93), (200, 1e-2, 0.86), (200, 0.1, 0.92)]
+    {
         let context = format!("clusters of {size} rows at {noise}");
-        assert_connected(&file, &bytes, &context);
-        let recall = recall(&file, &bytes, 120);
-        assert!(recall > 0.8, "{context}: {recall}");
+        let recalls = SEEDS.map(|seed| {
+            let bytes = clusters(2_000 / size, size, noise, seed);
+            let file = read(&built(&bytes, 2), Check::Links).unwrap();
+            assert_connected(&file, &bytes, &context);
+            recall(&file, &bytes, 120)
+        });
+        let mean = recalls.iter().sum::<f64>() / SEEDS.len() as f64;
+        assert!(mean > least, "{context}: {recalls:?}");
     }
 }
 

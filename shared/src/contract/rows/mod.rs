@@ -184,6 +184,16 @@ fn file_bytes(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |metadata| metadata.len())
 }
 
+/// Returns `true` if a file holds objects: JSON or parquet, not lines of text.
+pub fn holds_objects(path: &Path) -> Result<bool, RowsError> {
+    Ok(match source::open(path)?.0 {
+        Content::Parquet(_) => true,
+        Content::Text(mut text) => {
+            matches!(text.head(path)?.trim_ascii_start().first(), Some(b'{' | b'['))
+        }
+    })
+}
+
 /// Opens the lines of a text file, which may be compressed. A byte order mark is skipped.
 pub fn open_lines(path: &Path) -> Result<JsonlReader<TextReader>, RowsError> {
     match source::open(path)?.0 {

@@ -9,6 +9,9 @@ use super::fault::{RowFault, RowsError};
 /// The most parts of a folder.
 const MAX_PARTS: usize = 100_000;
 
+/// The most folders within each other that are looked at for parts below a folder.
+const MAX_DEPTH: usize = 4;
+
 /// Endings of files with rows, before an ending for compression.
 const ENDINGS: [&str; 7] = ["jsonl", "json", "ndjson", "tsv", "csv", "txt", "parquet"];
 /// Endings for compression.
@@ -16,7 +19,8 @@ const COMPRESSED: [&str; 4] = ["gz", "gzip", "zst", "zstd"];
 
 /// Returns the files of `path`: the file itself or, of a folder, its parts in the order of their names, in which
 /// numbers count by value. The names of the parts differ in numbers only, so that a folder which also holds, for
-/// instance, questions is not taken for a corpus.
+/// instance, questions is not taken for a corpus. Parts in folders below it are refused, so that none is left out
+/// unnoticed.
 pub fn parts(path: &Path) -> Result<Vec<PathBuf>, RowsError> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -46,6 +50,12 @@ pub fn parts(path: &Path) -> Result<Vec<PathBuf>, RowsError> {
     }
     names.sort_by(|left, right| natural_order(left, right));
     let Some(first) = names.first() else {
+        if let Some(below) = part_below(path, &|_| true, MAX_DEPTH) {
+            let below = below.display();
+            return Err(folder(format!(
+                "is a folder whose rows are in folders below it ({below}): name those folders"
+            )));
+        }
         let endings = ENDINGS.map(|ending| format!(".{ending}")).join(", ");
         return Err(folder(format!(
             "is a folder without a file of rows, expected parts called part-… or with the ending \
@@ -58,7 +68,40 @@ pub fn parts(path: &Path) -> Result<Vec<PathBuf>, RowsError> {
              differ in their numbers only: name the files one by one"
         )));
     }
+    if let Some(below) = part_below(path, &|name| stem(name) == stem(first), MAX_DEPTH) {
+        let below = below.display();
+        return Err(folder(format!(
+            "is a folder with parts of its own ({first:?}) and others in folders below it ({below}), \
+             expected all in one folder: name the files or folders one by one"
+        )));
+    }
     Ok(names.into_iter().map(|name| path.join(name)).collect())
+}
+
+/// Returns a part whose name fits in the folders below `folder`: the first by name. Folders that begin with a dot, such
+/// as `.git`, and those that cannot be read are passed over.
+fn part_below(folder: &Path, fits: &dyn Fn(&str) -> bool, depth: usize) -> Option<PathBuf> {
+    let entries = |folder: &Path| -> Vec<PathBuf> {
+        let found = fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut found: Vec<PathBuf> = found.map(|entry| entry.path()).collect();
+        found.sort();
+        found
+    };
+    for path in entries(folder) {
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        if depth == 0 || name.starts_with('.') || !path.is_dir() {
+            continue;
+        }
+        let inside = entries(&path).into_iter().find(|path| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            path.is_file() && name.is_some_and(|name| is_part(name) && fits(name))
+        });
+        let found = inside.or_else(|| part_below(&path, fits, depth - 1));
+        if found.is_some() {
+            return found;
+        }
+    }
+    None
 }
 
 fn is_part(name: &str) -> bool {
@@ -125,7 +168,9 @@ mod tests {
     fn names(files: &[&str]) -> Result<Vec<String>, String> {
         let folder = tempfile::tempdir().unwrap();
         for file in files {
-            fs::write(folder.path().join(file), "").unwrap();
+            let path = folder.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
         }
         let shown = format!("{}", folder.path().display());
         match parts(folder.path()) {
@@ -148,6 +193,20 @@ mod tests {
         assert_eq!(names(&["part-00001", "part-00000"]).unwrap(), ["part-00000", "part-00001"]);
         assert_eq!(names(&["docs.jsonl.gz", "notes.txt"]).unwrap(), ["docs.jsonl.gz"]);
         assert_eq!(names(&["wiki01.txt.zst"]).unwrap(), ["wiki01.txt.zst"]);
+    }
+
+    #[test]
+    fn parts_in_folders_below_are_never_left_out() {
+        let error = names(&["part-1.jsonl", "more/deep/part-0.jsonl"]).unwrap_err();
+        let expected = "F: is a folder with parts of its own (\"part-1.jsonl\") and others in \
+                        folders below it (F/more/deep/part-0.jsonl)";
+        assert!(error.starts_with(expected), "{error}");
+        let error = names(&["README.md", "data/train-0.parquet"]).unwrap_err();
+        let expected = "F: is a folder whose rows are in folders below it (F/data/train-0.parquet)";
+        assert!(error.starts_with(expected), "{error}");
+        // Other things below, such as BEIR's judgements, are no parts.
+        let beside = ["corpus.jsonl", "qrels/test.tsv", ".git/corpus.jsonl"];
+        assert_eq!(names(&beside).unwrap(), ["corpus.jsonl"]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 
 use super::fault::{RowFault, RowsError};
 use super::kind::{self, Container};
@@ -115,7 +115,7 @@ pub(super) fn open(path: &Path) -> Result<(Content, Meter), RowsError> {
             return Ok((Content::Parquet(file), Meter { state }));
         }
         Container::Plain => Box::new(raw),
-        Container::Gzip => unpacked("gzip", MultiGzDecoder::new(raw)),
+        Container::Gzip => unpacked("gzip", Members { decoder: Some(GzDecoder::new(raw)) }),
         Container::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(raw).map_err(io)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(io)?;
@@ -140,6 +140,43 @@ pub(super) fn open(path: &Path) -> Result<(Content, Meter), RowsError> {
         text.consume(BYTE_ORDER_MARK.len());
     }
     Ok((Content::Text(TextReader { reader: text }), Meter { state }))
+}
+
+/// The members of a gzip file, one behind the other. Zeros behind a member are skipped, as gzip and Python do: tapes
+/// and block devices fill up files with them.
+struct Members<R> {
+    /// `None` at the end.
+    decoder: Option<GzDecoder<R>>,
+}
+
+impl<R: BufRead> Read for Members<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(decoder) = &mut self.decoder {
+            let count = decoder.read(buffer)?;
+            if count > 0 || buffer.is_empty() {
+                return Ok(count);
+            }
+            let rest = self.decoder.take().map(GzDecoder::into_inner);
+            self.decoder = rest.map(next_member).transpose()?.flatten();
+        }
+        Ok(0)
+    }
+}
+
+/// Returns the decoder of the member behind zeros, if there is one.
+fn next_member<R: BufRead>(mut rest: R) -> io::Result<Option<GzDecoder<R>>> {
+    loop {
+        let bytes = rest.fill_buf()?;
+        let zeros = bytes.iter().take_while(|&&byte| byte == 0).count();
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let is_member = zeros < bytes.len();
+        rest.consume(zeros);
+        if is_member {
+            return Ok(Some(GzDecoder::new(rest)));
+        }
+    }
 }
 
 /// Wraps a decompressor, so that its errors name the format.

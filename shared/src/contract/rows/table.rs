@@ -59,7 +59,7 @@ fn is_id(field: &str) -> bool {
 }
 
 /// Names of columns by which a first line of names is known.
-const KNOWN_NAMES: [&str; 26] = [
+const KNOWN_NAMES: [&str; 29] = [
     "id",
     "_id",
     "docid",
@@ -68,6 +68,9 @@ const KNOWN_NAMES: [&str; 26] = [
     "docno",
     "pid",
     "passage_id",
+    "document_id",
+    "corpus_id",
+    "corpus-id",
     "qid",
     "query_id",
     "query-id",

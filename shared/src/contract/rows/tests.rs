@@ -64,6 +64,12 @@ fn compressed_rows_are_read_whatever_the_name() {
     // Several members or frames, the second of which begins in the middle of a row.
     assert_eq!(read(&[gzip(first), gzip(second)].concat()).unwrap(), expected);
     assert_eq!(read(&[zst(first), zst(second)].concat()).unwrap(), expected);
+    // Zeros between and behind members, as tapes leave them.
+    let zeros = vec![0; 700_000];
+    assert_eq!(
+        read(&[gzip(first), zeros.clone(), gzip(second), zeros].concat()).unwrap(),
+        expected
+    );
     let skippable = b"\x50\x2a\x4d\x18\x03\0\0\0abc".to_vec();
     assert_eq!(read(&[skippable, zst(first), zst(second)].concat()).unwrap(), expected);
     assert_eq!(read(&gzip(b"\xef\xbb\xbf[{\"a\":1},{\"a\":2}]")).unwrap(), expected);
@@ -77,6 +83,8 @@ fn damaged_compression_is_named() {
     packed.truncate(packed.len() - 20);
     let error = read(&packed).unwrap_err();
     assert!(error.contains("the gzip data is damaged: it ends in the middle"), "{error}");
+    let error = read(&[gzip(b"{\"a\": 1}\n"), b"more".to_vec()].concat()).unwrap_err();
+    assert!(error.contains("the gzip data is damaged"), "{error}");
     let mut packed = zst(&b"{\"a\": 1}\n".repeat(1000));
     packed.truncate(packed.len() - 5);
     let error = read(&packed).unwrap_err();
