@@ -46,3 +46,4 @@ mod train_timeline;
 mod trainer_eval;
 mod trainer_serve;
 mod warm_start;
+mod web_search;

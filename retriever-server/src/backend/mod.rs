@@ -1,13 +1,14 @@
 //! Back ends, which turn a batch of queries into ranked rows, or, where another service holds them, into ranked
 //! passages. They know nothing of requests or of dialects.
 //!
-//! In reading order: lexical search ([`lexical`]), search over vectors ([`dense`]), and two back ends
-//! as one ([`hybrid`]) with the fusion of their lists ([`fuse`]).
+//! In reading order: lexical search ([`lexical`]), search over vectors ([`dense`]), two back ends as one
+//! ([`hybrid`]) with the fusion of their lists ([`fuse`]), and search of the web ([`web`]).
 
 pub mod lexical;
 pub mod dense;
 pub mod fuse;
 pub mod hybrid;
+pub mod web;
 
 use std::fmt::Debug;
 use std::pin::Pin;

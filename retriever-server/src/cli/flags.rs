@@ -61,7 +61,8 @@ impl<S: Selection> FromArgMatches for Flags<S> {
 
 impl<S> fmt::Debug for Flags<S> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.values.fmt(formatter)
+        // Values may be keys.
+        self.values.keys().fmt(formatter)
     }
 }
 

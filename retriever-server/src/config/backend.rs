@@ -25,10 +25,12 @@ pub enum BackendKind {
     Ann,
     /// Two of the others with their lists fused.
     Hybrid,
+    /// Search of the web by providers.
+    Web,
 }
 
 impl BackendKind {
-    const ALL: [Self; 4] = [Self::Bm25, Self::Dense, Self::Ann, Self::Hybrid];
+    const ALL: [Self; 5] = [Self::Bm25, Self::Dense, Self::Ann, Self::Hybrid, Self::Web];
 
     /// Returns the name in configuration and in `/info`.
     pub fn name(self) -> &'static str {
@@ -37,6 +39,7 @@ impl BackendKind {
             Self::Dense => "dense",
             Self::Ann => "ann",
             Self::Hybrid => "hybrid",
+            Self::Web => "web",
         }
     }
 
@@ -44,7 +47,7 @@ impl BackendKind {
     pub fn needs_encoder(self) -> bool {
         match self {
             Self::Dense | Self::Ann => true,
-            Self::Bm25 | Self::Hybrid => false,
+            Self::Bm25 | Self::Hybrid | Self::Web => false,
         }
     }
 
@@ -52,6 +55,7 @@ impl BackendKind {
     pub fn is_remote(self) -> bool {
         match self {
             Self::Bm25 | Self::Dense | Self::Ann | Self::Hybrid => false,
+            Self::Web => true,
         }
     }
 
@@ -166,7 +170,8 @@ impl Reader<'_> {
         to: Option<EngineKind>,
     ) -> Result<Vec<BackendConfig>, FaultNoted> {
         let kinds = self.take(&var::BACKEND, |text| {
-            text.split(',').map(BackendKind::parse).collect::<Option<Vec<_>>>()
+            let kind = |name: &str| BackendKind::parse(name).filter(|kind| !kind.is_remote());
+            text.split(',').map(kind).collect::<Option<Vec<_>>>()
         });
         let (hybrid, kinds) = (self.hybrid()?, kinds?);
         let vectors = to.filter(|engine| engine.searches_vectors()).map(|_| BackendKind::Dense);
@@ -296,11 +301,12 @@ pub(super) fn reads_rows(backends: &[BackendConfig], graph: Option<GraphKind>) -
     graph != Some(GraphKind::Usearch) || backends.iter().any(BackendConfig::scans_vectors)
 }
 
-/// Parses two different back ends that are not hybrid, with a comma between them.
+/// Parses two different back ends over an index of ours that are not hybrid, with a comma between them.
 fn components(text: &str) -> Option<[BackendKind; 2]> {
     let (first, second) = text.split_once(',')?;
     let kinds = [BackendKind::parse(first)?, BackendKind::parse(second)?];
-    (kinds[0] != kinds[1] && !kinds.contains(&BackendKind::Hybrid)).then_some(kinds)
+    let has_own_rows = |kind: &BackendKind| *kind != BackendKind::Hybrid && !kind.is_remote();
+    (kinds[0] != kinds[1] && kinds.iter().all(has_own_rows)).then_some(kinds)
 }
 
 /// Parses two weights with a comma between them.

@@ -2,7 +2,7 @@
 //! the table of defaults.
 //!
 //! In reading order: the table ([`variables`]), flags over the environment ([`source`]), values that
-//! are parsed and checked (`reader`, `backend`, `engine`, `service`), and the files that the values point to
+//! are parsed and checked (`reader`, `backend`, `engine`, `web`, `service`), and the files that the values point to
 //! ([`disk`]).
 //! Every value is read once, all bad ones are reported together, and nothing below asks again.
 
@@ -11,6 +11,7 @@ pub mod source;
 mod reader;
 mod backend;
 mod engine;
+mod web;
 mod service;
 pub mod disk;
 
@@ -29,6 +30,7 @@ use crate::index::dense::ann::GraphKind;
 use crate::index::manifest::Verification;
 use crate::lexical::bm25::Bm25Parameters;
 use crate::vector::RowFormat;
+use crate::web::settings::WebSettings;
 use backend::FormatChoice;
 use reader::{FaultNoted, Reader, path, paths, threads};
 use source::Source;
@@ -49,6 +51,8 @@ pub struct ServeConfig {
     pub encoder: Option<EncoderConfig>,
     /// The re-ranker, if there is one.
     pub reranker: Option<RerankerConfig>,
+    /// The settings of web search, if that is the back end.
+    pub web: Option<WebSettings>,
     /// The address to listen on.
     pub addr: SocketAddr,
     /// Folder of the index; `None` only if another service holds the passages.
@@ -269,6 +273,8 @@ impl ServeConfig {
         let encoder = vars.encoder(backend.as_ref(), runtime.as_ref());
         let reranker_model = vars.take_optional(&var::RERANKER, |text| path(text).map(Some));
         let reranker = vars.reranker(reranker_model.as_ref(), runtime.as_ref());
+        let is_web = backend.as_ref().is_ok_and(|backend| backend.kind == BackendKind::Web);
+        let web = vars.web(is_web);
         let addr = vars.take(&var::ADDR, |text| text.parse().ok());
         let is_remote = backend.as_ref().is_ok_and(|backend| backend.kind.is_remote());
         let index = if is_remote {
@@ -315,6 +321,7 @@ impl ServeConfig {
                 backend: backend?,
                 encoder: encoder?,
                 reranker: reranker?,
+                web: web?,
                 addr: addr?,
                 index: index?,
                 corpus: corpus?,

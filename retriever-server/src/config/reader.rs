@@ -53,6 +53,11 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Returns the text of a variable that must not be shown if it is bad.
+    pub(super) fn text(&self, variable: &Variable) -> Option<String> {
+        self.source.get(variable.name)
+    }
+
     /// Notes a bad value.
     pub(super) fn note(
         &mut self,

@@ -43,8 +43,8 @@ macro_rules! variables {
 }
 
 variables! {
-    BACKEND = "BACKEND", "backend", Some("bm25"), "", "bm25, dense, ann or hybrid",
-        "Back end that answers queries: bm25, exact search over the vectors of an encoder (dense), approximate search along a graph over them (ann), or two back ends whose results are fused (hybrid).";
+    BACKEND = "BACKEND", "backend", Some("bm25"), "", "bm25, dense, ann, hybrid or web",
+        "Back end that answers queries: bm25, exact search over the vectors of an encoder (dense), approximate search along a graph over them (ann), two back ends whose results are fused (hybrid), or search of the web by providers (web).";
     HYBRID = "HYBRID", "hybrid", Some("bm25,dense"), "", "two different back ends of bm25, dense and ann, with a comma between them",
         "Two back ends that hybrid combines. A query fails if either of them fails.";
     FUSION = "FUSION", "fusion", Some("rrf"), "", "rrf or weighted",
@@ -91,6 +91,30 @@ variables! {
         "Longest time that the re-ranker may take for a request. Passages that are not scored by then keep the back end's order behind the others. 0 means no limit.";
     MAX_RERANK_DOCUMENTS = "MAX_RERANK_DOCUMENTS", "max-rerank-documents", Some("65536"), "documents", COUNT,
         "Most documents in a request to /rerank.";
+    WEB_PROVIDER = "WEB_PROVIDER", "web-provider", None, "", "serper, brave, tavily, exa, serpapi, searxng, you, jina, google or bing, or several with commas between them",
+        "Provider that the web back end asks. A later one of several is asked if those before it fail.";
+    WEB_KEYS = "WEB_KEYS", "web-keys", None, "", "a key, or pairs PROVIDER=KEY with commas between them",
+        "Keys of the providers. They are never logged; other users of the machine can read a flag, but not a variable.";
+    WEB_KEYS_FILE = "WEB_KEYS_FILE", "web-keys-file", None, "", "the path of a file with a key, or with a line PROVIDER=KEY for each provider",
+        "File with keys, as a mounted secret. A key in RETRIEVER_WEB_KEYS overrides it.";
+    WEB_ENDPOINTS = "WEB_ENDPOINTS", "web-endpoints", None, "", "an address, or pairs PROVIDER=ADDRESS with commas between them",
+        "Addresses of the providers' APIs; searxng and bing have no default. Parameters of an address go into every request, such as searxng=http://host:8080?language=en, or google=https://customsearch.googleapis.com/customsearch/v1?cx=ID, which google needs.";
+    WEB_RATES = "WEB_RATES", "web-rates", None, "requests/s", "a number from 0.001 to 10000, or pairs PROVIDER=NUMBER with commas between them",
+        "Requests per second to each provider. If it is not set, what its smallest plan allows.";
+    WEB_TIMEOUT_MS = "WEB_TIMEOUT_MS", "web-timeout-ms", Some("10000"), "ms", MILLISECONDS,
+        "Longest time of one request to a provider; retries and further providers have the time until RETRIEVER_DEADLINE_MS.";
+    WEB_BUDGET = "WEB_BUDGET", "web-budget", None, "", "a number of requests such as 1000, or an amount such as 2.50USD",
+        "Most that providers with keys may cost in a day (UTC). After that, queries go to searxng or fail.";
+    WEB_PRICES = "WEB_PRICES", "web-prices", None, "USD", "a price, or pairs PROVIDER=PRICE with commas between them",
+        "Price of a request to each provider, which a budget in USD needs.";
+    WEB_CACHE = "WEB_CACHE", "web-cache", None, "", "the path of a file",
+        "File that keeps answers and the expenses of the day over a restart. If it is not set, memory only.";
+    WEB_CACHE_BYTES = "WEB_CACHE_BYTES", "web-cache-bytes", Some("268435456"), "bytes", BYTES,
+        "Largest size of the answers that are kept, in memory and again in the file; the oldest leave the file first.";
+    WEB_CACHE_TTL_S = "WEB_CACHE_TTL_S", "web-cache-ttl-s", Some("86400"), "s", COUNT,
+        "Time for which an answer of a provider is used again.";
+    WEB_PAGES = "WEB_PAGES", "web-pages", Some("false"), "", "true or false",
+        "Read the pages that are found, and return their best paragraphs instead of what providers say about them.";
     BATCH_QUERIES = "BATCH_QUERIES", "batch-queries", Some("512"), "queries", COUNT,
         "Most queries in a batch of dense or ann, from one request or from several.";
     BATCH_TOKENS = "BATCH_TOKENS", "batch-tokens", Some("16384"), "tokens", COUNT,

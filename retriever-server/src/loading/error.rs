@@ -44,6 +44,9 @@ pub enum ServeError {
     /// The vectors could not be loaded to CUDA devices.
     #[error(transparent)]
     Vectors(#[from] VectorsError),
+    /// The client of a service behind this server could not be set up.
+    #[error("cannot set up requests to a service: {0}")]
+    Upstream(String),
     /// A part is missing that a start would build, and this is only a check.
     #[error("{0} are not built yet")]
     Unbuilt(String),

@@ -11,9 +11,10 @@ use std::sync::Arc;
 
 use tracing::info;
 
-use crate::backend::Backend;
 use crate::backend::hybrid::HybridBackend;
 use crate::backend::lexical::LexicalBackend;
+use crate::backend::web::WebBackend;
+use crate::backend::{Backend, PassageSource};
 use crate::batcher::{BatchLimits, Batcher};
 use crate::config::{
     BackendKind, ConfigError, RerankerConfig, ServeConfig, disk, variables as var,
@@ -30,6 +31,7 @@ use crate::pipeline::Pipeline;
 use crate::pool::Pool;
 use crate::rerank::Reranker;
 use crate::state::{AppState, IndexFacts, Loaded};
+use crate::web::search::WebSearch;
 
 pub use error::ServeError;
 
@@ -52,6 +54,11 @@ fn open_as(state: &AppState, config: &ServeConfig, builds: bool) -> Result<Loade
     // Before a build, which may take hours.
     let encoder = open_query_encoder(config)?;
     let reranker = open_reranker(config, &state.pool)?.map(Arc::new);
+    if let Some(source) = open_source(config)? {
+        let pipeline = Pipeline::over_passages(source, config.request.max_query_bytes)
+            .with_reranker(reranker.clone());
+        return Ok(Loaded { pipeline, reranker, index: None });
+    }
     if builds && !config.corpus.is_empty() {
         build_or_compare(config)?;
     }
@@ -75,6 +82,19 @@ fn open_as(state: &AppState, config: &ServeConfig, builds: bool) -> Result<Loade
     Ok(Loaded { pipeline, reranker, index: Some(index) })
 }
 
+/// Opens the service that holds the passages; `None` for a back end over an index of ours.
+fn open_source(config: &ServeConfig) -> Result<Option<Box<dyn PassageSource>>, ServeError> {
+    match config.backend.kind {
+        BackendKind::Web => {
+            let settings = config.web.clone();
+            let settings = settings.ok_or_else(|| ConfigError::unset(&var::WEB_PROVIDER))?;
+            let search = WebSearch::open(settings).map_err(ServeError::Upstream)?;
+            Ok(Some(Box::new(WebBackend::new(search))))
+        }
+        BackendKind::Bm25 | BackendKind::Dense | BackendKind::Ann | BackendKind::Hybrid => Ok(None),
+    }
+}
+
 /// Returns the folder of the index, which a back end over an index of ours has.
 fn index_folder(config: &ServeConfig) -> Result<&Path, ConfigError> {
     config.index.as_deref().ok_or_else(|| ConfigError::unset(&var::INDEX))
@@ -84,6 +104,10 @@ fn index_folder(config: &ServeConfig) -> Result<&Path, ConfigError> {
 /// build first.
 pub(crate) fn check(state: &AppState) -> Result<Vec<String>, ServeError> {
     let config = &state.config;
+    if open_source(config)?.is_some() {
+        open_reranker(config, &state.pool)?;
+        return Ok(Vec::new());
+    }
     match Manifest::load(index_folder(config)?) {
         Ok(manifest) => compare(config, &manifest)?,
         Err(IndexError::Missing(_)) if !config.corpus.is_empty() => return check_unbuilt(state),
@@ -178,6 +202,7 @@ impl<'a> Opening<'a> {
             BackendKind::Dense => self.open_dense(),
             BackendKind::Ann => self.open_ann(),
             BackendKind::Hybrid => self.open_hybrid(),
+            BackendKind::Web => Err(ConfigError::unset(&var::INDEX).into()),
         }
     }
 

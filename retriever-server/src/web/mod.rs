@@ -3,8 +3,8 @@
 //!
 //! In reading order: results as all providers give them ([`result`]), the length of queries ([`clip`]), the
 //! shape of a provider ([`provider`]) and the providers themselves ([`providers`]), expenses ([`budget`]),
-//! [`settings`], the cache ([`cache`]) with its file ([`store`]), and the search over all of them
-//! ([`search`]).
+//! [`settings`], the cache (`cache`) with its file (`store`), the pages behind results ([`pages`]), and the
+//! search over all of them ([`search`]).
 
 pub mod result;
 pub mod clip;
@@ -14,4 +14,8 @@ pub mod budget;
 pub mod settings;
 mod store;
 mod cache;
+pub mod pages;
 pub mod search;
+
+#[cfg(test)]
+mod tests;

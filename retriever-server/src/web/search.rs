@@ -10,6 +10,7 @@ use tracing::{debug, warn};
 
 use super::budget::{DailyBudget, Paid};
 use super::cache::AnswerCache;
+use super::pages::PageReader;
 use super::provider::{Ask, Provider};
 use super::result::{WebFault, WebResult};
 use super::settings::{ProviderSettings, WebSettings};
@@ -37,6 +38,7 @@ const MAX_JOINS: usize = 4;
 pub struct WebSearch {
     providers: Vec<Asked>,
     cache: AnswerCache,
+    pages: Option<PageReader>,
 }
 
 /// A provider with its service.
@@ -53,7 +55,8 @@ impl WebSearch {
     /// The reason why there is no HTTP client.
     pub fn open(settings: WebSettings) -> Result<Self, String> {
         let http = Arc::new(Http::new(CONNECT_TIMEOUT, MAX_REPLY_BYTES)?);
-        Ok(Self::over(settings, http))
+        let pages = if settings.reads_pages { Some(PageReader::open()?) } else { None };
+        Ok(Self::over(settings, http).with_pages(pages))
     }
 
     /// Opens web search over any exchange.
@@ -83,7 +86,13 @@ impl WebSearch {
             let service = Service::new(name, exchange, limits, retries.clone(), secret);
             Asked { settings, service }
         };
-        Self { providers: providers.into_iter().map(asked).collect(), cache }
+        Self { providers: providers.into_iter().map(asked).collect(), cache, pages: None }
+    }
+
+    /// Adds the reading of pages.
+    #[must_use]
+    pub fn with_pages(self, pages: Option<PageReader>) -> Self {
+        Self { pages, ..self }
     }
 
     /// Returns at most `top_k` results of a query, best first. A query without a word finds nothing.
@@ -120,7 +129,8 @@ impl WebSearch {
             .iter()
             .map(|asked| format!("{} {}", asked.settings.provider.name, asked.settings.endpoint));
         let providers: Vec<String> = providers.collect();
-        format!("{}\n{wanted}\n{query}", providers.join(","))
+        let reads_pages = self.pages.is_some();
+        format!("{}\n{wanted} {reads_pages}\n{query}", providers.join(","))
     }
 
     /// Asks one provider after the other until one answers. A provider with others behind it gets half of the
@@ -138,7 +148,12 @@ impl WebSearch {
             let is_last = index + 1 == self.providers.len();
             let until = if is_last { deadline } else { now + remaining / 2 };
             match asked.search(query, wanted, until).await {
-                Ok(results) => return Ok(results),
+                Ok(mut results) => {
+                    if let Some(pages) = &self.pages {
+                        pages.enrich(query, &mut results, deadline).await;
+                    }
+                    return Ok(results);
+                }
                 Err(fault) => {
                     debug!(provider = asked.settings.provider.name, %fault, "a provider failed");
                     faults.add(fault);
@@ -200,7 +215,9 @@ impl Faults {
     fn add(&mut self, fault: CallFault) {
         self.texts.push(fault.to_string());
         match fault {
-            CallFault::Deadline { .. } => self.has_deadline = true,
+            CallFault::Deadline { last: None, .. } => self.has_deadline = true,
+            // The provider failed until there was no time left.
+            CallFault::Deadline { last: Some(_), .. } => self.has_retryable = true,
             CallFault::Failed { is_retryable, .. } => self.has_retryable |= is_retryable,
         }
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod corpus;
 pub(crate) mod fake_hub;
+pub(crate) mod fake_searxng;
 pub(crate) mod fake_vllm;
 pub(crate) mod http;
 pub(crate) mod program;

@@ -1,0 +1,94 @@
+//! A SearXNG whose answer depends on the query: `nothing` finds nothing, `broken` finds nothing because its
+//! engines failed, `refused` is 403, and any other query finds two pages.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+
+use crate::harness::http::PATIENCE;
+
+/// A running server, which ends when this value is dropped.
+pub(crate) struct FakeSearxng {
+    addr: SocketAddr,
+    searches: Arc<AtomicUsize>,
+    pages: Arc<AtomicUsize>,
+    ended: Arc<AtomicBool>,
+}
+
+impl FakeSearxng {
+    pub(crate) fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let fake =
+            Self { addr, searches: Arc::default(), pages: Arc::default(), ended: Arc::default() };
+        let (searches, pages) = (Arc::clone(&fake.searches), Arc::clone(&fake.pages));
+        let ended = Arc::clone(&fake.ended);
+        std::thread::spawn(move || {
+            for connection in listener.incoming() {
+                if ended.load(Ordering::Acquire) {
+                    return;
+                }
+                let Some(target) = connection.as_ref().ok().and_then(requested) else { continue };
+                let count = if target.starts_with("/search?") { &searches } else { &pages };
+                count.fetch_add(1, Ordering::AcqRel);
+                let (status, body) = answer(&target, addr);
+                let body = body.to_string();
+                let head = format!(
+                    "HTTP/1.1 {status} -\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                    body.len()
+                );
+                // A client that left has no use for the answer.
+                let _ = connection.unwrap().write_all(format!("{head}{body}").as_bytes());
+            }
+        });
+        fake
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// Returns the number of searches.
+    pub(crate) fn searches(&self) -> usize {
+        self.searches.load(Ordering::Acquire)
+    }
+
+    /// Returns the number of other requests.
+    pub(crate) fn pages(&self) -> usize {
+        self.pages.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for FakeSearxng {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Release);
+        // The connection wakes the thread, which then sees the flag.
+        let _ = TcpStream::connect(self.addr);
+    }
+}
+
+/// Returns the path and the parameters of a connection's request.
+fn requested(connection: &TcpStream) -> Option<String> {
+    connection.set_read_timeout(Some(PATIENCE)).ok()?;
+    let mut lines = BufReader::new(connection).lines();
+    let target = lines.next()?.ok()?.split(' ').nth(1)?.to_owned();
+    lines.take_while(|line| line.as_ref().is_ok_and(|line| !line.is_empty())).for_each(drop);
+    Some(target)
+}
+
+fn answer(target: &str, addr: SocketAddr) -> (u16, Value) {
+    let results = json!([
+        {"url": format!("http://{addr}/lima"), "title": "Lima", "content": "A city in Peru."},
+        {"url": "https://quito.invalid/", "title": null, "content": "A city in Ecuador."},
+    ]);
+    let (results, engines) = match target {
+        _ if target.contains("refused") => return (403, json!({})),
+        _ if target.contains("broken") => (json!([]), json!([["engine", "timeout"]])),
+        _ if target.contains("nothing") => (json!([]), json!([])),
+        _ => (results, json!([])),
+    };
+    (200, json!({"query": "q", "results": results, "unresponsive_engines": engines}))
+}
