@@ -9,6 +9,7 @@ mod compatibility_page;
 mod configuration_page;
 mod dense;
 mod encoder;
+mod engines;
 mod eval_command;
 mod held_out;
 mod hub;

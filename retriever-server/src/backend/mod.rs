@@ -2,13 +2,15 @@
 //! passages. They know nothing of requests or of dialects.
 //!
 //! In reading order: lexical search ([`lexical`]), search over vectors ([`dense`]), two back ends as one
-//! ([`hybrid`]) with the fusion of their lists ([`fuse`]), and search of the web ([`web`]).
+//! ([`hybrid`]) with the fusion of their lists ([`fuse`]), search of the web ([`web`]), and engines of other machines
+//! ([`engine`]).
 
 pub mod lexical;
 pub mod dense;
 pub mod fuse;
 pub mod hybrid;
 pub mod web;
+pub mod engine;
 
 use std::fmt::Debug;
 use std::pin::Pin;

@@ -91,7 +91,7 @@ impl Selection for Indexing {
         let told = |meaning, accepts| argument(variable).help(help(variable, meaning, accepts));
         if variable.name == var::BACKEND.name {
             let meaning = "Back ends to index for.";
-            let accepts = "one or several of bm25, dense, ann and hybrid, with commas between them";
+            let accepts = "one or several of bm25, dense, ann, hybrid and the names of engines, with commas between them";
             told(meaning, accepts).action(ArgAction::Append)
         } else if variable.name == var::CORPUS.name {
             let meaning = "Corpus to index. An index that exists needs none: it is kept if it was \

@@ -7,7 +7,7 @@ use super::reader::{FaultNoted, Reader, path};
 use super::variables as var;
 use crate::backend::fuse::{Fusion, FusionConfig};
 use crate::device::Device;
-use crate::engine::EngineKind;
+use crate::engine::{EngineConfig, EngineKind};
 use crate::index::dense::ann::GraphKind;
 use crate::vector::RowFormat;
 
@@ -27,10 +27,12 @@ pub enum BackendKind {
     Hybrid,
     /// Search of the web by providers.
     Web,
+    /// An engine of another machine, which holds the passages.
+    Engine(EngineKind),
 }
 
 impl BackendKind {
-    const ALL: [Self; 5] = [Self::Bm25, Self::Dense, Self::Ann, Self::Hybrid, Self::Web];
+    const OWN: [Self; 5] = [Self::Bm25, Self::Dense, Self::Ann, Self::Hybrid, Self::Web];
 
     /// Returns the name in configuration and in `/info`.
     pub fn name(self) -> &'static str {
@@ -40,6 +42,7 @@ impl BackendKind {
             Self::Ann => "ann",
             Self::Hybrid => "hybrid",
             Self::Web => "web",
+            Self::Engine(engine) => engine.name(),
         }
     }
 
@@ -48,6 +51,7 @@ impl BackendKind {
         match self {
             Self::Dense | Self::Ann => true,
             Self::Bm25 | Self::Hybrid | Self::Web => false,
+            Self::Engine(engine) => engine.searches_vectors(),
         }
     }
 
@@ -55,13 +59,14 @@ impl BackendKind {
     pub fn is_remote(self) -> bool {
         match self {
             Self::Bm25 | Self::Dense | Self::Ann | Self::Hybrid => false,
-            Self::Web => true,
+            Self::Web | Self::Engine(_) => true,
         }
     }
 
     /// Returns the back end with this name.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == text)
+        let own = Self::OWN.into_iter().find(|kind| kind.name() == text);
+        own.or_else(|| EngineKind::parse(text).map(Self::Engine))
     }
 }
 
@@ -161,6 +166,17 @@ impl Reader<'_> {
         let kind = self.take(&var::BACKEND, BackendKind::parse);
         let hybrid = self.hybrid();
         Ok(BackendConfig::new(kind?, hybrid?))
+    }
+
+    /// Reads the engine of another machine, if the back end is one.
+    pub(super) fn engine_of(
+        &mut self,
+        backend: Result<&BackendConfig, &FaultNoted>,
+    ) -> Result<Option<EngineConfig>, FaultNoted> {
+        match backend.map_err(|noted| *noted)?.kind {
+            BackendKind::Engine(kind) => self.engine(kind).map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// Reads the back ends that an index is made for, with commas between their names.

@@ -49,6 +49,8 @@ pub struct ServeConfig {
     pub backend: BackendConfig,
     /// The encoder, if the back end or a part of it needs one.
     pub encoder: Option<EncoderConfig>,
+    /// The engine of another machine, if the back end is one.
+    pub engine: Option<EngineConfig>,
     /// The re-ranker, if there is one.
     pub reranker: Option<RerankerConfig>,
     /// The settings of web search, if that is the back end.
@@ -271,6 +273,7 @@ impl ServeConfig {
         let backend = vars.backend();
         let runtime = vars.runtime();
         let encoder = vars.encoder(backend.as_ref(), runtime.as_ref());
+        let engine = vars.engine_of(backend.as_ref());
         let reranker_model = vars.take_optional(&var::RERANKER, |text| path(text).map(Some));
         let reranker = vars.reranker(reranker_model.as_ref(), runtime.as_ref());
         let is_web = backend.as_ref().is_ok_and(|backend| backend.kind == BackendKind::Web);
@@ -320,6 +323,7 @@ impl ServeConfig {
             Ok(Self {
                 backend: backend?,
                 encoder: encoder?,
+                engine: engine?,
                 reranker: reranker?,
                 web: web?,
                 addr: addr?,

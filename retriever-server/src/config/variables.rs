@@ -43,8 +43,8 @@ macro_rules! variables {
 }
 
 variables! {
-    BACKEND = "BACKEND", "backend", Some("bm25"), "", "bm25, dense, ann, hybrid or web",
-        "Back end that answers queries: bm25, exact search over the vectors of an encoder (dense), approximate search along a graph over them (ann), two back ends whose results are fused (hybrid), or search of the web by providers (web).";
+    BACKEND = "BACKEND", "backend", Some("bm25"), "", "bm25, dense, ann, hybrid, web, or an engine: pgvector, qdrant, chroma, milvus, opensearch, elasticsearch or quickwit",
+        "Back end that answers queries: bm25, exact search over the vectors of an encoder (dense), approximate search along a graph over them (ann), two back ends whose results are fused (hybrid), search of the web by providers (web), or an engine of another machine, by its name.";
     HYBRID = "HYBRID", "hybrid", Some("bm25,dense"), "", "two different back ends of bm25, dense and ann, with a comma between them",
         "Two back ends that hybrid combines. A query fails if either of them fails.";
     FUSION = "FUSION", "fusion", Some("rrf"), "", "rrf or weighted",
@@ -62,7 +62,7 @@ variables! {
     CORPUS = "CORPUS", "corpus", None, "", "paths of corpus files or folders of parts with commas between them",
         "Corpus to index first if there is no index. An existing index must have been built from it.";
     MODEL = "MODEL", "model", None, "", "the path of a folder with model.onnx and tokenizer.json",
-        "Folder of the encoder, which dense and ann need, also as parts of hybrid.";
+        "Folder of the encoder, which dense and ann need, also as parts of hybrid, and engines that search vectors.";
     ENGINE_URL = "ENGINE_URL", "engine-url", None, "", "an address of the engine, such as http://host:6333 or postgres://user@host/database",
         "Address of the engine of another machine to search, or to load with `index --to`.";
     ENGINE_COLLECTION = "ENGINE_COLLECTION", "engine-collection", Some("passages"), "", "a name of up to 60 letters, digits, `_`, `-` and `.` that begins with a letter; for milvus without `-` and `.`",

@@ -14,6 +14,8 @@ pub enum EngineKind {
     Qdrant,
     /// Chroma.
     Chroma,
+    /// Milvus, or milvus-lite.
+    Milvus,
     /// OpenSearch.
     OpenSearch,
     /// Elasticsearch.
@@ -24,10 +26,11 @@ pub enum EngineKind {
 
 impl EngineKind {
     /// All engines, in the order of the reference page.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Pgvector,
         Self::Qdrant,
         Self::Chroma,
+        Self::Milvus,
         Self::OpenSearch,
         Self::Elasticsearch,
         Self::Quickwit,
@@ -39,6 +42,7 @@ impl EngineKind {
             Self::Pgvector => "pgvector",
             Self::Qdrant => "qdrant",
             Self::Chroma => "chroma",
+            Self::Milvus => "milvus",
             Self::OpenSearch => "opensearch",
             Self::Elasticsearch => "elasticsearch",
             Self::Quickwit => "quickwit",
@@ -53,7 +57,7 @@ impl EngineKind {
     /// Returns `true` if queries have to become vectors.
     pub fn searches_vectors(self) -> bool {
         match self {
-            Self::Pgvector | Self::Qdrant | Self::Chroma => true,
+            Self::Pgvector | Self::Qdrant | Self::Chroma | Self::Milvus => true,
             Self::OpenSearch | Self::Elasticsearch | Self::Quickwit => false,
         }
     }
@@ -67,6 +71,7 @@ impl EngineKind {
             | Self::OpenSearch
             | Self::Elasticsearch
             | Self::Quickwit => true,
+            Self::Milvus => false,
         }
     }
 
@@ -76,6 +81,7 @@ impl EngineKind {
             Self::Pgvector => &["postgres", "postgresql"],
             Self::Qdrant
             | Self::Chroma
+            | Self::Milvus
             | Self::OpenSearch
             | Self::Elasticsearch
             | Self::Quickwit => &shared::machine::http::SCHEMES,

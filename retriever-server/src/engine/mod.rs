@@ -15,6 +15,7 @@ mod fields;
 mod pgvector;
 mod chroma;
 mod qdrant;
+mod milvus;
 mod search_api;
 pub mod patience;
 pub mod load;
@@ -162,6 +163,7 @@ pub fn open(config: &EngineConfig) -> Result<Arc<dyn Engine>, EngineError> {
     match config.kind {
         EngineKind::Pgvector => Ok(Arc::new(pgvector::Pgvector::open(config)?)),
         EngineKind::Chroma => Ok(Arc::new(chroma::Chroma::open(config)?)),
+        EngineKind::Milvus => Ok(Arc::new(milvus::Milvus::open(config)?)),
         EngineKind::Qdrant => Ok(Arc::new(qdrant::Qdrant::open(config)?)),
         EngineKind::OpenSearch | EngineKind::Elasticsearch | EngineKind::Quickwit => {
             Ok(Arc::new(search_api::SearchApi::open(config)?))

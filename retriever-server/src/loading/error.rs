@@ -11,6 +11,7 @@ use crate::access::AccessError;
 use crate::backend::dense::VectorsError;
 use crate::config::ConfigError;
 use crate::encode::EncodeError;
+use crate::engine::EngineError;
 use crate::index::IndexError;
 use crate::vector::faiss_file::FaissError;
 
@@ -47,6 +48,9 @@ pub enum ServeError {
     /// The client of a service behind this server could not be set up.
     #[error("cannot set up requests to a service: {0}")]
     Upstream(String),
+    /// The engine of another machine cannot be searched.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     /// A part is missing that a start would build, and this is only a check.
     #[error("{0} are not built yet")]
     Unbuilt(String),

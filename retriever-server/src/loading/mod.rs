@@ -4,6 +4,7 @@
 
 mod error;
 mod dense;
+mod engine;
 
 use std::fs;
 use std::path::Path;
@@ -54,7 +55,7 @@ fn open_as(state: &AppState, config: &ServeConfig, builds: bool) -> Result<Loade
     // Before a build, which may take hours.
     let encoder = open_query_encoder(config)?;
     let reranker = open_reranker(config, &state.pool)?.map(Arc::new);
-    if let Some(source) = open_source(config)? {
+    if let Some(source) = open_source(state, config, encoder.as_ref())? {
         let pipeline = Pipeline::over_passages(source, config.request.max_query_bytes)
             .with_reranker(reranker.clone());
         return Ok(Loaded { pipeline, reranker, index: None });
@@ -83,13 +84,22 @@ fn open_as(state: &AppState, config: &ServeConfig, builds: bool) -> Result<Loade
 }
 
 /// Opens the service that holds the passages; `None` for a back end over an index of ours.
-fn open_source(config: &ServeConfig) -> Result<Option<Box<dyn PassageSource>>, ServeError> {
+fn open_source(
+    state: &AppState,
+    config: &ServeConfig,
+    encoder: Option<&Arc<Encoder>>,
+) -> Result<Option<Box<dyn PassageSource>>, ServeError> {
     match config.backend.kind {
         BackendKind::Web => {
             let settings = config.web.clone();
             let settings = settings.ok_or_else(|| ConfigError::unset(&var::WEB_PROVIDER))?;
             let search = WebSearch::open(settings).map_err(ServeError::Upstream)?;
             Ok(Some(Box::new(WebBackend::new(search))))
+        }
+        BackendKind::Engine(_) => {
+            let engine = config.engine.as_ref();
+            let engine = engine.ok_or_else(|| ConfigError::unset(&var::ENGINE_URL))?;
+            Ok(Some(Box::new(engine::open(state, engine, encoder.map(Arc::clone))?)))
         }
         BackendKind::Bm25 | BackendKind::Dense | BackendKind::Ann | BackendKind::Hybrid => Ok(None),
     }
@@ -104,7 +114,8 @@ fn index_folder(config: &ServeConfig) -> Result<&Path, ConfigError> {
 /// build first.
 pub(crate) fn check(state: &AppState) -> Result<Vec<String>, ServeError> {
     let config = &state.config;
-    if open_source(config)?.is_some() {
+    if config.backend.kind.is_remote() {
+        open_source(state, config, open_query_encoder(config)?.as_ref())?;
         open_reranker(config, &state.pool)?;
         return Ok(Vec::new());
     }
@@ -202,7 +213,10 @@ impl<'a> Opening<'a> {
             BackendKind::Dense => self.open_dense(),
             BackendKind::Ann => self.open_ann(),
             BackendKind::Hybrid => self.open_hybrid(),
-            BackendKind::Web => Err(ConfigError::unset(&var::INDEX).into()),
+            // Opened before, as it needs no index.
+            BackendKind::Web | BackendKind::Engine(_) => {
+                Err(ConfigError::unset(&var::INDEX).into())
+            }
         }
     }
 
