@@ -4,8 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream;
+use futures_util::future::join_all;
 use shared::contract::retry::{Backoff, RetryPolicy};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
@@ -249,10 +248,12 @@ impl PassageSource for EngineSource {
                 }
             };
             let positions: Vec<usize> = (0..with_text.len()).collect();
-            let parts = positions.chunks(REQUEST_QUERIES);
-            let asked = parts.map(|part| self.ask(&prepared, part, top_k, &ticket));
-            let found: Vec<Vec<QueryAnswer>> =
-                stream::iter(asked).buffered(MAX_REQUESTS).collect().await;
+            let mut asked = Vec::new();
+            for part in positions.chunks(REQUEST_QUERIES) {
+                asked.push(self.ask(&prepared, part, top_k, &ticket));
+            }
+            // The semaphore bounds the requests on their way.
+            let found: Vec<Vec<QueryAnswer>> = join_all(asked).await;
             for (slot, answer) in with_text.into_iter().zip(found.into_iter().flatten()) {
                 answers[slot] = answer;
             }

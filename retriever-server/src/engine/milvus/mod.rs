@@ -4,8 +4,7 @@
 //! the server on its own, and cannot search servers before 2.4. The dozen messages that are needed are in
 //! [`wire`] instead. Milvus' REST interface would not reach milvus-lite.
 //!
-//! The note is the collection's description, which cannot be changed. A collection is thus complete when it has
-//! as many records as the note promises.
+//! The note is a property of the collection.
 
 mod wire;
 
@@ -30,6 +29,8 @@ use super::{
 use crate::query::Answer;
 use wire::{DataType, FieldData, FieldSchema, FieldValues, Pair, ScalarData, Status};
 
+/// The key of the note among the properties of a collection.
+const NOTE: &str = "retriever_note";
 /// The fields of a record: title, text and address are in one field, as JSON.
 const EXTRA: &str = "extra";
 const VECTOR: &str = "vector";
@@ -216,7 +217,7 @@ impl Milvus {
     /// Returns the error of an answer. Newer servers number their errors in `code`, older ones in `error_code`.
     fn failed(&self, status: &Status) -> EngineError {
         const MISSING: (i32, i32) = (100, 4);
-        const PASSING: [i32; 6] = [1, 2, 3, 8, 9, 503];
+        const PASSING: [i32; 3] = [2, 3, 8];
         const PASSING_OLD: [i32; 7] = [48, 49, 53, 54, 55, 56, 57];
         let reason = format!("code {} ({}): {}", status.code, status.error_code, status.reason);
         let says_missing = status.reason.contains("can't find collection")
@@ -230,7 +231,7 @@ impl Milvus {
         if is_passing { self.unavailable(reason) } else { self.refused(reason) }
     }
 
-    fn schema(&self, note: &Note) -> Vec<u8> {
+    fn schema(&self, dimension: usize) -> Vec<u8> {
         let text = |name: &str, key: bool, bytes: usize| FieldSchema {
             name: name.to_owned(),
             is_primary_key: key,
@@ -241,7 +242,7 @@ impl Milvus {
         let vector = FieldSchema {
             name: VECTOR.to_owned(),
             data_type: DataType::FloatVector.into(),
-            type_params: vec![pair("dim", note.dimension)],
+            type_params: vec![pair("dim", dimension)],
             ..FieldSchema::default()
         };
         let mut fields = vec![
@@ -253,21 +254,7 @@ impl Milvus {
         for (field, id) in fields.iter_mut().zip(100..) {
             field.field_id = id;
         }
-        let description = serde_json::to_string(note).expect("a note has no map with odd keys");
-        wire::CollectionSchema { name: self.name(), description, fields }.encode_to_vec()
-    }
-
-    async fn describe(&self) -> Result<Option<wire::CollectionSchema>, EngineError> {
-        let request = wire::Named { collection_name: self.name() };
-        let described = self.call::<_, wire::Described>("DescribeCollection", request).await;
-        match described {
-            Err(EngineError::Missing { .. }) => Ok(None),
-            Err(error) => Err(error),
-            Ok(described) => match described.schema {
-                Some(schema) => Ok(Some(schema)),
-                None => Err(self.malformed("a description without a schema")),
-            },
-        }
+        wire::CollectionSchema { name: self.name(), fields }.encode_to_vec()
     }
 
     /// Counts the records. All that were stored count.
@@ -368,6 +355,11 @@ fn hit(id: &str, contents: &str, extra: &str, score: f32) -> Result<Answer, Stri
     Ok(Answer { passage, score: fields::score(&json!(score))? })
 }
 
+/// Returns the property with a note.
+fn noted(note: &Note) -> Pair {
+    pair(NOTE, serde_json::to_string(note).expect("a note has no map with odd keys"))
+}
+
 fn pair(key: &str, value: impl ToString) -> Pair {
     Pair { key: key.to_owned(), value: value.to_string() }
 }
@@ -412,17 +404,15 @@ fn check(record: &Record) -> Result<(), EngineError> {
 impl Engine for Milvus {
     fn find(&self) -> EngineFuture<'_, Found> {
         Box::pin(async move {
-            let Some(schema) = self.describe().await? else { return Ok(Found::Nothing) };
-            let Ok(note) = serde_json::from_str::<Note>(&schema.description) else {
-                return Ok(Found::Foreign);
+            let request = wire::Named { collection_name: self.name() };
+            let described = match self.call("DescribeCollection", request).await {
+                Err(EngineError::Missing { .. }) => return Ok(Found::Nothing),
+                other => other?,
             };
-            let complete = match self.count().await {
-                Ok(count) => count >= note.passage_count,
-                // It is brought into memory at the end of a load.
-                Err(EngineError::Refused { .. }) => false,
-                Err(error) => return Err(error),
-            };
-            Ok(Found::Ours(Note { complete, ..note }))
+            let wire::Described { properties, .. } = described;
+            let note = properties.into_iter().find(|property| property.key == NOTE);
+            let note = note.and_then(|property| serde_json::from_str(&property.value).ok());
+            Ok(note.map_or(Found::Foreign, Found::Ours))
         })
     }
 
@@ -430,7 +420,8 @@ impl Engine for Milvus {
         Box::pin(async move {
             let request = wire::CreateCollection {
                 collection_name: self.name(),
-                schema: self.schema(note),
+                schema: self.schema(note.dimension),
+                properties: vec![noted(note)],
                 // The server's own number.
                 shards_num: 0,
                 consistency_level: EVENTUALLY,
@@ -500,9 +491,12 @@ impl Engine for Milvus {
         })
     }
 
-    fn annotate<'a>(&'a self, _note: &'a Note) -> EngineFuture<'a, ()> {
-        // The number of records tells that a collection is complete.
-        Box::pin(async { Ok(()) })
+    fn annotate<'a>(&'a self, note: &'a Note) -> EngineFuture<'a, ()> {
+        Box::pin(async move {
+            let properties = vec![noted(note)];
+            let request = wire::AlterCollection { collection_name: self.name(), properties };
+            self.call::<_, Status>("AlterCollection", request).await.map(drop)
+        })
     }
 
     fn search<'a>(&'a self, queries: Queries<'a>, search: Search) -> AnswersFuture<'a> {

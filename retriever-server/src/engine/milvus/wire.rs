@@ -58,8 +58,6 @@ pub(super) struct FieldSchema {
 pub(super) struct CollectionSchema {
     #[prost(string, tag = "1")]
     pub(super) name: String,
-    #[prost(string, tag = "2")]
-    pub(super) description: String,
     #[prost(message, repeated, tag = "4")]
     pub(super) fields: Vec<FieldSchema>,
 }
@@ -74,6 +72,16 @@ pub(super) struct CreateCollection {
     pub(super) shards_num: i32,
     #[prost(int32, tag = "6")]
     pub(super) consistency_level: i32,
+    #[prost(message, repeated, tag = "7")]
+    pub(super) properties: Vec<Pair>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(super) struct AlterCollection {
+    #[prost(string, tag = "3")]
+    pub(super) collection_name: String,
+    #[prost(message, repeated, tag = "5")]
+    pub(super) properties: Vec<Pair>,
 }
 
 /// A request that only names its collection: drop, describe.
@@ -91,12 +99,12 @@ pub(super) struct LoadCollection {
     pub(super) replica_number: i32,
 }
 
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, PartialEq, Eq, Message)]
 pub(super) struct Described {
     #[prost(message, optional, tag = "1")]
     pub(super) status: Option<Status>,
-    #[prost(message, optional, tag = "2")]
-    pub(super) schema: Option<CollectionSchema>,
+    #[prost(message, repeated, tag = "13")]
+    pub(super) properties: Vec<Pair>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
