@@ -63,7 +63,7 @@ impl Share {
         let free = self.limit - self.total;
         let held = self.callers.get(&caller).copied().unwrap_or(0);
         let is_fair = held == 0 || held.saturating_add(count) <= free.saturating_mul(HELD_PER_FREE);
-        let is_taken = count <= free && is_fair;
+        let is_taken = count == 0 || (count <= free && is_fair);
         if is_taken && count > 0 {
             self.total += count;
             *self.callers.entry(caller).or_default() += count;

@@ -82,29 +82,26 @@ async fn callers_take_turns_however_many_queries_they_have() {
 async fn small_requests_get_as_many_queries_as_large_slices() {
     let turns = turns(4, 4);
     let running = turns.take(caller(9), 4, Instant::now() + HOUR).await.unwrap();
-    let large: Vec<_> = (0..5).map(|_| wait(&turns, 1, 4)).collect();
+    let mut large: VecDeque<_> = (0..5).map(|_| wait(&turns, 1, 4)).collect();
     settle().await;
-    let small: Vec<_> = (0..8).map(|_| wait(&turns, 2, 1)).collect();
+    let mut small: VecDeque<_> = (0..8).map(|_| wait(&turns, 2, 1)).collect();
     settle().await;
     drop(running);
-    let mut finished = Vec::new();
-    for _ in 0..4 {
+    // Each line in its turn begins four queries. A turn lasts until its task is awaited here.
+    for round in 0..2 {
         settle().await;
-        finished.push([&large, &small].map(|of| of.iter().filter(|one| one.is_finished()).count()));
-    }
-    // Finished tasks hold their turns until they are awaited, so one slice is in flight.
-    assert_eq!(finished[0], [1, 0]);
-    for (at, task) in large.into_iter().enumerate() {
-        let turn = task.await.unwrap().unwrap();
-        let waiting = turns.counts().1;
-        drop(turn);
-        settle().await;
-        if at == 0 {
-            let ready = small.iter().filter(|one| one.is_finished()).count();
-            assert_eq!((ready, waiting), (4, 24));
-            break;
+        let ready = small.iter().filter(|one| one.is_finished()).count();
+        assert_eq!((ready, large[0].is_finished()), (4, false), "round {round}");
+        for one in small.drain(..4) {
+            drop(one.await.unwrap().unwrap());
         }
+        settle().await;
+        assert!(large[0].is_finished() && !large[1].is_finished(), "round {round}");
+        assert!(!small.iter().any(tokio::task::JoinHandle::is_finished), "round {round}");
+        drop(large.pop_front().unwrap().await.unwrap().unwrap());
     }
+    settle().await;
+    assert_eq!(turns.counts(), (4, 8));
 }
 
 #[tokio::test(start_paused = true)]
