@@ -9,10 +9,13 @@ use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::ticket::Ticket;
 use crate::turns::{Caller, Turns};
+
+/// The unit in which memory is counted.
+const MEMORY_UNIT_BYTES: usize = 1024;
 
 /// The most that a caller may hold, as a multiple of what nobody holds.
 const HELD_PER_FREE: usize = 8;
@@ -28,6 +31,13 @@ pub struct Overloaded {
 #[derive(Debug)]
 pub struct Admission {
     shared: Arc<Shared>,
+    memory: Arc<Semaphore>,
+}
+
+/// The memory that a body takes, until this value is dropped.
+#[derive(Debug, Default)]
+pub struct Memory {
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Debug)]
@@ -131,7 +141,32 @@ impl Admission {
             is_closed: false,
         };
         let requests = watch::Sender::new(0);
-        Self { shared: Arc::new(Shared { held: Mutex::new(held), requests, turns }) }
+        let shared = Arc::new(Shared { held: Mutex::new(held), requests, turns });
+        Self { shared, memory: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)) }
+    }
+
+    /// Bounds the memory of all bodies together.
+    #[must_use]
+    pub fn with_memory(self, bodies_bytes: usize) -> Self {
+        let memory = Arc::new(Semaphore::new(bodies_bytes.div_ceil(MEMORY_UNIT_BYTES)));
+        Self { memory, ..self }
+    }
+
+    /// Makes the memory of a body large enough for `bytes`.
+    pub fn grow(&self, memory: &mut Memory, bytes: usize) -> Result<(), Overloaded> {
+        let held = memory.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let missing = bytes.div_ceil(MEMORY_UNIT_BYTES).saturating_sub(held);
+        let missing = u32::try_from(missing).unwrap_or(u32::MAX);
+        if missing == 0 {
+            return Ok(());
+        }
+        let more = Arc::clone(&self.memory).try_acquire_many_owned(missing);
+        let more = more.map_err(|_| self.shared.overloaded(1))?;
+        match &mut memory.permit {
+            Some(permit) => permit.merge(more),
+            none => *none = Some(more),
+        }
+        Ok(())
     }
 
     /// Admits a request, before its body is read.

@@ -140,7 +140,8 @@ impl AppState {
         let capacity_jobs = load.max_queued_queries + load.max_requests;
         let turns = Arc::new(Turns::new(turn_limits(&config)));
         Ok(Self {
-            admission: Admission::new(load.max_requests, load.max_queued_queries, turns),
+            admission: Admission::new(load.max_requests, load.max_queued_queries, turns)
+                .with_memory(load.max_bodies_bytes.max(config.request.max_body_bytes)),
             pool: Arc::new(Pool::start(config.threads, capacity_jobs)?),
             phase: watch::Sender::new(Phase::Starting),
             metrics: Arc::default(),

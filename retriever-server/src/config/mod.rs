@@ -133,6 +133,8 @@ pub struct LoadLimits {
     pub max_wait: Duration,
     /// The most requests that are read or answered concurrently.
     pub max_requests: usize,
+    /// The most bytes of all bodies together; at least one body of the largest size is read.
+    pub max_bodies_bytes: usize,
     /// The most open connections.
     pub max_connections: usize,
     /// The longest time for the head of a request to arrive.

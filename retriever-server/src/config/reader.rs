@@ -146,6 +146,7 @@ impl<'a> Reader<'a> {
         });
         let max_wait = self.milliseconds(&var::MAX_WAIT_MS);
         let max_requests = self.count(&var::MAX_REQUESTS);
+        let max_bodies_bytes = self.bytes(&var::MAX_BODIES_BYTES);
         let max_connections = self.count(&var::MAX_CONNECTIONS);
         let header_timeout = self.milliseconds(&var::HEADER_TIMEOUT_MS);
         let body_timeout = self.milliseconds(&var::BODY_TIMEOUT_MS);
@@ -159,6 +160,7 @@ impl<'a> Reader<'a> {
             body_timeout: body_timeout?,
             idle_timeout: idle_timeout?,
             max_requests: max_requests?,
+            max_bodies_bytes: max_bodies_bytes?,
             max_connections: max_connections?,
             grace_period: grace_period?,
         })

@@ -64,6 +64,7 @@ fn every_bad_value_is_reported_at_once() {
         ("RETRIEVER_MAX_IN_FLIGHT_QUERIES", "0"),
         ("RETRIEVER_MAX_WAIT_MS", "never"),
         ("RETRIEVER_MAX_REQUESTS", "x"),
+        ("RETRIEVER_MAX_BODIES_BYTES", "1GB"),
         ("RETRIEVER_MAX_CONNECTIONS", "1.5"),
         ("RETRIEVER_DEADLINE_MS", "0"),
         ("RETRIEVER_HEADER_TIMEOUT_MS", "0"),

@@ -149,6 +149,8 @@ variables! {
         "Longest time that a request waits for its turn. A request whose wait is expected to be longer, from the observed rate, is refused with 503 at once.";
     MAX_REQUESTS = "MAX_REQUESTS", "max-requests", Some("4096"), "requests", COUNT,
         "Most requests that are read or answered concurrently; more are refused with 503. A client takes at most eight ninths of them.";
+    MAX_BODIES_BYTES = "MAX_BODIES_BYTES", "max-bodies-bytes", Some("1073741824"), "bytes", BYTES,
+        "Most bytes of all request bodies together; more are refused with 503.";
     MAX_CONNECTIONS = "MAX_CONNECTIONS", "max-connections", Some("4096"), "connections", COUNT,
         "Most open connections; more wait to be accepted.";
     DEADLINE_MS = "DEADLINE_MS", "deadline-ms", Some("60000"), "ms", MILLISECONDS,

@@ -45,10 +45,10 @@ async fn answer(
     request: Request,
     scope: &Scope,
 ) -> Result<Response, HttpError> {
-    let entered = Entered::read(state, request, scope).await?;
-    let body = &entered.body;
-    let encoding = Encoding::of(body);
-    let urls = parse(body, &state.config.request).map_err(HttpError::Invalid)?;
+    let mut entered = Entered::read(state, request, scope).await?;
+    let body = entered.take_body();
+    let encoding = Encoding::of(&body);
+    let urls = parse(&body, &state.config.request).map_err(HttpError::Invalid)?;
     let ticket = entered.admit(state, urls.len())?;
     let loaded = state.ready_by(ticket.deadline()).await.map_err(HttpError::NotReady)?;
     let pages = loaded.pipeline.pages().map(Arc::clone).ok_or(HttpError::NoPages)?;

@@ -19,7 +19,7 @@ use crate::turns::Caller;
 /// A request that was let in, with its body.
 #[derive(Debug)]
 pub(super) struct Entered {
-    pub(super) body: Vec<u8>,
+    body: body::Read,
     caller: Caller,
     deadline: Deadline,
     observation: Observation,
@@ -51,9 +51,15 @@ impl Entered {
         let body_timeout = deadline.left(load.body_timeout)?;
         let observation = scope.observation();
         let began = Instant::now();
-        let body = body::read(request, limits.max_body_bytes, body_timeout).await?;
+        let bytes = limits.max_body_bytes;
+        let body = body::read(request, bytes, body_timeout, &state.admission).await?;
         observation.stage(Stage::Body, began);
         Ok(Self { body, caller, deadline, observation, _permit: permit })
+    }
+
+    /// Returns the body, which can be taken once. Its part of the memory stays taken until the request ends.
+    pub(super) fn take_body(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.body.bytes)
     }
 
     /// Admits the queries of the request, which are answered within the server's deadline and its own.

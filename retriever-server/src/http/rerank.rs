@@ -8,7 +8,6 @@
 //! A document may also be wrapped as `{"document": {..}}`, as in answers of `/retrieve`. Each query is
 //! paired with its own documents, which are returned as objects, unchanged.
 
-use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -81,7 +80,7 @@ async fn answer(
     }
     let observation = scope.observation();
     let began = Instant::now();
-    let body = mem::take(&mut entered.body);
+    let body = entered.take_body();
     let encoding = Encoding::of(&body);
     let parsed = if body.len() <= INLINE_PARSE_BYTES {
         parse(&body, &limits)

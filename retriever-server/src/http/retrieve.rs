@@ -1,6 +1,5 @@
 //! `POST /retrieve`, and the same for `/search`, `/batch_search` and `/queries`: a request from bytes to bytes.
 
-use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -61,7 +60,7 @@ async fn answer(
     let mut entered = Entered::read(state, request, scope).await?;
     let observation = scope.observation();
     let began = Instant::now();
-    let body = mem::take(&mut entered.body);
+    let body = entered.take_body();
     let parsed = if body.len() <= INLINE_PARSE_BYTES {
         dialect::parse(&body, &limits, route, profile)
     } else {
