@@ -16,6 +16,7 @@ use shared::machine::traces::Traces;
 use tokio::sync::{Mutex, watch};
 use tokio::time::timeout_at;
 use tracing::warn;
+use utoipa::ToSchema;
 
 use crate::access::Access;
 use crate::admission::Admission;
@@ -287,7 +288,7 @@ fn turn_limits(config: &ServeConfig) -> TurnLimits {
 }
 
 /// The body of `GET /stats`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Statistics {
     uptime_s: u64,
     requests: u64,

@@ -9,25 +9,29 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
-use shared::contract::wire::{ServerInfo, ServerLimits};
+use shared::contract::wire::{ErrorBody, ServerInfo, ServerLimits};
+use utoipa::ToSchema;
 
+use super::openapi::NotReady;
 use super::respond::{self, HttpError};
 use crate::config::ServeConfig;
 use crate::metrics::Format;
 use crate::reload::{self, ReloadError};
-use crate::state::{AppState, IndexFacts};
+use crate::state::{AppState, IndexFacts, Statistics};
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Health {
     status: &'static str,
 }
 
 /// Answers 200 as long as the process runs.
+#[utoipa::path(get, path = "/livez", responses((status = 200, description = "The process runs.", body = Health)))]
 pub(crate) async fn livez() -> Response {
     respond::json(StatusCode::OK, &Health { status: "ok" })
 }
 
 /// Answers 200 from the time the index is loaded until the server starts to drain.
+#[utoipa::path(get, path = "/readyz", responses((status = 200, description = "Queries are answered.", body = Health), NotReady))]
 pub(crate) async fn readyz(State(state): State<Arc<AppState>>) -> Response {
     match state.ready() {
         Ok(_) => respond::json(StatusCode::OK, &Health { status: "ok" }),
@@ -36,6 +40,7 @@ pub(crate) async fn readyz(State(state): State<Arc<AppState>>) -> Response {
 }
 
 /// Answers with back end, index and limits.
+#[utoipa::path(get, path = "/info", responses((status = 200, description = "Back end, index and limits.", body = ServerInfo), NotReady))]
 pub(crate) async fn info(State(state): State<Arc<AppState>>) -> Response {
     match state.ready() {
         Ok(loaded) => {
@@ -46,11 +51,13 @@ pub(crate) async fn info(State(state): State<Arc<AppState>>) -> Response {
 }
 
 /// Answers with the counts since the start.
+#[utoipa::path(get, path = "/stats", responses((status = 200, description = "Counts since the start.", body = Statistics)))]
 pub(crate) async fn stats(State(state): State<Arc<AppState>>) -> Response {
     respond::json(StatusCode::OK, &state.statistics())
 }
 
 /// Answers with the counts since the start for Prometheus.
+#[utoipa::path(get, path = "/metrics", responses((status = 200, description = "The same for Prometheus.", body = String, content_type = "text/plain")))]
 pub(crate) async fn metrics(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Response {
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let format = Format::accepted(accept);
@@ -61,7 +68,7 @@ pub(crate) async fn metrics(State(state): State<Arc<AppState>>, headers: HeaderM
 }
 
 /// The body of the answer to `POST /admin/reload`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct ReloadResponse {
     /// The digest of the index that answered before; absent if there is no index.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,6 +84,15 @@ struct ReloadResponse {
 }
 
 /// Loads the index again and answers when it is in place. It is loaded to the end even if the client goes away.
+#[utoipa::path(
+    post,
+    path = "/admin/reload",
+    responses(
+        (status = 200, description = "The index that answers from now on.", body = ReloadResponse),
+        (status = 500, description = "Nothing was replaced; the detail names the file.", body = ErrorBody),
+        NotReady
+    )
+)]
 pub(crate) async fn reload_index(State(state): State<Arc<AppState>>) -> Response {
     let outcome = match tokio::spawn(reload::reload(state)).await {
         Ok(outcome) => outcome,

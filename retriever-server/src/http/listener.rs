@@ -1,4 +1,4 @@
-//! Accepts connections up to a limit, and serves each until it is idle for too long, breaks or is asked to
+//! Accepts connections up to a limit, over TLS if the server has a certificate, and serves each until it is idle for too long, breaks or is asked to
 //! close. Beyond the limit, clients wait in the queue of the operating system until a connection closes.
 
 use std::io;
@@ -14,13 +14,18 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tower::Service;
 use tracing::{debug, error};
 
 use super::stream::{Patience, PatientStream, PhaseCell};
+use crate::access::Identity;
 use crate::config::LoadLimits;
 use crate::turns::Caller;
 
@@ -35,8 +40,11 @@ pub(super) async fn serve(
     listener: TcpListener,
     limits: LoadLimits,
     routes: Router,
+    identity: Option<Arc<Identity>>,
     shutdown: impl Future<Output = ()>,
 ) {
+    // It is dropped when no connection is accepted any more, and ends what has not begun to ask.
+    let (open, _) = watch::channel(());
     let permits = Arc::new(Semaphore::new(limits.max_connections));
     let graceful = GracefulShutdown::new();
     let mut shutdown = pin!(shutdown);
@@ -52,14 +60,48 @@ pub(super) async fn serve(
         // Small responses must not wait for more bytes to send. If this fails, they only come late.
         let _ = stream.set_nodelay(true);
         let caller = Caller::of(peer.ip());
-        let connection = serve_one(stream, caller, limits, routes.clone(), graceful.watcher());
+        let (routes, watcher) = (routes.clone(), graceful.watcher());
+        let handshake = identity.as_ref().map(|identity| {
+            Handshake { config: identity.config(), limit: limits.header_timeout, closed: open.subscribe() }
+        });
         tokio::spawn(async move {
-            connection.await;
+            match handshake {
+                None => serve_one(stream, caller, limits, routes, watcher).await,
+                Some(handshake) => {
+                    if let Some(stream) = handshake.accept(stream).await {
+                        serve_one(stream, caller, limits, routes, watcher).await;
+                    }
+                }
+            }
             drop(permit);
         });
     }
-    drop(listener);
+    drop((listener, open));
     graceful.shutdown().await;
+}
+
+/// The beginning of a connection over TLS.
+struct Handshake {
+    config: Arc<ServerConfig>,
+    limit: Duration,
+    closed: watch::Receiver<()>,
+}
+
+impl Handshake {
+    /// Returns the connection, unless the client breaks it, takes too long or comes too late.
+    async fn accept(mut self, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
+        let accepting = timeout(self.limit, TlsAcceptor::from(self.config).accept(stream));
+        let accepted = tokio::select! {
+            accepted = accepting => accepted,
+            _ = self.closed.changed() => return None,
+        };
+        match accepted {
+            Ok(Ok(stream)) => return Some(stream),
+            Ok(Err(fault)) => debug!(%fault, "a connection did not become one of TLS"),
+            Err(_) => debug!("a connection took too long to become one of TLS"),
+        }
+        None
+    }
 }
 
 /// Accepts the next connection. A connection that breaks before it is accepted is none.

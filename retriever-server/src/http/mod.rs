@@ -18,6 +18,7 @@ mod retrieve;
 mod rerank;
 mod access;
 mod admin;
+mod openapi;
 mod stream;
 mod listener;
 
@@ -25,6 +26,8 @@ use std::io;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Bytes;
+use axum::http::StatusCode;
 use axum::routing::{MethodRouter, get, post};
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
@@ -49,8 +52,8 @@ pub(crate) async fn serve(
     state: Arc<AppState>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let limits = state.config.load;
-    listener::serve(listener, limits, router(door, state), shutdown).await;
+    let (limits, identity) = (state.config.load, state.access.identity.clone());
+    listener::serve(listener, limits, router(door, state), identity, shutdown).await;
     Ok(())
 }
 
@@ -85,6 +88,9 @@ fn router(door: Door, state: Arc<AppState>) -> Router {
         ]),
         Door::Operators => routes.push(("/admin/reload", post(admin::reload_index))),
     }
+    let document = Bytes::from(openapi::document(&state.config, door).to_string());
+    let described = move || async move { respond::json_bytes(StatusCode::OK, document.to_vec()) };
+    routes.push(("/openapi.json", get(described)));
     let routes = guard::guarded(with_state(routes, &state), keys.clone());
     let routes = routes
         .merge(with_state(probes, &state))

@@ -18,9 +18,11 @@ use serde_json::{Map, Value};
 use shared::contract::rows::kind_of;
 use shared::contract::wire::{Location, QueryError, ValidationError};
 use tracing::Instrument;
+use utoipa::ToSchema;
 
 use super::dialect::{Encoding, MAX_FAULTS, TopK, fault, is_true, object, query_list, top_k};
 use super::entry::Entered;
+use super::openapi::{Failure, RerankBody};
 use super::respond::{self, HttpError};
 use super::retrieve::{INLINE_PARSE_BYTES, errors, failure};
 use super::scope::Scope;
@@ -47,21 +49,27 @@ struct Call {
     is_partial: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct RerankResponse {
     result: Vec<Vec<Ranked>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<QueryError>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 enum Ranked {
     Scored { document: Map<String, Value>, score: f64 },
     Bare(Map<String, Value>),
 }
 
-/// Answers a request.
+/// Ranks the documents of each query.
+#[utoipa::path(
+    post,
+    path = "/rerank",
+    request_body = RerankBody,
+    responses((status = 200, description = "The documents of each query, best first.", body = RerankResponse), Failure)
+)]
 pub(crate) async fn rerank(State(state): State<Arc<AppState>>, request: Request) -> Response {
     let scope = Scope::begin(&state, Route::Rerank, request.headers());
     let outcome = answer(&state, request, &scope).instrument(scope.log_span()).await;

@@ -11,6 +11,7 @@ use tracing::Instrument;
 use super::dialect::{self, Call, Route};
 use super::entry::Entered;
 use super::render::Rendering;
+use super::openapi::{Failure, RetrieveAnswer, RetrieveBody};
 use super::respond::{self, HttpError};
 use super::scope::Scope;
 use crate::metrics::{Route as Counted, Stage};
@@ -24,7 +25,13 @@ pub(super) const INLINE_PARSE_BYTES: usize = 64 * 1024;
 /// The most queries whose results are serialised on an async thread; more are serialised on the pool.
 const INLINE_RENDER_QUERIES: usize = 16;
 
-/// Answers a request to `/retrieve`.
+/// Returns passages for each query.
+#[utoipa::path(
+    post,
+    path = "/retrieve",
+    request_body = RetrieveBody,
+    responses((status = 200, description = "One list of passages for each query.", body = RetrieveAnswer), Failure)
+)]
 pub(crate) async fn retrieve(state: State<Arc<AppState>>, request: Request) -> Response {
     respond(state, Route::Retrieve, request).await
 }

@@ -8,6 +8,7 @@
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::rows::{Row, RowsError, kind_of};
 
@@ -15,7 +16,7 @@ use super::rows::{Row, RowsError, kind_of};
 ///
 /// `contents` is searched and shown. Its first line is the title, by the convention of Search-R1's corpora
 /// (`"Title"\nText`). The optional fields are kept if the corpus has them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Passage {
     /// Identifier, unique in its corpus; empty if a server leaves it out.
     #[serde(default, deserialize_with = "string_or_integer")]

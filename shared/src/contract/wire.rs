@@ -2,6 +2,7 @@
 //! to a back end, and recognises the dialects of other clients.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::contract::passage::Passage;
 
@@ -19,7 +20,7 @@ pub struct RetrieveRequest {
 }
 
 /// The answer to a [`RetrieveRequest`].
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RetrieveResponse {
     /// One list per query, best passage first.
     pub result: Vec<Vec<RankedPassage>>,
@@ -30,7 +31,7 @@ pub struct RetrieveResponse {
 }
 
 /// A passage in a result list, with its score if the request asked for scores.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum RankedPassage {
     /// `{"document": {..}, "score": ..}`.
@@ -62,7 +63,7 @@ impl RankedPassage {
 }
 
 /// The failure of one query of a batch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct QueryError {
     /// Position of the query in the request.
     pub index: usize,
@@ -73,7 +74,7 @@ pub struct QueryError {
 }
 
 /// The kinds of failures of a query.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum QueryErrorCode {
     /// The server's time limit passed before the query was answered.
@@ -92,14 +93,14 @@ pub enum QueryErrorCode {
 }
 
 /// The body of a 422: the faults of the request and their positions.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ValidationErrors {
     /// All faults, at least one.
     pub detail: Vec<ValidationError>,
 }
 
 /// One fault of a request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ValidationError {
     /// Path to the value, such as `["body", "queries", 3]`.
     pub loc: Vec<Location>,
@@ -111,7 +112,7 @@ pub struct ValidationError {
 }
 
 /// A step of a path into a request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum Location {
     /// Position in a list.
@@ -121,7 +122,7 @@ pub enum Location {
 }
 
 /// The body of every other error.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
     /// Description of the error.
     pub detail: String,
@@ -133,7 +134,7 @@ pub struct ErrorBody {
 }
 
 /// The body of `GET /info`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ServerInfo {
     /// Name of the program.
     pub name: String,
@@ -166,7 +167,7 @@ pub struct ServerInfo {
 }
 
 /// The limits of a server, so that clients can observe them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ServerLimits {
     /// Passages per query if the request has no number.
     pub default_top_k: usize,

@@ -1,0 +1,266 @@
+//! The description of the interface in OpenAPI 3.1, made from the types of requests and responses.
+//!
+//! It describes what this server answers: without a re-ranker it has no `/rerank`, and with keys it says that they are
+//! needed. Requests are described in the form of Search-R1; keys of other dialects are among the unknown ones.
+
+use serde_json::{Value, json};
+use shared::contract::wire::{
+    ErrorBody, QueryError, RetrieveResponse, ServerInfo, ValidationErrors,
+};
+use utoipa::openapi::schema::Schema;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{OpenApi as Document, RefOr, SecurityRequirement};
+use utoipa::{IntoResponses, OpenApi, ToSchema};
+
+use super::Door;
+use crate::config::ServeConfig;
+
+/// Several queries in one request.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "its fields are only described")]
+struct ManyQueries {
+    /// The queries, in the order of their results. A list of none is answered with none.
+    queries: Vec<String>,
+    /// Passages per query; absent, null or 0 is the server's default.
+    #[schema(schema_with = whole_number, required = false)]
+    topk: usize,
+    /// `true` if every passage is to come with its score.
+    #[schema(schema_with = truth, required = false)]
+    return_scores: bool,
+    /// `true` if queries may fail alone; else one that fails fails the request.
+    #[schema(schema_with = truth, required = false)]
+    partial: bool,
+}
+
+/// One query, or several under the key of one.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "its fields are only described")]
+struct OneQuery {
+    /// The query, or a list of queries.
+    #[schema(schema_with = text_or_texts)]
+    query: String,
+    /// Absent or null: otherwise it is read in place of `query`.
+    #[schema(schema_with = nothing, required = false)]
+    queries: (),
+    /// Passages per query; absent, null or 0 is the server's default.
+    #[schema(schema_with = whole_number, required = false)]
+    topk: usize,
+    /// `true` if every passage is to come with its score.
+    #[schema(schema_with = truth, required = false)]
+    return_scores: bool,
+    /// `true` if queries may fail alone; else one that fails fails the request.
+    #[schema(schema_with = truth, required = false)]
+    partial: bool,
+}
+
+/// The body of `POST /retrieve`.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it is only described")]
+pub(super) enum RetrieveBody {
+    Many(ManyQueries),
+    One(OneQuery),
+}
+
+/// The answer to one query that asks for `top_k` or `k` passages, as rLLM does.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "its fields are only described")]
+struct NamedAnswer {
+    query: String,
+    method: String,
+    results: Vec<NamedPassage>,
+    num_results: usize,
+    #[schema(required = false)]
+    errors: Vec<QueryError>,
+}
+
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "its fields are only described")]
+struct NamedPassage {
+    id: String,
+    content: String,
+    score: f64,
+}
+
+/// The answer to `POST /retrieve`.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it is only described")]
+pub(super) enum RetrieveAnswer {
+    Lists(RetrieveResponse),
+    Named(NamedAnswer),
+}
+
+/// A document to rank: its text is `contents`, and it is returned as it is.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "its fields are only described")]
+struct RankedDocument {
+    contents: String,
+}
+
+/// The body of `POST /rerank`.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "its fields are only described")]
+pub(super) struct RerankBody {
+    /// The queries.
+    queries: Vec<String>,
+    /// The documents of each query: as many lists as queries.
+    documents: Vec<Vec<RankedDocument>>,
+    /// Documents per query; absent, null or 0 is the server's default.
+    #[schema(schema_with = whole_number, required = false)]
+    rerank_topk: usize,
+    /// `true` if every document is to come with its score.
+    #[schema(schema_with = truth, required = false)]
+    return_scores: bool,
+    /// `true` if queries may fail alone; else one that fails fails the request.
+    #[schema(schema_with = truth, required = false)]
+    partial: bool,
+}
+
+/// The answers to a request without a result.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "it is only described")]
+pub(super) enum Failure {
+    /// The body ended early.
+    #[response(status = 400)]
+    Broken(ErrorBody),
+    /// The body did not arrive in time.
+    #[response(status = 408)]
+    BodyTimeout(ErrorBody),
+    /// The body is larger than the limit.
+    #[response(status = 413)]
+    TooLarge(ErrorBody),
+    /// The body is not a request; the faults are listed with their places.
+    #[response(status = 422)]
+    Invalid(ValidationErrors),
+    /// A service behind the server refused a query, and would refuse it again.
+    #[response(status = 424)]
+    Refused(ErrorBody),
+    /// The server failed.
+    #[response(status = 500)]
+    Internal(ErrorBody),
+    /// The server is starting, ending or overloaded, or queries failed that may succeed later; `Retry-After` says when.
+    #[response(status = 503)]
+    Unavailable(ErrorBody),
+}
+
+/// The answer of a server that is starting or ending.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "it is only described")]
+pub(super) enum NotReady {
+    /// The server is starting or ending; `Retry-After` says when it may be ready.
+    #[response(status = 503)]
+    Unavailable(ErrorBody),
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "retriever-server",
+        description = "Answers queries with passages of a corpus."
+    ),
+    paths(
+        super::retrieve::retrieve,
+        super::rerank::rerank,
+        super::admin::livez,
+        super::admin::readyz,
+        super::admin::info,
+        super::admin::stats,
+        super::admin::metrics,
+        super::admin::reload_index,
+    ),
+    components(schemas(ServerInfo))
+)]
+struct Interface;
+
+/// Returns the description of the routes of a door.
+pub(super) fn document(config: &ServeConfig, door: Door) -> Value {
+    let mut document = Interface::openapi();
+    let service = &config.service;
+    let (is_operators, keys) = match door {
+        Door::Clients => (false, &service.files.keys),
+        Door::Operators => (true, &service.files.admin_keys),
+    };
+    document.paths.paths.retain(|path, _| match path.as_str() {
+        "/retrieve" => !is_operators,
+        "/rerank" => !is_operators && config.reranker.is_some(),
+        "/metrics" => is_operators || service.admin_addr.is_none(),
+        "/admin/reload" => is_operators,
+        _ => true,
+    });
+    if keys.is_some() {
+        require_keys(&mut document);
+    }
+    let mut document = serde_json::to_value(document).expect("a document has only text keys");
+    let limit = json!(config.request.max_batch_queries);
+    for path in ["ManyQueries/properties/queries", "OneQuery/properties/query/anyOf/1"] {
+        let list = document.pointer_mut(&format!("/components/schemas/{path}"));
+        list.expect("the schema has this list")["maxItems"] = limit.clone();
+    }
+    document
+}
+
+/// Says that every route but the probes needs a key.
+fn require_keys(document: &mut Document) {
+    let components = document.components.get_or_insert_default();
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+    components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    let header = ApiKey::Header(ApiKeyValue::new("X-Api-Key"));
+    components.add_security_scheme("header", SecurityScheme::ApiKey(header));
+    let either = ["bearer", "header"].map(|name| SecurityRequirement::new(name, [""; 0]));
+    for (path, item) in &mut document.paths.paths {
+        if path == "/livez" || path == "/readyz" {
+            continue;
+        }
+        for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+            operation.security = Some(either.to_vec());
+            let description = "The request has no accepted key.";
+            let response = utoipa::openapi::ResponseBuilder::new()
+                .description(description)
+                .content("application/json", error_content())
+                .build();
+            operation.responses.responses.insert("401".to_owned(), RefOr::T(response));
+        }
+    }
+}
+
+fn error_content() -> utoipa::openapi::Content {
+    let reference = utoipa::openapi::Ref::from_schema_name("ErrorBody");
+    utoipa::openapi::Content::new(Some(reference))
+}
+
+fn schema(value: Value) -> RefOr<Schema> {
+    serde_json::from_value(value).expect("the description is a schema")
+}
+
+/// Describes a whole number in the forms that are read as one.
+fn whole_number() -> RefOr<Schema> {
+    schema(json!({"anyOf": [
+        {"type": "integer", "minimum": 0},
+        {"type": "string", "pattern": r"^[ \t\n\r]*(\+?[0-9]+(_[0-9]+)*(\.0+)?|-0+(\.0+)?)[ \t\n\r]*$"},
+        {"type": "boolean"},
+        {"type": "null"},
+    ]}))
+}
+
+/// Describes a truth value in the forms that are read as one.
+fn truth() -> RefOr<Schema> {
+    let pattern = r"^([01]|[oO][nN]|[oO][fF][fF]|[tT]([rR][uU][eE])?|[fF]([aA][lL][sS][eE])?|[yY]([eE][sS])?|[nN][oO]?)$";
+    schema(json!({"anyOf": [
+        {"type": "boolean"},
+        {"type": "integer", "enum": [0, 1]},
+        {"type": "string", "pattern": pattern},
+        {"type": "null"},
+    ]}))
+}
+
+fn text_or_texts() -> RefOr<Schema> {
+    schema(json!({"anyOf": [
+        {"type": "string"},
+        {"type": "array", "items": {"type": "string"}},
+    ]}))
+}
+
+fn nothing() -> RefOr<Schema> {
+    schema(json!({"type": "null"}))
+}
