@@ -1,6 +1,7 @@
 //! Parts that the tests share: services to start and stop, data for them, requests to send.
 
 pub(crate) mod corpus;
+pub(crate) mod fake_collector;
 pub(crate) mod fake_engine;
 pub(crate) mod fake_hub;
 pub(crate) mod fake_searxng;

@@ -101,6 +101,10 @@ impl RetrieverHandle {
         format!("http://{}", self.operators)
     }
 
+    pub(crate) fn operators_addr(&self) -> SocketAddr {
+        self.operators
+    }
+
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }

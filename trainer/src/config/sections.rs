@@ -91,6 +91,11 @@ section! {
         /// Of several retrievers, a second one is asked if the first is later than 95 % of the latest answers. Maximum
         /// number of such requests, in percent of all; 0 asks no second one.
         hedge_percent: usize ["%"] = 5, Range::between(0.0, 100.0);
+        /// File with the API key that the retriever needs, read for each request; without it, none is sent.
+        api_key_file: Option<PathBuf> = None;
+        /// Collector that receives a trace of each batch of searches over OTLP, such as `http://localhost:4318`; the
+        /// retriever continues the traces. Empty: none.
+        otlp_endpoint: String = String::new();
     }
 }
 

@@ -85,6 +85,12 @@ pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
     adapters(config, &mut conflicts);
     conflicts.extend(engine::conflicts(config));
     conflicts.extend(retriever_url(&retriever.url));
+    let collector = &retriever.otlp_endpoint;
+    if !collector.is_empty() && !has_http_scheme(collector) {
+        let reason = "does not begin with http:// or https://".to_owned();
+        let nearest = Some(quoted(&format!("http://{collector}")));
+        conflicts.push(conflict("retriever.otlp_endpoint", &quoted(collector), reason, nearest));
+    }
     conflicts
 }
 

@@ -276,6 +276,14 @@ fn conflicting_keys_are_refused_where_they_were_set() {
     );
     check(
         "",
+        &["retriever.otlp_endpoint=collector:4318"],
+        &[
+            "`retriever.otlp_endpoint` = \"collector:4318\" does not begin with http:// or https://; did \
+             you mean \"http://collector:4318\"?",
+        ],
+    );
+    check(
+        "",
         &["rollout.max_passage_tokens=501"],
         &["--set rollout.max_passage_tokens=501: `rollout.max_passage_tokens` = 501 exceeds \
          `rollout.max_observation_tokens` = 500; did you mean 500?"],

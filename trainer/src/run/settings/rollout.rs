@@ -1,17 +1,20 @@
 //! Limits, sampling, engine and searcher of episodes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use shared::contract::client::{ClientConfig, RetrieveClient};
+use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use shared::contract::client::{ClientConfig, RequestHeaders, RetrieveClient};
 use shared::contract::retry::RetryPolicy;
+use shared::machine::traces::{TraceConfig, Traces};
+use tracing::warn;
 
 use crate::config::{Compat, Config, ConfigError, EngineKind, Problem};
 use crate::engine::{Dialect, RunnerChoice, Sampling};
 use crate::reward::RewardRules;
 use crate::rollout::observation::ObservationBudget;
 use crate::rollout::scheduler::{RolloutSettings, default_stop_rule, reference_stop_rule};
-use crate::search::http::HttpSearcher;
+use crate::search::http::{HttpSearcher, trace_headers};
 use crate::stop::StopFlag;
 
 use super::questions::{self, QuestionFile};
@@ -92,6 +95,8 @@ pub(crate) struct EvalSettings {
 pub(crate) struct SearcherSettings {
     client: ClientConfig,
     max_in_flight: usize,
+    /// The collector of traces, if there is one.
+    traces: Option<TraceConfig>,
 }
 
 impl SearcherSettings {
@@ -105,7 +110,10 @@ impl SearcherSettings {
             let (value, reason) = (format!("{:?}", self.client.url), format!("is a mix: {mixed}"));
             ConfigError::Invalid(vec![Problem::of_value("retriever.url", value, reason)])
         })?;
-        Ok(searcher)
+        Ok(match &self.traces {
+            Some(traces) => searcher.with_traces(Traces::start("trainer", traces)?),
+            None => searcher,
+        })
     }
 
     /// Returns a client for single queries.
@@ -125,7 +133,26 @@ pub(crate) fn searcher(config: &Config) -> SearcherSettings {
         .then_some(Duration::from_millis(retriever.attempt_timeout_ms));
     client.retry.deadline = Duration::from_millis(retriever.deadline_ms);
     client.hedge_percent = retriever.hedge_percent as u32;
-    SearcherSettings { client, max_in_flight: retriever.max_in_flight }
+    let endpoint = Some(retriever.otlp_endpoint.clone()).filter(|endpoint| !endpoint.is_empty());
+    let traces = endpoint.map(|endpoint| TraceConfig { endpoint, sample_ratio: 1.0 });
+    let key_file = retriever.api_key_file.clone();
+    client.request_headers = RequestHeaders::new(move || {
+        let mut headers = trace_headers();
+        headers.extend(key_file.as_deref().and_then(authorization));
+        headers
+    });
+    SearcherSettings { client, max_in_flight: retriever.max_in_flight, traces }
+}
+
+/// Returns the header with the key in `file`. The file is read for each request, so that its key can be replaced during a
+/// run. Without a key, the retriever refuses the request with its own words.
+fn authorization(file: &Path) -> Option<(HeaderName, HeaderValue)> {
+    let key = std::fs::read_to_string(file)
+        .inspect_err(|error| warn!(file = %file.display(), %error, "the API key cannot be read"))
+        .ok()?;
+    let mut value = HeaderValue::from_str(&format!("Bearer {}", key.trim())).ok()?;
+    value.set_sensitive(true);
+    Some((AUTHORIZATION, value))
 }
 
 /// Returns the runner that `config` computes rollouts with.

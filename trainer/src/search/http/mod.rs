@@ -3,6 +3,7 @@
 //! One runtime thread handles all requests. The scheduler's thread waits for the network only in
 //! [`Searcher::wait`]. Every batch is a separate request: a slow one does not delay the next.
 
+mod context;
 #[cfg(test)]
 mod tests;
 
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::contract::client::{ClientConfig, MixedServers, RetrieveClient};
+use shared::machine::traces::{Role, Traces};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -19,6 +21,8 @@ use tracing::warn;
 use super::{SearchOutcome, SearchRequest, Searcher, SearcherError};
 use crate::stop::StopFlag;
 
+pub use context::trace_headers;
+
 /// Most outcomes that wait to be collected; a sender waits while the queue is full.
 const OUTCOME_QUEUE_CAPACITY: usize = 1024;
 
@@ -26,6 +30,7 @@ const OUTCOME_QUEUE_CAPACITY: usize = 1024;
 #[derive(Debug)]
 pub struct HttpSearcher {
     client: RetrieveClient,
+    traces: Traces,
     /// The runtime; `None` only during the drop.
     runtime: Option<Runtime>,
     in_flight: Arc<Semaphore>,
@@ -52,7 +57,16 @@ impl HttpSearcher {
         let (sender, outcomes) = mpsc::channel(OUTCOME_QUEUE_CAPACITY);
         let in_flight = Arc::new(Semaphore::new(max_in_flight));
         let (runtime, tasks) = (Some(runtime), JoinSet::new());
-        Ok(Self { client, runtime, in_flight, tasks, sender, outcomes })
+        let traces = Traces::off();
+        Ok(Self { client, traces, runtime, in_flight, tasks, sender, outcomes })
+    }
+
+    /// Sends a trace of each batch of searches to a collector. The configuration of the client must add
+    /// [`trace_headers`] to its requests, so that the retriever continues the trace.
+    #[must_use]
+    pub fn with_traces(mut self, traces: Traces) -> Self {
+        self.traces = traces;
+        self
     }
 
     /// Compares what the retrievers serve, if there are several. One that does not answer now is only reported: it is
@@ -77,7 +91,7 @@ impl Searcher for HttpSearcher {
         // A request carries one top-k for all of its queries.
         for batch in requests.chunk_by(|request, next| request.top_k == next.top_k) {
             let task = send_batch(
-                self.client.clone(),
+                (self.client.clone(), self.traces.clone()),
                 Arc::clone(&self.in_flight),
                 batch.to_vec(),
                 self.sender.clone(),
@@ -133,12 +147,13 @@ impl Drop for HttpSearcher {
             // Pending requests are abandoned: nobody needs their outcomes.
             runtime.shutdown_background();
         }
+        self.traces.end();
     }
 }
 
 /// Sends a batch, which is not empty, and passes its outcomes on.
 async fn send_batch(
-    client: RetrieveClient,
+    (client, traces): (RetrieveClient, Traces),
     in_flight: Arc<Semaphore>,
     batch: Vec<SearchRequest>,
     sender: mpsc::Sender<SearchOutcome>,
@@ -147,7 +162,14 @@ async fn send_batch(
     let queries: Vec<String> = batch.iter().map(|request| request.query.clone()).collect();
     let results = {
         let _permit = in_flight.acquire().await.expect("nothing closes this semaphore");
-        client.retrieve(&queries, top_k).await
+        let span = traces.root("search", Role::Client);
+        span.set("queries", queries.len() as i64);
+        span.set("top_k", top_k as i64);
+        let results = context::within(span.clone(), client.retrieve(&queries, top_k)).await;
+        if let Some(error) = results.iter().find_map(|result| result.as_ref().err()) {
+            span.fail(error.to_string());
+        }
+        results
     };
     for (request, result) in batch.into_iter().zip(results) {
         let result = result.map_err(|error| error.to_string());
