@@ -18,7 +18,7 @@ use crate::config::ServeConfig;
 /// Several queries in one request.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "its fields are only described")]
-struct ManyQueries {
+pub(super) struct ManyQueries {
     /// The queries, in the order of their results. A list of none is answered with none.
     queries: Vec<String>,
     /// Passages per query; absent, null or 0 is the server's default.
@@ -35,7 +35,7 @@ struct ManyQueries {
 /// One query, or several under the key of one.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "its fields are only described")]
-struct OneQuery {
+pub(super) struct OneQuery {
     /// The query, or a list of queries.
     #[schema(schema_with = text_or_texts)]
     query: String,
@@ -65,7 +65,7 @@ pub(super) enum RetrieveBody {
 /// The answer to one query that asks for `top_k` or `k` passages, as rLLM does.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "its fields are only described")]
-struct NamedAnswer {
+pub(super) struct NamedAnswer {
     query: String,
     method: String,
     results: Vec<NamedPassage>,
@@ -76,7 +76,7 @@ struct NamedAnswer {
 
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "its fields are only described")]
-struct NamedPassage {
+pub(super) struct NamedPassage {
     id: String,
     content: String,
     score: f64,
@@ -94,7 +94,7 @@ pub(super) enum RetrieveAnswer {
 /// A document to rank: its text is `contents`, and it is returned as it is.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "its fields are only described")]
-struct RankedDocument {
+pub(super) struct RankedDocument {
     contents: String,
 }
 
@@ -169,7 +169,7 @@ pub(super) enum NotReady {
         super::admin::metrics,
         super::admin::reload_index,
     ),
-    components(schemas(ServerInfo))
+    components(schemas(ErrorBody, RetrieveResponse, ServerInfo, ValidationErrors))
 )]
 struct Interface;
 
