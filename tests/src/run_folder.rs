@@ -18,13 +18,20 @@ const TEST: &str = "run_folder::a_second_process_is_refused_until_the_first_is_g
 
 /// Runs the trainer with `settings`; returns exit code and standard error.
 fn run(command: &str, settings: &[String]) -> (u8, String) {
+    let (code, _, errors) = run_whole(command, settings);
+    (code, errors)
+}
+
+/// Runs the trainer with `settings`; returns exit code, standard output and standard error.
+fn run_whole(command: &str, settings: &[String]) -> (u8, String, String) {
     let mut line = vec!["trainer".to_owned(), command.to_owned()];
     for setting in settings {
         line.extend(["--set".to_owned(), setting.clone()]);
     }
-    let mut errors = Vec::new();
-    let code = run_command_line(line, &Environment::new(), &mut Vec::new(), &mut errors);
-    (code, String::from_utf8(errors).unwrap())
+    let (mut out, mut errors) = (Vec::new(), Vec::new());
+    let code = run_command_line(line, &Environment::new(), &mut out, &mut errors);
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (code, text(out), text(errors))
 }
 
 /// Starts `trainer train` in a separate process.
@@ -125,6 +132,12 @@ fn a_run_resumes_only_with_the_inputs_that_it_began_with() {
                 .all(|name| after[name] == before[name])
         );
     }
+    // Files that the model folder lacked decide as well.
+    let ends = changed_model(&trained, "ends", "config.json", |text| text);
+    fs::write(ends.join("special_tokens_map.json"), "{}").unwrap();
+    let message = trained.try_train("run", "training.steps=2", &[&path("model.path", &ends)]);
+    let message = message.unwrap_err();
+    assert!(message.contains("special tokens: the run began with none, "), "{message}");
     // The same files elsewhere are the same, and settings of the training may change.
     let moved = changed_model(&trained, "moved", "config.json", |text| text);
     let moved = path("model.path", &moved);
@@ -135,6 +148,37 @@ fn a_run_resumes_only_with_the_inputs_that_it_began_with() {
     trained.train("run", "training.steps=1", &[&other, "training.resume=false"]);
     let message = trained.try_train("run", "training.steps=3", &[&other]).unwrap_err();
     assert!(message.contains("step-2") && message.contains("training questions"), "{message}");
+}
+
+/// A folder of parts holds the questions of one file; each part counts when a run resumes.
+#[test]
+fn a_run_is_trained_on_a_folder_of_parts() {
+    let trained = Trained::start();
+    let folder = trained.world.path().join("parts");
+    fs::create_dir(&folder).unwrap();
+    let lines = fs::read_to_string(trained.world.train_questions()).unwrap();
+    let lines: Vec<&str> = lines.lines().collect();
+    let (first, second) = lines.split_at(lines.len() / 2);
+    for (name, part) in [("part-0.jsonl", first), ("part-1.jsonl", second)] {
+        fs::write(folder.join(name), part.join("\n")).unwrap();
+    }
+    let questions = format!("data.train={}", folder.display());
+    trained.train("whole", "training.steps=1", &[]);
+    trained.train("parts", "training.steps=1", &[&questions]);
+    let [whole, parts] = ["whole", "parts"].map(|run| trained.world.run_dir(run));
+    assert!(weights(&checkpoint(&whole, 1)) == weights(&checkpoint(&parts, 1)));
+    let settings = trained.world.settings(&trained.retriever.url(), "lint", &[&questions]);
+    let (code, report, errors) = run_whole("lint", &settings);
+    let count = format!("over the {} of data.train", lines.len());
+    assert!(code == 0 && report.contains(&count), "{report} {errors}");
+
+    fs::write(folder.join("part-1.jsonl"), second[1..].join("\n")).unwrap();
+    let message = trained.try_train("parts", "training.steps=2", &[&questions]).unwrap_err();
+    let named = "training questions, part 2: the run began with sha256:";
+    assert!(message.contains(named) && message.contains("part-1.jsonl"), "{message}");
+    fs::write(folder.join("notes.csv"), "a,b\n").unwrap();
+    let message = trained.try_train("parts", "training.steps=2", &[&questions]).unwrap_err();
+    assert!(message.contains("is a folder of different files"), "{message}");
 }
 
 /// Moves the state of a checkpoint to where earlier versions wrote it, without what they did not write.

@@ -102,6 +102,19 @@ fn a_prompt_above_the_limit_is_refused_before_anything_runs() {
     let world = world();
     let parts = ["\"q0\"", "the limit is 3"];
     check(&world, "train", &["rollout.max_prompt_tokens=3"], EXIT_FAILURE, &parts);
+    // A model of few positions would write nothing, and every answer would count as wrong.
+    let path = world.model().join("config.json");
+    let config = fs::read_to_string(&path).unwrap();
+    let positions = |count: usize| format!("\"max_position_embeddings\": {count}");
+    assert!(config.contains(&positions(512)), "{config}");
+    fs::write(&path, config.replace(&positions(512), &positions(8))).unwrap();
+    let space = [
+        "tokens, which leaves no space for an answer in a context of 8",
+        "the prompt of record \"q",
+    ];
+    for command in ["sft", "train", "eval"] {
+        check(&world, command, &[], EXIT_FAILURE, &space);
+    }
 }
 
 #[test]

@@ -69,6 +69,16 @@ impl Passage {
         Ok(Self { url, ..Self::new(id, contents) })
     }
 
+    /// Returns the contents of a document: those it has, or those that its title and text make, as in a corpus.
+    pub fn contents_of(document: &Value) -> Option<String> {
+        let fields = document.as_object()?;
+        match fields.get("contents") {
+            Some(Value::String(contents)) => Some(contents.clone()),
+            Some(Value::Null) | None => from_parts(fields).ok(),
+            Some(_) => None,
+        }
+    }
+
     /// Returns the first line of `contents` and the rest. A passage of one line has a title and no text, as in
     /// Search-R1.
     pub fn title_and_text(&self) -> (&str, &str) {

@@ -6,9 +6,10 @@
 use serde_json::{Map, Value};
 
 /// Fields with the question, in order of precedence: most sets; BEIR's sets, KILT and table-like sets after them.
-const FIELDS: [&str; 9] = [
+const FIELDS: [&str; 10] = [
     "question",
     "Question",
+    "RawQuestion",
     "query",
     "question_text",
     "question_stem",

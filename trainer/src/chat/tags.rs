@@ -91,8 +91,12 @@ impl TagSplitter {
             "</search>" => self.change(Voice::Thought, self.voice == Voice::Search, pieces),
             "</answer>" => self.change(Voice::Thought, self.voice == Voice::Answer, pieces),
             "<think>" | "</think>" => {
-                self.change(Voice::Thought, false, pieces);
-                self.is_thinking = tag == "<think>";
+                let is_inside = self.voice != Voice::Thought;
+                self.is_thinking = tag == "<think>" && (self.is_thinking || !is_inside);
+                // A search or an answer goes on to its own closing tag, and has this one in its text.
+                if is_inside {
+                    add(pieces, self.voice, tag);
+                }
             }
             _ if is_special_token(tag) => {}
             _ => add(pieces, self.voice, tag),

@@ -194,7 +194,9 @@ fn tags_in_pieces_are_distinguished_from_text_that_resembles_tags() {
         tags.push("<search>q<answer>"),
         [text(Voice::Search, "q"), ended(Voice::Search, false)]
     );
-    assert_eq!(tags.push("<think>"), [ended(Voice::Answer, false)]);
+    assert_eq!(tags.push("<think>"), [text(Voice::Answer, "<think>")]);
+    assert_eq!(tags.finish(), [ended(Voice::Answer, false)]);
+    assert_eq!(tags.push("<think>"), []);
     assert_eq!(tags.finish(), [ended(Voice::Thought, false)]);
     tags.open_thought();
     assert_eq!(tags.push("so</think>"), [text(Voice::Thought, "so")]);
@@ -254,6 +256,15 @@ fn what_is_not_closed_or_empty_is_said() {
             opened,
             "hm</think>\n<answer> Lima </answer>",
             "thinks    hm\nanswers   Lima\n".to_owned(),
+        ),
+        // The whole content counts as the answer, so that all of it is shown.
+        ("Q", "<answer>ok</think> Lima</answer>", "answers   ok</think> Lima\n".to_owned()),
+        (
+            opened,
+            "I <search> x</think><answer>y</answer>",
+            "thinks    I\nunclosed  <search> x</think>: </search> is missing, so nothing was searched\n\
+             answers   y\n"
+                .to_owned(),
         ),
         (opened, "hm", "thinks    hm\nunclosed  <think>: </think> is missing\n".to_owned()),
     ] {

@@ -76,6 +76,24 @@ fn commands_name_the_keys_they_need() {
 }
 
 #[test]
+fn a_file_of_questions_is_not_converted_onto_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("qa.jsonl");
+    let line = "{\"question\": \"q?\", \"answer\": \"x\", \"context\": \"c\"}\n";
+    std::fs::write(&path, line).unwrap();
+    let converted = folder.path().join("converted.jsonl");
+    let [path, converted] = [&path, &converted].map(|path| path.to_str().unwrap());
+    let (code, _, errors) = run(&["data", "convert", path, path]);
+    assert_eq!(code, EXIT_FAILURE);
+    assert!(errors.contains("qa.jsonl is the input: choose another output"), "{errors}");
+    assert_eq!(std::fs::read_to_string(path).unwrap(), line);
+    for _ in 0..2 {
+        let (code, out, errors) = run(&["data", "convert", path, converted]);
+        assert_eq!((code, errors.as_str()), (0, ""), "{out}");
+    }
+}
+
+#[test]
 fn config_prints_the_resolved_configuration() {
     let (code, out, _) = run(&["config", "--set", "seed=9", "--run-dir", "runs/x"]);
     assert_eq!(code, EXIT_SUCCESS);

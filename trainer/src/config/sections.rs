@@ -102,9 +102,9 @@ section! {
 section! {
     /// Questions, prompts, and the passages of the random control.
     pub struct DataConfig in "data" {
-        /// File with the training questions: JSON Lines, a JSON list, a table or parquet.
+        /// File with the training questions, or folder with its parts: JSON Lines, a JSON list, a table or parquet.
         train: PathBuf = PathBuf::new();
-        /// File with the held-out questions, likewise.
+        /// File or folder with the held-out questions, likewise.
         test: PathBuf = PathBuf::new();
         /// The corpus, in any form that the retriever reads; read only by evaluations that answer searches with random passages.
         corpus: Option<PathBuf> = None;

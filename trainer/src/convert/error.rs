@@ -25,8 +25,12 @@ pub enum ConvertError {
         /// The error in the file.
         source: GgufError,
     },
-    /// The output exists and is not a model folder, which must not be replaced.
-    #[error("{} exists and is not a model folder: move it away or choose another output", .0.display())]
+    /// The output exists and is not a conversion, which alone is replaced.
+    #[error(
+        "{} exists and holds other files than a conversion made there, so it is not replaced: move it away or choose \
+         another output",
+        .0.display()
+    )]
     OutputTaken(PathBuf),
     /// The weights file could not be written.
     #[error("cannot write {}: {source}", path.display())]

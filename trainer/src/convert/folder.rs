@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use super::error::ConvertError;
 
-/// The file that marks a model folder, which a new conversion may replace.
-const MARK_FILE: &str = "config.json";
+/// The file whose access rights all files get.
+const FIRST_FILE: &str = "config.json";
 
 /// A folder under construction; dropping it before it is published removes it.
 #[derive(Debug)]
@@ -25,9 +25,15 @@ pub(super) struct NewFolder {
 }
 
 impl NewFolder {
-    /// Creates an empty folder that will be published at `target`.
-    pub(super) fn create(target: &Path) -> Result<Self, ConvertError> {
-        if !replaceable(target).map_err(|source| ConvertError::io("look at", target, source))? {
+    /// Creates an empty folder that will be published at `target`. Of what is there, only an earlier conversion is
+    /// replaced: `converted` has the sizes of its files, by name.
+    pub(super) fn create(
+        target: &Path,
+        converted: &BTreeMap<String, u64>,
+    ) -> Result<Self, ConvertError> {
+        if !replaceable(target, converted)
+            .map_err(|source| ConvertError::io("look at", target, source))?
+        {
             return Err(ConvertError::OutputTaken(target.to_path_buf()));
         }
         let Some(name) = target.file_name() else {
@@ -106,7 +112,7 @@ impl NewFolder {
     /// Flushes all files. Also sets their permissions to those of the first file, because the safetensors
     /// writer makes its file readable by the owner only.
     fn flush(&self) -> io::Result<()> {
-        let permissions = fs::metadata(self.path(MARK_FILE))?.permissions();
+        let permissions = fs::metadata(self.path(FIRST_FILE))?.permissions();
         for entry in fs::read_dir(&self.temporary)? {
             let path = entry?.path();
             fs::set_permissions(&path, permissions.clone())?;
@@ -123,14 +129,25 @@ impl Drop for NewFolder {
     }
 }
 
-/// Returns `true` if the target does not exist, is an empty folder or is a model folder.
-fn replaceable(target: &Path) -> io::Result<bool> {
-    match fs::read_dir(target) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(false),
-        Err(error) => Err(error),
-        Ok(mut entries) => Ok(entries.next().is_none() || target.join(MARK_FILE).is_file()),
+/// Returns `true` if the target does not exist or has nothing but files of an earlier conversion. A file may be shorter
+/// than that conversion made it, because it is damaged, but a longer one is somebody's own.
+fn replaceable(target: &Path, converted: &BTreeMap<String, u64>) -> io::Result<bool> {
+    let entries = match fs::read_dir(target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(false),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let size = entry.file_name().to_str().and_then(|name| converted.get(name).copied());
+        if size.is_none_or(|size| {
+            !entry.path().is_file()
+                || fs::metadata(entry.path()).is_ok_and(|found| found.len() > size)
+        }) {
+            return Ok(false);
+        }
     }
+    Ok(true)
 }
 
 fn remove_if_present(path: &Path) -> Result<(), ConvertError> {

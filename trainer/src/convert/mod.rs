@@ -78,7 +78,7 @@ struct Record {
 ///
 /// # Errors
 /// An `input` that cannot be read or is not a GGUF file that can be converted exactly; an existing `output`
-/// that is not a model folder; an `output` that cannot be written. `output` then stays as it was.
+/// that holds anything but an earlier conversion; an `output` that cannot be written. `output` then stays as it was.
 pub fn convert_gguf(
     input: &Path,
     output: &Path,
@@ -97,7 +97,7 @@ pub fn convert_gguf(
     let plan = weights::plan(&gguf, &architecture, dtype).map_err(in_input)?;
     let tokenizer = tokenizer::read(&gguf.metadata, &architecture).map_err(in_input)?;
 
-    let folder = NewFolder::create(output)?;
+    let folder = NewFolder::create(output, &converted_files(output))?;
     folder.write_json("config.json", &architecture.config(plan.tied, plan.biases, dtype))?;
     folder.write_json("generation_config.json", &architecture.generation_config())?;
     folder.write_json("tokenizer.json", &tokenizer.file())?;
@@ -141,6 +141,17 @@ fn current_record(output: &Path, source_sha256: &str, dtype: Dtype) -> Option<Re
             fs::metadata(output.join(name)).is_ok_and(|metadata| metadata.len() == *size)
         });
     same.then_some(record)
+}
+
+/// Returns the sizes of the files of an earlier conversion in `output`, by name; none if there was no conversion.
+fn converted_files(output: &Path) -> BTreeMap<String, u64> {
+    let path = output.join(RECORD_FILE);
+    let record = fs::read(&path).ok();
+    let Some(Ok(record)) = record.as_deref().map(serde_json::from_slice::<Record>) else {
+        return BTreeMap::new();
+    };
+    let own_size = fs::metadata(&path).map_or(0, |metadata| metadata.len());
+    record.file_bytes.into_iter().chain([(RECORD_FILE.to_owned(), own_size)]).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {

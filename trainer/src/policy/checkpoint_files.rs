@@ -27,6 +27,9 @@ in sorted(glob.glob('*model*.bin'))]; save_file({k: v.clone().contiguous() for k
 const PICKLES: [&str; 2] = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
 /// The part of a tensor's name that a model saved without its output head lacks.
 const BASE_PREFIX: &str = "model.";
+/// Ends of the names of tensors that need no warning: a head that is tied or read apart, and tables that old files of
+/// Llama hold and that are computed.
+const IDLE_TENSORS: [&str; 2] = ["lm_head.weight", ".rotary_emb.inv_freq"];
 /// Files of a model folder that describe generation and the tokenizer. Each is optional.
 pub(crate) const DESCRIBING_FILES: [&str; 9] = [
     "generation_config.json",
@@ -62,12 +65,33 @@ pub enum WeightsError {
         "{path} is a pickle, which can run any code when it is read; accepted: safetensors files; {hint}"
     )]
     Pickled { path: PathBuf, hint: &'static str },
-    #[error("{path}: tensor {name} is missing")]
-    Missing { path: PathBuf, name: String },
+    #[error("{path} is missing, which says in which file each tensor is; the folder has {shard:?}")]
+    NoIndex { path: PathBuf, shard: String },
+    #[error("{path}: tensor {name} is missing{}", similar_name(similar.as_deref()))]
+    Missing { path: PathBuf, name: String, similar: Option<String> },
     #[error("{path}: tensor {name} has shape {found:?}, config.json requires {expected:?}")]
     Shape { path: PathBuf, name: String, found: Vec<usize>, expected: Vec<usize> },
     #[error("{path}: tensor {name} is stored as {dtype:?}; accepted: F32, F16, BF16")]
     Dtype { path: PathBuf, name: String, dtype: Dtype },
+}
+
+impl WeightsError {
+    /// Makes the error for a tensor that is not among those of a file. A name with something in front of it is named:
+    /// wrappers such as `torch.compile` and multi-modal models write such names.
+    pub(super) fn missing<'n>(
+        path: &Path,
+        name: &str,
+        mut stored: impl Iterator<Item = impl AsRef<str> + 'n>,
+    ) -> Self {
+        let similar = stored.find(|stored| stored.as_ref().ends_with(&format!(".{name}")));
+        let similar = similar.map(|similar| similar.as_ref().to_owned());
+        Self::Missing { path: path.to_owned(), name: name.to_owned(), similar }
+    }
+}
+
+fn similar_name(name: Option<&str>) -> String {
+    name.map(|name| format!("; there is {name}, under which it is not looked for"))
+        .unwrap_or_default()
 }
 
 /// `model.safetensors.index.json`. Its metadata are written for others and never read.
@@ -102,9 +126,10 @@ impl Location {
         if !index.is_file() {
             let pickle =
                 PICKLES.map(|name| folder.join(name)).into_iter().find(|path| path.is_file());
-            return match pickle {
-                Some(path) => Err(WeightsError::Pickled { path, hint: PICKLES_HINT }),
-                None => Ok(Self::Single(single)),
+            return match (pickle, a_shard(folder)) {
+                (Some(path), _) => Err(WeightsError::Pickled { path, hint: PICKLES_HINT }),
+                (None, Some(shard)) => Err(WeightsError::NoIndex { path: index, shard }),
+                (None, None) => Ok(Self::Single(single)),
             };
         }
         let bytes = std::fs::read(&index)
@@ -129,13 +154,18 @@ impl Location {
                 let stored = stored_name(name, |name| weight_map.contains_key(name));
                 match stored.and_then(|name| weight_map.get(name)) {
                     Some(file) => Ok(index.with_file_name(file)),
-                    None => {
-                        Err(WeightsError::Missing { path: index.clone(), name: name.to_owned() })
-                    }
+                    None => Err(WeightsError::missing(index, name, weight_map.keys())),
                 }
             }
         }
     }
+}
+
+/// Returns the first of the files in which a large model is kept, if the folder has one.
+fn a_shard(folder: &Path) -> Option<String> {
+    let names = std::fs::read_dir(folder).ok()?;
+    let names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter(|name| name.starts_with("model-") && name.ends_with(".safetensors")).min()
 }
 
 /// Returns the name under which the tensor `name` is stored, if it is. A model that was saved without its output head
@@ -161,7 +191,7 @@ pub fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, WeightsError> {
 }
 
 /// Reads the weights of `folder` as f32 tensors on `device` and checks each against the configuration. Holds one
-/// file at a time in memory besides the tensors. Skips tensors that the model does not use.
+/// file at a time in memory besides the tensors. Skips tensors that the model does not use, with a warning.
 ///
 /// # Errors
 /// Fails on a missing file or tensor, a wrong shape, or a type other than F32, F16 and BF16.
@@ -176,18 +206,35 @@ pub fn read_weights(
         wanted.entry(location.file_of(&name)?).or_default().push((name, shape));
     }
     let mut weights = BTreeMap::new();
+    let mut unused = Vec::new();
     for (path, tensors) in wanted {
         let bytes = std::fs::read(&path)
             .map_err(|source| WeightsError::Read { path: path.clone(), source })?;
         let file = SafeTensors::deserialize(&bytes)
             .map_err(|source| WeightsError::Format { path: path.clone(), source })?;
+        let mut names: BTreeSet<&str> = file.names().into_iter().collect();
         for (name, shape) in tensors {
             let stored = stored_name(&name, |name| file.tensor(name).is_ok()).unwrap_or(&name);
+            names.remove(stored);
             let stored = read_tensor(&file, &path, stored, shape)?;
             weights.insert(name, stored.to_device(device).to_kind(Kind::Float));
         }
+        unused.extend(names.into_iter().filter(|name| is_doubtful(name)).map(str::to_owned));
+    }
+    if let Some(first) = unused.first() {
+        tracing::warn!(
+            folder = %folder.display(),
+            tensors = unused.len(),
+            first,
+            "the model does not use some of its stored tensors: is config.json the right one?"
+        );
     }
     Ok(weights)
+}
+
+/// Returns `true` if a model that does not use the tensor may be the wrong one.
+pub(super) fn is_doubtful(name: &str) -> bool {
+    !IDLE_TENSORS.iter().any(|end| name.ends_with(end))
 }
 
 /// Reads a tensor in its stored type.
@@ -199,7 +246,7 @@ pub(super) fn read_tensor(
 ) -> Result<Tensor, WeightsError> {
     let (path, name) = (path.to_owned(), name.to_owned());
     let Ok(view) = file.tensor(&name) else {
-        return Err(WeightsError::Missing { path, name });
+        return Err(WeightsError::missing(&path, &name, file.names().into_iter()));
     };
     if view.shape() != expected {
         let found = view.shape().to_vec();

@@ -99,7 +99,7 @@ pub fn stored_bytes(folder: &Path, config: &ModelConfig) -> Result<u64, WeightsE
         let path = files.first().cloned().unwrap_or_else(|| folder.to_owned());
         let found = stored_name(&name, |name| stored.contains_key(name));
         let Some(tensor) = found.and_then(|name| stored.get(name)) else {
-            return Err(WeightsError::Missing { path, name });
+            return Err(WeightsError::missing(&path, &name, stored.keys()));
         };
         if tensor.shape != expected {
             let found = tensor.shape.clone();

@@ -4,7 +4,7 @@
 use super::config_keys::{Keys, ModelConfigError};
 use super::rotary::{Rope, RopeScaling};
 
-const TYPES: &str = "default, linear, llama3 or yarn";
+const TYPES: [&str; 4] = ["default", "linear", "llama3", "yarn"];
 /// Default numbers of turns at which YaRN's ramp ends and begins (arXiv 2309.00071, section 3.2).
 const YARN_BETA_FAST: f64 = 32.0;
 const YARN_BETA_SLOW: f64 = 1.0;
@@ -40,6 +40,13 @@ pub(super) fn read(keys: &Keys<'_>, theta: f64, positions: f64) -> Result<Rope, 
     let Some(described) = described else {
         return Ok(Rope { theta, scaling: RopeScaling::Default });
     };
+    // The oldest files call the key `type`.
+    let key = if described.value("rope_type").is_some() { "rope_type" } else { "type" };
+    let kind = described.optional_text(key)?.unwrap_or("default");
+    // Another type has other keys, so the type is named first.
+    if !TYPES.contains(&kind) {
+        return Err(described.refuse(key, "default, linear, llama3 or yarn"));
+    }
     if let Some(unknown) = described.names().find(|name| !DESCRIBED.contains(name)) {
         return Err(described.refuse(unknown, &DESCRIBED.join(", ")));
     }
@@ -48,20 +55,17 @@ pub(super) fn read(keys: &Keys<'_>, theta: f64, positions: f64) -> Result<Rope, 
     if described.value(partial).is_some_and(|value| value.as_f64() != Some(1.0)) {
         return Err(described.refuse(partial, "1"));
     }
-    // The oldest files call the key `type`.
-    let key = if described.value("rope_type").is_some() { "rope_type" } else { "type" };
     // A length at the top level overrides the dictionary's.
     let length = "original_max_position_embeddings";
     let original = match keys.optional_positive(length)? {
         Some(original) => original,
         None => described.optional_positive(length)?.unwrap_or(positions),
     };
-    let scaling = match described.optional_text(key)?.unwrap_or("default") {
-        "default" => RopeScaling::Default,
+    let scaling = match kind {
         "linear" => RopeScaling::Linear { factor: described.positive("factor")? },
         "llama3" => llama3(&described, original)?,
         "yarn" => yarn(&described, original, positions)?,
-        _ => return Err(described.refuse(key, TYPES)),
+        _ => RopeScaling::Default,
     };
     Ok(Rope { theta, scaling })
 }

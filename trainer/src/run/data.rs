@@ -11,8 +11,16 @@ use crate::data::conversion::{Converted, Template, convert};
 /// Converts `input`, a file or a folder of parts, and writes `output`.
 ///
 /// # Errors
-/// A file that cannot be read or written, and rows without a certain question or answer, by their numbers.
+/// A file that cannot be read or written, an output that is the input, and rows without a certain question or answer, by
+/// their numbers.
 pub fn convert_questions(input: &Path, output: &Path, out: &mut dyn Write) -> anyhow::Result<()> {
+    if let (Ok(from), Ok(to)) = (input.canonicalize(), output.canonicalize()) {
+        anyhow::ensure!(
+            !to.starts_with(&from),
+            "{} is the input: choose another output, because the conversion leaves fields out",
+            output.display()
+        );
+    }
     let Converted { lines, count, template, warnings } = convert(input)?;
     for warning in warnings {
         warn!("{warning}");

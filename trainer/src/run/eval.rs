@@ -94,7 +94,7 @@ pub(super) fn evaluate(
     stop: &StopFlag,
 ) -> anyhow::Result<EvalResult> {
     let started = Instant::now();
-    let questions = settings.questions.examples(&model.tokenizer)?;
+    let questions = settings.questions.examples(&model.tokenizer, model.context_tokens)?;
     let mut searcher = open_searcher(settings, searches)?;
     let running = settings.batch.min(questions.len());
     let mut engine = model.engine(&settings.engine, running)?;

@@ -62,7 +62,8 @@ pub fn lint(config: &Config, options: LintOptions, out: &mut dyn Write) -> anyho
 }
 
 fn facts(config: &Config, searches: Searches) -> anyhow::Result<Facts> {
-    let records = if config.data.train.is_file() {
+    let questions = &config.data.train;
+    let records = if questions.is_file() || questions.is_dir() {
         Some(settings::questions::training_questions(config).records()?)
     } else {
         None
@@ -246,6 +247,12 @@ mod tests {
             ),
             ("chat_template.jinja", "{{ messages[0].content + 1 }}", "can only concatenate str"),
             ("chat_template.jinja", "{% if %}", "syntax error"),
+            ("chat_template.jinja", "", "leaves the question out"),
+            (
+                "chat_template.jinja",
+                "{% for part in messages[0].content %}{{ part.text }}{% endfor %}",
+                "leaves the question out: of \"Who wrote Hamlet?\" it makes \"\"",
+            ),
             ("tokenizer_config.json", named, "none named \"default\": rag"),
         ] {
             let message = refusal(&[(file, text)], &[]);

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde_json::{Map, Value};
 use shared::contract::digest::Digest;
+use shared::contract::rows;
 use shared::machine::atomic_file;
 
 use crate::checkpoint::{self, CheckpointError, Inputs};
@@ -22,6 +23,13 @@ const PARALLEL_FILES_MAX: usize = 8;
 /// Keys that manifests of earlier versions lack.
 const LATER_KEYS: [&str; 4] =
     ["model configuration", "tokenizer configuration", "chat template", "adapter configuration"];
+/// Files that older manifests lack. A file that is absent has the digest of no bytes, so that one which is added later
+/// shows.
+const OPTIONAL_FILES: [(&str, &str); 3] = [
+    ("generation configuration", "generation_config.json"),
+    ("special tokens", "special_tokens_map.json"),
+    ("added tokens", "added_tokens.json"),
+];
 /// Keys of `adapter_config.json` that say where the base is, which may move.
 const PLACE_KEYS: [&str; 2] = ["base_model_name_or_path", "revision"];
 
@@ -36,7 +44,7 @@ impl Manifest {
     /// Computes the digests of model, tokenizer, adapters and questions.
     ///
     /// # Errors
-    /// A file that cannot be read.
+    /// A file that cannot be read, or a folder of questions that are not parts of one file.
     pub(super) fn of(place: &ModelPlace, questions: [(&str, &Path); 2]) -> anyhow::Result<Self> {
         let beside = |name: &str| place.folder_with(name).join(name);
         let mut files = vec![
@@ -45,22 +53,23 @@ impl Manifest {
             ("tokenizer configuration".to_owned(), beside("tokenizer_config.json")),
             ("chat template".to_owned(), beside("chat_template.jinja")),
         ];
-        files.extend(questions.map(|(name, path)| (name.to_owned(), path.to_owned())));
+        files.extend(OPTIONAL_FILES.map(|(name, file)| (name.to_owned(), beside(file))));
+        for (name, path) in questions {
+            files.extend(numbered(name, "part", rows::parts(path)?));
+        }
         files.extend(named_templates(place)?);
         if let Some(adapters) = &place.adapters {
             files.push(("adapters".to_owned(), adapters.folder.join(ADAPTER_FILE)));
             let path = adapters.folder.join(ADAPTER_CONFIG_FILE);
             files.push(("adapter configuration".to_owned(), path));
         }
-        let weights = weight_files(&place.base)?;
-        let count = weights.len();
-        files.extend(weights.into_iter().enumerate().map(|(index, path)| {
-            let name =
-                if count == 1 { "model".to_owned() } else { format!("model, file {}", index + 1) };
-            (name, path)
-        }));
+        files.extend(numbered("model", "file", weight_files(&place.base)?));
         files.retain(|(_, path)| path.is_file());
-        Ok(Self { entries: digests(&files)? })
+        let absent =
+            |(name, file): (&str, &str)| (name.to_owned(), (beside(file), Digest::of_bytes(&[])));
+        let mut entries: BTreeMap<_, _> = OPTIONAL_FILES.map(absent).into();
+        entries.extend(digests(&files)?);
+        Ok(Self { entries })
     }
 
     /// Writes the digests, and the version of the program, into the run directory.
@@ -71,7 +80,7 @@ impl Manifest {
         let mut facts = Map::new();
         facts.insert("version".to_owned(), Value::from(env!("CARGO_PKG_VERSION")));
         for (name, (path, digest)) in &self.entries {
-            let fact = format!("{} sha256:{digest}", path.display());
+            let fact = format!("{} {}", path.display(), shown(*digest));
             facts.insert(name.clone(), Value::from(fact));
         }
         let text = serde_json::to_vec_pretty(&facts)?;
@@ -113,14 +122,22 @@ impl Manifest {
             match self.entries.get(name) {
                 Some((_, own)) if own == digest => {}
                 Some((path, own)) => differences.push(format!(
-                    "{name}: the run began with sha256:{digest}, {} has sha256:{own}",
-                    path.display()
+                    "{name}: the run began with {}, {}",
+                    shown(*digest),
+                    if *own == Digest::of_bytes(&[]) {
+                        "now there is none".to_owned()
+                    } else {
+                        format!("{} has sha256:{own}", path.display())
+                    }
                 )),
-                None => differences
-                    .push(format!("{name}: the run began with sha256:{digest}, now there is none")),
+                None => differences.push(format!(
+                    "{name}: the run began with {}, now there is none",
+                    shown(*digest)
+                )),
             }
         }
-        let is_known = |name: &str| is_whole || !LATER_KEYS.contains(&name);
+        let is_optional = |name: &str| OPTIONAL_FILES.iter().any(|(optional, _)| *optional == name);
+        let is_known = |name: &str| !is_optional(name) && (is_whole || !LATER_KEYS.contains(&name));
         let added = self.entries.iter().filter(|(name, _)| !begun.contains_key(*name));
         for (name, (path, _)) in added.filter(|(name, _)| is_known(name)) {
             differences
@@ -128,6 +145,23 @@ impl Manifest {
         }
         differences
     }
+}
+
+/// Names `files`, with their numbers if there are several.
+fn numbered(
+    name: &str,
+    kind: &str,
+    files: Vec<PathBuf>,
+) -> impl Iterator<Item = (String, PathBuf)> {
+    let count = files.len();
+    files.into_iter().enumerate().map(move |(index, path)| {
+        let number = index + 1;
+        (if count == 1 { name.to_owned() } else { format!("{name}, {kind} {number}") }, path)
+    })
+}
+
+fn shown(digest: Digest) -> String {
+    if digest == Digest::of_bytes(&[]) { "none".to_owned() } else { format!("sha256:{digest}") }
 }
 
 /// Returns the templates with names, if there are any.

@@ -64,7 +64,8 @@ fn demonstrate_and_save(
     let _lock = RunLock::take(&config.run_dir, "sft")?;
     let model_settings = settings::model::model(config);
     let mut model = LoadedModel::open_for_training(&model_settings, &config.model.path)?;
-    let questions = settings::questions::training_questions(config).examples(&model.tokenizer)?;
+    let questions = settings::questions::training_questions(config)
+        .examples(&model.tokenizer, model.context_tokens)?;
     let warm_start = settings::objective::warm_start(config);
     let running = config.rollout.max_sequences;
     let episodes = settings::rollout::episodes(config, GREEDY, running, stop);

@@ -88,7 +88,7 @@ pub enum TokenError {
     NoChatTemplate,
     /// A chat prompt was requested from a model whose templates all have other names.
     #[error(
-        "the model folder has several chat templates, but none named \"default\": {names}; copy the one to use to \
+        "the model folder has chat templates with names, but none named \"default\": {names}; copy the one to use to \
          chat_template.jinja, or set data.chat = false"
     )]
     NoDefaultTemplate { names: String },
@@ -115,6 +115,15 @@ impl Tokenizer {
         let end_ids = end_ids::read(model, eos_id.zip(eos.as_deref()))?;
         let model_config = tokenizer_files::read_json(model, "config.json")?.unwrap_or_default();
         let embeddings = model_config.get("vocab_size").and_then(serde_json::Value::as_u64);
+        if let Some(count) =
+            embeddings.filter(|count| end_ids.iter().all(|id| u64::from(*id) >= *count))
+        {
+            let reason = format!(
+                "eos_token_id is {end_ids:?}, but the model has {count} embeddings (vocab_size), so a generation would \
+                 never end; set it in generation_config.json"
+            );
+            return Err(TokenError::File { path: model.to_owned(), reason });
+        }
         Ok(Self {
             embeddings,
             further_templates,

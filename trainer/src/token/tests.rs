@@ -131,6 +131,11 @@ fn end_ids_are_those_of_generation_config_or_else_of_config() {
     ] {
         check_error(folder(&files).path(), &["config.json", "would never end"]);
     }
+    // An id without an embedding is never sampled; beside another one it does no harm.
+    let sizes = ("config.json", json!({"model_type": "llama", "vocab_size": 262}));
+    assert_eq!(ids(&[generation(json!([3, 262])), sizes.clone()]), [3, 262]);
+    let files = [generation(json!([262, 300])), sizes];
+    check_error(folder(&files).path(), &["eos_token_id is [262, 300]", "262 embeddings"]);
 }
 
 #[test]

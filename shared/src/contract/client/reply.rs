@@ -26,8 +26,10 @@ pub(super) fn parse(bytes: &[u8], queries: usize) -> Result<Vec<Answer>, String>
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let text = str::from_utf8(bytes).map_err(|error| format!("it is not UTF-8: {error}"))?;
     let body = python_json::parse(text, NotFinite::Text)
-        .map_err(|error| format!("it is not JSON: {error}"))?;
-    let result = body["result"].as_array().ok_or("it has no list \"result\"")?;
+        .map_err(|error| format!("it is not JSON: {error}: {}", shortened(text)))?;
+    let result = body["result"]
+        .as_array()
+        .ok_or_else(|| format!("it has no list \"result\": {}", shown(&body)))?;
     if result.len() != queries {
         return Err(format!("\"result\" has {} entries for {queries} queries", result.len()));
     }
@@ -68,9 +70,12 @@ fn passages(query: usize, entry: &Value) -> Result<Vec<Passage>, String> {
     let read = |(rank, hit): (usize, &Value)| {
         // Some servers nest the document next to its score, others send it alone.
         let document = hit.get("document").unwrap_or(hit);
-        let contents = document["contents"]
-            .as_str()
-            .ok_or_else(|| format!("result[{query}][{rank}] has no text \"contents\""))?;
+        let contents = Passage::contents_of(document).ok_or_else(|| {
+            format!(
+                "result[{query}][{rank}] has no text \"contents\", nor title and text: it is {}",
+                shown(document)
+            )
+        })?;
         if !is_score(&hit["score"]) {
             // Passages that were ranked by no number are as good as random ones.
             return Err(format!("result[{query}][{rank}] has the score {}", shown(&hit["score"])));
@@ -95,9 +100,12 @@ fn is_score(score: &Value) -> bool {
 }
 
 fn shown(value: &Value) -> String {
-    let text = value.to_string();
+    shortened(&value.to_string())
+}
+
+fn shortened(text: &str) -> String {
     match text.char_indices().nth(SHOWN_CHARS) {
         Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
+        None => text.to_owned(),
     }
 }

@@ -4,10 +4,11 @@
 //! Owns reading and checking. A record that cannot be scored is refused with its row when the file is read, not
 //! in the middle of a training run. What is doubtful about a file is collected as warnings.
 
+mod nested;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -98,6 +99,10 @@ pub struct QaReader {
     /// `true` if rows of several files may have the same number.
     is_folder: bool,
     rows: Rows,
+    /// Questions of the last row that are not read yet, with their numbers within it if it has several.
+    waiting: VecDeque<(Row, Option<usize>)>,
+    /// Questions that the file calls unanswerable.
+    unanswerable: usize,
     /// Fields that look like answers and are not read, with their first row.
     unread: BTreeMap<String, Place>,
     /// The first answers that match no text, with their rows.
@@ -116,6 +121,8 @@ impl QaReader {
             path: path.to_path_buf(),
             is_folder: path.is_dir(),
             rows: Rows::open(path, question_columns)?,
+            waiting: VecDeque::new(),
+            unanswerable: 0,
             unread: BTreeMap::new(),
             unmatchable: Vec::new(),
             rows_with_unmatchable: 0,
@@ -128,22 +135,36 @@ impl QaReader {
     /// # Errors
     /// A row that is not a usable record.
     pub fn next_row(&mut self) -> Result<Option<QaRow>, DatasetError> {
-        let Some(row) = self.rows.next() else { return Ok(None) };
-        let mut row = row?;
+        while self.waiting.is_empty() {
+            let Some(row) = self.rows.next() else { return Ok(None) };
+            let mut row = row?;
+            let Some(found) = nested::unnest(std::mem::take(&mut row.fields)) else { continue };
+            self.unanswerable += found.unanswerable;
+            let count = found.questions.len();
+            for (index, fields) in found.questions.into_iter().enumerate() {
+                let number = (count > 1).then_some(index + 1);
+                self.waiting.push_back((row.with_fields(fields), number));
+            }
+        }
+        let Some((mut row, number)) = self.waiting.pop_front() else { return Ok(None) };
         let mut fields = std::mem::take(&mut row.fields);
         let (record, prompt, has_id) =
-            self.record(&row, &mut fields).map_err(|reason| row.fault(reason))?;
+            self.record(&row, number, &mut fields).map_err(|reason| row.fault(reason))?;
         Ok(Some(QaRow { record, has_id, prompt, row }))
     }
 
     fn record(
         &mut self,
         row: &Row,
+        number: Option<usize>,
         fields: &mut Map<String, Value>,
     ) -> Result<(QaRecord, Option<String>, bool), String> {
         let own_id = take_id(fields)?;
         let has_id = own_id.is_some();
-        let id = own_id.unwrap_or_else(|| self.generated_id(row));
+        let id = own_id.unwrap_or_else(|| match number {
+            Some(number) => format!("{}-{number}", self.generated_id(row)),
+            None => self.generated_id(row),
+        });
         let question::Question { text: question, prompt } = question::find(fields)?;
         let Gold { answers: golden_answers, unmatchable, unread } = gold::take(fields)?;
         if golden_answers.is_empty() {
@@ -151,8 +172,9 @@ impl QaReader {
             return Err(match &named[..] {
                 [] => format!("there is no answer; {ACCEPTED}"),
                 _ => format!(
-                    "there is no answer in a field that is read ({} is not); {ACCEPTED}",
-                    named.join(", ")
+                    "there is no answer in a field that is read ({} {} not); {ACCEPTED}",
+                    named.join(", "),
+                    if named.len() == 1 { "is" } else { "are" }
                 ),
             });
         }
@@ -196,6 +218,16 @@ impl QaReader {
             )
         });
         let mut warnings: Vec<String> = unread.collect();
+        if self.unanswerable > 0 {
+            warnings.push(format!(
+                "{path}: {} left out, which the file calls unanswerable (\"is_impossible\")",
+                if self.unanswerable == 1 {
+                    "1 question is".to_owned()
+                } else {
+                    format!("{} questions are", self.unanswerable)
+                }
+            ));
+        }
         if self.rows_with_unmatchable > 0 {
             let named = self.unmatchable.iter().map(|(answer, place)| {
                 format!("{} in {}", shorten(&format!("{answer:?}")), in_words(*place))
@@ -204,10 +236,11 @@ impl QaReader {
             let rest = if self.rows_with_unmatchable > NAMED_ROWS { ", …" } else { "" };
             warnings.push(format!(
                 "{path}: {} with a gold answer of which normalisation leaves nothing, so that it matches no answer: \
-                 {}{rest}; {} of these have no other gold answer, and every answer to them is wrong",
+                 {}{rest}; {} of these {} no other gold answer, and every answer there is wrong",
                 rows(self.rows_with_unmatchable),
                 named.join(", "),
-                self.rows_without_matchable
+                self.rows_without_matchable,
+                if self.rows_without_matchable == 1 { "has" } else { "have" }
             ));
         }
         warnings

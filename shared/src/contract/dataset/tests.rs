@@ -1,3 +1,5 @@
+use serde_json::json;
+
 use super::*;
 
 fn reader(name: &str, contents: &[u8]) -> (Vec<QaRecord>, Vec<String>) {
@@ -75,6 +77,56 @@ fn lists_tables_and_prompts_are_read() {
         ids_and_answers(&records),
         [("line-1", vec!["Lima", "d'Or"]), ("line-2", vec!["x"])]
     );
+}
+
+/// The files that SQuAD, MRQA, TriviaQA and OpenBookQA publish themselves: questions within articles or passages, one
+/// object around all of them, choices within the question.
+#[test]
+fn questions_within_other_objects_are_read() {
+    let squad = json!({"version": "v2.0", "data": [
+        {"title": "Peru", "paragraphs": [
+            {"context": "c", "qas": [
+                {"id": "s1", "question": "capital?", "is_impossible": false,
+                 "answers": [{"text": "Lima", "answer_start": 3}]},
+                {"id": "s2", "question": "none?", "answers": [], "is_impossible": true,
+                 "plausible_answers": [{"text": "x", "answer_start": 1}]}]},
+            {"context": "c", "qas": [{"question": "sea?", "answers": [{"text": "Pacific"}]}]}]},
+        {"title": "Norway", "paragraphs": [{"context": "c", "qas": [
+            {"id": "s3", "question": "capital?", "answers": [{"text": "Oslo"}, {"text": "oslo"}]}]}]},
+    ], "more": {"x": [1]}});
+    // The keys of SQuAD's own file are in this order.
+    let compact = squad.to_string().replacen("{\"data\":", "{\"version\":\"v2.0\",\"data\":", 1);
+    for text in [compact, serde_json::to_string_pretty(&squad).unwrap()] {
+        let (records, warnings) = reader("train-v2.0.json", text.as_bytes());
+        let expected =
+            [("s1", vec!["Lima"]), ("row-1-2", vec!["Pacific"]), ("s3", vec!["Oslo", "oslo"])];
+        assert_eq!(ids_and_answers(&records), expected);
+        let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+        assert!(warning.contains("1 question is left out, which the file calls unanswerable"));
+    }
+    let mrqa = concat!(
+        "{\"header\": {\"dataset\": \"SQuAD\"}}\n",
+        "{\"id\": \"\", \"context\": \"c\", \"qas\": [",
+        "{\"qid\": \"m1\", \"question\": \"capital?\", \"answers\": [\"Lima\"]}]}\n",
+    );
+    assert_eq!(ids_and_answers(&reader("mrqa.jsonl", mrqa.as_bytes()).0), [("m1", vec!["Lima"])]);
+    let trivia = concat!(
+        "{\n    \"Data\": [\n        {\"Question\": \"Where?\", \"QuestionId\": \"tc_3\", \"Answer\": ",
+        "{\"Value\": \"York\", \"Aliases\": [\"Eboracum\"]}}\n    ],\n    \"Domain\": \"Web\"\n}\n",
+    );
+    let (records, _) = reader("wikipedia-dev.json", trivia.as_bytes());
+    assert_eq!(ids_and_answers(&records), [("row-1", vec!["York", "Eboracum"])]);
+    let stem = json!({"id": "7", "answerKey": "A", "question": {"stem": "The sun is", "choices": [
+        {"text": "hot", "label": "A"}, {"text": "cold", "label": "B"}]}});
+    let (records, _) = reader("train.jsonl", stem.to_string().as_bytes());
+    assert_eq!(records[0].question, "The sun is");
+    assert_eq!(ids_and_answers(&records), [("7", vec!["hot"])]);
+    let damaged = "{\"paragraphs\": [\"c\", {\"qas\": [7]}]}\n";
+    check_error(damaged.as_bytes(), &["qa.jsonl:1: ", "\"question\" is missing"]);
+    // Only a question without an answer is left out.
+    let answered = "{\"question\": \"q\", \"answers\": [\"x\"], \"is_impossible\": true}\n";
+    let (records, _) = reader("qa.jsonl", answered.as_bytes());
+    assert_eq!(ids_and_answers(&records), [("line-1", vec!["x"])]);
 }
 
 #[test]

@@ -129,7 +129,6 @@ impl Choices {
     }
 
     fn resolve_text(&self, leaf: &Leaf, text: &str) -> Result<Option<usize>, String> {
-        let by_text = self.with_text(text);
         let label = text.trim_start_matches('(').trim_end_matches([')', '.', ':']).trim();
         let by_label = if self.labels.is_empty() {
             let mut letters = label.chars();
@@ -140,6 +139,9 @@ impl Choices {
         } else {
             self.labelled(label)
         };
+        // A key names a label where there are labels, even if a choice reads the same.
+        let is_label = leaf.role == Role::Key && !self.labels.is_empty() && by_label.is_some();
+        let by_text = if is_label { None } else { self.with_text(text) };
         match (by_text, by_label) {
             (Some(by_text), Some(by_label)) if by_text != by_label => {
                 Err(self.refusal(leaf, "may be a label or a text of"))

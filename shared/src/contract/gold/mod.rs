@@ -59,7 +59,9 @@ pub fn take(fields: &mut Map<String, Value>) -> Result<Gold, String> {
             None if REWARD_FIELDS.contains(&canonical.as_str()) => {
                 found.nested(name, value, false)?;
             }
-            None if canonical == "annotations" => found.annotations(name, value)?,
+            None if canonical == "annotations" || canonical == "parses" => {
+                found.annotations(name, value)?;
+            }
             None if canonical == "output" => found.kilt(name, value)?,
             None => found.note_unread(name, value),
         }
@@ -133,7 +135,7 @@ impl Found {
         Ok(())
     }
 
-    /// Reads the annotations of Natural Questions and AmbigQA: answers under several keys and depths.
+    /// Reads the annotations of Natural Questions and AmbigQA, and the parses of WebQSP and FreebaseQA: answers under several keys and depths.
     fn annotations(&mut self, path: &str, value: &Value) -> Result<(), String> {
         match value {
             Value::Array(items) => items.iter().try_for_each(|item| self.annotations(path, item)),

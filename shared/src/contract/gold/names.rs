@@ -14,8 +14,9 @@ pub(super) enum Role {
 }
 
 /// Answers: FlashRAG and Search-R1 (`golden_answers`), DPR, SQuAD, WebQuestions (`answers`), HotpotQA, MuSiQue, TriviaQA,
-/// BoolQ (`answer`), veRL (`target`, `ground_truth`), SciQ (`correct_answer`), TruthfulQA (`best_answer`).
-const ANSWERS: [&str; 15] = [
+/// BoolQ (`answer`), veRL (`target`, `ground_truth`), SciQ (`correct_answer`), TruthfulQA (`best_answer`), GAIA
+/// (`Final answer`).
+const ANSWERS: [&str; 16] = [
     "goldenanswers",
     "goldenanswer",
     "goldanswers",
@@ -31,6 +32,7 @@ const ANSWERS: [&str; 15] = [
     "correctanswers",
     "correctanswer",
     "bestanswer",
+    "finalanswer",
 ];
 
 /// Other spellings: MuSiQue (`answer_aliases`), PopQA (`possible_answers`), ASearcher (`aug_answer`), TriviaQA.
@@ -70,8 +72,9 @@ const KEYS: [&str; 14] = [
 ];
 
 /// Fields that look like answers but are none: offsets, kinds, identifiers, wrong answers, the passages of the answer,
-/// the names of PopQA's subject (`s_aliases`) and those of its object, which are in `possible_answers` too.
-const IGNORED: [&str; 34] = [
+/// the names of PopQA's subject (`s_aliases`) and those of its object, which are in `possible_answers` too, identifiers
+/// of WebQSP and FreebaseQA.
+const IGNORED: [&str; 36] = [
     "answerstart",
     "answerstarts",
     "answerend",
@@ -106,6 +109,8 @@ const IGNORED: [&str; 34] = [
     "longanswer",
     "saliases",
     "oaliases",
+    "answerargument",
+    "answersmid",
 ];
 
 /// Parts of names that suggest answers.

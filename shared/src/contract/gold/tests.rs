@@ -84,6 +84,16 @@ fn the_forms_of_published_sets_are_read() {
         &json!({"answer": {"number": "3", "date": {"day": "", "year": ""}, "spans": []}}),
         &["3"],
     );
+    let date = json!({"day": "3", "month": "May", "year": "1999"});
+    check(&json!({"answer": {"number": "", "date": date, "spans": []}}), &["3 May 1999"]);
+    // WebQSP and FreebaseQA in their own files; GAIA; GSM8K.
+    let parses = json!([
+        {"Answers": [{"EntityName": "Lima", "AnswerArgument": "m.0"}]},
+        {"Answers": [{"AnswersMid": "m.0", "AnswersName": ["lima, peru"]}]},
+    ]);
+    check(&json!({"Parses": parses}), &["Lima", "lima, peru"]);
+    check(&json!({"Final answer": "17", "Level": 1}), &["17"]);
+    check(&json!({"answer": "She sold 48/2 = <<48/2=24>>24.\n#### 72"}), &["72"]);
     // Natural Questions of the hub, AmbigQA, KILT.
     let nq = json!({"annotations": {
         "id": ["1"], "long_answer": [{"start_token": 1}], "yes_no_answer": [-1, 1],
@@ -211,6 +221,11 @@ fn choices_are_named_by_position_label_or_text() {
         (json!({"choices": numbered, "answerKey": "3"}), "tin"),
         (json!({"choices": labelled, "answer": 1}), "lead"),
         (json!({"choices": objects, "answerKey": "C"}), "tin"),
+        // A key is a label, whatever the choices say.
+        (
+            json!({"choices": {"label": ["A", "B", "C"], "text": ["AB", "O", "B"]}, "answerKey": "B"}),
+            "O",
+        ),
         // MedQA, MedMCQA, tables.
         (json!({"options": by_label, "answer": "lead", "answer_idx": "B"}), "lead"),
         (json!({"opa": "iron", "opb": "lead", "opc": "tin", "opd": "zinc", "cop": 3}), "zinc"),

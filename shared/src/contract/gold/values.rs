@@ -10,8 +10,13 @@ use crate::contract::rows::list_in_text;
 const SHOWN_CHARS: usize = 80;
 
 /// Keys of the text within an object: TriviaQA (`value`), SQuAD (`text`), ComplexWebQuestions (`answer`), WebQSP
-/// (`EntityName`), DROP (`spans`, `number`).
-const TEXT_KEYS: [&str; 7] = ["value", "text", "texts", "name", "entityname", "spans", "number"];
+/// (`EntityName`), FreebaseQA (`AnswersName`), DROP (`spans`, `number`).
+const TEXT_KEYS: [&str; 8] =
+    ["value", "text", "texts", "name", "entityname", "answersname", "spans", "number"];
+/// The parts of a date of DROP, in the order in which its evaluation joins them.
+const DATE_KEYS: [&str; 3] = ["day", "month", "year"];
+/// Mark before the result of a solution of GSM8K.
+const RESULT_MARK: &str = "\n#### ";
 
 /// One answer as the record has it: a text, a number, or true and false.
 #[derive(Debug)]
@@ -26,7 +31,11 @@ impl Leaf {
     /// Returns the spellings of this answer. "Yes" and "true" answer the same questions, so both count.
     pub(super) fn texts(&self) -> Vec<String> {
         match &self.value {
-            Value::String(text) => vec![text.trim().to_owned()],
+            Value::String(text) => {
+                // The steps before the result are no part of the answer.
+                let result = text.rsplit_once(RESULT_MARK).map_or(text.as_str(), |(_, end)| end);
+                vec![result.trim().to_owned()]
+            }
             Value::Number(number) => vec![number_text(number)],
             Value::Bool(true) => vec!["yes".to_owned(), "true".to_owned()],
             Value::Bool(false) => vec!["no".to_owned(), "false".to_owned()],
@@ -95,6 +104,14 @@ fn object(field: &str, outer: Role, value: &Value, found: &mut Found) -> Result<
     let mut is_known = false;
     for (name, part) in value.as_object().into_iter().flatten() {
         let (name_there, path) = (canonical(name), format!("{field}.{name}"));
+        if name_there == "date" && part.is_object() {
+            is_known = true;
+            let date = date(part);
+            if !date.is_empty() {
+                leaves(&path, outer, &Value::String(date), found)?;
+            }
+            continue;
+        }
         let inner = match role(&name_there) {
             Some(Role::Answer) => Some(outer),
             Some(Role::Alias) => Some(Role::Alias),
@@ -122,6 +139,12 @@ fn object(field: &str, outer: Role, value: &Value, found: &mut Found) -> Result<
             shown(value)
         ))
     }
+}
+
+/// Returns the parts of a date that are there, joined.
+fn date(value: &Value) -> String {
+    let part = |key: &&str| value.get(*key).and_then(Value::as_str).filter(|text| !text.is_empty());
+    DATE_KEYS.iter().filter_map(part).collect::<Vec<_>>().join(" ")
 }
 
 /// Returns the beginning of a value.

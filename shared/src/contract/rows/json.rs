@@ -54,12 +54,50 @@ pub fn kind_of(value: &Value) -> &'static str {
     }
 }
 
+/// Keys of the list of rows in a file that is one object: SQuAD (`data`), TriviaQA (`Data`), WebQSP and FreebaseQA
+/// (`Questions`), and those that exports write.
+const LIST_KEYS: [&str; 6] = ["data", "questions", "examples", "instances", "records", "rows"];
+
+/// Returns the offset of the list of rows if the text begins with an object that has one behind nothing but texts,
+/// numbers and the like.
+pub(super) fn list_in_object(head: &[u8]) -> Option<usize> {
+    let skip_space = |from: usize| {
+        let blank = head[from..].iter().position(|byte| !byte.is_ascii_whitespace())?;
+        Some(from + blank)
+    };
+    let mark = |at: usize, mark: u8| (*head.get(at)? == mark).then_some(at + 1);
+    let text = |from: usize| {
+        let start = mark(from, b'"')?;
+        let length = head[start..].iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+        let end = mark(start + length, b'"')?;
+        Some((str::from_utf8(&head[start..end - 1]).ok()?, end))
+    };
+    let mut at = skip_space(mark(skip_space(0)?, b'{')?)?;
+    loop {
+        let (key, after) = text(at)?;
+        let value = skip_space(mark(skip_space(after)?, b':')?)?;
+        if head[value] == b'[' {
+            let is_rows = LIST_KEYS.contains(&key.to_ascii_lowercase().as_str())
+                && head[skip_space(value + 1)?] == b'{';
+            return is_rows.then_some(value);
+        }
+        let end = match head[value] {
+            b'"' => text(value)?.1,
+            b'{' => return None,
+            _ => value + head[value..].iter().position(|byte| matches!(byte, b',' | b'}'))?,
+        };
+        at = skip_space(mark(skip_space(end)?, b',')?)?;
+    }
+}
+
 /// Reads the objects of one JSON list, one at a time.
 #[derive(Debug)]
 pub(super) struct ListReader {
     reader: TextReader,
     row: u64,
     state: ListState,
+    /// `true` if the list is a part of an object, which goes on behind it.
+    is_part: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +109,13 @@ enum ListState {
 
 impl ListReader {
     pub(super) fn new(reader: TextReader) -> Self {
-        Self { reader, row: 0, state: ListState::Start }
+        Self { reader, row: 0, state: ListState::Start, is_part: false }
+    }
+
+    /// Reads the list that begins `offset` bytes further within an object.
+    pub(super) fn within(mut reader: TextReader, offset: usize) -> Self {
+        reader.consume(offset);
+        Self { is_part: true, ..Self::new(reader) }
     }
 
     /// Reads the next object.
@@ -100,6 +144,9 @@ impl ListReader {
         if next == Some(b']') {
             self.reader.consume(1);
             self.state = ListState::Ended;
+            if self.is_part && !self.skip_object().map_err(io)? {
+                return fault(self.row, "is followed by an object that does not end");
+            }
             return match self.next_mark().map_err(io)? {
                 None => Ok(None),
                 Some(_) => fault(self.row, "is followed by more than the end of the list"),
@@ -115,6 +162,19 @@ impl ListReader {
         })?;
         let fields = object(text).map_err(|fault| RowsError::at(path, place, fault))?;
         Ok(Some((self.row, fields)))
+    }
+
+    /// Skips the rest of the object that the list is a part of. Returns `false` if it does not end.
+    fn skip_object(&mut self) -> std::io::Result<bool> {
+        let mut depth = Depth { open: 1, ..Depth::default() };
+        loop {
+            let buffer = self.reader.fill_buf()?;
+            let (count, end) = (buffer.len(), buffer.iter().position(|byte| depth.ends(*byte)));
+            self.reader.consume(end.map_or(count, |end| end + 1));
+            if end.is_some() || count == 0 {
+                return Ok(end.is_some());
+            }
+        }
     }
 
     /// Skips white space and returns the next byte without taking it.
@@ -137,22 +197,14 @@ impl ListReader {
     /// Takes the bytes of one element.
     fn element(&mut self, path: &Path) -> Result<Vec<u8>, RowsError> {
         let mut bytes = Vec::new();
-        let (mut depth, mut in_string, mut is_escaped) = (0u32, false, false);
+        let mut depth = Depth::default();
         loop {
             let buffer = self.reader.fill_buf().map_err(|error| RowsError::io(path, error))?;
             let count = buffer.len();
             let end = buffer.iter().position(|byte| {
-                match byte {
-                    _ if is_escaped => is_escaped = false,
-                    b'\\' if in_string => is_escaped = true,
-                    b'"' => in_string = !in_string,
-                    _ if in_string => {}
-                    b'{' | b'[' => depth += 1,
-                    b'}' | b']' if depth > 0 => depth -= 1,
-                    b',' | b']' if depth == 0 => return true,
-                    _ => {}
-                }
-                false
+                let is_end = depth.is_outside() && matches!(byte, b',' | b']');
+                depth.ends(*byte);
+                is_end
             });
             bytes.extend_from_slice(&buffer[..end.unwrap_or(count)]);
             self.reader.consume(end.unwrap_or(count));
@@ -165,5 +217,37 @@ impl ListReader {
                 return Ok(bytes);
             }
         }
+    }
+}
+
+/// Follows the brackets of JSON.
+#[derive(Debug, Default)]
+struct Depth {
+    /// Open brackets.
+    open: u32,
+    in_string: bool,
+    is_escaped: bool,
+}
+
+impl Depth {
+    fn is_outside(&self) -> bool {
+        self.open == 0 && !self.in_string
+    }
+
+    /// Takes the next byte. Returns `true` if it closes the last open bracket.
+    fn ends(&mut self, byte: u8) -> bool {
+        match byte {
+            _ if self.is_escaped => self.is_escaped = false,
+            b'\\' if self.in_string => self.is_escaped = true,
+            b'"' => self.in_string = !self.in_string,
+            _ if self.in_string => {}
+            b'{' | b'[' => self.open += 1,
+            b'}' | b']' if self.open > 0 => {
+                self.open -= 1;
+                return self.open == 0;
+            }
+            _ => {}
+        }
+        false
     }
 }

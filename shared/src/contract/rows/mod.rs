@@ -1,4 +1,4 @@
-//! Rows of files as people keep them: JSON Lines, one JSON list, tables with tabs or commas, parquet, each plain or
+//! Rows of files as people keep them: JSON Lines, one JSON list, alone or in an object, tables with tabs or commas, parquet, each plain or
 //! compressed with gzip or zstd, in one file or in a folder of parts. The first bytes decide, not the name.
 //!
 //! Owns the way from a path to objects with keys. It knows no key by its meaning: the caller decides what a row must
@@ -55,6 +55,12 @@ impl Row {
             place: self.place(),
             fault: RowFault::Record(reason.into()),
         }
+    }
+
+    /// Returns a row at the same place with other keys.
+    #[must_use]
+    pub fn with_fields(&self, fields: Map<String, Value>) -> Self {
+        Self { fields, number: self.number, path: self.path.clone(), is_line: self.is_line }
     }
 
     /// Returns the place of the row in its file.
@@ -150,7 +156,10 @@ impl Part {
                 let head = text.head(&path)?;
                 match head.trim_ascii_start().first() {
                     None => Form::Empty,
-                    Some(b'{') => Form::Lines(JsonlReader::new(text, &path)),
+                    Some(b'{') => match json::list_in_object(head) {
+                        Some(offset) => Form::List(ListReader::within(text, offset)),
+                        None => Form::Lines(JsonlReader::new(text, &path)),
+                    },
                     Some(b'[') => Form::List(ListReader::new(text)),
                     Some(_) => Form::Table(TableReader::open(text, &path, headerless)?),
                 }

@@ -52,6 +52,16 @@ fn rows_of_lines_and_of_a_list_are_read() {
         read(b"\xef\xbb\xbf \n[ {\"a\": 1}\n ,\n{\"a\":\n\"],{\\\"\\\\\"\n} ]\n").unwrap(),
         expected
     );
+    // A list within an object, as SQuAD and TriviaQA are published.
+    for around in [
+        "{\"data\": [{\"a\":1},{\"a\":\"],{\\\"\\\\\"}], \"more\": {\"x\": [\"]}\"]}}",
+        " {\n \"version\" : \"1.1\",\"x\":null, \"n\": -1.5,\"Data\": [ {\"a\":1}, {\"a\":\"],{\\\"\\\\\"} ]}\n",
+    ] {
+        assert_eq!(read(around.as_bytes()).unwrap(), expected, "{around}");
+    }
+    // Lines with such keys are lines.
+    let lines = "{\"data\": [1], \"a\": 2}\n{\"rows\": 1}\n{\"x\": {}, \"data\": [{}]}\n";
+    assert_eq!(read(lines.as_bytes()).unwrap().len(), 3);
     for empty in ["", " \n ", "[]", "[ \n]"] {
         assert_eq!(read(empty.as_bytes()).unwrap(), [], "{empty:?}");
     }
@@ -116,6 +126,9 @@ fn faults_name_file_and_row() {
         ("[{} {}]", "x, row 1: is not JSON: trailing characters"),
         ("[{}] {}", "x, row 1: is followed by more than the end of the list"),
         ("[{\"a\": 1", "x, row 1: is not JSON: EOF while parsing"),
+        // Lines whose first key has a list of objects: the second line would be lost.
+        ("{\"data\": [{}]}\n{\"data\": [{}]}", "x, row 1: is followed by more than the end"),
+        ("{\"data\": [{}], \"a\": 1", "x, row 1: is followed by an object that does not end"),
     ] {
         let error = read(text.as_bytes()).unwrap_err();
         assert!(error.starts_with(expected), "{text:?}: {error}");
@@ -253,7 +266,9 @@ fn parquet_files_have_the_rows_that_pyarrow_reads() {
     }
     assert!(!brotli.is_empty());
     let error = read_path(&golden().join("small-brotli.parquet"), none).unwrap_err();
-    assert!(error.contains("brotli") && error.contains("small-brotli.parquet"), "{error}");
+    let expected =
+        "small-brotli.parquet: is compressed with brotli, expected snappy, gzip, zstd, lz4 or";
+    assert!(error.starts_with(expected), "{error}");
 }
 
 #[test]

@@ -158,13 +158,26 @@ fn a_repeated_conversion_reuses_the_folder() {
 }
 
 #[test]
-fn an_output_that_is_not_a_model_folder_is_left_alone() {
+fn an_output_with_anything_but_a_conversion_is_left_alone() {
     let workspace = Workspace::new(&Model::default().bytes());
+    let left_alone = |file: &str, content: &str| {
+        let path = workspace.output().join(file);
+        fs::write(&path, content).unwrap();
+        let error = workspace.convert(Dtype::Bf16).unwrap_err();
+        assert!(matches!(error, ConvertError::OutputTaken(_)), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), content);
+        fs::remove_file(path).unwrap();
+    };
     fs::create_dir(workspace.output()).unwrap();
-    fs::write(workspace.output().join("thesis.txt"), "mine").unwrap();
-    let error = workspace.convert(Dtype::Bf16).unwrap_err();
-    assert!(matches!(error, ConvertError::OutputTaken(_)), "{error}");
-    assert_eq!(fs::read_to_string(workspace.output().join("thesis.txt")).unwrap(), "mine");
+    left_alone("thesis.txt", "mine");
+    // A model of another origin has the same files.
+    left_alone("config.json", "{\"model_type\": \"llama\"}");
+    left_alone("conversion.json", "{}");
+    // What was put into a conversion later is not part of it.
+    workspace.convert(Dtype::F32).unwrap();
+    left_alone("chat_template.jinja", "{{ messages }}");
+    left_alone("tokenizer.json", &"x".repeat(100_000));
+    assert!(!workspace.convert(Dtype::Bf16).unwrap().reused);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::{CHECKPOINTS, F32, tiny};
 use crate::golden;
+use crate::policy::checkpoint_files::is_doubtful;
 use crate::policy::{Policy, stored_bytes, weight_files, write_weights};
 
 const SAMPLE: &str = "llama-tiny-tied";
@@ -150,6 +151,26 @@ fn an_index_that_does_not_fit_its_files_is_refused() {
     check_refusal(&wrong, &[first, &format!("tensor {name} is missing")]);
     let text = with_index(|index| *index = json!("weights"));
     check_refusal(&text, &[INDEX, "is not an index of safetensors files"]);
+    let without = with_index(|_| {});
+    std::fs::remove_file(without.path().join(INDEX)).unwrap();
+    check_refusal(&without, &[INDEX, "is missing, which says", first]);
+}
+
+/// A wrapper puts its name in front. transformers draws random weights for such a file, with a warning.
+#[test]
+fn a_tensor_under_a_longer_name_is_named() {
+    let (policy, _) = tiny(SAMPLE, F32);
+    let wrapped =
+        |(name, tensor): (&String, &Tensor)| (format!("_orig_mod.{name}"), tensor.shallow_clone());
+    for shard_bytes_max in [usize::MAX, 30_000] {
+        let folder = copy();
+        std::fs::remove_file(folder.path().join("model.safetensors")).unwrap();
+        let tensors = policy.parameters.iter().map(wrapped).collect();
+        write_weights(folder.path(), &tensors, Kind::Float, shard_bytes_max).unwrap();
+        check_refusal(&folder, &["embed_tokens.weight is missing; there is _orig_mod.model."]);
+        let error = stored_bytes(folder.path(), &policy.config).unwrap_err().to_string();
+        assert!(error.contains("there is _orig_mod.model."), "{error}");
+    }
 }
 
 #[test]
@@ -183,6 +204,23 @@ fn a_tensor_that_is_missing_or_misshapen_is_named() {
     check_refusal(&turned, &[name, "has shape [64, 32]", "requires [32, 64]"]);
     let integers = with_tensor(name, Some((Dtype::I64, vec![32, 64])));
     check_refusal(&integers, &[name, "I64", "accepted: F32, F16, BF16"]);
+}
+
+/// transformers lists such tensors in a warning.
+#[test]
+fn tensors_that_the_model_does_not_use_are_told_unless_they_are_known_to_be_idle() {
+    for idle in ["lm_head.weight", "model.layers.0.self_attn.rotary_emb.inv_freq"] {
+        assert!(!is_doubtful(idle), "{idle}");
+    }
+    for doubtful in ["v_head.summary.weight", "model.layers.2.mlp.up_proj.weight"] {
+        assert!(is_doubtful(doubtful), "{doubtful}");
+        let (mut policy, _) = tiny(SAMPLE, F32);
+        let tensor = Tensor::from_slice(&[1.0f32, 2.0]);
+        policy.parameters.insert(doubtful.to_owned(), tensor);
+        let folder = copy();
+        write_weights(folder.path(), &policy.parameters, Kind::Float, usize::MAX).unwrap();
+        assert!(!Policy::load(folder.path(), F32).unwrap().parameters.contains_key(doubtful));
+    }
 }
 
 /// Older tools write the size as a float, others no metadata at all. transformers reads the map alone.

@@ -258,6 +258,11 @@ fn keys_that_change_the_result_are_refused_by_name() {
         ),
         (
             "qwen2-tiny",
+            json!({"rope_parameters": {"rope_type": "longrope", "long_factor": [2.0], "factor": 4.0}}),
+            "rope_parameters.rope_type = longrope",
+        ),
+        (
+            "qwen2-tiny",
             json!({"rope_parameters": {"full_attention": {"rope_type": "default"}}}),
             "rope_parameters.full_attention",
         ),

@@ -10,6 +10,9 @@ use crate::data::{Example, PromptStyle, PromptTemplate, examples};
 use crate::run::training::questions::QuestionPlan;
 use crate::token::Tokenizer;
 
+/// The question that is rendered to try a template.
+const SAMPLE_QUESTION: &str = "Who wrote Hamlet?";
+
 /// A file of questions, the choice among them, and their prompts.
 #[derive(Clone, Debug)]
 pub(crate) struct QuestionFile {
@@ -75,7 +78,7 @@ impl PromptSettings {
     /// text.
     ///
     /// # Errors
-    /// A template without one `{question}`; a chat template that rejects the conversation.
+    /// A template without one `{question}`; a chat template that rejects the conversation or loses the question.
     pub(crate) fn template(&self, tokenizer: &Tokenizer) -> anyhow::Result<PromptTemplate> {
         let style = if self.chat && tokenizer.has_chat_template()? {
             PromptStyle::Chat
@@ -84,9 +87,14 @@ impl PromptSettings {
         };
         let template = PromptTemplate::new(self.template.as_str(), style)?;
         // A template fails here rather than at some question later.
-        template
-            .render("Who wrote Hamlet?", tokenizer)
+        let (text, _) = template
+            .render(SAMPLE_QUESTION, tokenizer)
             .context("the chat template fails for a question; data.chat = false does without it")?;
+        anyhow::ensure!(
+            text.contains(SAMPLE_QUESTION),
+            "the chat template leaves the question out: of {SAMPLE_QUESTION:?} it makes {text:?}; data.chat = false \
+             does without it"
+        );
         Ok(template)
     }
 }
@@ -122,10 +130,26 @@ impl QuestionFile {
     /// Reads the questions and makes their prompts.
     ///
     /// # Errors
-    /// Those of [`Self::records`], a template without one `{question}`, and a prompt over its limit.
-    pub(crate) fn examples(&self, tokenizer: &Tokenizer) -> anyhow::Result<Vec<Example>> {
+    /// Those of [`Self::records`], a template without one `{question}`, and a prompt over its limit or so long that a
+    /// context of `context_tokens` has no space for an answer.
+    pub(crate) fn examples(
+        &self,
+        tokenizer: &Tokenizer,
+        context_tokens: usize,
+    ) -> anyhow::Result<Vec<Example>> {
         let records = self.records()?;
         let template = self.prompts.template(tokenizer)?;
-        Ok(examples(&records, &template, tokenizer, self.prompts.max_prompt_tokens)?)
+        let examples = examples(&records, &template, tokenizer, self.prompts.max_prompt_tokens)?;
+        if let Some(example) =
+            examples.iter().find(|example| example.prompt_ids.len() >= context_tokens)
+        {
+            anyhow::bail!(
+                "the prompt of record {:?} has {} tokens, which leaves no space for an answer in a context of \
+                 {context_tokens} (the model's max_position_embeddings, or rollout.max_context_tokens)",
+                example.id,
+                example.prompt_ids.len()
+            );
+        }
+        Ok(examples)
     }
 }

@@ -64,7 +64,9 @@ pub fn train_until(config: &Config, stop: &StopFlag, out: &mut dyn Write) -> any
         return end_stopped(stop);
     }
     record_phase(&config.run_dir, "training", started.elapsed().as_secs_f64())?;
-    writeln!(out, "{}: trained for {} steps", folder.display(), config.training.steps)?;
+    let step = run.position.step;
+    let steps = if step == 1 { "step" } else { "steps" };
+    writeln!(out, "{}: trained for {step} {steps}", folder.display())?;
     Ok(())
 }
 
@@ -123,7 +125,8 @@ impl TrainingRun {
             LoadedModel::open_for_training(&settings::model::model(config), &config.model.path)?;
         let questions = Questions {
             plan: settings::questions::question_plan(config),
-            examples: settings::questions::training_questions(config).examples(&model.tokenizer)?,
+            examples: settings::questions::training_questions(config)
+                .examples(&model.tokenizer, model.context_tokens)?,
         };
         let mut learner = Learner::start(settings::objective::learner(config), model);
         let mut state = TrainerState { seed: config.seed, ..TrainerState::default() };

@@ -116,6 +116,18 @@ async fn a_batch_is_answered_query_by_query() {
     assert_eq!(script.requests().len(), 1, "no queries, no request");
 }
 
+/// A server that returns rows of BEIR's corpora has no `contents`.
+#[tokio::test]
+async fn title_and_text_make_the_contents_of_a_passage() {
+    let document = json!({"_id": "d", "title": "Lima", "text": "Lima is the capital of Peru."});
+    let body = json!({"result": [[{"document": document, "score": 1.5}, {"text": "only"}]]});
+    let (_, client) = scripted(vec![plain(200, &body.to_string())]).await;
+    let results = client.retrieve(&queries(&["q"]), 2).await;
+    let contents: Vec<&str> =
+        results[0].as_ref().unwrap().iter().map(|passage| passage.contents.as_str()).collect();
+    assert_eq!(contents, ["\"Lima\"\nLima is the capital of Peru.", "only"]);
+}
+
 #[tokio::test]
 async fn flat_documents_and_numeric_ids_are_read() {
     let body = json!({"result": [[{"id": 7, "contents": "T\nx\ny"}, {"contents": "only"}]]});
@@ -197,7 +209,8 @@ async fn a_refused_request_is_not_retried() {
 #[tokio::test]
 async fn a_malformed_answer_is_an_error_and_never_an_empty_list() {
     for (body, fault) in [
-        ("<html>", "it is not JSON"),
+        ("<html>", "it is not JSON: expected value at line 1 column 1: <html>"),
+        ("{\"detail\": \"down\"}", "it has no list \"result\": {\"detail\":\"down\"}"),
         ("[]", "no list \"result\""),
         ("{\"result\":{}}", "no list \"result\""),
         ("{\"result\":[[]]}", "1 entries for 2 queries"),
@@ -227,7 +240,10 @@ async fn a_bad_passage_fails_its_own_query_only() {
         ("{\"id\": 1}", "result[1] is {\"id\":1}, not a list"),
         ("[null]", "result[1][0] has no text \"contents\""),
         ("[{\"id\": \"a\"}]", "result[1][0] has no text \"contents\""),
-        ("[{\"document\": \"text\", \"score\": 1}]", "result[1][0] has no text \"contents\""),
+        (
+            "[{\"document\": \"text\", \"score\": 1}]",
+            "result[1][0] has no text \"contents\", nor title and text: it is \"text\"",
+        ),
         ("[{\"contents\": \"a\"}, {\"contents\": 5}]", "result[1][1] has no text \"contents\""),
         ("[{\"document\": {\"contents\": \"a\"}, \"score\": NaN}]", "has the score \"NaN\""),
         ("[{\"contents\": \"a\", \"score\": -Infinity}]", "has the score \"-Infinity\""),

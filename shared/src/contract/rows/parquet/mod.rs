@@ -13,7 +13,9 @@ use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use parquet::basic::Compression;
 use parquet::errors::ParquetError;
+use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use serde_json::{Map, Value};
 
@@ -51,6 +53,13 @@ impl ParquetReader {
             Ok((file, fields))
         };
         let (file, fields) = guarded(open).map_err(|reason| damaged(path, Place::File, reason))?;
+        if let Some(name) = unknown_compression(&file) {
+            let reason = format!(
+                "is compressed with {name}, expected snappy, gzip, zstd, lz4 or no compression: write it anew with \
+                 one of these"
+            );
+            return Err(RowsError::file(path, RowFault::Record(reason)));
+        }
         Ok(Self {
             file,
             fields,
@@ -108,6 +117,16 @@ impl ParquetReader {
         self.rows_left_in_group -= rows;
         Ok(())
     }
+}
+
+/// Returns the name of a compression in the file that is not read.
+fn unknown_compression(file: &SerializedFileReader<File>) -> Option<&'static str> {
+    let groups = file.metadata().row_groups().iter();
+    groups.flat_map(RowGroupMetaData::columns).find_map(|column| match column.compression() {
+        Compression::BROTLI(_) => Some("brotli"),
+        Compression::LZO => Some("lzo"),
+        _ => None,
+    })
 }
 
 /// Runs a part of the decoder. It may panic on damaged files, which is an error here.
