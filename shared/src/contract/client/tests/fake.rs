@@ -113,7 +113,7 @@ impl Fake {
                 (status, [("retry-after", after)], "busy").into_response()
             }
             Conduct::FailQueries => {
-                let error = |index| json!({"index": index, "code": "x", "retryable": true});
+                let error = |index: usize| json!({"index": index, "code": "x", "retryable": true});
                 let errors: Vec<Value> = (0..count).map(error).collect();
                 let result = vec![json!([]); count];
                 json!({"result": result, "errors": errors}).to_string().into_response()

@@ -4,9 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use super::super::discovery::Resolver;
 use super::fake::{Conduct, Fake, LONG, PATIENCE, pass, search, search_many};
 use super::*;
+use crate::contract::client::discovery::Resolver;
 
 /// A resolver with answers that the test sets: addresses, or a failure.
 #[derive(Clone, Debug, Default)]
@@ -40,7 +40,7 @@ async fn start_at(servers: &[(&'static str, [u8; 4])]) -> (Vec<Fake>, u16) {
             listeners.push(listener);
         }
         let start = |((name, _), listener): (&(&'static str, [u8; 4]), TcpListener)| {
-            let fake = Fake::new(name);
+            let fake = Fake::new(*name);
             fake.serve(listener);
             fake
         };

@@ -8,6 +8,7 @@ use crate::contract::client::{RequestHeaders, TIMEOUT_HEADER};
 
 /// More requests than the client needs to know how long answers take.
 const MANY: usize = 25;
+
 /// Two servers and their client.
 struct Pair {
     a: Fake,
