@@ -71,7 +71,10 @@ async fn prometheus_reads_counts_and_latencies() {
     }
     // The buckets of a histogram are cumulative.
     let of = |prefix: &str| -> Vec<f64> {
-        page.lines().filter(|line| line.starts_with(prefix)).map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap()).collect()
+        page.lines()
+            .filter(|line| line.starts_with(prefix))
+            .map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
+            .collect()
     };
     let buckets = of("retriever_stage_seconds_bucket{le=\"");
     assert!(buckets.len() > 100, "{buckets:?}");
@@ -84,7 +87,8 @@ async fn prometheus_reads_counts_and_latencies() {
 async fn a_scraper_gets_the_format_that_it_asks_for() {
     let corpus = IndexedCorpus::build();
     let retriever = RetrieverHandle::start(&corpus.index());
-    let prometheus = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;q=0.5";
+    let prometheus =
+        "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;q=0.5";
     for (accept, content_type, has_end) in [
         ("*/*", "text/plain; version=0.0.4; charset=utf-8", false),
         (prometheus, "application/openmetrics-text; version=1.0.0; charset=utf-8", true),
@@ -158,8 +162,7 @@ fn a_trace_spans_trainer_and_retriever() {
 #[tokio::test]
 async fn a_client_decides_if_its_request_is_traced() {
     let (corpus, collector) = (IndexedCorpus::build(), FakeCollector::start());
-    let variables =
-        [("RETRIEVER_OTLP_ENDPOINT", collector.url()), ("RETRIEVER_TRACE_RATIO", "0")];
+    let variables = [("RETRIEVER_OTLP_ENDPOINT", collector.url()), ("RETRIEVER_TRACE_RATIO", "0")];
     let retriever = RetrieverHandle::start_with(&corpus.index(), 0, &variables);
     let url = format!("{}/retrieve", retriever.url());
     for (trace, flags) in [("1", "00"), ("2", "01"), ("x", "01")] {
@@ -202,7 +205,11 @@ fn conforms(document: &Value, schema: &Value, value: &Value) {
         return;
     };
     for (key, value) in fields {
-        conforms(document, properties.get(key).unwrap_or_else(|| panic!("{key} in {schema}")), value);
+        conforms(
+            document,
+            properties.get(key).unwrap_or_else(|| panic!("{key} in {schema}")),
+            value,
+        );
     }
     for key in schema["required"].as_array().into_iter().flatten() {
         assert!(fields.contains_key(key.as_str().unwrap()), "{key} in {value}");
@@ -218,7 +225,9 @@ fn references_lead_somewhere(document: &Value, part: &Value) {
             }
             fields.values().for_each(|value| references_lead_somewhere(document, value));
         }
-        Value::Array(values) => values.iter().for_each(|value| references_lead_somewhere(document, value)),
+        Value::Array(values) => {
+            values.iter().for_each(|value| references_lead_somewhere(document, value))
+        }
         _ => {}
     }
 }
@@ -235,7 +244,8 @@ async fn the_description_fits_the_answers() {
         for (path, operations) in document["paths"].as_object().unwrap() {
             described.insert(path.clone());
             let (method, operation) = operations.as_object().unwrap().iter().next().unwrap();
-            let is_page = operation["responses"]["200"]["content"].get("application/json").is_none();
+            let is_page =
+                operation["responses"]["200"]["content"].get("application/json").is_none();
             if method == "get" && !is_page {
                 let reply = get(&url, path).await;
                 let content = &operation["responses"]["200"]["content"]["application/json"];

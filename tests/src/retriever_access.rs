@@ -51,7 +51,13 @@ async fn a_request_needs_one_of_the_keys_and_probes_need_none() {
         assert_eq!(seen, status, "{headers:?}");
         assert_eq!(answered.contains_key("www-authenticate"), status == 401);
     }
-    for (path, status) in [("/livez", 200), ("/readyz", 200), ("/health", 200), ("/info", 401), ("/openapi.json", 401)] {
+    for (path, status) in [
+        ("/livez", 200),
+        ("/readyz", 200),
+        ("/health", 200),
+        ("/info", 401),
+        ("/openapi.json", 401),
+    ] {
         let response = client().get(format!("{url}{path}")).send().await.unwrap();
         assert_eq!(response.status().as_u16(), status, "{path}");
     }
@@ -59,7 +65,10 @@ async fn a_request_needs_one_of_the_keys_and_probes_need_none() {
     fs::write(&keys, "short").unwrap();
     let reply = post_bytes_to(&retriever.operators_url(), "/admin/reload", Vec::new()).await;
     assert_eq!(reply.status, 500);
-    assert!(reply.body["detail"].as_str().unwrap().contains("keys line 1 has a key of 5"), "{reply:?}");
+    assert!(
+        reply.body["detail"].as_str().unwrap().contains("keys line 1 has a key of 5"),
+        "{reply:?}"
+    );
     assert_eq!(ask(&url, &[("x-api-key", OLD)]).await.0, 200);
     fs::write(&keys, format!("{NEW}\n")).unwrap();
     let reply = post_bytes_to(&retriever.operators_url(), "/admin/reload", Vec::new()).await;
@@ -80,7 +89,12 @@ fn bad_files_are_named_before_the_start() {
     ]
     .concat());
     assert_eq!(code, 64);
-    for part in ["RETRIEVER_API_KEYS_FILE", "keys line 1 has a key of 6 characters", "RETRIEVER_TLS_CERT", "missing.pem"] {
+    for part in [
+        "RETRIEVER_API_KEYS_FILE",
+        "keys line 1 has a key of 6 characters",
+        "RETRIEVER_TLS_CERT",
+        "missing.pem",
+    ] {
         assert!(err.contains(part), "{part} in {err}");
     }
     assert!(!err.contains("secret"), "{err}");
@@ -96,7 +110,11 @@ fn certify(certificate: &Path, key: &Path) -> CertificateDer<'static> {
 }
 
 /// Sends a request over TLS and returns the whole response.
-fn ask_securely(addr: SocketAddr, trusted: &CertificateDer<'static>, head: &str) -> io::Result<String> {
+fn ask_securely(
+    addr: SocketAddr,
+    trusted: &CertificateDer<'static>,
+    head: &str,
+) -> io::Result<String> {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -110,7 +128,10 @@ fn ask_securely(addr: SocketAddr, trusted: &CertificateDer<'static>, head: &str)
     let stream = TcpStream::connect(addr)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut stream = StreamOwned::new(connection, stream);
-    write!(stream, "{head} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")?;
+    write!(
+        stream,
+        "{head} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+    )?;
     let mut response = String::new();
     stream.read_to_string(&mut response)?;
     Ok(response)
@@ -121,8 +142,7 @@ fn a_server_with_a_certificate_speaks_tls_only_and_takes_a_new_one() {
     let corpus = IndexedCorpus::build();
     let (certificate, key) = (corpus.folder().join("cert.pem"), corpus.folder().join("key.pem"));
     let first = certify(&certificate, &key);
-    let variables =
-        [("RETRIEVER_TLS_CERT", text(&certificate)), ("RETRIEVER_TLS_KEY", text(&key))];
+    let variables = [("RETRIEVER_TLS_CERT", text(&certificate)), ("RETRIEVER_TLS_KEY", text(&key))];
     let retriever = RetrieverHandle::start_with(&corpus.index(), 0, &variables);
     let (addr, operators) = (retriever.addr(), retriever.operators_addr());
     let answer = ask_securely(addr, &first, "GET /info").unwrap();
@@ -151,18 +171,26 @@ async fn pages_of_other_web_sites_may_not_ask_unless_they_are_listed() {
         (Some("https://a.example,http://localhost:3000"), other, None),
         (Some("*"), other, Some("*")),
     ] {
-        let variables: Vec<_> = origins.map(|origins| ("RETRIEVER_CORS_ORIGINS", origins)).into_iter().collect();
+        let variables: Vec<_> =
+            origins.map(|origins| ("RETRIEVER_CORS_ORIGINS", origins)).into_iter().collect();
         let retriever = RetrieverHandle::start_with(&corpus.index(), 0, &variables);
         let url = retriever.url();
         let (status, answered) = ask(&url, &[("origin", origin)]).await;
-        let allowed = answered.get(ACCESS_CONTROL_ALLOW_ORIGIN).map(|value| value.to_str().unwrap());
+        let allowed =
+            answered.get(ACCESS_CONTROL_ALLOW_ORIGIN).map(|value| value.to_str().unwrap());
         assert_eq!((status, allowed), (200, expected), "{origins:?} {origin}");
         let request = client()
             .request(Method::OPTIONS, format!("{url}/retrieve"))
             .header(ORIGIN, origin)
-            .header(HeaderName::from_static("access-control-request-method"), HeaderValue::from_static("POST"));
+            .header(
+                HeaderName::from_static("access-control-request-method"),
+                HeaderValue::from_static("POST"),
+            );
         let preflight = request.send().await.unwrap();
         assert_eq!(preflight.status().as_u16(), if origins.is_some() { 200 } else { 405 });
-        assert_eq!(preflight.headers().contains_key(ACCESS_CONTROL_ALLOW_ORIGIN), expected.is_some());
+        assert_eq!(
+            preflight.headers().contains_key(ACCESS_CONTROL_ALLOW_ORIGIN),
+            expected.is_some()
+        );
     }
 }

@@ -61,8 +61,10 @@ pub(super) async fn serve(
         let _ = stream.set_nodelay(true);
         let caller = Caller::of(peer.ip());
         let (routes, watcher) = (routes.clone(), graceful.watcher());
-        let handshake = identity.as_ref().map(|identity| {
-            Handshake { config: identity.config(), limit: limits.header_timeout, closed: open.subscribe() }
+        let handshake = identity.as_ref().map(|identity| Handshake {
+            config: identity.config(),
+            limit: limits.header_timeout,
+            closed: open.subscribe(),
         });
         tokio::spawn(async move {
             match handshake {

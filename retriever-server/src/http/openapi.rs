@@ -155,10 +155,7 @@ pub(super) enum NotReady {
 
 #[derive(OpenApi)]
 #[openapi(
-    info(
-        title = "retriever-server",
-        description = "Answers queries with passages of a corpus."
-    ),
+    info(title = "retriever-server", description = "Answers queries with passages of a corpus."),
     paths(
         super::retrieve::retrieve,
         super::rerank::rerank,

@@ -10,8 +10,8 @@ use tracing::Instrument;
 
 use super::dialect::{self, Call, Route};
 use super::entry::Entered;
-use super::render::Rendering;
 use super::openapi::{Failure, RetrieveAnswer, RetrieveBody};
+use super::render::Rendering;
 use super::respond::{self, HttpError};
 use super::scope::Scope;
 use crate::metrics::{Route as Counted, Stage};

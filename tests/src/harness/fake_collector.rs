@@ -75,7 +75,9 @@ fn answer(mut stream: TcpStream) -> Vec<ReceivedSpan> {
     for resource in request.resource_spans {
         let attributes = resource.resource.unwrap().attributes;
         let name = attributes.into_iter().find(|pair| pair.key == "service.name").unwrap();
-        let Some(Value::StringValue(service)) = name.value.unwrap().value else { panic!("no name") };
+        let Some(Value::StringValue(service)) = name.value.unwrap().value else {
+            panic!("no name")
+        };
         for span in resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
             spans.push(ReceivedSpan {
                 service: service.clone(),

@@ -103,8 +103,12 @@ fn retriever_url(url: &str) -> Option<KeyConflict> {
     } else if has_scheme(parts.first().unwrap_or(&"")) {
         return None;
     } else {
-        let host = url.rsplit_once("//").map_or(url, |(_, host)| host);
-        let nearest = (!host.is_empty()).then(|| quoted(&format!("http://{host}")));
+        let (prefix, plain) = match url.strip_prefix(NAME_PREFIX) {
+            Some(plain) => (NAME_PREFIX, plain),
+            None => ("", url),
+        };
+        let host = plain.rsplit_once("//").map_or(plain, |(_, host)| host);
+        let nearest = (!host.is_empty()).then(|| quoted(&format!("{prefix}http://{host}")));
         ("does not begin with http:// or https://".to_owned(), nearest)
     };
     Some(conflict("retriever.url", &quoted(url), reason, nearest))

@@ -266,13 +266,16 @@ fn conflicting_keys_are_refused_where_they_were_set() {
         "",
         &["retriever.url=http://a, b:1"],
         &[
-            "`retriever.url` = \"http://a, b:1\" has \"b:1\", which does not begin with http:// or https://",
+            "--set retriever.url=http://a, b:1: `retriever.url` = \"http://a, b:1\" has \"b:1\", which does not begin with http:// or https://",
         ],
     );
     check(
         "",
         &["retriever.url=dns+b:1"],
-        &["`retriever.url` = \"dns+b:1\" does not begin with http://"],
+        &[
+            "--set retriever.url=dns+b:1: `retriever.url` = \"dns+b:1\" does not begin with http:// or \
+             https://; did you mean \"dns+http://b:1\"?",
+        ],
     );
     check(
         "",
