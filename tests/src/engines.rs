@@ -293,7 +293,7 @@ fn a_missing_or_unfinished_collection_is_named_at_the_start() {
 #[test]
 fn a_wrong_key_is_refused_without_being_repeated() {
     let world = World::new(Protocol::Qdrant);
-    world.engine.fail("collections", Fault::Status(401, "Must provide an API key", None));
+    world.engine.fail("collections", Fault::Status(401, "hunter2 is no key", None));
     let (code, out, err) = world.load(&[]);
     assert_eq!(code, 1);
     assert!(

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use super::reader::{FaultNoted, Reader, path};
 use super::variables as var;
-use crate::engine::config::{Address, Secret};
+use crate::engine::config::Address;
 use crate::engine::{EngineConfig, EngineKind};
+use crate::upstream::secret::Secret;
 
 /// The most characters of a collection's name: PostgreSQL cuts names at 63 bytes.
 const MAX_NAME_CHARS: usize = 60;
@@ -41,7 +42,7 @@ impl Reader<'_> {
                 let shown = file.display().to_string();
                 Err(self.note(&var::ENGINE_KEY_FILE, Some(shown), accepts))
             }
-            (Some(key), None) => Ok(Some(Secret::new(key.trim()))),
+            (Some(key), None) => Ok(Secret::new(&key)),
             (None, Some(file)) => read_key(&file).map(Some).map_err(|problem| {
                 let (shown, accepts) =
                     (file.display().to_string(), "a file with one key".to_owned());
@@ -54,10 +55,7 @@ impl Reader<'_> {
 
 fn read_key(file: &Path) -> Result<Secret, String> {
     let text = fs::read_to_string(file).map_err(|error| format!("it cannot be read: {error}"))?;
-    match text.trim() {
-        "" => Err("it is empty".to_owned()),
-        key => Ok(Secret::new(key)),
-    }
+    Secret::new(&text).ok_or_else(|| "it is empty".to_owned())
 }
 
 /// Accepts names that every engine of the kind accepts.
@@ -132,7 +130,7 @@ mod tests {
             ("RETRIEVER_ENGINE_URL", "postgres://host/db"),
             ("RETRIEVER_ENGINE_KEY_FILE", file.path().to_str().unwrap()),
         ];
-        assert_eq!(read(&values).unwrap().key, Some(Secret::new("hunter4")));
+        assert_eq!(read(&values).unwrap().key, Secret::new("hunter4"));
         fs::write(file.path(), "\n").unwrap();
         assert!(read(&values).unwrap_err().contains("but it is empty"));
     }

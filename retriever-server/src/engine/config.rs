@@ -1,9 +1,9 @@
 //! The names of engines and the settings that reach one.
 
 use std::fmt;
-use std::sync::Arc;
 
 use super::EngineError;
+use crate::upstream::secret::Secret;
 
 /// The engines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,28 +86,6 @@ impl EngineKind {
             | Self::Elasticsearch
             | Self::Quickwit => &shared::machine::http::SCHEMES,
         }
-    }
-}
-
-/// A text that no message, log line or `Debug` shows.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Arc<str>);
-
-impl Secret {
-    /// Hides a text.
-    pub fn new(text: &str) -> Self {
-        Self(Arc::from(text))
-    }
-
-    /// Returns the text, to send it to its engine.
-    pub(super) fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("(hidden)")
     }
 }
 
@@ -196,7 +174,7 @@ mod tests {
         let text = "postgres://reader:hunter2@db.example:5433/corpora?sslmode=require&password=p4";
         let url = Address::parse(EngineKind::Pgvector, text).unwrap();
         assert_eq!(url.to_string(), "postgres://db.example:5433/corpora");
-        let key = Some(Secret::new("hunter3"));
+        let key = Secret::new("hunter3");
         let (kind, collection) = (EngineKind::Pgvector, "passages".to_owned());
         let config = EngineConfig { kind, url, collection, key, ef: 128 };
         let shown = format!("{config:?} {:?}", config.key);

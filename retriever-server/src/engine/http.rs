@@ -151,7 +151,12 @@ impl Http {
     /// Returns the error of an answer that is no success.
     pub(super) fn failed(&self, reply: &Reply) -> EngineError {
         let status = reply.status;
-        let said = format!("status {}: {}", status.as_u16(), shown(&reply.text));
+        // Some engines and proxies repeat the key that they refuse.
+        let text = match &self.config.key {
+            Some(key) => key.redact(&reply.text),
+            None => reply.text.clone(),
+        };
+        let said = format!("status {}: {}", status.as_u16(), shown(&text));
         match status {
             StatusCode::REQUEST_TIMEOUT
             | StatusCode::TOO_EARLY
