@@ -17,6 +17,7 @@ use crate::pool::Pool;
 use crate::query::{Answer, Hit, QueryAnswer, QueryBatch, QueryOutcome, SearchFault, cut};
 use crate::rerank::Reranker;
 use crate::ticket::{AbandonOnDrop, Ticket};
+use crate::upstream::context;
 
 /// The stages with the threads that run them.
 #[derive(Debug)]
@@ -136,7 +137,8 @@ impl Ranking {
                 answers
             }
             Self::Passages(source) => {
-                let answers = source.search(batch, Arc::clone(&ticket)).await;
+                let search = source.search(batch, Arc::clone(&ticket));
+                let answers = context::within(ticket.observation(), search).await;
                 ticket.stage(Stage::Search, began);
                 answers
             }

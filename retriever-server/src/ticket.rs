@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use shared::machine::traces::Span;
 
 use crate::metrics::{Observation, Stage};
 use crate::query::SearchFault;
@@ -107,17 +106,19 @@ impl Ticket {
         match (&self.observation, &self.members[..]) {
             (Some(observation), _) => observation.stage(stage, began),
             (None, [first, others @ ..]) => {
-                others.iter().for_each(|member| member.span().record(stage.name(), began));
+                for observation in others.iter().filter_map(|member| member.observation.as_ref()) {
+                    observation.span.record(stage.name(), began);
+                }
                 first.stage(stage, began)
             }
             (None, []) => Instant::now(),
         }
     }
 
-    /// Returns the span of the request, for requests to other services. It is not recorded if the work belongs to no
-    /// request, or to several.
-    pub fn span(&self) -> Span {
-        self.observation.as_ref().map(|observation| observation.span.clone()).unwrap_or_default()
+    /// Returns the counts and the trace of the request, for requests to other services; `None` if the work belongs to
+    /// no request, or to several.
+    pub fn observation(&self) -> Option<Observation> {
+        self.observation.clone()
     }
 
     /// Returns `true` if work for this request should stop.

@@ -16,6 +16,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{prometheus_text, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 pub use histogram::Histogram;
@@ -138,7 +139,7 @@ pub struct Moment {
 }
 
 type Label = [(&'static str, &'static str); 1];
-type ErrorLabels = [(&'static str, &'static str); 2];
+type TwoLabels = [(&'static str, &'static str); 2];
 
 /// The counts and latencies since the start.
 #[derive(Debug)]
@@ -148,7 +149,7 @@ pub struct Metrics {
     stages: [Histogram; Stage::ALL.len()],
     requests: [Histogram; Route::ALL.len()],
     /// Requests without a result, by path and code.
-    errors: Family<ErrorLabels, Counter>,
+    errors: Family<TwoLabels, Counter>,
     /// Requests without a result.
     pub requests_refused: Counter,
     /// Queries that were answered or failed.
@@ -165,6 +166,12 @@ pub struct Metrics {
     queries_waiting: AtomicUsize,
     /// The ends of loading the index again, by outcome.
     reloads: Family<Label, Counter>,
+    /// Calls of services behind this server, by service and outcome.
+    calls: Family<TwoLabels, Counter>,
+    /// 1 for each service that is not called, because it fails.
+    open_breakers: Family<Label, Gauge>,
+    /// Searches of the cache of web search, by outcome.
+    lookups: Family<Label, Counter>,
     /// Metrics of parts that count for themselves.
     parts: Mutex<Registry>,
 }
@@ -185,6 +192,9 @@ impl Default for Metrics {
             batch_queries: Histogram::of_counts(),
             queries_waiting: AtomicUsize::new(0),
             reloads: Family::default(),
+            calls: Family::default(),
+            open_breakers: Family::default(),
+            lookups: Family::default(),
             parts: Mutex::new(Registry::with_prefix(PREFIX)),
         }
     }
@@ -216,6 +226,19 @@ impl Metrics {
     pub fn reload(&self, succeeded: bool) {
         let outcome = if succeeded { "success" } else { "failure" };
         self.reloads.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Counts a call of a service behind this server, which is not called any more for some time if its breaker
+    /// `is_open`.
+    pub fn call(&self, service: &'static str, outcome: &'static str, is_open: bool) {
+        self.calls.get_or_create(&[("service", service), ("outcome", outcome)]).inc();
+        self.open_breakers.get_or_create(&[("service", service)]).set(i64::from(is_open));
+    }
+
+    /// Counts a search of the cache of web search. A query that waits for the answer to an equal one is a hit.
+    pub fn lookup(&self, is_hit: bool) {
+        let outcome = if is_hit { "hit" } else { "miss" };
+        self.lookups.get_or_create(&[("outcome", outcome)]).inc();
     }
 
     /// Returns the number of requests that ended.

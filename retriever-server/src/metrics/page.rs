@@ -26,6 +26,7 @@ impl Collector for Page {
         let mut page = Writer(encoder);
         self.requests(&mut page)?;
         self.queries(&mut page)?;
+        self.services(&mut page)?;
         self.server(&mut page)
     }
 }
@@ -86,6 +87,21 @@ impl Page {
             &metrics.batch_queries,
         )?;
         page.gauge("jobs_waiting", "Jobs that wait for a search thread.", moment.jobs_waiting)
+    }
+
+    fn services(&self, page: &mut Writer<'_>) -> Result<(), fmt::Error> {
+        let metrics = &*self.metrics;
+        page.metric(
+            "upstream_calls",
+            "Calls of services behind this server, by service and outcome.",
+            &metrics.calls,
+        )?;
+        page.metric(
+            "upstream_breaker_open",
+            "1 while a service is not called because it fails.",
+            &metrics.open_breakers,
+        )?;
+        page.metric("cache_lookups", "Searches of the cache of web search.", &metrics.lookups)
     }
 
     fn server(&self, page: &mut Writer<'_>) -> Result<(), fmt::Error> {

@@ -14,6 +14,9 @@ fn both_formats_have_every_number() {
     metrics.stage(Stage::Search, began);
     metrics.batch_queries.observe(7);
     metrics.reload(false);
+    metrics.call("serper", "answered", false);
+    metrics.call("serper", "failed", true);
+    metrics.lookup(true);
     let text = metrics.page(moment(), Format::Text);
     for line in [
         "retriever_request_seconds_count{path=\"/retrieve\"} 2",
@@ -24,6 +27,9 @@ fn both_formats_have_every_number() {
         "retriever_batch_queries_sum 7.0",
         "retriever_requests_in_flight 3",
         "retriever_reloads_total{outcome=\"failure\"} 1",
+        "retriever_upstream_calls_total{service=\"serper\",outcome=\"failed\"} 1",
+        "retriever_upstream_breaker_open{service=\"serper\"} 1",
+        "retriever_cache_lookups_total{outcome=\"hit\"} 1",
         "retriever_ready 1",
         "retriever_index_passages 40",
         "# TYPE retriever_request_seconds histogram",

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tower::retry::budget::{Budget, TpsBudget};
 
 use super::breaker::{Breaker, Cause};
+use super::context;
 use super::exchange::{Exchange, ExchangeFault, Reply, Request};
 use super::pace::{Pace, TooLate};
 use super::secret::Secret;
@@ -172,6 +173,23 @@ impl Service {
         read: impl Fn(&Reply) -> Result<T, Failure>,
         deadline: Instant,
     ) -> Result<T, CallFault> {
+        let answer = self.call_until_answered(request, read, deadline).await;
+        let outcome = match &answer {
+            Ok(_) => "answered",
+            Err(CallFault::Deadline { .. }) => "deadline",
+            Err(CallFault::Failed { .. }) => "failed",
+        };
+        let is_open = self.refusal().is_some();
+        context::observe(|observation| observation.metrics.call(self.name, outcome, is_open));
+        answer
+    }
+
+    async fn call_until_answered<T>(
+        &self,
+        request: &Request,
+        read: impl Fn(&Reply) -> Result<T, Failure>,
+        deadline: Instant,
+    ) -> Result<T, CallFault> {
         self.retries.0.deposit();
         let start = Instant::now();
         let mut backoff = Backoff::new(RetryPolicy {
@@ -246,7 +264,15 @@ impl Service {
             .ok_or(Refusal::TooLate)?;
         let mark = Mark::admit(self).map_err(Refusal::Open)?;
         let limit = deadline.min(Instant::now() + self.limits.attempt_timeout);
-        let sent = timeout_at(limit, self.exchange.send(request.clone())).await;
+        let mut request = request.clone();
+        let span = context::begin(self.name, request.headers_mut());
+        let sent = timeout_at(limit, self.exchange.send(request)).await;
+        match &sent {
+            Ok(Ok(reply)) => span.set("http.response.status_code", i64::from(reply.status.as_u16())),
+            Ok(Err(fault)) => span.fail(self.shown(&fault.to_string())),
+            Err(_) => span.fail("no reply in time"),
+        }
+        drop(span);
         let outcome = match sent {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(fault)) => Err(Failure {

@@ -2,6 +2,7 @@
 //! no failure of its own fails a search.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use moka::future::Cache;
 
@@ -9,6 +10,7 @@ use super::budget::Spent;
 use super::result::{WebFault, WebResult};
 use super::settings::CacheSettings;
 use super::store::Store;
+use crate::upstream::context;
 
 /// The results of a query, shared by all that asked for it.
 type Answer = Arc<[WebResult]>;
@@ -49,10 +51,12 @@ impl AnswerCache {
         key: &str,
         ask: impl Future<Output = Result<Vec<WebResult>, WebFault>>,
     ) -> Result<Answer, WebFault> {
+        let is_asked = AtomicBool::new(false);
         let find = async {
             if let Some(stored) = self.stored(key).await {
                 return Ok(Answer::from(stored));
             }
+            is_asked.store(true, Ordering::Relaxed);
             let results = ask.await?;
             if let Some(store) = &self.store {
                 store.keep(key, &results);
@@ -60,6 +64,8 @@ impl AnswerCache {
             Ok(Answer::from(results))
         };
         let found = self.memory.try_get_with_by_ref(key, find).await;
+        let is_hit = found.is_ok() && !is_asked.load(Ordering::Relaxed);
+        context::observe(|observation| observation.metrics.lookup(is_hit));
         found.map_err(|fault: Arc<WebFault>| (*fault).clone())
     }
 
