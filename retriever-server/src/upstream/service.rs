@@ -232,9 +232,9 @@ impl Service {
             if let Some(pause) = requested {
                 self.pace.hold(pause);
             }
-            let may_retry = matches!(failure.remedy, Remedy::Retry | Remedy::Wait);
-            if !may_retry || !self.retries.0.withdraw() {
-                let is_retryable = may_retry;
+            let is_retryable = matches!(failure.remedy, Remedy::Retry | Remedy::Wait);
+            // Once the breaker is open, another service should be asked, not this one again.
+            if !is_retryable || self.refusal().is_some() || !self.retries.0.withdraw() {
                 return Err(CallFault::Failed { service: self.name, detail, is_retryable });
             }
             // A pause that the service requests is kept by the hold, for every caller.
