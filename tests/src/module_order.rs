@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use crate::tidy::{expect_none, sources};
 
-const RETRIEVER: [&str; 33] = [
+const RETRIEVER: [&str; 32] = [
     // The bottom: the machine, and values without behaviour.
     "processor",
     "device",

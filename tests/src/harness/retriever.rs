@@ -18,6 +18,7 @@ use crate::harness::http::PATIENCE;
 type Ending = Option<Result<Drained, ServeError>>;
 
 /// A running retriever, which is killed when this value is dropped.
+#[derive(Debug)]
 pub(crate) struct RetrieverHandle {
     addr: SocketAddr,
     operators: SocketAddr,
