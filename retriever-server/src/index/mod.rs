@@ -73,7 +73,8 @@ pub enum IndexError {
     },
     /// The index has no vectors.
     #[error(
-        "the index at {} has no vectors: add them with `retriever-server index --backend dense`",
+        "the index at {} has no vectors: add them with `retriever-server index --backend dense`, or \
+         with ann for a graph",
         .0.display()
     )]
     NoVectors(PathBuf),

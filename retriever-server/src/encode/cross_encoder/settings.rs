@@ -78,8 +78,22 @@ impl CrossEncoderSettings {
         if let Some(name) = reader.text("tokenizer") {
             tokenizer.path = folder.join(name);
         }
+        let stated = base.activation.as_ref();
+        let stated = stated.map(|(name, key)| (name.rsplit('.').next().unwrap_or(name), key));
+        let scale = match (reader.choice("score", &ScoreScale::NAMES), stated) {
+            (Some(scale), _) => scale,
+            (None, Some(("Sigmoid", _))) => ScoreScale::Sigmoid,
+            (None, Some(("Identity", _)) | None) => ScoreScale::Logit,
+            (None, Some((name, key))) => {
+                reader.refuse(format!(
+                    "{key} = {name:?}: expected Sigmoid or Identity of torch.nn, or a score in \
+                     {SETTINGS_FILE}"
+                ));
+                ScoreScale::Logit
+            }
+        };
         let settings = Self {
-            scale: reader.choice("score", &ScoreScale::NAMES).unwrap_or(ScoreScale::Logit),
+            scale,
             max_tokens: TokenLimit { is_stated: given.is_some(), ..limit },
             positions: base.positions,
             query_prefix: base.query_prefix,
@@ -153,6 +167,39 @@ mod tests {
         let expected = "max_tokens = 8193: expected at most 8192, the positions of the model (of 8194 \
                         in config.json, the first 2 are not for tokens)";
         assert!(refused.contains(expected), "{refused}");
+    }
+
+    /// The function is that of the model's own folder, where sentence-transformers 6.2 looks for it.
+    #[test]
+    fn the_score_is_that_of_the_folder() {
+        let scale = |files: &[(&str, &str)]| {
+            let folder = tempfile::tempdir().unwrap();
+            for (name, text) in files {
+                fs::write(folder.path().join(name), text).unwrap();
+            }
+            let settings = CrossEncoderSettings::load(folder.path());
+            settings.map(|settings| settings.scale).map_err(|error| error.to_string())
+        };
+        const OWN: &str = "config_sentence_transformers.json";
+        let sigmoid = (OWN, r#"{"activation_fn": "torch.nn.modules.activation.Sigmoid"}"#);
+        assert_eq!(scale(&[sigmoid]), Ok(ScoreScale::Sigmoid));
+        let identity =
+            r#"{"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}"#;
+        assert_eq!(scale(&[("config.json", identity)]), Ok(ScoreScale::Logit));
+        assert_eq!(scale(&[("config.json", identity), sigmoid]), Ok(ScoreScale::Sigmoid));
+        let old =
+            r#"{"sbert_ce_default_activation_function": "torch.nn.modules.activation.Sigmoid"}"#;
+        assert_eq!(scale(&[("config.json", old)]), Ok(ScoreScale::Sigmoid));
+        let chosen = (SETTINGS_FILE, "score = 'logit'");
+        assert_eq!(scale(&[sigmoid, chosen]), Ok(ScoreScale::Logit));
+        let own_class = (OWN, r#"{"activation_fn": "my.package.Score"}"#);
+        assert_eq!(scale(&[own_class]), Ok(ScoreScale::Logit));
+        let tanh = (OWN, r#"{"activation_fn": "torch.nn.modules.activation.Tanh"}"#);
+        let refused = scale(&[tanh]).unwrap_err();
+        let expected =
+            r#"config_sentence_transformers.json: activation_fn = "Tanh": expected Sigmoid or"#;
+        assert!(refused.contains(expected), "{refused}");
+        assert_eq!(scale(&[tanh, chosen]), Ok(ScoreScale::Logit));
     }
 
     #[test]

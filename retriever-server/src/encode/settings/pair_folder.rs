@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::saved::{Saved, SavedKind};
+use super::json::read;
+use super::saved::{MODEL_FILE, Saved, SavedKind};
 use super::{ModelFiles, Positions, TokenizerSettings, default_model};
 
 /// The settings of a folder.
@@ -12,6 +13,8 @@ pub(in crate::encode) struct PairFolder {
     pub(in crate::encode) max_tokens: Option<(usize, Option<&'static str>)>,
     pub(in crate::encode) positions: Option<Positions>,
     pub(in crate::encode) query_prefix: String,
+    /// The function from logits to scores, a class of `torch.nn`, with the file and key that state it.
+    pub(in crate::encode) activation: Option<(String, &'static str)>,
     pub(in crate::encode) model: PathBuf,
     pub(in crate::encode) tokenizer: TokenizerSettings,
 }
@@ -37,6 +40,7 @@ impl PairFolder {
             max_tokens: stated.or(usual.map(|tokens| (tokens, None))),
             positions: files.positions,
             query_prefix: prompt.unwrap_or_default(),
+            activation: activation(folder, &saved.folder),
             model: default_model(folder, &saved.folder),
             tokenizer: TokenizerSettings {
                 path: saved.folder.join("tokenizer.json"),
@@ -48,4 +52,26 @@ impl PairFolder {
             },
         })
     }
+}
+
+/// Returns the function that the folder states, in the order in which sentence-transformers 6.2 looks for it: in its
+/// own file, in that of the model, and under the name of the versions before 4. It does not trust other classes than
+/// those of torch, and takes none.
+fn activation(folder: &Path, model_folder: &Path) -> Option<(String, &'static str)> {
+    let own = read(&folder.join(MODEL_FILE)).ok().flatten().unwrap_or_default();
+    let model = read(&model_folder.join("config.json")).ok().flatten().unwrap_or_default();
+    let places = [
+        (&own["activation_fn"], "config_sentence_transformers.json: activation_fn"),
+        (
+            &model["sentence_transformers"]["activation_fn"],
+            "config.json: sentence_transformers.activation_fn",
+        ),
+        (
+            &model["sbert_ce_default_activation_function"],
+            "config.json: sbert_ce_default_activation_function",
+        ),
+    ];
+    let mut stated = places.into_iter().filter_map(|(value, key)| Some((value.as_str()?, key)));
+    let (name, key) = stated.find(|(name, _)| name.starts_with("torch."))?;
+    Some((name.to_owned(), key))
 }

@@ -14,7 +14,7 @@ use super::{Activation, ModuleSettings, Pooling};
 
 /// The file that lists the modules.
 pub(super) const MODULES_FILE: &str = "modules.json";
-const MODEL_FILE: &str = "config_sentence_transformers.json";
+pub(super) const MODEL_FILE: &str = "config_sentence_transformers.json";
 const TRANSFORMER_FILE: &str = "sentence_bert_config.json";
 const WEIGHTS_FILE: &str = "model.safetensors";
 /// The package of the classes that this module knows.

@@ -58,12 +58,14 @@ pub enum FormatFault {
     },
     /// No file of faiss starts with these bytes.
     #[error(
-        "starts with \"{found}\", which is not a kind of faiss index; the later parts of a split file \
-         must be in the folder of the first{raw}"
+        "starts with \"{found}\"{name}, which is not a kind of faiss index; the later parts of a split \
+         file must be in the folder of the first{raw}"
     )]
     Foreign {
         /// The first four bytes, escaped.
         found: String,
+        /// The kind of file that starts so, as an addition to the sentence; may be empty.
+        name: &'static str,
         /// The sizes of files of raw rows, as an addition to the sentence; may be empty.
         raw: String,
     },
@@ -130,8 +132,22 @@ impl FormatFault {
         let start = code.escape_ascii().to_string();
         match meaning(code) {
             Some(meaning) => Self::Kind { found: start, meaning },
-            None => Self::Foreign { found: start, raw: String::new() },
+            None => Self::Foreign { found: start, name: foreign(code), raw: String::new() },
         }
+    }
+}
+
+/// Names files in which other programs keep vectors, and says what makes them readable.
+fn foreign(code: [u8; 4]) -> &'static str {
+    match &code {
+        b"PK\x03\x04" => {
+            " (a zip archive, as numpy.savez and torch.save write it: save the array with numpy.save)"
+        }
+        [0x80, 2..=5, ..] => " (a Python pickle: save the array with numpy.save)",
+        b"PAR1" => " (a parquet file: save the vectors with numpy.save)",
+        b"\x89HDF" => " (an HDF5 file: save the vectors with numpy.save)",
+        [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd] => " (a compressed file: unpack it first)",
+        _ => "",
     }
 }
 

@@ -97,12 +97,12 @@ impl FaissIndex {
             Ok(index)
         });
         match (index, expected) {
-            (Err(FormatFault::Foreign { found, .. }), Some(expected)) => {
+            (Err(FormatFault::Foreign { found, name, .. }), Some(expected)) => {
                 numpy::read_raw(bytes, expected).map_or_else(
                     || {
                         let (size, sizes) = (bytes.len(), numpy::sizes(expected));
                         let raw = format!("; a file of raw rows has {sizes}, not {size}");
-                        Err(FormatFault::Foreign { found, raw })
+                        Err(FormatFault::Foreign { found, name, raw })
                     },
                     |flat| flat.map(Self::Flat),
                 )

@@ -411,24 +411,6 @@ fn a_link_to_a_row_that_is_not_on_its_level_is_refused() {
 }
 
 #[test]
-fn other_files_are_refused_by_their_kind() {
-    for (start, expected) in [
-        (b"IxPT", "holds IxPT (IndexPreTransform: vectors transformed before they are stored), wh"),
-        (b"IwPQ", "holds IwPQ (IndexIVF: inverted lists of vectors that are not flat), which is n"),
-        (b"IxRF", "holds IxRF (IndexRefine: one index over another), which is not supported; acce"),
-        (b"IHNp", "holds IHNp (IndexHNSW: a graph over vectors that are not flat), which is not"),
-        (b"{\"id", "starts with \"{\\\"id\", which is not a kind of faiss index; the later parts"),
-        (b"\0\x01\xff\n", "starts with \"\\x00\\x01\\xff\\n\", which is not a kind of faiss index"),
-    ] {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("any.index");
-        fs::write(&path, [start, [0; 60].as_slice()].concat()).unwrap();
-        let message = FaissIndex::open(&path).unwrap_err().to_string();
-        assert!(message.starts_with(&format!("{}: {expected}", path.display())), "{message}");
-    }
-}
-
-#[test]
 fn a_path_that_is_not_a_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let fault = FaissIndex::open(folder.path()).unwrap_err();

@@ -147,3 +147,33 @@ fn arrays_and_raw_rows_of_numpy_are_read() {
     let message = read(&changed).unwrap_err().to_string();
     assert!(message.contains("bytes of the array at byte 128 is 4320, expected 3600"), "{message}");
 }
+
+#[test]
+fn other_files_are_refused_by_their_kind() {
+    for (start, expected) in [
+        (b"IxPT", "holds IxPT (IndexPreTransform: vectors transformed before they are stored), wh"),
+        (b"IwPQ", "holds IwPQ (IndexIVF: inverted lists of vectors that are not flat), which is n"),
+        (b"IxRF", "holds IxRF (IndexRefine: one index over another), which is not supported; acce"),
+        (b"IHNp", "holds IHNp (IndexHNSW: a graph over vectors that are not flat), which is not"),
+        (b"{\"id", "starts with \"{\\\"id\", which is not a kind of faiss index; the later parts"),
+        (
+            b"PK\x03\x04",
+            "starts with \"PK\\x03\\x04\" (a zip archive, as numpy.savez and torch.save",
+        ),
+        (
+            b"\x80\x04\x95\0",
+            "starts with \"\\x80\\x04\\x95\\x00\" (a Python pickle: save the array",
+        ),
+        (
+            b"PAR1",
+            "starts with \"PAR1\" (a parquet file: save the vectors with numpy.save), which is not",
+        ),
+        (b"\0\x01\xff\n", "starts with \"\\x00\\x01\\xff\\n\", which is not a kind of faiss index"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("any.index");
+        fs::write(&path, [start, [0; 60].as_slice()].concat()).unwrap();
+        let message = FaissIndex::open(&path).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("{}: {expected}", path.display())), "{message}");
+    }
+}
