@@ -96,7 +96,13 @@ impl Store {
         }
     }
 
-    fn over(database: Database, path: Option<PathBuf>, max_bytes: u64, ttl: Duration) -> Self {
+    /// Uses an open database.
+    pub(super) fn over(
+        database: Database,
+        path: Option<PathBuf>,
+        max_bytes: u64,
+        ttl: Duration,
+    ) -> Self {
         let is_off = AtomicBool::new(false);
         let shared = Arc::new(Shared { database, path, max_bytes, ttl, is_off });
         let (writes, queue) = sync_channel(QUEUE_WRITES);
@@ -129,6 +135,12 @@ impl Store {
     /// Returns the expenses that were kept.
     pub(super) fn spent(&self) -> Option<Spent> {
         self.shared.guarded(Shared::read_spent)?
+    }
+
+    /// Returns `true` if the file is not used any more.
+    #[cfg(test)]
+    pub(super) fn is_off(&self) -> bool {
+        self.shared.is_off()
     }
 
     /// Keeps expenses.

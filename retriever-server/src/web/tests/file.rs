@@ -1,13 +1,20 @@
 //! The file behind the cache: restarts, corruption, a full disk.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use redb::StorageBackend;
 
 use super::fake::{Act, Fake};
 use super::{ask, found, settings, settings_of, titles};
 use crate::web::budget::DailyLimit;
 use crate::web::providers::named;
+use crate::web::result::WebResult;
 use crate::web::search::WebSearch;
+use crate::web::store::Store;
 
 /// Opens a search whose server finds something, with a file behind its cache.
 fn open(path: &Path, script: &[Act]) -> (WebSearch, Fake) {
@@ -75,4 +82,85 @@ async fn a_file_that_cannot_be_used_fails_no_search() {
     let (first, _) = open(&path, &[found(serper)]);
     let (second, _) = open(&path, &[found(serper)]);
     assert!(ask(&first, "one").await.is_ok() && ask(&second, "one").await.is_ok());
+}
+
+/// A disk that is full after the first bytes.
+#[derive(Debug)]
+struct FullDisk {
+    kept: redb::backends::InMemoryBackend,
+    is_full: Arc<AtomicBool>,
+}
+
+impl FullDisk {
+    fn check(&self) -> io::Result<()> {
+        let is_full = self.is_full.load(Ordering::Acquire);
+        if is_full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+}
+
+impl StorageBackend for FullDisk {
+    fn len(&self) -> io::Result<u64> {
+        self.kept.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.kept.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.check()?;
+        self.kept.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.check()?;
+        self.kept.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.check()?;
+        self.kept.write(offset, data)
+    }
+}
+
+#[test]
+fn a_full_disk_ends_the_file_and_nothing_else() {
+    let is_full = Arc::new(AtomicBool::new(false));
+    let kept = redb::backends::InMemoryBackend::new();
+    let disk = FullDisk { kept, is_full: Arc::clone(&is_full) };
+    let database = redb::Builder::new().create_with_backend(disk).unwrap();
+    let store = Store::over(database, None, 1 << 20, Duration::from_hours(1));
+    let results = [WebResult::new("Lima", None, "A city.")];
+    store.keep("one", &results);
+    while store.get("one").is_none() {
+        std::thread::yield_now();
+    }
+    is_full.store(true, Ordering::Release);
+    store.keep("two", &results);
+    while !store.is_off() {
+        std::thread::yield_now();
+    }
+    store.keep("three", &results);
+    assert_eq!((store.get("one"), store.get("three"), store.spent()), (None, None, None));
+}
+
+#[test]
+fn the_oldest_answers_leave_a_file_that_is_too_large() {
+    let memory = redb::backends::InMemoryBackend::new();
+    let database = redb::Builder::new().create_with_backend(memory).unwrap();
+    let store = Store::over(database, None, 4000, Duration::from_hours(1));
+    let results = [WebResult::new("Lima", None, &"word ".repeat(100))];
+    // A key that is written again counts as new.
+    for key in ["a", "b", "a", "c", "d", "e", "f", "g", "h"] {
+        store.keep(key, &results);
+    }
+    while store.get("h").is_none() {
+        std::thread::yield_now();
+    }
+    let kept: String = ["a", "b", "c", "d", "e", "f", "g", "h"]
+        .into_iter()
+        .filter(|key| store.get(key).is_some())
+        .collect();
+    // Each has some 560 bytes; in the order of writing they are b a c d e f g h.
+    assert_eq!(kept, "acdefgh", "b is the oldest");
 }
