@@ -40,7 +40,7 @@ const MAX_EF: usize = 1000;
 const MAX_HALVES: usize = 4000;
 const MAX_FLOATS: usize = 2000;
 /// Connections of a node of the graph and candidates while it is built; more raise recall and building time.
-const GRAPH: &str = "m = 16, ef_construction = 128";
+const GRAPH: &str = "m = 24, ef_construction = 200";
 
 /// A table of PostgreSQL.
 #[derive(Debug)]
