@@ -22,36 +22,31 @@ pub(super) struct Rate {
     refused_at: Option<Instant>,
 }
 
-/// A moving average over windows of time.
+/// A moving average over windows of the time in which a state lasts, with pauses between.
 #[derive(Debug, Default)]
 struct Windows {
-    start: Option<Instant>,
+    /// The time from which on the state lasts, if it does.
+    since: Option<Instant>,
+    lasted: Duration,
     queries: usize,
     per_s: Option<f64>,
 }
 
 impl Windows {
-    /// Counts queries that end now, in windows of at least `least`. A window goes on only if the state that is
-    /// measured does.
+    /// Counts queries that end now, in windows of at least `least`. The state ends unless it `goes_on`.
     fn count(&mut self, queries: usize, goes_on: bool, least: Duration, now: Instant) {
-        let Some(start) = self.start else {
-            self.start = goes_on.then_some(now);
-            self.queries = 0;
-            return;
-        };
-        self.queries += queries;
-        let time = now.saturating_duration_since(start);
-        if time >= least && !time.is_zero() {
-            let newest = self.queries as f64 / time.as_secs_f64();
+        if let Some(since) = self.since {
+            self.lasted += now.saturating_duration_since(since);
+            self.queries += queries;
+        }
+        self.since = goes_on.then_some(now);
+        if self.lasted >= least && !self.lasted.is_zero() {
+            let newest = self.queries as f64 / self.lasted.as_secs_f64();
             self.per_s = Some(match self.per_s {
                 Some(before) => before + NEWEST * (newest - before),
                 None => newest,
             });
-            self.start = Some(now);
-            self.queries = 0;
-        }
-        if !goes_on {
-            self.start = None;
+            (self.lasted, self.queries) = (Duration::ZERO, 0);
         }
     }
 }
@@ -59,7 +54,7 @@ impl Windows {
 impl Rate {
     /// Notes that work begins after none was in flight.
     pub(super) fn start(&mut self, now: Instant) {
-        self.busy.start.get_or_insert(now);
+        self.busy.since.get_or_insert(now);
     }
 
     /// Counts queries that end. Others wait if it `is_full`; others are in flight or wait if it `is_busy`.
@@ -70,9 +65,11 @@ impl Rate {
         self.busy.count(queries, is_busy, least, now);
     }
 
-    /// Returns the queries per second of a full server, or an estimate of it from one that was not full.
+    /// Returns the queries per second of a full server. The rate of a busy one is a lower bound, which matters if
+    /// nobody has waited for long, perhaps because a rate of worse times says that waits are too long.
     pub(super) fn per_s(&self) -> Option<f64> {
-        self.full.per_s.or(self.busy.per_s).filter(|per_s| *per_s > 0.0)
+        let [full, busy] = [self.full.per_s, self.busy.per_s].map(|rate| rate.unwrap_or(0.0));
+        Some(full.max(busy)).filter(|per_s| *per_s > 0.0)
     }
 
     /// Counts refused queries, and returns the number of those that were refused lately.
@@ -107,6 +104,27 @@ mod tests {
             rate.end(2, true, true, now);
         }
         assert!((rate.per_s().unwrap() - 200.0).abs() < 1.0, "{rate:?}");
+    }
+
+    /// A server that was slow once, and then has nobody wait because of that.
+    #[test]
+    fn a_low_rate_does_not_last() {
+        let mut rate = Rate::default();
+        let mut now = Instant::now();
+        rate.start(now);
+        for _ in 0..10 {
+            now += Duration::from_secs(1);
+            rate.end(1, true, true, now);
+        }
+        rate.end(0, false, false, now);
+        assert!((rate.per_s().unwrap() - 1.0).abs() < 0.01, "{rate:?}");
+        for _ in 0..200 {
+            rate.start(now);
+            now += Duration::from_millis(10);
+            rate.end(1, false, false, now);
+            now += Duration::from_millis(1);
+        }
+        assert!((rate.per_s().unwrap() - 100.0).abs() < 1.0, "{rate:?}");
     }
 
     #[test]
