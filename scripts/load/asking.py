@@ -19,15 +19,23 @@ async def read_answer(reader):
 
 
 class Asker:
-    """A pool of connections to one server, and the latencies of their requests."""
+    """A pool of connections to one server, and the latencies of their requests.
 
-    def __init__(self, port):
+    Requests beyond `connections` wait here; None opens as many connections as there are requests.
+    """
+
+    def __init__(self, port, connections=None):
         self.port = port
+        self.free = asyncio.Semaphore(connections or 1_000_000)
         self.idle = []
         self.admitted, self.refused, self.failures = [], [], []
 
     async def ask(self, body):
         """Sends one request and notes the seconds until its answer."""
+        async with self.free:
+            await self.exchange(body)
+
+    async def exchange(self, body):
         started = time.monotonic()
         try:
             reader, writer = self.idle.pop() if self.idle else await asyncio.open_connection("127.0.0.1", self.port)

@@ -17,6 +17,8 @@ REFUSED_MS_MAX = 10
 RECOVERY_SECONDS_MAX = 1
 GROWTH_MB_MAX = 16
 SLOPE_MB_PER_HOUR_MAX = 16
+# Of the soak: with as many as there are requests, the memory would follow the pace of the machine.
+CONNECTIONS = 64
 
 
 def milliseconds(values, share):
@@ -156,7 +158,7 @@ def soak(arguments):
 
 
 async def soaked(server, bodies, seconds, draw):
-    asker = Asker(server.port)
+    asker = Asker(server.port, CONNECTIONS)
     capacity = await asker.in_turn(bodies, 8, 5)
     # The first tenth fills what grows once: connections, buffers, the allocator's lists.
     await asker.at_rate(bodies, 0.8 * capacity, seconds / 10, draw)
