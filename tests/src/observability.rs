@@ -2,6 +2,7 @@
 //! description of the interface.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use serde_json::{Value, json};
@@ -13,6 +14,7 @@ use trainer::stop::StopFlag;
 
 use crate::harness::corpus::IndexedCorpus;
 use crate::harness::fake_collector::{FakeCollector, ReceivedSpan};
+use crate::harness::fake_searxng::FakeSearxng;
 use crate::harness::http::{PATIENCE, client, get, post, text_of};
 use crate::harness::retriever::RetrieverHandle;
 use crate::harness::wait::wait_until;
@@ -129,11 +131,8 @@ fn only<'a>(spans: &'a [ReceivedSpan], service: &str, name: &str) -> &'a Receive
     found[0]
 }
 
-#[test]
-fn a_trace_spans_trainer_and_retriever() {
-    let (corpus, collector) = (IndexedCorpus::build(), FakeCollector::start());
-    let variables = [("RETRIEVER_OTLP_ENDPOINT", collector.url())];
-    let retriever = RetrieverHandle::start_with(&corpus.index(), 0, &variables);
+/// Sends one query as the trainer does, with traces that go to `collector`, and returns the id of the first passage.
+fn search(retriever: &RetrieverHandle, collector: &FakeCollector, query: &str) -> String {
     let config = ClientConfig {
         request_headers: RequestHeaders::new(trace_headers),
         ..ClientConfig::new(&retriever.url())
@@ -141,12 +140,19 @@ fn a_trace_spans_trainer_and_retriever() {
     let traces = TraceConfig { endpoint: collector.url().to_owned(), sample_ratio: 1.0 };
     let searcher = HttpSearcher::new(config, 4).unwrap();
     let mut searcher = searcher.with_traces(Traces::start("trainer", &traces).unwrap());
-    let request = SearchRequest { ticket: 1, query: "town7".to_owned(), top_k: 2 };
+    let request = SearchRequest { ticket: 1, query: query.to_owned(), top_k: 2 };
     searcher.submit(vec![request]).unwrap();
     let outcomes = searcher.wait(PATIENCE, &StopFlag::never()).unwrap().unwrap();
-    assert_eq!(outcomes[0].result.as_ref().unwrap()[0].id, "p7");
-    // Both send their last spans when they end.
-    drop(searcher);
+    outcomes[0].result.as_ref().unwrap()[0].id.clone()
+}
+
+#[test]
+fn a_trace_spans_trainer_and_retriever() {
+    let (corpus, collector) = (IndexedCorpus::build(), FakeCollector::start());
+    let variables = [("RETRIEVER_OTLP_ENDPOINT", collector.url())];
+    let retriever = RetrieverHandle::start_with(&corpus.index(), 0, &variables);
+    assert_eq!(search(&retriever, &collector, "town7"), "p7");
+    // Both have sent their last spans when they have ended.
     retriever.drain();
     let spans = collector.spans();
     let (search, request) =
@@ -157,6 +163,42 @@ fn a_trace_spans_trainer_and_retriever() {
         assert_eq!((&stage.trace, &stage.parent), (&search.trace, &request.id), "{name}");
     }
     assert!(spans.iter().all(|span| !span.has_failed), "{spans:?}");
+}
+
+#[test]
+fn a_trace_reaches_the_provider_of_web_search() {
+    let (provider, collector) = (FakeSearxng::start(), FakeCollector::start());
+    let url = provider.url();
+    let variables = [
+        ("RETRIEVER_OTLP_ENDPOINT", collector.url()),
+        ("RETRIEVER_BACKEND", "web"),
+        ("RETRIEVER_WEB_PROVIDER", "searxng"),
+        ("RETRIEVER_WEB_ENDPOINTS", url.as_str()),
+        ("RETRIEVER_WEB_RATES", "1000"),
+    ];
+    let retriever = RetrieverHandle::start_with(Path::new("unused"), 0, &variables);
+    search(&retriever, &collector, "cities");
+    search(&retriever, &collector, "cities");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let page = runtime.block_on(text_of(&retriever.url(), "/metrics"));
+    let samples = samples(&page);
+    for (sample, expected) in [
+        ("retriever_cache_lookups_total{outcome=\"miss\"}", 1.0),
+        ("retriever_cache_lookups_total{outcome=\"hit\"}", 1.0),
+        ("retriever_upstream_calls_total{service=\"searxng\",outcome=\"answered\"}", 1.0),
+        ("retriever_upstream_breaker_open{service=\"searxng\"}", 0.0),
+    ] {
+        assert_eq!(samples.get(sample), Some(&expected), "{sample} in\n{page}");
+    }
+    retriever.drain();
+    let spans = collector.spans();
+    let call = only(&spans, "retriever-server", "searxng");
+    let request = spans.iter().find(|span| span.id == call.parent).unwrap();
+    let search = spans.iter().find(|span| span.id == request.parent).unwrap();
+    assert_eq!((request.name.as_str(), search.service.as_str()), ("/retrieve", "trainer"));
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let carried = format!("00-{}-{}-01", hex(&call.trace), hex(&call.id));
+    assert_eq!((call.trace == search.trace, provider.traceparents()), (true, vec![carried]));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
@@ -15,6 +15,8 @@ pub(crate) struct FakeSearxng {
     addr: SocketAddr,
     searches: Arc<AtomicUsize>,
     pages: Arc<AtomicUsize>,
+    /// The headers `traceparent` of all requests that had one.
+    traceparents: Arc<Mutex<Vec<String>>>,
     ended: Arc<AtomicBool>,
 }
 
@@ -22,16 +24,23 @@ impl FakeSearxng {
     pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
-        let fake =
-            Self { addr, searches: Arc::default(), pages: Arc::default(), ended: Arc::default() };
+        let fake = Self {
+            addr,
+            searches: Arc::default(),
+            pages: Arc::default(),
+            traceparents: Arc::default(),
+            ended: Arc::default(),
+        };
         let (searches, pages) = (Arc::clone(&fake.searches), Arc::clone(&fake.pages));
-        let ended = Arc::clone(&fake.ended);
+        let (ended, traceparents) = (Arc::clone(&fake.ended), Arc::clone(&fake.traceparents));
         std::thread::spawn(move || {
             for connection in listener.incoming() {
                 if ended.load(Ordering::Acquire) {
                     return;
                 }
-                let Some(target) = connection.as_ref().ok().and_then(requested) else { continue };
+                let request = connection.as_ref().ok().and_then(requested);
+                let Some((target, traceparent)) = request else { continue };
+                traceparents.lock().unwrap().extend(traceparent);
                 let count = if target.starts_with("/search?") { &searches } else { &pages };
                 count.fetch_add(1, Ordering::AcqRel);
                 let (status, body) = answer(&target, addr);
@@ -56,6 +65,11 @@ impl FakeSearxng {
         self.searches.load(Ordering::Acquire)
     }
 
+    /// Returns the headers `traceparent` of all requests that had one.
+    pub(crate) fn traceparents(&self) -> Vec<String> {
+        self.traceparents.lock().unwrap().clone()
+    }
+
     /// Returns the number of other requests.
     pub(crate) fn pages(&self) -> usize {
         self.pages.load(Ordering::Acquire)
@@ -70,13 +84,19 @@ impl Drop for FakeSearxng {
     }
 }
 
-/// Returns the path and the parameters of a connection's request.
-fn requested(connection: &TcpStream) -> Option<String> {
+/// Returns the path and the parameters of a connection's request, and its `traceparent`.
+fn requested(connection: &TcpStream) -> Option<(String, Option<String>)> {
     connection.set_read_timeout(Some(PATIENCE)).ok()?;
     let mut lines = BufReader::new(connection).lines();
     let target = lines.next()?.ok()?.split(' ').nth(1)?.to_owned();
-    lines.take_while(|line| line.as_ref().is_ok_and(|line| !line.is_empty())).for_each(drop);
-    Some(target)
+    let headers = lines.map_while(Result::ok).take_while(|line| !line.is_empty());
+    let mut traceparent = None;
+    for header in headers {
+        if let Some(value) = header.strip_prefix("traceparent: ") {
+            traceparent = Some(value.to_owned());
+        }
+    }
+    Some((target, traceparent))
 }
 
 fn answer(target: &str, addr: SocketAddr) -> (u16, Value) {
