@@ -56,7 +56,7 @@ async fn prometheus_reads_counts_and_latencies() {
     let samples = samples(&page);
     for (sample, expected) in [
         ("retriever_request_seconds_count{path=\"/retrieve\"}", 2.0),
-        ("retriever_request_seconds_bucket{le=\"+Inf\",path=\"/retrieve\"}", 2.0),
+        ("retriever_request_seconds_bucket{path=\"/retrieve\",le=\"+Inf\"}", 2.0),
         ("retriever_errors_total{path=\"/retrieve\",code=\"invalid_request\"}", 1.0),
         ("retriever_stage_seconds_count{stage=\"body\"}", 2.0),
         ("retriever_stage_seconds_count{stage=\"search\"}", 1.0),
@@ -78,7 +78,7 @@ async fn prometheus_reads_counts_and_latencies() {
             .map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
             .collect()
     };
-    let buckets = of("retriever_stage_seconds_bucket{le=\"");
+    let buckets = of("retriever_stage_seconds_bucket{");
     assert!(buckets.len() > 100, "{buckets:?}");
     for stage in buckets.chunks(20) {
         assert!(stage.is_sorted(), "{stage:?}");

@@ -9,7 +9,7 @@ use std::time::Instant;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 use shared::machine::traces::{Headers, Role};
-use tracing::{Span, debug, info_span};
+use tracing::{Span, debug, debug_span, warn};
 
 use super::respond::{self, HttpError};
 use crate::metrics::{Metrics, Observation, Route};
@@ -32,6 +32,10 @@ fn id_of(headers: &HeaderMap, ids: &RequestIds) -> HeaderValue {
         HeaderValue::from_str(&ids.next()).expect("hexadecimal digits are visible ASCII")
     })
 }
+
+/// The codes of requests that failed by a fault of this server or of a service behind it. Each is worth a line of the log,
+/// unlike requests that are wrong, late or too many.
+const FAULTS_OF_SERVERS: [&str; 3] = ["internal", "upstream_failed", "upstream_refused"];
 
 /// A request that has begun. If it is dropped without an end, its client went away.
 pub(super) struct Scope {
@@ -59,12 +63,13 @@ impl Scope {
         &self.observation.metrics
     }
 
-    /// Returns the span of the log, whose lines have the id of the request and of its trace.
+    /// Returns the span of the log, whose lines have the id of the request and of its trace. It costs microseconds, so it
+    /// is there only if the log has details; else the line about a failed request has the ids.
     pub(super) fn log_span(&self) -> Span {
         let id = self.id.to_str().unwrap_or_default();
         match self.observation.span.trace_id() {
-            Some(trace) => info_span!("request", id, trace),
-            None => info_span!("request", id),
+            Some(trace) => debug_span!("request", id, trace),
+            None => debug_span!("request", id),
         }
     }
 
@@ -76,12 +81,13 @@ impl Scope {
         self.metrics().request(self.route, self.began, code);
         if let Some(code) = code {
             span.fail(code);
-            debug!(
-                id = self.id.to_str().unwrap_or_default(),
-                path = self.route.path(),
-                code,
-                "a request has no result"
-            );
+            let id = self.id.to_str().unwrap_or_default();
+            let (trace, path) = (span.trace_id(), self.route.path());
+            if FAULTS_OF_SERVERS.contains(&code) {
+                warn!(id, trace, path, code, "a request failed");
+            } else {
+                debug!(id, trace, path, code, "a request has no result");
+            }
         }
         let mut response = outcome.unwrap_or_else(respond::error);
         span.set("http.response.status_code", i64::from(response.status().as_u16()));

@@ -23,7 +23,7 @@ fn both_formats_have_every_number() {
         "retriever_request_seconds_count{path=\"/rerank\"} 0",
         "retriever_stage_seconds_count{stage=\"search\"} 1",
         "retriever_errors_total{path=\"/retrieve\",code=\"overloaded\"} 1",
-        "retriever_batch_queries_bucket{le=\"8.0\"} 1",
+        "retriever_batch_queries_bucket{le=\"8\"} 1",
         "retriever_batch_queries_sum 7.0",
         "retriever_requests_in_flight 3",
         "retriever_reloads_total{outcome=\"failure\"} 1",
