@@ -268,7 +268,9 @@ impl Service {
         let span = context::begin(self.name, request.headers_mut());
         let sent = timeout_at(limit, self.exchange.send(request)).await;
         match &sent {
-            Ok(Ok(reply)) => span.set("http.response.status_code", i64::from(reply.status.as_u16())),
+            Ok(Ok(reply)) => {
+                span.set("http.response.status_code", i64::from(reply.status.as_u16()))
+            }
             Ok(Err(fault)) => span.fail(self.shown(&fault.to_string())),
             Err(_) => span.fail("no reply in time"),
         }
