@@ -194,6 +194,14 @@ pub(super) fn document(config: &ServeConfig, door: Door) -> Value {
         let list = document.pointer_mut(&format!("/components/schemas/{path}"));
         list.expect("the schema has this list")["maxItems"] = limit.clone();
     }
+    let number = serde_json::to_value(whole_number()).expect("a schema has only text keys");
+    let single = document.pointer_mut("/components/schemas/OneQuery");
+    // Without `topk`, the number is read as rLLM names it: from `top_k`, and from `k` without that too.
+    single.expect("the document has this schema")["anyOf"] = json!([
+        {"required": ["topk"]},
+        {"required": ["top_k"], "properties": {"top_k": number}},
+        {"not": {"required": ["top_k"]}, "properties": {"k": number}},
+    ]);
     document
 }
 
