@@ -84,8 +84,10 @@ class Asker:
             writer.close()
 
 
-def bodies_of(queries):
-    return [json.dumps({"queries": [query], "topk": 3}).encode() for query in queries]
+def bodies_of(queries, size=1):
+    """Returns requests of `size` queries each."""
+    starts = range(0, len(queries) - size + 1, size)
+    return [json.dumps({"queries": queries[start:start + size], "topk": 3}).encode() for start in starts]
 
 
 def random_of(seed):

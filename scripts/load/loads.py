@@ -9,6 +9,8 @@ from asking import Asker, bodies_of, head, random_of, read_answer
 from serving import Server, long_query, percentile, questions
 
 OVERLOAD = 10
+# In each heavy request, so that ten times the capacity is a rate that a script reaches.
+QUERIES = 4
 # The wait that is accepted, in times of one search: one request may wait for the one that is searched.
 WAIT_SHARE = 2
 # The share of requests that a server refuses at a fifth of its capacity with such a wait.
@@ -28,7 +30,7 @@ def milliseconds(values, share):
 def heavy():
     """Returns requests of some milliseconds each."""
     texts = questions()
-    return bodies_of([long_query(texts, number) for number in range(200)])
+    return bodies_of([long_query(texts, number) for number in range(400)], QUERIES)
 
 
 async def unloaded(port, bodies, seconds, draw):

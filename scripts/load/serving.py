@@ -22,7 +22,7 @@ def questions():
         return [json.loads(line)["question"] for line in lines]
 
 
-def long_query(texts, number, length=16_000):
+def long_query(texts, number, length=8000):
     """Returns a query of many words, which takes the server several milliseconds."""
     text = " ".join(texts[(number * 7 + offset) % len(texts)] for offset in range(length // 40))
     return text[:length]
