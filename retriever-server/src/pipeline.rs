@@ -91,10 +91,9 @@ impl Pipeline {
         let mut rest = queries.into_iter();
         while rest.len() > 0 {
             let queries: Arc<[String]> = rest.by_ref().take(max_slice).collect();
-            let is_first = slices.is_empty();
             slices.push(async move {
                 let count = queries.len();
-                match ticket.turn(count, is_first).await {
+                match ticket.turn(count).await {
                     Ok(turn) => {
                         let mut answers = self.rank(QueryBatch { queries, top_k }, turn).await;
                         // A back end that answers too few queries has failed the rest.

@@ -55,19 +55,10 @@ impl Ticket {
         self.turns.as_ref().map_or(usize::MAX, |(turns, _)| turns.limits().max_slice)
     }
 
-    /// Waits for the turn of `queries`, and returns the ticket of the work on them. The first turn of a request
-    /// must come soon; a request that has begun goes on until its deadline.
-    pub async fn turn(
-        self: &Arc<Self>,
-        queries: usize,
-        is_first: bool,
-    ) -> Result<Arc<Self>, SearchFault> {
+    /// Waits for the turn of `queries` until the deadline, and returns the ticket of the work on them.
+    pub async fn turn(self: &Arc<Self>, queries: usize) -> Result<Arc<Self>, SearchFault> {
         let Some((turns, caller)) = &self.turns else { return Ok(Arc::clone(self)) };
-        let mut until = self.deadline;
-        if is_first {
-            until = until.min(Instant::now() + turns.limits().max_wait);
-        }
-        let turn = turns.take(*caller, queries, until.into()).await;
+        let turn = turns.take(*caller, queries, self.deadline.into()).await;
         let turn = turn.ok_or(SearchFault::DeadlineExceeded)?;
         let ticket = Self::joint(vec![Arc::clone(self)]);
         let observation = self.observation.clone();

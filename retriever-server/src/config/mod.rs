@@ -129,7 +129,7 @@ pub struct LoadLimits {
     pub max_queued_queries: usize,
     /// The most queries in flight; `None` for as many as keep the back end busy.
     pub max_in_flight_queries: Option<usize>,
-    /// The longest wait for the first turn of a request.
+    /// The longest expected wait for a turn with which a request is admitted.
     pub max_wait: Duration,
     /// The most requests that are read or answered concurrently.
     pub max_requests: usize,

@@ -126,7 +126,7 @@ async fn scores(
     ticket: Arc<Ticket>,
 ) -> Vec<Scores> {
     let _guard = AbandonOnDrop(Arc::clone(&ticket));
-    let turn = match ticket.turn(call.queries.len(), true).await {
+    let turn = match ticket.turn(call.queries.len()).await {
         Ok(turn) => turn,
         Err(fault) => return call.queries.iter().map(|_| Err(fault)).collect(),
     };

@@ -48,7 +48,7 @@ pub struct TurnLimits {
     pub max_in_flight: usize,
     /// The most queries in a slice, at least 1.
     pub max_slice: usize,
-    /// The longest wait of a request for its first turn.
+    /// The longest expected wait with which a request is admitted.
     pub max_wait: Duration,
 }
 
