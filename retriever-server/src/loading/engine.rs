@@ -40,6 +40,8 @@ pub(super) fn open(
             .map_err(ServeError::Threads)?
             .block_on(asked)?,
     };
+    // Connections end with the runtime in which they were made, and searches may run in another one.
+    let engine = engine::open(config)?;
     let (engine_name, collection) = (config.kind.name(), &config.collection);
     match note {
         Some(note) => info!(
