@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-
 use crate::metrics::{Observation, Stage};
 use crate::query::SearchFault;
 use crate::turns::{Caller, Turn, Turns};
