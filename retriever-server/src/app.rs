@@ -205,11 +205,10 @@ async fn load(state: Arc<AppState>) -> Result<(), ServeError> {
     let state_of_load = Arc::clone(&state);
     let loaded = tokio::task::spawn_blocking(move || loading::open(&state_of_load)).await??;
     let backend = state.config.backend.kind.name();
-    match &loaded.index {
-        Some(IndexFacts { passage_count, digest, .. }) => {
-            info!(backend, passages = passage_count, index_digest = %digest, "ready");
-        }
-        None => info!(backend, "ready"),
+    if let Some(IndexFacts { passage_count, digest, .. }) = &loaded.index {
+        info!(backend, passages = passage_count, index_digest = %digest, "ready");
+    } else {
+        info!(backend, "ready");
     }
     state.set_loaded(loaded);
     Ok(())

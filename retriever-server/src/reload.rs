@@ -57,7 +57,7 @@ pub(crate) async fn reload(state: Arc<AppState>) -> Result<Reloaded, ReloadError
             info!(index_digest = %digest, passages = passage_count, ?duration, "the index was loaded again");
         }
         Ok(Reloaded { duration, .. }) => {
-            info!(?duration, "keys and certificate were read again; there is no index of ours")
+            info!(?duration, "keys and certificate were read again; there is no index of ours");
         }
         Err(fault) => error!(%fault, "reload failed"),
     }

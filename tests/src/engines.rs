@@ -99,6 +99,17 @@ fn search(server: &RetrieverHandle, queries: &[&str]) -> (u16, Vec<Vec<String>>,
 
 const PROTOCOLS: [Protocol; 3] = [Protocol::Qdrant, Protocol::Chroma, Protocol::Elasticsearch];
 
+/// The answer to a batch of which one record is refused and one must be sent again.
+const PARTIAL: &str = r#"{"errors":true,"items":[{"index":{"status":201}},
+        {"index":{"status":400,"error":{"type":"document_parsing_exception","reason":"failed to parse"}}},
+        {"index":{"status":429,"error":{"type":"es_rejected_execution_exception","reason":"full"}}},
+        {"index":{"status":201}}]}"#;
+
+/// The answer to a batch of which one record must be sent again.
+const BUSY: &str = r#"{"errors":true,"items":[{"index":{"status":201}},{"index":{"status":201}},
+        {"index":{"status":429,"error":{"type":"es_rejected_execution_exception","reason":"full"}}},
+        {"index":{"status":201}}]}"#;
+
 #[test]
 fn an_engine_is_loaded_and_searched() {
     for protocol in PROTOCOLS {
@@ -243,10 +254,6 @@ fn results_of_some_shards_are_not_an_answer() {
 #[test]
 fn records_that_a_bulk_request_did_not_store_are_reported() {
     let world = World::new(Protocol::Elasticsearch);
-    const PARTIAL: &str = r#"{"errors":true,"items":[{"index":{"status":201}},
-        {"index":{"status":400,"error":{"type":"document_parsing_exception","reason":"failed to parse"}}},
-        {"index":{"status":429,"error":{"type":"es_rejected_execution_exception","reason":"full"}}},
-        {"index":{"status":201}}]}"#;
     world.engine.fail("_bulk", Fault::Says(PARTIAL));
     let (code, _, err) = world.load(&[]);
     assert_eq!(code, 1);
@@ -254,9 +261,6 @@ fn records_that_a_bulk_request_did_not_store_are_reported() {
                     document_parsing_exception: failed to parse; 0 of 4 passages are stored";
     assert!(err.contains(expected), "{err}");
     // Records that were only refused for now are sent again.
-    const BUSY: &str = r#"{"errors":true,"items":[{"index":{"status":201}},{"index":{"status":201}},
-        {"index":{"status":429,"error":{"type":"es_rejected_execution_exception","reason":"full"}}},
-        {"index":{"status":201}}]}"#;
     world.engine.fail("_bulk", Fault::Says(BUSY));
     world.loaded();
     assert_eq!(world.engine.count(), 4);

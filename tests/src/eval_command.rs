@@ -150,7 +150,7 @@ fn invalid_inputs_are_refused_with_the_accepted_values() {
         (vec!["--top-k", "9"], "expected an integer from 10 to 100000"),
         (
             vec!["--backends", "bm25,none"],
-            "--backends has \"none\": expected bm25, dense, ann or hybrid",
+            "--backends has \"none\": expected bm25, dense, ann, hybrid, web, or an engine",
         ),
         (vec!["--backends", "bm25,dense"], "RETRIEVER_MODEL (--model) is not set"),
     ] {

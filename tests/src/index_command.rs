@@ -113,7 +113,8 @@ fn one_message_names_a_bad_back_end_a_missing_index_and_bad_numbers() {
     assert_eq!((code, out.as_str()), (EXIT_USAGE, ""));
     let expected = format!(
         "error: the configuration has bad values\n  \
-         RETRIEVER_BACKEND (--backend) is \"e5\": expected bm25, dense, ann or hybrid\n  \
+         RETRIEVER_BACKEND (--backend) is \"e5\": expected bm25, dense, ann, hybrid, web, or an \
+         engine: pgvector, qdrant, chroma, milvus, opensearch, elasticsearch or quickwit\n  \
          RETRIEVER_INDEX (--index) is {:?}, but there is no index: expected a folder with an index \
          (or RETRIEVER_CORPUS set, to build one there)\n  \
          RETRIEVER_TOP_K (--top-k) is \"three\": expected an integer from 1 to 16777216\n  \
@@ -231,7 +232,8 @@ fn the_help_names_the_accepted_values() {
     assert_eq!(code, EXIT_SUCCESS);
     let words = |help: &str| help.split_whitespace().collect::<Vec<_>>().join(" ");
     for accepted in [
-        "[accepts: bm25, dense, ann or hybrid] [default: bm25]",
+        "[accepts: bm25, dense, ann, hybrid, web, or an engine: pgvector, qdrant, chroma, milvus, \
+         opensearch, elasticsearch or quickwit] [default: bm25]",
         "[accepts: rrf or weighted] [default: rrf]",
         "[accepts: auto, cpu, cuda or cuda:N] [default: auto]",
         "[accepts: an integer from 1 to 16777216] [default: 3]",

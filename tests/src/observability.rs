@@ -196,7 +196,8 @@ fn a_trace_reaches_the_provider_of_web_search() {
     let request = spans.iter().find(|span| span.id == call.parent).unwrap();
     let search = spans.iter().find(|span| span.id == request.parent).unwrap();
     assert_eq!((request.name.as_str(), search.service.as_str()), ("/retrieve", "trainer"));
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex =
+        |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     let carried = format!("00-{}-{}-01", hex(&call.trace), hex(&call.id));
     assert_eq!((call.trace == search.trace, provider.traceparents()), (true, vec![carried]));
 }
@@ -265,10 +266,14 @@ fn references_lead_somewhere(document: &Value, part: &Value) {
             if let Some(reference) = fields.get("$ref").and_then(Value::as_str) {
                 assert!(document.pointer(&reference[1..]).is_some(), "{reference}");
             }
-            fields.values().for_each(|value| references_lead_somewhere(document, value));
+            for value in fields.values() {
+                references_lead_somewhere(document, value);
+            }
         }
         Value::Array(values) => {
-            values.iter().for_each(|value| references_lead_somewhere(document, value))
+            for value in values {
+                references_lead_somewhere(document, value);
+            }
         }
         _ => {}
     }

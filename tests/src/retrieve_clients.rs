@@ -264,11 +264,12 @@ async fn recorded_requests_get_what_their_clients_read() {
             let expected =
                 format!("\"Town {town}\"\nThe town{town} lies in land{town} by the river.");
             // R1-Searcher cuts a number and white space off.
-            let cut = |text: &str| match request["path"] == "/queries" {
-                true => {
+            let cut = |text: &str| {
+                if request["path"] == "/queries" {
                     text.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start().to_owned()
+                } else {
+                    text.to_owned()
                 }
-                false => text.to_owned(),
             };
             assert_eq!(read.map(cut), Some(expected), "{name}: {answer}");
             let list = follow(&answer, &request["lists"]).as_array().unwrap();

@@ -81,7 +81,7 @@ fn body(draw: &mut Draw) -> Vec<u8> {
             1 => body.extend(draw.bytes(40)),
             2 => drop(body.splice(at..at, draw.bytes(8))),
             3 => {
-                body = draw.of(&["[", "{\"a\":", "\u{91}"]).repeat(draw.below(20_000)).into_bytes()
+                body = draw.of(&["[", "{\"a\":", "\u{91}"]).repeat(draw.below(20_000)).into_bytes();
             }
             4 => drop(body.splice(at..at, "9".repeat(draw.below(400)).into_bytes())),
             5 => {
@@ -196,5 +196,7 @@ async fn no_request_makes_the_server_fail() {
     wait_for_stat(&url, "queries_in_flight", 0).await;
     let reply = post(&url, &json!({"queries": ["town1"], "topk": 1})).await;
     assert_eq!(reply.body["result"][0][0]["id"], "p1");
-    assert_eq!(get(&url, "/stats").await.body["queries_failed"], 0);
+    // A request may give less time than its answer takes.
+    let late = seen.get(&503).copied().unwrap_or_default() as u64;
+    assert!(get(&url, "/stats").await.body["queries_failed"].as_u64().unwrap() <= late);
 }

@@ -107,8 +107,8 @@ async fn clients_that_leave_are_dropped_and_the_others_are_answered_once() {
     for number in 0..300 {
         let number = number % PASSAGE_COUNT;
         let stream = ask(retriever.addr(), &town(number));
-        if splitmix::next(&mut random) % 2 == 0 {
-            let is_whole = splitmix::next(&mut random) % 2 == 0;
+        if splitmix::next(&mut random).is_multiple_of(2) {
+            let is_whole = splitmix::next(&mut random).is_multiple_of(2);
             let how = if is_whole { Shutdown::Both } else { Shutdown::Write };
             let _ = stream.shutdown(how);
         } else {

@@ -146,7 +146,7 @@ variables! {
     MAX_IN_FLIGHT_QUERIES = "MAX_IN_FLIGHT_QUERIES", "max-in-flight-queries", Some("auto"), "queries", "auto or an integer from 1 to 16777216",
         "Most queries in flight; the others wait, and clients take turns. auto is 16 per thread for bm25, else three batches. Fewer make an overloaded server answer sooner, and refuse more.";
     MAX_WAIT_MS = "MAX_WAIT_MS", "max-wait-ms", Some("60000"), "ms", MILLISECONDS,
-        "Longest time that a request waits for its turn. A request whose wait is expected to be longer, from the observed rate, is refused with 503 at once.";
+        "Longest expected wait of a new request for its turn. One whose wait is expected to be longer, from the observed rate, is refused with 503 at once; an admitted one waits until its deadline.";
     MAX_REQUESTS = "MAX_REQUESTS", "max-requests", Some("4096"), "requests", COUNT,
         "Most requests that are read or answered concurrently; more are refused with 503. A client takes at most eight ninths of them.";
     MAX_BODIES_BYTES = "MAX_BODIES_BYTES", "max-bodies-bytes", Some("1073741824"), "bytes", BYTES,

@@ -32,7 +32,10 @@ impl Reader<'_> {
         let reads_pages = self.take(&var::WEB_PAGES, |text| text.parse().ok());
         let cache = self.web_cache();
         if !is_used {
-            (timeout?, budget?, reads_pages?, cache?);
+            timeout?;
+            budget?;
+            reads_pages?;
+            cache?;
             return Ok(None);
         }
         let providers = self.take(&var::WEB_PROVIDER, parse_providers)?;

@@ -58,7 +58,7 @@ impl Chroma {
         if reply.status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        self.http.parse(reply).map(Some)
+        self.http.parse(&reply).map(Some)
     }
 
     /// Returns the identifier of the collection, which requests name it by.
@@ -83,7 +83,7 @@ impl Chroma {
         if reply.status == StatusCode::NOT_FOUND {
             return Err(self.config.missing());
         }
-        self.http.parse(reply)
+        self.http.parse(&reply)
     }
 
     fn read(&self, reply: &Value, count: usize) -> EngineAnswers {

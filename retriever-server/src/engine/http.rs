@@ -136,13 +136,13 @@ impl Http {
     /// Sends a request and parses its answer, whose status must be a success.
     pub(super) async fn ask(&self, call: Call<'_>) -> Result<Value, EngineError> {
         let reply = self.send(call).await?;
-        self.parse(reply)
+        self.parse(&reply)
     }
 
     /// Parses an answer, whose status must be a success.
-    pub(super) fn parse(&self, reply: Reply) -> Result<Value, EngineError> {
+    pub(super) fn parse(&self, reply: &Reply) -> Result<Value, EngineError> {
         if !reply.status.is_success() {
-            return Err(self.failed(&reply));
+            return Err(self.failed(reply));
         }
         serde_json::from_str(&reply.text)
             .map_err(|error| self.malformed(format!("it is not JSON: {error}")))

@@ -50,7 +50,7 @@ impl Qdrant {
         if reply.status == StatusCode::NOT_FOUND {
             return Err(self.config.missing());
         }
-        let mut answer = self.http.parse(reply)?;
+        let mut answer = self.http.parse(&reply)?;
         match answer["status"].as_str() {
             Some("ok") => Ok(answer["result"].take()),
             _ => Err(self.http.malformed(format!("its status is {}", answer["status"]))),
@@ -111,7 +111,7 @@ impl Engine for Qdrant {
             if reply.status == StatusCode::NOT_FOUND {
                 return Ok(Found::Nothing);
             }
-            let collection = self.http.parse(reply)?;
+            let collection = self.http.parse(&reply)?;
             let note = &collection["result"]["config"]["metadata"][NOTE];
             let note = serde_json::from_value(note.clone()).ok();
             Ok(note.map_or(Found::Foreign, Found::Ours))
@@ -128,14 +128,12 @@ impl Engine for Qdrant {
             });
             self.ask(Method::PUT, &[], &[], Body::Json(body)).await.map(drop)?;
             // An older Qdrant ignores the metadata, and then nothing says what the vectors are.
-            match self.find().await? {
-                Found::Ours(_) => Ok(()),
-                _ => {
-                    self.remove().await?;
-                    let reason =
-                        "it keeps no metadata of a collection: Qdrant 1.16 or later is needed";
-                    Err(self.http.refused(reason.to_owned()))
-                }
+            if let Found::Ours(_) = self.find().await? {
+                Ok(())
+            } else {
+                self.remove().await?;
+                let reason = "it keeps no metadata of a collection: Qdrant 1.16 or later is needed";
+                Err(self.http.refused(reason.to_owned()))
             }
         })
     }

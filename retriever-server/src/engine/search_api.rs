@@ -56,7 +56,7 @@ impl SearchApi {
         if reply.status == StatusCode::NOT_FOUND {
             return Err(self.config.missing());
         }
-        self.http.parse(reply)
+        self.http.parse(&reply)
     }
 
     fn loads(&self) -> Result<(), EngineError> {
@@ -170,7 +170,7 @@ fn bulk(records: &[Record]) -> Result<String, EngineError> {
             )));
         }
         let fields = Value::Object(fields::of(passage));
-        lines.push_str(&format!("{}\n{fields}\n", json!({"index": {"_id": passage.id}})));
+        lines.extend([json!({"index": {"_id": passage.id}}).to_string(), format!("\n{fields}\n")]);
     }
     Ok(lines)
 }
@@ -287,13 +287,14 @@ impl Engine for SearchApi {
                 Ok(reply) => reply,
                 Err(error) => return vec![Err(error); count],
             };
-            match reply["responses"].as_array().filter(|responses| responses.len() == count) {
-                Some(responses) => responses.iter().map(|one| self.outcome(one)).collect(),
-                None => {
-                    let reason =
-                        format!("no list \"responses\" with an entry for each of {count} queries");
-                    vec![Err(self.http.malformed(reason)); count]
-                }
+            if let Some(responses) =
+                reply["responses"].as_array().filter(|responses| responses.len() == count)
+            {
+                responses.iter().map(|one| self.outcome(one)).collect()
+            } else {
+                let reason =
+                    format!("no list \"responses\" with an entry for each of {count} queries");
+                vec![Err(self.http.malformed(reason)); count]
             }
         })
     }

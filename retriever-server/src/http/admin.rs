@@ -94,9 +94,8 @@ struct ReloadResponse {
     )
 )]
 pub(crate) async fn reload_index(State(state): State<Arc<AppState>>) -> Response {
-    let outcome = match tokio::spawn(reload::reload(state)).await {
-        Ok(outcome) => outcome,
-        Err(_) => return respond::error(HttpError::Internal),
+    let Ok(outcome) = tokio::spawn(reload::reload(state)).await else {
+        return respond::error(HttpError::Internal);
     };
     match outcome {
         Ok(reloaded) => respond::json(

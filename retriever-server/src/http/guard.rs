@@ -23,6 +23,7 @@ const PREFLIGHT_AGE: Duration = Duration::from_mins(10);
 /// Refuses requests to `routes` without an accepted key.
 pub(super) fn guarded(routes: Router, guard: Option<Arc<Guard>>) -> Router {
     let Some(guard) = guard else { return routes };
+    #[expect(clippy::result_large_err, reason = "the layer takes this signature")]
     let validate = move |request: &mut Request<_>| -> Result<(), Response> {
         match key(request.headers()) {
             Some(key) if guard.admits(key) => Ok(()),

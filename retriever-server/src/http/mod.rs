@@ -53,7 +53,7 @@ pub(crate) async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let (limits, identity) = (state.config.load, state.access.identity.clone());
-    listener::serve(listener, limits, router(door, state), identity, shutdown).await;
+    listener::serve(listener, limits, router(door, &state), identity, shutdown).await;
     Ok(())
 }
 
@@ -61,7 +61,7 @@ pub(crate) async fn serve(
 type Route = (&'static str, MethodRouter<Arc<AppState>>);
 
 /// Returns the routes of a door, behind its keys. Probes need no key.
-fn router(door: Door, state: Arc<AppState>) -> Router {
+fn router(door: Door, state: &Arc<AppState>) -> Router {
     let probes = vec![
         ("/livez", get(admin::livez)),
         ("/readyz", get(admin::readyz)),
@@ -91,9 +91,9 @@ fn router(door: Door, state: Arc<AppState>) -> Router {
     let document = Bytes::from(openapi::document(&state.config, door).to_string());
     let described = move || async move { respond::json_bytes(StatusCode::OK, document.to_vec()) };
     routes.push(("/openapi.json", get(described)));
-    let routes = guard::guarded(with_state(routes, &state), keys.clone());
+    let routes = guard::guarded(with_state(routes, state), keys.clone());
     let routes = routes
-        .merge(with_state(probes, &state))
+        .merge(with_state(probes, state))
         .fallback(respond::not_found)
         .method_not_allowed_fallback(respond::method_not_allowed);
     let routes = match door {

@@ -130,32 +130,7 @@ impl HttpError {
             Self::NotReady(Phase::Failed) => {
                 unavailable("start_failed", "the server cannot start; its log has the cause", 5)
             }
-            Self::Unanswered { failed, total, fault } => {
-                let (code, reason) = match fault {
-                    SearchFault::DeadlineExceeded => {
-                        ("deadline_exceeded", "were not answered in time")
-                    }
-                    SearchFault::Upstream => (
-                        "upstream_failed",
-                        "failed at a service behind this server; the log has the cause",
-                    ),
-                    SearchFault::Refused => (
-                        "upstream_refused",
-                        "were refused by a service behind this server; the log has the cause",
-                    ),
-                    SearchFault::Internal => ("internal", "failed; the log has the cause"),
-                };
-                let detail = format!(
-                    "{failed} of {total} queries {reason}; with \"partial\": true, a request receives \
-                     the answers to the others"
-                );
-                if *fault == SearchFault::Refused {
-                    // 502 would be retried by clients that know nothing of the code.
-                    row(StatusCode::FAILED_DEPENDENCY, code, &detail)
-                } else {
-                    unavailable(code, &detail, 1)
-                }
-            }
+            Self::Unanswered { failed, total, fault } => unanswered(*failed, *total, *fault),
             Self::Unauthorized => row(
                 StatusCode::UNAUTHORIZED,
                 "unauthorized",
@@ -187,6 +162,35 @@ impl HttpError {
             ),
         }
     }
+}
+
+/// Returns the row of a request of whose queries some failed.
+fn unanswered(failed: usize, total: usize, fault: SearchFault) -> Row {
+    let (status, code, reason) = match fault {
+        SearchFault::DeadlineExceeded => {
+            (StatusCode::SERVICE_UNAVAILABLE, "deadline_exceeded", "were not answered in time")
+        }
+        SearchFault::Upstream => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "upstream_failed",
+            "failed at a service behind this server; the log has the cause",
+        ),
+        // 502 would be retried by clients that know nothing of the code.
+        SearchFault::Refused => (
+            StatusCode::FAILED_DEPENDENCY,
+            "upstream_refused",
+            "were refused by a service behind this server; the log has the cause",
+        ),
+        SearchFault::Internal => {
+            (StatusCode::SERVICE_UNAVAILABLE, "internal", "failed; the log has the cause")
+        }
+    };
+    let detail = format!(
+        "{failed} of {total} queries {reason}; with \"partial\": true, a request receives the answers to the \
+         others"
+    );
+    let retry_after_s = (fault != SearchFault::Refused).then_some(1);
+    Row { retry_after_s, ..row(status, code, &detail) }
 }
 
 /// Returns the response to an error.

@@ -67,9 +67,10 @@ impl Scope {
     /// is there only if the log has details; else the line about a failed request has the ids.
     pub(super) fn log_span(&self) -> Span {
         let id = self.id.to_str().unwrap_or_default();
-        match self.observation.span.trace_id() {
-            Some(trace) => debug_span!("request", id, trace),
-            None => debug_span!("request", id),
+        if let Some(trace) = self.observation.span.trace_id() {
+            debug_span!("request", id, trace)
+        } else {
+            debug_span!("request", id)
         }
     }
 

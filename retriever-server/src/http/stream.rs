@@ -49,7 +49,7 @@ impl PhaseCell {
     /// Goes forward to a phase. One task drives both the stream and the requests of a connection.
     fn set(&self, phase: Phase) {
         let (change, _) = self.get();
-        let next = (change + 1..).find(|next| Self::PHASES[(next % 3) as usize] == phase);
+        let next = (change + 1..change + 4).find(|next| Self::PHASES[(next % 3) as usize] == phase);
         self.0.store(next.expect("each phase is one of three in turn"), Ordering::Relaxed);
     }
 

@@ -43,19 +43,20 @@ pub(super) fn open(
     // Connections end with the runtime in which they were made, and searches may run in another one.
     let engine = engine::open(config)?;
     let (engine_name, collection) = (config.kind.name(), &config.collection);
-    match note {
-        Some(note) => info!(
+    if let Some(note) = note {
+        info!(
             engine = engine_name,
             collection,
             passages = note.passage_count,
             index_digest = %note.index,
             "the engine is ready"
-        ),
-        None => warn!(
+        );
+    } else {
+        warn!(
             engine = engine_name,
             collection,
             "the collection was not loaded by this program: nothing tells which encoder its vectors are of"
-        ),
+        );
     }
     Ok(EngineSource::new(engine, config, encoder, &state.pool))
 }

@@ -50,13 +50,13 @@ pub enum ServeError {
     Upstream(String),
     /// The engine of another machine cannot be searched.
     #[error(transparent)]
-    Engine(#[from] EngineError),
+    Engine(Box<EngineError>),
     /// A part is missing that a start would build, and this is only a check.
     #[error("{0} are not built yet")]
     Unbuilt(String),
     /// A file of keys or a certificate could not be read.
     #[error(transparent)]
-    Access(#[from] AccessError),
+    Access(Box<AccessError>),
     /// Traces cannot be exported.
     #[error(transparent)]
     Traces(#[from] TracesError),
@@ -69,4 +69,16 @@ pub enum ServeError {
     /// A task of the server panicked.
     #[error("a task of the server failed: {0}")]
     Task(#[from] JoinError),
+}
+
+impl From<EngineError> for ServeError {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(Box::new(error))
+    }
+}
+
+impl From<AccessError> for ServeError {
+    fn from(error: AccessError) -> Self {
+        Self::Access(Box::new(error))
+    }
 }

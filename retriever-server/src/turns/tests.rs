@@ -32,7 +32,7 @@ async fn a_turn_is_given_at_once_while_there_is_room() {
     let turns = turns(3, 2);
     let deadline = Instant::now() + HOUR;
     let first = turns.take(caller(1), 2, deadline).await.unwrap();
-    let _second = turns.take(caller(2), 1, deadline).await.unwrap();
+    let second = turns.take(caller(2), 1, deadline).await.unwrap();
     assert_eq!(turns.counts(), (3, 0));
     let third = wait(&turns, 1, 1);
     settle().await;
@@ -45,7 +45,7 @@ async fn a_turn_is_given_at_once_while_there_is_room() {
     let alone = wait(&turns, 1, 9);
     settle().await;
     assert!(!alone.is_finished());
-    drop(_second);
+    drop(second);
     assert!(alone.await.unwrap().is_some());
     assert_eq!(turns.counts(), (0, 0));
 }

@@ -97,7 +97,7 @@ pub enum Remedy {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum CallFault {
     /// The deadline passed, or no request could start before it.
-    #[error("{service}: no answer before the deadline{}", after(last))]
+    #[error("{service}: no answer before the deadline{}", after(last.as_ref()))]
     Deadline {
         /// Name of the service.
         service: &'static str,
@@ -116,8 +116,8 @@ pub enum CallFault {
     },
 }
 
-fn after(last: &Option<String>) -> String {
-    last.as_ref().map(|last| format!(", last: {last}")).unwrap_or_default()
+fn after(last: Option<&String>) -> String {
+    last.map(|last| format!(", last: {last}")).unwrap_or_default()
 }
 
 /// A service.
@@ -269,7 +269,7 @@ impl Service {
         let sent = timeout_at(limit, self.exchange.send(request)).await;
         match &sent {
             Ok(Ok(reply)) => {
-                span.set("http.response.status_code", i64::from(reply.status.as_u16()))
+                span.set("http.response.status_code", i64::from(reply.status.as_u16()));
             }
             Ok(Err(fault)) => span.fail(self.shown(&fault.to_string())),
             Err(_) => span.fail("no reply in time"),

@@ -76,7 +76,7 @@ impl DailyBudget {
                 None => false,
             };
             if is_over {
-                limit.map_or(Ok(()), Err)?
+                limit.map_or(Ok(()), Err)?;
             }
             *spent = Spent { requests, millionths, ..*spent };
             Ok(())

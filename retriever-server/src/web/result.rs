@@ -83,14 +83,13 @@ pub fn distinct(results: Vec<WebResult>) -> Vec<WebResult> {
     let mut kept: Vec<WebResult> = Vec::with_capacity(results.len());
     for result in results.into_iter().filter(|result| !result.says_nothing()) {
         let known = result.url.as_deref().map(page);
-        match known.as_ref().and_then(|page| ranks.get(page)) {
-            Some(&rank) => join(&mut kept[rank], &result),
-            None => {
-                if let Some(page) = known {
-                    ranks.insert(page, kept.len());
-                }
-                kept.push(result);
+        if let Some(&rank) = known.as_ref().and_then(|page| ranks.get(page)) {
+            join(&mut kept[rank], &result);
+        } else {
+            if let Some(page) = known {
+                ranks.insert(page, kept.len());
             }
+            kept.push(result);
         }
     }
     kept

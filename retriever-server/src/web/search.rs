@@ -56,11 +56,12 @@ impl WebSearch {
     pub fn open(settings: WebSettings) -> Result<Self, String> {
         let http = Arc::new(Http::new(CONNECT_TIMEOUT, MAX_REPLY_BYTES)?);
         let pages = if settings.reads_pages { Some(PageReader::open()?) } else { None };
-        Ok(Self::over(settings, http).with_pages(pages))
+        let exchange: Arc<dyn Exchange> = http;
+        Ok(Self::over(settings, &exchange).with_pages(pages))
     }
 
     /// Opens web search over any exchange.
-    pub fn over(settings: WebSettings, exchange: Arc<dyn Exchange>) -> Self {
+    pub fn over(settings: WebSettings, exchange: &Arc<dyn Exchange>) -> Self {
         let WebSettings { providers, timeout, budget, cache, .. } = settings;
         let cache = AnswerCache::open(&cache);
         let keep = cache.keeper_of_expenses();
@@ -76,11 +77,11 @@ impl WebSearch {
                 max_pause: Duration::from_secs(10),
             };
             let exchange = if settings.provider.needs_key {
-                let (exchange, budget) = (Arc::clone(&exchange), Arc::clone(&budget));
+                let (exchange, budget) = (Arc::clone(exchange), Arc::clone(&budget));
                 let price_millionths = settings.price_millionths;
                 Arc::new(Paid { exchange, budget, price_millionths })
             } else {
-                Arc::clone(&exchange)
+                Arc::clone(exchange)
             };
             let (name, secret) = (settings.provider.name, settings.key.clone());
             let service = Service::new(name, exchange, limits, retries.clone(), secret);
@@ -156,7 +157,7 @@ impl WebSearch {
                 }
                 Err(fault) => {
                     debug!(provider = asked.settings.provider.name, %fault, "a provider failed");
-                    faults.add(fault);
+                    faults.add(&fault);
                 }
             }
         }
@@ -212,13 +213,13 @@ struct Faults {
 }
 
 impl Faults {
-    fn add(&mut self, fault: CallFault) {
+    fn add(&mut self, fault: &CallFault) {
         self.texts.push(fault.to_string());
         match fault {
             CallFault::Deadline { last: None, .. } => self.has_deadline = true,
             // The provider failed until there was no time left.
             CallFault::Deadline { last: Some(_), .. } => self.has_retryable = true,
-            CallFault::Failed { is_retryable, .. } => self.has_retryable |= is_retryable,
+            CallFault::Failed { is_retryable, .. } => self.has_retryable |= *is_retryable,
         }
     }
 

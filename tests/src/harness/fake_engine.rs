@@ -8,6 +8,9 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Map, Value, json};
 
+/// The identifier of the collection of Chroma.
+const CHROMA_ID: &str = "0b0e1cbf-2f4b-4f0c-9d6c-3f1f6f6d2a11";
+
 /// The protocols.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
@@ -272,11 +275,10 @@ fn chroma(state: &mut State, asked: &Asked) -> (u16, Value) {
         asked.path.trim_start_matches("/api/v2/tenants/default_tenant/databases/default_database/");
     let parts: Vec<&str> = path.split('/').collect();
     assert_eq!(parts[0], "collections", "{}", asked.path);
-    const ID: &str = "0b0e1cbf-2f4b-4f0c-9d6c-3f1f6f6d2a11";
     let (method, body) = (asked.method.as_str(), asked.json());
     if (method, parts.len()) == ("POST", 1) {
         state.collection =
-            Some(json!({"id": ID, "name": body["name"], "metadata": body["metadata"]}));
+            Some(json!({"id": CHROMA_ID, "name": body["name"], "metadata": body["metadata"]}));
         return (200, state.collection.clone().unwrap());
     }
     let Some(collection) = &mut state.collection else {

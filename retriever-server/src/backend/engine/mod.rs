@@ -243,7 +243,9 @@ impl PassageSource for EngineSource {
             let prepared = match self.prepare(texts, &ticket).await {
                 Ok(prepared) => prepared,
                 Err(fault) => {
-                    with_text.into_iter().for_each(|n| answers[n] = Err(fault));
+                    for n in with_text {
+                        answers[n] = Err(fault);
+                    }
                     return answers;
                 }
             };

@@ -172,6 +172,7 @@ mod tests {
     /// The function is that of the model's own folder, where sentence-transformers 6.2 looks for it.
     #[test]
     fn the_score_is_that_of_the_folder() {
+        const OWN: &str = "config_sentence_transformers.json";
         let scale = |files: &[(&str, &str)]| {
             let folder = tempfile::tempdir().unwrap();
             for (name, text) in files {
@@ -180,7 +181,6 @@ mod tests {
             let settings = CrossEncoderSettings::load(folder.path());
             settings.map(|settings| settings.scale).map_err(|error| error.to_string())
         };
-        const OWN: &str = "config_sentence_transformers.json";
         let sigmoid = (OWN, r#"{"activation_fn": "torch.nn.modules.activation.Sigmoid"}"#);
         assert_eq!(scale(&[sigmoid]), Ok(ScoreScale::Sigmoid));
         let identity =

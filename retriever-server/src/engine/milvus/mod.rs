@@ -6,6 +6,7 @@
 //!
 //! The note is a property of the collection.
 
+mod records;
 mod wire;
 
 use std::time::Duration;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use prost::Message;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use tokio::sync::OnceCell;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -27,16 +28,9 @@ use super::{
     Queries, Record, Search, fields,
 };
 use crate::query::Answer;
-use wire::{DataType, FieldData, FieldSchema, FieldValues, Pair, ScalarData, Status};
+use records::{EXTRA, NOTE, VECTOR, check, extra, hit, noted, pair, schema, texts};
+use wire::{DataType, FieldData, FieldValues, Outcome, ScalarData, Status};
 
-/// The key of the note among the properties of a collection.
-const NOTE: &str = "retriever_note";
-/// The fields of a record: title, text and address are in one field, as JSON.
-const EXTRA: &str = "extra";
-const VECTOR: &str = "vector";
-/// The longest identifier and the longest text; the latter is the limit of Milvus.
-const MAX_ID_BYTES: usize = 512;
-const MAX_TEXT_BYTES: usize = 65_535;
 /// Connections of a node of the graph, and candidates while it is built.
 const GRAPH: &str = "{\"M\":16,\"efConstruction\":200}";
 /// Longest time to open a connection.
@@ -58,37 +52,6 @@ pub(super) struct Milvus {
     authorization: Option<MetadataValue<Ascii>>,
     /// The database in the path of the address.
     database: Option<MetadataValue<Ascii>>,
-}
-
-/// A message with the outcome of its call.
-trait Outcome: Message + Default + 'static {
-    fn status(&self) -> Option<&Status>;
-}
-
-macro_rules! outcomes {
-    ($($message:ident),*) => {
-        $(impl Outcome for wire::$message {
-            fn status(&self) -> Option<&Status> {
-                self.status.as_ref()
-            }
-        })*
-    };
-}
-
-outcomes!(
-    Described,
-    DescribedIndex,
-    LoadingProgress,
-    Flushed,
-    Mutated,
-    SearchResults,
-    QueryResults
-);
-
-impl Outcome for Status {
-    fn status(&self) -> Option<&Status> {
-        Some(self)
-    }
 }
 
 impl Milvus {
@@ -163,9 +126,8 @@ impl Milvus {
         let answer = answer.map_err(|status| self.broken(&status))?.into_inner();
         match answer.status() {
             Some(status) if status.error_code != 0 || status.code != 0 => Err(self.failed(status)),
-            Some(_) => Ok(answer),
             // An empty status is left out on the wire.
-            None => Ok(answer),
+            _ => Ok(answer),
         }
     }
 
@@ -195,17 +157,17 @@ impl Milvus {
             reason = format!("{reason}: {}", shared::machine::http::with_causes(source));
         }
         match status.code() {
+            Code::ResourceExhausted if status.message().contains("larger than max") => {
+                let (engine, url) = self.place();
+                EngineError::TooLarge { engine, url, reason }
+            }
             Code::Unavailable
+            | Code::ResourceExhausted
             | Code::DeadlineExceeded
             | Code::Aborted
             | Code::Cancelled
             | Code::Internal
             | Code::Unknown => self.unavailable(reason),
-            Code::ResourceExhausted if status.message().contains("larger than max") => {
-                let (engine, url) = self.place();
-                EngineError::TooLarge { engine, url, reason }
-            }
-            Code::ResourceExhausted => self.unavailable(reason),
             Code::Unauthenticated | Code::PermissionDenied => {
                 let key = "RETRIEVER_ENGINE_KEY is missing, wrong, or may not do this";
                 self.refused(format!("{key} ({reason})"))
@@ -229,32 +191,6 @@ impl Milvus {
             || PASSING.contains(&status.code)
             || PASSING_OLD.contains(&status.error_code);
         if is_passing { self.unavailable(reason) } else { self.refused(reason) }
-    }
-
-    fn schema(&self, dimension: usize) -> Vec<u8> {
-        let text = |name: &str, key: bool, bytes: usize| FieldSchema {
-            name: name.to_owned(),
-            is_primary_key: key,
-            data_type: DataType::VarChar.into(),
-            type_params: vec![pair("max_length", bytes)],
-            ..FieldSchema::default()
-        };
-        let vector = FieldSchema {
-            name: VECTOR.to_owned(),
-            data_type: DataType::FloatVector.into(),
-            type_params: vec![pair("dim", dimension)],
-            ..FieldSchema::default()
-        };
-        let mut fields = vec![
-            text(fields::ID, true, MAX_ID_BYTES),
-            text(fields::CONTENTS, false, MAX_TEXT_BYTES),
-            text(EXTRA, false, MAX_TEXT_BYTES),
-            vector,
-        ];
-        for (field, id) in fields.iter_mut().zip(100..) {
-            field.field_id = id;
-        }
-        wire::CollectionSchema { name: self.name(), fields }.encode_to_vec()
     }
 
     /// Counts the records. All that were stored count.
@@ -345,62 +281,6 @@ impl Milvus {
     }
 }
 
-fn hit(id: &str, contents: &str, extra: &str, score: f32) -> Result<Answer, String> {
-    let mut record: Map<String, Value> = match extra {
-        "" => Map::new(),
-        extra => serde_json::from_str(extra).map_err(|error| format!("{EXTRA:?}: {error}"))?,
-    };
-    record.insert(fields::CONTENTS.to_owned(), json!(contents));
-    let passage = fields::passage(Some(id), &Value::Object(record))?;
-    Ok(Answer { passage, score: fields::score(&json!(score))? })
-}
-
-/// Returns the property with a note.
-fn noted(note: &Note) -> Pair {
-    pair(NOTE, serde_json::to_string(note).expect("a note has no map with odd keys"))
-}
-
-fn pair(key: &str, value: impl ToString) -> Pair {
-    Pair { key: key.to_owned(), value: value.to_string() }
-}
-
-fn texts(name: &str, data: Vec<String>) -> FieldData {
-    let data = Some(ScalarData::Strings(wire::StringArray { data }));
-    FieldData {
-        data_type: DataType::VarChar.into(),
-        field_name: name.to_owned(),
-        values: Some(FieldValues::Scalars(wire::Scalars { data })),
-    }
-}
-
-/// Returns the fields that a passage may have besides its contents, as JSON; nothing if it has none.
-fn extra(record: &Record) -> String {
-    let set = fields::optional(&record.passage).into_iter();
-    let set: Map<String, Value> =
-        set.filter_map(|(name, value)| Some((name.to_owned(), json!(value?)))).collect();
-    if set.is_empty() { String::new() } else { Value::Object(set).to_string() }
-}
-
-/// Checks that Milvus takes the texts of a record.
-fn check(record: &Record) -> Result<(), EngineError> {
-    let passage = &record.passage;
-    let extra = extra(record).len();
-    let lengths = [
-        ("identifier", passage.id.len(), MAX_ID_BYTES),
-        ("contents", passage.contents.len(), MAX_TEXT_BYTES),
-        ("title, text and url", extra, MAX_TEXT_BYTES),
-    ];
-    match lengths.into_iter().find(|(_, bytes, limit)| bytes > limit) {
-        None => Ok(()),
-        Some((name, bytes, limit)) => {
-            let id: String = passage.id.chars().take(40).collect();
-            Err(EngineError::Unfit(format!(
-                "the {name} of the passage {id:?} are {bytes} bytes, and Milvus stores at most {limit}"
-            )))
-        }
-    }
-}
-
 impl Engine for Milvus {
     fn find(&self) -> EngineFuture<'_, Found> {
         Box::pin(async move {
@@ -420,7 +300,7 @@ impl Engine for Milvus {
         Box::pin(async move {
             let request = wire::CreateCollection {
                 collection_name: self.name(),
-                schema: self.schema(note.dimension),
+                schema: schema(self.name(), note.dimension),
                 properties: vec![noted(note)],
                 // The server's own number.
                 shards_num: 0,

@@ -120,6 +120,7 @@ pub(super) struct CreateIndex {
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
+#[expect(clippy::struct_field_names, reason = "the fields are named as in milvus.proto")]
 pub(super) struct DescribeIndex {
     #[prost(string, tag = "3")]
     pub(super) collection_name: String,
@@ -349,4 +350,35 @@ pub(super) struct QueryResults {
     pub(super) status: Option<Status>,
     #[prost(message, repeated, tag = "2")]
     pub(super) fields: Vec<FieldData>,
+}
+
+/// A message with the outcome of its call.
+pub(super) trait Outcome: Message + Default + 'static {
+    fn status(&self) -> Option<&Status>;
+}
+
+macro_rules! outcomes {
+    ($($message:ident),*) => {
+        $(impl Outcome for $message {
+            fn status(&self) -> Option<&Status> {
+                self.status.as_ref()
+            }
+        })*
+    };
+}
+
+outcomes!(
+    Described,
+    DescribedIndex,
+    LoadingProgress,
+    Flushed,
+    Mutated,
+    SearchResults,
+    QueryResults
+);
+
+impl Outcome for Status {
+    fn status(&self) -> Option<&Status> {
+        Some(self)
+    }
 }

@@ -96,7 +96,7 @@ impl Fake {
                     let mut head =
                         format!("HTTP/1.1 {status} -\r\ncontent-length: {}\r\n", body.len());
                     for (name, value) in headers {
-                        head.push_str(&format!("{name}: {value}\r\n"));
+                        head.extend([name, ": ", &value, "\r\n"]);
                     }
                     let bytes = [head.as_bytes(), b"\r\n", body.as_slice()].concat();
                     stream.write_all(&bytes).await

@@ -9,7 +9,7 @@ use std::time::Duration;
 use redb::StorageBackend;
 
 use super::fake::{Act, Fake};
-use super::{ask, found, settings, settings_of, titles};
+use super::{ask, found, over, settings, settings_of, titles};
 use crate::web::budget::DailyLimit;
 use crate::web::providers::named;
 use crate::web::result::WebResult;
@@ -22,7 +22,7 @@ fn open(path: &Path, script: &[Act]) -> (WebSearch, Fake) {
     let mut settings = settings(vec![settings_of(named("serper").unwrap(), 80)]);
     settings.cache.path = Some(path.to_owned());
     settings.budget = Some(DailyLimit::Requests(3));
-    (WebSearch::over(settings, Arc::new(fake.clone())), fake)
+    (over(settings, fake.clone()), fake)
 }
 
 #[tokio::test]

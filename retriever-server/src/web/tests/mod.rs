@@ -47,19 +47,24 @@ fn settings(providers: Vec<ProviderSettings>) -> WebSettings {
     }
 }
 
+/// A search over an exchange.
+fn over(settings: WebSettings, exchange: impl Exchange + 'static) -> WebSearch {
+    let exchange: Arc<dyn Exchange> = Arc::new(exchange);
+    WebSearch::over(settings, &exchange)
+}
+
 /// A search over the real client, and its server.
 async fn over_tcp(provider: &'static Provider, script: &[Act]) -> (Arc<WebSearch>, Fake) {
     let fake = Fake::new(script);
     let settings = settings(vec![settings_of(provider, fake.listen().await)]);
     let http = Http::new(Duration::from_secs(5), MAX_REPLY_BYTES).unwrap();
-    (Arc::new(WebSearch::over(settings, Arc::new(http))), fake)
+    (Arc::new(over(settings, http)), fake)
 }
 
 /// A search over memory, for paused time.
 fn over_memory(provider: &'static Provider, script: &[Act]) -> (Arc<WebSearch>, Fake) {
     let fake = Fake::new(script);
-    let exchange: Arc<dyn Exchange> = Arc::new(fake.clone());
-    (Arc::new(WebSearch::over(settings(vec![settings_of(provider, 80)]), exchange)), fake)
+    (Arc::new(over(settings(vec![settings_of(provider, 80)]), fake.clone())), fake)
 }
 
 async fn ask(search: &WebSearch, query: &str) -> Result<Vec<WebResult>, WebFault> {

@@ -264,7 +264,7 @@ async fn a_reply_beyond_the_limit_is_given_up() {
 
 #[tokio::test]
 async fn a_query_is_clipped_to_what_the_provider_takes() {
-    let query: String = (0..3000).map(|number| format!("w{number} ")).collect();
+    let query = (0..3000).map(|number| format!("w{number}")).collect::<Vec<_>>().join(" ");
     let runs = PROVIDERS.map(|provider| {
         let query = query.as_str();
         async move {

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, advance};
 
 use super::fake::{Act, Fake};
-use super::{DEADLINE, TIMEOUT, ask, found, over_memory, settings, settings_of, titles};
+use super::{DEADLINE, TIMEOUT, ask, found, over, over_memory, settings, settings_of, titles};
 use crate::upstream::exchange::Exchange;
 use crate::web::budget::DailyLimit;
 use crate::web::provider::Provider;
@@ -112,7 +112,7 @@ async fn a_caller_that_leaves_the_queue_costs_no_request() {
         let fake = Fake::new(&[found(provider)]);
         let mut slow = settings_of(provider, 80);
         slow.requests_per_second = 1.0;
-        let search = WebSearch::over(settings(vec![slow]), Arc::new(fake.clone()));
+        let search = over(settings(vec![slow]), fake.clone());
         let search = Arc::new(search);
         let start = Instant::now();
         let query = |name: &'static str| {
@@ -174,7 +174,7 @@ fn chain(
     let mut settings = settings(both.collect());
     settings.budget = budget;
     let servers = [&[Fake::new(&[Act::Silent])], fakes.as_slice()].concat();
-    (WebSearch::over(settings, Arc::new(Several(servers))), fakes)
+    (over(settings, Several(servers)), fakes)
 }
 
 #[tokio::test(start_paused = true)]

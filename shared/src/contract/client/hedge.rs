@@ -145,7 +145,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_first_success_counts_and_a_failure_waits_for_the_other() {
         type Outcome = (u64, Result<&'static str, &'static str>);
-        let cases: [(Outcome, Outcome, Result<Sent, [&str; 2]>, u64); 7] = [
+        type Case = (Outcome, Outcome, Result<Sent, [&'static str; 2]>, u64);
+        let cases: [Case; 7] = [
             ((10, Ok("a")), (20, Ok("b")), Ok(Sent::First), 10),
             ((20, Ok("a")), (10, Ok("b")), Ok(Sent::Second), 10),
             ((10, Err("a")), (20, Ok("b")), Ok(Sent::Second), 20),

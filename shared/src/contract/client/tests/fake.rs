@@ -83,11 +83,11 @@ impl Fake {
         tokio::spawn(async move { axum::serve(listener, app).await });
     }
 
-    async fn info(State(fake): State<Self>) -> Response {
-        match &*fake.0.info.lock().unwrap() {
+    fn info(State(fake): State<Self>) -> std::future::Ready<Response> {
+        std::future::ready(match &*fake.0.info.lock().unwrap() {
             Some(info) => info.to_string().into_response(),
             None => StatusCode::NOT_FOUND.into_response(),
-        }
+        })
     }
 
     async fn retrieve(State(fake): State<Self>, request: Request) -> Response {

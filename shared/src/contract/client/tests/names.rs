@@ -40,7 +40,7 @@ async fn start_at(servers: &[(&'static str, [u8; 4])]) -> (Vec<Fake>, u16) {
             listeners.push(listener);
         }
         let start = |((name, _), listener): (&(&'static str, [u8; 4]), TcpListener)| {
-            let fake = Fake::new(*name);
+            let fake = Fake::new(name);
             fake.serve(listener);
             fake
         };
@@ -71,7 +71,8 @@ async fn each_address_of_a_name_is_a_server() {
     assert!(replies.len() == 1 && replies[0].result.is_err());
 
     *resolver.0.lock().unwrap() = VecDeque::from([vec![two, one, two]]);
-    assert_eq!(search_many(&client, 4).await, "abab", "sorted, each once");
+    let turns = search_many(&client, 4).await;
+    assert!(["abab", "baba"].contains(&&*turns), "each once: {turns}");
     fakes[1].behave(Conduct::Refuse(422, "0"));
     let error = loop {
         if let Err(error) = client.retrieve(&queries(&["q"]), 1).await.remove(0) {

@@ -1,8 +1,10 @@
-//! PostgreSQL with the extension pgvector, over PostgreSQL's own protocol.
+//! `PostgreSQL` with the extension pgvector, over `PostgreSQL`'s own protocol.
 //!
 //! A collection is a table. The exact vectors are a column, and the graph is an index over their halves, which
 //! takes half the memory; its candidates are ordered by the exact vectors. The note is the table's comment.
 //! Records travel in binary COPY through a table of the session, so that a batch is stored whole or not at all.
+
+mod sql;
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,6 +29,7 @@ use super::{
     Queries, Record, Search,
 };
 use crate::query::Answer;
+use sql::{Version, graph_column, has_nul, quoted};
 
 /// The most connections.
 const MAX_CONNECTIONS: usize = 8;
@@ -36,13 +39,10 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const CANDIDATES_PER_HIT: usize = 2;
 /// The largest `hnsw.ef_search`.
 const MAX_EF: usize = 1000;
-/// The most components that the graph's index takes, by the type of its vectors.
-const MAX_HALVES: usize = 4000;
-const MAX_FLOATS: usize = 2000;
 /// Connections of a node of the graph and candidates while it is built; more raise recall and building time.
 const GRAPH: &str = "m = 24, ef_construction = 200";
 
-/// A table of PostgreSQL.
+/// A table of `PostgreSQL`.
 #[derive(Debug)]
 pub(super) struct Pgvector {
     config: EngineConfig,
@@ -78,27 +78,6 @@ struct Session {
 struct Lease {
     session: Session,
     _place: OwnedSemaphorePermit,
-}
-
-/// The version of the extension: the first two numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Version(u32, u32);
-
-impl Version {
-    fn parse(text: &str) -> Option<Self> {
-        let mut numbers = text.split('.').map(str::parse);
-        Some(Self(numbers.next()?.ok()?, numbers.next().and_then(Result::ok).unwrap_or(0)))
-    }
-
-    /// Returns `true` if there are vectors of halves.
-    fn has_halves(self) -> bool {
-        self >= Self(0, 7)
-    }
-
-    /// Returns `true` if a search goes on along the graph until it has enough rows.
-    fn scans_on(self) -> bool {
-        self >= Self(0, 8)
-    }
 }
 
 impl Pgvector {
@@ -305,15 +284,9 @@ impl Pgvector {
     /// Builds the index along which searches go.
     async fn index(&self, session: &Session, dimension: usize) -> Result<(), EngineError> {
         let (table, version) = (self.table(), session.version);
-        let column = match graph_column(version, dimension) {
-            Some(column) => column,
-            None => {
-                warn!(
-                    dimension,
-                    "the vectors are too long for an index, so every search reads all"
-                );
-                return Ok(());
-            }
+        let Some(column) = graph_column(version, dimension) else {
+            warn!(dimension, "the vectors are too long for an index, so every search reads all");
+            return Ok(());
         };
         let name = quoted(&format!("{}_vector", self.config.collection));
         info!(table, "building the index over the vectors; a large one takes hours");
@@ -343,15 +316,14 @@ impl Pgvector {
             session.ef = ef;
         }
         let prepared = session.search.as_ref().filter(|(prepared, _)| *prepared == dimension);
-        let statement = match prepared {
-            Some((_, statement)) => statement.clone(),
-            None => {
-                let text = self.search_text(session.version, dimension);
-                let statement = session.client.prepare(&text).await;
-                let statement = statement.map_err(|error| self.error(&error))?;
-                session.search = Some((dimension, statement.clone()));
-                statement
-            }
+        let statement = if let Some((_, statement)) = prepared {
+            statement.clone()
+        } else {
+            let text = sql::search(&self.table(), session.version, dimension);
+            let statement = session.client.prepare(&text).await;
+            let statement = statement.map_err(|error| self.error(&error))?;
+            session.search = Some((dimension, statement.clone()));
+            statement
         };
         let (client, limits) = (&session.client, (candidates as i64, search.top_k as i64));
         // The statements travel together and are answered in turn.
@@ -364,22 +336,6 @@ impl Pgvector {
             rows.map_err(|error| self.error(&error))?.iter().map(|row| self.read(row)).collect()
         };
         Ok(answered.into_iter().map(read).collect())
-    }
-
-    /// Returns the statement of a search: candidates along the index, then the best of them by exact vectors.
-    fn search_text(&self, version: Version, dimension: usize) -> String {
-        let (table, fields) = (self.table(), "id, contents, title, \"text\", url");
-        let (column, query) = match graph_column(version, dimension) {
-            Some(column) if column.contains("halfvec") => {
-                let half = format!("halfvec({dimension})");
-                (format!("vector::{half}"), format!("$1::vector::{half}"))
-            }
-            _ => ("vector".to_owned(), "$1::vector".to_owned()),
-        };
-        format!(
-            "SELECT {fields}, score FROM (SELECT {fields}, -(vector <#> $1::vector) AS score FROM {table} \
-             ORDER BY {column} <#> {query} LIMIT $2) AS nearest ORDER BY score DESC, id LIMIT $3"
-        )
     }
 
     fn read(&self, row: &Row) -> Result<Answer, EngineError> {
@@ -397,28 +353,6 @@ impl Pgvector {
         };
         Ok(Answer { passage, score: row.try_get::<_, f64>(5).map_err(malformed)? as f32 })
     }
-}
-
-/// Returns the column of the graph's index with its operators; `None` if no index takes so many components.
-fn graph_column(version: Version, dimension: usize) -> Option<String> {
-    if version.has_halves() && dimension <= MAX_HALVES {
-        Some(format!("(vector::halfvec({dimension})) halfvec_ip_ops"))
-    } else if dimension <= MAX_FLOATS {
-        Some("vector vector_ip_ops".to_owned())
-    } else {
-        None
-    }
-}
-
-/// Returns a name as SQL writes it.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-fn has_nul(passage: &Passage) -> bool {
-    let Passage { id, contents, title, text, url } = passage;
-    let optional = [title, text, url].into_iter().flatten();
-    [id, contents].into_iter().chain(optional).any(|text| text.contains('\0'))
 }
 
 impl Engine for Pgvector {
@@ -494,33 +428,5 @@ impl Engine for Pgvector {
             };
             answers.await.unwrap_or_else(|error: EngineError| vec![Err(error); vectors.len()])
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_are_compared_by_number() {
-        assert!(Version::parse("0.10.0") > Version::parse("0.8.2"));
-        assert_eq!(Version::parse("0.6.2").map(Version::has_halves), Some(false));
-        assert_eq!(Version::parse("0.7").map(Version::has_halves), Some(true));
-        assert_eq!(Version::parse("x"), None);
-    }
-
-    #[test]
-    fn names_are_quoted() {
-        assert_eq!(quoted("wiki-18"), "\"wiki-18\"");
-        assert_eq!(quoted("a\"; DROP TABLE b"), "\"a\"\"; DROP TABLE b\"");
-    }
-
-    #[test]
-    fn the_index_takes_halves_where_there_are_any() {
-        let halves = Some("(vector::halfvec(3000)) halfvec_ip_ops".to_owned());
-        assert_eq!(graph_column(Version(0, 8), 3000), halves);
-        assert_eq!(graph_column(Version(0, 6), 3000), None);
-        assert_eq!(graph_column(Version(0, 6), 768), Some("vector vector_ip_ops".to_owned()));
-        assert_eq!(graph_column(Version(0, 8), 5000), None);
     }
 }
