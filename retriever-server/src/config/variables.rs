@@ -93,19 +93,19 @@ variables! {
         "Most documents in a request to /rerank.";
     WEB_PROVIDER = "WEB_PROVIDER", "web-provider", None, "", "serper, brave, tavily, exa, serpapi, searxng, you, jina, google or bing, or several with commas between them",
         "Provider that the web back end asks. A later one of several is asked if those before it fail.";
-    WEB_KEYS = "WEB_KEYS", "web-keys", None, "", "a key, or pairs PROVIDER=KEY with commas between them",
+    WEB_KEYS = "WEB_KEYS", "web-keys", None, "", "a key, or pairs such as brave=KEY with commas between them",
         "Keys of the providers. They are never logged; other users of the machine can read a flag, but not a variable.";
-    WEB_KEYS_FILE = "WEB_KEYS_FILE", "web-keys-file", None, "", "the path of a file with a key, or with a line PROVIDER=KEY for each provider",
+    WEB_KEYS_FILE = "WEB_KEYS_FILE", "web-keys-file", None, "", "the path of a file with a key, or with a line such as brave=KEY for each provider",
         "File with keys, as a mounted secret. A key in RETRIEVER_WEB_KEYS overrides it.";
-    WEB_ENDPOINTS = "WEB_ENDPOINTS", "web-endpoints", None, "", "an address, or pairs PROVIDER=ADDRESS with commas between them",
+    WEB_ENDPOINTS = "WEB_ENDPOINTS", "web-endpoints", None, "", "an address, or pairs such as searxng=ADDRESS with commas between them",
         "Addresses of the providers' APIs; searxng and bing have no default. Parameters of an address go into every request, such as searxng=http://host:8080?language=en, or google=https://customsearch.googleapis.com/customsearch/v1?cx=ID, which google needs.";
-    WEB_RATES = "WEB_RATES", "web-rates", None, "requests/s", "a number from 0.001 to 10000, or pairs PROVIDER=NUMBER with commas between them",
+    WEB_RATES = "WEB_RATES", "web-rates", None, "requests/s", "a number from 0.001 to 10000, or pairs such as brave=1 with commas between them",
         "Requests per second to each provider. If it is not set, what its smallest plan allows.";
     WEB_TIMEOUT_MS = "WEB_TIMEOUT_MS", "web-timeout-ms", Some("10000"), "ms", MILLISECONDS,
         "Longest time of one request to a provider; retries and further providers have the time until RETRIEVER_DEADLINE_MS.";
     WEB_BUDGET = "WEB_BUDGET", "web-budget", None, "", "a number of requests such as 1000, or an amount such as 2.50USD",
         "Most that providers with keys may cost in a day (UTC). After that, queries go to searxng or fail.";
-    WEB_PRICES = "WEB_PRICES", "web-prices", None, "USD", "a price, or pairs PROVIDER=PRICE with commas between them",
+    WEB_PRICES = "WEB_PRICES", "web-prices", None, "USD", "a price, or pairs such as brave=0.005 with commas between them",
         "Price of a request to each provider, which a budget in USD needs.";
     WEB_CACHE = "WEB_CACHE", "web-cache", None, "", "the path of a file",
         "File that keeps answers and the expenses of the day over a restart. If it is not set, memory only.";
