@@ -36,8 +36,7 @@ impl FakeCollector {
         let received = Arc::clone(&spans);
         thread::spawn(move || {
             for stream in listener.incoming() {
-                let spans = answer(stream.unwrap());
-                received.lock().unwrap().extend(spans);
+                answer(stream.unwrap(), &received);
             }
         });
         Self { url, spans }
@@ -52,8 +51,8 @@ impl FakeCollector {
     }
 }
 
-/// Answers one request and returns its spans.
-fn answer(mut stream: TcpStream) -> Vec<ReceivedSpan> {
+/// Receives the spans of one request, then answers it: a sender may ask for them as soon as it has the answer.
+fn answer(mut stream: TcpStream, received: &Mutex<Vec<ReceivedSpan>>) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut head = String::new();
     reader.read_line(&mut head).unwrap();
@@ -69,8 +68,6 @@ fn answer(mut stream: TcpStream) -> Vec<ReceivedSpan> {
     let mut body = vec![0; headers["content-length"].parse().unwrap()];
     reader.read_exact(&mut body).unwrap();
     let request = ExportTraceServiceRequest::decode(&body[..]).unwrap();
-    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf";
-    write!(stream, "{head}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").unwrap();
     let mut spans = Vec::new();
     for resource in request.resource_spans {
         let attributes = resource.resource.unwrap().attributes;
@@ -89,5 +86,7 @@ fn answer(mut stream: TcpStream) -> Vec<ReceivedSpan> {
             });
         }
     }
-    spans
+    received.lock().unwrap().extend(spans);
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf";
+    write!(stream, "{head}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").unwrap();
 }
