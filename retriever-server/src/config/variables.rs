@@ -98,7 +98,7 @@ variables! {
     WEB_KEYS_FILE = "WEB_KEYS_FILE", "web-keys-file", None, "", "the path of a file with a key, or with a line such as brave=KEY for each provider",
         "File with keys, as a mounted secret. A key in RETRIEVER_WEB_KEYS overrides it.";
     WEB_ENDPOINTS = "WEB_ENDPOINTS", "web-endpoints", None, "", "an address, or pairs such as searxng=ADDRESS with commas between them",
-        "Addresses of the providers' APIs; searxng and bing have no default. Parameters of an address go into every request, such as searxng=http://host:8080?language=en, or google=https://customsearch.googleapis.com/customsearch/v1?cx=ID, which google needs.";
+        "Addresses of the providers' APIs; searxng and bing have no default. Parameters of an address go into every request, such as searxng=http://host:8080?language=en. The address of google needs the parameter cx, the id of a search engine.";
     WEB_RATES = "WEB_RATES", "web-rates", None, "requests/s", "a number from 0.001 to 10000, or pairs such as brave=1 with commas between them",
         "Requests per second to each provider. If it is not set, what its smallest plan allows.";
     WEB_TIMEOUT_MS = "WEB_TIMEOUT_MS", "web-timeout-ms", Some("10000"), "ms", MILLISECONDS,

@@ -1,7 +1,7 @@
 //! Loads the passages of an index, and their vectors, into an engine.
 //!
-//! Batches travel concurrently, as many and as large as the engine takes ([`pace`]). What is stored for certain
-//! is noted next to the index ([`bookmark`]), so that a load that was killed goes on where it was; batches in
+//! Batches travel concurrently, as many and as large as the engine takes (`pace`). What is stored for certain
+//! is noted next to the index (`bookmark`), so that a load that was killed goes on where it was; batches in
 //! flight at that moment are sent again, which replaces equal records by equal ones. A collection of other
 //! passages or of another encoder is replaced on request only.
 
