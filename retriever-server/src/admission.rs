@@ -4,8 +4,8 @@
 //! One caller never takes everything: the more is taken, the less a caller that already has a part of it may
 //! take (dynamic thresholds: Choudhury and Hahne, IEEE/ACM Transactions on Networking 6, 1998).
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -60,12 +60,12 @@ struct Held {
 struct Share {
     limit: usize,
     total: usize,
-    callers: HashMap<Caller, usize>,
+    callers: BTreeMap<Caller, usize>,
 }
 
 impl Share {
     fn new(limit: usize) -> Self {
-        Self { limit, total: 0, callers: HashMap::new() }
+        Self { limit, total: 0, callers: BTreeMap::new() }
     }
 
     /// Takes `count` for a caller, if it may have them.
@@ -103,7 +103,7 @@ impl Drop for RequestPermit {
     fn drop(&mut self) {
         let mut held = self.shared.lock();
         held.requests.give_back(self.caller, 1);
-        self.shared.requests.send_replace(held.requests.total);
+        self.shared.tell(&held);
     }
 }
 
@@ -125,6 +125,14 @@ impl Shared {
     /// Locks the counts. Their changes cannot fail half-way, so a poisoned lock still guards sound ones.
     fn lock(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Publishes the number of admitted requests. Somebody waits for it only once no more are admitted.
+    fn tell(&self, held: &Held) {
+        self.requests.send_if_modified(|requests| {
+            *requests = held.requests.total;
+            held.is_closed
+        });
     }
 
     fn overloaded(&self, queries: usize) -> Overloaded {
@@ -176,7 +184,7 @@ impl Admission {
             drop(held);
             return Err(self.shared.overloaded(1));
         }
-        self.shared.requests.send_replace(held.requests.total);
+        self.shared.tell(&held);
         Ok(RequestPermit { shared: Arc::clone(&self.shared), caller })
     }
 

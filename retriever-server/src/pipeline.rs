@@ -9,7 +9,7 @@ use std::time::Instant;
 use futures_util::future::join_all;
 use tracing::error;
 
-use crate::backend::{Backend, PassageSource};
+use crate::backend::{Backend, PassageSource, ReadRows};
 use crate::corpus::pages::Pages;
 use crate::corpus::store::PassageStore;
 use crate::metrics::Stage;
@@ -129,6 +129,16 @@ impl Ranking {
         let began = Instant::now();
         match self {
             Self::Rows { backend, passages, pool } => {
+                // With one query, the stages of the request are those of the query.
+                if batch.queries.len() == 1
+                    && let Some(answer) = backend.search_and_read(
+                        &batch,
+                        &ticket,
+                        reading(Arc::clone(passages), Arc::clone(&ticket), began),
+                    )
+                {
+                    return answer.await;
+                }
                 let outcomes = backend.search(batch, Arc::clone(&ticket)).await;
                 let began = ticket.stage(Stage::Search, began);
                 let answers = read(Arc::clone(passages), pool, outcomes, Arc::clone(&ticket)).await;
@@ -145,6 +155,16 @@ impl Ranking {
     }
 }
 
+/// Returns the function that reads the passages of the only query of a request, whose search began at `began`.
+fn reading(passages: Arc<PassageStore>, ticket: Arc<Ticket>, began: Instant) -> ReadRows {
+    Box::new(move |hits| {
+        let began = ticket.stage(Stage::Search, began);
+        let answer = read_all(&passages, &hits);
+        ticket.stage(Stage::Passages, began);
+        answer
+    })
+}
+
 /// Replaces rows by passages. This runs on the pool, because a passage may be read from the disk.
 async fn read(
     passages: Arc<PassageStore>,
@@ -158,10 +178,14 @@ async fn read(
         if ticket.is_over() {
             return Err(SearchFault::DeadlineExceeded);
         }
-        hits.iter().map(|hit| read_one(&passages, *hit)).collect()
+        read_all(&passages, hits)
     };
     let answers = pool.map(count, read).await.into_iter();
     answers.map(|answer| answer.unwrap_or(Err(SearchFault::Internal))).collect()
+}
+
+fn read_all(passages: &PassageStore, hits: &[Hit]) -> QueryAnswer {
+    hits.iter().map(|hit| read_one(passages, *hit)).collect()
 }
 
 fn read_one(passages: &PassageStore, hit: Hit) -> Result<Answer, SearchFault> {
@@ -184,6 +208,9 @@ struct Distinct {
 
 impl Distinct {
     fn of(queries: &[String], max_query_bytes: usize) -> Self {
+        if let [query] = queries {
+            return Self { queries: vec![cut(query, max_query_bytes).to_owned()], slots: vec![0] };
+        }
         let mut seen: HashMap<&str, usize> = HashMap::new();
         let mut distinct = Self { queries: Vec::new(), slots: Vec::with_capacity(queries.len()) };
         for query in queries {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracing::error;
 
-use super::{Backend, SearchFuture};
+use super::{Backend, PassageFuture, ReadRows, SearchFuture};
 use crate::lexical::reader::{LexicalReader, RankError};
 use crate::pool::Pool;
 use crate::query::{Hit, QueryBatch, QueryOutcome, SearchFault};
@@ -22,19 +22,37 @@ impl LexicalBackend {
     pub fn new(reader: Arc<LexicalReader>, pool: Arc<Pool>) -> Self {
         Self { reader, pool }
     }
+
+    /// Ranks the rows of each query on the threads of the pool, and turns them into its result there.
+    async fn map<T: Send + 'static>(
+        &self,
+        batch: QueryBatch,
+        ticket: Arc<Ticket>,
+        then: impl Fn(QueryOutcome) -> Result<T, SearchFault> + Send + Sync + 'static,
+    ) -> Vec<Result<T, SearchFault>> {
+        let reader = Arc::clone(&self.reader);
+        let QueryBatch { queries, top_k } = batch;
+        let count = queries.len();
+        let search = move |index: usize| then(rank(&reader, &queries[index], top_k, &ticket));
+        let results = self.pool.map(count, search).await.into_iter();
+        results.map(|result| result.unwrap_or(Err(SearchFault::Internal))).collect()
+    }
 }
 
 impl Backend for LexicalBackend {
     fn search(&self, batch: QueryBatch, ticket: Arc<Ticket>) -> SearchFuture<'_> {
-        let reader = Arc::clone(&self.reader);
-        Box::pin(async move {
-            let QueryBatch { queries, top_k } = batch;
-            let count = queries.len();
-            let answers =
-                self.pool.map(count, move |index| rank(&reader, &queries[index], top_k, &ticket));
-            let outcomes = answers.await.into_iter();
-            outcomes.map(|answer| answer.unwrap_or(Err(SearchFault::Internal))).collect()
-        })
+        Box::pin(self.map(batch, ticket, |outcome| outcome))
+    }
+
+    fn search_and_read(
+        &self,
+        batch: &QueryBatch,
+        ticket: &Arc<Ticket>,
+        read: ReadRows,
+    ) -> Option<PassageFuture<'_>> {
+        let answers =
+            self.map(batch.clone(), Arc::clone(ticket), move |outcome| outcome.and_then(&read));
+        Some(Box::pin(answers))
     }
 }
 

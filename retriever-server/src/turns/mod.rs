@@ -6,7 +6,7 @@
 
 mod rate;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use rate::Rate;
 const MAX_RETRY_S: u16 = 60;
 
 /// The one who sends requests. Requests of one caller share its part of the capacity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Caller {
     /// A machine, or the network of the first 64 bits of an IPv6 address.
     Address(IpAddr),
@@ -64,7 +64,7 @@ struct State {
     in_flight: usize,
     waiting: usize,
     /// The lines with someone in them.
-    lines: HashMap<Caller, Line>,
+    lines: BTreeMap<Caller, Line>,
     /// The callers with a line, the next one first.
     order: VecDeque<Caller>,
     next_number: u64,
