@@ -66,7 +66,7 @@ pub(crate) async fn reload(state: Arc<AppState>) -> Result<Reloaded, ReloadError
 
 async fn replace(state: &Arc<AppState>) -> Result<Reloaded, ReloadError> {
     let began = Instant::now();
-    let before = state.ready().map_err(ReloadError::NotReady)?.index_digest();
+    let before = state.index_digest().map_err(ReloadError::NotReady)?;
     state.access.reload()?;
     if state.config.backend.kind.is_remote() {
         let duration = began.elapsed();

@@ -3,8 +3,8 @@
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread;
 use std::time::Instant;
 
@@ -13,14 +13,15 @@ use serde::Serialize;
 use shared::contract::digest::Digest;
 use shared::contract::splitmix;
 use shared::machine::traces::Traces;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 use tokio::time::timeout_at;
-use tracing::warn;
+use tracing::{error, info, warn};
 use utoipa::ToSchema;
 
 use crate::access::Access;
 use crate::admission::Admission;
-use crate::config::{BackendKind, ServeConfig};
+use crate::config::{BackendKind, IndexCheck, ServeConfig};
+use crate::index::later::{Checked, LaterChecks};
 use crate::metrics::{Metrics, Moment};
 use crate::pipeline::Pipeline;
 use crate::pool::Pool;
@@ -44,6 +45,15 @@ pub enum Phase {
     Draining,
 }
 
+/// The reason why no query is answered.
+#[derive(Clone, Debug)]
+pub(crate) enum NotServing {
+    /// The server is in a phase in which it answers none.
+    Phase(Phase),
+    /// A file of the index differs from the manifest. The text names it.
+    Damaged(Arc<str>),
+}
+
 /// The parts that exist once the index is loaded.
 #[derive(Debug)]
 pub(crate) struct Loaded {
@@ -51,9 +61,54 @@ pub(crate) struct Loaded {
     pub(crate) reranker: Option<Arc<Reranker>>,
     /// `None` if another service holds the passages.
     pub(crate) index: Option<IndexFacts>,
+    /// The digests that are still to be checked.
+    checks: Mutex<Option<LaterChecks>>,
+    check: OnceLock<IndexState>,
+}
+
+/// The outcome of comparing the index's files with their digests.
+#[derive(Clone, Debug)]
+enum IndexState {
+    Whole,
+    Unchecked,
+    /// The text names the file that differs.
+    Damaged(Arc<str>),
 }
 
 impl Loaded {
+    pub(crate) fn new(
+        pipeline: Pipeline,
+        reranker: Option<Arc<Reranker>>,
+        index: Option<IndexFacts>,
+    ) -> Self {
+        let (checks, check) = (Mutex::default(), OnceLock::new());
+        Self { pipeline, reranker, index, checks, check }
+    }
+
+    /// Adds the checks that opening the index left over.
+    pub(crate) fn with_checks(self, chosen: IndexCheck, checks: LaterChecks) -> Self {
+        let known = match chosen {
+            IndexCheck::Start => Some(IndexState::Whole),
+            IndexCheck::Never => Some(IndexState::Unchecked),
+            IndexCheck::Auto | IndexCheck::Background => {
+                checks.is_empty().then_some(IndexState::Whole)
+            }
+        };
+        let checks = Mutex::new(known.is_none().then_some(checks));
+        Self { checks, check: known.map(OnceLock::from).unwrap_or_default(), ..self }
+    }
+
+    /// Returns the state of the index's files for `/stats`; `None` if there is no index.
+    fn index_files(&self) -> Option<&'static str> {
+        self.index.as_ref()?;
+        Some(match self.check.get() {
+            None => "checking",
+            Some(IndexState::Whole) => "whole",
+            Some(IndexState::Unchecked) => "unchecked",
+            Some(IndexState::Damaged(_)) => "damaged",
+        })
+    }
+
     /// Returns the digest of the index.
     pub(crate) fn index_digest(&self) -> Option<Digest> {
         self.index.as_ref().map(|index| index.digest)
@@ -86,7 +141,7 @@ pub(crate) struct AppState {
     pub(crate) access: Access,
     pub(crate) request_ids: RequestIds,
     /// Held while the index is loaded again.
-    pub(crate) reloading: Mutex<()>,
+    pub(crate) reloading: tokio::sync::Mutex<()>,
     loaded: ArcSwapOption<Loaded>,
 }
 
@@ -149,7 +204,7 @@ impl AppState {
             traces,
             access,
             request_ids: RequestIds::default(),
-            reloading: Mutex::default(),
+            reloading: tokio::sync::Mutex::default(),
             loaded: ArcSwapOption::empty(),
             config,
         })
@@ -169,14 +224,41 @@ impl AppState {
 
     /// Puts other parts in place of the loaded ones. Requests in flight keep those that they hold.
     pub(crate) fn replace(&self, loaded: Loaded) {
-        drop(Lease(self.loaded.swap(Some(Arc::new(loaded)))));
+        let loaded = Arc::new(loaded);
+        let checks = loaded.checks.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let weak = Arc::downgrade(&loaded);
+        drop(Lease(self.loaded.swap(Some(loaded))));
+        if let Some(checks) = checks {
+            let check = move || check_index(checks, &weak);
+            if let Err(error) = thread::Builder::new().name("check".to_owned()).spawn(check) {
+                warn!(%error, "the files of the index are not compared with their digests");
+            }
+        }
     }
 
-    /// Returns the loaded parts, or the phase in which no query is answered.
-    pub(crate) fn ready(&self) -> Result<Lease, Phase> {
+    /// Returns the loaded parts, or the reason why no query is answered.
+    pub(crate) fn ready(&self) -> Result<Lease, NotServing> {
         let phase = *self.phase.borrow();
         match phase {
-            Phase::Ready => self.lease().ok_or(phase),
+            Phase::Ready => self.whole(phase),
+            _ => Err(NotServing::Phase(phase)),
+        }
+    }
+
+    /// Returns the loaded parts unless they are damaged, or the reason.
+    fn whole(&self, phase: Phase) -> Result<Lease, NotServing> {
+        let lease = self.lease().ok_or(NotServing::Phase(phase))?;
+        match lease.check.get() {
+            Some(IndexState::Damaged(fault)) => Err(NotServing::Damaged(Arc::clone(fault))),
+            _ => Ok(lease),
+        }
+    }
+
+    /// Returns the digest of the index of a server that is ready, damaged or not, or the phase.
+    pub(crate) fn index_digest(&self) -> Result<Option<Digest>, Phase> {
+        let phase = *self.phase.borrow();
+        match (phase, self.lease()) {
+            (Phase::Ready, Some(lease)) => Ok(lease.index_digest()),
             _ => Err(phase),
         }
     }
@@ -194,8 +276,8 @@ impl AppState {
     }
 
     /// Returns the loaded parts once they are there, for a request that was admitted. Without them, returns the
-    /// phase of the server, at the latest at `deadline`.
-    pub(crate) async fn ready_by(&self, deadline: Instant) -> Result<Lease, Phase> {
+    /// reason, at the latest at `deadline`.
+    pub(crate) async fn ready_by(&self, deadline: Instant) -> Result<Lease, NotServing> {
         if *self.phase.borrow() == Phase::Starting {
             let mut phase = self.phase.subscribe();
             let ended = phase.wait_for(|phase| *phase != Phase::Starting);
@@ -204,7 +286,7 @@ impl AppState {
         }
         // A server that drains answers what it has admitted.
         let phase = *self.phase.borrow();
-        self.lease().ok_or(phase)
+        self.whole(phase)
     }
 
     /// Returns the numbers of this moment.
@@ -215,7 +297,7 @@ impl AppState {
             requests_in_flight: self.admission.requests_in_flight(),
             queries_in_flight: self.admission.queries_in_flight(),
             jobs_waiting: self.pool.waiting(),
-            is_ready: *self.phase.borrow() == Phase::Ready,
+            is_ready: self.ready().is_ok(),
             backend: self.config.backend.kind.name(),
             index: index.map(|index| (index.digest.to_string(), index.passage_count)),
         }
@@ -238,6 +320,7 @@ impl AppState {
             queries_in_flight: self.admission.queries_in_flight(),
             queries_waiting: self.admission.turns().counts().1,
             queries_per_s: self.admission.turns().queries_per_s(),
+            index_files: self.lease().and_then(|loaded| loaded.index_files()),
         }
     }
 
@@ -268,6 +351,27 @@ impl AppState {
                  counts such requests from now on"
             );
         }
+    }
+}
+
+/// Compares the files of an index in use with their digests. One that differs takes the index out of service.
+fn check_index(checks: LaterChecks, loaded: &Weak<Loaded>) {
+    let began = Instant::now();
+    let checked = checks.run(|| loaded.strong_count() > 0);
+    let state = match &checked {
+        Checked::Abandoned => return,
+        Checked::Whole { bytes } => {
+            info!(bytes, duration = ?began.elapsed(), "every file of the index has its digest");
+            IndexState::Whole
+        }
+        Checked::Damaged(fault) => {
+            error!(%fault, "the index is out of service: build or copy it again, then reload it");
+            IndexState::Damaged(fault.as_str().into())
+        }
+    };
+    if let Some(loaded) = loaded.upgrade().map(|loaded| Lease(Some(loaded))) {
+        // Nobody else sets it.
+        let _ = loaded.check.set(state);
     }
 }
 
@@ -308,4 +412,7 @@ pub(crate) struct Statistics {
     queries_waiting: usize,
     /// The observed rate; `null` before there is one.
     queries_per_s: Option<f64>,
+    /// `checking` while the files are compared with their digests, then `whole` or `damaged`; `unchecked` if that is
+    /// switched off; `null` without an index.
+    index_files: Option<&'static str>,
 }

@@ -6,7 +6,7 @@ use retriever_server::Drained;
 use serde_json::json;
 
 use crate::harness::corpus::{IndexedCorpus, PASSAGE_COUNT};
-use crate::harness::http::{self, HeldRequest, get, post, wait_for_stat};
+use crate::harness::http::{self, HeldRequest, get, post, post_bytes_to, wait_for_stat};
 use crate::harness::retriever::RetrieverHandle;
 
 #[tokio::test]
@@ -55,6 +55,36 @@ fn a_damaged_index_stops_the_start_with_its_file() {
     fs::write(&path, &bytes[1..]).unwrap();
     let error = RetrieverHandle::try_start(&corpus.index(), 0, &[]).err().unwrap().to_string();
     assert!(error.contains("passages.jsonl is corrupt"), "{error}");
+}
+
+/// Damage that leaves every size is found while queries are answered, as in an index that takes long to read.
+#[tokio::test]
+async fn a_damaged_index_goes_out_of_service_with_its_file() {
+    let corpus = IndexedCorpus::build();
+    let path = corpus.index().join("passages.jsonl");
+    let whole = fs::read_to_string(&path).unwrap();
+    fs::write(&path, whole.replace("river", "ocean")).unwrap();
+    let variables = [("RETRIEVER_VERIFY_INDEX", "background")];
+    let retriever = RetrieverHandle::try_start(&corpus.index(), 0, &variables).unwrap();
+    let url = retriever.url();
+    wait_for_stat(&url, "index_files", json!("damaged")).await;
+    let request = json!({"queries": ["a"]});
+    for reply in [get(&url, "/readyz").await, get(&url, "/info").await, post(&url, &request).await]
+    {
+        assert_eq!(
+            (reply.status, &reply.body["code"]),
+            (503, &json!("index_damaged")),
+            "{reply:?}"
+        );
+        let detail = reply.body["detail"].as_str().unwrap();
+        assert!(detail.contains("passages.jsonl is corrupt: SHA-256"), "{detail}");
+    }
+    // A good index takes its place, and all of it is read before.
+    fs::write(&path, whole).unwrap();
+    let reply = post_bytes_to(&retriever.operators_url(), "/admin/reload", Vec::new()).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    assert_eq!(post(&url, &request).await.status, 200);
+    assert_eq!(get(&url, "/stats").await.body["index_files"], json!("whole"));
 }
 
 #[tokio::test]

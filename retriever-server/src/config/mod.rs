@@ -27,7 +27,6 @@ use crate::access::AccessFiles;
 use crate::batcher::BatchLimits;
 use crate::engine::{EngineConfig, EngineKind};
 use crate::index::dense::ann::GraphKind;
-use crate::index::manifest::Verification;
 use crate::lexical::bm25::Bm25Parameters;
 use crate::vector::RowFormat;
 use crate::web::settings::WebSettings;
@@ -36,7 +35,7 @@ use reader::{FaultNoted, Reader, path, paths, threads};
 use source::Source;
 use variables::{self as var, Variable};
 
-pub use service::ServiceConfig;
+pub use service::{IndexCheck, ServiceConfig};
 
 pub use backend::{
     BackendConfig, BackendKind, EncoderConfig, HybridConfig, RerankerConfig, RuntimeConfig,
@@ -61,8 +60,8 @@ pub struct ServeConfig {
     pub index: Option<PathBuf>,
     /// The corpus to index first if there is no index. Often empty.
     pub corpus: Vec<PathBuf>,
-    /// The thoroughness of the check when the index is opened.
-    pub verification: Verification,
+    /// The time at which the files of the index are compared with their digests.
+    pub verification: IndexCheck,
     /// The constants of BM25.
     pub bm25: Bm25Parameters,
     /// The keys of a passage in responses.
@@ -289,8 +288,10 @@ impl ServeConfig {
         };
         let corpus = vars.take_optional(&var::CORPUS, paths);
         let verification = vars.take(&var::VERIFY_INDEX, |text| match text {
-            "true" => Some(Verification::Digests),
-            "false" => Some(Verification::Sizes),
+            "auto" => Some(IndexCheck::Auto),
+            "background" => Some(IndexCheck::Background),
+            "true" => Some(IndexCheck::Start),
+            "false" => Some(IndexCheck::Never),
             _ => None,
         });
         let bm25 = vars.bm25();

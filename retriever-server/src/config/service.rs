@@ -10,6 +10,19 @@ use super::reader::{FaultNoted, Reader, path};
 use super::variables::{self as var, Variable};
 use crate::access::{AccessFiles, KeyRing, TlsFiles};
 
+/// The time at which the files of the index are compared with their digests. Their sizes are compared at every start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IndexCheck {
+    /// Small files before the first query is answered, large ones as with [`Self::Background`].
+    Auto,
+    /// Before the first query is answered.
+    Start,
+    /// While queries are answered. A file that differs takes the index out of service.
+    Background,
+    /// Never.
+    Never,
+}
+
 /// The settings of a server that neither its back end nor its limits depend on.
 #[derive(Clone, Debug, Default)]
 pub struct ServiceConfig {

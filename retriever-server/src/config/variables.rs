@@ -121,8 +121,8 @@ variables! {
         "Most tokens in a batch of dense or ann; four bytes of a query count as one token.";
     BATCH_WAIT_US = "BATCH_WAIT_US", "batch-wait-us", Some("2000"), "µs", "an integer from 0 to 1000000",
         "Longest time that queries wait for others to join them while a batch is running. If none is running, they do not wait.";
-    VERIFY_INDEX = "VERIFY_INDEX", "verify-index", Some("true"), "", "true or false",
-        "Compare every file of the index, and of RETRIEVER_CORPUS if it is set, with its SHA-256 at the start; false compares only sizes.";
+    VERIFY_INDEX = "VERIFY_INDEX", "verify-index", Some("auto"), "", "auto, background, true or false",
+        "Compare every file of the index, and of RETRIEVER_CORPUS if it is set, with its SHA-256: before the first query (true); while queries are answered, and a file that differs takes the index out of service (background); up to 128 MiB before the first query and the rest while queries are answered (auto); never, only sizes (false).";
     TOP_K = "TOP_K", "top-k", Some("3"), "passages", COUNT,
         "Passages per query if the request names no number.";
     MAX_TOP_K = "MAX_TOP_K", "max-top-k", Some("1000"), "passages", COUNT,

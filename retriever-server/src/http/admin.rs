@@ -17,7 +17,7 @@ use super::respond::{self, HttpError};
 use crate::config::ServeConfig;
 use crate::metrics::Format;
 use crate::reload::{self, ReloadError};
-use crate::state::{AppState, IndexFacts, Statistics};
+use crate::state::{AppState, IndexFacts, NotServing, Statistics};
 
 #[derive(Debug, Serialize, ToSchema)]
 struct Health {
@@ -35,7 +35,7 @@ pub(crate) async fn livez() -> Response {
 pub(crate) async fn readyz(State(state): State<Arc<AppState>>) -> Response {
     match state.ready() {
         Ok(_) => respond::json(StatusCode::OK, &Health { status: "ok" }),
-        Err(phase) => respond::error(HttpError::NotReady(phase)),
+        Err(reason) => respond::error(HttpError::NotReady(reason)),
     }
 }
 
@@ -46,7 +46,7 @@ pub(crate) async fn info(State(state): State<Arc<AppState>>) -> Response {
         Ok(loaded) => {
             respond::json(StatusCode::OK, &server_info(&state.config, loaded.index.as_ref()))
         }
-        Err(phase) => respond::error(HttpError::NotReady(phase)),
+        Err(reason) => respond::error(HttpError::NotReady(reason)),
     }
 }
 
@@ -107,7 +107,9 @@ pub(crate) async fn reload_index(State(state): State<Arc<AppState>>) -> Response
                 duration_ms: reloaded.duration.as_millis() as u64,
             },
         ),
-        Err(ReloadError::NotReady(phase)) => respond::error(HttpError::NotReady(phase)),
+        Err(ReloadError::NotReady(phase)) => {
+            respond::error(HttpError::NotReady(NotServing::Phase(phase)))
+        }
         Err(fault) => respond::error(HttpError::ReloadFailed(fault.to_string())),
     }
 }

@@ -12,7 +12,7 @@ use super::respond::HttpError;
 use super::scope::Scope;
 use crate::admission::RequestPermit;
 use crate::metrics::{Observation, Stage};
-use crate::state::AppState;
+use crate::state::{AppState, NotServing};
 use crate::ticket::Ticket;
 use crate::turns::Caller;
 
@@ -36,11 +36,14 @@ impl Entered {
     ) -> Result<Self, HttpError> {
         let (limits, load) = (state.config.request, state.config.load);
         let caller = caller(&request);
-        let admitted = state.check_admits().map_err(HttpError::NotReady).and_then(|()| {
-            let permit = state.admission.enter(caller).map_err(HttpError::Overloaded)?;
-            let deadline = Deadline::of(request.headers(), limits.deadline);
-            Ok((permit, deadline.map_err(HttpError::Invalid)?))
-        });
+        let admitted =
+            state.check_admits().map_err(NotServing::Phase).map_err(HttpError::NotReady).and_then(
+                |()| {
+                    let permit = state.admission.enter(caller).map_err(HttpError::Overloaded)?;
+                    let deadline = Deadline::of(request.headers(), limits.deadline);
+                    Ok((permit, deadline.map_err(HttpError::Invalid)?))
+                },
+            );
         let (permit, deadline) = match admitted {
             Ok(admitted) => admitted,
             Err(error) => {

@@ -12,7 +12,7 @@ use tracing::error;
 use super::dialect::{EMPTY_QUERY, Encoding};
 use crate::admission::Overloaded;
 use crate::query::SearchFault;
-use crate::state::Phase;
+use crate::state::{NotServing, Phase};
 
 /// The reason why a request has no result.
 #[derive(Debug)]
@@ -34,8 +34,8 @@ pub(crate) enum HttpError {
     Overloaded(Overloaded),
     /// The time that the client gives has passed before the request was read.
     Late,
-    /// The server is starting or draining.
-    NotReady(Phase),
+    /// The server is starting or draining, or its index is damaged.
+    NotReady(NotServing),
     /// The request has no accepted API key.
     Unauthorized,
     /// The index could not be loaded again.
@@ -121,14 +121,17 @@ impl HttpError {
                 "the time that the request gives in its header has passed before it was read",
                 1,
             ),
-            Self::NotReady(Phase::Draining) => {
+            Self::NotReady(NotServing::Phase(Phase::Draining)) => {
                 unavailable("shutting_down", "the server is shutting down", 5)
             }
-            Self::NotReady(Phase::Starting | Phase::Ready) => {
+            Self::NotReady(NotServing::Phase(Phase::Starting | Phase::Ready)) => {
                 unavailable("starting", "the index is being loaded", 2)
             }
-            Self::NotReady(Phase::Failed) => {
+            Self::NotReady(NotServing::Phase(Phase::Failed)) => {
                 unavailable("start_failed", "the server cannot start; its log has the cause", 5)
+            }
+            Self::NotReady(NotServing::Damaged(fault)) => {
+                unavailable("index_damaged", &format!("the index is out of service: {fault}"), 5)
             }
             Self::Unanswered { failed, total, fault } => unanswered(*failed, *total, *fault),
             Self::Unauthorized => row(
@@ -277,9 +280,10 @@ mod tests {
             (HttpError::BodyBroken, 400, None),
             (HttpError::Overloaded(Overloaded { retry_after_s: 7 }), 503, Some("7")),
             (HttpError::Late, 503, Some("1")),
-            (HttpError::NotReady(Phase::Starting), 503, Some("2")),
-            (HttpError::NotReady(Phase::Draining), 503, Some("5")),
-            (HttpError::NotReady(Phase::Failed), 503, Some("5")),
+            (HttpError::NotReady(NotServing::Phase(Phase::Starting)), 503, Some("2")),
+            (HttpError::NotReady(NotServing::Phase(Phase::Draining)), 503, Some("5")),
+            (HttpError::NotReady(NotServing::Phase(Phase::Failed)), 503, Some("5")),
+            (HttpError::NotReady(NotServing::Damaged("x".into())), 503, Some("5")),
             (unanswered(SearchFault::DeadlineExceeded), 503, Some("1")),
             (unanswered(SearchFault::Internal), 503, Some("1")),
             (unanswered(SearchFault::Upstream), 503, Some("1")),

@@ -24,8 +24,12 @@ pub enum CorpusMatch {
 }
 
 /// Compares corpus files, in order, with those that the index was built from. A folder stands for its parts.
-/// [`Verification::Digests`] reads every file once.
-pub fn compare(manifest: &Manifest, corpus: &[PathBuf], verification: Verification) -> CorpusMatch {
+/// [`Verification::Digests`] reads every file once; [`Verification::Later`] notes them.
+pub fn compare(
+    manifest: &Manifest,
+    corpus: &[PathBuf],
+    verification: Verification<'_>,
+) -> CorpusMatch {
     let mut files = Vec::new();
     for path in corpus {
         match rows::parts(path) {
@@ -40,9 +44,9 @@ pub fn compare(manifest: &Manifest, corpus: &[PathBuf], verification: Verificati
     }
     let mut unread = Vec::new();
     // All sizes come before the first digest: reading a corpus may take minutes.
-    let levels: &[Verification] = match verification {
+    let levels: &[Verification<'_>] = match verification {
         Verification::Sizes => &[Verification::Sizes],
-        Verification::Digests => &[Verification::Sizes, Verification::Digests],
+        other => &[Verification::Sizes, other],
     };
     for level in levels {
         unread.clear();
@@ -58,18 +62,25 @@ pub fn compare(manifest: &Manifest, corpus: &[PathBuf], verification: Verificati
 }
 
 /// Describes the difference between the file at `path` and its entry, if there is one.
-fn difference(path: &Path, entry: &FileEntry, level: Verification) -> io::Result<Option<String>> {
-    let shown = path.display();
+fn difference(
+    path: &Path,
+    entry: &FileEntry,
+    level: Verification<'_>,
+) -> io::Result<Option<String>> {
     Ok(match level {
         Verification::Sizes => {
             let (now, then) = (fs::metadata(path)?.len(), entry.bytes);
-            (now != then).then(|| format!("{shown}: {then} bytes then, {now} now"))
+            (now != then).then(|| format!("{}: {then} bytes then, {now} now", path.display()))
         }
-        Verification::Digests => {
-            let (now, then) = (Digest::of_file(path)?, entry.sha256);
-            (now != then).then(|| format!("{shown}: SHA-256 {then} then, {now} now"))
-        }
+        Verification::Digests => other_digest(path, entry, Digest::of_file(path)?),
+        Verification::Later(checks) => checks.corpus_file(path, entry)?,
     })
+}
+
+/// Describes the difference between the digest of the corpus file at `path` and its entry, if there is one.
+pub(super) fn other_digest(path: &Path, entry: &FileEntry, now: Digest) -> Option<String> {
+    let (shown, then) = (path.display(), entry.sha256);
+    (now != then).then(|| format!("{shown}: SHA-256 {then} then, {now} now"))
 }
 
 #[cfg(test)]

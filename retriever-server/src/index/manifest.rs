@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use shared::contract::digest::Digest;
 use shared::machine::atomic_file::{self, AtomicError};
 
+use super::later::LaterChecks;
 use super::{IndexError, io_error};
 use crate::lexical::analyzer::ANALYZER;
 
@@ -18,12 +19,14 @@ pub const MANIFEST_FILE: &str = "manifest.json";
 pub const FORMAT: u32 = 1;
 
 /// The thoroughness with which files are compared with the manifest when an index is opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verification {
+#[derive(Clone, Copy, Debug)]
+pub enum Verification<'a> {
     /// Checks that every file exists and has its size.
     Sizes,
     /// Also checks every file's digest, which reads the whole index once.
     Digests,
+    /// Checks sizes, and notes the files whose digests are to be checked once the index is in use.
+    Later(&'a LaterChecks),
 }
 
 /// The description of an index. Unknown keys are refused: otherwise a damaged name of the key `seal`
@@ -74,19 +77,28 @@ impl FileEntry {
     }
 
     /// Compares the file at `path` with this entry.
-    pub fn check(&self, path: &Path, verification: Verification) -> Result<(), IndexError> {
+    pub fn check(&self, path: &Path, verification: Verification<'_>) -> Result<(), IndexError> {
         let corrupt = |reason| Err(IndexError::Corrupt { path: path.to_owned(), reason });
         let bytes = fs::metadata(path).map_err(io_error(path))?.len();
         if bytes != self.bytes {
             return corrupt(format!("{bytes} bytes, expected {}", self.bytes));
         }
-        if verification == Verification::Digests {
-            let digest = Digest::of_file(path).map_err(io_error(path))?;
-            if digest != self.sha256 {
-                return corrupt(format!("SHA-256 {digest}, expected {}", self.sha256));
+        match verification {
+            Verification::Sizes => Ok(()),
+            Verification::Later(checks) => checks.index_file(path, self),
+            Verification::Digests => {
+                self.check_digest(path, Digest::of_file(path).map_err(io_error(path))?)
             }
         }
-        Ok(())
+    }
+
+    /// Compares the digest of the file at `path` with this entry.
+    pub(super) fn check_digest(&self, path: &Path, digest: Digest) -> Result<(), IndexError> {
+        if digest == self.sha256 {
+            return Ok(());
+        }
+        let reason = format!("SHA-256 {digest}, expected {}", self.sha256);
+        Err(IndexError::Corrupt { path: path.to_owned(), reason })
     }
 }
 
@@ -163,7 +175,11 @@ impl Manifest {
     }
 
     /// Compares every file of the index with its entry.
-    pub fn check_files(&self, folder: &Path, verification: Verification) -> Result<(), IndexError> {
+    pub fn check_files(
+        &self,
+        folder: &Path,
+        verification: Verification<'_>,
+    ) -> Result<(), IndexError> {
         self.files.iter().try_for_each(|entry| entry.check(&folder.join(&entry.path), verification))
     }
 

@@ -12,6 +12,7 @@
 //! A folder is complete or absent: it is written under another name and then renamed.
 
 pub mod manifest;
+pub mod later;
 pub mod progress;
 mod duplicates;
 pub mod corpus_match;
@@ -187,7 +188,7 @@ pub struct OpenIndex {
 pub fn open(
     folder: &Path,
     parameters: Bm25Parameters,
-    verification: Verification,
+    verification: Verification<'_>,
 ) -> Result<OpenIndex, IndexError> {
     let manifest = Manifest::load(folder)?;
     manifest.check_files(folder, verification)?;

@@ -21,7 +21,7 @@ fn files(index: &Path) -> Vec<PathBuf> {
 }
 
 #[track_caller]
-fn check_refused(index: &Path, file: &Path, verification: Verification, damage: &str) {
+fn check_refused(index: &Path, file: &Path, verification: Verification<'_>, damage: &str) {
     let name = file.file_name().unwrap().to_str().unwrap();
     let error = match open(index, Bm25Parameters::default(), verification) {
         Ok(_) => panic!("{name} is {damage}, but the index opens"),

@@ -71,7 +71,7 @@ impl<'a> Opening<'a> {
         let (kind, format) =
             (encoder.graph.ok_or_else(|| ConfigError::unset(&var::ANN))?, encoder.vector_format);
         let rows = self.open_exact_vectors()?;
-        let ServeConfig { corpus, threads, verification, .. } = self.config;
+        let ServeConfig { corpus, threads, .. } = self.config;
         let index = index_folder(self.config)?;
         let source = VectorSource::new(self.manifest, &*self.encoder()?)?;
         if !corpus.is_empty() && !ann::exists(index, &source, kind, format)? {
@@ -83,7 +83,7 @@ impl<'a> Opening<'a> {
         let ef = encoder.hnsw_ef;
         let (entry, vectors) = match kind {
             GraphKind::Hnsw => {
-                let (entry, graph) = ann::open(index, &source, *verification)?;
+                let (entry, graph) = ann::open(index, &source, self.verification)?;
                 let rows = self.in_searched_format(rows)?;
                 (entry, Vectors::Graph { rows, graph, ef })
             }
@@ -91,7 +91,7 @@ impl<'a> Opening<'a> {
             GraphKind::Usearch => {
                 let limits = SearchLimits { ef, threads: *threads };
                 let (entry, graph) =
-                    ann::usearch::open(index, &source, format, limits, *verification)?;
+                    ann::usearch::open(index, &source, format, limits, self.verification)?;
                 (entry, Vectors::Usearch { rows, graph })
             }
         };
@@ -130,7 +130,7 @@ impl<'a> Opening<'a> {
             info!(format = format.name(), "there are no vectors in this format, converting them");
             formats::build(index, &source, format, &mut log_progress())?;
         }
-        Ok(rows.with_format(index, &source, format, config.verification)?)
+        Ok(rows.with_format(index, &source, format, self.verification)?)
     }
 
     /// Opens the vectors as the encoder made them. Missing ones are made if a corpus is named.
@@ -143,7 +143,7 @@ impl<'a> Opening<'a> {
             self.may_build(VECTORS)?;
             self.make_vectors(&source, &encoder)?;
         }
-        Ok(DenseRows::open(index, &source, config.verification)?)
+        Ok(DenseRows::open(index, &source, self.verification)?)
     }
 
     fn make_vectors(&self, source: &VectorSource, encoder: &Encoder) -> Result<(), ServeError> {

@@ -18,13 +18,14 @@ use crate::backend::web::WebBackend;
 use crate::backend::{Backend, PassageSource};
 use crate::batcher::{BatchLimits, Batcher};
 use crate::config::{
-    BackendKind, ConfigError, RerankerConfig, ServeConfig, disk, variables as var,
+    BackendKind, ConfigError, IndexCheck, RerankerConfig, ServeConfig, disk, variables as var,
 };
 use crate::corpus::store::PassageStore;
 use crate::encode::cross_encoder::CrossEncoder;
 use crate::encode::{Encoder, Goal};
 use crate::index::build::{self, BuildRequest};
-use crate::index::manifest::Manifest;
+use crate::index::later::LaterChecks;
+use crate::index::manifest::{Manifest, Verification};
 use crate::index::{self, IndexError, OpenIndex};
 use crate::lexical::reader::LexicalReader;
 use crate::metrics::Metrics;
@@ -37,6 +38,10 @@ use crate::web::search::WebSearch;
 pub use error::ServeError;
 
 pub(crate) use dense::open_encoder;
+
+/// The bytes that are digested before the first query in any case: they delay a start by less than half a second, also
+/// on processors without instructions for SHA-256.
+const AT_ONCE_BYTES: u64 = 128 << 20;
 
 /// Opens the index and the back ends of a configuration. Missing parts are built first if a corpus is named.
 pub(crate) fn open(state: &AppState) -> Result<Loaded, ServeError> {
@@ -58,17 +63,22 @@ fn open_as(state: &AppState, config: &ServeConfig, builds: bool) -> Result<Loade
     if let Some(source) = open_source(state, config, encoder.as_ref())? {
         let pipeline = Pipeline::over_passages(source, config.request.max_query_bytes)
             .with_reranker(reranker.clone());
-        return Ok(Loaded { pipeline, reranker, index: None });
+        return Ok(Loaded::new(pipeline, reranker, None));
     }
+    let at_once = if config.verification == IndexCheck::Auto { AT_ONCE_BYTES } else { 0 };
+    let later = LaterChecks::new(at_once);
+    // A server that answers already can wait for the digests of the next index.
+    let verification = verification(config, builds.then_some(&later));
     if builds && !config.corpus.is_empty() {
-        build_or_compare(config)?;
+        build_or_compare(config, verification)?;
     }
-    let open = index::open(index_folder(config)?, config.bm25, config.verification)?;
+    let open = index::open(index_folder(config)?, config.bm25, verification)?;
     let OpenIndex { manifest, passages, lexical } = open;
     if !builds {
-        compare(config, &manifest)?;
+        compare(config, &manifest, verification)?;
     }
-    let mut opening = Opening::new(state, config, (&manifest, &passages, lexical), encoder);
+    let mut opening =
+        Opening::new(state, config, (&manifest, &passages, lexical), encoder, verification);
     opening.builds = builds;
     let backend = opening.open_backend(config.backend.kind)?;
     let max_query_bytes = config.request.max_query_bytes;
@@ -80,7 +90,7 @@ fn open_as(state: &AppState, config: &ServeConfig, builds: bool) -> Result<Loade
     let pool = Arc::clone(&state.pool);
     let pipeline =
         Pipeline::new(backend, passages, pool, max_query_bytes).with_reranker(reranker.clone());
-    Ok(Loaded { pipeline, reranker, index: Some(index) })
+    Ok(Loaded::new(pipeline, reranker, Some(index)).with_checks(config.verification, later))
 }
 
 /// Opens the service that holds the passages; `None` for a back end over an index of ours.
@@ -105,6 +115,18 @@ fn open_source(
     }
 }
 
+/// Returns the comparison of files with the manifest that the configuration asks for. Without `later`, digests are
+/// compared at once.
+fn verification<'a>(config: &ServeConfig, later: Option<&'a LaterChecks>) -> Verification<'a> {
+    match (config.verification, later) {
+        (IndexCheck::Never, _) => Verification::Sizes,
+        (IndexCheck::Auto | IndexCheck::Background, Some(checks)) => Verification::Later(checks),
+        (IndexCheck::Auto | IndexCheck::Background, None) | (IndexCheck::Start, _) => {
+            Verification::Digests
+        }
+    }
+}
+
 /// Returns the folder of the index, which a back end over an index of ours has.
 fn index_folder(config: &ServeConfig) -> Result<&Path, ConfigError> {
     config.index.as_deref().ok_or_else(|| ConfigError::unset(&var::INDEX))
@@ -119,15 +141,17 @@ pub(crate) fn check(state: &AppState) -> Result<Vec<String>, ServeError> {
         open_reranker(config, &state.pool)?;
         return Ok(Vec::new());
     }
+    let verification = verification(config, None);
     match Manifest::load(index_folder(config)?) {
-        Ok(manifest) => compare(config, &manifest)?,
+        Ok(manifest) => compare(config, &manifest, verification)?,
         Err(IndexError::Missing(_)) if !config.corpus.is_empty() => return check_unbuilt(state),
         Err(error) => return Err(error.into()),
     }
     let encoder = open_query_encoder(config)?;
-    let open = index::open(index_folder(config)?, config.bm25, config.verification)?;
+    let open = index::open(index_folder(config)?, config.bm25, verification)?;
     let OpenIndex { manifest, passages, lexical } = open;
-    let mut opening = Opening::new(state, config, (&manifest, &passages, lexical), encoder);
+    let mut opening =
+        Opening::new(state, config, (&manifest, &passages, lexical), encoder, verification);
     let mut unbuilt = Vec::new();
     for kind in config.backend.components() {
         match opening.open_backend(kind) {
@@ -184,6 +208,7 @@ struct Opening<'a> {
     encoder: Option<Arc<Encoder>>,
     /// `true` if missing parts are built, and `false` if they are errors.
     builds: bool,
+    verification: Verification<'a>,
 }
 
 impl<'a> Opening<'a> {
@@ -192,10 +217,21 @@ impl<'a> Opening<'a> {
         config: &'a ServeConfig,
         (manifest, passages, lexical): (&'a Manifest, &'a PassageStore, LexicalReader),
         encoder: Option<Arc<Encoder>>,
+        verification: Verification<'a>,
     ) -> Self {
         let (pool, metrics) = (&state.pool, &state.metrics);
         let lexical = Arc::new(lexical);
-        Self { config, pool, metrics, manifest, passages, lexical, encoder, builds: false }
+        Self {
+            config,
+            pool,
+            metrics,
+            manifest,
+            passages,
+            lexical,
+            encoder,
+            builds: false,
+            verification,
+        }
     }
 
     /// Returns an error that names a missing part, unless it is to be built.
@@ -238,22 +274,29 @@ impl<'a> Opening<'a> {
 }
 
 /// Builds the index of the corpus if there is none, else compares the corpus with the index.
-fn build_or_compare(config: &ServeConfig) -> Result<(), ServeError> {
+fn build_or_compare(
+    config: &ServeConfig,
+    verification: Verification<'_>,
+) -> Result<(), ServeError> {
     let index = index_folder(config)?;
     match Manifest::load(index) {
-        Ok(manifest) => compare(config, &manifest),
+        Ok(manifest) => compare(config, &manifest, verification),
         Err(IndexError::Missing(_)) => Ok(build_index(config, index)?),
         Err(error) => Err(error.into()),
     }
 }
 
 /// Refuses an index of another corpus.
-fn compare(config: &ServeConfig, manifest: &Manifest) -> Result<(), ServeError> {
+fn compare(
+    config: &ServeConfig,
+    manifest: &Manifest,
+    verification: Verification<'_>,
+) -> Result<(), ServeError> {
     if config.corpus.is_empty() {
         return Ok(());
     }
     let index = index_folder(config)?;
-    let unread = disk::compare(&config.corpus, index, manifest, config.verification)
+    let unread = disk::compare(&config.corpus, index, manifest, verification)
         .map_err(|fault| ConfigError { faults: vec![fault] })?;
     for (path, error) in unread {
         info!(path = %path.display(), %error, "the index is served without a look at this corpus file, which cannot be read");

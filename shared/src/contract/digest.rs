@@ -33,7 +33,12 @@ impl Digest {
 
     /// Computes the digest of a file, which is read in pieces.
     pub fn of_file(path: &Path) -> io::Result<Self> {
-        let mut reader = DigestReader::new(File::open(path)?);
+        Self::of_reader(File::open(path)?)
+    }
+
+    /// Computes the digest of everything that `reader` still has, which is read in pieces.
+    pub fn of_reader(reader: impl Read) -> io::Result<Self> {
+        let mut reader = DigestReader::new(reader);
         let mut piece = vec![0; 1 << 20];
         while reader.read(&mut piece)? > 0 {}
         Ok(reader.digest())

@@ -66,7 +66,8 @@ async fn reply(request: reqwest::RequestBuilder) -> Reply {
 }
 
 /// Polls `/stats` until the counter `name` has the value `expected`.
-pub(crate) async fn wait_for_stat(url: &str, name: &str, expected: u64) {
+pub(crate) async fn wait_for_stat(url: &str, name: &str, expected: impl Into<Value>) {
+    let expected = expected.into();
     wait_until(PATIENCE, async || get(url, "/stats").await.body, |stats| stats[name] == expected)
         .await;
 }

@@ -145,7 +145,7 @@ pub(crate) fn compare(
     corpus: &[PathBuf],
     index: &Path,
     manifest: &Manifest,
-    verification: Verification,
+    verification: Verification<'_>,
 ) -> Result<Vec<(PathBuf, io::Error)>, BadValue> {
     if corpus.is_empty() {
         return Ok(Vec::new());

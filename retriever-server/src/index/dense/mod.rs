@@ -173,7 +173,7 @@ impl DenseRows {
     pub fn open(
         index: &Path,
         source: &VectorSource,
-        verification: Verification,
+        verification: Verification<'_>,
     ) -> Result<Self, IndexError> {
         let manifest = DenseManifest::load_for(index, source)?;
         let exact =
@@ -187,7 +187,7 @@ impl DenseRows {
         index: &Path,
         source: &VectorSource,
         format: RowFormat,
-        verification: Verification,
+        verification: Verification<'_>,
     ) -> Result<Self, IndexError> {
         if format != RowFormat::F32 {
             let manifest = DenseManifest::load_for(index, source)?;
@@ -243,7 +243,7 @@ impl MappedRows {
         source: &VectorSource,
         format: RowFormat,
         entry: &FileEntry,
-        verification: Verification,
+        verification: Verification<'_>,
     ) -> Result<Self, IndexError> {
         let path = index.join(DENSE_FOLDER).join(rows_file(format));
         entry.check(&path, verification)?;

@@ -209,7 +209,7 @@ fn checked(
     source: &VectorSource,
     kind: GraphKind,
     format: RowFormat,
-    verification: Verification,
+    verification: Verification<'_>,
 ) -> Result<(GraphEntry, PathBuf), IndexError> {
     let manifest = DenseManifest::load_for(index, source)?;
     let entry = find(&manifest, kind, format).cloned().ok_or_else(|| IndexError::NoGraph {
@@ -241,11 +241,11 @@ fn record(index: &Path, source: &VectorSource, entry: &GraphEntry) -> Result<(),
 pub fn open(
     index: &Path,
     source: &VectorSource,
-    verification: Verification,
+    verification: Verification<'_>,
 ) -> Result<(GraphEntry, GraphFile), IndexError> {
     let (entry, path) = checked(index, source, GraphKind::Hnsw, RowFormat::F32, verification)?;
     let corrupt = |reason| IndexError::Corrupt { path: path.clone(), reason };
-    let file = GraphFile::open(&path, verification == Verification::Digests)
+    let file = GraphFile::open(&path, matches!(verification, Verification::Digests))
         .map_err(|fault| corrupt(fault.to_string()))?;
     let (rows, inserted) = (u64::from(file.rows()), u64::from(file.inserted()));
     let expected = source.passage_count;

@@ -57,8 +57,13 @@ pub fn open(
     source: &VectorSource,
     format: RowFormat,
     limits: SearchLimits,
-    verification: Verification,
+    verification: Verification<'_>,
 ) -> Result<(GraphEntry, UsearchFile), IndexError> {
+    // The library must not read a damaged file, so its digest cannot wait.
+    let verification = match verification {
+        Verification::Later(_) => Verification::Digests,
+        other => other,
+    };
     let (entry, path) = checked(index, source, GraphKind::Usearch, format, verification)?;
     let (rows, dimension) = (source.passage_count as usize, source.dimension as usize);
     let shape = GraphShape { rows, dimension, format, settings: SETTINGS };
