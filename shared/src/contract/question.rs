@@ -20,6 +20,8 @@ const FIELDS: [&str; 10] = [
 ];
 /// Fields with the messages of a prompt.
 const MESSAGES: [&str; 3] = ["prompt", "messages", "conversation"];
+/// The role of the model's own messages.
+const ASSISTANT: &str = "assistant";
 /// Mark before the question in the instructions of Search-R1 and its descendants.
 const MARK: &str = "Question:";
 /// Tags that instructions name and questions do not.
@@ -34,6 +36,83 @@ pub struct Question {
     pub text: String,
     /// The user's message that contains it, if the record has a prompt.
     pub prompt: Option<String>,
+}
+
+/// The prompt that a record carries: what a preparation of training data gives the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CarriedPrompt {
+    /// A text, whole as it is.
+    Text(String),
+    /// Messages for the model's chat template, at least one.
+    Messages(Vec<Message>),
+}
+
+/// A message of a carried prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// `system`, `user` or `assistant`, or another role that the chat template knows.
+    pub role: String,
+    /// The text, unchanged.
+    pub content: String,
+}
+
+/// Returns the prompt that a record carries, word for word.
+///
+/// # Errors
+/// No field with a prompt; a message without a role or a text; an end that is the model's own message, which would give
+/// the answer away.
+pub fn carried_prompt(fields: &Map<String, Value>) -> Result<CarriedPrompt, String> {
+    let carried = MESSAGES.iter().find_map(|&name| {
+        fields.get(name).filter(|value| !value.is_null()).map(|value| (name, value))
+    });
+    let Some((name, value)) = carried else {
+        return Err(format!(
+            "the row carries no prompt; accepted is a text or a list of messages in {}",
+            MESSAGES.map(|name| format!("{name:?}")).join(", ")
+        ));
+    };
+    match value {
+        Value::Array(messages) => carried_messages(name, messages),
+        Value::String(text) => match serde_json::from_str(text) {
+            Ok(Value::Array(messages)) => carried_messages(name, &messages),
+            _ if text.trim().is_empty() => Err(format!("\"{name}\" is a blank text")),
+            _ => Ok(CarriedPrompt::Text(text.clone())),
+        },
+        other => Err(format!(
+            "\"{name}\" is {}; accepted is a text or a list of messages",
+            shown(&other.to_string())
+        )),
+    }
+}
+
+fn carried_messages(name: &str, messages: &[Value]) -> Result<CarriedPrompt, String> {
+    let text = |message: &Value, keys: [&str; 2]| {
+        keys.iter().find_map(|key| content(message.get(key).filter(|value| !value.is_null())?))
+    };
+    let carried = messages.iter().enumerate().map(|(index, message)| {
+        let role = text(message, ["role", "from"]);
+        let content = text(message, ["content", "value"]);
+        let (Some(role), Some(content)) = (role, content) else {
+            return Err(format!(
+                "\"{name}[{index}]\" is {}; accepted is an object with \"role\" and \"content\"",
+                shown(&message.to_string())
+            ));
+        };
+        let role = match role.as_str() {
+            "human" => "user".to_owned(),
+            "gpt" => ASSISTANT.to_owned(),
+            _ => role,
+        };
+        Ok(Message { role, content })
+    });
+    let carried = carried.collect::<Result<Vec<_>, String>>()?;
+    match carried.last() {
+        None => Err(format!("\"{name}\" has no message")),
+        Some(last) if last.role == ASSISTANT => Err(format!(
+            "\"{name}\" ends with a message of the assistant; accepted is a prompt that the model has to continue"
+        )),
+        Some(_) => Ok(CarriedPrompt::Messages(carried)),
+    }
 }
 
 /// Returns the question of a record.
@@ -206,6 +285,46 @@ mod tests {
         assert_eq!(question(json!({"prompt": text})).unwrap(), "who?");
         let sharegpt = json!([{"from": "human", "value": "who?"}, {"from": "gpt", "value": "he"}]);
         assert_eq!(question(json!({"conversation": sharegpt})).unwrap(), "who?");
+    }
+
+    #[test]
+    fn a_carried_prompt_is_read_word_for_word() {
+        let carried = |record: Value| {
+            let Value::Object(fields) = record else { panic!("not an object") };
+            carried_prompt(&fields)
+        };
+        let message = |role: &str, content: &str| Message {
+            role: role.to_owned(),
+            content: content.to_owned(),
+        };
+        let both = vec![message("system", " Be kind.\n"), message("user", "Question: who?\n")];
+        let list = json!([
+            {"role": "system", "content": " Be kind.\n"}, {"role": "user", "content": "Question: who?\n"}
+        ]);
+        let sharegpt = json!([
+            {"from": "system", "value": " Be kind.\n"}, {"from": "human", "value": "Question: who?\n"}
+        ]);
+        for record in [
+            json!({"prompt": list}),
+            json!({"prompt": list.to_string()}),
+            json!({"prompt": null, "messages": list}),
+            json!({"conversation": sharegpt}),
+        ] {
+            assert_eq!(carried(record).unwrap(), CarriedPrompt::Messages(both.clone()));
+        }
+        let text = json!({"prompt": " as it is\n"});
+        assert_eq!(carried(text).unwrap(), CarriedPrompt::Text(" as it is\n".to_owned()));
+        for (record, fault) in [
+            (json!({"question": "who?"}), "carries no prompt; accepted is a text or a list"),
+            (json!({"prompt": []}), "\"prompt\" has no message"),
+            (json!({"prompt": " "}), "\"prompt\" is a blank text"),
+            (json!({"prompt": 7}), "\"prompt\" is 7; accepted is"),
+            (json!({"prompt": [{"role": "user"}]}), "\"prompt[0]\" is {\"role\":\"user\"}"),
+            (json!({"prompt": [{"role": "assistant", "content": "x"}]}), "message of the assistant"),
+        ] {
+            let error = carried(record.clone()).unwrap_err();
+            assert!(error.contains(fault), "{record}: {error}");
+        }
     }
 
     #[test]

@@ -156,6 +156,14 @@ choices! {
         SearchR1 = "search-r1",
     }
 
+    /// The source of prompts.
+    pub enum PromptSource {
+        /// The template, filled with the question.
+        Template = "template",
+        /// The prompt that each row of the question file carries.
+        File = "file",
+    }
+
     /// Number format in which the model computes; master weights stay in f32.
     pub enum ComputeDtype {
         /// bf16 where the hardware multiplies it faster than f32, else f32.

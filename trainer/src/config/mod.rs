@@ -5,6 +5,7 @@
 //! reads a path reports that it does not exist.
 
 mod choice;
+mod data;
 mod environment;
 mod load;
 mod objective;
@@ -22,8 +23,9 @@ mod tests;
 
 pub use choice::{
     ActivationCheckpoints, CheckpointDtype, Compat, ComputeDtype, DeviceChoice, EngineKind,
-    KlControllerKind, KlPlacement, PolicyLossKind, Preset, TemplateChoice,
+    KlControllerKind, KlPlacement, PolicyLossKind, Preset, PromptSource, TemplateChoice,
 };
+pub use data::DataConfig;
 pub use environment::{Environment, LOG, Variable, environment, log_filter, unknown_variables};
 pub use load::LoadedConfig;
 pub(crate) use problem::counted;
@@ -31,7 +33,7 @@ pub use problem::{ConfigError, Origin, Problem, ProblemKind};
 pub use renamed::OldName;
 pub use section::KeySpec;
 pub use sections::{
-    AlgorithmConfig, CheckpointConfig, Config, CriticConfig, DataConfig, EngineConfig, EvalConfig,
+    AlgorithmConfig, CheckpointConfig, Config, CriticConfig, EngineConfig, EvalConfig,
     LoraConfig, ModelConfig, OptimizerConfig, RetrieverConfig, RewardConfig, RolloutConfig,
     ServeConfig, SftConfig, TrainingConfig, UpdateConfig,
 };

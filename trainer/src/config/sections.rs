@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use super::choice::{
     ActivationCheckpoints, CheckpointDtype, Compat, ComputeDtype, DeviceChoice, EngineKind,
-    KlControllerKind, KlPlacement, PolicyLossKind, Preset, TemplateChoice,
+    KlControllerKind, KlPlacement, PolicyLossKind, Preset,
 };
+use super::data::DataConfig;
 use super::section::section;
 use super::value::Range;
 use crate::algo::{AdvantageEstimator, Aggregation, KlEstimator, LikelihoodGate, OutcomeEstimator};
@@ -96,27 +97,6 @@ section! {
         /// Collector that receives a trace of each batch of searches over OTLP, such as `http://localhost:4318`; the
         /// retriever continues the traces. Empty: none.
         otlp_endpoint: String = String::new();
-    }
-}
-
-section! {
-    /// Questions, prompts, and the passages of the random control.
-    pub struct DataConfig in "data" {
-        /// File with the training questions, or folder with its parts: JSON Lines, a JSON list, a table or parquet.
-        train: PathBuf = PathBuf::new();
-        /// File or folder with the held-out questions, likewise.
-        test: PathBuf = PathBuf::new();
-        /// The corpus, in any form that the retriever reads; read only by evaluations that answer searches with random passages.
-        corpus: Option<PathBuf> = None;
-        /// Template that turns a question into a prompt.
-        template: TemplateChoice = TemplateChoice::SearchR1;
-        /// Puts the prompt into the model's chat template, as the user's message. A model without a chat template
-        /// gets the plain text in any case.
-        chat: bool = true;
-        /// Maximum number of training questions, taken evenly from the file; 0 uses all.
-        max_train_questions: usize ["questions"] = 0;
-        /// Maximum number of hops of a question, where the file states it; 0 uses all questions.
-        max_hops: usize ["hops"] = 0;
     }
 }
 

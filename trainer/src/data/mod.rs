@@ -1,10 +1,14 @@
 //! Examples from dataset records, with their prompts as token ids.
 //!
-//! Owns the prompt templates and the conversion of question files. Decides nothing about batches or their order.
+//! Owns the prompt templates, the prompts that rows carry, and the conversion of question files. Decides nothing about
+//! batches or their order.
 
+mod carried;
 pub mod conversion;
+mod overlap;
 mod template;
 
+pub use self::overlap::{Overlap, question_words};
 pub use self::template::{PromptStyle, PromptTemplate, TEMPLATE_NAMES, TemplateError};
 
 use shared::contract::dataset::QaRecord;
@@ -32,6 +36,13 @@ pub enum DataError {
     /// The prompt could not be rendered or encoded.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// Messages that only a chat template can join.
+    #[error(
+        "record {id:?} carries a prompt of {messages} messages, which only a chat template joins, and {}: use \
+         data.prompt = \"template\"",
+        if *is_off { "data.chat is false" } else { "the model has none" }
+    )]
+    NeedsChatTemplate { id: String, messages: usize, is_off: bool },
     /// The prompt exceeds its limit of tokens.
     #[error(
         "the prompt of record {id:?} has {tokens} tokens, the limit is {limit}: shorten the \
@@ -40,17 +51,40 @@ pub enum DataError {
     PromptTooLong { id: String, tokens: usize, limit: usize },
 }
 
-/// Puts every record's question into the template. Refuses a prompt that is too long; cutting it would lose the
-/// question or the instruction.
+/// The way from a record to its prompt.
+#[derive(Clone, Debug)]
+pub enum PromptMaker {
+    /// Puts the question into a template.
+    Template(PromptTemplate),
+    /// Takes the prompt that the row carries. With `chat`, messages go through the model's chat template if it has
+    /// one.
+    Carried { chat: bool },
+}
+
+impl PromptMaker {
+    fn prompt(
+        &self,
+        record: &QaRecord,
+        tokenizer: &Tokenizer,
+    ) -> Result<(String, Vec<u32>), DataError> {
+        match self {
+            Self::Template(template) => Ok(template.render(&record.question, tokenizer)?),
+            Self::Carried { chat } => carried::prompt(record, *chat, tokenizer),
+        }
+    }
+}
+
+/// Makes every record's prompt. Refuses a prompt that is too long; cutting it would lose the question or the
+/// instruction.
 pub fn examples(
     records: &[QaRecord],
-    template: &PromptTemplate,
+    prompts: &PromptMaker,
     tokenizer: &Tokenizer,
     max_prompt_tokens: usize,
 ) -> Result<Vec<Example>, DataError> {
     let mut examples = Vec::with_capacity(records.len());
     for record in records {
-        let (prompt_text, prompt_ids) = template.render(&record.question, tokenizer)?;
+        let (prompt_text, prompt_ids) = prompts.prompt(record, tokenizer)?;
         if prompt_ids.len() > max_prompt_tokens {
             return Err(DataError::PromptTooLong {
                 id: record.id.clone(),

@@ -106,7 +106,7 @@ impl Engine for DemonstrationEngine {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::data::{PromptStyle, PromptTemplate, examples};
+    use crate::data::{PromptMaker, PromptStyle, PromptTemplate, examples};
     use crate::rollout::scheduler::roll_out;
     use crate::rollout::trajectory::{SegmentKind, Trajectory};
     use crate::run::question_order::episode_jobs;
@@ -122,10 +122,11 @@ mod tests {
             id: "q".to_owned(),
             question: "Who wrote it?".to_owned(),
             golden_answers: vec!["Ada".to_owned()],
+            prompt: None,
             extra: serde_json::Map::new(),
         };
         let template = PromptTemplate::new("Q: {question}\n", PromptStyle::Plain).unwrap();
-        let examples = examples(&[record], &template, &tokenizer, 100).unwrap();
+        let examples = examples(&[record], &PromptMaker::Template(template), &tokenizer, 100).unwrap();
         let script = demonstration_turns(&examples[0], habit, 0);
         let mut engine = DemonstrationEngine::new(&[script], &tokenizer).unwrap();
         let config = episodes(&Config::default(), GREEDY, 1, &StopFlag::never());

@@ -4,28 +4,32 @@
 //! Owns reading and checking. A record that cannot be scored is refused with its row when the file is read, not
 //! in the middle of a training run. What is doubtful about a file is collected as warnings.
 
+mod ids;
 mod nested;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use super::gold::{self, Gold};
-use super::question;
+use super::question::{self, CarriedPrompt};
 use super::rows::{Place, Row, Rows, RowsError, question_columns};
+pub use ids::Ids;
 
 /// A question with its correct answers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QaRecord {
-    /// Identifier, unique in its file; `line-N` or `row-N` if the record has none.
+    /// Identifier, unique among the records read together; `line-N` or `row-N` if the record has none.
     pub id: String,
     /// The question, not blank.
     pub question: String,
     /// At least one answer, none of them blank.
     pub golden_answers: Vec<String>,
+    /// The prompt that the row carries, if it was asked for.
+    pub prompt: Option<CarriedPrompt>,
     /// All other fields, unchanged.
     pub extra: Map<String, Value>,
 }
@@ -51,23 +55,41 @@ const ACCEPTED: &str = "accepted are \"golden_answers\", \"answers\", \"answer\"
 /// Fields that are read and kept nowhere: prompts are long, and the trainer makes its own.
 const DROPPED_FIELDS: [&str; 3] = ["question", "prompt", "messages"];
 
+/// The choice of what to read of each row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QaOptions {
+    /// Reads the prompt that each row carries; a row without one is an error.
+    pub prompts: bool,
+    /// Puts the name of the file before numbers in ids, for records of several files.
+    pub names_files: bool,
+}
+
 /// Reads and checks the file at `path`, and logs what is doubtful about it.
 ///
 /// # Errors
 /// A file that cannot be read or is empty, or the first row that is not a usable record.
 pub fn read_qa_records(path: &Path) -> Result<Vec<QaRecord>, DatasetError> {
-    let mut reader = QaReader::open(path)?;
+    let mut ids = Ids::default();
+    let records = read_qa_file(path, QaOptions::default(), &mut ids)?;
+    if let Some(warning) = ids.warning() {
+        tracing::warn!("{}: {warning}", path.display());
+    }
+    Ok(records)
+}
+
+/// Reads and checks one of several files whose records need different ids, and logs what is doubtful about it.
+///
+/// # Errors
+/// Those of [`read_qa_records`], and a row without a prompt if prompts are asked for.
+pub fn read_qa_file(
+    path: &Path,
+    options: QaOptions,
+    ids: &mut Ids,
+) -> Result<Vec<QaRecord>, DatasetError> {
+    let mut reader = QaReader::open_with(path, options)?;
     let mut records = Vec::new();
-    let mut place_of_id: HashMap<String, Place> = HashMap::new();
-    while let Some(row) = reader.next_row()? {
-        if let Some(earlier) = place_of_id.insert(row.record.id.clone(), row.row.place()) {
-            let reason = format!(
-                "\"id\" {} is already used in {}; ids must differ (`trainer data convert` writes new ones)",
-                shorten(&format!("{:?}", row.record.id)),
-                in_words(earlier)
-            );
-            return Err(row.row.fault(reason).into());
-        }
+    while let Some(mut row) = reader.next_row()? {
+        row.record.id = ids.assign(row.record.id, &row.place_id);
         records.push(row.record);
     }
     if records.is_empty() {
@@ -86,6 +108,8 @@ pub struct QaRow {
     pub record: QaRecord,
     /// `true` if the id is the record's own.
     pub has_id: bool,
+    /// An id of the row's place, such as `row-7`.
+    pub place_id: String,
     /// The user's message that contains the question, if the row has a prompt.
     pub prompt: Option<String>,
     /// The row, without its fields.
@@ -96,8 +120,7 @@ pub struct QaRow {
 #[derive(Debug)]
 pub struct QaReader {
     path: PathBuf,
-    /// `true` if rows of several files may have the same number.
-    is_folder: bool,
+    options: QaOptions,
     rows: Rows,
     /// Questions of the last row that are not read yet, with their numbers within it if it has several.
     waiting: VecDeque<(Row, Option<usize>)>,
@@ -117,9 +140,19 @@ impl QaReader {
     /// # Errors
     /// A file that is not there, or that has no rows by its form.
     pub fn open(path: &Path) -> Result<Self, DatasetError> {
+        Self::open_with(path, QaOptions::default())
+    }
+
+    /// Opens a file or a folder of parts, for a choice of what to read.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`].
+    pub fn open_with(path: &Path, options: QaOptions) -> Result<Self, DatasetError> {
+        // Rows of several parts may have the same number.
+        let names_files = options.names_files || path.is_dir();
         Ok(Self {
             path: path.to_path_buf(),
-            is_folder: path.is_dir(),
+            options: QaOptions { names_files, ..options },
             rows: Rows::open(path, question_columns)?,
             waiting: VecDeque::new(),
             unanswerable: 0,
@@ -148,23 +181,24 @@ impl QaReader {
         }
         let Some((mut row, number)) = self.waiting.pop_front() else { return Ok(None) };
         let mut fields = std::mem::take(&mut row.fields);
+        let place_id = match number {
+            Some(number) => format!("{}-{number}", self.generated_id(&row)),
+            None => self.generated_id(&row),
+        };
         let (record, prompt, has_id) =
-            self.record(&row, number, &mut fields).map_err(|reason| row.fault(reason))?;
-        Ok(Some(QaRow { record, has_id, prompt, row }))
+            self.record(&row, &place_id, &mut fields).map_err(|reason| row.fault(reason))?;
+        Ok(Some(QaRow { record, has_id, place_id, prompt, row }))
     }
 
     fn record(
         &mut self,
         row: &Row,
-        number: Option<usize>,
+        place_id: &str,
         fields: &mut Map<String, Value>,
     ) -> Result<(QaRecord, Option<String>, bool), String> {
         let own_id = take_id(fields)?;
         let has_id = own_id.is_some();
-        let id = own_id.unwrap_or_else(|| match number {
-            Some(number) => format!("{}-{number}", self.generated_id(row)),
-            None => self.generated_id(row),
-        });
+        let id = own_id.unwrap_or_else(|| place_id.to_owned());
         let question::Question { text: question, prompt } = question::find(fields)?;
         let Gold { answers: golden_answers, unmatchable, unread } = gold::take(fields)?;
         if golden_answers.is_empty() {
@@ -188,11 +222,13 @@ impl QaReader {
             let named = unmatchable.into_iter().take(room).map(|answer| (answer, row.place()));
             self.unmatchable.extend(named);
         }
+        let carried = self.options.prompts.then(|| question::carried_prompt(fields)).transpose()?;
         for name in DROPPED_FIELDS {
             fields.remove(name);
         }
         let extra = std::mem::take(fields);
-        Ok((QaRecord { id, question, golden_answers, extra }, prompt, has_id))
+        let record = QaRecord { id, question, golden_answers, prompt: carried, extra };
+        Ok((record, prompt, has_id))
     }
 
     fn generated_id(&self, row: &Row) -> String {
@@ -202,7 +238,7 @@ impl QaReader {
             Place::File => "row".to_owned(),
         };
         match row.path.file_name() {
-            Some(name) if self.is_folder => format!("{}-{place}", name.to_string_lossy()),
+            Some(name) if self.options.names_files => format!("{}-{place}", name.to_string_lossy()),
             _ => place,
         }
     }

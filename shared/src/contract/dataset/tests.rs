@@ -208,11 +208,35 @@ fn other_bad_lines_are_refused_with_a_reason() {
         &["\"id\" is \"\"", "accepted"],
     );
     check_error(b"{\"question\":\"\xff\",\"answer\":\"x\"}", &[":1: invalid UTF-8 at byte 13"]);
-    check_error(
-        b"{\"id\":1,\"question\":\"q\",\"answer\":\"x\"}\n{\"id\":\"1\",\"question\":\"q\",\"answer\":\"x\"}",
-        &[":2: ", "\"id\" \"1\" is already used in line 1"],
-    );
     check_error(b"\n \n", &["no records"]);
+}
+
+#[test]
+fn repeated_ids_become_different() {
+    let rows = b"{\"id\":1,\"question\":\"q\",\"answer\":\"x\"}\n{\"id\":\"1\",\"question\":\"q\",\"answer\":\"y\"}";
+    let records = read(rows).unwrap();
+    assert_eq!(ids_and_answers(&records), [("1", vec!["x"]), ("1-line-2", vec!["y"])]);
+}
+
+/// The rows that veRL's preparation writes: a system message first, the question without its mark within the extra
+/// information.
+#[test]
+fn prompts_are_carried_if_they_are_asked_for() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/questions/verl.parquet");
+    let options = QaOptions { prompts: true, names_files: true };
+    let records = read_qa_file(&path, options, &mut Ids::default()).unwrap();
+    let Some(CarriedPrompt::Messages(messages)) = &records[0].prompt else { panic!("no messages") };
+    let roles: Vec<&str> = messages.iter().map(|message| message.role.as_str()).collect();
+    assert_eq!(roles, ["system", "user"]);
+    assert_eq!(messages[0].content, "You are a helpful and harmless assistant.");
+    assert!(messages[1].content.ends_with("</answer>. Question: who wrote Hamlet"));
+    assert_eq!((records[0].question.as_str(), records[0].id.as_str()), ("who wrote Hamlet", "verl.parquet-row-1"));
+    assert!(read_qa_records(&path).unwrap().iter().all(|record| record.prompt.is_none()));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("qa.jsonl");
+    std::fs::write(&path, "{\"question\":\"q\",\"answer\":\"x\"}\n").unwrap();
+    let error = read_qa_file(&path, options, &mut Ids::default()).unwrap_err().to_string();
+    assert!(error.contains("qa.jsonl:1: the row carries no prompt; accepted is a text"), "{error}");
 }
 
 #[test]

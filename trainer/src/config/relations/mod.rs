@@ -1,6 +1,7 @@
 //! Checks between keys, in addition to each key's own range.
 
 mod algorithm;
+mod data;
 mod engine;
 
 use shared::contract::client::{NAME_PREFIX, listed};
@@ -82,6 +83,7 @@ pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
         ));
     }
     conflicts.extend(algorithm::conflicts(config));
+    conflicts.extend(data::conflicts(config));
     adapters(config, &mut conflicts);
     conflicts.extend(engine::conflicts(config));
     conflicts.extend(retriever_url(&retriever.url));

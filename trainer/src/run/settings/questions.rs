@@ -1,12 +1,14 @@
 //! Question files, and the plan by which training asks their questions.
 
-use std::path::PathBuf;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use shared::contract::dataset::{QaRecord, read_qa_records};
+use shared::contract::dataset::{Ids, QaOptions, QaRecord, read_qa_file, read_qa_records};
+use tracing::{info, warn};
 
-use crate::config::{Config, TemplateChoice};
-use crate::data::{Example, PromptStyle, PromptTemplate, examples};
+use crate::config::{Config, PromptSource, TemplateChoice};
+use crate::data::{Example, Overlap, PromptMaker, PromptStyle, PromptTemplate, examples, question_words};
 use crate::run::training::questions::QuestionPlan;
 use crate::token::Tokenizer;
 
@@ -21,12 +23,15 @@ pub(crate) struct QuestionFile {
     limit: usize,
     /// Limit of a question's hops; 0 asks all questions.
     max_hops: usize,
+    /// A file whose questions are left out.
+    left_out: Option<PathBuf>,
     prompts: PromptSettings,
 }
 
 /// The rules by which a question becomes a prompt.
 #[derive(Clone, Debug)]
 pub(crate) struct PromptSettings {
+    source: PromptSource,
     template: TemplateChoice,
     chat: bool,
     pub(crate) max_prompt_tokens: usize,
@@ -35,6 +40,7 @@ pub(crate) struct PromptSettings {
 /// Returns how `config` makes prompts.
 pub(crate) fn prompts(config: &Config) -> PromptSettings {
     PromptSettings {
+        source: config.data.prompt,
         template: config.data.template.clone(),
         chat: config.data.chat,
         max_prompt_tokens: config.rollout.max_prompt_tokens,
@@ -47,6 +53,7 @@ pub(crate) fn training_questions(config: &Config) -> QuestionFile {
         path: config.data.train.clone(),
         limit: config.data.max_train_questions,
         max_hops: config.data.max_hops,
+        left_out: config.data.leave_out_test.then(|| config.data.test.clone()),
         prompts: prompts(config),
     }
 }
@@ -56,6 +63,7 @@ pub(crate) fn held_out_questions(config: &Config) -> QuestionFile {
     QuestionFile {
         path: config.data.test.clone(),
         limit: config.eval.questions,
+        left_out: None,
         ..training_questions(config)
     }
 }
@@ -97,6 +105,35 @@ impl PromptSettings {
         );
         Ok(template)
     }
+
+    /// Returns how records become prompts for the model with this tokenizer.
+    ///
+    /// # Errors
+    /// Those of [`Self::template`], which a prompt of the file does not need.
+    fn maker(&self, tokenizer: &Tokenizer) -> anyhow::Result<PromptMaker> {
+        Ok(match self.source {
+            PromptSource::Template => PromptMaker::Template(self.template(tokenizer)?),
+            PromptSource::File => PromptMaker::Carried { chat: self.chat },
+        })
+    }
+}
+
+/// Warns of held-out questions of `config` that it trains on too.
+///
+/// # Errors
+/// A file of held-out questions that cannot be read.
+pub(crate) fn warn_of_overlap(config: &Config, training: &[Example]) -> anyhow::Result<()> {
+    let path = &config.data.test;
+    if path.as_os_str().is_empty() || config.data.leave_out_test {
+        return Ok(());
+    }
+    let held_out = read_qa_records(path)?;
+    let training = training.iter().map(|example| (example.id.as_str(), example.question.as_str()));
+    let held_out = held_out.iter().map(|record| (record.id.as_str(), record.question.as_str()));
+    if let Some(warning) = Overlap::of(training, held_out).warning() {
+        warn!("{}: {warning}", path.display());
+    }
+    Ok(())
 }
 
 impl QuestionFile {
@@ -106,8 +143,17 @@ impl QuestionFile {
     /// # Errors
     /// A file that cannot be read, or has no question to ask.
     pub(crate) fn records(&self) -> anyhow::Result<Vec<QaRecord>> {
-        let Self { path, limit, max_hops, .. } = self;
-        let mut records = read_qa_records(path)?;
+        let Self { path, limit, max_hops, left_out, prompts } = self;
+        let mut ids = Ids::default();
+        let options =
+            QaOptions { prompts: prompts.source == PromptSource::File, ..QaOptions::default() };
+        let mut records = read_qa_file(path, options, &mut ids)?;
+        if let Some(warning) = ids.warning() {
+            warn!("{}: {warning}", path.display());
+        }
+        if let Some(left_out) = left_out {
+            leave_out(&mut records, left_out)?;
+        }
         if *max_hops > 0 {
             let within = |hops: &serde_json::Value| {
                 hops.as_u64().is_none_or(|hops| hops <= *max_hops as u64)
@@ -138,8 +184,8 @@ impl QuestionFile {
         context_tokens: usize,
     ) -> anyhow::Result<Vec<Example>> {
         let records = self.records()?;
-        let template = self.prompts.template(tokenizer)?;
-        let examples = examples(&records, &template, tokenizer, self.prompts.max_prompt_tokens)?;
+        let prompts = self.prompts.maker(tokenizer)?;
+        let examples = examples(&records, &prompts, tokenizer, self.prompts.max_prompt_tokens)?;
         if let Some(example) =
             examples.iter().find(|example| example.prompt_ids.len() >= context_tokens)
         {
@@ -152,4 +198,15 @@ impl QuestionFile {
         }
         Ok(examples)
     }
+}
+
+/// Removes the records whose questions are in the file `path` too.
+fn leave_out(records: &mut Vec<QaRecord>, path: &Path) -> anyhow::Result<()> {
+    let held_out = read_qa_records(path)?;
+    let held_out: HashSet<String> =
+        held_out.iter().map(|record| question_words(&record.question)).collect();
+    let count = records.len();
+    records.retain(|record| !held_out.contains(&question_words(&record.question)));
+    info!(left_out = count - records.len(), of = count, "held-out questions left out of training");
+    Ok(())
 }

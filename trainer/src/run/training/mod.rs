@@ -128,6 +128,7 @@ impl TrainingRun {
             examples: settings::questions::training_questions(config)
                 .examples(&model.tokenizer, model.context_tokens)?,
         };
+        settings::questions::warn_of_overlap(config, &questions.examples)?;
         let mut learner = Learner::start(settings::objective::learner(config), model);
         let mut state = TrainerState { seed: config.seed, ..TrainerState::default() };
         if let Some((folder, saved)) = &latest {

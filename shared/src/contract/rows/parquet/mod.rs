@@ -55,7 +55,7 @@ impl ParquetReader {
         let (file, fields) = guarded(open).map_err(|reason| damaged(path, Place::File, reason))?;
         if let Some(name) = unknown_compression(&file) {
             let reason = format!(
-                "is compressed with {name}, expected snappy, gzip, zstd, lz4 or no compression: write it anew with \
+                "is compressed with {name}, expected snappy, gzip, zstd, lz4, brotli or no compression: write it anew with \
                  one of these"
             );
             return Err(RowsError::file(path, RowFault::Record(reason)));
@@ -122,11 +122,8 @@ impl ParquetReader {
 /// Returns the name of a compression in the file that is not read.
 fn unknown_compression(file: &SerializedFileReader<File>) -> Option<&'static str> {
     let groups = file.metadata().row_groups().iter();
-    groups.flat_map(RowGroupMetaData::columns).find_map(|column| match column.compression() {
-        Compression::BROTLI(_) => Some("brotli"),
-        Compression::LZO => Some("lzo"),
-        _ => None,
-    })
+    let mut columns = groups.flat_map(RowGroupMetaData::columns);
+    columns.any(|column| column.compression() == Compression::LZO).then_some("lzo")
 }
 
 /// Runs a part of the decoder. It may panic on damaged files, which is an error here.
