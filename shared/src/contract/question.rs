@@ -3,7 +3,7 @@
 //! Search-R1, veRL and SkyRL write the question into an instruction, after a system message in the last two. What is
 //! not certainly the question is refused, because a run with other questions would show no error.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// Fields with the question, in order of precedence: most sets; BEIR's sets, KILT and table-like sets after them.
 const FIELDS: [&str; 10] = [
@@ -54,6 +54,19 @@ pub struct Message {
     pub role: String,
     /// The text, unchanged.
     pub content: String,
+}
+
+impl CarriedPrompt {
+    /// Returns the prompt in the form in which a row carries it.
+    pub fn to_json(&self) -> Value {
+        match self {
+            Self::Text(text) => Value::from(text.as_str()),
+            Self::Messages(messages) => messages
+                .iter()
+                .map(|Message { role, content }| json!({"role": role, "content": content}))
+                .collect(),
+        }
+    }
 }
 
 /// Returns the prompt that a record carries, word for word.
@@ -233,8 +246,6 @@ fn shown(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     const INSTRUCTION: &str = "Think inside <think> and </think>. Search by <search> query </search>. For example, \
@@ -312,6 +323,7 @@ mod tests {
         ] {
             assert_eq!(carried(record).unwrap(), CarriedPrompt::Messages(both.clone()));
         }
+        assert_eq!(CarriedPrompt::Messages(both).to_json(), list);
         let text = json!({"prompt": " as it is\n"});
         assert_eq!(carried(text).unwrap(), CarriedPrompt::Text(" as it is\n".to_owned()));
         for (record, fault) in [
@@ -320,7 +332,10 @@ mod tests {
             (json!({"prompt": " "}), "\"prompt\" is a blank text"),
             (json!({"prompt": 7}), "\"prompt\" is 7; accepted is"),
             (json!({"prompt": [{"role": "user"}]}), "\"prompt[0]\" is {\"role\":\"user\"}"),
-            (json!({"prompt": [{"role": "assistant", "content": "x"}]}), "message of the assistant"),
+            (
+                json!({"prompt": [{"role": "assistant", "content": "x"}]}),
+                "message of the assistant",
+            ),
         ] {
             let error = carried(record.clone()).unwrap_err();
             assert!(error.contains(fault), "{record}: {error}");

@@ -10,7 +10,7 @@ mod rollout;
 #[cfg(test)]
 mod tests;
 
-pub use restore::{inputs, latest, restore_critic, restore_moments, restore_policy};
+pub use restore::{further, inputs, latest, restore_critic, restore_moments, restore_policy};
 pub use rollout::save_for_rollouts;
 
 use std::collections::BTreeMap;
@@ -87,6 +87,8 @@ pub struct ResumeParts<'r> {
     pub critic: Option<CriticParts<'r>>,
     pub state: TrainerState,
     pub inputs: &'r Inputs,
+    /// Further files of the state by their names, such as that of a curriculum.
+    pub further: &'r [(&'static str, Vec<u8>)],
 }
 
 /// The state of a critic.
@@ -171,7 +173,7 @@ fn write_state(
     form: SaveForm,
     parts: ResumeParts<'_>,
 ) -> Result<(), CheckpointError> {
-    let ResumeParts { optimizer, critic, state, inputs } = parts;
+    let ResumeParts { optimizer, critic, state, inputs, further } = parts;
     fs::create_dir(folder).map_err(io("create", folder))?;
     if policy.lora.is_none() && form.kind != Kind::Float {
         write_tensors(&folder.join(MASTERS_FILE), &named("", &policy.parameters))?;
@@ -188,6 +190,10 @@ fn write_state(
         let text = text.map_err(|error| damaged(folder, &error.to_string()))?;
         let path = folder.join(name);
         fs::write(&path, text).map_err(io("write", &path))?;
+    }
+    for (name, bytes) in further {
+        let path = folder.join(name);
+        fs::write(&path, bytes).map_err(io("write", &path))?;
     }
     Ok(())
 }

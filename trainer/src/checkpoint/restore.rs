@@ -62,6 +62,23 @@ pub fn inputs(folder: &Path) -> Result<Option<Inputs>, CheckpointError> {
     serde_json::from_slice(&bytes).map(Some).map_err(|error| damaged(&path, &error.to_string()))
 }
 
+/// Reads a further file of the state, and parses it. `None` is a checkpoint without it.
+///
+/// # Errors
+/// Fails if the file cannot be read or is damaged.
+pub fn further<T>(
+    folder: &Path,
+    name: &str,
+    parse: impl FnOnce(&[u8]) -> serde_json::Result<T>,
+) -> Result<Option<T>, CheckpointError> {
+    let path = state_folder(folder).join(name);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let bytes = fs::read(&path).map_err(io("read", &path))?;
+    parse(&bytes).map(Some).map_err(|error| damaged(&path, &error.to_string()))
+}
+
 /// Restores the weights or adapters of `policy` from `folder`.
 ///
 /// # Errors

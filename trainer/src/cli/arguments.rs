@@ -131,6 +131,10 @@ pub enum DataCommand {
     /// Reads parquet, JSON Lines, JSON lists and tables, plain or compressed, in the forms of Search-R1, veRL, SkyRL,
     /// FlashRAG and the published question-answering sets.
     Convert(DataConvertArguments),
+    /// Describe a question file: sources, lengths, answers, ids, prompts, and what is doubtful about it
+    Describe(DataDescribeArguments),
+    /// Print some questions of a file as JSON Lines
+    Sample(DataSampleArguments),
 }
 
 #[derive(Debug, Args)]
@@ -139,6 +143,33 @@ pub struct DataConvertArguments {
     pub input: PathBuf,
     /// File to write
     pub output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct DataDescribeArguments {
+    /// File to read, or a folder with its parts
+    pub input: PathBuf,
+    /// File with held-out questions: reports those that are in the input too
+    #[arg(long, value_name = "FILE")]
+    pub against: Option<PathBuf>,
+    /// Print the description as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DataSampleArguments {
+    /// File to read, or a folder with its parts
+    pub input: PathBuf,
+    /// Number of questions
+    #[arg(long, default_value_t = 5)]
+    pub count: usize,
+    /// Seed of the choice
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Print the prompts that the rows carry too
+    #[arg(long)]
+    pub prompt: bool,
 }
 
 #[derive(Debug, Args)]

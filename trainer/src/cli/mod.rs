@@ -21,15 +21,17 @@ use crate::eval::Searches;
 use crate::hub::{self, HubSettings, ModelName};
 use crate::policy::AdapterFolder;
 use crate::report;
-use crate::run::{self, ChatOptions, EvalOptions, Interrupted, LintOptions};
+use crate::run::{
+    self, ChatOptions, DescribeOptions, EvalOptions, Interrupted, LintOptions, SampleOptions,
+};
 use crate::track::LogWriter;
 
 pub use tuning::restart_tuned;
 
 pub use arguments::{
     Arguments, ChatArguments, Command, CommonArguments, ConfigArguments, ConvertArguments,
-    DataCommand, DataConvertArguments, EvalArguments, ReplayArguments, ReportArguments,
-    ServeArguments,
+    DataCommand, DataConvertArguments, DataDescribeArguments, DataSampleArguments, EvalArguments,
+    ReplayArguments, ReportArguments, ServeArguments,
 };
 
 /// The command succeeded.
@@ -154,9 +156,9 @@ fn execute(command: Command, environment: &Environment, out: &mut dyn Write) -> 
             start_log(environment)?;
             run::convert(&arguments.gguf, &arguments.folder, arguments.dtype, out)
         }
-        Command::Data(DataCommand::Convert(arguments)) => {
+        Command::Data(command) => {
             start_log(environment)?;
-            run::convert_questions(&arguments.input, &arguments.output, out)
+            data_command(&command, out)
         }
         Command::Replay(arguments) => {
             start_log(environment)?;
@@ -184,6 +186,23 @@ fn execute(command: Command, environment: &Environment, out: &mut dyn Write) -> 
         Command::Config(arguments) => {
             let config = configure("trainer config", &arguments.common, None, &[])?;
             Ok(out.write_all(config.to_toml().as_bytes())?)
+        }
+    }
+}
+
+fn data_command(command: &DataCommand, out: &mut dyn Write) -> anyhow::Result<()> {
+    match command {
+        DataCommand::Convert(arguments) => {
+            run::convert_questions(&arguments.input, &arguments.output, out)
+        }
+        DataCommand::Describe(arguments) => {
+            let held_out = arguments.against.as_deref();
+            let options = DescribeOptions { held_out, as_json: arguments.json };
+            run::describe_questions(&arguments.input, options, out)
+        }
+        DataCommand::Sample(DataSampleArguments { input, count, seed, prompt }) => {
+            let options = SampleOptions { count: *count, seed: *seed, prompts: *prompt };
+            run::sample_questions(input, options, out)
         }
     }
 }

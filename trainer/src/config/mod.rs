@@ -33,9 +33,9 @@ pub use problem::{ConfigError, Origin, Problem, ProblemKind};
 pub use renamed::OldName;
 pub use section::KeySpec;
 pub use sections::{
-    AlgorithmConfig, CheckpointConfig, Config, CriticConfig, EngineConfig, EvalConfig,
-    LoraConfig, ModelConfig, OptimizerConfig, RetrieverConfig, RewardConfig, RolloutConfig,
-    ServeConfig, SftConfig, TrainingConfig, UpdateConfig,
+    AlgorithmConfig, CheckpointConfig, Config, CriticConfig, EngineConfig, EvalConfig, LoraConfig,
+    ModelConfig, OptimizerConfig, RetrieverConfig, RewardConfig, RolloutConfig, ServeConfig,
+    SftConfig, TrainingConfig, UpdateConfig,
 };
 
 use section::Section;

@@ -46,7 +46,7 @@ mod tests {
     use shared::contract::dataset::{Ids, QaOptions, read_qa_file};
 
     use super::*;
-    use crate::data::{PromptMaker, examples};
+    use crate::data::{PromptMaker, example};
     use crate::golden;
 
     const OPTIONS: QaOptions = QaOptions { prompts: true, names_files: false };
@@ -67,8 +67,8 @@ mod tests {
             let (model, file) = case.split_once(' ').unwrap();
             let tokenizer = Tokenizer::from_folder(&folder.join(model)).unwrap();
             let prompts = PromptMaker::Carried { chat: true };
-            let examples = examples(&records(file), &prompts, &tokenizer, 10_000).unwrap();
-            for (example, expected) in examples.iter().zip(expected.as_array().unwrap()) {
+            for (record, expected) in records(file).iter().zip(expected.as_array().unwrap()) {
+                let example = example(record, &prompts, &tokenizer, 10_000).unwrap();
                 assert_eq!(example.prompt_text, expected["text"], "{case}");
                 let ids: Vec<u64> = example.prompt_ids.iter().map(|&id| u64::from(id)).collect();
                 assert_eq!(Value::from(ids), expected["ids"], "{case}");
@@ -84,7 +84,7 @@ mod tests {
         let records = records("verl.parquet");
         let refuse = |chat: bool| {
             let prompts = PromptMaker::Carried { chat };
-            examples(&records, &prompts, &tokenizer, 10_000).unwrap_err().to_string()
+            example(&records[0], &prompts, &tokenizer, 10_000).unwrap_err().to_string()
         };
         let error = refuse(true);
         assert!(error.contains("\"row-1\" carries a prompt of 2 messages"), "{error}");

@@ -5,11 +5,15 @@
 
 mod carried;
 pub mod conversion;
+pub mod description;
 mod overlap;
 mod template;
+mod weights;
 
 pub use self::overlap::{Overlap, question_words};
 pub use self::template::{PromptStyle, PromptTemplate, TEMPLATE_NAMES, TemplateError};
+
+pub use self::weights::QuestionWeights;
 
 use shared::contract::dataset::QaRecord;
 
@@ -74,31 +78,27 @@ impl PromptMaker {
     }
 }
 
-/// Makes every record's prompt. Refuses a prompt that is too long; cutting it would lose the question or the
+/// Makes the prompt of a record. Refuses a prompt that is too long; cutting it would lose the question or the
 /// instruction.
-pub fn examples(
-    records: &[QaRecord],
+pub fn example(
+    record: &QaRecord,
     prompts: &PromptMaker,
     tokenizer: &Tokenizer,
     max_prompt_tokens: usize,
-) -> Result<Vec<Example>, DataError> {
-    let mut examples = Vec::with_capacity(records.len());
-    for record in records {
-        let (prompt_text, prompt_ids) = prompts.prompt(record, tokenizer)?;
-        if prompt_ids.len() > max_prompt_tokens {
-            return Err(DataError::PromptTooLong {
-                id: record.id.clone(),
-                tokens: prompt_ids.len(),
-                limit: max_prompt_tokens,
-            });
-        }
-        examples.push(Example {
+) -> Result<Example, DataError> {
+    let (prompt_text, prompt_ids) = prompts.prompt(record, tokenizer)?;
+    if prompt_ids.len() > max_prompt_tokens {
+        return Err(DataError::PromptTooLong {
             id: record.id.clone(),
-            question: record.question.clone(),
-            golden_answers: record.golden_answers.clone(),
-            prompt_text,
-            prompt_ids,
+            tokens: prompt_ids.len(),
+            limit: max_prompt_tokens,
         });
     }
-    Ok(examples)
+    Ok(Example {
+        id: record.id.clone(),
+        question: record.question.clone(),
+        golden_answers: record.golden_answers.clone(),
+        prompt_text,
+        prompt_ids,
+    })
 }

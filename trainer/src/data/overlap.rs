@@ -44,7 +44,8 @@ impl Overlap {
 
     /// Returns the overlap in words, if there is any.
     pub fn warning(&self) -> Option<String> {
-        let named = self.first.iter().map(|(training, held_out)| format!("{training:?} is {held_out:?}"));
+        let named =
+            self.first.iter().map(|(training, held_out)| format!("{training:?} is {held_out:?}"));
         let named: Vec<String> = named.collect();
         (self.shared > 0).then(|| {
             format!(

@@ -1,12 +1,20 @@
-//! `trainer data convert`: a question file of another project into the project's JSON Lines.
+//! `trainer data`: question files of other projects converted into the project's JSON Lines, described, and sampled.
 
 use std::io::Write;
 use std::path::Path;
 
+use serde_json::json;
+use shared::contract::dataset::{Ids, QaOptions, QaReader};
+use shared::contract::jsonl::write_record;
 use shared::machine::atomic_file;
 use tracing::warn;
 
-use crate::data::conversion::{Converted, Template, convert};
+use super::question_order::shuffled;
+use crate::data::conversion::{Converted, Template, convert, rows};
+use crate::data::description::describe;
+
+/// The stream of random draws of samples.
+const SAMPLE_STREAM: u64 = 0;
 
 /// Converts `input`, a file or a folder of parts, and writes `output`.
 ///
@@ -32,6 +40,85 @@ pub fn convert_questions(input: &Path, output: &Path, out: &mut dyn Write) -> an
         Template::Absent => {}
         Template::Same(text) => writeln!(out, "template = {}", serde_json::to_string(&text)?)?,
         Template::Different => writeln!(out, "the prompts differ, so there is no template")?,
+    }
+    Ok(())
+}
+
+/// The options of `trainer data describe`.
+#[derive(Clone, Copy, Debug)]
+pub struct DescribeOptions<'o> {
+    /// Questions to compare the file with.
+    pub held_out: Option<&'o Path>,
+    pub as_json: bool,
+}
+
+/// Describes `input`, a file or a folder of parts.
+///
+/// # Errors
+/// A file that cannot be read, and rows that cannot be used, after the description.
+pub fn describe_questions(
+    input: &Path,
+    options: DescribeOptions<'_>,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let description = describe(input, options.held_out)?;
+    if options.as_json {
+        let overlap = description.overlap.as_ref().map(|overlap| {
+            json!({"shared": overlap.shared, "held_out": overlap.held_out, "first": overlap.first})
+        });
+        let mut value = serde_json::to_value(&description)?;
+        value["overlap"] = overlap.into();
+        writeln!(out, "{value:#}")?;
+    } else {
+        write!(out, "{}", description.in_words(input))?;
+    }
+    anyhow::ensure!(
+        description.faulty == 0,
+        "{}: {} cannot be used",
+        input.display(),
+        rows(description.faulty)
+    );
+    Ok(())
+}
+
+/// The options of `trainer data sample`.
+#[derive(Clone, Copy, Debug)]
+pub struct SampleOptions {
+    /// Number of questions; all if the file has fewer.
+    pub count: usize,
+    pub seed: u64,
+    /// Writes the prompt that each row carries too.
+    pub prompts: bool,
+}
+
+/// Writes some questions of `input` to `out` as JSON Lines, in a random order that the seed decides.
+///
+/// # Errors
+/// A file that cannot be read, and a row that cannot be used.
+pub fn sample_questions(
+    input: &Path,
+    options: SampleOptions,
+    mut out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let SampleOptions { count, seed, prompts } = options;
+    let mut reader = QaReader::open_with(input, QaOptions { prompts, ..QaOptions::default() })?;
+    let (mut ids, mut records) = (Ids::default(), Vec::new());
+    while let Some(mut row) = reader.next_row()? {
+        row.record.id = ids.assign(row.record.id, &row.place_id);
+        records.push(row.record);
+    }
+    for index in shuffled(seed, SAMPLE_STREAM, records.len()).into_iter().take(count) {
+        let record = &records[index];
+        let mut line = json!({
+            "id": record.id, "question": record.question, "golden_answers": record.golden_answers,
+        });
+        if let Some(source) = record.extra.get("data_source") {
+            line["data_source"] = source.clone();
+        }
+        if let Some(prompt) = &record.prompt {
+            line["prompt"] = prompt.to_json();
+        }
+        write_record(&mut out, &line)?;
     }
     Ok(())
 }

@@ -106,7 +106,7 @@ impl Engine for DemonstrationEngine {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::data::{PromptMaker, PromptStyle, PromptTemplate, examples};
+    use crate::data::{PromptMaker, PromptStyle, PromptTemplate, example};
     use crate::rollout::scheduler::roll_out;
     use crate::rollout::trajectory::{SegmentKind, Trajectory};
     use crate::run::question_order::episode_jobs;
@@ -126,11 +126,11 @@ mod tests {
             extra: serde_json::Map::new(),
         };
         let template = PromptTemplate::new("Q: {question}\n", PromptStyle::Plain).unwrap();
-        let examples = examples(&[record], &PromptMaker::Template(template), &tokenizer, 100).unwrap();
-        let script = demonstration_turns(&examples[0], habit, 0);
+        let example = example(&record, &PromptMaker::Template(template), &tokenizer, 100).unwrap();
+        let script = demonstration_turns(&example, habit, 0);
         let mut engine = DemonstrationEngine::new(&[script], &tokenizer).unwrap();
         let config = episodes(&Config::default(), GREEDY, 1, &StopFlag::never());
-        let jobs = episode_jobs(0, &[&examples[0]], 1, 0, 0);
+        let jobs = episode_jobs(0, &[&example], 1, 0, 0);
         let searcher = &mut RandomPassages::none();
         let played = roll_out(&mut engine, searcher, &tokenizer, jobs, &config, &mut ()).unwrap();
         played.trajectories.into_iter().next().unwrap()

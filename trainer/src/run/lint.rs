@@ -62,8 +62,8 @@ pub fn lint(config: &Config, options: LintOptions, out: &mut dyn Write) -> anyho
 }
 
 fn facts(config: &Config, searches: Searches) -> anyhow::Result<Facts> {
-    let questions = &config.data.train;
-    let records = if questions.is_file() || questions.is_dir() {
+    let files = settings::questions::training_files(config);
+    let records = if files.iter().all(|file| file.is_file() || file.is_dir()) {
         Some(settings::questions::training_questions(config).records()?)
     } else {
         None

@@ -45,7 +45,7 @@ impl Manifest {
     ///
     /// # Errors
     /// A file that cannot be read, or a folder of questions that are not parts of one file.
-    pub(super) fn of(place: &ModelPlace, questions: [(&str, &Path); 2]) -> anyhow::Result<Self> {
+    pub(super) fn of(place: &ModelPlace, questions: &[(String, PathBuf)]) -> anyhow::Result<Self> {
         let beside = |name: &str| place.folder_with(name).join(name);
         let mut files = vec![
             ("model configuration".to_owned(), place.base.join("config.json")),

@@ -5,6 +5,7 @@
 
 mod chat;
 mod convert;
+mod curriculum;
 mod data;
 mod demonstrations;
 mod eval;
@@ -13,6 +14,7 @@ mod learner;
 mod lint;
 mod manifest;
 mod memory;
+mod mixture;
 mod model;
 mod optimizer;
 mod question_order;
@@ -27,7 +29,9 @@ mod training;
 
 pub use chat::{ChatOptions, chat};
 pub use convert::convert;
-pub use data::convert_questions;
+pub use data::{
+    DescribeOptions, SampleOptions, convert_questions, describe_questions, sample_questions,
+};
 pub use eval::{EvalOptions, eval, eval_until};
 pub use lint::{LintOptions, lint};
 pub use replay::replay;

@@ -31,8 +31,11 @@ impl Ids {
     pub fn warning(&self) -> Option<String> {
         let (id, own) = self.first.as_ref()?;
         let count = self.repeated;
-        let ids = if count == 1 { "1 id repeats".to_owned() } else { format!("{count} ids repeat") };
-        Some(format!("{ids} an earlier one and got the row's place behind it: the first, {id:?}, is now {own:?}"))
+        let ids =
+            if count == 1 { "1 id repeats".to_owned() } else { format!("{count} ids repeat") };
+        Some(format!(
+            "{ids} an earlier one and got the row's place behind it: the first, {id:?}, is now {own:?}"
+        ))
     }
 }
 

@@ -230,7 +230,10 @@ fn prompts_are_carried_if_they_are_asked_for() {
     assert_eq!(roles, ["system", "user"]);
     assert_eq!(messages[0].content, "You are a helpful and harmless assistant.");
     assert!(messages[1].content.ends_with("</answer>. Question: who wrote Hamlet"));
-    assert_eq!((records[0].question.as_str(), records[0].id.as_str()), ("who wrote Hamlet", "verl.parquet-row-1"));
+    assert_eq!(
+        (records[0].question.as_str(), records[0].id.as_str()),
+        ("who wrote Hamlet", "verl.parquet-row-1")
+    );
     assert!(read_qa_records(&path).unwrap().iter().all(|record| record.prompt.is_none()));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("qa.jsonl");

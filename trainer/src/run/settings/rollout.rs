@@ -17,7 +17,7 @@ use crate::rollout::scheduler::{RolloutSettings, default_stop_rule, reference_st
 use crate::search::http::{HttpSearcher, trace_headers};
 use crate::stop::StopFlag;
 
-use super::questions::{self, QuestionFile};
+use super::questions::{self, QuestionFiles};
 use super::reward;
 
 /// An episode ends when its context has space for fewer tokens of a turn than this.
@@ -78,7 +78,7 @@ pub(crate) struct FleetSettings {
 pub(crate) struct EvalSettings {
     /// The model's name in results.
     pub(crate) model: String,
-    pub(crate) questions: QuestionFile,
+    pub(crate) questions: QuestionFiles,
     /// The corpus from which random passages are drawn.
     pub(crate) corpus: Option<PathBuf>,
     pub(crate) seed: u64,

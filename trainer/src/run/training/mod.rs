@@ -20,6 +20,7 @@ use self::divergence::KlWeight;
 use self::questions::{Position, Questions};
 use self::record::RunLog;
 use self::step::step;
+use super::curriculum::PassRates;
 use super::eval::evaluate;
 use super::is_due;
 use super::learner::Learner;
@@ -76,6 +77,8 @@ struct TrainingRun {
     plan: RunPlan,
     questions: Questions,
     position: Position,
+    /// The pass rates that a curriculum goes by.
+    pass_rates: PassRates,
     rollouts: Rollouts,
     learner: Learner,
     kl_weight: KlWeight,
@@ -107,11 +110,8 @@ impl TrainingRun {
         let (path, base) = (&config.model.path, config.model.base.as_deref());
         let named = || format!("model.path = {}", path.display());
         let place = ModelPlace::find(path, base).with_context(named)?;
-        let questions = [
-            ("training questions", config.data.train.as_path()),
-            ("held-out questions", config.data.test.as_path()),
-        ];
-        let manifest = Manifest::of(&place, questions).with_context(named)?;
+        let manifest =
+            Manifest::of(&place, &settings::questions::inputs(config)).with_context(named)?;
         let latest =
             if config.training.resume { resume::latest(&run_dir, config.seed)? } else { None };
         if let Some((folder, _)) = &latest {
@@ -123,15 +123,20 @@ impl TrainingRun {
         info!(objective = config.objective_in_words(), "training");
         let model =
             LoadedModel::open_for_training(&settings::model::model(config), &config.model.path)?;
+        let (examples, mixture) =
+            settings::questions::training_order(config, &model.tokenizer, model.context_tokens)?;
         let questions = Questions {
             plan: settings::questions::question_plan(config),
-            examples: settings::questions::training_questions(config)
-                .examples(&model.tokenizer, model.context_tokens)?,
+            examples,
+            mixture,
+            curriculum: settings::questions::curriculum(config),
         };
         settings::questions::warn_of_overlap(config, &questions.examples)?;
         let mut learner = Learner::start(settings::objective::learner(config), model);
         let mut state = TrainerState { seed: config.seed, ..TrainerState::default() };
+        let mut pass_rates = PassRates::default();
         if let Some((folder, saved)) = &latest {
+            pass_rates = resume::pass_rates(folder)?;
             resume::restore(&mut learner, folder, *saved)?;
             state = *saved;
         }
@@ -147,6 +152,7 @@ impl TrainingRun {
         let saved_step = latest.map(|(_, state)| state.step);
         Ok(Self {
             settings: settings::objective::step(config),
+            pass_rates,
             position: resume::position(state, questions.plan.per_step),
             questions,
             rollouts: Rollouts::open(&rollouts, &learner.model, state.step)?,
@@ -213,10 +219,12 @@ impl TrainingRun {
         let step = self.position.step;
         let folder = self.plan.run_dir.join("checkpoints").join(format!("step-{step}"));
         if self.saved_step != Some(step) {
-            let Self { plan, questions, position, learner, kl_weight, inputs, .. } = self;
+            let Self { plan, questions, position, learner, kl_weight, inputs, pass_rates, .. } =
+                self;
             let per_step = questions.plan.per_step;
             let state = resume::state(plan.seed, per_step, position, learner, kl_weight);
-            resume::save(&folder, plan.save_form, learner, state, inputs)?;
+            let rates = questions.curriculum.is_some().then_some(&*pass_rates);
+            resume::save(&folder, plan.save_form, learner, state, inputs, rates)?;
             self.saved_step = Some(step);
         }
         Ok(folder)

@@ -2,13 +2,15 @@
 
 use tracing::warn;
 
-use super::score::{Scoring, score};
+use super::score::{Scored, Scoring, score};
 use crate::data::Example;
 use crate::engine::EngineCounters;
 use crate::rollout::trajectory::{EndReason, Trajectory};
 use crate::rollout::{CarriedEpisode, EpisodeJob, Rollout, RolloutWork};
+use crate::run::curriculum::{CurriculumSettings, PassRates};
+use crate::run::mixture::Mixture;
 use crate::run::model::LoadedModel;
-use crate::run::question_order::{episode_jobs, questions_from};
+use crate::run::question_order::episode_jobs;
 use crate::run::rollouts::{Ahead, Order, Player, Rollouts};
 use crate::stop::StopFlag;
 use crate::track::{AheadMetrics, Trace};
@@ -34,6 +36,17 @@ pub(crate) struct QuestionPlan {
 pub(crate) struct Questions {
     pub(crate) plan: QuestionPlan,
     pub(crate) examples: Vec<Example>,
+    /// Their order.
+    pub(crate) mixture: Mixture,
+    pub(crate) curriculum: Option<CurriculumSettings>,
+}
+
+/// Questions that were taken from their order.
+struct Chosen {
+    /// Indices of the questions, each with its position in the order.
+    questions: Vec<(usize, u64)>,
+    /// The position after the last one.
+    next: u64,
 }
 
 /// The position of a run between two steps.
@@ -80,6 +93,8 @@ pub(crate) struct Collected<'q> {
 pub(crate) struct Playing<'p> {
     pub(crate) model: &'p LoadedModel,
     pub(crate) scoring: &'p Scoring,
+    /// The pass rates by which a curriculum chooses.
+    pub(crate) pass_rates: &'p PassRates,
     pub(crate) trace: &'p mut Option<Trace>,
     pub(crate) stop: &'p StopFlag,
 }
@@ -111,22 +126,22 @@ impl Questions {
         player: &mut dyn Player,
         playing: Playing<'_>,
     ) -> anyhow::Result<Collected<'_>> {
-        let Playing { model, scoring, trace, stop } = playing;
+        let Playing { model, scoring, pass_rates, trace, stop } = playing;
         let mut played = Collected::nothing(position);
         let mut missing = self.plan.per_step;
         for _ in 0..self.plan.rounds {
             if missing == 0 {
                 break;
             }
-            let chosen = self.chosen(played.next.next_question, missing);
+            let chosen = self.chosen(played.next.next_question, missing, pass_rates);
             let jobs = self.jobs(played.examples.len(), &chosen, position.step);
             let order = Order { step: position.step + 1, work: jobs.into(), enough_prompts: None };
             let rollout = player.play(order, &model.tokenizer, stop, trace.as_mut())?;
             played.add_times(&rollout);
             self.check_searches(&rollout.trajectories, rollout.last_search_failure.as_deref())?;
-            played.examples.extend(chosen.iter().map(|&question| &self.examples[question]));
+            played.examples.extend(self.examples_of(&chosen));
             played.trajectories.extend(rollout.trajectories);
-            played.next.next_question += missing as u64;
+            played.next.next_question = chosen.next;
             if self.plan.rounds > 1 {
                 let uniform = score(&played.trajectories, &played.examples, scoring).uniform_groups;
                 missing = self.plan.per_step - (played.examples.len() - uniform.len());
@@ -144,19 +159,22 @@ impl Questions {
         player: &mut dyn Player,
         playing: Playing<'_>,
     ) -> anyhow::Result<Collected<'_>> {
-        let Playing { model, trace, stop, .. } = playing;
+        let Playing { model, pass_rates, trace, stop, .. } = playing;
         let wanted = self.plan.per_step;
         let mut groups = position.unfinished.clone();
         let fresh = (wanted + self.plan.carried_groups).saturating_sub(groups.len());
-        let chosen = self.chosen(position.next_question, fresh);
+        let chosen = self.chosen(position.next_question, fresh, pass_rates);
         let jobs = self.jobs(groups.len(), &chosen, position.step);
         let mut carried = Vec::new();
         for (prompt, group) in groups.iter_mut().enumerate() {
             let episodes = group.episodes.drain(..);
             carried.extend(episodes.map(|episode| episode.with_prompt(prompt)));
         }
-        groups.extend(chosen.iter().zip(position.next_question..).map(|(&question, position)| {
-            UnfinishedGroup { position, question, finished: Vec::new(), episodes: Vec::new() }
+        groups.extend(chosen.questions.iter().map(|&(question, position)| UnfinishedGroup {
+            position,
+            question,
+            finished: Vec::new(),
+            episodes: Vec::new(),
         }));
         let work = RolloutWork { carried, jobs };
         let order = Order { step: position.step + 1, work, enough_prompts: Some(wanted) };
@@ -181,7 +199,7 @@ impl Questions {
         }
         self.check_searches(&played.trajectories, rollout.last_search_failure.as_deref())?;
         played.next.unfinished = unfinished;
-        played.next.next_question += fresh as u64;
+        played.next.next_question = chosen.next;
         played.counters = player.take_counters();
         Ok(played)
     }
@@ -193,10 +211,11 @@ impl Questions {
         ahead: &mut Ahead,
         playing: Playing<'_>,
     ) -> anyhow::Result<Collected<'_>> {
-        let Playing { model, trace, stop, .. } = playing;
+        let Playing { model, pass_rates, trace, stop, .. } = playing;
         let (done, per_step) = (position.step, self.plan.per_step as u64);
-        // Every step has as many questions, so those of a later one are known.
-        let chosen = |step: u64| self.chosen((step - 1) * per_step, self.plan.per_step);
+        // Every step has as many questions, so those of a later one are known. A curriculum, with which they would not
+        // be, is refused for rollouts that run ahead.
+        let chosen = |step: u64| self.chosen((step - 1) * per_step, self.plan.per_step, pass_rates);
         ahead.order(model, done, |step| self.jobs(0, &chosen(step), step - 1), stop)?;
         let taken = ahead.take(done + 1, stop)?;
         *trace = taken.trace;
@@ -204,8 +223,7 @@ impl Questions {
         played.add_times(&taken.rollout);
         let failure = taken.rollout.last_search_failure.as_deref();
         self.check_searches(&taken.rollout.trajectories, failure)?;
-        let questions = chosen(done + 1);
-        played.examples = questions.iter().map(|&question| &self.examples[question]).collect();
+        played.examples = self.examples_of(&chosen(done + 1)).collect();
         played.trajectories = taken.rollout.trajectories;
         played.counters = taken.counters;
         let staleness: Vec<u64> =
@@ -220,14 +238,39 @@ impl Questions {
         Ok(played)
     }
 
-    /// Returns the indices of `count` questions from a position in their order on.
-    fn chosen(&self, first: u64, count: usize) -> Vec<usize> {
-        questions_from(self.plan.seed, first, count, self.examples.len())
+    /// Takes `count` questions from a position in their order on. A curriculum skips some of them, but not more than all
+    /// questions in a row.
+    fn chosen(&self, first: u64, count: usize, pass_rates: &PassRates) -> Chosen {
+        let Some(curriculum) = &self.curriculum else {
+            let questions = self.mixture.questions_from(first, count).into_iter().zip(first..);
+            return Chosen { questions: questions.collect(), next: first + count as u64 };
+        };
+        let (mut chosen, mut skipped) = (Chosen { questions: Vec::new(), next: first }, 0);
+        while chosen.questions.len() < count {
+            let missing = count - chosen.questions.len();
+            for question in self.mixture.questions_from(chosen.next, missing) {
+                let position = chosen.next;
+                chosen.next += 1;
+                let is_asked = curriculum.asks(pass_rates, &self.examples[question].id, position);
+                if is_asked || skipped >= self.examples.len() {
+                    chosen.questions.push((question, position));
+                    skipped = 0;
+                } else {
+                    skipped += 1;
+                }
+            }
+        }
+        chosen
+    }
+
+    fn examples_of<'q>(&'q self, chosen: &Chosen) -> impl Iterator<Item = &'q Example> + use<'q> {
+        let indices: Vec<usize> = chosen.questions.iter().map(|(question, _)| *question).collect();
+        indices.into_iter().map(|index| &self.examples[index])
     }
 
     /// Returns the episodes of questions, whose prompts are numbered from `first` on, as drawn after `step` steps.
-    fn jobs(&self, first: usize, chosen: &[usize], step: u64) -> Vec<EpisodeJob> {
-        let examples: Vec<&Example> = chosen.iter().map(|&index| &self.examples[index]).collect();
+    fn jobs(&self, first: usize, chosen: &Chosen, step: u64) -> Vec<EpisodeJob> {
+        let examples: Vec<&Example> = self.examples_of(chosen).collect();
         episode_jobs(first, &examples, self.plan.group_size, self.plan.seed, step)
     }
 
@@ -257,6 +300,20 @@ impl Questions {
 }
 
 impl Collected<'_> {
+    /// Counts the right answers among the trajectories of each question. What failed or was dropped counts for nothing.
+    pub(crate) fn count_passed(&self, scored: &Scored, pass_rates: &mut PassRates) {
+        for (prompt, example) in self.examples.iter().enumerate() {
+            let rewards = self.trajectories.iter().zip(&scored.rewards);
+            let rewards = rewards.filter(|(trajectory, _)| trajectory.prompt == prompt);
+            let (mut passed, mut played) = (0, 0);
+            for reward in rewards.filter_map(|(_, reward)| reward.as_ref()) {
+                passed += u32::from(reward.exact_match > 0.0);
+                played += 1;
+            }
+            pass_rates.count(&example.id, passed, played);
+        }
+    }
+
     /// Returns the beginning of the step after `position`.
     fn nothing(position: &Position) -> Self {
         let next_question = position.next_question;

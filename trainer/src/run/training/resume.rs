@@ -7,7 +7,11 @@ use tracing::info;
 use super::divergence::KlWeight;
 use super::questions::Position;
 use crate::checkpoint::{self, CriticParts, Inputs, ResumeParts, SaveForm, TrainerState};
+use crate::run::curriculum::PassRates;
 use crate::run::learner::Learner;
+
+/// File with the running pass rates of a curriculum.
+const PASS_RATES_FILE: &str = "pass_rates.json";
 
 /// Finds the newest checkpoint of `run_dir`.
 ///
@@ -42,6 +46,15 @@ pub(super) fn restore(
         checkpoint::restore_critic(folder, state, parameters, &mut critic.optimizer)?;
     }
     Ok(())
+}
+
+/// Returns the pass rates that a checkpoint keeps; none if it has none.
+///
+/// # Errors
+/// A file that is damaged.
+pub(super) fn pass_rates(folder: &Path) -> anyhow::Result<PassRates> {
+    let rates = checkpoint::further(folder, PASS_RATES_FILE, PassRates::from_json)?;
+    Ok(rates.unwrap_or_default())
 }
 
 /// Returns the position of `state`, for steps of `per_step` questions.
@@ -83,7 +96,10 @@ pub(super) fn save(
     learner: &Learner,
     state: TrainerState,
     inputs: &Inputs,
+    pass_rates: Option<&PassRates>,
 ) -> anyhow::Result<()> {
+    let further: Vec<(&str, Vec<u8>)> =
+        pass_rates.map(|rates| (PASS_RATES_FILE, rates.to_json())).into_iter().collect();
     let critic = learner.estimator.critic();
     let parts = ResumeParts {
         optimizer: &learner.optimizer,
@@ -93,6 +109,7 @@ pub(super) fn save(
         }),
         state,
         inputs,
+        further: &further,
     };
     let (policy, place) = (&learner.model.policy, &learner.model.place);
     Ok(checkpoint::save(folder, policy, place, form, Some(parts))?)

@@ -15,15 +15,24 @@ use crate::update::TrainSequence;
 
 /// Does the next step of a run. An error leaves the run after the last step that was done.
 pub(super) fn step(run: &mut TrainingRun, stop: &StopFlag) -> anyhow::Result<StepMetrics> {
-    let TrainingRun { settings, questions, position, rollouts, learner, kl_weight, record, .. } =
-        run;
+    let TrainingRun {
+        settings,
+        questions,
+        position,
+        pass_rates,
+        rollouts,
+        learner,
+        kl_weight,
+        record,
+        ..
+    } = run;
     let done = position.step;
     let mut times = record.begin(done + 1);
 
     // Questions, rollouts and scores.
     let StepSettings { scoring, drops_uniform_groups, divergence } = *settings;
     let model = &learner.model;
-    let playing = Playing { model, scoring: &scoring, trace: &mut times.trace, stop };
+    let playing = Playing { model, scoring: &scoring, pass_rates, trace: &mut times.trace, stop };
     let played = questions.play(position, rollouts, playing)?;
     let trajectories = &played.trajectories;
     let scored = score(trajectories, &played.examples, &scoring);
@@ -90,6 +99,9 @@ pub(super) fn step(run: &mut TrainingRun, stop: &StopFlag) -> anyhow::Result<Ste
     };
     let metrics = times.metrics(&figures);
     kl_weight.adapt(&penalties, sequences.len());
+    if questions.curriculum.is_some() {
+        played.count_passed(&scored, pass_rates);
+    }
     *position = played.next;
     rollouts.take_policy(&learner.model, position.step)?;
     record.append(&metrics)?;
