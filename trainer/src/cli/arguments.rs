@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::evaluating::AuditArguments;
 use crate::convert::Dtype;
 use crate::eval::Searches;
 
@@ -25,6 +26,8 @@ pub enum Command {
     Train(CommonArguments),
     /// Ask a model the questions in `data.test` and score its answers
     Eval(EvalArguments),
+    /// Search the corpus for the accepted answers of question sets, and state the ceiling that follows
+    Audit(AuditArguments),
     /// Ask a model questions in the terminal and watch it think and search
     Chat(ChatArguments),
     /// Serve chat completions in OpenAI's protocol; the model searches before it answers

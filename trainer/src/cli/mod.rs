@@ -2,6 +2,7 @@
 //! into an exit code. Does no work itself.
 
 mod arguments;
+mod evaluating;
 mod tuning;
 
 #[cfg(test)]
@@ -27,6 +28,8 @@ use crate::run::{
 use crate::track::LogWriter;
 
 pub use tuning::restart_tuned;
+
+pub use evaluating::AuditArguments;
 
 pub use arguments::{
     Arguments, ChatArguments, Command, CommonArguments, ConfigArguments, ConvertArguments,
@@ -137,6 +140,11 @@ fn execute(command: Command, environment: &Environment, out: &mut dyn Write) -> 
             let name = arguments.name.unwrap_or_else(|| folder_name(&config.model.path));
             let options = EvalOptions { name, searches: arguments.searches, out: arguments.out };
             run::eval(&with_model(config, environment)?, &options, out)
+        }
+        Command::Audit(arguments) => {
+            let (common, options) = arguments.split();
+            let config = configure("trainer audit", &common, None, &["data.corpus"])?;
+            run::audit(&config, &options, out)
         }
         Command::Chat(arguments) => {
             let model = arguments.model.as_deref();

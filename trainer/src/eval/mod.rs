@@ -1,5 +1,6 @@
-//! Results of evaluations on held-out questions, with confidence intervals.
+//! Results of evaluations on held-out questions, with confidence intervals, and the ceiling of a corpus.
 
+pub mod audit;
 mod result;
 mod statistics;
 mod table;

@@ -1,10 +1,12 @@
 //! Proportions and means with their 95 % confidence intervals. Pure functions.
 
+use serde::{Deserialize, Serialize};
+
 /// Two-sided 95 % quantile of the normal distribution.
 const Z_95: f64 = 1.959_963_984_540_054;
 
 /// A 95 % confidence interval.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     pub low: f64,
     pub high: f64,

@@ -3,6 +3,7 @@
 //! Read `training::step` first: it shows every stage of a training step, from top to bottom. `settings` translates
 //! the configuration for the parts; below the commands nothing else reads it, except `lint`, which explains it.
 
+mod audit;
 mod chat;
 mod convert;
 mod curriculum;
@@ -27,6 +28,7 @@ mod sft;
 mod stopping;
 mod training;
 
+pub use audit::{AuditOptions, Named, audit};
 pub use chat::{ChatOptions, chat};
 pub use convert::convert;
 pub use data::{

@@ -14,16 +14,22 @@ use crate::contract::python_json::{self, NotFinite};
 /// Reads the object on the next line.
 pub(super) fn next_line(lines: &mut JsonlReader<TextReader>) -> Result<NumberedRow, RowsError> {
     let Some(line) = lines.next_line()? else { return Ok(None) };
-    let number = line.number;
-    match object(line.text) {
-        Ok(fields) => Ok(Some((number, fields))),
-        Err(_) if is_spread(line.text) => {
-            let reason = "an object ends on another line, expected one object on each line, or one \
-                          list of all objects";
-            Err(line.fault(LineFault::Record(reason.to_owned())).into())
-        }
+    match object_on_line(line.text) {
+        Ok(fields) => Ok(Some((line.number, fields))),
         Err(fault) => Err(line.fault(fault).into()),
     }
+}
+
+/// Parses the object on a line.
+pub(super) fn object_on_line(line: &str) -> Result<Map<String, Value>, LineFault> {
+    object(line).map_err(|fault| {
+        if !is_spread(line) {
+            return fault;
+        }
+        let reason = "an object ends on another line, expected one object on each line, or one \
+                      list of all objects";
+        LineFault::Record(reason.to_owned())
+    })
 }
 
 /// Returns `true` if the line is the beginning of an object that was written over several lines.

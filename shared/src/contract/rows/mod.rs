@@ -22,7 +22,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::digest::Digest;
-use super::jsonl::JsonlReader;
+use super::jsonl::{JsonlReader, Line};
 use json::ListReader;
 use parquet::ParquetReader;
 use source::{Content, Meter, TextReader};
@@ -54,6 +54,17 @@ impl Row {
             path: self.path.to_path_buf(),
             place: self.place(),
             fault: RowFault::Record(reason.into()),
+        }
+    }
+
+    /// Reads the object on a line of JSON Lines, as [`Rows`] does.
+    ///
+    /// # Errors
+    /// A line that is not an object, with its number.
+    pub fn of_line(text: &str, number: u64, path: Arc<Path>) -> Result<Self, RowsError> {
+        match json::object_on_line(text) {
+            Ok(fields) => Ok(Self { fields, number, path, is_line: true }),
+            Err(fault) => Err(RowsError::at(&path, Place::Line(number), fault)),
         }
     }
 
@@ -201,6 +212,40 @@ pub fn holds_objects(path: &Path) -> Result<bool, RowsError> {
             matches!(text.head(path)?.trim_ascii_start().first(), Some(b'{' | b'['))
         }
     })
+}
+
+/// The lines of a file in JSON Lines, decompressed and not parsed.
+#[derive(Debug)]
+pub struct JsonLines {
+    lines: JsonlReader<TextReader>,
+    meter: Meter,
+}
+
+impl JsonLines {
+    /// Opens a file as lines, to be parsed elsewhere by [`Row::of_line`]. Returns `None` if it is not in JSON Lines.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is not rows.
+    pub fn open(path: &Path) -> Result<Option<Self>, RowsError> {
+        let (Content::Text(mut text), meter) = source::open(path)? else { return Ok(None) };
+        let head = text.head(path)?;
+        let is_lines = head.trim_ascii_start().first() == Some(&b'{');
+        let is_lines = is_lines && json::list_in_object(head).is_none();
+        Ok(is_lines.then(|| Self { lines: JsonlReader::new(text, path), meter }))
+    }
+
+    /// Returns the next line that is not blank.
+    ///
+    /// # Errors
+    /// A line that cannot be read.
+    pub fn next_line(&mut self) -> Result<Option<Line<'_>>, RowsError> {
+        Ok(self.lines.next_line()?)
+    }
+
+    /// Returns the number of bytes that were read from the file, before decompression.
+    pub fn bytes_read(&self) -> u64 {
+        self.meter.bytes()
+    }
 }
 
 /// Opens the lines of a text file, which may be compressed. A byte order mark is skipped.
