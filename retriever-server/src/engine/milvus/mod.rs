@@ -39,9 +39,10 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Largest answer that is read.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
-/// The levels of consistency: everything that was stored, or what is there.
+/// The levels of consistency: everything that was stored, or everything that was stored until some seconds ago. Below
+/// that, a node answers from what it has taken in so far, which after a start or a load may be any part of the collection.
 const STRONG: i32 = 0;
-const EVENTUALLY: i32 = 3;
+const BOUNDED: i32 = 2;
 
 /// A collection of Milvus.
 #[derive(Debug)]
@@ -304,7 +305,7 @@ impl Engine for Milvus {
                 properties: vec![noted(note)],
                 // The server's own number.
                 shards_num: 0,
-                consistency_level: EVENTUALLY,
+                consistency_level: BOUNDED,
             };
             self.call::<_, Status>("CreateCollection", request).await?;
             let request = wire::CreateIndex {
@@ -407,10 +408,10 @@ impl Engine for Milvus {
                         pair("round_decimal", -1),
                         pair("params", json!({"ef": ef})),
                     ],
-                    // A corpus does not change while it is searched, so nothing needs to be waited for.
-                    guarantee_timestamp: 1,
+                    // The level decides. A time here would decide in its place: 1, for one, is eventual consistency.
+                    guarantee_timestamp: 0,
                     query_count: count as i64,
-                    consistency_level: EVENTUALLY,
+                    consistency_level: BOUNDED,
                 };
                 let results: wire::SearchResults = self.call("Search", request).await?;
                 let data = results.results.unwrap_or_default();
