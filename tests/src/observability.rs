@@ -15,7 +15,7 @@ use trainer::stop::StopFlag;
 use crate::harness::corpus::IndexedCorpus;
 use crate::harness::fake_collector::{FakeCollector, ReceivedSpan};
 use crate::harness::fake_searxng::FakeSearxng;
-use crate::harness::http::{PATIENCE, client, get, post, text_of};
+use crate::harness::http::{PATIENCE, client, get, post, post_bytes_to, text_of};
 use crate::harness::retriever::RetrieverHandle;
 use crate::harness::wait::wait_until;
 
@@ -311,7 +311,31 @@ async fn the_description_fits_the_answers() {
             conforms(&document, schema("ValidationErrors"), &invalid);
             assert_eq!(schema("ManyQueries")["properties"]["queries"]["maxItems"], 4096);
             assert!(document["paths"].get("/rerank").is_none(), "there is no re-ranker");
+            for (path, body) in [
+                ("/search", json!({"query": "town0", "top_n": 2})),
+                ("/search", json!({"query": "town0", "return_score": true})),
+                ("/batch_search", json!({"query": ["town0", "town1"]})),
+                ("/batch_search", json!({"query": ["town0"], "return_score": true})),
+                ("/queries", json!({"queries": ["town0"], "k": 2})),
+                ("/access", json!({"urls": ["nowhere"]})),
+            ] {
+                let operation = &document["paths"][path]["post"];
+                let content = |part: &Value| part["content"]["application/json"]["schema"].clone();
+                conforms(&document, &content(&operation["requestBody"]), &body);
+                let reply = post_bytes_to(&url, path, body.to_string().into_bytes()).await;
+                assert_eq!(reply.status, 200, "{path}: {reply:?}");
+                conforms(&document, &content(&operation["responses"]["200"]), &reply.body);
+            }
+            for (schema, list) in
+                [("BatchSearchBody", "query"), ("QueriesBody", "queries"), ("AccessBody", "urls")]
+            {
+                let list = &document["components"]["schemas"][schema]["properties"][list];
+                assert_eq!(list["maxItems"], 4096, "{schema}");
+            }
         }
+    }
+    for path in ["/search", "/batch_search", "/queries", "/access"] {
+        assert!(described.contains(path), "{path} in {described:?}");
     }
     for path in ["/retrieve", "/livez", "/readyz", "/info", "/stats", "/metrics", "/admin/reload"] {
         assert!(described.contains(path), "{path} in {described:?}");

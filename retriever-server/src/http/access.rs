@@ -11,9 +11,12 @@ use axum::response::Response;
 use serde::Serialize;
 use shared::contract::wire::ValidationError;
 use tracing::Instrument;
+use utoipa::ToSchema;
 
 use super::dialect::{Encoding, fault, object, query_list};
 use super::entry::Entered;
+use super::openapi::Failure;
+use super::openapi::retrieval::AccessBody;
 use super::respond::{self, HttpError};
 use super::scope::Scope;
 use crate::config::RequestLimits;
@@ -22,18 +25,27 @@ use crate::metrics::Route;
 use crate::pool::JobLost;
 use crate::state::AppState;
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct AccessResponse {
     result: Vec<Option<PageResponse>>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct PageResponse {
     url: String,
     contents: String,
 }
 
-/// Answers a request.
+/// Returns the passages of pages by their addresses.
+#[utoipa::path(
+    post,
+    path = "/access",
+    request_body = AccessBody,
+    responses(
+        (status = 200, description = "Each page, or null for one that is not in the corpus.", body = AccessResponse),
+        Failure
+    )
+)]
 pub(crate) async fn access(State(state): State<Arc<AppState>>, request: Request) -> Response {
     let scope = Scope::begin(&state, Route::Access, request.headers());
     let outcome = answer(&state, request, &scope).instrument(scope.log_span()).await;

@@ -10,7 +10,11 @@ use tracing::Instrument;
 
 use super::dialect::{self, Call, Route};
 use super::entry::Entered;
-use super::openapi::{Failure, RetrieveAnswer, RetrieveBody};
+use super::openapi::Failure;
+use super::openapi::retrieval::{
+    BatchSearchAnswer, BatchSearchBody, QueriesAnswer, QueriesBody, RetrieveAnswer, RetrieveBody,
+    SearchAnswer, SearchBody,
+};
 use super::render::Rendering;
 use super::respond::{self, HttpError};
 use super::scope::Scope;
@@ -36,17 +40,35 @@ pub(crate) async fn retrieve(state: State<Arc<AppState>>, request: Request) -> R
     respond(state, Route::Retrieve, request).await
 }
 
-/// Answers a request to `/search`.
+/// Returns documents for one query, as ReCall and ReSearch ask for them.
+#[utoipa::path(
+    post,
+    path = "/search",
+    request_body = SearchBody,
+    responses((status = 200, description = "The documents of the query.", body = SearchAnswer), Failure)
+)]
 pub(crate) async fn search(state: State<Arc<AppState>>, request: Request) -> Response {
     respond(state, Route::Search, request).await
 }
 
-/// Answers a request to `/batch_search`.
+/// Returns documents for each query, as ReCall and ReSearch ask for them.
+#[utoipa::path(
+    post,
+    path = "/batch_search",
+    request_body = BatchSearchBody,
+    responses((status = 200, description = "The documents of each query.", body = BatchSearchAnswer), Failure)
+)]
 pub(crate) async fn batch_search(state: State<Arc<AppState>>, request: Request) -> Response {
     respond(state, Route::BatchSearch, request).await
 }
 
-/// Answers a request to `/queries`.
+/// Returns numbered texts for each query, as R1-Searcher asks for them.
+#[utoipa::path(
+    post,
+    path = "/queries",
+    request_body = QueriesBody,
+    responses((status = 200, description = "The texts of each query.", body = QueriesAnswer), Failure)
+)]
 pub(crate) async fn queries(state: State<Arc<AppState>>, request: Request) -> Response {
     respond(state, Route::Queries, request).await
 }

@@ -2,94 +2,19 @@
 //!
 //! It describes what this server answers: without a re-ranker it has no `/rerank`, and with keys it says that they are
 //! needed. Requests are described in the form of Search-R1; keys of other dialects are among the unknown ones.
+//! The paths of other clients (`/search`, `/batch_search`, `/queries`, `/access`) are described in their own forms.
+
+pub(super) mod retrieval;
 
 use serde_json::{Value, json};
-use shared::contract::wire::{
-    ErrorBody, QueryError, RetrieveResponse, ServerInfo, ValidationErrors,
-};
-use utoipa::openapi::schema::Schema;
+use shared::contract::wire::{ErrorBody, RetrieveResponse, ServerInfo, ValidationErrors};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{OpenApi as Document, RefOr, SecurityRequirement};
 use utoipa::{IntoResponses, OpenApi, ToSchema};
 
 use super::Door;
 use crate::config::ServeConfig;
-
-/// Several queries in one request.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "its fields are only described")]
-pub(super) struct ManyQueries {
-    /// The queries, in the order of their results. A list of none is answered with none.
-    queries: Vec<String>,
-    /// Passages per query; absent, null or 0 is the server's default.
-    #[schema(schema_with = whole_number, required = false)]
-    topk: usize,
-    /// `true` if every passage is to come with its score.
-    #[schema(schema_with = truth, required = false)]
-    return_scores: bool,
-    /// `true` if queries may fail alone; else one that fails fails the request.
-    #[schema(schema_with = truth, required = false)]
-    partial: bool,
-}
-
-/// One query, or several under the key of one.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "its fields are only described")]
-pub(super) struct OneQuery {
-    /// The query, or a list of queries.
-    #[schema(schema_with = text_or_texts)]
-    query: String,
-    /// Absent or null: otherwise it is read in place of `query`.
-    #[schema(schema_with = nothing, required = false)]
-    queries: (),
-    /// Passages per query; absent, null or 0 is the server's default.
-    #[schema(schema_with = whole_number, required = false)]
-    topk: usize,
-    /// `true` if every passage is to come with its score.
-    #[schema(schema_with = truth, required = false)]
-    return_scores: bool,
-    /// `true` if queries may fail alone; else one that fails fails the request.
-    #[schema(schema_with = truth, required = false)]
-    partial: bool,
-}
-
-/// The body of `POST /retrieve`.
-#[derive(ToSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "it is only described")]
-pub(super) enum RetrieveBody {
-    Many(ManyQueries),
-    One(OneQuery),
-}
-
-/// The answer to one query that asks for `top_k` or `k` passages, as rLLM does.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "its fields are only described")]
-pub(super) struct NamedAnswer {
-    query: String,
-    method: String,
-    results: Vec<NamedPassage>,
-    num_results: usize,
-    #[schema(required = false)]
-    errors: Vec<QueryError>,
-}
-
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "its fields are only described")]
-pub(super) struct NamedPassage {
-    id: String,
-    content: String,
-    score: f64,
-}
-
-/// The answer to `POST /retrieve`.
-#[derive(ToSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "it is only described")]
-pub(super) enum RetrieveAnswer {
-    Lists(RetrieveResponse),
-    Named(NamedAnswer),
-}
+use retrieval::{FoundDocument, truth, whole_number};
 
 /// A document to rank: its text is `contents`, and it is returned as it is.
 #[derive(ToSchema)]
@@ -121,7 +46,7 @@ pub(super) struct RerankBody {
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "it is only described")]
 pub(super) enum Failure {
-    /// The body ended early.
+    /// The body ended early, or the one query of `/search` is empty.
     #[response(status = 400)]
     Broken(ErrorBody),
     /// The body did not arrive in time.
@@ -158,6 +83,10 @@ pub(super) enum NotReady {
     info(title = "retriever-server", description = "Answers queries with passages of a corpus."),
     paths(
         super::retrieve::retrieve,
+        super::retrieve::search,
+        super::retrieve::batch_search,
+        super::retrieve::queries,
+        super::access::access,
         super::rerank::rerank,
         super::admin::livez,
         super::admin::readyz,
@@ -166,7 +95,7 @@ pub(super) enum NotReady {
         super::admin::metrics,
         super::admin::reload_index,
     ),
-    components(schemas(ErrorBody, RetrieveResponse, ServerInfo, ValidationErrors))
+    components(schemas(ErrorBody, FoundDocument, RetrieveResponse, ServerInfo, ValidationErrors))
 )]
 struct Interface;
 
@@ -179,7 +108,8 @@ pub(super) fn document(config: &ServeConfig, door: Door) -> Value {
         Door::Operators => (true, &service.files.admin_keys),
     };
     document.paths.paths.retain(|path, _| match path.as_str() {
-        "/retrieve" => !is_operators,
+        "/retrieve" | "/search" | "/batch_search" | "/queries" => !is_operators,
+        "/access" => !is_operators && !config.backend.kind.is_remote(),
         "/rerank" => !is_operators && config.reranker.is_some(),
         "/metrics" => is_operators || service.admin_addr.is_none(),
         "/admin/reload" => is_operators,
@@ -190,7 +120,13 @@ pub(super) fn document(config: &ServeConfig, door: Door) -> Value {
     }
     let mut document = serde_json::to_value(document).expect("a document has only text keys");
     let limit = json!(config.request.max_batch_queries);
-    for path in ["ManyQueries/properties/queries", "OneQuery/properties/query/anyOf/1"] {
+    for path in [
+        "ManyQueries/properties/queries",
+        "OneQuery/properties/query/anyOf/1",
+        "BatchSearchBody/properties/query",
+        "QueriesBody/properties/queries",
+        "AccessBody/properties/urls",
+    ] {
         let list = document.pointer_mut(&format!("/components/schemas/{path}"));
         list.expect("the schema has this list")["maxItems"] = limit.clone();
     }
@@ -232,40 +168,4 @@ fn require_keys(document: &mut Document) {
 fn error_content() -> utoipa::openapi::Content {
     let reference = utoipa::openapi::Ref::from_schema_name("ErrorBody");
     utoipa::openapi::Content::new(Some(reference))
-}
-
-fn schema(value: Value) -> RefOr<Schema> {
-    serde_json::from_value(value).expect("the description is a schema")
-}
-
-/// Describes a whole number in the forms that are read as one.
-fn whole_number() -> RefOr<Schema> {
-    schema(json!({"anyOf": [
-        {"type": "integer", "minimum": 0},
-        {"type": "string", "pattern": r"^[ \t\n\r]*(\+?[0-9]+(_[0-9]+)*(\.0+)?|-0+(\.0+)?)[ \t\n\r]*$"},
-        {"type": "boolean"},
-        {"type": "null"},
-    ]}))
-}
-
-/// Describes a truth value in the forms that are read as one.
-fn truth() -> RefOr<Schema> {
-    let pattern = r"^([01]|[oO][nN]|[oO][fF][fF]|[tT]([rR][uU][eE])?|[fF]([aA][lL][sS][eE])?|[yY]([eE][sS])?|[nN][oO]?)$";
-    schema(json!({"anyOf": [
-        {"type": "boolean"},
-        {"type": "integer", "enum": [0, 1]},
-        {"type": "string", "pattern": pattern},
-        {"type": "null"},
-    ]}))
-}
-
-fn text_or_texts() -> RefOr<Schema> {
-    schema(json!({"anyOf": [
-        {"type": "string"},
-        {"type": "array", "items": {"type": "string"}},
-    ]}))
-}
-
-fn nothing() -> RefOr<Schema> {
-    schema(json!({"type": "null"}))
 }
