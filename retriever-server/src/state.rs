@@ -59,8 +59,10 @@ pub(crate) enum NotServing {
 pub(crate) struct Loaded {
     pub(crate) pipeline: Pipeline,
     pub(crate) reranker: Option<Arc<Reranker>>,
-    /// `None` if another service holds the passages.
+    /// `None` if another service holds the passages and does not say which they are.
     pub(crate) index: Option<IndexFacts>,
+    /// The digest of everything that answers depend on.
+    pub(crate) identity: Digest,
     /// The digests that are still to be checked.
     checks: Mutex<Option<LaterChecks>>,
     check: OnceLock<IndexState>,
@@ -80,9 +82,10 @@ impl Loaded {
         pipeline: Pipeline,
         reranker: Option<Arc<Reranker>>,
         index: Option<IndexFacts>,
+        identity: Digest,
     ) -> Self {
         let (checks, check) = (Mutex::default(), OnceLock::new());
-        Self { pipeline, reranker, index, checks, check }
+        Self { pipeline, reranker, index, identity, checks, check }
     }
 
     /// Adds the checks that opening the index left over.
@@ -120,13 +123,13 @@ impl Loaded {
     }
 }
 
-/// The facts about the loaded index, for `/info` and the log.
+/// The facts about the index, for `/info` and the log: the loaded one, or the one that an engine was loaded from.
 #[derive(Debug)]
 pub(crate) struct IndexFacts {
     pub(crate) digest: Digest,
     pub(crate) passage_count: u64,
-    /// The name of the analysis that the index was built with.
-    pub(crate) analyzer: String,
+    /// The name of the analysis that the index was built with; `None` if an engine searches.
+    pub(crate) analyzer: Option<String>,
 }
 
 /// The state that all requests share.

@@ -5,10 +5,11 @@ use std::fs;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
+use shared::contract::digest::Digest;
 use tempfile::TempDir;
 
 use crate::harness::fake_engine::{FakeEngine, Fault, Protocol};
-use crate::harness::http::post;
+use crate::harness::http::{get, post};
 use crate::harness::program::{model, onnxruntime, run, text};
 use crate::harness::retriever::RetrieverHandle;
 
@@ -97,6 +98,12 @@ fn search(server: &RetrieverHandle, queries: &[&str]) -> (u16, Vec<Vec<String>>,
     (reply.status, lists.unwrap_or_default(), reply.body)
 }
 
+/// Returns what the server says about itself.
+fn info(server: &RetrieverHandle) -> Value {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(get(&server.url(), "/info")).body
+}
+
 const PROTOCOLS: [Protocol; 3] = [Protocol::Qdrant, Protocol::Chroma, Protocol::Elasticsearch];
 
 /// The answer to a batch of which one record is refused and one must be sent again.
@@ -144,6 +151,11 @@ fn an_engine_is_loaded_and_searched() {
             ("lima", 0, "bread"),
             "{protocol:?}"
         );
+        // The collection says which index it was loaded from.
+        let manifest = fs::read(world.index().join("manifest.json")).unwrap();
+        let info = info(&server);
+        assert_eq!(info["passage_count"], 4, "{info}");
+        assert_eq!(info["index_digest"], Digest::of_bytes(&manifest).to_string(), "{info}");
         let lima = &body["result"][0][0];
         assert_eq!(lima["document"]["url"], "https://example.org/lima", "{protocol:?}");
         assert!(lima["score"].as_f64().unwrap() > 0.3, "{lima}");
@@ -292,6 +304,48 @@ fn a_missing_or_unfinished_collection_is_named_at_the_start() {
             assert_eq!((status, lists.len()), (424, 0), "{body}");
         }
     }
+}
+
+/// Returns the word that follows `name` in a text.
+fn word_after(text: &str, name: &str) -> String {
+    let rest = &text[text.find(name).unwrap() + name.len()..];
+    let start = rest.find(|letter: char| letter.is_ascii_alphanumeric()).unwrap();
+    rest[start..].chars().take_while(char::is_ascii_alphanumeric).collect()
+}
+
+#[test]
+fn vectors_of_another_encoder_are_refused_at_the_start() {
+    for protocol in [Protocol::Qdrant, Protocol::Chroma] {
+        let world = World::new(protocol);
+        world.loaded();
+        let settings = world.engine.settings();
+        let [encoder, dimension] = ["encoder", "dimension"].map(|name| word_after(&settings, name));
+        let other = "0".repeat(encoder.len());
+        world.engine.amend(&encoder, &other);
+        world.engine.amend(&format!(":{dimension}"), ":7");
+        let error = world.serve().unwrap_err();
+        for part in [
+            "the collection \"passages\"".to_owned(),
+            format!("7 components by the encoder {other}"),
+            format!("{dimension} components by the encoder {encoder}"),
+        ] {
+            assert!(error.contains(&part), "{part:?} is not in {error:?}");
+        }
+        let (code, _, err) = world.load(&[]);
+        assert!(code == 1 && err.contains("give --force to replace it"), "{err}");
+    }
+}
+
+/// Nothing tells what the vectors of another program's collection are. The engine then refuses the queries.
+#[test]
+fn queries_of_another_length_than_the_vectors_fail_and_find_not_nothing() {
+    let world = World::new(Protocol::Chroma);
+    world.loaded();
+    world.engine.amend("retriever_note", "another_note");
+    world.engine.cut_vectors(7);
+    let server = world.served();
+    let (status, lists, body) = search(&server, &["the capital of Norway"]);
+    assert_eq!((status, lists.len(), &body["code"]), (424, 0, &json!("upstream_refused")));
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::respond::{self, HttpError};
 use crate::config::ServeConfig;
 use crate::metrics::Format;
 use crate::reload::{self, ReloadError};
-use crate::state::{AppState, IndexFacts, NotServing, Statistics};
+use crate::state::{AppState, Loaded, NotServing, Statistics};
 
 #[derive(Debug, Serialize, ToSchema)]
 struct Health {
@@ -44,7 +44,8 @@ pub(crate) async fn readyz(State(state): State<Arc<AppState>>) -> Response {
 pub(crate) async fn info(State(state): State<Arc<AppState>>) -> Response {
     match state.ready() {
         Ok(loaded) => {
-            respond::json(StatusCode::OK, &server_info(&state.config, loaded.index.as_ref()))
+            let (config, loaded) = (&state.config, &*loaded);
+            respond::json(StatusCode::OK, &server_info(config, loaded))
         }
         Err(reason) => respond::error(HttpError::NotReady(reason)),
     }
@@ -115,8 +116,9 @@ pub(crate) async fn reload_index(State(state): State<Arc<AppState>>) -> Response
 }
 
 /// Describes the server for its clients.
-fn server_info(config: &ServeConfig, index: Option<&IndexFacts>) -> ServerInfo {
+fn server_info(config: &ServeConfig, loaded: &Loaded) -> ServerInfo {
     let (request, components) = (config.request, config.backend.components());
+    let index = loaded.index.as_ref();
     ServerInfo {
         name: env!("CARGO_PKG_NAME").to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -125,7 +127,8 @@ fn server_info(config: &ServeConfig, index: Option<&IndexFacts>) -> ServerInfo {
         has_reranker: config.reranker.is_some(),
         index_digest: index.map(|index| index.digest.to_string()),
         passage_count: index.map(|index| index.passage_count),
-        analyzer: index.map(|index| index.analyzer.clone()),
+        analyzer: index.and_then(|index| index.analyzer.clone()),
+        identity: Some(loaded.identity.to_string()),
         k1: config.bm25.k1(),
         b: config.bm25.b(),
         limits: ServerLimits {

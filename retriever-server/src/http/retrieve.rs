@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{Request, State};
+use axum::http::HeaderValue;
 use axum::response::Response;
-use shared::contract::wire::{QueryError, QueryErrorCode};
+use shared::contract::wire::{IDENTITY_HEADER, QueryError, QueryErrorCode};
 use tracing::Instrument;
 
 use super::dialect::{self, Call, Route};
@@ -127,7 +128,13 @@ async fn answer(
         state.pool.run(write).await.map_err(|JobLost| HttpError::Internal)?
     };
     observation.stage(Stage::Render, began);
-    bytes.map(|bytes| respond::encoded(encoding, bytes)).ok_or(HttpError::Internal)
+    let mut response =
+        bytes.map(|bytes| respond::encoded(encoding, bytes)).ok_or(HttpError::Internal)?;
+    // The index may have been replaced since the client read `/info`.
+    let identity = HeaderValue::from_str(&loaded.identity.to_string());
+    let identity = identity.expect("hexadecimal digits are visible ASCII");
+    response.headers_mut().insert(IDENTITY_HEADER, identity);
+    Ok(response)
 }
 
 /// Returns the error of the whole request, if one of its queries failed; if they may fail `is_partial`ly, only

@@ -10,21 +10,22 @@ use super::ServeError;
 use crate::backend::engine::EngineSource;
 use crate::encode::Encoder;
 use crate::engine::patience::Patience;
-use crate::engine::{self, EngineConfig};
+use crate::engine::{self, EngineConfig, Note};
 use crate::index::dense;
-use crate::state::AppState;
+use crate::state::{AppState, IndexFacts};
 
 /// Longest wait for an engine that is still starting.
 const START_LIMIT: Duration = Duration::from_mins(1);
 /// Longest time for one question at the start.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(20);
 
-/// Opens the engine of a configuration. This blocks, and must not run on an async thread.
+/// Opens the engine of a configuration, and returns it with the facts about the index that it was loaded from, if it was
+/// loaded by this program. This blocks, and must not run on an async thread.
 pub(super) fn open(
     state: &AppState,
     config: &EngineConfig,
     encoder: Option<Arc<Encoder>>,
-) -> Result<EngineSource, ServeError> {
+) -> Result<(EngineSource, Option<IndexFacts>), ServeError> {
     let engine = engine::open(config)?;
     let digest = match &encoder {
         Some(encoder) => Some((dense::encoder_digest(encoder.settings())?, encoder.dimension())),
@@ -43,7 +44,7 @@ pub(super) fn open(
     // Connections end with the runtime in which they were made, and searches may run in another one.
     let engine = engine::open(config)?;
     let (engine_name, collection) = (config.kind.name(), &config.collection);
-    if let Some(note) = note {
+    if let Some(note) = &note {
         info!(
             engine = engine_name,
             collection,
@@ -58,5 +59,10 @@ pub(super) fn open(
             "the collection was not loaded by this program: nothing tells which encoder its vectors are of"
         );
     }
-    Ok(EngineSource::new(engine, config, encoder, &state.pool))
+    let facts = |note: Note| IndexFacts {
+        digest: note.index,
+        passage_count: note.passage_count,
+        analyzer: None,
+    };
+    Ok((EngineSource::new(engine, config, encoder, &state.pool), note.map(facts)))
 }

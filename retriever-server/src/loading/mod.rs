@@ -5,6 +5,7 @@
 mod error;
 mod dense;
 mod engine;
+mod identity;
 
 use std::fs;
 use std::path::Path;
@@ -39,6 +40,8 @@ pub use error::ServeError;
 
 pub(crate) use dense::open_encoder;
 
+use identity::identity;
+
 /// The bytes that are digested before the first query in any case: they delay a start by less than half a second, also
 /// on processors without instructions for SHA-256.
 const AT_ONCE_BYTES: u64 = 128 << 20;
@@ -60,10 +63,11 @@ fn open_as(state: &AppState, config: &ServeConfig, builds: bool) -> Result<Loade
     // Before a build, which may take hours.
     let encoder = open_query_encoder(config)?;
     let reranker = open_reranker(config, &state.pool)?.map(Arc::new);
-    if let Some(source) = open_source(state, config, encoder.as_ref())? {
+    if let Some((source, index)) = open_source(state, config, encoder.as_ref())? {
         let pipeline = Pipeline::over_passages(source, config.request.max_query_bytes)
             .with_reranker(reranker.clone());
-        return Ok(Loaded::new(pipeline, reranker, None));
+        let identity = identity(config, index.as_ref());
+        return Ok(Loaded::new(pipeline, reranker, index, identity));
     }
     let at_once = if config.verification == IndexCheck::Auto { AT_ONCE_BYTES } else { 0 };
     let later = LaterChecks::new(at_once);
@@ -85,31 +89,37 @@ fn open_as(state: &AppState, config: &ServeConfig, builds: bool) -> Result<Loade
     let index = IndexFacts {
         digest: manifest.digest,
         passage_count: manifest.passage_count,
-        analyzer: manifest.analyzer.clone(),
+        analyzer: Some(manifest.analyzer.clone()),
     };
     let pool = Arc::clone(&state.pool);
     let pipeline =
         Pipeline::new(backend, passages, pool, max_query_bytes).with_reranker(reranker.clone());
-    Ok(Loaded::new(pipeline, reranker, Some(index)).with_checks(config.verification, later))
+    let identity = identity(config, Some(&index));
+    let loaded = Loaded::new(pipeline, reranker, Some(index), identity);
+    Ok(loaded.with_checks(config.verification, later))
 }
+
+/// A service that holds the passages, with what it says about them.
+type Source = (Box<dyn PassageSource>, Option<IndexFacts>);
 
 /// Opens the service that holds the passages; `None` for a back end over an index of ours.
 fn open_source(
     state: &AppState,
     config: &ServeConfig,
     encoder: Option<&Arc<Encoder>>,
-) -> Result<Option<Box<dyn PassageSource>>, ServeError> {
+) -> Result<Option<Source>, ServeError> {
     match config.backend.kind {
         BackendKind::Web => {
             let settings = config.web.clone();
             let settings = settings.ok_or_else(|| ConfigError::unset(&var::WEB_PROVIDER))?;
             let search = WebSearch::open(settings).map_err(ServeError::Upstream)?;
-            Ok(Some(Box::new(WebBackend::new(search))))
+            Ok(Some((Box::new(WebBackend::new(search)), None)))
         }
         BackendKind::Engine(_) => {
             let engine = config.engine.as_ref();
             let engine = engine.ok_or_else(|| ConfigError::unset(&var::ENGINE_URL))?;
-            Ok(Some(Box::new(engine::open(state, engine, encoder.map(Arc::clone))?)))
+            let (source, index) = engine::open(state, engine, encoder.map(Arc::clone))?;
+            Ok(Some((Box::new(source), index)))
         }
         BackendKind::Bm25 | BackendKind::Dense | BackendKind::Ann | BackendKind::Hybrid => Ok(None),
     }

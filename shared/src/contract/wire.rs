@@ -6,6 +6,9 @@ use utoipa::ToSchema;
 
 use crate::contract::passage::Passage;
 
+/// Header of responses to queries: the `identity` in `/info` of the server when it answered.
+pub const IDENTITY_HEADER: &str = "x-retriever-identity";
+
 /// A batch of queries, in the dialect of Search-R1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetrieveRequest {
@@ -148,8 +151,8 @@ pub struct ServerInfo {
     /// `true` if a re-ranker follows the back end; scores are then the re-ranker's.
     #[serde(default)]
     pub has_reranker: bool,
-    /// SHA-256 of the index manifest, which holds the digest of every index file. Absent, like the next two, if
-    /// another service holds the passages.
+    /// SHA-256 of the index manifest, which holds the digest of every index file. For an engine, the index that it was
+    /// loaded from. Absent, like the next two, if another service holds the passages and does not say which.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index_digest: Option<String>,
     /// Passages in the index.
@@ -158,6 +161,9 @@ pub struct ServerInfo {
     /// Analysis of queries and passages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analyzer: Option<String>,
+    /// SHA-256 of everything that answers depend on. Responses have it in the header `x-retriever-identity`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
     /// BM25 term-frequency saturation.
     pub k1: f32,
     /// BM25 length normalisation.

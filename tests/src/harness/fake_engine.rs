@@ -104,6 +104,25 @@ impl FakeEngine {
         self.state.lock().unwrap().key.clone()
     }
 
+    /// Returns the settings of the collection as text.
+    pub(crate) fn settings(&self) -> String {
+        self.state.lock().unwrap().collection.as_ref().unwrap().to_string()
+    }
+
+    /// Replaces a text in the settings of the collection, as another program may have written them.
+    pub(crate) fn amend(&self, from: &str, to: &str) {
+        let settings = self.settings();
+        assert!(settings.contains(from), "{from:?} is not in {settings}");
+        let settings = serde_json::from_str(&settings.replace(from, to)).unwrap();
+        self.state.lock().unwrap().collection = Some(settings);
+    }
+
+    /// Cuts every stored vector to this length.
+    pub(crate) fn cut_vectors(&self, length: usize) {
+        let mut state = self.state.lock().unwrap();
+        state.records.values_mut().for_each(|(vector, _)| vector.truncate(length));
+    }
+
     /// Removes the collection, as another user of the engine may.
     pub(crate) fn forget(&self) {
         let mut state = self.state.lock().unwrap();

@@ -119,9 +119,11 @@ fn retrievers(config: &Config, question: &str) -> anyhow::Result<Vec<RetrieverRe
         Err(error @ (SearchError::Unavailable { .. } | SearchError::Failed { .. })) => {
             RetrieverReply::Silent(error.to_string())
         }
-        Err(error @ (SearchError::Refused { .. } | SearchError::Malformed { .. })) => {
-            RetrieverReply::Unusable(error.to_string())
-        }
+        Err(
+            error @ (SearchError::Refused { .. }
+            | SearchError::Malformed { .. }
+            | SearchError::Changed { .. }),
+        ) => RetrieverReply::Unusable(error.to_string()),
     };
     let mut told: Vec<RetrieverReply> = replies.into_iter().map(told).collect();
     told.extend(compared.err().map(|mixed| RetrieverReply::Mixed(mixed.to_string())));

@@ -14,9 +14,9 @@ use tokio::time::{Instant, sleep, timeout};
 use super::discovery::{Discovery, Resolver};
 use super::hedge::{self, Hedging, Sent};
 use super::reply::Answer;
-use super::server::{Fault, Request, Server};
+use super::server::{Fault, Reply, Request, Server};
 use super::serving::{MixedServers, Serving};
-use super::{ClientConfig, ConfigError, address};
+use super::{ClientConfig, ConfigError, SearchError, address};
 
 /// Longest wait for `/info` of a server.
 const INFO_LIMIT: Duration = Duration::from_secs(5);
@@ -37,8 +37,18 @@ pub(super) struct Fleet {
     hedging: Mutex<Hedging>,
     /// The address of the first server that said what it serves, and what that is.
     reference: Mutex<Option<(String, Serving)>>,
+    /// The identity that responses should have.
+    identity: Mutex<Identity>,
     /// Counts choices, so that servers take turns.
     turn: AtomicUsize,
+}
+
+/// The identity that responses of all servers should have.
+#[derive(Debug, Default)]
+struct Identity {
+    expected: Option<String>,
+    /// `true` if an answer with another one is refused, also of a single server.
+    is_pinned: bool,
 }
 
 /// The outcome of a request to one server, or to two.
@@ -79,6 +89,7 @@ impl Fleet {
             lookup_fault: Mutex::default(),
             hedging: Mutex::new(Hedging::new(config.hedge_percent)),
             reference: Mutex::default(),
+            identity: Mutex::default(),
             turn: AtomicUsize::new(0),
             config,
         })
@@ -235,6 +246,25 @@ impl Fleet {
         Ok(silent)
     }
 
+    /// Asks all servers once what they serve, and returns the first answer in their order.
+    ///
+    /// # Errors
+    /// The reasons why none answered within `limit`.
+    pub(super) async fn serving(&self, limit: Duration) -> Result<Option<Serving>, String> {
+        self.look_up().await;
+        let limit = limit.min(INFO_LIMIT);
+        let asked = self.of_each(move |server| async move { server.serving(limit).await });
+        let mut reasons = Vec::new();
+        for (server, reply) in asked.await {
+            match reply {
+                Ok(serving) => return Ok(serving),
+                Err(reason) => reasons.push(format!("{}: {reason}", server.shown)),
+            }
+        }
+        reasons.extend(self.lookup_fault());
+        Err(reasons.join("; "))
+    }
+
     /// Chooses the server with the fewest pending requests, in turn. If all are passed over, it is the one whose pause
     /// ends first.
     fn choose(&self, tried: &[Arc<Server>]) -> Option<Arc<Server>> {
@@ -288,6 +318,10 @@ impl Fleet {
             Ok(()) => server.ask(request, limit.saturating_sub(began.elapsed())).await,
             Err(fault) => Err(fault),
         };
+        let outcome = outcome.and_then(|Reply { answers, identity }| {
+            self.check_identity(server, identity)?;
+            Ok(answers)
+        });
         match &outcome {
             Ok(_) => {
                 lock(&self.hedging).record(began.elapsed());
@@ -307,6 +341,38 @@ impl Fleet {
             Err(Fault::Final(_)) => {}
         }
         outcome
+    }
+
+    /// Refuses all answers with another identity from now on.
+    pub(super) fn pin_identity(&self, identity: &str) {
+        *lock(&self.identity) = Identity { expected: Some(identity.to_owned()), is_pinned: true };
+    }
+
+    /// Compares the identity of an answer with that of the answers before, if the server tells it. Among several servers,
+    /// one whose index was replaced during a run would mix the passages of two.
+    fn check_identity(&self, server: &Server, found: Option<String>) -> Result<(), Fault> {
+        let Some(found) = found else { return Ok(()) };
+        let mut identity = lock(&self.identity);
+        let expected = identity.expected.get_or_insert_with(|| found.clone()).clone();
+        if expected == found {
+            return Ok(());
+        }
+        let url = server.shown.clone();
+        if self.has_several() {
+            let reason = SearchError::Changed { url, expected, found }.to_string();
+            return Err(Fault::Retry { reason, requested_pause: None });
+        }
+        if identity.is_pinned {
+            return Err(Fault::Final(SearchError::Changed { url, expected, found }));
+        }
+        tracing::warn!(
+            url,
+            expected,
+            found,
+            "the retriever serves another index, or with other settings"
+        );
+        identity.expected = Some(found);
+        Ok(())
     }
 
     fn report(&self, server: &Server, pause: Option<Duration>, reason: &str) {
@@ -337,6 +403,9 @@ impl Fleet {
             let (address, expected) =
                 reference.get_or_insert_with(|| (server.shown.clone(), serving.clone()));
             serving.compare(&server.shown, (address, expected)).map_err(Doubt::Mixed)?;
+            if let Some(identity) = serving.identity() {
+                lock(&self.identity).expected.get_or_insert_with(|| identity.to_owned());
+            }
         }
         server.set_vouched(true);
         Ok(())

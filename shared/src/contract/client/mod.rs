@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 pub use self::address::{NAME_PREFIX, endpoint, listed};
 pub use self::headers::{RequestHeaders, TIMEOUT_HEADER};
-pub use self::serving::MixedServers;
+pub use self::serving::{MixedServers, Serving};
 pub use crate::contract::passage::Passage;
 use crate::contract::retry::{Backoff, RetryPolicy};
 use discovery::Resolver;
@@ -99,6 +99,11 @@ pub enum SearchError {
     /// The response of the server, or its part for this query, is not a valid answer.
     #[error("the answer of the retriever at {url} is malformed: {reason}")]
     Malformed { url: String, reason: String },
+    /// The server serves something else than before, and the client was told to accept no change.
+    #[error(
+        "the retriever at {url} now has the identity {found}, and had {expected}: its index or its settings changed"
+    )]
+    Changed { url: String, expected: String, found: String },
     /// This query failed, independently of the others in the request.
     #[error("the retriever at {url} could not answer this query: {code}")]
     Failed { url: String, code: String },
@@ -191,6 +196,32 @@ impl RetrieveClient {
         self.fleet.compare().await
     }
 
+    /// Asks the servers what they serve, until one answers or `limit` has passed. Returns `None` for a server that does
+    /// not say so, as those of other programs.
+    ///
+    /// # Errors
+    /// The reason of the last failure.
+    pub async fn serving(&self, limit: Duration) -> Result<Option<Serving>, String> {
+        let started = Instant::now();
+        let mut backoff = Backoff::new(RetryPolicy { deadline: limit, ..self.config.retry });
+        loop {
+            let remaining = limit.saturating_sub(started.elapsed());
+            let reason = match self.fleet.serving(remaining).await {
+                Ok(serving) => return Ok(serving),
+                Err(reason) => reason,
+            };
+            let Some(pause) = backoff.next_pause(started.elapsed(), None) else {
+                return Err(reason);
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Accepts no answer of a server with another identity from now on.
+    pub fn pin_identity(&self, identity: &str) {
+        self.fleet.pin_identity(identity);
+    }
+
     fn unavailable(&self, attempts: u32, elapsed_ms: u128, last: String) -> SearchError {
         SearchError::Unavailable { url: self.fleet.shown.clone(), attempts, elapsed_ms, last }
     }
@@ -253,7 +284,7 @@ async fn ask_once(server: &Server, query: &str, top_k: usize, limit: Duration) -
     let asked = server.ask(Request { queries: &[query], top_k }, limit).await;
     let milliseconds = started.elapsed().as_millis();
     let last = match asked {
-        Ok(answers) => slots.fill(server, &[0], answers),
+        Ok(reply) => slots.fill(server, &[0], reply.answers),
         Err(Fault::Retry { reason, .. }) => Some(reason),
         Err(Fault::Final(error)) => {
             slots.close(&error);

@@ -13,6 +13,7 @@ use super::headers::{self, TIMEOUT_HEADER};
 use super::health::Health;
 use super::serving::Serving;
 use super::{ClientConfig, ConfigError, SearchError, address, pause, reply};
+use crate::contract::wire::IDENTITY_HEADER;
 use crate::machine::http;
 
 /// Maximum length of the excerpt of an error body that messages show.
@@ -40,6 +41,14 @@ pub(super) enum Fault {
         requested_pause: Option<Duration>,
     },
     Final(SearchError),
+}
+
+/// The answers of a server to a request.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) answers: Vec<reply::Answer>,
+    /// The identity of the server when it answered, if it says so.
+    pub(super) identity: Option<String>,
 }
 
 /// A server that queries are sent to.
@@ -132,11 +141,7 @@ impl Server {
     }
 
     /// Sends one request, waits at most `limit` for its answer, and checks the answer.
-    pub(super) async fn ask(
-        &self,
-        request: Request<'_>,
-        limit: Duration,
-    ) -> Result<Vec<reply::Answer>, Fault> {
+    pub(super) async fn ask(&self, request: Request<'_>, limit: Duration) -> Result<Reply, Fault> {
         let Request { queries, top_k } = request;
         // With "partial", the project's server reports each failed query alone. Without it, it fails the request for
         // clients that take the empty list of a failed query for an answer. Other servers ignore the key.
@@ -155,10 +160,13 @@ impl Server {
         let status = response.status();
         let requested_pause = pause::requested(response.headers(), SystemTime::now());
         let target = response.headers().get(header::LOCATION).cloned();
+        let identity = response.headers().get(IDENTITY_HEADER);
+        let identity = identity.and_then(|value| value.to_str().ok()).map(str::to_owned);
         let bytes = self.read_body(response).await;
         if status.is_success() {
             let answers = reply::parse(&bytes?, queries.len());
-            return answers.map_err(|reason| Fault::Final(self.malformed(reason)));
+            let answers = answers.map_err(|reason| Fault::Final(self.malformed(reason)))?;
+            return Ok(Reply { answers, identity });
         }
         let body = match (bytes, target) {
             (_, Some(target)) if status.is_redirection() => {

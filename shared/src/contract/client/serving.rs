@@ -4,11 +4,12 @@
 use serde_json::Value;
 
 /// The keys that are compared. Servers of other programs may have none of them.
-const KEYS: [&str; 6] = ["index_digest", "backend", "components", "has_reranker", "k1", "b"];
+const KEYS: [&str; 7] =
+    ["index_digest", "backend", "components", "has_reranker", "k1", "b", "identity"];
 
-/// What a server answers with.
+/// The part of a server's description that its answers depend on.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Serving([Value; KEYS.len()]);
+pub struct Serving([Value; KEYS.len()]);
 
 /// Two servers that may answer the same query differently.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,10 +31,21 @@ pub struct MixedServers {
 }
 
 impl Serving {
-    /// Reads the body of `/info`. A body without the digest of an index says nothing.
+    /// Reads the body of `/info`. A body without a back end says nothing. A server whose passages another service holds
+    /// has no digest of an index.
     pub(super) fn parse(body: &[u8]) -> Option<Self> {
         let body: Value = serde_json::from_slice(body).ok()?;
-        body["index_digest"].is_string().then(|| Self(KEYS.map(|key| body[key].clone())))
+        body["backend"].is_string().then(|| Self(KEYS.map(|key| body[key].clone())))
+    }
+
+    /// Returns the digest that responses of the server have in their header; `None` if it sends none.
+    pub fn identity(&self) -> Option<&str> {
+        self.0[KEYS.len() - 1].as_str()
+    }
+
+    /// Returns the facts as a JSON object; one that the server does not state is null.
+    pub fn facts(&self) -> Value {
+        KEYS.into_iter().map(str::to_owned).zip(self.0.iter().cloned()).collect()
     }
 
     /// Compares what the servers at two addresses serve.
@@ -90,7 +102,7 @@ mod tests {
 
     #[test]
     fn servers_of_other_programs_say_nothing() {
-        for body in ["", "<html>", "[]", "{\"detail\": \"Not Found\"}", "{\"index_digest\": 5}"] {
+        for body in ["", "<html>", "[]", "{\"detail\": \"Not Found\"}", "{\"backend\": 5}"] {
             assert_eq!(Serving::parse(body.as_bytes()), None, "{body}");
         }
     }

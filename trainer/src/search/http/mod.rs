@@ -10,7 +10,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::contract::client::{ClientConfig, MixedServers, RetrieveClient};
+use shared::contract::client::{ClientConfig, MixedServers, RetrieveClient, Serving};
 use shared::machine::traces::{Role, Traces};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, mpsc};
@@ -79,6 +79,20 @@ impl HttpSearcher {
             warn!(reason, "a retriever does not answer yet");
         }
         Ok(())
+    }
+
+    /// Asks the retrievers what they serve, until one answers or `limit` has passed. Returns `None` for a retriever that
+    /// does not say so, as those of other programs.
+    ///
+    /// # Errors
+    /// The reason of the last failure.
+    pub fn serving(&self, limit: Duration) -> Result<Option<Serving>, String> {
+        self.runtime().block_on(self.client.serving(limit))
+    }
+
+    /// Accepts no answer of a retriever with another identity from now on.
+    pub fn pin_identity(&self, identity: &str) {
+        self.client.pin_identity(identity);
     }
 
     fn runtime(&self) -> &Runtime {
