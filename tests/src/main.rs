@@ -32,6 +32,7 @@ mod retrieve_start;
 mod retriever_access;
 mod retriever_corpus;
 mod run_folder;
+mod search_replay;
 mod stopping;
 mod tidy;
 mod tls;

@@ -10,6 +10,7 @@ use crate::algo::{
 use crate::engine::{RunnerKind, WeightFormat};
 use crate::policy::{LORA_MODULES, LoraTargets};
 use crate::reward::RewardKind;
+use crate::search::record::{MissRule, RecordMode};
 use crate::token::ChatDate;
 
 /// Declares the words of an enum, by which the configuration file names its values.
@@ -105,6 +106,18 @@ words! {
     LikelihoodGate {
         Action = "action",
         Response = "response",
+    }
+
+    MissRule {
+        Stop = "stop",
+        Drop = "drop",
+    }
+
+    RecordMode {
+        Off = "off",
+        Record = "record",
+        Replay = "replay",
+        Fill = "fill",
     }
 
     RewardKind {

@@ -11,6 +11,7 @@ mod load;
 mod objective;
 mod presets;
 mod problem;
+mod record;
 mod relations;
 mod renamed;
 mod section;
@@ -30,6 +31,7 @@ pub use environment::{Environment, LOG, Variable, environment, log_filter, unkno
 pub use load::LoadedConfig;
 pub(crate) use problem::counted;
 pub use problem::{ConfigError, Origin, Problem, ProblemKind};
+pub use record::RecordConfig;
 pub use renamed::OldName;
 pub use section::KeySpec;
 pub use sections::{

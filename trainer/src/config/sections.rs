@@ -8,6 +8,7 @@ use super::choice::{
     KlControllerKind, KlPlacement, PolicyLossKind, Preset,
 };
 use super::data::DataConfig;
+use super::record::RecordConfig;
 use super::section::section;
 use super::value::Range;
 use crate::algo::{AdvantageEstimator, Aggregation, KlEstimator, LikelihoodGate, OutcomeEstimator};
@@ -38,6 +39,7 @@ section! {
     sections {
         model: ModelConfig,
         retriever: RetrieverConfig,
+        record: RecordConfig,
         data: DataConfig,
         rollout: RolloutConfig,
         engine: EngineConfig,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::episode::{Episode, EpisodeError, EpisodeJob};
 use super::trajectory::{EndReason, Segment, Trajectory};
 use crate::engine::{EngineError, Sampling, SamplingKey};
+use crate::search::record::RecordCounters;
 use crate::search::{Passage, SearcherError};
 use crate::stop::Stopped;
 
@@ -64,6 +65,8 @@ pub struct Rollout {
     pub failed_searches: usize,
     /// The reason of the last failure.
     pub last_search_failure: Option<String>,
+    /// The searches that a record of searches answered, and those that it did not.
+    pub record: RecordCounters,
 }
 
 /// The time of a rollout, by activity.

@@ -15,7 +15,7 @@ use crate::engine::BuiltinEngine;
 use crate::rollout::RolloutSettings;
 use crate::rollout::scheduler::roll_out;
 use crate::run::settings::questions::PromptSettings;
-use crate::search::http::HttpSearcher;
+use crate::search::record::RecordedSearcher;
 use crate::stop::{self, StopFlag};
 
 /// The options of `trainer chat` beyond the configuration.
@@ -29,7 +29,7 @@ pub struct ChatOptions {
 struct Chat {
     model: LoadedModel,
     engine: BuiltinEngine,
-    searcher: HttpSearcher,
+    searcher: RecordedSearcher,
     prompts: PromptSettings,
     episodes: RolloutSettings,
     seed: u64,

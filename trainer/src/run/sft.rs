@@ -21,7 +21,7 @@ use crate::data::Example;
 use crate::rollout::RolloutSettings;
 use crate::rollout::scheduler::roll_out;
 use crate::rollout::trajectory::Trajectory;
-use crate::search::http::HttpSearcher;
+use crate::search::record::RecordedSearcher;
 use crate::stop::StopFlag;
 use crate::track::{Progress, record_phase};
 use crate::update::{TrainSequence, UpdateError, supervised_gradient};
@@ -84,7 +84,7 @@ fn demonstrate_and_save(
 /// Plays the demonstrations against the retriever.
 fn demonstrations(
     warm_start: &WarmStart,
-    searcher: &mut HttpSearcher,
+    searcher: &mut RecordedSearcher,
     episodes: &RolloutSettings,
     model: &LoadedModel,
     questions: &[Example],

@@ -5,10 +5,12 @@
 
 pub mod http;
 pub mod random;
+pub mod record;
 
 use std::time::Duration;
 
 use crate::stop::StopFlag;
+use record::RecordCounters;
 pub use shared::contract::client::Passage;
 
 /// One query of one episode.
@@ -51,4 +53,8 @@ pub trait Searcher {
     ) -> Result<Option<Vec<SearchOutcome>>, SearcherError>;
     /// Cancels every pending query: none of their outcomes is returned later.
     fn cancel(&mut self);
+    /// Returns the counts of a record of searches since the last call.
+    fn take_counters(&mut self) -> RecordCounters {
+        RecordCounters::default()
+    }
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::engine::EngineCounters;
+use crate::search::record::RecordCounters;
 
 /// The wall time of a step by activity, in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -42,6 +43,29 @@ pub struct AheadMetrics {
     pub groups_ahead: u64,
     /// Seconds of the step's rollout that overlapped with other work.
     pub overlapped_seconds: f64,
+}
+
+/// The use of a record of searches; zeros without one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RecordMetrics {
+    /// Number of queries that the record answered.
+    pub hits: u64,
+    /// Number of queries that it had no answer to.
+    pub misses: u64,
+    /// Number of answers that were added to it.
+    pub recorded: u64,
+    /// Share of the queries that the record answered.
+    pub hit_rate: f64,
+}
+
+impl RecordMetrics {
+    /// Returns the metrics of these counts.
+    pub fn of(counters: RecordCounters) -> Self {
+        let RecordCounters { hits, misses, recorded } = counters;
+        let hit_rate = hits as f64 / (hits + misses).max(1) as f64;
+        Self { hits, misses, recorded, hit_rate }
+    }
 }
 
 /// Metrics of some algorithms only; 0 for the others.
@@ -128,6 +152,9 @@ pub struct StepMetrics {
     /// Metrics of rollouts that run ahead of the updates.
     #[serde(default)]
     pub ahead: AheadMetrics,
+    /// The use of a record of searches.
+    #[serde(default)]
+    pub record: RecordMetrics,
     /// Sampled tokens per second of the rollout.
     #[serde(deserialize_with = "nan_if_null")]
     pub tokens_per_second: f64,
@@ -140,8 +167,8 @@ pub struct StepMetrics {
 }
 
 impl StepMetrics {
-    /// Returns the row without times, rates and memory, which differ between equal runs. Deterministic runs
-    /// with the same seed agree in everything else.
+    /// Returns the row without times, rates, memory and the use of a record, which differ between equal runs.
+    /// Deterministic runs with the same seed agree in everything else.
     #[must_use]
     pub fn without_times(&self) -> Self {
         Self {
@@ -150,6 +177,7 @@ impl StepMetrics {
             peak_memory_mib: 0,
             held_memory_mib: 0,
             ahead: AheadMetrics { overlapped_seconds: 0.0, ..self.ahead },
+            record: RecordMetrics::default(),
             ..self.clone()
         }
     }
@@ -290,6 +318,7 @@ pub(crate) mod tests {
             algorithm: AlgorithmMetrics::default(),
             generation: EngineCounters::default(),
             ahead: AheadMetrics::default(),
+            record: RecordMetrics::default(),
             tokens_per_second: 120.0,
             seconds: StepSeconds {
                 rollout: 10.0,

@@ -7,8 +7,8 @@ mod progress;
 mod trace;
 
 pub use metrics::{
-    AheadMetrics, AlgorithmMetrics, MetricsError, MetricsFile, StepMetrics, StepSeconds,
-    read_metrics,
+    AheadMetrics, AlgorithmMetrics, MetricsError, MetricsFile, RecordMetrics, StepMetrics,
+    StepSeconds, read_metrics,
 };
 pub use phases::{Phase, read_phases, record_phase};
 pub use progress::{LogWriter, Progress};

@@ -9,6 +9,7 @@ use shared::contract::client::{NAME_PREFIX, listed};
 use super::problem::ProblemKind;
 use super::sections::{Config, LoraConfig};
 use super::value::{ConfigValue, quoted};
+use crate::search::record::RecordMode;
 
 /// A key, and the conflict that its value causes.
 pub(super) type KeyConflict = (&'static str, ProblemKind);
@@ -87,6 +88,12 @@ pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
     adapters(config, &mut conflicts);
     conflicts.extend(engine::conflicts(config));
     conflicts.extend(retriever_url(&retriever.url));
+    let record = &config.record;
+    if !record.source.is_empty() && record.mode != RecordMode::Replay {
+        let reason = format!("chooses what is replayed, and `record.mode` = \"{}\"", record.mode);
+        let nearest = Some(quoted(""));
+        conflicts.push(conflict("record.source", &quoted(&record.source), reason, nearest));
+    }
     let collector = &retriever.otlp_endpoint;
     if !collector.is_empty() && !has_http_scheme(collector) {
         let reason = "does not begin with http:// or https://".to_owned();

@@ -57,6 +57,7 @@ pub fn roll_out(
         if settings.deterministic { scheduler.run_in_lock_step() } else { scheduler.run_apart() };
     let carried = scheduler.release_everything();
     result?;
+    let record = scheduler.searcher.take_counters();
     let mut outcome = scheduler.outcome;
     outcome.times.total = started.elapsed();
     let finished = scheduler.finished.expect("this rollout keeps its trajectories");
@@ -72,6 +73,7 @@ pub fn roll_out(
         times: outcome.times,
         failed_searches: outcome.failed_searches,
         last_search_failure: outcome.last_search_failure,
+        record,
     })
 }
 

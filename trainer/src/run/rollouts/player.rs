@@ -8,7 +8,7 @@ use crate::rollout::scheduler::roll_out;
 use crate::rollout::trajectory::SegmentKind;
 use crate::rollout::{Rollout, RolloutEvent, RolloutObserver, RolloutSettings, RolloutWork};
 use crate::run::model::LoadedModel;
-use crate::search::http::HttpSearcher;
+use crate::search::record::RecordedSearcher;
 use crate::stop::StopFlag;
 use crate::token::Tokenizer;
 use crate::track::{Progress, Trace, Track};
@@ -27,7 +27,7 @@ pub(crate) struct Order {
 #[derive(Debug)]
 pub(super) struct EpisodePlayer<E> {
     pub(super) engine: E,
-    pub(super) searcher: HttpSearcher,
+    pub(super) searcher: RecordedSearcher,
     pub(super) episodes: RolloutSettings,
 }
 

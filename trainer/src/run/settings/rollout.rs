@@ -15,6 +15,7 @@ use crate::reward::RewardRules;
 use crate::rollout::observation::ObservationBudget;
 use crate::rollout::scheduler::{RolloutSettings, default_stop_rule, reference_stop_rule};
 use crate::search::http::{HttpSearcher, trace_headers};
+use crate::search::record::{RecordMode, RecordSettings, RecordedSearcher};
 use crate::stop::StopFlag;
 
 use super::questions::{self, QuestionFiles};
@@ -22,6 +23,9 @@ use super::reward;
 
 /// An episode ends when its context has space for fewer tokens of a turn than this.
 const MIN_TURN_TOKENS: usize = 8;
+
+/// Name of the record of searches in a run's folder.
+const RECORD_FILE: &str = "searches.jsonl";
 
 /// The most likely token, always.
 pub(crate) const GREEDY: Sampling = Sampling { temperature: 0.0, top_p: 1.0 };
@@ -97,14 +101,23 @@ pub(crate) struct SearcherSettings {
     max_in_flight: usize,
     /// The collector of traces, if there is one.
     traces: Option<TraceConfig>,
+    record: RecordSettings,
 }
 
 impl SearcherSettings {
-    /// Starts a searcher. Of several retrievers, those that answer now are compared.
+    /// Starts a searcher, with a retriever unless a record is replayed.
     ///
     /// # Errors
-    /// An invalid address, no thread for the requests, or retrievers that do not serve the same.
-    pub(crate) fn open(&self) -> anyhow::Result<HttpSearcher> {
+    /// An invalid address, no thread for the requests, retrievers that do not serve the same, or a record that cannot be
+    /// used.
+    pub(crate) fn open(&self) -> anyhow::Result<RecordedSearcher> {
+        let is_replay = self.record.mode == RecordMode::Replay;
+        let live = if is_replay { None } else { Some(self.open_live()?) };
+        Ok(RecordedSearcher::open(live, &self.record)?)
+    }
+
+    /// Starts the searcher of the retriever. Of several retrievers, those that answer now are compared.
+    fn open_live(&self) -> anyhow::Result<HttpSearcher> {
         let searcher = HttpSearcher::new(self.client.clone(), self.max_in_flight)?;
         searcher.compare_retrievers().map_err(|mixed| {
             let (value, reason) = (format!("{:?}", self.client.url), format!("is a mix: {mixed}"));
@@ -141,7 +154,14 @@ pub(crate) fn searcher(config: &Config) -> SearcherSettings {
         headers.extend(key_file.as_deref().and_then(authorization));
         headers
     });
-    SearcherSettings { client, max_in_flight: retriever.max_in_flight, traces }
+    let record = RecordSettings {
+        mode: config.record.mode,
+        file: config.record.file.clone().unwrap_or_else(|| config.run_dir.join(RECORD_FILE)),
+        on_miss: config.record.on_miss,
+        source: config.record.source.clone(),
+        patience: client.retry.deadline,
+    };
+    SearcherSettings { client, max_in_flight: retriever.max_in_flight, traces, record }
 }
 
 /// Returns the header with the key in `file`. The file is read for each request, so that its key can be replaced during a

@@ -12,6 +12,7 @@ use crate::run::mixture::Mixture;
 use crate::run::model::LoadedModel;
 use crate::run::question_order::episode_jobs;
 use crate::run::rollouts::{Ahead, Order, Player, Rollouts};
+use crate::search::record::RecordCounters;
 use crate::stop::StopFlag;
 use crate::track::{AheadMetrics, Trace};
 
@@ -83,6 +84,8 @@ pub(crate) struct Collected<'q> {
     pub(crate) generation_seconds: f64,
     /// The engine's work.
     pub(crate) counters: EngineCounters,
+    /// The searches that a record answered, and those that it did not.
+    pub(crate) record: RecordCounters,
     /// The distance between the rollouts and the updates.
     pub(crate) ahead: AheadMetrics,
     /// The position of the run once the step is done.
@@ -137,7 +140,7 @@ impl Questions {
             let jobs = self.jobs(played.examples.len(), &chosen, position.step);
             let order = Order { step: position.step + 1, work: jobs.into(), enough_prompts: None };
             let rollout = player.play(order, &model.tokenizer, stop, trace.as_mut())?;
-            played.add_times(&rollout);
+            played.add_figures(&rollout);
             self.check_searches(&rollout.trajectories, rollout.last_search_failure.as_deref())?;
             played.examples.extend(self.examples_of(&chosen));
             played.trajectories.extend(rollout.trajectories);
@@ -180,7 +183,7 @@ impl Questions {
         let order = Order { step: position.step + 1, work, enough_prompts: Some(wanted) };
         let rollout = player.play(order, &model.tokenizer, stop, trace.as_mut())?;
         let mut played = Collected::nothing(position);
-        played.add_times(&rollout);
+        played.add_figures(&rollout);
         for trajectory in rollout.trajectories {
             groups[trajectory.prompt].finished.push(trajectory);
         }
@@ -220,7 +223,7 @@ impl Questions {
         let taken = ahead.take(done + 1, stop)?;
         *trace = taken.trace;
         let mut played = Collected::nothing(position);
-        played.add_times(&taken.rollout);
+        played.add_figures(&taken.rollout);
         let failure = taken.rollout.last_search_failure.as_deref();
         self.check_searches(&taken.rollout.trajectories, failure)?;
         played.examples = self.examples_of(&chosen(done + 1)).collect();
@@ -323,13 +326,15 @@ impl Collected<'_> {
             search_seconds: 0.0,
             generation_seconds: 0.0,
             counters: EngineCounters::default(),
+            record: RecordCounters::default(),
             ahead: AheadMetrics::default(),
             next: Position { step: position.step + 1, next_question, unfinished: Vec::new() },
         }
     }
 
-    fn add_times(&mut self, rollout: &Rollout) {
+    fn add_figures(&mut self, rollout: &Rollout) {
         self.search_seconds += rollout.times.search_only.as_secs_f64();
         self.generation_seconds += rollout.times.generation.as_secs_f64();
+        self.record.add(rollout.record);
     }
 }

@@ -14,7 +14,9 @@ use crate::rollout::trajectory::Trajectory;
 use crate::run::failed_batch::{self, Failure};
 use crate::run::learner::{CriticUpdates, Learner, PolicyUpdates, UpdateFault};
 use crate::run::{is_due, memory};
-use crate::track::{AlgorithmMetrics, MetricsFile, StepMetrics, StepSeconds, Trace, Track};
+use crate::track::{
+    AlgorithmMetrics, MetricsFile, RecordMetrics, StepMetrics, StepSeconds, Trace, Track,
+};
 
 /// The record of a run in its folder.
 #[derive(Debug)]
@@ -227,6 +229,7 @@ impl StepLog {
             },
             generation: played.counters,
             ahead: played.ahead,
+            record: RecordMetrics::of(played.record),
             tokens_per_second: sampled * trajectories.len() as f64 / seconds.rollout.max(1e-9),
             seconds,
             peak_memory_mib: memory::peak_mib(),
