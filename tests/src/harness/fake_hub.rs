@@ -1,4 +1,4 @@
-//! A local hub with the protocol of the real one. It lists the files, serves small files itself, and
+//! A local hub with the protocol of the real one, for models and data sets. It lists the files, serves small files itself, and
 //! redirects to a store at another address for large files. The store supports ranges.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -47,6 +47,7 @@ pub(crate) struct Seen {
 }
 
 struct State {
+    /// The bytes of each file, by `repository/path`.
     files: BTreeMap<String, Vec<u8>>,
     faults: Faults,
     seen: Vec<Seen>,
@@ -63,9 +64,19 @@ pub(crate) struct FakeHub {
 impl FakeHub {
     /// Starts a hub with one repository, which holds the files of `folder`.
     pub(crate) fn start(folder: &Path, faults: Faults) -> Self {
+        Self::start_with(&[(REPOSITORY, folder)], faults)
+    }
+
+    /// Starts a hub with the files of several repositories, whatever their kind.
+    pub(crate) fn start_with(repositories: &[(&str, &Path)], faults: Faults) -> Self {
         let name = |path: PathBuf| path.into_os_string().into_string().unwrap();
-        let files = run_dir::files(folder);
-        let files = files.into_iter().map(|(path, bytes)| (name(path), bytes)).collect();
+        let files = repositories.iter().flat_map(|(repository, folder)| {
+            let files = run_dir::files(folder);
+            files
+                .into_iter()
+                .map(move |(path, bytes)| (format!("{repository}/{}", name(path)), bytes))
+        });
+        let files = files.collect();
         let state = Arc::new(Mutex::new(State { files, faults, seen: Vec::new() }));
         let ended = Arc::new(AtomicBool::new(false));
         let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
@@ -109,7 +120,11 @@ impl Drop for FakeHub {
 
 /// Returns `true` for files that the hub keeps in its store.
 pub(crate) fn is_large(file: &str) -> bool {
-    file.ends_with(".safetensors") || file == "tokenizer.json"
+    let name = file.rsplit('/').next().unwrap_or(file);
+    file.ends_with(".safetensors")
+        || name == "tokenizer.json"
+        || file.ends_with(".gz")
+        || name.starts_with("part_")
 }
 
 /// Returns the hub's digest of a file: SHA-256 in the store, git's blob name otherwise.
@@ -141,7 +156,9 @@ fn serve(connection: &TcpStream, state: &Mutex<State>, at_store: bool, store: So
     if at_store {
         let file = path.trim_start_matches("/store/").to_owned();
         serve_stored(connection, &mut state, &file, seen.range.as_deref());
-    } else if let Some(rest) = path.strip_prefix("/api/models/") {
+    } else if let Some(rest) =
+        path.strip_prefix("/api/models/").or_else(|| path.strip_prefix("/api/datasets/"))
+    {
         serve_list(connection, &state, rest);
     } else {
         serve_file(connection, &state, &seen, store);
@@ -153,12 +170,15 @@ fn serve_list(connection: &TcpStream, state: &State, path: &str) {
     if repository == OLD_NAME {
         let location = format!("/api/models/{REPOSITORY}/revision/{revision}");
         answer(connection, "307 Temporary Redirect", &[("Location", &location)], b"");
-    } else if repository != REPOSITORY {
+        return;
+    }
+    let own = format!("{repository}/");
+    let files = state.files.keys().filter_map(|file| file.strip_prefix(&own));
+    let siblings: Vec<_> = files.map(|file| json!({ "rfilename": file })).collect();
+    if siblings.is_empty() {
         refuse(connection, "401 Unauthorized", "RepoNotFound");
     } else if revision == "main" || revision == COMMIT {
-        let siblings: Vec<_> =
-            state.files.keys().map(|file| json!({ "rfilename": file })).collect();
-        let list = json!({"id": REPOSITORY, "sha": COMMIT, "siblings": siblings}).to_string();
+        let list = json!({"id": repository, "sha": COMMIT, "siblings": siblings}).to_string();
         answer(connection, "200 OK", &[], list.as_bytes());
     } else {
         refuse(connection, "404 Not Found", "RevisionNotFound");
@@ -168,18 +188,21 @@ fn serve_list(connection: &TcpStream, state: &State, path: &str) {
 fn serve_file(connection: &TcpStream, state: &State, seen: &Seen, store: SocketAddr) {
     let (method, path) = seen.line.split_once(' ').unwrap();
     let path = path.replace(OLD_NAME, REPOSITORY);
-    let file = path.strip_prefix(&format!("/{REPOSITORY}/resolve/{COMMIT}/")).unwrap();
+    let path = path.strip_prefix("/datasets").unwrap_or(&path);
+    let resolved = format!("/resolve/{COMMIT}/");
+    let (repository, file) = path.trim_start_matches('/').split_once(&resolved).unwrap();
+    let stored = format!("{repository}/{file}");
     if state.faults.token.is_some() && state.faults.token != seen.token {
         refuse(connection, "403 Forbidden", "GatedRepo");
         return;
     }
-    let Some(bytes) = state.files.get(file) else {
+    let Some(bytes) = state.files.get(&stored) else {
         refuse(connection, "404 Not Found", "EntryNotFound");
         return;
     };
     let etag = format!("\"{}\"", digest(file, bytes));
     if is_large(file) {
-        let (size, location) = (bytes.len().to_string(), format!("http://{store}/store/{file}"));
+        let (size, location) = (bytes.len().to_string(), format!("http://{store}/store/{stored}"));
         let headers = [
             ("X-Linked-Etag", etag.as_str()),
             ("X-Linked-Size", &size),
@@ -201,7 +224,7 @@ fn serve_file(connection: &TcpStream, state: &State, seen: &Seen, store: SocketA
 fn serve_stored(mut connection: &TcpStream, state: &mut State, file: &str, range: Option<&str>) {
     let cut = state.faults.cuts.pop_front();
     let mut bytes = state.files[file].clone();
-    if state.faults.damaged.as_deref() == Some(file) {
+    if state.faults.damaged.as_ref().is_some_and(|damaged| file.ends_with(damaged)) {
         bytes[0] ^= 1;
     }
     let start = range

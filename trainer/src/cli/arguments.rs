@@ -138,6 +138,8 @@ pub enum DataCommand {
     Describe(DataDescribeArguments),
     /// Print some questions of a file as JSON Lines
     Sample(DataSampleArguments),
+    /// Download files of data sets by their names on the hub, hf://org/name@revision/path, into the cache
+    Fetch(DataFetchArguments),
 }
 
 #[derive(Debug, Args)]
@@ -173,6 +175,22 @@ pub struct DataSampleArguments {
     /// Print the prompts that the rows carry too
     #[arg(long)]
     pub prompt: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DataFetchArguments {
+    /// Files or folders, such as hf://org/name/train.jsonl
+    #[arg(required_unless_present = "model", value_name = "hf://ORG/NAME/PATH")]
+    pub names: Vec<String>,
+    /// Download this model too, org/name or org/name@revision; a folder is left as it is
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<PathBuf>,
+    /// Folder that receives a link to each of them
+    #[arg(long, value_name = "DIR")]
+    pub to: Option<PathBuf>,
+    /// Print the size of each file and the bytes that the cache lacks of it, and download nothing
+    #[arg(long, conflicts_with = "to")]
+    pub sizes: bool,
 }
 
 #[derive(Debug, Args)]

@@ -10,16 +10,17 @@ mod tests;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use shared::contract::client::listed;
 use shared::machine::instruction_set;
 use shared::machine::telemetry::{self, LogFormat, TelemetryError};
 use tracing::warn;
 
 use crate::config::{self, Config, ConfigError, Environment, LoadedConfig, OldName};
 use crate::eval::Searches;
-use crate::hub::{self, HubSettings, ModelName};
+use crate::hub::{self, DataSetPath, HUB_SCHEME, HubSettings, ModelName};
 use crate::policy::AdapterFolder;
 use crate::report;
 use crate::run::{
@@ -33,8 +34,8 @@ pub use evaluating::AuditArguments;
 
 pub use arguments::{
     Arguments, ChatArguments, Command, CommonArguments, ConfigArguments, ConvertArguments,
-    DataCommand, DataConvertArguments, DataDescribeArguments, DataSampleArguments, EvalArguments,
-    ReplayArguments, ReportArguments, ServeArguments,
+    DataCommand, DataConvertArguments, DataDescribeArguments, DataFetchArguments,
+    DataSampleArguments, EvalArguments, ReplayArguments, ReportArguments, ServeArguments,
 };
 
 /// The command succeeded.
@@ -127,11 +128,11 @@ fn execute(command: Command, environment: &Environment, out: &mut dyn Write) -> 
     match command {
         Command::Sft(common) => {
             let config = configure("trainer sft", &common, None, &["model.path", "data.train"])?;
-            run::sft(&with_model(config, environment)?, out)
+            run::sft(&with_inputs(config, environment)?, out)
         }
         Command::Train(common) => {
             let config = configure("trainer train", &common, None, &["model.path", "data.train"])?;
-            run::train(&with_model(config, environment)?, out)
+            run::train(&with_inputs(config, environment)?, out)
         }
         Command::Eval(arguments) => {
             let model = arguments.model.as_deref();
@@ -139,7 +140,7 @@ fn execute(command: Command, environment: &Environment, out: &mut dyn Write) -> 
             let config = configure("trainer eval", &arguments.common, model, keys)?;
             let name = arguments.name.unwrap_or_else(|| folder_name(&config.model.path));
             let options = EvalOptions { name, searches: arguments.searches, out: arguments.out };
-            run::eval(&with_model(config, environment)?, &options, out)
+            run::eval(&with_inputs(config, environment)?, &options, out)
         }
         Command::Audit(arguments) => {
             let (common, options) = arguments.split();
@@ -166,7 +167,7 @@ fn execute(command: Command, environment: &Environment, out: &mut dyn Write) -> 
         }
         Command::Data(command) => {
             start_log(environment)?;
-            data_command(&command, out)
+            data_command(command, environment, out)
         }
         Command::Replay(arguments) => {
             start_log(environment)?;
@@ -198,21 +199,65 @@ fn execute(command: Command, environment: &Environment, out: &mut dyn Write) -> 
     }
 }
 
-fn data_command(command: &DataCommand, out: &mut dyn Write) -> anyhow::Result<()> {
+fn data_command(
+    command: DataCommand,
+    environment: &Environment,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let hub = HubSettings::from_environment(environment);
     match command {
         DataCommand::Convert(arguments) => {
-            run::convert_questions(&arguments.input, &arguments.output, out)
+            let input = local(arguments.input, &hub)?;
+            run::convert_questions(&input, &arguments.output, out)
         }
         DataCommand::Describe(arguments) => {
-            let held_out = arguments.against.as_deref();
-            let options = DescribeOptions { held_out, as_json: arguments.json };
-            run::describe_questions(&arguments.input, options, out)
+            let input = local(arguments.input, &hub)?;
+            let held_out = arguments.against.map(|path| local(path, &hub)).transpose()?;
+            let options =
+                DescribeOptions { held_out: held_out.as_deref(), as_json: arguments.json };
+            run::describe_questions(&input, options, out)
         }
         DataCommand::Sample(DataSampleArguments { input, count, seed, prompt }) => {
-            let options = SampleOptions { count: *count, seed: *seed, prompts: *prompt };
-            run::sample_questions(input, options, out)
+            let options = SampleOptions { count, seed, prompts: prompt };
+            run::sample_questions(&local(input, &hub)?, options, out)
+        }
+        DataCommand::Fetch(DataFetchArguments { names, sizes: true, .. }) => {
+            run::print_sizes(&names, &hub, out)
+        }
+        DataCommand::Fetch(DataFetchArguments { names, to, model, .. }) => {
+            run::fetch_data(&names, to.as_deref(), &hub, out)?;
+            if let Some(name) = model.as_deref().and_then(ModelName::parse) {
+                writeln!(out, "{}", hub::fetch(&name, &hub)?.display())?;
+            }
+            Ok(())
         }
     }
+}
+
+/// Returns the local path of a file or folder, after downloading what is named on the hub.
+fn local(path: PathBuf, hub: &HubSettings) -> anyhow::Result<PathBuf> {
+    match path.to_str().and_then(DataSetPath::parse) {
+        Some(named) => Ok(hub::fetch_data_set(&named?, hub)?),
+        None => Ok(path),
+    }
+}
+
+/// Replaces the hub's names of the model and of all data by local paths.
+fn with_inputs(config: Config, environment: &Environment) -> anyhow::Result<Config> {
+    let mut config = with_model(config, environment)?;
+    let hub = HubSettings::from_environment(environment);
+    let data = &mut config.data;
+    if let Some(train) = data.train.to_str().filter(|train| train.contains(HUB_SCHEME)) {
+        let files = listed(train).map(|file| local(file.into(), &hub));
+        let files: Vec<PathBuf> = files.collect::<anyhow::Result<_>>()?;
+        let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+        data.train = files.join(", ").into();
+    }
+    data.test = local(std::mem::take(&mut data.test), &hub)?;
+    for path in [&mut data.corpus, &mut data.weights] {
+        *path = path.take().map(|path| local(path, &hub)).transpose()?;
+    }
+    Ok(config)
 }
 
 /// Returns the keys that an evaluation needs.

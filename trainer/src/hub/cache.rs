@@ -11,6 +11,7 @@ use shared::contract::digest::Digest;
 use shared::machine::atomic_file;
 
 use super::error::{HubError, io as failed};
+use super::{Repository, RepositoryKind};
 use crate::policy::{ADAPTER_CONFIG_FILE, ADAPTER_FILE, INDEX_FILE, SINGLE_FILE};
 
 /// The part of the cache that belongs to one repository.
@@ -21,8 +22,12 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    pub(super) fn new(root: &Path, repository: &str) -> Self {
-        let name = format!("models--{}", repository.replace('/', "--"));
+    pub(super) fn new(root: &Path, repository: &Repository) -> Self {
+        let folder = match repository.kind {
+            RepositoryKind::Model => "models",
+            RepositoryKind::DataSet => "datasets",
+        };
+        let name = format!("{folder}--{}", repository.name.replace('/', "--"));
         Self { folder: root.join(&name), locks: root.join(".locks").join(name) }
     }
 
@@ -89,12 +94,17 @@ impl Cache {
             .map_err(|error| failed("write", &path)(io::Error::other(error.to_string())))
     }
 
-    /// Returns the folder of the last whole download of `revision`, if there is one.
-    pub(super) fn whole_snapshot(&self, revision: &str) -> Option<PathBuf> {
+    /// Returns the folder of the last download of `revision`, which may not be whole.
+    pub(super) fn last_snapshot(&self, revision: &str) -> Option<PathBuf> {
         let named = fs::read_to_string(self.folder.join("refs").join(revision));
         let commit = named.unwrap_or_else(|_| revision.to_owned());
         let commit = commit.trim();
-        let folder = is_plain(commit).then(|| self.snapshot(commit))?;
+        is_plain(commit).then(|| self.snapshot(commit))
+    }
+
+    /// Returns the folder of the last whole download of a model's `revision`, if there is one.
+    pub(super) fn whole_snapshot(&self, revision: &str) -> Option<PathBuf> {
+        let folder = self.last_snapshot(revision)?;
         let has = |file: &str| folder.join(file).is_file();
         let has_shards = || {
             let index = folder.join(INDEX_FILE);

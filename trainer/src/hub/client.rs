@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use super::cache::{Cache, digest_like, is_plain};
 use super::error::{HubError, io};
-use super::{HubSettings, ModelName};
+use super::{HubSettings, Repository};
 
 const REDIRECTS_MAX: usize = 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,7 +31,7 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
 const LIST_BYTES_MAX: usize = 16 << 20;
 
 /// The files of a repository at one commit.
-pub(super) struct Repository {
+pub(super) struct Listing {
     pub(super) commit: String,
     pub(super) files: Vec<String>,
 }
@@ -50,19 +50,22 @@ enum Attempt {
     Cut(u64, String),
 }
 
-/// A client of one hub for one model.
+/// A client of one hub for one repository.
 pub(super) struct HubClient<'a> {
     http: Client,
     endpoint: Url,
-    name: &'a ModelName,
+    repository: &'a Repository,
     settings: &'a HubSettings,
 }
 
 impl<'a> HubClient<'a> {
     /// Checks the address, without connecting.
-    pub(super) fn new(name: &'a ModelName, settings: &'a HubSettings) -> Result<Self, HubError> {
+    pub(super) fn new(
+        repository: &'a Repository,
+        settings: &'a HubSettings,
+    ) -> Result<Self, HubError> {
         let refuse = |reason: String| {
-            let (name, endpoint) = (name.to_string(), settings.endpoint.clone());
+            let (name, endpoint) = (repository.to_string(), settings.endpoint.clone());
             HubError::Endpoint { name, endpoint, reason }
         };
         let endpoint = Url::parse(&settings.endpoint).map_err(|error| refuse(error.to_string()))?;
@@ -75,13 +78,14 @@ impl<'a> HubClient<'a> {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| refuse(error.to_string()))?;
-        Ok(Self { http, endpoint, name, settings })
+        Ok(Self { http, endpoint, repository, settings })
     }
 
     /// Requests the commit of the revision and its files.
-    pub(super) async fn repository(&self) -> Result<Repository, HubError> {
-        let ModelName { repository, revision } = self.name;
-        let url = self.url(&format!("api/models/{repository}/revision/{revision}"))?;
+    pub(super) async fn listing(&self) -> Result<Listing, HubError> {
+        let Repository { name, revision, .. } = self.repository;
+        let kind = self.repository.kind.api_word();
+        let url = self.url(&format!("api/{kind}/{name}/revision/{revision}"))?;
         let mut response = self.patiently(&url, Method::GET).await?;
         let mut bytes = Vec::new();
         let cut = |error: reqwest::Error| self.unreachable(&url, with_causes(&error));
@@ -101,7 +105,7 @@ impl<'a> HubClient<'a> {
         let commit = described["sha"].as_str().filter(|commit| is_plain(commit));
         let files = described["siblings"].as_array().ok_or_else(|| refuse("no siblings"))?;
         let names = files.iter().filter_map(|file| file["rfilename"].as_str());
-        Ok(Repository {
+        Ok(Listing {
             commit: commit.ok_or_else(|| refuse("no sha"))?.to_owned(),
             files: names.map(str::to_owned).collect(),
         })
@@ -135,9 +139,15 @@ impl<'a> HubClient<'a> {
         cache.link(commit, file, &remote.digest)
     }
 
+    /// Requests the size of a file, in bytes.
+    pub(super) async fn size(&self, commit: &str, file: &str) -> Result<u64, HubError> {
+        Ok(self.describe(commit, file).await?.size)
+    }
+
     /// Requests the digest and the size of a file.
     async fn describe(&self, commit: &str, file: &str) -> Result<Remote, HubError> {
-        let url = self.url(&format!("{}/resolve/{commit}/{file}", self.name.repository))?;
+        let Repository { kind, name, .. } = self.repository;
+        let url = self.url(&format!("{}{name}/resolve/{commit}/{file}", kind.path_prefix()))?;
         let response = self.patiently(&url, Method::HEAD).await?;
         let headers = response.headers();
         // Large files are in a separate store; the hub reports their digest and size in other headers.
@@ -172,7 +182,7 @@ impl<'a> HubClient<'a> {
                 stalled_since = Instant::now();
             }
             let Some(pause) = backoff.next_pause(stalled_since.elapsed(), None) else {
-                let (name, url) = (self.name.to_string(), remote.url.to_string());
+                let (name, url) = (self.repository.to_string(), remote.url.to_string());
                 return Err(HubError::Unreachable { name, url, attempts, reason });
             };
             warn!(url = %remote.url, reason, attempts, "the download was interrupted; resuming");
@@ -306,7 +316,7 @@ impl<'a> HubClient<'a> {
         let explanation = text(response.headers(), "x-error-message").unwrap_or_default();
         let message = [format!("status {}", status.as_u16()), code.clone(), explanation];
         let message: Vec<String> = message.into_iter().filter(|part| !part.is_empty()).collect();
-        let (message, name) = (message.join(", "), self.name.to_string());
+        let (message, name) = (message.join(", "), self.repository.to_string());
         let url = url.to_string();
         Err(match status {
             _ if code == "GatedRepo" => HubError::Gated { name, message },
@@ -323,7 +333,7 @@ impl<'a> HubClient<'a> {
     }
 
     fn unreachable(&self, url: &Url, reason: String) -> HubError {
-        let (name, url) = (self.name.to_string(), url.to_string());
+        let (name, url) = (self.repository.to_string(), url.to_string());
         HubError::Unreachable { name, url, attempts: 1, reason }
     }
 

@@ -1,4 +1,4 @@
-//! Models and adapters by name: downloads the needed files of a Hugging Face repository into the cache of
+//! Models, adapters and data sets by name: downloads the needed files of a Hugging Face repository into the cache of
 //! the hub's own clients.
 //!
 //! Invariant: a file appears under its name only once it is whole and has the digest stated by the hub. An
@@ -6,6 +6,7 @@
 
 mod cache;
 mod client;
+mod data_set;
 mod error;
 
 use std::iter;
@@ -18,6 +19,7 @@ use tracing::{info, warn};
 
 use self::cache::Cache;
 use self::client::HubClient;
+pub use self::data_set::{DataSetFile, DataSetPath, HUB_SCHEME, data_set_files, fetch_data_set};
 pub use self::error::HubError;
 use crate::config::Environment;
 use crate::policy::{
@@ -27,6 +29,57 @@ use crate::policy::{
 /// The hub's address unless `HF_ENDPOINT` is set.
 const ENDPOINT: &str = "https://huggingface.co";
 const REVISION: &str = "main";
+
+/// The kind of a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RepositoryKind {
+    Model,
+    DataSet,
+}
+
+impl RepositoryKind {
+    /// Returns the word of the hub's interface for repositories of this kind.
+    fn api_word(self) -> &'static str {
+        match self {
+            Self::Model => "models",
+            Self::DataSet => "datasets",
+        }
+    }
+
+    /// Returns what comes before the name in addresses of files.
+    fn path_prefix(self) -> &'static str {
+        match self {
+            Self::Model => "",
+            Self::DataSet => "datasets/",
+        }
+    }
+}
+
+/// A repository of some kind at a revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Repository {
+    pub(crate) kind: RepositoryKind,
+    /// `org/name`.
+    pub(crate) name: String,
+    pub(crate) revision: String,
+}
+
+/// Writes what the user wrote, for messages.
+impl std::fmt::Display for Repository {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { kind, name, revision } = self;
+        match kind {
+            RepositoryKind::Model => write!(formatter, "model.path = {name}@{revision}"),
+            RepositoryKind::DataSet => write!(formatter, "hf://{name}@{revision}"),
+        }
+    }
+}
+
+/// Returns `true` for a word of a repository's name or a revision.
+fn is_word(word: &str) -> bool {
+    let is_letter = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+    !word.is_empty() && !word.starts_with('.') && word.chars().all(is_letter)
+}
 
 /// A repository and a branch, tag or commit of it: `org/name` or `org/name@revision`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,10 +95,6 @@ impl ModelName {
         let text = path.to_str()?;
         let (repository, revision) = text.split_once('@').unwrap_or((text, REVISION));
         let (owner, name) = repository.split_once('/')?;
-        let is_word = |word: &str| {
-            let is_letter = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
-            !word.is_empty() && !word.starts_with('.') && word.chars().all(is_letter)
-        };
         let is_name = is_word(owner) && is_word(name) && is_word(revision);
         let is_path = path.symlink_metadata().is_ok() || Path::new(owner).is_dir();
         (is_name && !is_path)
@@ -120,18 +169,19 @@ impl HubSettings {
 /// A name, revision or token that the hub does not accept, a repository without safetensors, a
 /// download that fails for good, or a file with another digest than the hub states.
 pub fn fetch(name: &ModelName, settings: &HubSettings) -> Result<PathBuf, HubError> {
-    let cache = Cache::new(&settings.cache, &name.repository);
+    let repository = Repository {
+        kind: RepositoryKind::Model,
+        name: name.repository.clone(),
+        revision: name.revision.clone(),
+    };
+    let cache = Cache::new(&settings.cache, &repository);
     if settings.offline {
         return cache.whole_snapshot(&name.revision).ok_or_else(|| HubError::Offline {
-            name: name.to_string(),
+            name: repository.to_string(),
             cache: settings.cache.clone(),
         });
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| HubError::Io { action: "start", path: "a runtime".into(), source })?;
-    let downloaded = runtime.block_on(download(name, settings, &cache));
+    let downloaded = block_on(download(&repository, settings, &cache))?;
     if let Err(HubError::Unreachable { url, reason, .. }) = &downloaded
         && let Some(folder) = cache.whole_snapshot(&name.revision)
     {
@@ -141,13 +191,22 @@ pub fn fetch(name: &ModelName, settings: &HubSettings) -> Result<PathBuf, HubErr
     downloaded
 }
 
+/// Runs the requests of one call.
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, HubError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| HubError::Io { action: "start", path: "a runtime".into(), source })?;
+    Ok(runtime.block_on(work))
+}
+
 async fn download(
-    name: &ModelName,
+    name: &Repository,
     settings: &HubSettings,
     cache: &Cache,
 ) -> Result<PathBuf, HubError> {
     let client = HubClient::new(name, settings)?;
-    let repository = client.repository().await?;
+    let repository = client.listing().await?;
     let has = |file: &str| repository.files.iter().any(|listed| listed == file);
     let mut wanted: Vec<String> = iter::once("config.json")
         .chain(DESCRIBING_FILES)

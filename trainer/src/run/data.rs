@@ -1,8 +1,11 @@
 //! `trainer data`: question files of other projects converted into the project's JSON Lines, described, and sampled.
 
+use std::fs;
 use std::io::Write;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use anyhow::Context as _;
 use serde_json::json;
 use shared::contract::dataset::{Ids, QaOptions, QaReader};
 use shared::contract::jsonl::write_record;
@@ -12,6 +15,7 @@ use tracing::warn;
 use super::question_order::shuffled;
 use crate::data::conversion::{Converted, Template, convert, rows};
 use crate::data::description::describe;
+use crate::hub::{DataSetPath, HubError, HubSettings, data_set_files, fetch_data_set};
 
 /// The stream of random draws of samples.
 const SAMPLE_STREAM: u64 = 0;
@@ -121,4 +125,58 @@ pub fn sample_questions(
         write_record(&mut out, &line)?;
     }
     Ok(())
+}
+
+/// Prints a line for each file of some data sets: its bytes, the bytes that the cache lacks of it, its name.
+///
+/// # Errors
+/// A name that is not one of the hub, or that the hub does not know.
+pub fn print_sizes(names: &[String], hub: &HubSettings, out: &mut dyn Write) -> anyhow::Result<()> {
+    for name in names {
+        for file in data_set_files(&named(name)?, hub)? {
+            let lacking = if file.is_cached { 0 } else { file.size };
+            writeln!(out, "{} {lacking} {}", file.size, file.file)?;
+        }
+    }
+    Ok(())
+}
+
+/// Downloads files of data sets into the cache, and links each into the folder `to`.
+///
+/// # Errors
+/// A name that is not one of the hub, a download that fails, and a file in `to` that is not a link.
+pub fn fetch_data(
+    names: &[String],
+    to: Option<&Path>,
+    hub: &HubSettings,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    for name in names {
+        let copy = fetch_data_set(&named(name)?, hub)?;
+        let Some(folder) = to else {
+            writeln!(out, "{}", copy.display())?;
+            continue;
+        };
+        let link = folder.join(copy.file_name().context("a copy has a name")?);
+        link_to(&copy.canonicalize()?, folder, &link)
+            .with_context(|| format!("cannot link {}", link.display()))?;
+        writeln!(out, "{}", link.display())?;
+    }
+    Ok(())
+}
+
+fn named(name: &str) -> Result<DataSetPath, HubError> {
+    let reason = "does not begin with hf://";
+    DataSetPath::parse(name)
+        .unwrap_or_else(|| Err(HubError::DataSetName { text: name.to_owned(), reason }))
+}
+
+/// Makes a link, in place of an older link.
+fn link_to(copy: &Path, folder: &Path, link: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(folder)?;
+    if let Ok(metadata) = link.symlink_metadata() {
+        anyhow::ensure!(metadata.is_symlink(), "there is a file or folder of this name");
+        fs::remove_file(link)?;
+    }
+    Ok(symlink(copy, link)?)
 }

@@ -32,7 +32,8 @@ pub use audit::{AuditOptions, Named, audit};
 pub use chat::{ChatOptions, chat};
 pub use convert::convert;
 pub use data::{
-    DescribeOptions, SampleOptions, convert_questions, describe_questions, sample_questions,
+    DescribeOptions, SampleOptions, convert_questions, describe_questions, fetch_data, print_sizes,
+    sample_questions,
 };
 pub use eval::{EvalOptions, eval, eval_until};
 pub use lint::{LintOptions, lint};
