@@ -4,6 +4,7 @@
 //! Owns reading and checking. A record that cannot be scored is refused with its row when the file is read, not
 //! in the middle of a training run. What is doubtful about a file is collected as warnings.
 
+mod aliases;
 mod ids;
 mod nested;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use serde_json::{Map, Value};
 use super::gold::{self, Gold};
 use super::question::{self, CarriedPrompt};
 use super::rows::{Place, Row, Rows, RowsError, question_columns};
+use aliases::Aliases;
 pub use ids::Ids;
 
 /// A question with its correct answers.
@@ -121,6 +123,7 @@ pub struct QaRow {
 pub struct QaReader {
     path: PathBuf,
     options: QaOptions,
+    aliases: Aliases,
     rows: Rows,
     /// Questions of the last row that are not read yet, with their numbers within it if it has several.
     waiting: VecDeque<(Row, Option<usize>)>,
@@ -153,6 +156,7 @@ impl QaReader {
         Ok(Self {
             path: path.to_path_buf(),
             options: QaOptions { names_files, ..options },
+            aliases: Aliases::beside(path)?,
             rows: Rows::open(path, question_columns)?,
             waiting: VecDeque::new(),
             unanswerable: 0,
@@ -227,7 +231,8 @@ impl QaReader {
             fields.remove(name);
         }
         let extra = std::mem::take(fields);
-        let record = QaRecord { id, question, golden_answers, prompt: carried, extra };
+        let mut record = QaRecord { id, question, golden_answers, prompt: carried, extra };
+        self.aliases.add_to(&mut record);
         Ok((record, prompt, has_id))
     }
 

@@ -211,6 +211,33 @@ fn other_bad_lines_are_refused_with_a_reason() {
     check_error(b"\n \n", &["no records"]);
 }
 
+/// 2WikiMultihopQA keeps the other names of its answers in a file beside the questions.
+#[test]
+fn aliases_beside_the_questions_count_as_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dev.json");
+    let rows = json!([
+        {"_id": "w1", "type": "comparison", "question": "Which country?", "answer": "United States",
+         "answer_id": "Q30", "evidences_id": [["Q1", "country", "Q30"]]},
+        {"_id": "w2", "question": "Are both?", "answer": "yes", "answer_id": null},
+    ]);
+    std::fs::write(&path, rows.to_string()).unwrap();
+    let aliases = folder.path().join("id_aliases.json");
+    let line =
+        json!({"Q_id": "Q30", "aliases": ["USA", "United States"], "demonyms": ["American"]});
+    std::fs::write(&aliases, format!("{line}\n{{\"Q_id\": \"Q31\", \"aliases\": [\"x\"]}}\n"))
+        .unwrap();
+    let records = read_qa_records(&path).unwrap();
+    let expected = [("w1", vec!["United States", "USA", "American"]), ("w2", vec!["yes"])];
+    assert_eq!(ids_and_answers(&records), expected);
+    std::fs::write(&aliases, "{\"Q_id\": \"Q30\", \"aliases\": \"USA\"}\n").unwrap();
+    let error = read_qa_records(&path).unwrap_err().to_string();
+    assert!(
+        error.contains("id_aliases.json:1: \"aliases\" is \"USA\"; accepted is a list"),
+        "{error}"
+    );
+}
+
 #[test]
 fn repeated_ids_become_different() {
     let rows = b"{\"id\":1,\"question\":\"q\",\"answer\":\"x\"}\n{\"id\":\"1\",\"question\":\"q\",\"answer\":\"y\"}";
