@@ -8,6 +8,8 @@ mod aliases;
 mod ids;
 mod nested;
 #[cfg(test)]
+mod originals;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
