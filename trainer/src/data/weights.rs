@@ -14,7 +14,7 @@ const WEIGHT_MAX: f64 = 64.0;
 pub struct QuestionWeights(HashMap<String, f64>);
 
 impl QuestionWeights {
-    /// Reads rows of `id` and `weight`, in any form of rows.
+    /// Reads rows of `id` and `weight`: JSON Lines, a JSON list or parquet.
     ///
     /// # Errors
     /// A file that cannot be read or has no rows; a row without an id or a weight, or with another weight for an id.
@@ -82,10 +82,10 @@ mod tests {
     }
 
     #[test]
-    fn weights_are_read_from_lines_and_tables() {
+    fn weights_are_read_from_lines_and_lists() {
         for text in [
             "{\"id\": \"a\", \"weight\": 0}\n{\"id\": 7, \"weight\": 0.5, \"class\": \"found\"}\n",
-            "id,weight,class\na,0,x\n7,0.5,y\n",
+            "[{\"id\": \"a\", \"weight\": 0}, {\"id\": \"7\", \"weight\": \"0.5\"}]",
         ] {
             let weights = read(text).unwrap();
             assert_eq!(["a", "7", "b"].map(|id| weights.of(id)), [0.0, 0.5, 1.0]);

@@ -219,8 +219,8 @@ mod tests {
         for block in 0..3 {
             let counts = counts(&mixture, block * BLOCK as u64, BLOCK);
             assert_eq!(counts[..100].iter().sum::<usize>(), 768);
-            // 256 positions of seven questions: each 36 or 37 times.
-            assert!(counts[100..].iter().all(|count| (36..=37).contains(count)), "{counts:?}");
+            // 256 positions of seven questions: 36 or 37 times each, and one more or less where epochs begin before a block.
+            assert!(counts[100..].iter().all(|count| (35..=38).contains(count)), "{counts:?}");
         }
         let tiny = Mixture::new(1, vec![source(1, 1e-9), source(1, 1.0), source(1, 1e-9)]);
         assert_eq!(tiny.shares, [1, 1022, 1]);

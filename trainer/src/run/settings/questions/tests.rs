@@ -114,7 +114,7 @@ fn wrong_choices_are_named() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("weights.jsonl"), "{\"id\": \"other\", \"weight\": 1}\n").unwrap();
     for (setting, parts) in [
-        ("data.mix=1", ["data.mix", "has 1 weights for the 2 files of data.train"]),
+        ("data.mix=\"1\"", ["data.mix", "has 1 weights for the 2 files of data.train"]),
         ("data.mix=1, 0", ["data.mix", "accepted are numbers above 0"]),
         (
             "data.sources=nq2",
