@@ -45,6 +45,7 @@ mod train_determinism;
 mod train_external;
 mod train_failed_update;
 mod train_inputs;
+mod train_killed;
 mod train_lora;
 mod train_outage;
 mod train_resume;

@@ -76,11 +76,13 @@ fn rollouts_run_ahead_by_exactly_the_allowed_steps_and_deterministically() {
         assert_eq!(last(&ahead), last(&again));
     }
 
-    // A resumed run begins with the weights of its checkpoint and skips no question.
+    // A resumed run learns from the rollouts that were in flight.
     run("resumed", 2, 1);
-    let resumed = run("resumed", STEPS, 1);
+    run("resumed", STEPS, 1);
+    let resumed = world.run_dir("resumed");
     assert_eq!(metrics(&resumed).len() as u64, STEPS);
     assert_eq!(questions(&resumed, 2, 0), questions(&in_turn, 2, 1));
+    // The run of two steps ordered no rollout of a third one, so the third is played with the weights of its time.
     assert_eq!(questions(&resumed, 3, 2), questions(&in_turn, 3, 2));
     assert_eq!(questions(&resumed, 4, 2), questions(&in_turn, 4, 3));
 }

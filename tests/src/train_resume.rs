@@ -86,8 +86,25 @@ fn an_incomplete_checkpoint_is_ignored() {
 }
 
 #[test]
-fn damaged_checkpoints_are_refused_by_their_file() {
+fn the_checkpoint_before_a_damaged_one_is_used() {
     let stopped = Stopped::after_two_steps();
+    let run = stopped.world.run_dir("run");
+    let (rows, second) = (comparable_metrics(&run), weights(&checkpoint(&run, 2)));
+    for file in ["state/trainer_state.json", "state/inputs.json", "model.safetensors"] {
+        let path = checkpoint(&run, 2).join(file);
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+        stopped.train("run", &[STEPWISE, "training.steps=2"]).unwrap();
+        assert!(fs::read(&path).unwrap() == whole, "{file} is not written again");
+        assert_eq!(comparable_metrics(&run), rows, "{file}");
+        assert!(weights(&checkpoint(&run, 2)) == second, "{file}");
+    }
+}
+
+#[test]
+fn without_a_whole_checkpoint_the_damaged_file_is_named() {
+    let stopped = Stopped::after_two_steps();
+    fs::remove_dir_all(checkpoint(&stopped.world.run_dir("run"), 1)).unwrap();
     let folder = checkpoint(&stopped.world.run_dir("run"), 2);
     for file in ["state/trainer_state.json", "state/optimizer.safetensors", "model.safetensors"] {
         let path = folder.join(file);
@@ -95,7 +112,9 @@ fn damaged_checkpoints_are_refused_by_their_file() {
         for damaged in [&whole[..whole.len() / 2], b""] {
             fs::write(&path, damaged).unwrap();
             let message = stopped.train("run", &[]).unwrap_err();
-            assert!(message.contains(file), "{file}: {message}");
+            for part in [file, "training.resume = false"] {
+                assert!(message.contains(part), "{part:?} is not in {message}");
+            }
         }
         fs::write(&path, whole).unwrap();
     }

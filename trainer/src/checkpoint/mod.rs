@@ -6,11 +6,15 @@
 //! Invariant: a run resumes from all bits of f32, whatever the format of the saved model.
 
 mod restore;
+mod retention;
 mod rollout;
 #[cfg(test)]
 mod tests;
 
-pub use restore::{further, inputs, latest, restore_critic, restore_moments, restore_policy};
+pub use restore::{
+    Found, further, inputs, newest_first, restore_critic, restore_moments, restore_policy,
+};
+pub use retention::{Retention, remove, remove_leftovers};
 pub use rollout::save_for_rollouts;
 
 use std::collections::BTreeMap;
@@ -44,6 +48,9 @@ const INPUTS_FILE: &str = "inputs.json";
 
 /// Digests of what a run was made from, by the name of what it is.
 pub type Inputs = BTreeMap<String, Digest>;
+
+/// Further files of a run's state, by their names in the folder of the state.
+pub type StateFiles = BTreeMap<String, Vec<u8>>;
 
 /// The position of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,8 +94,8 @@ pub struct ResumeParts<'r> {
     pub critic: Option<CriticParts<'r>>,
     pub state: TrainerState,
     pub inputs: &'r Inputs,
-    /// Further files of the state by their names, such as that of a curriculum.
-    pub further: &'r [(&'static str, Vec<u8>)],
+    /// Parts of the run that keep their state in a file of their own.
+    pub files: &'r StateFiles,
 }
 
 /// The state of a critic.
@@ -119,6 +126,13 @@ pub enum CheckpointError {
          anew"
     )]
     OtherInputs { path: PathBuf, difference: String },
+}
+
+impl CheckpointError {
+    /// Returns `true` if the files themselves cannot be read or are not whole, so that an earlier checkpoint may help.
+    pub fn is_damage(&self) -> bool {
+        !matches!(self, Self::OtherRun { .. } | Self::OtherInputs { .. })
+    }
 }
 
 fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> CheckpointError {
@@ -173,7 +187,7 @@ fn write_state(
     form: SaveForm,
     parts: ResumeParts<'_>,
 ) -> Result<(), CheckpointError> {
-    let ResumeParts { optimizer, critic, state, inputs, further } = parts;
+    let ResumeParts { optimizer, critic, state, inputs, files } = parts;
     fs::create_dir(folder).map_err(io("create", folder))?;
     if policy.lora.is_none() && form.kind != Kind::Float {
         write_tensors(&folder.join(MASTERS_FILE), &named("", &policy.parameters))?;
@@ -191,7 +205,7 @@ fn write_state(
         let path = folder.join(name);
         fs::write(&path, text).map_err(io("write", &path))?;
     }
-    for (name, bytes) in further {
+    for (name, bytes) in files {
         let path = folder.join(name);
         fs::write(&path, bytes).map_err(io("write", &path))?;
     }

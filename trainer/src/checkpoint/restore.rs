@@ -13,34 +13,43 @@ use super::{
 use crate::policy::{ADAPTER_CONFIG_FILE, AdapterFolder, ModelConfig, Policy, read_weights};
 use crate::update::AdamW;
 
-/// Finds the newest whole checkpoint of `run_dir` that a run can resume from.
+/// A checkpoint of a run, with its state as far as it can be read.
+#[derive(Debug)]
+pub struct Found {
+    /// The number in the folder's name.
+    pub step: u64,
+    pub folder: PathBuf,
+    pub state: Result<TrainerState, CheckpointError>,
+}
+
+/// Finds the checkpoints of `run_dir` that a run can resume from, the newest first.
 ///
 /// # Errors
-/// Fails if a directory cannot be read or a state file is damaged.
-pub fn latest(run_dir: &Path) -> Result<Option<(PathBuf, TrainerState)>, CheckpointError> {
-    let folder = run_dir.join("checkpoints");
-    let entries = match fs::read_dir(&folder) {
+/// Fails if the directory cannot be read. A damaged state is returned with its checkpoint.
+pub fn newest_first(run_dir: &Path) -> Result<Vec<Found>, CheckpointError> {
+    let parent = run_dir.join("checkpoints");
+    let entries = match fs::read_dir(&parent) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io("list", &folder)(error)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io("list", &parent)(error)),
     };
-    let mut newest: Option<(PathBuf, TrainerState)> = None;
+    let mut found = Vec::new();
     for entry in entries {
-        let path = entry.map_err(io("list", &folder))?.path();
-        let is_step =
-            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("step-"));
-        let state_path = state_folder(&path).join(STATE_FILE);
-        if !is_step || !state_path.is_file() {
-            continue;
-        }
-        let bytes = fs::read(&state_path).map_err(io("read", &state_path))?;
-        let state: TrainerState = serde_json::from_slice(&bytes)
-            .map_err(|error| damaged(&state_path, &error.to_string()))?;
-        if newest.as_ref().is_none_or(|(_, newest)| newest.step < state.step) {
-            newest = Some((path, state));
+        let folder = entry.map_err(io("list", &parent))?.path();
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let step = name.strip_prefix("step-").and_then(|step| step.parse().ok());
+        let path = state_folder(&folder).join(STATE_FILE);
+        if let Some(step) = step.filter(|_| path.is_file()) {
+            found.push(Found { step, state: read_state(&path), folder });
         }
     }
-    Ok(newest)
+    found.sort_by_key(|found| std::cmp::Reverse(found.step));
+    Ok(found)
+}
+
+fn read_state(path: &Path) -> Result<TrainerState, CheckpointError> {
+    let bytes = fs::read(path).map_err(io("read", path))?;
+    serde_json::from_slice(&bytes).map_err(|error| damaged(path, &error.to_string()))
 }
 
 /// Returns the folder with the state of a run in a checkpoint.

@@ -24,7 +24,8 @@ use crate::hub::{self, DataSetPath, HUB_SCHEME, HubSettings, ModelName};
 use crate::policy::AdapterFolder;
 use crate::report;
 use crate::run::{
-    self, ChatOptions, DescribeOptions, EvalOptions, Interrupted, LintOptions, SampleOptions,
+    self, ChatOptions, Collapsed, DescribeOptions, EvalOptions, Interrupted, LintOptions,
+    NotWritten, SampleOptions,
 };
 use crate::track::LogWriter;
 
@@ -44,6 +45,10 @@ pub const EXIT_SUCCESS: u8 = 0;
 pub const EXIT_FAILURE: u8 = 1;
 /// The arguments or the configuration are wrong (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
+/// A file of the run could not be written, as on a full disk (`EX_IOERR`).
+pub const EXIT_NOT_WRITTEN: u8 = 74;
+/// The run collapsed more often than `guard.max_rollbacks` allows it to return (`EX_TEMPFAIL`).
+pub const EXIT_COLLAPSED: u8 = 75;
 /// The user interrupted the work (128 and the number of SIGINT).
 pub const EXIT_INTERRUPTED: u8 = 130;
 
@@ -108,6 +113,10 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         EXIT_INTERRUPTED
     } else if error.chain().any(<dyn std::error::Error>::is::<ConfigError>) {
         EXIT_USAGE
+    } else if error.is::<NotWritten>() {
+        EXIT_NOT_WRITTEN
+    } else if error.is::<Collapsed>() {
+        EXIT_COLLAPSED
     } else {
         EXIT_FAILURE
     }

@@ -191,6 +191,24 @@ choices! {
         Bf16 = "bf16",
     }
 
+    /// The end of a run whose checkpoint cannot be written.
+    pub enum FailedWrite {
+        /// The run ends.
+        Stop = "stop",
+        /// The run goes on and tries the next one.
+        Continue = "continue",
+    }
+
+    /// The consequence of an alarm of the guard.
+    pub enum GuardAction {
+        /// None: nothing is watched.
+        Off = "off",
+        /// A warning, and a word in the metrics.
+        Warn = "warn",
+        /// The return to the last healthy checkpoint, if the alarms last.
+        RollBack = "roll-back",
+    }
+
     /// The activations that a pass keeps for the backward pass.
     pub enum ActivationCheckpoints {
         /// Everything.

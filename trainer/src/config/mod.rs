@@ -7,6 +7,7 @@
 mod choice;
 mod data;
 mod environment;
+mod keeping;
 mod load;
 mod objective;
 mod presets;
@@ -24,10 +25,12 @@ mod tests;
 
 pub use choice::{
     ActivationCheckpoints, CheckpointDtype, Compat, ComputeDtype, DeviceChoice, EngineKind,
-    KlControllerKind, KlPlacement, PolicyLossKind, Preset, PromptSource, TemplateChoice,
+    FailedWrite, GuardAction, KlControllerKind, KlPlacement, PolicyLossKind, Preset, PromptSource,
+    TemplateChoice,
 };
 pub use data::DataConfig;
 pub use environment::{Environment, LOG, Variable, environment, log_filter, unknown_variables};
+pub use keeping::{CheckpointConfig, GuardConfig};
 pub use load::LoadedConfig;
 pub(crate) use problem::counted;
 pub use problem::{ConfigError, Origin, Problem, ProblemKind};
@@ -35,9 +38,9 @@ pub use record::RecordConfig;
 pub use renamed::OldName;
 pub use section::KeySpec;
 pub use sections::{
-    AlgorithmConfig, CheckpointConfig, Config, CriticConfig, EngineConfig, EvalConfig, LoraConfig,
-    ModelConfig, OptimizerConfig, RetrieverConfig, RewardConfig, RolloutConfig, ServeConfig,
-    SftConfig, TrainingConfig, UpdateConfig,
+    AlgorithmConfig, Config, CriticConfig, EngineConfig, EvalConfig, LoraConfig, ModelConfig,
+    OptimizerConfig, RetrieverConfig, RewardConfig, RolloutConfig, ServeConfig, SftConfig,
+    TrainingConfig, UpdateConfig,
 };
 
 use section::Section;

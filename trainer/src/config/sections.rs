@@ -4,10 +4,11 @@
 use std::path::PathBuf;
 
 use super::choice::{
-    ActivationCheckpoints, CheckpointDtype, Compat, ComputeDtype, DeviceChoice, EngineKind,
-    KlControllerKind, KlPlacement, PolicyLossKind, Preset,
+    ActivationCheckpoints, Compat, ComputeDtype, DeviceChoice, EngineKind, KlControllerKind,
+    KlPlacement, PolicyLossKind, Preset,
 };
 use super::data::DataConfig;
+use super::keeping::{CheckpointConfig, GuardConfig};
 use super::record::RecordConfig;
 use super::section::section;
 use super::value::Range;
@@ -52,6 +53,7 @@ section! {
         critic: CriticConfig,
         update: UpdateConfig,
         checkpoint: CheckpointConfig,
+        guard: GuardConfig,
         eval: EvalConfig,
         serve: ServeConfig,
     }
@@ -359,15 +361,6 @@ section! {
         /// Activation checkpointing: "none" keeps all activations for the backward pass, "layers" keeps only
         /// each layer's input and recomputes the rest.
         checkpoint_activations: ActivationCheckpoints = ActivationCheckpoints::None;
-    }
-}
-
-section! {
-    /// Checkpoints that training writes.
-    pub struct CheckpointConfig in "checkpoint" {
-        /// Number format of saved models. With "bf16", checkpoints of `trainer train` keep the f32 weights in
-        /// a separate file, because a resumed run needs them.
-        dtype: CheckpointDtype = CheckpointDtype::F32;
     }
 }
 

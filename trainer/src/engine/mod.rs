@@ -40,7 +40,7 @@ pub type SequenceId = u64;
 
 /// The counters that decide each random draw, together with the token's position. A sample therefore
 /// depends neither on the rest of the batch nor on timing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct SamplingKey {
     pub seed: u64,
     pub step: u64,

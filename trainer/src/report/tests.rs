@@ -117,6 +117,7 @@ fn step(step: u64) -> StepMetrics {
         peak_memory_mib: 5400 + step,
         ahead: crate::track::AheadMetrics::default(),
         record: crate::track::RecordMetrics::default(),
+        guard: crate::track::GuardMetrics::default(),
         held_memory_mib: 4100,
     }
 }

@@ -9,6 +9,7 @@
 //! Searching  => Generating | Done                  (passages arrived, or the search failed)
 //! ```
 
+use serde::{Deserialize, Serialize};
 use shared::contract::client::Passage;
 
 use super::observation::{self, ObservationBudget};
@@ -39,7 +40,7 @@ pub struct EpisodeJob {
 }
 
 /// The limits of one episode.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EpisodeLimits {
     /// Number of turns that may search. One more generation follows; a search in it is not sent.
     pub max_turns: usize,
@@ -101,7 +102,7 @@ pub enum EpisodeError {
     LogProbs { tokens: usize, log_probs: usize },
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum State {
     Ready,
     Generating,
@@ -110,7 +111,7 @@ enum State {
 }
 
 /// The model's work on one question.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Episode {
     trajectory: Trajectory,
     state: State,

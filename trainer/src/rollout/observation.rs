@@ -20,7 +20,7 @@ pub struct Observation {
 }
 
 /// Limits of one observation, in tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ObservationBudget {
     /// Limit of the whole observation, frame included.
     pub max_tokens: usize,

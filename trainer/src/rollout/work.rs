@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::episode::{Episode, EpisodeError, EpisodeJob};
 use super::trajectory::{EndReason, Segment, Trajectory};
 use crate::engine::{EngineError, Sampling, SamplingKey};
@@ -26,7 +28,7 @@ impl From<Vec<EpisodeJob>> for RolloutWork {
 
 /// An unfinished episode. Its finished turns keep their tokens and the version of their policy; the turn
 /// in progress is sampled again.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CarriedEpisode {
     pub(super) episode: Episode,
     pub(super) key: SamplingKey,
@@ -52,7 +54,7 @@ impl CarriedEpisode {
 }
 
 /// The result of a rollout.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Rollout {
     /// Finished episodes, in the order of the work.
     pub trajectories: Vec<Trajectory>,
@@ -70,7 +72,7 @@ pub struct Rollout {
 }
 
 /// The time of a rollout, by activity.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RolloutTimes {
     /// Time from the first request to the end of the last episode.
     pub total: Duration,

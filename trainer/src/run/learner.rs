@@ -155,6 +155,15 @@ impl Learner {
         Self { model, reference, optimizer, estimator, settings }
     }
 
+    /// Multiplies the learning rates and the weight of the divergence in the loss by factors.
+    pub(crate) fn scale(&mut self, learning_rate: f64, kl: f64) {
+        self.settings.rate.peak *= learning_rate;
+        self.settings.update.kl_coefficient *= kl;
+        if let Some(critic) = self.estimator.critic_mut() {
+            critic.settings.rate.peak *= learning_rate;
+        }
+    }
+
     /// Returns how the trajectories of a step are divided into updates.
     pub(crate) fn schedule(&self) -> UpdateSchedule {
         self.settings.schedule

@@ -41,7 +41,7 @@ pub use replay::replay;
 pub use serve::{serve, serve_on};
 pub use sft::{sft, sft_until};
 pub use stopping::Interrupted;
-pub use training::{train, train_until};
+pub use training::{Collapsed, NotWritten, train, train_until};
 
 /// Returns `true` if what happens after `every` steps (0: never) happens after this one.
 fn is_due(every: usize, step: u64) -> bool {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::guard::GuardMetrics;
 use crate::engine::EngineCounters;
 use crate::search::record::RecordCounters;
 
@@ -155,6 +156,9 @@ pub struct StepMetrics {
     /// The use of a record of searches.
     #[serde(default)]
     pub record: RecordMetrics,
+    /// Findings of the guard against collapse.
+    #[serde(default)]
+    pub guard: GuardMetrics,
     /// Sampled tokens per second of the rollout.
     #[serde(deserialize_with = "nan_if_null")]
     pub tokens_per_second: f64,
@@ -319,6 +323,7 @@ pub(crate) mod tests {
             generation: EngineCounters::default(),
             ahead: AheadMetrics::default(),
             record: RecordMetrics::default(),
+            guard: GuardMetrics::default(),
             tokens_per_second: 120.0,
             seconds: StepSeconds {
                 rollout: 10.0,

@@ -3,6 +3,7 @@
 mod algorithm;
 mod data;
 mod engine;
+mod keeping;
 
 use shared::contract::client::{NAME_PREFIX, listed};
 
@@ -87,6 +88,7 @@ pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
     conflicts.extend(data::conflicts(config));
     adapters(config, &mut conflicts);
     conflicts.extend(engine::conflicts(config));
+    conflicts.extend(keeping::conflicts(config));
     conflicts.extend(retriever_url(&retriever.url));
     let record = &config.record;
     if !record.source.is_empty() && record.mode != RecordMode::Replay {

@@ -4,12 +4,16 @@
 //! **Invariant:** the rollout of step `s` samples by the weights after step `s - 1 - max_staleness`, or by those that
 //! the run began with. The choice does not depend on time, so a run remains a function of its seed. No rollout is ever
 //! too stale, and none is discarded.
+//! **Invariant:** a checkpoint waits for the rollouts that were ordered and keeps them, so a resumed run learns from the
+//! same: the weights that sampled them are gone by then.
 
+use std::collections::VecDeque;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
 use shared::machine::shutdown::Shutdown;
 use tokio::sync::mpsc;
 
@@ -23,6 +27,8 @@ use crate::run::settings::rollout::PlayerSettings;
 use crate::stop::{StopFlag, StopSwitch};
 use crate::token::Tokenizer;
 use crate::track::Trace;
+
+const THREAD_ENDED: &str = "the thread that plays rollouts has ended before its time";
 
 /// A rollout on its way to the thread.
 struct Task<W> {
@@ -51,6 +57,14 @@ pub(crate) struct AheadRollout {
     pub(crate) steps_ahead: u64,
     /// The part of the rollout's time in which this thread did other work than waiting for it.
     pub(crate) overlapped: Duration,
+}
+
+/// A rollout that was played ahead and not yet learned from, as a checkpoint keeps it. Its timeline is not kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct SavedRollout {
+    pub(crate) step: u64,
+    rollout: Rollout,
+    counters: EngineCounters,
 }
 
 /// The sending end of the tasks, for any form of weights.
@@ -102,6 +116,8 @@ pub(crate) struct Ahead {
     /// `None` only while it is being dropped.
     tasks: Option<Box<dyn Tasks>>,
     played: mpsc::Receiver<FinishedTask>,
+    /// Rollouts that were received and not yet taken, in the order of their steps.
+    ready: VecDeque<FinishedTask>,
     thread: Option<JoinHandle<()>>,
     /// Raised when nobody needs the rollouts any more.
     abandon: StopSwitch,
@@ -142,6 +158,7 @@ impl Ahead {
         Ok(Self {
             tasks: Some(Box::new(TaskSender { publisher, sender })),
             played,
+            ready: VecDeque::new(),
             thread: Some(thread),
             abandon: StopSwitch::default(),
             ordered: step,
@@ -150,6 +167,35 @@ impl Ahead {
             steps: settings.steps,
             trace_every_steps: settings.trace_every_steps,
         })
+    }
+
+    /// Takes over the rollouts that a checkpoint kept.
+    pub(crate) fn restore(&mut self, saved: Vec<SavedRollout>) {
+        for SavedRollout { step, rollout, counters } in saved {
+            self.ordered = step;
+            let (rollout, trace, took) = (Ok(rollout), None, Duration::ZERO);
+            self.ready.push_back(FinishedTask { step, rollout, counters, trace, took });
+        }
+    }
+
+    /// Waits for the rollouts of the steps after `done` that were ordered, and returns a copy of them.
+    ///
+    /// # Errors
+    /// The first rollout that failed; and a thread that panicked.
+    pub(crate) fn in_flight(&mut self, done: u64) -> anyhow::Result<Vec<SavedRollout>> {
+        while ((done + self.ready.len() as u64) < self.ordered)
+            && self.ready.back().is_none_or(|task| task.rollout.is_ok())
+        {
+            let played = self.played.blocking_recv();
+            self.ready.push_back(played.context(THREAD_ENDED)?);
+        }
+        let saved = self.ready.iter().map(|task| {
+            let failed =
+                |error: &anyhow::Error| anyhow::anyhow!("a rollout ahead failed: {error:#}");
+            let rollout = task.rollout.as_ref().map_err(failed)?.clone();
+            Ok(SavedRollout { step: task.step, rollout, counters: task.counters })
+        });
+        saved.collect()
     }
 
     /// Orders the rollouts of the steps that may sample by the policy after `done` steps; `jobs` returns the
@@ -162,7 +208,6 @@ impl Ahead {
         model: &LoadedModel,
         done: u64,
         jobs: impl Fn(u64) -> Vec<EpisodeJob>,
-        stop: &StopFlag,
     ) -> anyhow::Result<()> {
         let last = (done + 1 + self.max_staleness).min(self.steps);
         for step in self.ordered + 1..=last {
@@ -172,7 +217,8 @@ impl Ahead {
                 (self.published != done).then_some(NewPolicy { model, version: done, oldest });
             let order = Order { step, work: jobs(step).into(), enough_prompts: None };
             let run = TaskRun {
-                stop: self.abandon.flag().or(stop),
+                // A stop lets them end: the checkpoint that it writes needs them.
+                stop: self.abandon.flag(),
                 traced: is_due(self.trace_every_steps, step),
             };
             self.tasks
@@ -190,8 +236,10 @@ impl Ahead {
     /// A stop, a rollout that failed, and a thread that panicked.
     pub(crate) fn take(&mut self, step: u64, stop: &StopFlag) -> anyhow::Result<AheadRollout> {
         let started = Instant::now();
-        let played = stop.wait(self.played.recv())?;
-        let played = played.context("the thread that plays rollouts has ended before its time")?;
+        let played = match self.ready.pop_front() {
+            Some(played) => played,
+            None => stop.wait(self.played.recv())?.context(THREAD_ENDED)?,
+        };
         let waited = started.elapsed();
         let rollout = played.rollout?;
         anyhow::ensure!(

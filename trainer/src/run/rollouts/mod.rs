@@ -5,7 +5,7 @@ mod ahead;
 mod engine;
 mod player;
 
-pub(crate) use ahead::Ahead;
+pub(crate) use ahead::{Ahead, SavedRollout};
 pub(crate) use player::{EpisodeProgress, Order, Player};
 
 use engine::{PolicyEngine, Publisher, SharedWeights, WeightCopies, open_servers};

@@ -3,6 +3,7 @@
 //! Below the commands, only these functions read [`Config`](crate::config::Config): everything else is passed
 //! the settings that it needs.
 
+pub(super) mod guard;
 pub(super) mod model;
 pub(super) mod objective;
 pub(super) mod questions;

@@ -168,6 +168,7 @@ pub(crate) fn kl_weight(config: &Config) -> KlWeight {
     KlWeight {
         configured: config.training.kl_coefficient,
         adapted: None,
+        scale: 1.0,
         target: match algorithm.kl_controller {
             KlControllerKind::Fixed => None,
             KlControllerKind::Adaptive => Some(target),

@@ -66,15 +66,21 @@ impl Penalties {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KlWeight {
     pub(crate) configured: f64,
-    /// The weight after the controller's last move, if it has moved.
+    /// The weight after the controller's last move, if it has moved, before `scale`.
     pub(crate) adapted: Option<f64>,
     /// The target of the controller; a weight without one is fixed.
     pub(crate) target: Option<KlTarget>,
+    /// Factor that the guard has set.
+    pub(crate) scale: f64,
 }
 
 impl KlWeight {
     /// Returns the current weight.
     pub(crate) fn coefficient(&self) -> f64 {
+        self.scale * self.unscaled()
+    }
+
+    fn unscaled(&self) -> f64 {
         match self.target {
             None => self.configured,
             Some(_) => self.adapted.unwrap_or(self.configured),
@@ -84,8 +90,7 @@ impl KlWeight {
     /// Moves the weight to steer the divergence towards the target, after a step of `trajectories` trajectories.
     pub(crate) fn adapt(&mut self, penalties: &Penalties, trajectories: usize) {
         if let (Some(target), Some(divergence)) = (self.target, penalties.divergence) {
-            let coefficient = self.coefficient();
-            let next = adapted_coefficient(coefficient, target, divergence, trajectories);
+            let next = adapted_coefficient(self.unscaled(), target, divergence, trajectories);
             self.adapted = Some(next);
         }
     }
@@ -109,7 +114,7 @@ mod tests {
     fn only_a_weight_with_a_target_moves() {
         let target = KlTarget { divergence: 0.1, horizon: 100.0 };
         let above = Penalties { tokens: Vec::new(), divergence: Some(1.0) };
-        let mut fixed = KlWeight { configured: 0.5, adapted: None, target: None };
+        let mut fixed = KlWeight { configured: 0.5, adapted: None, target: None, scale: 1.0 };
         fixed.adapt(&above, 10);
         assert_eq!((fixed.coefficient(), fixed.adapted), (0.5, None));
         let mut steered = KlWeight { target: Some(target), ..fixed };
@@ -117,5 +122,10 @@ mod tests {
         // The error is bounded by 0.2: 0.5 * (1 + 0.2 * 10 / 100).
         steered.adapt(&above, 10);
         assert!((steered.coefficient() - 0.51).abs() < 1e-12);
+        steered.scale = 10.0;
+        assert!((steered.coefficient() - 5.1).abs() < 1e-12);
+        // The factor stays outside of what the controller moves.
+        steered.adapt(&above, 10);
+        assert!((steered.coefficient() - 5.1 * 1.02).abs() < 1e-12);
     }
 }

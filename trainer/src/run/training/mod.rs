@@ -2,24 +2,37 @@
 
 pub(crate) mod advantages;
 pub(crate) mod divergence;
+mod failure;
+pub(crate) mod guard;
+mod in_flight;
 pub(crate) mod questions;
 mod record;
 mod resume;
 pub(crate) mod score;
 mod step;
+mod watch;
 
+pub use failure::{Collapsed, NotWritten};
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context as _;
 use shared::machine::atomic_file;
-use tracing::info;
+use tracing::{error, info, warn};
 
 use self::divergence::KlWeight;
+use self::failure::{Returning, checkpoint_folder};
+use self::guard::Journal;
+use self::in_flight::InFlight;
 use self::questions::{Position, Questions};
 use self::record::RunLog;
+use self::resume::{Candidate, Candidates};
 use self::step::step;
+use self::watch::Watch;
 use super::curriculum::PassRates;
 use super::eval::evaluate;
 use super::is_due;
@@ -33,13 +46,14 @@ use super::settings;
 use super::settings::objective::StepSettings;
 use super::settings::rollout::EvalSettings;
 use super::stopping::{end_stopped, is_done, signals};
-use crate::checkpoint::{Inputs, SaveForm, TrainerState};
-use crate::config::Config;
-use crate::eval::Searches;
+use crate::checkpoint::{self, Inputs, Retention, SaveForm, StateFiles};
+use crate::config::{Config, FailedWrite};
+use crate::eval::{EvalResult, Searches};
 use crate::policy::ModelPlace;
 use crate::report::evaluation_path;
 use crate::stop::StopFlag;
 use crate::track::{Progress, record_phase};
+use crate::update::UpdateError;
 
 /// Trains `model.path` by reinforcement learning through the retriever until all steps are done or a signal stops it.
 /// Resumes from the run directory's last checkpoint unless `training.resume` is off.
@@ -57,9 +71,22 @@ pub fn train(config: &Config, out: &mut dyn Write) -> anyhow::Result<()> {
 /// Those of [`train`].
 pub fn train_until(config: &Config, stop: &StopFlag, out: &mut dyn Write) -> anyhow::Result<()> {
     let started = Instant::now();
-    let mut run = TrainingRun::open(config)?;
-    let done = is_done(run.finish(stop))?;
+    let _lock = RunLock::take(&config.run_dir, "train")?;
+    if !config.training.resume {
+        Journal::remove(&config.run_dir)?;
+    }
+    let mut resumes = config.training.resume;
+    let (mut run, done) = loop {
+        let mut run = TrainingRun::open(config, resumes)?;
+        match is_done(run.finish(stop)) {
+            Ok(done) => break (run, done),
+            // A run that returns opens its folder as one that was killed does.
+            Err(error) if error.is::<Returning>() => resumes = true,
+            Err(error) => return Err(run.explained(error)),
+        }
+    };
     let folder = run.save()?;
+    run.retain()?;
     if !done {
         writeln!(out, "{}: stopped, run the same command to go on", folder.display())?;
         return end_stopped(stop);
@@ -87,7 +114,10 @@ struct TrainingRun {
     saved_step: Option<u64>,
     /// The digests of what the run is made from.
     inputs: Inputs,
-    _lock: RunLock,
+    /// The guard against collapse.
+    watch: Watch,
+    /// Exact match of the evaluated steps, if checkpoints are kept by it.
+    scores: BTreeMap<u64, f64>,
     /// The last step is to be evaluated before the next one begins.
     owes_evaluation: bool,
 }
@@ -101,22 +131,25 @@ struct RunPlan {
     save_every_steps: usize,
     save_form: SaveForm,
     eval_every_steps: usize,
+    retention: Retention,
+    on_failed_write: FailedWrite,
 }
 
 impl TrainingRun {
-    fn open(config: &Config) -> anyhow::Result<Self> {
+    /// Opens a run; `resumes` says whether from the last checkpoint of its folder.
+    fn open(config: &Config, resumes: bool) -> anyhow::Result<Self> {
         let run_dir = config.run_dir.clone();
-        let lock = RunLock::take(&run_dir, "train")?;
         let (path, base) = (&config.model.path, config.model.base.as_deref());
         let named = || format!("model.path = {}", path.display());
         let place = ModelPlace::find(path, base).with_context(named)?;
         let manifest =
             Manifest::of(&place, &settings::questions::inputs(config)).with_context(named)?;
-        let latest =
-            if config.training.resume { resume::latest(&run_dir, config.seed)? } else { None };
-        if let Some((folder, _)) = &latest {
-            manifest.check_resumed(&run_dir, folder)?;
-        }
+        let journal = Journal::read(&run_dir)?;
+        let candidates = if resumes {
+            Candidates::find(&run_dir, config.seed, &manifest, &journal)?
+        } else {
+            Candidates::default()
+        };
         let text = config.to_toml();
         atomic_file::write(&run_dir.join("config.toml"), text.as_bytes())?;
         manifest.write(&run_dir)?;
@@ -133,14 +166,13 @@ impl TrainingRun {
         };
         settings::questions::warn_of_overlap(config, &questions.examples)?;
         let mut learner = Learner::start(settings::objective::learner(config), model);
-        let mut state = TrainerState { seed: config.seed, ..TrainerState::default() };
-        let mut pass_rates = PassRates::default();
-        if let Some((folder, saved)) = &latest {
-            pass_rates = resume::pass_rates(folder)?;
-            resume::restore(&mut learner, folder, *saved)?;
-            state = *saved;
-        }
-        let rollouts = settings::rollout::training_rollouts(config);
+        let restored = candidates.restore(&mut learner)?;
+        let saved_step = restored.as_ref().map(|restored| restored.state.step);
+        let Candidate { state, guard, in_flight, pass_rates, .. } = restored.unwrap_or_default();
+        let guard_settings = settings::guard::guard(config);
+        let watch = Watch::new(run_dir.clone(), guard_settings, guard, state.step, journal);
+        let (learning_rate, kl) = watch.scales();
+        learner.scale(learning_rate, kl);
         let plan = RunPlan {
             run_dir: run_dir.clone(),
             seed: config.seed,
@@ -148,24 +180,34 @@ impl TrainingRun {
             save_every_steps: config.training.save_every_steps,
             save_form: settings::model::save_form(config),
             eval_every_steps: config.training.eval_every_steps,
+            retention: settings::guard::retention(config),
+            on_failed_write: config.checkpoint.on_failed_write,
         };
-        let saved_step = latest.map(|(_, state)| state.step);
+        let rollouts = settings::rollout::training_rollouts(config);
+        let mut rollouts = Rollouts::open(&rollouts, &learner.model, state.step)?;
+        let mut position = resume::position(state, questions.plan.per_step);
+        if let Some(in_flight) = in_flight {
+            in_flight.restore(&questions.examples, &mut position, &mut rollouts);
+        }
+        remove_evaluations_after(&plan, state.step)?;
         Ok(Self {
             settings: settings::objective::step(config),
             pass_rates,
-            position: resume::position(state, questions.plan.per_step),
+            position,
             questions,
-            rollouts: Rollouts::open(&rollouts, &learner.model, state.step)?,
+            rollouts,
             learner,
             kl_weight: KlWeight {
                 adapted: state.kl_coefficient_bits.map(f64::from_bits),
+                scale: kl,
                 ..settings::objective::kl_weight(config)
             },
             record: RunLog::open(run_dir, text, config.trace_every_steps, state.step)?,
             evaluation: settings::rollout::evaluation(config),
             saved_step,
             inputs: manifest.inputs(),
-            _lock: lock,
+            watch,
+            scores: scores(&plan)?,
             // A run may have been stopped while it evaluated its last step.
             owes_evaluation: saved_step.is_some_and(|step| {
                 is_due(plan.eval_every_steps, step) && !plan.evaluation_path(step).is_file()
@@ -178,12 +220,18 @@ impl TrainingRun {
     fn finish(&mut self, stop: &StopFlag) -> anyhow::Result<()> {
         let mut progress = Progress::start("train", self.plan.steps, "steps");
         progress.skip(self.position.step);
+        // Fewer checkpoints may be wanted than the last process kept.
+        self.retain()?;
         self.evaluate_if_owed(stop)?;
         while self.position.step < self.plan.steps {
             stop.check()?;
-            let metrics = step(self, stop)?;
+            let metrics = match step(self, stop) {
+                Ok(metrics) => metrics,
+                Err(error) => return Err(self.judged(error)),
+            };
+            self.watch.act()?;
             if is_due(self.plan.save_every_steps, self.position.step) {
-                self.save()?;
+                self.save_or_warn()?;
             }
             self.owes_evaluation = is_due(self.plan.eval_every_steps, self.position.step);
             progress.note(&format!(
@@ -196,6 +244,7 @@ impl TrainingRun {
             ));
             progress.advance(1);
             self.evaluate_if_owed(stop)?;
+            self.retain()?;
             memory::release_freed();
         }
         progress.finish();
@@ -208,27 +257,126 @@ impl TrainingRun {
             let name = format!("step {step}");
             let result = evaluate(&self.evaluation, model, &name, Searches::Retriever, stop)?;
             info!(step, em = result.em().value(), "evaluated");
+            self.scores.insert(step, result.em().value());
             result.save(&self.plan.evaluation_path(step))?;
             self.owes_evaluation = false;
         }
         Ok(())
     }
 
+    /// Returns the end of a run whose step failed. An update that was refused may be a collapse.
+    fn judged(&mut self, error: anyhow::Error) -> anyhow::Error {
+        let is_refusal = error.is::<UpdateError>();
+        if is_refusal && self.watch.observe_refusal(self.position.step + 1, &error) {
+            error!(error = %format!("{error:#}"), "an update was refused");
+            return self.watch.act().err().unwrap_or(error);
+        }
+        error
+    }
+
+    /// Adds the last good checkpoint to the error of a disk that takes no more.
+    fn explained(&self, error: anyhow::Error) -> anyhow::Error {
+        if error.is::<NotWritten>() || !NotWritten::is_cause(&error) {
+            return error;
+        }
+        NotWritten::explain(error, &self.plan.run_dir, &self.plan.run_dir, self.saved_step)
+    }
+
+    /// Writes the checkpoint of the last step; if the run goes on without it, warns.
+    fn save_or_warn(&mut self) -> anyhow::Result<()> {
+        match (self.save(), self.plan.on_failed_write) {
+            (Err(error), FailedWrite::Continue) if error.is::<NotWritten>() => {
+                warn!(error = %format!("{error:#}"), "the run goes on without this checkpoint");
+                Ok(())
+            }
+            (saved, _) => saved.map(|_| ()),
+        }
+    }
+
     /// Writes the checkpoint of the last step, unless it exists already.
+    ///
+    /// # Errors
+    /// [`NotWritten`] with the last good checkpoint; and a rollout ahead that failed.
     fn save(&mut self) -> anyhow::Result<PathBuf> {
         let step = self.position.step;
-        let folder = self.plan.run_dir.join("checkpoints").join(format!("step-{step}"));
+        let folder = checkpoint_folder(&self.plan.run_dir, step);
         if self.saved_step != Some(step) {
-            let Self { plan, questions, position, learner, kl_weight, inputs, pass_rates, .. } =
-                self;
+            let Self {
+                plan,
+                questions,
+                position,
+                pass_rates,
+                rollouts,
+                learner,
+                kl_weight,
+                inputs,
+                ..
+            } = self;
+            let mut files = StateFiles::new();
+            if let Some(bytes) = InFlight::of(position, rollouts)?.encode()? {
+                files.insert(in_flight::FILE.to_owned(), bytes);
+            }
+            if questions.curriculum.is_some() {
+                files.insert(resume::PASS_RATES_FILE.to_owned(), pass_rates.to_json());
+            }
+            self.watch.save(step, &mut files)?;
             let per_step = questions.plan.per_step;
             let state = resume::state(plan.seed, per_step, position, learner, kl_weight);
-            let rates = questions.curriculum.is_some().then_some(&*pass_rates);
-            resume::save(&folder, plan.save_form, learner, state, inputs, rates)?;
+            resume::save(&folder, plan.save_form, learner, state, inputs, &files).map_err(
+                |error| NotWritten::explain(error, &folder, &plan.run_dir, self.saved_step),
+            )?;
             self.saved_step = Some(step);
         }
         Ok(folder)
     }
+
+    /// Removes the checkpoints that the run need not keep.
+    fn retain(&self) -> anyhow::Result<()> {
+        let RunPlan { retention, run_dir, .. } = &self.plan;
+        if retention.last == 0 {
+            return Ok(());
+        }
+        let steps: BTreeSet<u64> =
+            checkpoint::newest_first(run_dir)?.iter().map(|found| found.step).collect();
+        for step in retention.superfluous(&steps, &self.scores, &self.watch.pinned()) {
+            checkpoint::remove(&checkpoint_folder(run_dir, step))?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns the exact match of the evaluations that training has made, if checkpoints are kept by it.
+fn scores(plan: &RunPlan) -> anyhow::Result<BTreeMap<u64, f64>> {
+    let mut scores = BTreeMap::new();
+    if plan.retention.best > 0 {
+        for found in checkpoint::newest_first(&plan.run_dir)? {
+            let path = plan.evaluation_path(found.step);
+            if path.is_file() {
+                scores.insert(found.step, EvalResult::load(&path)?.em().value());
+            }
+        }
+    }
+    Ok(scores)
+}
+
+/// Removes the evaluations of steps that a resumed run repeats: with other settings they may come out differently, and
+/// a run that is killed between checkpoint and evaluation must not take an old one for its own.
+fn remove_evaluations_after(plan: &RunPlan, step: u64) -> anyhow::Result<()> {
+    let folder = evaluation_path(&plan.run_dir, "any").with_file_name("");
+    let Ok(entries) = fs::read_dir(&folder) else { return Ok(()) };
+    for entry in entries {
+        let path = entry?.path();
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        let number = stem.strip_prefix("step-").and_then(|number| number.parse::<u64>().ok());
+        if number.is_some_and(|number| number > step) {
+            remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_file(path: &Path) -> anyhow::Result<()> {
+    fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))
 }
 
 impl RunPlan {

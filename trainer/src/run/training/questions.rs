@@ -1,5 +1,6 @@
 //! The questions of a step, and the whole groups of trajectories that its rollouts bring.
 
+use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::score::{Scored, Scoring, score};
@@ -62,14 +63,23 @@ pub(crate) struct Position {
 }
 
 /// The episodes of one question that a step did not wait for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct UnfinishedGroup {
-    /// The question's position in their order, from which a resumed run asks again.
+    /// The question's position in their order.
     pub(crate) position: u64,
     /// Index of the question.
     question: usize,
     finished: Vec<Trajectory>,
     episodes: Vec<CarriedEpisode>,
+}
+
+impl UnfinishedGroup {
+    /// Returns `true` if the group asks what the question of its index asks.
+    pub(crate) fn belongs_to(&self, examples: &[Example]) -> bool {
+        let played = self.episodes.iter().map(CarriedEpisode::trajectory).chain(&self.finished);
+        let mut asked = played.map(|trajectory| trajectory.example_id.as_str());
+        examples.get(self.question).is_some_and(|example| asked.all(|id| id == example.id))
+    }
 }
 
 /// The results of a step's rollouts.
@@ -219,7 +229,7 @@ impl Questions {
         // Every step has as many questions, so those of a later one are known. A curriculum, with which they would not
         // be, is refused for rollouts that run ahead.
         let chosen = |step: u64| self.chosen((step - 1) * per_step, self.plan.per_step, pass_rates);
-        ahead.order(model, done, |step| self.jobs(0, &chosen(step), step - 1), stop)?;
+        ahead.order(model, done, |step| self.jobs(0, &chosen(step), step - 1))?;
         let taken = ahead.take(done + 1, stop)?;
         *trace = taken.trace;
         let mut played = Collected::nothing(position);

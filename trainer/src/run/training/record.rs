@@ -10,12 +10,13 @@ use shared::machine::atomic_file;
 use super::questions::Collected;
 use super::score::Scored;
 use crate::reward::Reward;
-use crate::rollout::trajectory::Trajectory;
+use crate::rollout::trajectory::{EndReason, Trajectory};
 use crate::run::failed_batch::{self, Failure};
 use crate::run::learner::{CriticUpdates, Learner, PolicyUpdates, UpdateFault};
 use crate::run::{is_due, memory};
 use crate::track::{
-    AlgorithmMetrics, MetricsFile, RecordMetrics, StepMetrics, StepSeconds, Trace, Track,
+    AlgorithmMetrics, GuardMetrics, MetricsFile, RecordMetrics, StepMetrics, StepSeconds, Trace,
+    Track,
 };
 
 /// The record of a run in its folder.
@@ -192,6 +193,11 @@ impl StepLog {
         };
         let sampled = per_trajectory(&Trajectory::sampled_tokens);
         let is_stale = |trajectory: &&Trajectory| trajectory.versions_behind(self.step - 1) > 0;
+        let is_abnormal = |trajectory: &&Trajectory| {
+            matches!(trajectory.end, EndReason::TurnLimit | EndReason::ContextLimit)
+                || trajectory.length_stops > 0
+                || trajectory.invalid_actions > 0
+        };
         let seconds = StepSeconds {
             search: played.search_seconds,
             generation: played.generation_seconds,
@@ -230,6 +236,11 @@ impl StepLog {
             generation: played.counters,
             ahead: played.ahead,
             record: RecordMetrics::of(played.record),
+            guard: GuardMetrics {
+                groups: played.examples.len() as u64,
+                abnormal_trajectories: trajectories.iter().filter(is_abnormal).count() as u64,
+                ..GuardMetrics::default()
+            },
             tokens_per_second: sampled * trajectories.len() as f64 / seconds.rollout.max(1e-9),
             seconds,
             peak_memory_mib: memory::peak_mib(),

@@ -24,6 +24,7 @@ pub(super) fn step(run: &mut TrainingRun, stop: &StopFlag) -> anyhow::Result<Ste
         learner,
         kl_weight,
         record,
+        watch,
         ..
     } = run;
     let done = position.step;
@@ -97,7 +98,8 @@ pub(super) fn step(run: &mut TrainingRun, stop: &StopFlag) -> anyhow::Result<Ste
         critic: &critic_updates,
         kl_coefficient,
     };
-    let metrics = times.metrics(&figures);
+    let mut metrics = times.metrics(&figures);
+    watch.observe(&mut metrics);
     kl_weight.adapt(&penalties, sequences.len());
     if questions.curriculum.is_some() {
         played.count_passed(&scored, pass_rates);
