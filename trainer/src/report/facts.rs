@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::RunRecord;
 use super::markup::{duration, escape};
+use super::{RunRecord, guard};
 use crate::track::StepMetrics;
 
 /// Parses a JSON object into dotted names and plain values, in the parser's order.
@@ -60,6 +60,14 @@ pub(super) fn section(record: &RunRecord) -> String {
     let steps = step_times(&record.metrics);
     if !steps.is_empty() {
         let _ = write!(html, "<div><h3>Time of the training steps</h3>{}</div>", table(&steps));
+    }
+    for (title, rows) in [
+        ("Returns of the guard", record.returns.clone()),
+        ("Alarms of the guard", guard::alarms(&record.metrics)),
+    ] {
+        if !rows.is_empty() {
+            let _ = write!(html, "<div><h3>{title}</h3>{}</div>", table(&rows));
+        }
     }
     html.push_str("</div>");
     if let Some(config) = &record.config {

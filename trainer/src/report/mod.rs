@@ -9,6 +9,7 @@ mod comparison;
 mod curves;
 mod episodes;
 mod facts;
+mod guard;
 mod markup;
 mod page;
 
@@ -53,6 +54,8 @@ pub struct RunRecord {
     pub config: Option<String>,
     /// The content of `manifest.json`, flattened; empty if there is none.
     pub facts: Vec<(String, String)>,
+    /// The returns of the guard that `guard.json` lists, with their steps and reasons; empty if there is none.
+    pub returns: Vec<(String, String)>,
 }
 
 /// An error in making a report.
@@ -105,6 +108,7 @@ impl RunRecord {
             metrics,
             phases: [read_phases(&run_dir.join(WARM_START_FOLDER)), read_phases(run_dir)].concat(),
             config: read_if_present(&run_dir.join("config.toml"))?,
+            returns: guard::returns(run_dir)?,
             facts,
         })
     }

@@ -336,6 +336,17 @@ fn algorithms_whose_parts_do_not_fit_are_refused_by_name() {
             "algorithm.advantage=gae",
             &["leaves the policy untrained", "did you mean 99?"],
         ),
+        (
+            "checkpoint.keep_best=2",
+            "",
+            &["`checkpoint.keep_last` = 0 keeps all", "did you mean 0?"],
+        ),
+        ("checkpoint.keep_best=2", "checkpoint.keep_last=1", &["eval_every_steps` = 0 makes none"]),
+        (
+            "guard.learning_rate_factor=1.0",
+            "guard.action=roll-back",
+            &["repeats the same collapse", "did you mean 0.5?"],
+        ),
         ("algorithm.overlong_buffer_tokens=9999", "", &["2500 tokens", "did you mean 2500?"]),
     ] {
         let overrides: Vec<&str> =
