@@ -15,7 +15,7 @@ section! {
         /// Number of further checkpoints to keep: those with the highest exact match in the evaluations of
         /// `training.eval_every_steps`.
         keep_best: usize ["checkpoints"] = 0;
-        /// For a checkpoint that cannot be written, such as on a full disk: "stop" ends the run with exit code 74,
+        /// Consequence of a checkpoint that cannot be written, such as on a full disk: "stop" ends the run with exit code 74,
         /// "continue" warns and goes on until the next one. The last good checkpoint stays in both cases.
         on_failed_write: FailedWrite = FailedWrite::Stop;
     }
@@ -25,7 +25,7 @@ section! {
     /// The guard against collapse, which watches the figures of each step. A limit of 0 is off; relative limits count
     /// from the mean of the first healthy steps.
     pub struct GuardConfig in "guard" {
-        /// What an alarm leads to: nothing, a warning, or the return to the last healthy checkpoint.
+        /// Consequence of an alarm: none (nothing is watched), a warning, or the return to the last healthy checkpoint.
         action: GuardAction = GuardAction::Warn;
         /// Number of steps with an alarm, one after the other, after which the run returns.
         patience_steps: u64 ["steps"] = 2, Range::at_least(1.0);
