@@ -292,5 +292,6 @@ fn write_moments(path: &Path, optimizer: &AdamW) -> Result<(), CheckpointError> 
 }
 
 fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<(), CheckpointError> {
-    Tensor::write_safetensors(tensors, path).map_err(|error| damaged(path, &error.to_string()))
+    Tensor::write_safetensors(tensors, path)
+        .map_err(|error| io("write", path)(std::io::Error::other(error.to_string())))
 }
