@@ -11,6 +11,7 @@ mod dense;
 mod encoder;
 mod engines;
 mod eval_command;
+mod evaluation;
 mod held_out;
 mod hub;
 mod hub_data;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::evaluating::AuditArguments;
+use super::evaluating::{AuditArguments, CompareArguments, SeveralArguments};
 use crate::convert::Dtype;
 use crate::eval::Searches;
 
@@ -28,6 +28,8 @@ pub enum Command {
     Eval(EvalArguments),
     /// Search the corpus for the accepted answers of question sets, and state the ceiling that follows
     Audit(AuditArguments),
+    /// Compare two evaluations of the same questions: paired differences and the questions that flipped
+    Compare(CompareArguments),
     /// Ask a model questions in the terminal and watch it think and search
     Chat(ChatArguments),
     /// Serve chat completions in OpenAI's protocol; the model searches before it answers
@@ -69,6 +71,11 @@ pub struct EvalArguments {
     /// Model to ask, a folder or a name such as org/name: short for --set model.path=DIR
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
+    #[command(flatten)]
+    pub several: SeveralArguments,
+    /// Audit of the corpus, whose ceiling stands beside each score: short for --set eval.audit=FILE
+    #[arg(long, value_name = "FILE")]
+    pub audit: Option<PathBuf>,
     /// Source of the answers to searches
     #[arg(long, value_enum, default_value = "retriever")]
     pub searches: Searches,
@@ -76,7 +83,7 @@ pub struct EvalArguments {
     #[arg(long)]
     pub name: Option<String>,
     /// File to write the result to [default: RUN_DIR/eval/NAME.json]
-    #[arg(long, value_name = "FILE.json")]
+    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["questions", "turns", "baselines"])]
     pub out: Option<PathBuf>,
 }
 

@@ -1,4 +1,4 @@
-//! The arguments of `audit`.
+//! The arguments of `audit` and `compare`, and those of `eval` for several sets.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::arguments::CommonArguments;
 use crate::eval::audit::ClassWeights;
-use crate::run::{AuditOptions, Named};
+use crate::run::{AuditOptions, Baseline, CompareOptions, Named};
 
 #[derive(Debug, Args)]
 pub struct AuditArguments {
@@ -33,6 +33,56 @@ pub struct AuditArguments {
     /// Folder to write audit.json and NAME.weights.jsonl to [default: RUN_DIR/audit]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+}
+
+/// The arguments of an evaluation of several sets, turn limits or methods.
+#[derive(Debug, Args)]
+pub struct SeveralArguments {
+    /// Set of questions to ask, with its name in tables; can be repeated [default: data.test]
+    #[arg(long, value_name = "NAME=FILE", value_parser = named_file)]
+    pub questions: Vec<Named<PathBuf>>,
+    /// Turn limits, separated by commas; every set is asked with each of them [default: rollout.max_turns]
+    #[arg(long, value_name = "TURNS", value_delimiter = ',')]
+    pub turns: Vec<usize>,
+    /// Methods to compare with, separated by commas
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub baselines: Vec<Baseline>,
+    /// Model before its training, which the baselines ask [default: the evaluated model]
+    #[arg(long, value_name = "DIR", required_if_eq("baselines", "untrained"))]
+    pub untrained: Option<PathBuf>,
+}
+
+impl SeveralArguments {
+    /// Returns `true` if one of them was given.
+    pub(super) fn is_given(&self) -> bool {
+        !(self.questions.is_empty() && self.turns.is_empty() && self.baselines.is_empty())
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct CompareArguments {
+    /// Evaluation, a folder of several, or a run's folder
+    #[arg(value_name = "RUN_A")]
+    pub before: PathBuf,
+    /// The same, compared with the first
+    #[arg(value_name = "RUN_B")]
+    pub after: PathBuf,
+    /// Seed of the bootstrap
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Flipped questions to print of each kind; --json has all
+    #[arg(long, value_name = "COUNT", default_value_t = 5)]
+    pub flips: usize,
+    /// File to write the whole comparison to
+    #[arg(long, value_name = "FILE.json")]
+    pub json: Option<PathBuf>,
+}
+
+impl CompareArguments {
+    pub(super) fn into_options(self) -> CompareOptions {
+        let Self { before, after, seed, flips, json } = self;
+        CompareOptions { before, after, seed, flips, json }
+    }
 }
 
 impl AuditArguments {

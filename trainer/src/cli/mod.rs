@@ -25,13 +25,13 @@ use crate::policy::AdapterFolder;
 use crate::report;
 use crate::run::{
     self, ChatOptions, Collapsed, DescribeOptions, EvalOptions, Interrupted, LintOptions,
-    NotWritten, SampleOptions,
+    NotWritten, SampleOptions, SuiteOptions,
 };
 use crate::track::LogWriter;
 
 pub use tuning::restart_tuned;
 
-pub use evaluating::AuditArguments;
+pub use evaluating::{AuditArguments, CompareArguments, SeveralArguments};
 
 pub use arguments::{
     Arguments, ChatArguments, Command, CommonArguments, ConfigArguments, ConvertArguments,
@@ -145,11 +145,13 @@ fn execute(command: Command, environment: &Environment, out: &mut dyn Write) -> 
         }
         Command::Eval(arguments) => {
             let model = arguments.model.as_deref();
-            let keys = keys_of_eval(arguments.searches);
+            let keys = keys_of_eval(&arguments);
             let config = configure("trainer eval", &arguments.common, model, keys)?;
-            let name = arguments.name.unwrap_or_else(|| folder_name(&config.model.path));
-            let options = EvalOptions { name, searches: arguments.searches, out: arguments.out };
-            run::eval(&with_inputs(config, environment)?, &options, out)
+            evaluate(config, arguments, environment, out)
+        }
+        Command::Compare(arguments) => {
+            start_log(environment)?;
+            run::compare(&arguments.into_options(), out)
         }
         Command::Audit(arguments) => {
             let (common, options) = arguments.split();
@@ -269,11 +271,38 @@ fn with_inputs(config: Config, environment: &Environment) -> anyhow::Result<Conf
     Ok(config)
 }
 
+/// Evaluates one set as it always was, or several, with turn limits and baselines.
+fn evaluate(
+    mut config: Config,
+    arguments: EvalArguments,
+    environment: &Environment,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let EvalArguments { several, audit, searches, name, out: file, .. } = arguments;
+    config.eval.audit = audit.or(config.eval.audit);
+    let name = name.unwrap_or_else(|| folder_name(&config.model.path));
+    if !several.is_given() {
+        let options = EvalOptions { name, searches, out: file };
+        return run::eval(&with_inputs(config, environment)?, &options, out);
+    }
+    let SeveralArguments { questions: sets, turns, baselines, untrained } = several;
+    let folder_of = |path| {
+        let mut other = config.clone();
+        other.model.path = path;
+        anyhow::Ok(with_model(other, environment)?.model.path)
+    };
+    let untrained = untrained.map(folder_of).transpose()?;
+    let options = SuiteOptions { name, sets, turns, baselines, untrained, searches };
+    run::eval_suite(&with_inputs(config, environment)?, &options, out)
+}
+
 /// Returns the keys that an evaluation needs.
-fn keys_of_eval(searches: Searches) -> &'static [&'static str] {
-    match searches {
-        Searches::Random => &["model.path", "data.test", "data.corpus"],
-        Searches::Retriever | Searches::None => &["model.path", "data.test"],
+fn keys_of_eval(arguments: &EvalArguments) -> &'static [&'static str] {
+    match (arguments.searches, arguments.several.questions.is_empty()) {
+        (Searches::Random, true) => &["model.path", "data.test", "data.corpus"],
+        (Searches::Random, false) => &["model.path", "data.corpus"],
+        (Searches::Retriever | Searches::None, true) => &["model.path", "data.test"],
+        (Searches::Retriever | Searches::None, false) => &["model.path"],
     }
 }
 

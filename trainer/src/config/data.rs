@@ -22,7 +22,8 @@ section! {
         weights: Option<PathBuf> = None;
         /// Values of `data_source` that training questions must have, separated by commas. Empty: all.
         sources: String = String::new();
-        /// The corpus, in any form that the retriever reads; read only by evaluations that answer searches with random passages.
+        /// The corpus, in any form that the retriever reads; read only by `trainer audit` and by evaluations that answer
+        /// searches with random passages.
         corpus: Option<PathBuf> = None;
         /// Source of the prompts: the template, or the prompt that each row of the file carries (`prompt` as a text or
         /// as messages, as Search-R1 and veRL write it), token for token.

@@ -373,6 +373,8 @@ section! {
         temperature: f64 = 0.0, Range::at_least(0.0);
         /// Maximum number of episodes that generate concurrently.
         batch: usize ["episodes"] = 64, Range::between(1.0, 65_536.0);
+        /// File that `trainer audit` wrote for these questions; the ceiling of the corpus then stands beside each score.
+        audit: Option<PathBuf> = None;
     }
 }
 

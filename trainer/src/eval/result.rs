@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::audit::{Audit, AuditError, Ceiling};
 use super::statistics::{Mean, Proportion};
 use crate::rollout::trajectory::{EndReason, Trajectory};
 
@@ -33,6 +34,21 @@ impl Searches {
     }
 }
 
+/// The way in which a question is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// The model searches when it wants to.
+    #[default]
+    Search,
+    /// The model answers at once.
+    Direct,
+    /// The model thinks step by step and answers.
+    ChainOfThought,
+    /// The passages of one search with the question are in the prompt.
+    Rag,
+}
+
 /// One question and its result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvalRow {
@@ -49,6 +65,9 @@ pub struct EvalRow {
     pub f1: f64,
     /// Number of searches sent.
     pub searches: usize,
+    /// `true` if a passage that the model saw has a golden answer, both normalised.
+    #[serde(default)]
+    pub answer_in_passages: bool,
     pub end: EndReason,
     /// The whole episode, if it was kept.
     pub trajectory: Option<Trajectory>,
@@ -66,6 +85,20 @@ pub struct EvalResult {
     pub questions: usize,
     /// Wall time in seconds.
     pub seconds: f64,
+    /// The name of the set, if it was one of several.
+    #[serde(default)]
+    pub set: Option<String>,
+    #[serde(default)]
+    pub method: Method,
+    /// Turns that may search, at most.
+    #[serde(default)]
+    pub max_turns: Option<usize>,
+    /// The ceiling of the corpus for these questions, if an audit was given.
+    #[serde(default)]
+    pub ceiling: Option<Ceiling>,
+    /// A digest of what decides the answers, by which a later call recognises finished work.
+    #[serde(default)]
+    pub key: Option<String>,
     pub rows: Vec<EvalRow>,
 }
 
@@ -111,6 +144,25 @@ impl EvalResult {
         Proportion::from_outcomes(self.rows.iter().map(|row| row.prediction.is_some()))
     }
 
+    /// Returns the share of questions with a golden answer in a passage that the model saw.
+    pub fn answer_in_passages(&self) -> Proportion {
+        Proportion::from_outcomes(self.rows.iter().map(|row| row.answer_in_passages))
+    }
+
+    /// Returns the share of episodes that ended with an answer.
+    pub fn finished(&self) -> Proportion {
+        Proportion::from_outcomes(self.rows.iter().map(|row| row.end == EndReason::Answered))
+    }
+
+    /// Returns the ceiling of the corpus for these questions.
+    ///
+    /// # Errors
+    /// An audit without one of the questions.
+    pub fn ceiling_by(&self, audit: &Audit) -> Result<Ceiling, AuditError> {
+        let asked = self.rows.iter().map(|row| (row.example_id.as_str(), row.question.as_str()));
+        Ceiling::of_questions(audit, asked)
+    }
+
     /// Writes the result to a file, which is replaced as a whole or not at all.
     pub fn save(&self, path: &Path) -> Result<(), EvalError> {
         if let Some(folder) = path.parent() {
@@ -143,6 +195,7 @@ pub(crate) mod tests {
             sub_em: index < right,
             f1: if index < right { 1.0 } else { 0.0 },
             searches: 1 + index % 2,
+            answer_in_passages: index.is_multiple_of(2),
             end: EndReason::Answered,
             trajectory: None,
         };
@@ -152,6 +205,11 @@ pub(crate) mod tests {
             searches: Searches::Retriever,
             questions: total,
             seconds: 12.5,
+            set: None,
+            method: Method::Search,
+            max_turns: Some(4),
+            ceiling: None,
+            key: None,
             rows: (0..total).map(row).collect(),
         }
     }
@@ -172,6 +230,8 @@ pub(crate) mod tests {
         let result = result("x", 3, 10);
         assert_eq!(result.em(), Proportion { successes: 3, total: 10 });
         assert_eq!(result.answered(), Proportion { successes: 9, total: 10 });
+        assert_eq!(result.finished(), Proportion { successes: 10, total: 10 });
+        assert_eq!(result.answer_in_passages(), Proportion { successes: 5, total: 10 });
         assert!((result.f1().value - 0.3).abs() < 1e-12);
         assert!((result.searches_per_question() - 1.5).abs() < 1e-12);
     }

@@ -2,14 +2,23 @@
 
 use super::result::EvalResult;
 
-/// Returns a table with one line per evaluation: EM with its 95 % interval, F1, searches, answers given.
+/// Position of the ceiling, behind exact match and its interval.
+const CEILING_COLUMN: usize = 5;
+
+/// Returns a table with one line per evaluation: EM with its 95 % interval and the ceiling of the corpus, F1, searches,
+/// answers given. The ceiling has a column if one of the evaluations has it.
 pub fn summary_table(results: &[&EvalResult]) -> String {
     let header =
         ["model", "passages", "questions", "EM", "95 % interval", "F1", "searches", "answered"];
-    let mut rows = vec![header.map(str::to_owned).to_vec()];
+    let mut header = header.map(str::to_owned).to_vec();
+    let has_ceiling = results.iter().any(|result| result.ceiling.is_some());
+    if has_ceiling {
+        header.insert(CEILING_COLUMN, "ceiling".to_owned());
+    }
+    let mut rows = vec![header];
     for result in results {
         let interval = result.em().interval();
-        rows.push(vec![
+        let mut cells = vec![
             result.name.clone(),
             result.searches.as_str().to_owned(),
             result.rows.len().to_string(),
@@ -18,7 +27,15 @@ pub fn summary_table(results: &[&EvalResult]) -> String {
             format!("{:.3}", result.f1().value),
             format!("{:.2}", result.searches_per_question()),
             format!("{:.3}", result.answered().value()),
-        ]);
+        ];
+        if has_ceiling {
+            let ceiling = result.ceiling.as_ref().map(|ceiling| ceiling.share().value());
+            cells.insert(
+                CEILING_COLUMN,
+                ceiling.map_or_else(|| "–".to_owned(), |share| format!("{share:.3}")),
+            );
+        }
+        rows.push(cells);
     }
     aligned(&rows, 2)
 }
@@ -73,6 +90,24 @@ mod tests {
         assert_eq!(lines[2], expected);
         let width = lines[1].chars().count();
         assert!(lines.iter().all(|line| line.chars().count() == width), "{table}");
+    }
+
+    #[test]
+    fn the_ceiling_stands_beside_the_score_if_it_is_known() {
+        let ceiling = super::super::audit::Ceiling {
+            questions: 200,
+            in_corpus: 150,
+            beyond: 0,
+            depth: 100,
+            retrievers: Vec::new(),
+        };
+        let before = result("before", 20, 200);
+        let after = super::super::EvalResult { ceiling: Some(ceiling), ..result("after", 90, 200) };
+        let table = summary_table(&[&before, &after]);
+        let lines: Vec<&str> = table.lines().collect();
+        assert!(lines[0].contains("95 % interval  ceiling"), "{table}");
+        assert!(lines[2].contains("0.066 to 0.149        –  0.100"), "{table}");
+        assert!(lines[3].contains("0.383 to 0.519    0.750  0.450"), "{table}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod facts;
 mod guard;
 mod markup;
 mod page;
+mod suite;
 
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use crate::eval::{EvalError, EvalResult, summary_table};
 use crate::track::{MetricsError, Phase, StepMetrics, read_metrics, read_phases};
 
 pub use comparison::{Comparison, Headline};
+pub use suite::suite_page;
 
 /// File stem of the evaluation after the warm start.
 pub const BEFORE: &str = "warm-start";

@@ -7,7 +7,7 @@ use super::markup::{escape, signed};
 use super::{RunRecord, curves, episodes, facts};
 use crate::eval::{EvalResult, Proportion};
 
-const STYLE: &str = include_str!("style.css");
+pub(super) const STYLE: &str = include_str!("style.css");
 
 /// Width of the drawing of an interval, in its own units.
 const TRACK: f64 = 200.0;
@@ -122,11 +122,12 @@ fn evaluation_row(result: &EvalResult, scale: f64) -> String {
         crate::eval::Searches::None => "none",
     };
     format!(
-        "<tr><th scope=row>{}<small>{} questions</small><td>{passages}<td class=\"n strong\">{}<td class=n>{:.3}–{:.3}<td \
+        "<tr><th scope=row>{}<small>{} questions{}</small><td>{passages}<td class=\"n strong\">{}<td class=n>{:.3}–{:.3}<td \
          class=plot>{}<td class=\"n more\">{:.3}<td class=\"n more\">{}<td class=\"n \
          more\">{:.2}<td class=\"n more\">{}</tr>",
         escape(&result.name),
         result.rows.len(),
+        ceiling(result),
         figure(result.em()),
         interval.low,
         interval.high,
@@ -136,6 +137,16 @@ fn evaluation_row(result: &EvalResult, scale: f64) -> String {
         result.searches_per_question(),
         figure(result.answered()),
     )
+}
+
+/// Returns the limits that belong to the score: the turns, and the ceiling of the corpus.
+fn ceiling(result: &EvalResult) -> String {
+    let turns = result.max_turns.map(|turns| format!(", at most {turns} turns"));
+    let ceiling = result
+        .ceiling
+        .as_ref()
+        .map(|ceiling| format!(", ceiling of the corpus {:.3}", ceiling.share().value()));
+    format!("{}{}", turns.unwrap_or_default(), ceiling.unwrap_or_default())
 }
 
 fn interval_drawing(share: Proportion, scale: f64) -> String {

@@ -2,7 +2,7 @@ use std::path::Path;
 
 use super::*;
 use crate::engine::EngineCounters;
-use crate::eval::{EvalRow, Searches};
+use crate::eval::{EvalRow, Method, Searches};
 use crate::rollout::{EndReason, SearchRecord, Segment, SegmentKind, Trajectory};
 use crate::track::{AlgorithmMetrics, StepSeconds, record_phase};
 
@@ -67,6 +67,7 @@ fn evaluation(name: &str, searches: Searches, right: usize, total: usize) -> Eva
             sub_em: em,
             f1: f64::from(u8::from(em)),
             searches: 1 + index % 2,
+            answer_in_passages: em,
             end: EndReason::Answered,
             trajectory: (index < 40).then(|| episode(index, 1 + index % 2, answer)),
         }
@@ -77,6 +78,11 @@ fn evaluation(name: &str, searches: Searches, right: usize, total: usize) -> Eva
         searches,
         questions: total,
         seconds: 60.0,
+        set: None,
+        method: Method::Search,
+        max_turns: Some(4),
+        ceiling: None,
+        key: None,
         rows: (0..total).map(row).collect(),
     }
 }

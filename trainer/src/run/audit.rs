@@ -8,14 +8,14 @@ use std::time::Instant;
 
 use futures_util::{StreamExt as _, stream};
 use shared::contract::client::RetrieveClient;
-use shared::contract::dataset::{QaRecord, read_qa_records};
+use shared::contract::dataset::QaRecord;
 use shared::contract::rows::parts;
 use tokio::runtime::Builder;
 
 use super::memory;
 use super::settings;
 use super::stopping::{end_stopped, is_done, signals};
-use crate::config::Config;
+use crate::config::{Config, PromptSource};
 use crate::eval::audit::{
     AnswerClass, AnswerSet, Audit, AuditRow, AuditedCorpus, AuditedRetriever, AuditedSet,
     ClassWeights, MatchScratch, PassProgress, audit_table, count_answers,
@@ -145,12 +145,23 @@ pub(super) fn file_name(name: &str) -> String {
 }
 
 fn read_sets(config: &Config, named: &[Named<PathBuf>]) -> anyhow::Result<Vec<ReadSet>> {
-    let mut sets = named.to_vec();
-    if sets.is_empty() {
-        for (name, path) in [("test", &config.data.test), ("train", &config.data.train)] {
-            if !path.as_os_str().is_empty() {
-                sets.push(Named { name: name.to_owned(), value: path.clone() });
-            }
+    let mut sets = Vec::new();
+    for Named { name, value: path } in named {
+        sets.push(ReadSet {
+            name: name.clone(),
+            path: path.clone(),
+            records: held_out(config, path)?,
+        });
+    }
+    if named.is_empty() {
+        let data = &config.data;
+        if !data.test.as_os_str().is_empty() {
+            let (name, path) = ("test".to_owned(), data.test.clone());
+            sets.push(ReadSet { name, records: held_out(config, &path)?, path });
+        }
+        if !data.train.as_os_str().is_empty() {
+            let (name, path) = ("train".to_owned(), data.train.clone());
+            sets.push(ReadSet { name, path, records: training(config)? });
         }
     }
     anyhow::ensure!(
@@ -158,18 +169,36 @@ fn read_sets(config: &Config, named: &[Named<PathBuf>]) -> anyhow::Result<Vec<Re
         "there is no set of questions: give --questions NAME=FILE, or set data.test or data.train"
     );
     let mut files = BTreeSet::new();
-    sets.into_iter()
-        .map(|Named { name, value: path }| {
-            anyhow::ensure!(
-                files.insert(file_name(&name)),
-                "--questions {name}={}: the name is already used; accepted are names that differ in letters or \
-                 digits",
-                path.display()
-            );
-            let records = read_qa_records(&path)?;
-            Ok(ReadSet { name, path, records })
-        })
-        .collect()
+    for ReadSet { name, path, .. } in &sets {
+        anyhow::ensure!(
+            files.insert(file_name(name)),
+            "--questions {name}={}: the name is already used; accepted are names that differ in letters or digits",
+            path.display()
+        );
+    }
+    Ok(sets)
+}
+
+/// Reads all questions of a file, with the ids that an evaluation gives them.
+fn held_out(config: &Config, path: &Path) -> anyhow::Result<Vec<QaRecord>> {
+    let mut whole = config.clone();
+    path.clone_into(&mut whole.data.test);
+    whole.data.prompt = PromptSource::Template;
+    whole.data.max_hops = 0;
+    whole.eval.questions = 0;
+    settings::questions::held_out_questions(&whole).records()
+}
+
+/// Reads all questions of the files of training, with the ids that training gives them.
+fn training(config: &Config) -> anyhow::Result<Vec<QaRecord>> {
+    let mut whole = config.clone();
+    whole.data.prompt = PromptSource::Template;
+    whole.data.max_hops = 0;
+    whole.data.max_train_questions = 0;
+    whole.data.leave_out_test = false;
+    whole.data.sources = String::new();
+    whole.data.weights = None;
+    settings::questions::training_questions(&whole).records()
 }
 
 /// Returns for each question the position of the first passage with an accepted answer.

@@ -5,6 +5,7 @@
 
 mod audit;
 mod chat;
+mod compare;
 mod convert;
 mod curriculum;
 mod data;
@@ -30,12 +31,15 @@ mod training;
 
 pub use audit::{AuditOptions, Named, audit};
 pub use chat::{ChatOptions, chat};
+pub use compare::{CompareOptions, compare};
 pub use convert::convert;
 pub use data::{
     DescribeOptions, SampleOptions, convert_questions, describe_questions, fetch_data, print_sizes,
     sample_questions,
 };
-pub use eval::{EvalOptions, eval, eval_until};
+pub use eval::{
+    Baseline, EvalOptions, SuiteOptions, eval, eval_suite, eval_suite_until, eval_until,
+};
 pub use lint::{LintOptions, lint};
 pub use replay::replay;
 pub use serve::{serve, serve_on};

@@ -103,7 +103,7 @@ impl Publisher for WeightCopies {
 ///
 /// # Errors
 /// An invalid address, and the file system's.
-pub(super) fn open_servers(
+pub(crate) fn open_servers(
     settings: &FleetSettings,
     model: &LoadedModel,
 ) -> anyhow::Result<(ExternalEngine, WeightFolder)> {

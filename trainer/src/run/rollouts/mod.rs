@@ -6,9 +6,10 @@ mod engine;
 mod player;
 
 pub(crate) use ahead::{Ahead, SavedRollout};
+pub(crate) use engine::{PolicyEngine, Publisher, WeightFolder, open_servers};
 pub(crate) use player::{EpisodeProgress, Order, Player};
 
-use engine::{PolicyEngine, Publisher, SharedWeights, WeightCopies, open_servers};
+use engine::{SharedWeights, WeightCopies};
 use player::{EpisodePlayer, PolicyPlayer};
 
 use super::model::LoadedModel;

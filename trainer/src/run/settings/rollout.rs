@@ -90,8 +90,20 @@ pub(crate) struct EvalSettings {
     pub(crate) batch: usize,
     pub(crate) searcher: SearcherSettings,
     pub(crate) engine: EngineSettings,
+    /// Servers that sample instead of the built-in engine.
+    pub(crate) servers: Option<FleetSettings>,
     pub(crate) episodes: RolloutSettings,
     pub(crate) reward: RewardRules,
+}
+
+impl EvalSettings {
+    /// Returns the number of episodes that run concurrently.
+    ///
+    /// # Errors
+    /// Those of reading the questions.
+    pub(crate) fn running(&self) -> anyhow::Result<usize> {
+        Ok(self.batch.min(self.questions.records()?.len()))
+    }
 }
 
 /// The retriever that searches are sent to.
@@ -232,17 +244,12 @@ pub(crate) fn training_rollouts(config: &Config) -> PlayerSettings {
         top_p: config.rollout.top_p as f32,
     };
     let running = config.rollout.max_sequences;
-    let dialect = match config.engine.kind {
-        EngineKind::Builtin => None,
-        EngineKind::Vllm => Some(Dialect::Vllm),
-        EngineKind::Sglang => Some(Dialect::Sglang),
-    };
     PlayerSettings {
         episodes: episodes(config, sampling, running, &StopFlag::never()),
         searcher: searcher(config),
-        engine: match dialect {
+        engine: match fleet(config) {
             None => EngineChoice::Builtin(engine(config)),
-            Some(dialect) => EngineChoice::Servers(servers(config, dialect)),
+            Some(servers) => EngineChoice::Servers(servers),
         },
         max_staleness: config.rollout.max_staleness,
         steps: config.training.steps as u64,
@@ -250,9 +257,15 @@ pub(crate) fn training_rollouts(config: &Config) -> PlayerSettings {
     }
 }
 
-fn servers(config: &Config, dialect: Dialect) -> FleetSettings {
+/// Returns the servers that `config` samples with; `None` with the built-in engine.
+fn fleet(config: &Config) -> Option<FleetSettings> {
+    let dialect = match config.engine.kind {
+        EngineKind::Builtin => return None,
+        EngineKind::Vllm => Dialect::Vllm,
+        EngineKind::Sglang => Dialect::Sglang,
+    };
     let engine = &config.engine;
-    FleetSettings {
+    Some(FleetSettings {
         dialect,
         urls: engine.addresses(),
         attempt_timeout: Duration::from_millis(engine.attempt_timeout_ms),
@@ -263,7 +276,7 @@ fn servers(config: &Config, dialect: Dialect) -> FleetSettings {
         max_in_flight: engine.max_in_flight,
         weights_here: config.run_dir.join("rollout-weights"),
         weights_there: engine.weights_dir.clone(),
-    }
+    })
 }
 
 /// Returns how `config` evaluates.
@@ -276,6 +289,7 @@ pub(crate) fn evaluation(config: &Config) -> EvalSettings {
         batch: config.eval.batch,
         searcher: searcher(config),
         engine: engine(config),
+        servers: fleet(config),
         episodes: episodes(config, eval_sampling(config), 0, &StopFlag::never()),
         reward: reward::reward(config),
     }

@@ -153,7 +153,7 @@ impl QuestionFiles {
     ///
     /// # Errors
     /// Those of [`Self::examples`].
-    pub(super) fn make(
+    pub(crate) fn make(
         &self,
         records: &[QaRecord],
         tokenizer: &Tokenizer,
