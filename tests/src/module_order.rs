@@ -49,7 +49,7 @@ const RETRIEVER: [&str; 32] = [
     "cli",
 ];
 
-const TRAINER: [&str; 25] = [
+const TRAINER: [&str; 26] = [
     "golden",
     // The bottom: values and functions of values.
     "stop",
@@ -76,6 +76,7 @@ const TRAINER: [&str; 25] = [
     "track",
     "eval",
     "report",
+    "tracking",
     // The configuration, which parses into the types of the rooms before it.
     "config",
     "hub",

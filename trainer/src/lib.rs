@@ -22,6 +22,7 @@ pub mod checkpoint;
 pub mod eval;
 pub mod track;
 pub mod report;
+pub mod tracking;
 pub mod chat;
 pub mod serve;
 pub mod convert;

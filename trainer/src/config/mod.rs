@@ -17,6 +17,7 @@ mod relations;
 mod renamed;
 mod section;
 mod sections;
+mod tracking;
 mod value;
 mod write;
 
@@ -42,6 +43,7 @@ pub use sections::{
     OptimizerConfig, RetrieverConfig, RewardConfig, RolloutConfig, ServeConfig, SftConfig,
     TrainingConfig, UpdateConfig,
 };
+pub use tracking::TrackingConfig;
 
 use section::Section;
 

@@ -11,6 +11,7 @@ use super::data::DataConfig;
 use super::keeping::{CheckpointConfig, GuardConfig};
 use super::record::RecordConfig;
 use super::section::section;
+use super::tracking::TrackingConfig;
 use super::value::Range;
 use crate::algo::{AdvantageEstimator, Aggregation, KlEstimator, LikelihoodGate, OutcomeEstimator};
 use crate::engine::{RunnerKind, WeightFormat};
@@ -56,6 +57,7 @@ section! {
         guard: GuardConfig,
         eval: EvalConfig,
         serve: ServeConfig,
+        tracking: TrackingConfig,
     }
 }
 

@@ -96,11 +96,17 @@ pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
         let nearest = Some(quoted(""));
         conflicts.push(conflict("record.source", &quoted(&record.source), reason, nearest));
     }
-    let collector = &retriever.otlp_endpoint;
-    if !collector.is_empty() && !has_http_scheme(collector) {
-        let reason = "does not begin with http:// or https://".to_owned();
-        let nearest = Some(quoted(&format!("http://{collector}")));
-        conflicts.push(conflict("retriever.otlp_endpoint", &quoted(collector), reason, nearest));
+    let addresses = [
+        ("retriever.otlp_endpoint", &retriever.otlp_endpoint),
+        ("tracking.mlflow_url", &config.tracking.mlflow_url),
+        ("tracking.trackio_url", &config.tracking.trackio_url),
+    ];
+    for (key, address) in addresses {
+        if !address.is_empty() && !has_http_scheme(address) {
+            let reason = "does not begin with http:// or https://".to_owned();
+            let nearest = Some(quoted(&format!("http://{address}")));
+            conflicts.push(conflict(key, &quoted(address), reason, nearest));
+        }
     }
     conflicts
 }

@@ -9,3 +9,4 @@ pub(super) mod objective;
 pub(super) mod questions;
 pub(super) mod reward;
 pub(super) mod rollout;
+pub(super) mod tracking;

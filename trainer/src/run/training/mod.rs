@@ -17,6 +17,7 @@ pub use failure::{Collapsed, NotWritten};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -52,7 +53,8 @@ use crate::eval::{EvalResult, Searches};
 use crate::policy::ModelPlace;
 use crate::report::evaluation_path;
 use crate::stop::StopFlag;
-use crate::track::{Progress, record_phase};
+use crate::track::{Progress, read_metrics, record_phase};
+use crate::tracking::{Outcome, Point, Trackers};
 use crate::update::UpdateError;
 
 /// Trains `model.path` by reinforcement learning through the retriever until all steps are done or a signal stops it.
@@ -78,7 +80,14 @@ pub fn train_until(config: &Config, stop: &StopFlag, out: &mut dyn Write) -> any
     let mut resumes = config.training.resume;
     let (mut run, done) = loop {
         let mut run = TrainingRun::open(config, resumes)?;
-        match is_done(run.finish(stop)) {
+        let finished = run.finish(stop);
+        let outcome = match &finished {
+            Ok(()) => Outcome::Finished,
+            Err(error) if stop.signal().is_some() || error.is::<Returning>() => Outcome::Stopped,
+            Err(_) => Outcome::Failed,
+        };
+        mem::take(&mut run.trackers).end(outcome);
+        match is_done(finished) {
             Ok(done) => break (run, done),
             // A run that returns opens its folder as one that was killed does.
             Err(error) if error.is::<Returning>() => resumes = true,
@@ -114,6 +123,7 @@ struct TrainingRun {
     saved_step: Option<u64>,
     /// The digests of what the run is made from.
     inputs: Inputs,
+    trackers: Trackers,
     /// The guard against collapse.
     watch: Watch,
     /// Exact match of the evaluated steps, if checkpoints are kept by it.
@@ -169,6 +179,7 @@ impl TrainingRun {
         let restored = candidates.restore(&mut learner)?;
         let saved_step = restored.as_ref().map(|restored| restored.state.step);
         let Candidate { state, guard, in_flight, pass_rates, .. } = restored.unwrap_or_default();
+        let rollbacks = journal.rollbacks.len() as u64;
         let guard_settings = settings::guard::guard(config);
         let watch = Watch::new(run_dir.clone(), guard_settings, guard, state.step, journal);
         let (learning_rate, kl) = watch.scales();
@@ -190,6 +201,10 @@ impl TrainingRun {
             in_flight.restore(&questions.examples, &mut position, &mut rollouts);
         }
         remove_evaluations_after(&plan, state.step)?;
+        let record = RunLog::open(run_dir.clone(), text, config.trace_every_steps, state.step)?;
+        let history = read_metrics(&run_dir.join("metrics.jsonl"))?;
+        let tracking = settings::tracking::tracking(config);
+        let trackers = Trackers::start(&tracking, &run_dir, &history, rollbacks);
         Ok(Self {
             settings: settings::objective::step(config),
             pass_rates,
@@ -202,7 +217,8 @@ impl TrainingRun {
                 scale: kl,
                 ..settings::objective::kl_weight(config)
             },
-            record: RunLog::open(run_dir, text, config.trace_every_steps, state.step)?,
+            record,
+            trackers,
             evaluation: settings::rollout::evaluation(config),
             saved_step,
             inputs: manifest.inputs(),
@@ -230,6 +246,7 @@ impl TrainingRun {
                 Err(error) => return Err(self.judged(error)),
             };
             self.watch.act()?;
+            self.trackers.log(Point::of_step(&metrics));
             if is_due(self.plan.save_every_steps, self.position.step) {
                 self.save_or_warn()?;
             }
@@ -259,6 +276,7 @@ impl TrainingRun {
             info!(step, em = result.em().value(), "evaluated");
             self.scores.insert(step, result.em().value());
             result.save(&self.plan.evaluation_path(step))?;
+            self.trackers.log(Point::of_evaluation(step, &result));
             self.owes_evaluation = false;
         }
         Ok(())
