@@ -24,6 +24,7 @@ const RUN_PATIENCE: Duration = Duration::from_mins(5);
 const STEPS: &str = "training.steps=4";
 
 /// Runs `trainer train` if this process is the one to be killed. Ends with its exit code.
+#[expect(clippy::exit, reason = "the process to be killed ends with the exit code of the command")]
 fn run_if_asked() {
     let Ok(settings) = std::env::var(SETTINGS_VARIABLE) else { return };
     let sets = settings.lines().flat_map(|setting| ["--set", setting]);
