@@ -67,8 +67,16 @@ pub enum KeysError {
 /// The accepted keys.
 #[derive(Clone)]
 pub struct KeyRing {
-    /// The digest of each key, with its name.
-    keys: Vec<([u8; 32], String)>,
+    keys: Vec<Key>,
+}
+
+/// An accepted key.
+#[derive(Clone)]
+struct Key {
+    digest: [u8; 32],
+    name: String,
+    /// The number of its holder. Keys of one name have one holder, such as the old and the new key of a rotation.
+    holder: u64,
 }
 
 impl fmt::Debug for KeyRing {
@@ -96,9 +104,9 @@ impl KeyRing {
                 continue;
             }
             let words: Vec<&str> = line.split_whitespace().collect();
-            let (name, key) = match words[..] {
-                [key] => (format!("line {}", index + 1), key),
-                [name, key] => (name.to_owned(), key),
+            let (name, key, holder) = match words[..] {
+                [key] => (format!("line {}", index + 1), key, digest(key.as_bytes()).to_vec()),
+                [name, key] => (name.to_owned(), key, name.as_bytes().to_vec()),
                 _ => {
                     let fault = format!("has {} words", words.len());
                     return Err(KeysError::Line { path: path.to_owned(), line: index + 1, fault });
@@ -114,7 +122,8 @@ impl KeyRing {
             if let Some(fault) = fault {
                 return Err(KeysError::Line { path: path.to_owned(), line: index + 1, fault });
             }
-            keys.push((digest(key.as_bytes()), name));
+            let holder = number(&digest(&holder));
+            keys.push(Key { digest: digest(key.as_bytes()), name, holder });
         }
         if keys.is_empty() {
             Err(KeysError::Empty { path: path.to_owned() })
@@ -130,16 +139,30 @@ impl KeyRing {
 
     /// Returns the name of a key, if it is accepted. The time does not depend on which key it resembles.
     pub fn name_of(&self, presented: &[u8]) -> Option<&str> {
+        self.key(presented).map(|key| key.name.as_str())
+    }
+
+    /// Returns the number of the holder of a key, if it is accepted.
+    pub fn holder_of(&self, presented: &[u8]) -> Option<u64> {
+        self.key(presented).map(|key| key.holder)
+    }
+
+    fn key(&self, presented: &[u8]) -> Option<&Key> {
         let presented = digest(presented);
-        let mut found = None;
-        for (key, name) in &self.keys {
-            let is_equal: Choice = key.ct_eq(&presented);
+        let mut accepted = None;
+        for key in &self.keys {
+            let is_equal: Choice = key.digest.ct_eq(&presented);
             if bool::from(is_equal) {
-                found = Some(name.as_str());
+                accepted = Some(key);
             }
         }
-        found
+        accepted
     }
+}
+
+/// Returns the first 64 bits of a digest.
+fn number(digest: &[u8; 32]) -> u64 {
+    digest[..8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 fn digest(key: &[u8]) -> [u8; 32] {
@@ -167,6 +190,19 @@ mod tests {
             assert_eq!(ring.name_of(other.as_bytes()), None, "{other:?}");
         }
         assert!(!format!("{ring:?}").contains("0123"));
+    }
+
+    #[test]
+    fn keys_of_one_name_have_one_holder() {
+        let third = "third-key-0123456789";
+        let ring = parse(&format!("{FIRST}\ntrainer {SECOND}\ntrainer {third}\n")).unwrap();
+        let holder = |key: &str| ring.holder_of(key.as_bytes());
+        assert_eq!(holder(SECOND), holder(third));
+        assert!(holder(FIRST).is_some() && holder(FIRST) != holder(SECOND));
+        assert_eq!(holder("another-key-0123456789"), None);
+        // Other lines do not change the holder.
+        let alone = parse(&format!("\n\n{FIRST}\n")).unwrap();
+        assert_eq!(alone.holder_of(FIRST.as_bytes()), holder(FIRST));
     }
 
     #[test]

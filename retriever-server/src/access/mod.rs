@@ -52,9 +52,9 @@ impl Guard {
         Ok(Self { path: path.to_owned(), ring })
     }
 
-    /// Returns `true` for an accepted key.
-    pub fn admits(&self, presented: &[u8]) -> bool {
-        self.ring.load().name_of(presented).is_some()
+    /// Returns the number of the holder of an accepted key.
+    pub fn holder_of(&self, presented: &[u8]) -> Option<u64> {
+        self.ring.load().holder_of(presented)
     }
 }
 
@@ -158,7 +158,7 @@ mod tests {
         fs::write(&path, OLD).unwrap();
         let files = AccessFiles { keys: Some(path.clone()), ..AccessFiles::default() };
         let access = Access::load(&files).unwrap();
-        let admits = |key: &str| access.keys.as_ref().unwrap().admits(key.as_bytes());
+        let admits = |key: &str| access.keys.as_ref().unwrap().holder_of(key.as_bytes()).is_some();
         assert!(admits(OLD) && !admits(NEW));
         fs::write(&path, format!("{OLD}\n{NEW}\n")).unwrap();
         access.follow();

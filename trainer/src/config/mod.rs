@@ -45,6 +45,8 @@ pub use sections::{
 };
 pub use tracking::TrackingConfig;
 
+pub use value::Addresses;
+
 use section::Section;
 
 impl Config {

@@ -12,7 +12,7 @@ use super::keeping::{CheckpointConfig, GuardConfig};
 use super::record::RecordConfig;
 use super::section::section;
 use super::tracking::TrackingConfig;
-use super::value::Range;
+use super::value::{Addresses, Range};
 use crate::algo::{AdvantageEstimator, Aggregation, KlEstimator, LikelihoodGate, OutcomeEstimator};
 use crate::engine::{RunnerKind, WeightFormat};
 use crate::policy::LoraTargets;
@@ -83,9 +83,9 @@ section! {
 section! {
     /// The retriever that answers searches.
     pub struct RetrieverConfig in "retriever" {
-        /// Address of the retriever: `http://host:port`, with or without `/retrieve`. Several are separated by commas;
-        /// with the prefix `dns+`, each address of the host is a retriever. All must serve the same index.
-        url: String = "http://127.0.0.1:8000/retrieve".to_owned();
+        /// Address of the retriever: `http://host:port`, with or without `/retrieve`. Several are a list, or separated by
+        /// commas; with the prefix `dns+`, each address of the host is a retriever. All must serve the same index.
+        url: Addresses = Addresses("http://127.0.0.1:8000/retrieve".to_owned());
         /// Passages to request for each search.
         top_k: usize ["passages"] = 3, Range::between(1.0, 1000.0);
         /// Time limit for one attempt at a search, after which the retriever is asked anew. 0: a slow retriever is

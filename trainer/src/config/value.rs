@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use toml::Spanned;
 use toml::de::DeValue;
 
 /// A value as it was written, before it is converted to its key's type.
@@ -14,7 +15,9 @@ pub(super) enum RawValue {
     Bool(bool),
     /// A day or a time, as TOML writes it without quotes.
     Date(String),
-    /// A value that no key accepts, such as a list or a table: the name of its type.
+    /// A list of texts.
+    Texts(Vec<String>),
+    /// A value that no key accepts, such as a table or a list of other values: the name of its type.
     Other(&'static str),
 }
 
@@ -35,7 +38,14 @@ impl RawValue {
             },
             DeValue::Boolean(flag) => Self::Bool(*flag),
             DeValue::Datetime(date) => Self::Date(date.to_string()),
-            DeValue::Array(_) => Self::Other("a list"),
+            DeValue::Array(values) => {
+                let text = |value: &Spanned<DeValue<'_>>| match value.get_ref() {
+                    DeValue::String(text) => Some(text.to_string()),
+                    _ => None,
+                };
+                let texts: Option<Vec<String>> = values.iter().map(text).collect();
+                texts.map_or(Self::Other("a list"), Self::Texts)
+            }
             DeValue::Table(_) => Self::Other("a table"),
         }
     }
@@ -48,6 +58,7 @@ impl RawValue {
             Self::Float(float) => float.to_string(),
             Self::Bool(flag) => flag.to_string(),
             Self::Date(date) => date.clone(),
+            Self::Texts(_) => "a list".to_owned(),
             Self::Other(name) => (*name).to_owned(),
         }
     }
@@ -173,7 +184,7 @@ fn number_in_quotes(raw: &RawValue) -> Option<f64> {
         RawValue::Text(text) => text.trim().replace('_', "").parse().ok(),
         RawValue::Float(float) => Some(*float),
         RawValue::Integer(integer) => Some(*integer as f64),
-        RawValue::Bool(_) | RawValue::Date(_) | RawValue::Other(_) => None,
+        RawValue::Bool(_) | RawValue::Date(_) | RawValue::Texts(_) | RawValue::Other(_) => None,
     }
 }
 
@@ -220,7 +231,11 @@ impl ConfigValue for f64 {
         let number = match raw {
             RawValue::Float(float) => Some(*float),
             RawValue::Integer(integer) => Some(*integer as Self),
-            RawValue::Text(_) | RawValue::Bool(_) | RawValue::Date(_) | RawValue::Other(_) => None,
+            RawValue::Text(_)
+            | RawValue::Bool(_)
+            | RawValue::Date(_)
+            | RawValue::Texts(_)
+            | RawValue::Other(_) => None,
         };
         if let Some(number) = number
             && range.contains(number)
@@ -255,9 +270,11 @@ impl ConfigValue for bool {
             },
             RawValue::Integer(0) => Some("false"),
             RawValue::Integer(1) => Some("true"),
-            RawValue::Integer(_) | RawValue::Float(_) | RawValue::Date(_) | RawValue::Other(_) => {
-                None
-            }
+            RawValue::Integer(_)
+            | RawValue::Float(_)
+            | RawValue::Date(_)
+            | RawValue::Texts(_)
+            | RawValue::Other(_) => None,
         };
         Err(Rejection { nearest: nearest.map(str::to_owned) })
     }
@@ -275,7 +292,7 @@ impl ConfigValue for String {
     fn parse(raw: &RawValue, _range: &Range) -> Result<Self, Rejection> {
         match raw {
             RawValue::Text(text) => Ok(text.clone()),
-            RawValue::Other(_) => Err(Rejection::default()),
+            RawValue::Texts(_) | RawValue::Other(_) => Err(Rejection::default()),
             RawValue::Integer(_) | RawValue::Float(_) | RawValue::Bool(_) | RawValue::Date(_) => {
                 Err(Rejection { nearest: Some(quoted(&raw.shown())) })
             }
@@ -284,6 +301,34 @@ impl ConfigValue for String {
 
     fn to_toml(&self) -> Option<String> {
         Some(quoted(self))
+    }
+}
+
+/// Addresses with commas between them, which may also be written as a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses(pub String);
+
+impl Addresses {
+    /// Returns the addresses with commas between them.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl ConfigValue for Addresses {
+    fn accepts(_range: &Range) -> String {
+        "a text, or a list of texts".to_owned()
+    }
+
+    fn parse(raw: &RawValue, range: &Range) -> Result<Self, Rejection> {
+        match raw {
+            RawValue::Texts(addresses) => Ok(Self(addresses.join(", "))),
+            other => String::parse(other, range).map(Self),
+        }
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        self.0.to_toml()
     }
 }
 

@@ -97,7 +97,7 @@ pub fn warnings(config: &Config, facts: &Facts) -> Vec<String> {
 }
 
 fn retrievers(config: &Config, facts: &Facts, warnings: &mut Vec<String>) {
-    let (url, top_k) = (&config.retriever.url, config.retriever.top_k);
+    let (url, top_k) = (config.retriever.url.as_str(), config.retriever.top_k);
     for reply in &facts.retrievers {
         let warning = match reply {
             RetrieverReply::Silent(reason) => format!(

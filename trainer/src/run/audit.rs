@@ -84,7 +84,7 @@ fn audit_until(
     let mut ranks: Vec<Vec<Option<usize>>> = vec![Vec::new(); questions.len()];
     for named in &options.retrievers {
         let mut asked = config.clone();
-        asked.retriever.url.clone_from(&named.value);
+        asked.retriever.url.0.clone_from(&named.value);
         let client = settings::rollout::searcher(&asked).client()?;
         let found = ask(&client, named, &questions, options.depth, &answers, stop)?;
         ranks.iter_mut().zip(found).for_each(|(row, rank)| row.push(rank));

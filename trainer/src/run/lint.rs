@@ -22,6 +22,7 @@ use crate::lint::{
 use crate::policy::{
     AdapterFolder, Compute, ModelConfig, ModelPlace, select_compute, stored_bytes,
 };
+use crate::search::record::RecordMode;
 use crate::track::read_metrics;
 
 /// Number of the latest steps whose mean time is expected.
@@ -70,6 +71,11 @@ fn facts(config: &Config, searches: Searches) -> anyhow::Result<Facts> {
     };
     let question = records.as_ref().and_then(|records| records.first());
     let retrievers = match searches {
+        // No retriever is asked in a replay; its record must be there.
+        Searches::Retriever if config.record.mode == RecordMode::Replay => {
+            settings::rollout::searcher(config).open()?;
+            Vec::new()
+        }
         Searches::Retriever => {
             retrievers(config, question.map_or(QUESTION, |record| &record.question))?
         }

@@ -89,7 +89,7 @@ pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
     adapters(config, &mut conflicts);
     conflicts.extend(engine::conflicts(config));
     conflicts.extend(keeping::conflicts(config));
-    conflicts.extend(retriever_url(&retriever.url));
+    conflicts.extend(retriever_url(retriever.url.as_str()));
     let record = &config.record;
     if !record.source.is_empty() && record.mode != RecordMode::Replay {
         let reason = format!("chooses what is replayed, and `record.mode` = \"{}\"", record.mode);

@@ -57,6 +57,33 @@ fn file_and_overrides_set_keys_and_later_ones_win() {
 }
 
 #[test]
+fn addresses_may_be_a_list() {
+    let list = "[retriever]\nurl = [\"http://a\", \"http://b:1\"]\n";
+    let expected = "http://a, http://b:1";
+    assert_eq!(load(list, &[]).unwrap().retriever.url.as_str(), expected);
+    for setting in
+        ["retriever.url=[\"http://a\", \"http://b:1\"]", "retriever.url=http://a, http://b:1"]
+    {
+        assert_eq!(load("", &[setting]).unwrap().retriever.url.as_str(), expected, "{setting}");
+    }
+    for wrong in ["[\"http://a\", 1]", "[\"http://a\", \"b\"]", "[]"] {
+        assert_eq!(problems("", &[&format!("retriever.url={wrong}")]).len(), 1, "{wrong}");
+    }
+    // No other key takes a list.
+    assert_eq!(problems("", &["serve.name=[\"a\"]"]).len(), 1);
+}
+
+#[test]
+fn a_source_is_chosen_only_for_a_replay() {
+    assert!(load("", &["record.mode=replay", "record.source=ab12"]).is_ok());
+    let lines = problems("", &["record.mode=fill", "record.source=ab12"]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("`record.source` = \"ab12\" chooses what is replayed"), "{lines:?}");
+    let lines = problems("", &["record.mode=replai"]);
+    assert!(lines[0].contains("did you mean \"replay\"?"), "{lines:?}");
+}
+
+#[test]
 fn defaults_are_valid_and_every_key_is_described() {
     assert_eq!(from_source(None, &Environment::new(), &[]).unwrap(), Config::default());
     let table = key_table();

@@ -153,7 +153,7 @@ impl SearcherSettings {
 /// Returns the retriever of `config`.
 pub(crate) fn searcher(config: &Config) -> SearcherSettings {
     let retriever = &config.retriever;
-    let mut client = ClientConfig::new(&retriever.url);
+    let mut client = ClientConfig::new(retriever.url.as_str());
     client.attempt_timeout = (retriever.attempt_timeout_ms > 0)
         .then_some(Duration::from_millis(retriever.attempt_timeout_ms));
     client.retry.deadline = Duration::from_millis(retriever.deadline_ms);

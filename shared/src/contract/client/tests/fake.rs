@@ -6,6 +6,7 @@ use axum::routing::get;
 use tokio::sync::Notify;
 
 use super::*;
+use crate::contract::wire::IDENTITY_HEADER;
 
 /// Longest wait for an event, generous for a busy machine; a test that reaches it has failed.
 pub(super) const PATIENCE: Duration = Duration::from_mins(1);
@@ -40,6 +41,8 @@ pub(super) struct FakeState {
     conduct: Mutex<Conduct>,
     /// The body of `/info`; the servers of other programs have none.
     info: Mutex<Option<Value>>,
+    /// The identity in answers to queries.
+    identity: Mutex<Option<&'static str>>,
     pub(super) seen: Mutex<Vec<Seen>>,
     pub(super) arrived: Notify,
     pub(super) dropped: Notify,
@@ -60,6 +63,7 @@ impl Fake {
             name,
             conduct: Mutex::new(Conduct::Answer),
             info: Mutex::default(),
+            identity: Mutex::default(),
             seen: Mutex::default(),
             arrived: Notify::new(),
             dropped: Notify::new(),
@@ -102,7 +106,12 @@ impl Fake {
         match conduct {
             Conduct::Answer => {
                 let passage = json!([{"id": fake.0.name, "contents": "a"}]);
-                json!({"result": vec![passage; count]}).to_string().into_response()
+                let body = json!({"result": vec![passage; count]}).to_string();
+                let identity = *fake.0.identity.lock().unwrap();
+                match identity {
+                    Some(identity) => ([(IDENTITY_HEADER, identity)], body).into_response(),
+                    None => body.into_response(),
+                }
             }
             Conduct::Hang => {
                 let _dropped = Dropped(fake);
@@ -127,6 +136,12 @@ impl Fake {
 
     pub(super) fn serve_index(&self, digest: &str) {
         *self.0.info.lock().unwrap() = Some(json!({"index_digest": digest, "backend": "bm25"}));
+    }
+
+    /// Has this identity from now on, in `/info` and in answers.
+    pub(super) fn identify(&self, identity: &'static str) {
+        *self.0.info.lock().unwrap() = Some(json!({"backend": "bm25", "identity": identity}));
+        *self.0.identity.lock().unwrap() = Some(identity);
     }
 
     /// Returns the number of searches since the last call.

@@ -229,3 +229,43 @@ async fn servers_that_do_not_answer_are_reported_when_they_are_compared() {
     let message = replies[1].result.as_ref().unwrap_err().to_string();
     assert!(message.starts_with("no answer from the retriever at") && replies.len() == 2);
 }
+
+#[tokio::test]
+async fn a_server_that_changes_between_two_answers_is_passed_over() {
+    let pair = Pair::start(|config| config.hedge_percent = 0).await;
+    for server in [&pair.a, &pair.b] {
+        server.identify("one");
+    }
+    assert_eq!(search_many(&pair.client, 4).await, "abab");
+    // No request failed meanwhile: only its answer shows that the server has another index.
+    pair.a.identify("two");
+    assert_eq!(search_many(&pair.client, 4).await, "bbbb");
+    pass(LONG).await;
+    assert_eq!(search_many(&pair.client, 4).await, "bbbb");
+    pair.a.identify("one");
+    pass(LONG).await;
+    assert!(search_many(&pair.client, 4).await.contains('a'));
+}
+
+#[tokio::test]
+async fn a_single_server_may_change_unless_its_identity_is_pinned() {
+    let (server, url) = Fake::start("a").await;
+    let client = RetrieveClient::new(config(&url)).unwrap();
+    for identity in ["one", "two"] {
+        server.identify(identity);
+        assert_eq!(search(&client).await, "a");
+    }
+    client.pin_identity("two");
+    assert_eq!(search(&client).await, "a");
+    server.identify("three");
+    let error = client.retrieve(&queries(&["q"]), 1).await.remove(0).unwrap_err();
+    let expected = SearchError::Changed {
+        url: format!("{url}/retrieve"),
+        expected: "two".to_owned(),
+        found: "three".to_owned(),
+    };
+    assert_eq!(error, expected);
+    let serving = client.serving(PATIENCE).await.unwrap().unwrap();
+    assert_eq!(serving.identity(), Some("three"));
+    assert_eq!(serving.facts()["backend"], "bm25");
+}
