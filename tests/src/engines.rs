@@ -5,7 +5,6 @@ use std::fs;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use shared::contract::digest::Digest;
 use tempfile::TempDir;
 
 use crate::harness::fake_engine::{FakeEngine, Fault, Protocol};
@@ -152,10 +151,11 @@ fn an_engine_is_loaded_and_searched() {
             "{protocol:?}"
         );
         // The collection says which index it was loaded from.
-        let manifest = fs::read(world.index().join("manifest.json")).unwrap();
+        let over_the_index = info(&RetrieverHandle::start(&world.index()));
         let info = info(&server);
         assert_eq!(info["passage_count"], 4, "{info}");
-        assert_eq!(info["index_digest"], Digest::of_bytes(&manifest).to_string(), "{info}");
+        assert_eq!(info["index_digest"], over_the_index["index_digest"], "{info}");
+        assert_ne!(info["identity"], over_the_index["identity"], "{info}");
         let lima = &body["result"][0][0];
         assert_eq!(lima["document"]["url"], "https://example.org/lima", "{protocol:?}");
         assert!(lima["score"].as_f64().unwrap() > 0.3, "{lima}");
