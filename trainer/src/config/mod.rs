@@ -15,6 +15,7 @@ mod problem;
 mod record;
 mod relations;
 mod renamed;
+mod reward;
 mod section;
 mod sections;
 mod tracking;
@@ -37,11 +38,12 @@ pub(crate) use problem::counted;
 pub use problem::{ConfigError, Origin, Problem, ProblemKind};
 pub use record::RecordConfig;
 pub use renamed::OldName;
+pub use reward::{JudgeConfig, RewardConfig, RewardServiceConfig};
 pub use section::KeySpec;
 pub use sections::{
     AlgorithmConfig, Config, CriticConfig, EngineConfig, EvalConfig, LoraConfig, ModelConfig,
-    OptimizerConfig, RetrieverConfig, RewardConfig, RolloutConfig, ServeConfig, SftConfig,
-    TrainingConfig, UpdateConfig,
+    OptimizerConfig, RetrieverConfig, RolloutConfig, ServeConfig, SftConfig, TrainingConfig,
+    UpdateConfig,
 };
 pub use tracking::TrackingConfig;
 

@@ -10,13 +10,13 @@ use super::choice::{
 use super::data::DataConfig;
 use super::keeping::{CheckpointConfig, GuardConfig};
 use super::record::RecordConfig;
+use super::reward::{JudgeConfig, RewardConfig, RewardServiceConfig};
 use super::section::section;
 use super::tracking::TrackingConfig;
 use super::value::{Addresses, Range};
 use crate::algo::{AdvantageEstimator, Aggregation, KlEstimator, LikelihoodGate, OutcomeEstimator};
 use crate::engine::{RunnerKind, WeightFormat};
 use crate::policy::LoraTargets;
-use crate::reward::RewardKind;
 use crate::token::ChatDate;
 
 section! {
@@ -46,6 +46,8 @@ section! {
         rollout: RolloutConfig,
         engine: EngineConfig,
         reward: RewardConfig,
+        reward_service: RewardServiceConfig,
+        judge: JudgeConfig,
         lora: LoraConfig,
         optimizer: OptimizerConfig,
         sft: SftConfig,
@@ -167,20 +169,6 @@ section! {
         deadline_ms: u64 ["ms"] = 1_800_000, Range::at_least(1.0);
         /// Maximum number of concurrent turns at one server.
         max_in_flight: usize ["turns"] = 256, Range::between(1.0, 65_536.0);
-    }
-}
-
-section! {
-    /// The reward of a finished trajectory.
-    pub struct RewardConfig in "reward" {
-        /// The kind of reward.
-        kind: RewardKind = RewardKind::ExactMatch;
-        /// For `structured`: score of a well-formed trajectory with a wrong answer.
-        structure_format_score: f64 = 0.2, Range::between(0.0, 1.0);
-        /// For `structured`: score of an ill-formed trajectory that gives an answer.
-        final_format_score: f64 = 0.1, Range::between(0.0, 1.0);
-        /// For `structured`: added if the passages contain a golden answer.
-        retrieval_score: f64 = 0.1, Range::between(0.0, 1.0);
     }
 }
 

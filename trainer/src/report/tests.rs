@@ -124,6 +124,7 @@ fn step(step: u64) -> StepMetrics {
         ahead: crate::track::AheadMetrics::default(),
         record: crate::track::RecordMetrics::default(),
         guard: crate::track::GuardMetrics::default(),
+        reward: crate::track::RewardMetrics::default(),
         held_memory_mib: 4100,
     }
 }

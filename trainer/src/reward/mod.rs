@@ -7,6 +7,7 @@
 pub mod answer;
 pub mod format;
 pub mod matching;
+pub mod outside;
 #[cfg(test)]
 mod tests;
 
@@ -40,7 +41,7 @@ pub enum RewardReading {
 }
 
 /// The rules that score trajectories.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RewardRules {
     /// The measure that is paid for.
     pub kind: RewardKind,
@@ -50,6 +51,33 @@ pub struct RewardRules {
     pub wrong_answer_score: f64,
     /// The parts of [`RewardKind::Structured`].
     pub structured: StructuredScores,
+    /// Measures that are paid for besides.
+    pub weights: MeasureWeights,
+    /// Subtracted for each search that was sent.
+    pub search_cost: f64,
+    /// Answers that decline to answer, such as "I don't know"; compared after normalisation.
+    pub abstentions: Vec<String>,
+    /// Score of such an answer, instead of that of `kind`.
+    pub abstention_score: f64,
+}
+
+/// The weights with which measures are added to the score.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MeasureWeights {
+    /// Weight of the score of [`RewardRules::kind`].
+    pub kind: f64,
+    /// Weight of exact match.
+    pub exact_match: f64,
+    /// Weight of containment.
+    pub sub_exact_match: f64,
+    /// Weight of F1.
+    pub f1: f64,
+}
+
+impl Default for MeasureWeights {
+    fn default() -> Self {
+        Self { kind: 1.0, exact_match: 0.0, sub_exact_match: 0.0, f1: 0.0 }
+    }
 }
 
 impl Default for RewardRules {
@@ -59,6 +87,10 @@ impl Default for RewardRules {
             reading: RewardReading::Sampled,
             wrong_answer_score: 0.0,
             structured: StructuredScores::default(),
+            weights: MeasureWeights::default(),
+            search_cost: 0.0,
+            abstentions: Vec::new(),
+            abstention_score: 0.0,
         }
     }
 }
@@ -93,6 +125,8 @@ pub struct Reward {
     pub f1: f64,
     /// The answer as written, or `None` if there is no complete one.
     pub answer: Option<String>,
+    /// `true` if the answer declines to answer and no golden answer is the same.
+    pub is_abstention: bool,
     /// `true` if thoughts, searches, passages and answer are in the right order.
     pub is_well_formed: bool,
     /// `true` if a passage that was shown holds a golden answer.
@@ -118,10 +152,15 @@ pub fn reward(trajectory: &Trajectory, golden: &[String], config: &RewardRules) 
             (answer::after_example(&text), format::check_reference_text(&text, golden))
         }
     };
-    score(answer, verdict, golden, config)
+    let mut reward = score(answer, verdict, golden, config);
+    // Without a cost the score keeps its bits.
+    if config.search_cost > 0.0 {
+        reward.score -= config.search_cost * trajectory.searches.len() as f64;
+    }
+    reward
 }
 
-/// Scores one trajectory's extracted answer and form.
+/// Scores one trajectory's extracted answer and form, without the cost of its searches.
 pub fn score(
     answer: Option<String>,
     verdict: FormatVerdict,
@@ -139,7 +178,10 @@ pub fn score(
         Some(_) if matched > 0.0 => matched,
         Some(_) => config.wrong_answer_score,
     };
-    let score = match config.kind {
+    let is_abstention =
+        exact_match == 0.0 && text.is_some_and(|text| abstains(text, &config.abstentions));
+    let by_kind = match config.kind {
+        _ if is_abstention => config.abstention_score,
         RewardKind::ExactMatch => or_wrong(exact_match),
         RewardKind::SubExactMatch => or_wrong(sub_exact_match),
         RewardKind::F1 => or_wrong(f1),
@@ -148,8 +190,27 @@ pub fn score(
             structured_score(is_right, verdict, config.structured)
         }
     };
+    let weights = config.weights;
+    let score = weights.kind * by_kind
+        + weights.exact_match * exact_match
+        + weights.sub_exact_match * sub_exact_match
+        + weights.f1 * f1;
     let FormatVerdict { is_well_formed, is_answer_retrieved } = verdict;
-    Reward { score, exact_match, sub_exact_match, f1, answer, is_well_formed, is_answer_retrieved }
+    Reward {
+        score,
+        exact_match,
+        sub_exact_match,
+        f1,
+        answer,
+        is_abstention,
+        is_well_formed,
+        is_answer_retrieved,
+    }
+}
+
+/// Returns `true` if `answer` equals one of `abstentions`, both normalised.
+fn abstains(answer: &str, abstentions: &[String]) -> bool {
+    matching::exact_match(answer, abstentions) > 0.0
 }
 
 /// Computes the structured reward. `is_right` is `None` if there is no answer.

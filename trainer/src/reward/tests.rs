@@ -4,8 +4,8 @@ use serde::Deserialize;
 
 use super::format::{FormatVerdict, check_reference_text, check_segments};
 use super::{
-    Reward, RewardKind, RewardReading, RewardRules, StructuredScores, answer, matching, reward,
-    score,
+    MeasureWeights, Reward, RewardKind, RewardReading, RewardRules, StructuredScores, answer,
+    matching, reward, score,
 };
 use crate::golden;
 use crate::rollout::{EndReason, Segment, SegmentKind, Trajectory};
@@ -338,4 +338,38 @@ fn a_gold_answer_of_which_nothing_is_left_is_paid_for_no_answer() {
             }
         }
     }
+}
+
+#[test]
+fn abstaining_has_a_score_of_its_own_unless_it_is_right() {
+    let verdict = FormatVerdict { is_well_formed: true, is_answer_retrieved: false };
+    let config = RewardRules {
+        wrong_answer_score: -0.5,
+        abstentions: vec!["I don't know".to_owned()],
+        abstention_score: 0.1,
+        ..RewardRules::default()
+    };
+    let golden = ["Ada".to_owned()];
+    let of = |answer: Option<&str>, golden: &[String]| {
+        let reward = score(answer.map(str::to_owned), verdict, golden, &config);
+        (reward.score, reward.is_abstention)
+    };
+    assert_eq!(of(Some("i don't KNOW."), &golden), (0.1, true));
+    assert_eq!(of(Some("Bob"), &golden), (-0.5, false));
+    assert_eq!(of(None, &golden), (0.0, false));
+    assert_eq!(of(Some("I don't know"), &["I don't know".to_owned()]), (1.0, false));
+}
+
+#[test]
+fn measures_are_added_with_their_weights() {
+    let verdict = FormatVerdict { is_well_formed: false, is_answer_retrieved: false };
+    let config = RewardRules {
+        weights: MeasureWeights { kind: 0.5, exact_match: 2.0, sub_exact_match: 4.0, f1: 8.0 },
+        ..RewardRules::default()
+    };
+    let of = |answer: &str| score(Some(answer.to_owned()), verdict, &["Ada".to_owned()], &config);
+    assert_eq!(of("Ada").score, 14.5);
+    // The golden answer is within, and F1 is 2 · 0.25 · 1 / 1.25.
+    assert!((of("Countess Ada of Lovelace").score - (4.0 + 8.0 * 0.4)).abs() < 1e-12);
+    assert_eq!(of("Bob").score, 0.0);
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::guard::GuardMetrics;
+use super::{guard::GuardMetrics, reward::RewardMetrics};
 use crate::engine::EngineCounters;
 use crate::search::record::RecordCounters;
 
@@ -159,6 +159,9 @@ pub struct StepMetrics {
     /// Findings of the guard against collapse.
     #[serde(default)]
     pub guard: GuardMetrics,
+    /// The use of services that score trajectories.
+    #[serde(default)]
+    pub reward: RewardMetrics,
     /// Sampled tokens per second of the rollout.
     #[serde(deserialize_with = "nan_if_null")]
     pub tokens_per_second: f64,
@@ -182,13 +185,14 @@ impl StepMetrics {
             held_memory_mib: 0,
             ahead: AheadMetrics { overlapped_seconds: 0.0, ..self.ahead },
             record: RecordMetrics::default(),
+            reward: RewardMetrics { known_verdicts: 0, ..self.reward.clone() },
             ..self.clone()
         }
     }
 }
 
 /// Reads `null` as NaN, which JSON cannot represent.
-fn nan_if_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+pub(super) fn nan_if_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
@@ -324,6 +328,7 @@ pub(crate) mod tests {
             ahead: AheadMetrics::default(),
             record: RecordMetrics::default(),
             guard: GuardMetrics::default(),
+            reward: RewardMetrics::default(),
             tokens_per_second: 120.0,
             seconds: StepSeconds {
                 rollout: 10.0,

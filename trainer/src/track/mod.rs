@@ -5,6 +5,7 @@ mod guard;
 mod metrics;
 mod phases;
 mod progress;
+mod reward;
 mod trace;
 
 pub use guard::GuardMetrics;
@@ -14,4 +15,5 @@ pub use metrics::{
 };
 pub use phases::{Phase, read_phases, record_phase};
 pub use progress::{LogWriter, Progress};
+pub use reward::RewardMetrics;
 pub use trace::{Trace, Track};

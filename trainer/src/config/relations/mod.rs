@@ -4,6 +4,7 @@ mod algorithm;
 mod data;
 mod engine;
 mod keeping;
+mod reward;
 
 use shared::contract::client::{NAME_PREFIX, listed};
 
@@ -89,6 +90,7 @@ pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
     adapters(config, &mut conflicts);
     conflicts.extend(engine::conflicts(config));
     conflicts.extend(keeping::conflicts(config));
+    conflicts.extend(reward::conflicts(config));
     conflicts.extend(retriever_url(retriever.url.as_str()));
     let record = &config.record;
     if !record.source.is_empty() && record.mode != RecordMode::Replay {

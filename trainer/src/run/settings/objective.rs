@@ -15,7 +15,7 @@ use crate::update::{AdamWConfig, LikelihoodTerm, MomentsStorage, PolicyUpdateCon
 use super::reward;
 
 /// The rules of a step apart from its updates.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct StepSettings {
     pub(crate) scoring: Scoring,
     /// Leaves out groups whose rewards are all equal.
@@ -149,16 +149,19 @@ fn estimator(config: &Config) -> Estimator<CriticSettings> {
 }
 
 /// Returns the rules of a training step apart from its updates.
-pub(crate) fn step(config: &Config) -> StepSettings {
-    StepSettings {
-        scoring: reward::scoring(config),
+///
+/// # Errors
+/// Those of [`reward::scoring`].
+pub(crate) fn step(config: &Config) -> anyhow::Result<StepSettings> {
+    Ok(StepSettings {
+        scoring: reward::scoring(config)?,
         drops_uniform_groups: config.algorithm.dynamic_sampling
             || config.training.skip_uniform_groups,
         divergence: match config.algorithm.kl_placement {
             KlPlacement::Loss => Divergence::InLoss,
             KlPlacement::Reward => Divergence::InReward(config.training.kl_estimator),
         },
-    }
+    })
 }
 
 /// Returns the weight of the divergence before the first step.

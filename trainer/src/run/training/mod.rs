@@ -5,6 +5,7 @@ pub(crate) mod divergence;
 mod failure;
 pub(crate) mod guard;
 mod in_flight;
+mod outside;
 pub(crate) mod questions;
 mod record;
 mod resume;
@@ -206,7 +207,7 @@ impl TrainingRun {
         let tracking = settings::tracking::tracking(config);
         let trackers = Trackers::start(&tracking, &run_dir, &history, rollbacks);
         Ok(Self {
-            settings: settings::objective::step(config),
+            settings: settings::objective::step(config)?,
             pass_rates,
             position,
             questions,

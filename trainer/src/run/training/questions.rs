@@ -156,7 +156,8 @@ impl Questions {
             played.trajectories.extend(rollout.trajectories);
             played.next.next_question = chosen.next;
             if self.plan.rounds > 1 {
-                let uniform = score(&played.trajectories, &played.examples, scoring).uniform_groups;
+                let scored = score(&played.trajectories, &played.examples, scoring, stop);
+                let uniform = scored.uniform_groups;
                 missing = self.plan.per_step - (played.examples.len() - uniform.len());
             }
         }

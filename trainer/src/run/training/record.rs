@@ -241,6 +241,7 @@ impl StepLog {
                 abnormal_trajectories: trajectories.iter().filter(is_abnormal).count() as u64,
                 ..GuardMetrics::default()
             },
+            reward: scored.outside.metrics.clone(),
             tokens_per_second: sampled * trajectories.len() as f64 / seconds.rollout.max(1e-9),
             seconds,
             peak_memory_mib: memory::peak_mib(),

@@ -1,16 +1,22 @@
 //! From trajectories to rewards and scores, as functions of values.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use super::outside::{OutsideFigures, add_outside};
 use crate::algo::{OverlongPenalty, overlong_penalty, uniform_groups};
 use crate::data::Example;
+use crate::reward::outside::OutsideRewards;
 use crate::reward::{Reward, RewardRules, reward};
 use crate::rollout::trajectory::Trajectory;
+use crate::stop::StopFlag;
 
 /// The rules by which trajectories are scored.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Scoring {
     pub(crate) reward: RewardRules,
+    /// Services whose scores are added.
+    pub(crate) outside: Option<Arc<OutsideRewards>>,
     /// The penalty for length, if there is one.
     pub(crate) overlong: Option<OverlongPenalty>,
 }
@@ -18,21 +24,25 @@ pub(crate) struct Scoring {
 /// The rewards of a step's trajectories, in their order.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Scored {
-    /// `None` for a trajectory whose searches failed: it counts for nothing.
+    /// `None` for a trajectory whose searches failed, or whose reward could not be had: it counts for nothing.
     pub(crate) rewards: Vec<Option<Reward>>,
     /// The reward and the penalty for length, from which advantages are estimated.
     pub(crate) scores: Vec<f64>,
     /// The groups, by prompt number, that teach nothing: their rewards are all equal, or their searches all failed.
     pub(crate) uniform_groups: BTreeSet<usize>,
+    /// What the services said.
+    pub(crate) outside: OutsideFigures,
 }
 
-/// Scores the trajectories of a step; `examples` are its questions by prompt number.
+/// Scores the trajectories of a step; `examples` are its questions by prompt number. A stop ends the wait for services,
+/// and leaves their trajectories without a reward.
 pub(crate) fn score(
     trajectories: &[Trajectory],
     examples: &[&Example],
     scoring: &Scoring,
+    stop: &StopFlag,
 ) -> Scored {
-    let rewards: Vec<Option<Reward>> = trajectories
+    let mut rewards: Vec<Option<Reward>> = trajectories
         .iter()
         .map(|trajectory| {
             let golden = &examples[trajectory.prompt].golden_answers;
@@ -40,6 +50,9 @@ pub(crate) fn score(
             is_trainable.then(|| reward(trajectory, golden, &scoring.reward))
         })
         .collect();
+    let outside = scoring.outside.as_ref().map_or_else(OutsideFigures::default, |services| {
+        add_outside(services, trajectories, examples, &mut rewards, stop)
+    });
     let scores = trajectories
         .iter()
         .zip(&rewards)
@@ -59,7 +72,7 @@ pub(crate) fn score(
     let uniform_groups = (0..examples.len())
         .filter(|group| is_uniform.get(group).copied().unwrap_or(true))
         .collect();
-    Scored { rewards, scores, uniform_groups }
+    Scored { rewards, scores, uniform_groups, outside }
 }
 
 impl Scored {
@@ -149,9 +162,10 @@ mod tests {
         let examples: Vec<&Example> = examples.iter().collect();
         let scoring = Scoring {
             reward: RewardRules { kind: RewardKind::ExactMatch, ..RewardRules::default() },
+            outside: None,
             overlong: Some(OverlongPenalty { limit_tokens: 8, buffer_tokens: 4, most: 0.5 }),
         };
-        let scored = score(&trajectories, &examples, &scoring);
+        let scored = score(&trajectories, &examples, &scoring, &StopFlag::never());
         let rewards: Vec<Option<f64>> = scored
             .rewards
             .iter()
@@ -168,7 +182,8 @@ mod tests {
     fn without_a_penalty_the_score_is_the_reward() {
         let trajectories = [trajectory(0, "Ada", 900, EndReason::Answered)];
         let example = example("Ada");
-        let scoring = Scoring { reward: RewardRules::default(), overlong: None };
-        assert_eq!(score(&trajectories, &[&example], &scoring).scores, [1.0]);
+        let scoring = Scoring { reward: RewardRules::default(), outside: None, overlong: None };
+        let scored = score(&trajectories, &[&example], &scoring, &StopFlag::never());
+        assert_eq!(scored.scores, [1.0]);
     }
 }

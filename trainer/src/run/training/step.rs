@@ -31,12 +31,15 @@ pub(super) fn step(run: &mut TrainingRun, stop: &StopFlag) -> anyhow::Result<Ste
     let mut times = record.begin(done + 1);
 
     // Questions, rollouts and scores.
-    let StepSettings { scoring, drops_uniform_groups, divergence } = *settings;
+    let StepSettings { scoring, drops_uniform_groups, divergence } = settings;
+    let (drops_uniform_groups, divergence) = (*drops_uniform_groups, *divergence);
     let model = &learner.model;
-    let playing = Playing { model, scoring: &scoring, pass_rates, trace: &mut times.trace, stop };
+    let playing = Playing { model, scoring, pass_rates, trace: &mut times.trace, stop };
     let played = questions.play(position, rollouts, playing)?;
     let trajectories = &played.trajectories;
-    let scored = score(trajectories, &played.examples, &scoring);
+    let scored = score(trajectories, &played.examples, scoring, stop);
+    stop.check()?;
+    scored.outside.check(trajectories.len(), questions.plan.max_failed_search_fraction)?;
     times.end_rollout(record, trajectories)?;
 
     // Drop the trajectories that teach nothing.
