@@ -123,8 +123,8 @@ fn an_audit_classifies_every_question_and_weighs_it() {
     let sets = Sets::build();
     let (code, out, errors) = sets.audit();
     assert_eq!(code, EXIT_SUCCESS, "{errors}");
-    let words: Vec<&str> = out.split_whitespace().collect();
-    assert!(words.join(" ").contains("second 5 1 (0.200) 0 (0.000) 4 (0.800) 0.800"), "{out}");
+    let printed: Vec<&str> = out.split_whitespace().collect();
+    assert!(printed.join(" ").contains("second 5 1 (0.200) 0 (0.000) 4 (0.800) 0.800"), "{out}");
     let audit = Audit::load(&sets.world.path().join("audit/audit.json")).unwrap();
     assert_eq!(audit.corpus.passages, 48);
     let rows: Vec<_> = audit.sets.iter().flat_map(|set| &set.rows).collect();
