@@ -101,7 +101,9 @@ impl Sets {
 fn results(folder: &Path) -> BTreeMap<String, EvalResult> {
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     files
-        .filter(|path| path.to_str().unwrap().ends_with(".json") && !path.ends_with("summary.json"))
+        .filter(|path| {
+            path.extension().is_some_and(|it| it == "json") && !path.ends_with("summary.json")
+        })
         .map(|path| {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             (name, EvalResult::load(&path).unwrap())
@@ -213,7 +215,7 @@ fn sets_turns_and_baselines_are_one_table_that_follows_from_the_rows() {
     for row in &table.rows {
         match row.entry.as_str() {
             "direct" | "chain of thought" => {
-                close(row.searches + row.answer_in_passages.value, 0.0)
+                close(row.searches + row.answer_in_passages.value, 0.0);
             }
             "one-shot RAG" => {
                 close(row.searches, 1.0);

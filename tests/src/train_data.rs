@@ -22,7 +22,7 @@ fn prompted(trained: &Trained) -> Vec<Value> {
 }
 
 fn lines(rows: &[Value]) -> String {
-    rows.iter().map(|row| format!("{row}\n")).collect()
+    rows.iter().flat_map(|row| [row.to_string(), "\n".to_owned()]).collect()
 }
 
 /// Returns the text of a trajectory's prompt.

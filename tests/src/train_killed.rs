@@ -150,7 +150,7 @@ fn a_full_disk_keeps_the_last_good_checkpoint() {
     let run = trained.world.run_dir("full");
     let size = |file: &str| fs::metadata(checkpoint(&run, 1).join(file)).unwrap().len();
     let (model, optimizer) = (size("model.safetensors"), size("state/optimizer.safetensors"));
-    let limit_kib = (model + optimizer) / 2 / 1024;
+    let limit_kib = u64::midpoint(model, optimizer) / 1024;
     assert!(model < limit_kib * 1024 && limit_kib * 1024 < optimizer, "{model}, {optimizer}");
     let full = format!("trap '' XFSZ; ulimit -f {limit_kib}");
     let first = files(&checkpoint(&run, 1));

@@ -24,17 +24,12 @@ fn run_program(program: &str) {
     let line: Vec<String> =
         std::iter::once(program).chain(arguments.lines()).map(str::to_owned).collect();
     let (mut out, mut errors) = (std::io::stdout(), std::io::stderr());
-    let code = match program {
-        "trainer" => trainer::cli::run_command_line(
-            line,
-            &trainer::config::environment(),
-            &mut out,
-            &mut errors,
-        ),
-        _ => {
-            let line = line.into_iter().map(Into::into);
-            cli::run(line, &mut Streams { out: &mut out, err: &mut errors })
-        }
+    let code = if program == "trainer" {
+        let environment = trainer::config::environment();
+        trainer::cli::run_command_line(line, &environment, &mut out, &mut errors)
+    } else {
+        let line = line.into_iter().map(Into::into);
+        cli::run(line, &mut Streams { out: &mut out, err: &mut errors })
     };
     assert_eq!(code, 0, "{program} failed");
 }

@@ -121,9 +121,9 @@ impl Drop for FakeHub {
 /// Returns `true` for files that the hub keeps in its store.
 pub(crate) fn is_large(file: &str) -> bool {
     let name = file.rsplit('/').next().unwrap_or(file);
-    file.ends_with(".safetensors")
+    let ending = Path::new(file).extension();
+    ending.is_some_and(|ending| ending == "safetensors" || ending == "gz")
         || name == "tokenizer.json"
-        || file.ends_with(".gz")
         || name.starts_with("part_")
 }
 

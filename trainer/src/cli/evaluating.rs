@@ -105,13 +105,12 @@ impl AuditArguments {
 
 /// Reads `NAME=FILE`. Without a name, the file's is taken up to its first dot.
 pub(super) fn named_file(text: &str) -> Result<Named<PathBuf>, String> {
-    let (name, path) = match text.split_once('=') {
-        Some((name, path)) => (name.to_owned(), PathBuf::from(path)),
-        None => {
-            let path = PathBuf::from(text);
-            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            (file.split('.').next().unwrap_or_default().to_owned(), path)
-        }
+    let (name, path) = if let Some((name, path)) = text.split_once('=') {
+        (name.to_owned(), PathBuf::from(path))
+    } else {
+        let path = PathBuf::from(text);
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        (file.split('.').next().unwrap_or_default().to_owned(), path)
     };
     if name.trim().is_empty() || path.as_os_str().is_empty() {
         return Err("takes NAME=FILE or FILE, both not empty".to_owned());

@@ -190,13 +190,8 @@ fn execute(command: Command, environment: &Environment, out: &mut dyn Write) -> 
             Ok(())
         }
         Command::Lint(arguments) => {
-            // The report contains the warnings.
-            let LoadedConfig { config, old_names } =
-                configured("trainer lint", &arguments.common, None, environment, &[])?;
-            start_log(environment)?;
-            warn_of_old_names(&old_names);
             let options = LintOptions { as_json: arguments.json, searches: arguments.searches };
-            run::lint(&config, options, out)
+            lint(&arguments.common, options, environment, out)
         }
         Command::Config(arguments) if arguments.reference => {
             let text =
@@ -208,6 +203,20 @@ fn execute(command: Command, environment: &Environment, out: &mut dyn Write) -> 
             Ok(out.write_all(config.to_toml().as_bytes())?)
         }
     }
+}
+
+fn lint(
+    common: &CommonArguments,
+    options: LintOptions,
+    environment: &Environment,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    // The report contains the warnings.
+    let LoadedConfig { config, old_names } =
+        configured("trainer lint", common, None, environment, &[])?;
+    start_log(environment)?;
+    warn_of_old_names(&old_names);
+    run::lint(&config, options, out)
 }
 
 fn data_command(

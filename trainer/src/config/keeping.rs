@@ -39,12 +39,12 @@ section! {
         kl_factor: f64 = 1.0, Range::at_least(1.0);
         /// Smallest entropy, as a share of that of the first healthy steps.
         entropy_fall: f64 = 0.1, Range::between(0.0, 1.0);
-        /// Largest entropy.
-        max_entropy: f64 ["nats"] = 4.0, Range::at_least(0.0);
-        /// Fall of the log-prob of rewarded tokens below that of the first healthy steps.
-        log_prob_drop: f64 ["nats"] = 2.0, Range::at_least(0.0);
-        /// Largest divergence from the starting model, per token.
-        max_kl: f64 ["nats"] = 2.0, Range::at_least(0.0);
+        /// Largest entropy, in nats.
+        max_entropy: f64 = 4.0, Range::at_least(0.0);
+        /// Fall, in nats, of the log-prob of rewarded tokens below that of the first healthy steps.
+        log_prob_drop: f64 = 2.0, Range::at_least(0.0);
+        /// Largest divergence from the starting model, in nats per token.
+        max_kl: f64 = 2.0, Range::at_least(0.0);
         /// Largest norm of the gradient, in multiples of that of the first healthy steps.
         grad_norm_rise: f64 = 20.0, Range::at_least(0.0);
         /// Largest share of groups whose trajectories all have one reward, while the mean reward is less than half of

@@ -38,7 +38,7 @@ pub(crate) use problem::counted;
 pub use problem::{ConfigError, Origin, Problem, ProblemKind};
 pub use record::RecordConfig;
 pub use renamed::OldName;
-pub use reward::{JudgeConfig, RewardConfig, RewardServiceConfig};
+pub use reward::{JudgeConfig, RewardConfig, RewardHttpConfig};
 pub use section::KeySpec;
 pub use sections::{
     AlgorithmConfig, Config, CriticConfig, EngineConfig, EvalConfig, LoraConfig, ModelConfig,

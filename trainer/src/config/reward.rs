@@ -39,7 +39,7 @@ section! {
 
 section! {
     /// Users' own reward over HTTP: a batch of trajectories in, a score for each out (docs/rewards.md).
-    pub struct RewardServiceConfig in "reward_service" {
+    pub struct RewardHttpConfig in "reward_http" {
         /// Address to post to. Empty: there is none.
         url: String = String::new();
         /// Weight of its score, added to that of `[reward]`.

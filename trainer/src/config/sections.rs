@@ -10,7 +10,7 @@ use super::choice::{
 use super::data::DataConfig;
 use super::keeping::{CheckpointConfig, GuardConfig};
 use super::record::RecordConfig;
-use super::reward::{JudgeConfig, RewardConfig, RewardServiceConfig};
+use super::reward::{JudgeConfig, RewardConfig, RewardHttpConfig};
 use super::section::section;
 use super::tracking::TrackingConfig;
 use super::value::{Addresses, Range};
@@ -46,7 +46,7 @@ section! {
         rollout: RolloutConfig,
         engine: EngineConfig,
         reward: RewardConfig,
-        reward_service: RewardServiceConfig,
+        reward_http: RewardHttpConfig,
         judge: JudgeConfig,
         lora: LoraConfig,
         optimizer: OptimizerConfig,

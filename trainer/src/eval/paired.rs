@@ -178,7 +178,10 @@ mod tests {
         assert_eq!((pairing.gained.len(), pairing.lost.len()), (50, 0));
         assert_eq!(pairing.gained[0].id, "q40");
         assert_eq!(pair(&before, &after, 3), Some(pairing.clone()));
-        assert_ne!(pair(&before, &after, 4).unwrap().em.interval, pairing.em.interval);
+        // Bounds are multiples of 1/200, so that some seeds agree.
+        let differs =
+            |seed| pair(&before, &after, seed).unwrap().em.interval != pairing.em.interval;
+        assert!((4..40).any(differs));
         // The other way round, gains are losses.
         let back = pair(&after, &before, 3).unwrap();
         assert_eq!((back.gained.len(), back.lost.len()), (0, 50));

@@ -12,7 +12,7 @@ pub fn problems(config: &Config, facts: &Facts) -> Vec<Problem> {
             RetrieverReply::Mixed(reason) => format!("is a mix: {reason}"),
             RetrieverReply::Passages { .. } | RetrieverReply::Silent(_) => continue,
         };
-        let value = format!("{:?}", config.retriever.url);
+        let value = format!("{:?}", config.retriever.url.as_str());
         problems.push(Problem::of_value("retriever.url", value, reason));
     }
     let Some(model) = facts.model.known() else { return problems };

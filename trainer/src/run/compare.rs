@@ -190,10 +190,10 @@ fn text(comparison: &Comparison, flips: usize) -> String {
             format!("{:.4}", pairing.mcnemar_p),
         ]);
     }
-    let mut text = aligned(&rows, 1);
+    let mut lines = Vec::new();
     if let Some(average) = comparison.macro_em {
-        text.push_str(&format!(
-            "macro EM {:.3} before, {:.3} after: {:+.3} ({})\n",
+        lines.push(format!(
+            "macro EM {:.3} before, {:.3} after: {:+.3} ({})",
             average.before,
             average.after,
             average.difference,
@@ -202,18 +202,19 @@ fn text(comparison: &Comparison, flips: usize) -> String {
     }
     for Compared { name, pairing, .. } in &comparison.compared {
         if pairing.unpaired > 0 {
-            text.push_str(&format!("{name}: {} questions are in one only\n", pairing.unpaired));
+            lines.push(format!("{name}: {} questions are in one only", pairing.unpaired));
         }
         for (title, list) in [("became right", &pairing.gained), ("became wrong", &pairing.lost)] {
             for flip in list.iter().take(flips) {
-                text.push_str(&format!("{name}, {title}: {}\n", flip_line(flip)));
+                lines.push(format!("{name}, {title}: {}", flip_line(flip)));
             }
             if flips > 0 && list.len() > flips {
-                text.push_str(&format!("{name}, {title}: {} more\n", list.len() - flips));
+                lines.push(format!("{name}, {title}: {} more", list.len() - flips));
             }
         }
     }
-    text
+    let lines: String = lines.into_iter().map(|line| line + "\n").collect();
+    aligned(&rows, 1) + &lines
 }
 
 fn between(interval: Interval) -> String {

@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
+use shared::contract::digest::Digest;
 use shared::machine::atomic_file;
 use tracing::{info, warn};
 
@@ -114,7 +114,7 @@ impl Memory {
 fn new_id(path: &Path) -> String {
     let now = unix_ms(std::time::SystemTime::now());
     let text = format!("{} {now} {}", path.display(), std::process::id());
-    Sha256::digest(text.as_bytes())[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+    Digest::of_bytes(text.as_bytes()).to_string()[..8].to_owned()
 }
 
 enum Message {

@@ -139,7 +139,7 @@ impl Trackers {
                         lanes.push(lane);
                     }
                     Err(fault) => {
-                        warn!(tracker = name, %fault, "the run goes on without this tracker")
+                        warn!(tracker = name, %fault, "the run goes on without this tracker");
                     }
                 }
             };

@@ -127,7 +127,7 @@ pub(in crate::http) struct SearchAnswer;
 
 impl PartialSchema for SearchAnswer {
     fn schema() -> RefOr<Schema> {
-        documents_or_pair(json!({"$ref": DOCUMENT}), json!({"type": "number"}))
+        documents_or_pair(&json!({"$ref": DOCUMENT}), &json!({"type": "number"}))
     }
 }
 
@@ -138,7 +138,7 @@ pub(in crate::http) struct BatchSearchAnswer;
 
 impl PartialSchema for BatchSearchAnswer {
     fn schema() -> RefOr<Schema> {
-        documents_or_pair(list(json!({"$ref": DOCUMENT})), list(json!({"type": "number"})))
+        documents_or_pair(&list(&json!({"$ref": DOCUMENT})), &list(&json!({"type": "number"})))
     }
 }
 
@@ -175,14 +175,14 @@ pub(in crate::http) struct AccessBody {
 
 /// Describes a list of documents, or a list of two lists: of documents and of their scores. Two queries that find nothing
 /// have an answer that is both.
-fn documents_or_pair(document: Value, score: Value) -> RefOr<Schema> {
+fn documents_or_pair(document: &Value, score: &Value) -> RefOr<Schema> {
     let documents = list(document);
     let either = json!({"anyOf": [documents, list(score)]});
     let pair = json!({"type": "array", "minItems": 2, "maxItems": 2, "items": either});
     schema(json!({"anyOf": [documents, pair]}))
 }
 
-fn list(item: Value) -> Value {
+fn list(item: &Value) -> Value {
     json!({"type": "array", "items": item})
 }
 

@@ -98,8 +98,14 @@ pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
         let nearest = Some(quoted(""));
         conflicts.push(conflict("record.source", &quoted(&record.source), reason, nearest));
     }
+    addresses(config, &mut conflicts);
+    conflicts
+}
+
+/// Refuses addresses of servers without a scheme.
+fn addresses(config: &Config, conflicts: &mut Vec<KeyConflict>) {
     let addresses = [
-        ("retriever.otlp_endpoint", &retriever.otlp_endpoint),
+        ("retriever.otlp_endpoint", &config.retriever.otlp_endpoint),
         ("tracking.mlflow_url", &config.tracking.mlflow_url),
         ("tracking.trackio_url", &config.tracking.trackio_url),
     ];
@@ -110,7 +116,6 @@ pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
             conflicts.push(conflict(key, &quoted(address), reason, nearest));
         }
     }
-    conflicts
 }
 
 fn retriever_url(url: &str) -> Option<KeyConflict> {

@@ -15,7 +15,7 @@ pub(super) fn conflicts(config: &Config) -> Vec<KeyConflict> {
         conflicts.push(conflict("reward.abstention_score", &reward.abstention_score, reason, None));
     }
     for (key, url) in
-        [("reward_service.url", &config.reward_service.url), ("judge.url", &config.judge.url)]
+        [("reward_http.url", &config.reward_http.url), ("judge.url", &config.judge.url)]
     {
         if !url.is_empty() && !has_http_scheme(url) {
             let reason = "does not begin with http:// or https://".to_owned();

@@ -181,7 +181,9 @@ fn search_batches(
         match batch {
             Err(_) => return Ok(counter.counts),
             Ok(Batch::Contents(contents)) => {
-                contents.iter().for_each(|contents| counter.count(contents));
+                for contents in &contents {
+                    counter.count(contents);
+                }
             }
             Ok(Batch::Lines { text, lines, path }) => {
                 let mut start = 0;

@@ -145,9 +145,10 @@ fn audit() -> Audit {
 
 #[test]
 fn classes_and_ceilings_follow_from_counts_and_ranks() {
+    use AnswerClass::{Absent, Beyond, InCorpus, Within};
+
     let audit = audit();
     let classes: Vec<AnswerClass> = audit.sets[0].rows.iter().map(|row| row.class).collect();
-    use AnswerClass::{Absent, Beyond, InCorpus, Within};
     assert_eq!(classes, [Absent, Beyond, Within, Within, Within]);
     assert_eq!(AnswerClass::of(2, &[]), InCorpus);
     assert_eq!(AnswerClass::of(0, &[]), Absent);

@@ -124,8 +124,8 @@ fn items(count: usize) -> Vec<OutsideItem> {
     (0..count).map(|number| item(&format!("answer {number}"))).collect()
 }
 
-fn json_answer(value: &Value) -> Option<Response> {
-    Some(axum::Json(value.clone()).into_response())
+fn json_answer(value: &Value) -> Response {
+    axum::Json(value.clone()).into_response()
 }
 
 fn never() -> StopFlag {
@@ -144,7 +144,7 @@ fn numbers(_: usize, body: &Value) -> Option<Response> {
             json!({ "score": number, "parts": { "style": number / 2.0 } })
         })
         .collect();
-    json_answer(&json!({ "scores": scores }))
+    Some(json_answer(&json!({ "scores": scores })))
 }
 
 #[test]
@@ -155,8 +155,8 @@ fn batches_are_scored_in_order_and_only_once() {
     for (number, score) in scores.iter().enumerate() {
         let score = score.as_ref().unwrap();
         assert_eq!(score.service, Some(number as f64));
-        assert_eq!(score.total, number as f64 / 2.0);
-        assert_eq!(score.parts["style"], number as f64 / 2.0);
+        assert!((score.total - number as f64 / 2.0).abs() < 1e-12);
+        assert!((score.parts["style"] - number as f64 / 2.0).abs() < 1e-12);
     }
     assert_eq!(server.count(), 4, "seven items in batches of two");
     assert!(server.asked.most_running.load(Ordering::SeqCst) <= 2);
@@ -205,22 +205,22 @@ fn a_requested_pause_is_waited_for() {
 fn lasting_failures_say_what_was_expected_and_are_not_retried() {
     let table: [(Answer, &str); 7] = [
         (Box::new(|_, _| Some("hello".into_response())), "is not JSON"),
-        (Box::new(|_, _| json_answer(&json!([1.0]))), "has no list \"scores\": [1.0]"),
+        (Box::new(|_, _| Some(json_answer(&json!([1.0])))), "has no list \"scores\": [1.0]"),
         (
-            Box::new(|_, _| json_answer(&json!({ "scores": [1, 2, 3] }))),
+            Box::new(|_, _| Some(json_answer(&json!({ "scores": [1, 2, 3] })))),
             "has 3 scores for 1 items; expected {\"scores\": […]}",
         ),
         (
-            Box::new(|_, _| json_answer(&json!({ "scores": ["high"] }))),
+            Box::new(|_, _| Some(json_answer(&json!({ "scores": ["high"] })))),
             "has at scores[0] \"high\", which is no score",
         ),
         (
-            Box::new(|_, _| json_answer(&json!({ "scores": [{ "error": "too long" }] }))),
+            Box::new(|_, _| Some(json_answer(&json!({ "scores": [{ "error": "too long" }] })))),
             "scores[0] the error \"too long\"",
         ),
         (
             Box::new(|_, _| {
-                json_answer(&json!({ "scores": [{ "score": 1, "parts": { "a": "b" } }] }))
+                Some(json_answer(&json!({ "scores": [{ "score": 1, "parts": { "a": "b" } }] })))
             }),
             "parts.a = \"b\", no number",
         ),
@@ -242,7 +242,7 @@ fn lasting_failures_say_what_was_expected_and_are_not_retried() {
 
 #[test]
 fn one_bad_score_fails_only_its_item() {
-    let server = Server::start(|_, _| json_answer(&json!({ "scores": [1.0, null] })));
+    let server = Server::start(|_, _| Some(json_answer(&json!({ "scores": [1.0, null] }))));
     let rewards = server.service(server.endpoint(60_000, 60_000));
     let scores = rewards.scores(&items(2), &never());
     assert!(scores[0].is_ok() && scores[1].is_err(), "{scores:?}");
@@ -281,7 +281,8 @@ fn verdicts_are_kept_and_survive_damage() {
     let server = Server::start(|_, body| {
         let message = body["messages"][0]["content"].as_str().unwrap();
         let is_right = message.contains("<given>Ada</given>");
-        json_answer(&completion(if is_right { "Yes.\n**Score: 1**" } else { "No.\nScore: 0.0\n" }))
+        let reply = if is_right { "Yes.\n**Score: 1**" } else { "No.\nScore: 0.0\n" };
+        Some(json_answer(&completion(reply)))
     });
     let asked = [item("Ada"), item("Bob"), item("")];
     let verdicts = |rewards: OutsideRewards| -> Vec<(Option<f64>, bool)> {
@@ -312,11 +313,11 @@ fn verdicts_are_kept_and_survive_damage() {
 #[test]
 fn a_rubric_judges_the_whole_trajectory_and_its_text_fills_no_placeholder() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(|_, _| json_answer(&completion("Fine.\nScore: 0.25")));
+    let server = Server::start(|_, _| Some(json_answer(&completion("Fine.\nScore: 0.25"))));
     let rewards = server.judge(&dir.path().join("verdicts.jsonl"), Some("Be brief."));
     let trick = OutsideItem { trajectory: "I write {rubric} {".to_owned(), ..item("") };
     let scores = rewards.scores(&[trick], &never());
-    assert_eq!(scores[0].as_ref().unwrap().total, 0.5);
+    assert!((scores[0].as_ref().unwrap().total - 0.5).abs() < 1e-12);
     let body = server.asked.bodies.lock().unwrap()[0].clone();
     let message = body["messages"][0]["content"].as_str().unwrap();
     assert!(message.contains("<criteria>Be brief.</criteria>"), "{message}");
@@ -331,7 +332,7 @@ fn a_reply_without_a_verdict_is_a_failure_and_not_kept() {
         (completion("Score: 7"), "from 0 to 1: Score: 7"),
         (json!({ "choices": [] }), "has no choices[0].message.content: {\"choices\":[]}"),
     ] {
-        let server = Server::start(move |_, _| json_answer(&reply));
+        let server = Server::start(move |_, _| Some(json_answer(&reply)));
         let path = dir.path().join("verdicts.jsonl");
         let scores = server.judge(&path, None).scores(&[item("Ada")], &never());
         let reason = scores[0].as_ref().unwrap_err();

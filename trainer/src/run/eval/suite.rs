@@ -173,12 +173,11 @@ fn plan(
     let mut own = cells(&options.name, Method::Search);
     let baselines = options.baselines.iter();
     let others: Vec<Cell> = baselines.flat_map(|each| cells(each.name(), each.method())).collect();
-    match &options.untrained {
-        Some(untrained) => vec![(config.model.path.clone(), own), (untrained.clone(), others)],
-        None => {
-            own.extend(others);
-            vec![(config.model.path.clone(), own)]
-        }
+    if let Some(untrained) = &options.untrained {
+        vec![(config.model.path.clone(), own), (untrained.clone(), others)]
+    } else {
+        own.extend(others);
+        vec![(config.model.path.clone(), own)]
     }
 }
 
@@ -236,34 +235,30 @@ fn evaluate_model(
         let config = of_cell(config, cell);
         let path = cell.path(folder);
         let key = key(&config, cell)?;
-        let mut result = match kept(&path, &key) {
-            Some(result) => {
-                info!(file = %path.display(), "kept from an earlier call");
-                result
-            }
-            None => {
-                let evaluation = evaluation(&config, cell);
-                let (model, engine) = match &mut loaded {
-                    Some(loaded) => loaded,
-                    None => {
-                        let settings = settings::model::model(&config);
-                        let model = LoadedModel::open(&settings, &config.model.path)?;
-                        let engine = EvalEngine::open(&evaluation, &model, evaluation.batch)?;
-                        loaded.insert((model, engine))
-                    }
-                };
-                let label = format!("{}, {}, {} turns", cell.entry, cell.set.name, cell.max_turns);
-                let asking = Asking {
-                    settings: &evaluation,
-                    model,
-                    name: &cell.entry,
-                    label: &label,
-                    method: cell.method,
-                    searches: cell.searches,
-                    stop,
-                };
-                ask(&asking, engine)?
-            }
+        let mut result = if let Some(result) = kept(&path, &key) {
+            info!(file = %path.display(), "kept from an earlier call");
+            result
+        } else {
+            let evaluation = evaluation(&config, cell);
+            let (model, engine) = if let Some(loaded) = &mut loaded {
+                loaded
+            } else {
+                let settings = settings::model::model(&config);
+                let model = LoadedModel::open(&settings, &config.model.path)?;
+                let engine = EvalEngine::open(&evaluation, &model, evaluation.batch)?;
+                loaded.insert((model, engine))
+            };
+            let label = format!("{}, {}, {} turns", cell.entry, cell.set.name, cell.max_turns);
+            let asking = Asking {
+                settings: &evaluation,
+                model,
+                name: &cell.entry,
+                label: &label,
+                method: cell.method,
+                searches: cell.searches,
+                stop,
+            };
+            ask(&asking, engine)?
         };
         result.set = Some(cell.set.name.clone());
         result.key = Some(key);

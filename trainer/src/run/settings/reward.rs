@@ -65,7 +65,7 @@ pub(crate) fn scoring(config: &Config) -> anyhow::Result<Scoring> {
 }
 
 fn outside(config: &Config) -> anyhow::Result<Option<OutsideRewards>> {
-    let (own, judge) = (&config.reward_service, &config.judge);
+    let (own, judge) = (&config.reward_http, &config.judge);
     let service = (!own.url.is_empty()).then(|| ServiceSettings {
         endpoint: EndpointSettings {
             url: own.url.clone(),

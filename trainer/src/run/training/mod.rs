@@ -185,16 +185,7 @@ impl TrainingRun {
         let watch = Watch::new(run_dir.clone(), guard_settings, guard, state.step, journal);
         let (learning_rate, kl) = watch.scales();
         learner.scale(learning_rate, kl);
-        let plan = RunPlan {
-            run_dir: run_dir.clone(),
-            seed: config.seed,
-            steps: config.training.steps as u64,
-            save_every_steps: config.training.save_every_steps,
-            save_form: settings::model::save_form(config),
-            eval_every_steps: config.training.eval_every_steps,
-            retention: settings::guard::retention(config),
-            on_failed_write: config.checkpoint.on_failed_write,
-        };
+        let plan = RunPlan::of(config);
         let rollouts = settings::rollout::training_rollouts(config);
         let mut rollouts = Rollouts::open(&rollouts, &learner.model, state.step)?;
         let mut position = resume::position(state, questions.plan.per_step);
@@ -399,6 +390,19 @@ fn remove_file(path: &Path) -> anyhow::Result<()> {
 }
 
 impl RunPlan {
+    fn of(config: &Config) -> Self {
+        Self {
+            run_dir: config.run_dir.clone(),
+            seed: config.seed,
+            steps: config.training.steps as u64,
+            save_every_steps: config.training.save_every_steps,
+            save_form: settings::model::save_form(config),
+            eval_every_steps: config.training.eval_every_steps,
+            retention: settings::guard::retention(config),
+            on_failed_write: config.checkpoint.on_failed_write,
+        }
+    }
+
     /// Returns the path of the evaluation of a step.
     fn evaluation_path(&self, step: u64) -> PathBuf {
         evaluation_path(&self.run_dir, &format!("step-{step}"))

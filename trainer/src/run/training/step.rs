@@ -58,14 +58,8 @@ pub(super) fn step(run: &mut TrainingRun, stop: &StopFlag) -> anyhow::Result<Ste
 
     // Advantages.
     let kl_coefficient = kl_weight.coefficient();
-    let penalties = if let (Divergence::InReward(estimator), Some(old), Some(reference)) =
-        (divergence, &old_log_probs, &reference_log_probs)
-    {
-        Penalties::new(estimator, kl_coefficient, old, reference)
-    } else {
-        let trained: Vec<usize> = sequences.iter().map(TrainSequence::trained_tokens).collect();
-        Penalties::none(&trained)
-    };
+    let log_probs = (old_log_probs.as_deref(), reference_log_probs.as_deref());
+    let penalties = penalties(divergence, kl_coefficient, log_probs, &sequences);
     let estimator = learner.values(&sequences, stop)?;
     let masks: Vec<&[bool]> = sequences.iter().map(|sequence| &sequence.mask[..]).collect();
     let rewards = StepRewards {
@@ -112,6 +106,25 @@ pub(super) fn step(run: &mut TrainingRun, stop: &StopFlag) -> anyhow::Result<Ste
     record.append(&metrics)?;
     times.finish(record)?;
     Ok(metrics)
+}
+
+/// A number for each trained token of each sequence.
+type TokenNumbers = [Vec<f32>];
+
+/// Returns the penalties of the tokens for their divergence, from the old log-probs and those of the reference; none
+/// unless they belong to the reward.
+fn penalties(
+    divergence: Divergence,
+    coefficient: f64,
+    log_probs: (Option<&TokenNumbers>, Option<&TokenNumbers>),
+    sequences: &[TrainSequence],
+) -> Penalties {
+    if let (Divergence::InReward(estimator), (Some(old), Some(reference))) = (divergence, log_probs)
+    {
+        return Penalties::new(estimator, coefficient, old, reference);
+    }
+    let trained: Vec<usize> = sequences.iter().map(TrainSequence::trained_tokens).collect();
+    Penalties::none(&trained)
 }
 
 /// Returns the sequences of the critic's update; none without a critic.

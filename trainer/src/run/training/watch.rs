@@ -45,7 +45,10 @@ impl Watch {
         // A run that only warned may have kept other checkpoints.
         let may_lack = settings.action == GuardAction::RollBack;
         let is_there = |saved: u64| checkpoint_folder(&run_dir, saved).is_dir();
-        if is_returned || (may_lack && state.healthy > 0 && !is_there(state.healthy)) {
+        // A run that only warned has noted none.
+        let has_none = state.healthy == 0 && state.unjudged.is_empty();
+        let is_gone = has_none || (state.healthy > 0 && !is_there(state.healthy));
+        if is_returned || (may_lack && is_gone) {
             state.healthy = step;
         }
         state.unjudged.retain(|&saved| saved > state.healthy && (!may_lack || is_there(saved)));
@@ -98,7 +101,9 @@ impl Watch {
     /// # Errors
     /// None that a state of numbers can have.
     pub(super) fn save(&mut self, step: u64, files: &mut StateFiles) -> anyhow::Result<()> {
-        self.state.note_saved(step);
+        if self.may_return() {
+            self.state.note_saved(step);
+        }
         let is_off = self.settings.action == GuardAction::Off;
         if !is_off || self.state.rollbacks > 0 {
             files.insert(STATE_FILE.to_owned(), serde_json::to_vec_pretty(&self.state)?);

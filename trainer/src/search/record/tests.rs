@@ -146,7 +146,7 @@ fn a_changed_record_is_refused_with_its_line() {
         }
     }
     let without_source = text.lines().filter(|line| !line.starts_with("{\"source\""));
-    fs::write(&path, without_source.map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    fs::write(&path, without_source.flat_map(|line| [line, "\n"]).collect::<String>()).unwrap();
     let message = Record::read(&path).unwrap_err().to_string();
     assert!(message.contains("no line before it has the source"), "{message}");
     // The file of another program is not cut, although it has no line break.

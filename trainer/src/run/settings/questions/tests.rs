@@ -2,6 +2,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use serde_json::json;
+
 use super::*;
 use crate::config::Environment;
 
@@ -95,11 +97,9 @@ fn filters_leave_questions_out() {
 #[test]
 fn weights_of_questions_count_within_their_file() {
     let folder = tempfile::tempdir().unwrap();
-    let weights: String = (0..19)
-        .map(|id| {
-            format!("{{\"id\": \"{id}\", \"weight\": {}}}\n", if id < 10 { 0.0 } else { 0.5 })
-        })
-        .collect();
+    let line = |id: usize| json!({"id": id.to_string(), "weight": if id < 10 { 0.0 } else { 0.5 }});
+    let weights: Vec<String> = (0..19).map(|id| line(id).to_string()).collect();
+    let weights = weights.join("\n");
     fs::write(folder.path().join("weights.jsonl"), weights).unwrap();
     let config = configured(folder.path(), &["data.weights=DIR/weights.jsonl"]);
     // Of the first file nine half and one whole question, of the second five: 10.5 in an epoch.
