@@ -133,7 +133,7 @@ fn never() -> StopFlag {
 }
 
 /// Scores each item by the number in its answer.
-fn numbers(_: usize, body: &Value) -> Option<Response> {
+fn numbers(body: &Value) -> Response {
     let scores: Vec<Value> = body["items"]
         .as_array()
         .unwrap()
@@ -144,12 +144,12 @@ fn numbers(_: usize, body: &Value) -> Option<Response> {
             json!({ "score": number, "parts": { "style": number / 2.0 } })
         })
         .collect();
-    Some(json_answer(&json!({ "scores": scores })))
+    json_answer(&json!({ "scores": scores }))
 }
 
 #[test]
 fn batches_are_scored_in_order_and_only_once() {
-    let server = Server::start(numbers);
+    let server = Server::start(|_, body| Some(numbers(body)));
     let rewards = server.service(server.endpoint(60_000, 60_000));
     let scores = rewards.scores(&items(7), &never());
     for (number, score) in scores.iter().enumerate() {
@@ -176,7 +176,7 @@ fn failures_of_a_while_are_retried() {
                 let status = StatusCode::from_u16(status).unwrap();
                 return Some((status, [("retry-after", "0")], "busy").into_response());
             }
-            numbers(number, body)
+            Some(numbers(body))
         });
         let rewards = server.service(server.endpoint(60_000, 60_000));
         let scores = rewards.scores(&items(1), &never());
@@ -192,7 +192,7 @@ fn a_requested_pause_is_waited_for() {
             let busy = (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "0.05")]);
             return Some(busy.into_response());
         }
-        numbers(number, body)
+        Some(numbers(body))
     });
     let rewards = server.service(server.endpoint(60_000, 60_000));
     let started = Instant::now();
