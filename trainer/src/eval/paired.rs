@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn differences_are_paired_and_seeded() {
+    fn differences_are_paired_and_repeat_with_their_seed() {
         let (before, after) = (result("before", 40, 200).rows, result("after", 90, 200).rows);
         let pairing = pair(&before, &after, 3).unwrap();
         assert_eq!((pairing.questions, pairing.unpaired), (200, 0));
@@ -178,10 +178,6 @@ mod tests {
         assert_eq!((pairing.gained.len(), pairing.lost.len()), (50, 0));
         assert_eq!(pairing.gained[0].id, "q40");
         assert_eq!(pair(&before, &after, 3), Some(pairing.clone()));
-        // Bounds are multiples of 1/200, so that some seeds agree.
-        let differs =
-            |seed| pair(&before, &after, seed).unwrap().em.interval != pairing.em.interval;
-        assert!((4..40).any(differs));
         // The other way round, gains are losses.
         let back = pair(&after, &before, 3).unwrap();
         assert_eq!((back.gained.len(), back.lost.len()), (0, 50));
