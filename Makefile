@@ -10,7 +10,7 @@ SHELL := /bin/bash
 CARGO_FLAGS := --release --locked
 GGUF := .cache/gguf/SmolLM2-135M-Instruct.Q4_1.gguf
 MODEL := .cache/models/smollm2-135m-instruct
-# Tools that `make tools` builds. Tools of the machine take precedence.
+# Tools that `make tools` installs. Tools of the machine take precedence.
 export PATH := $(PATH):$(CURDIR)/.cache/tools/bin
 
 .PHONY: help
@@ -116,7 +116,7 @@ bench-training: setup ## Compare an update with TRL and transformers, and write 
 	scripts/bench-training $(BENCH_TRAINING_ARGUMENTS)
 
 .PHONY: tools
-tools: ## Build cargo-nextest and cargo-deny into .cache/tools if they are missing
+tools: ## Install cargo-nextest and cargo-deny into .cache/tools if they are missing
 	scripts/install-tools
 
 .PHONY: clean
